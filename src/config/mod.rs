@@ -1,0 +1,1 @@
+//! URI and environment become one typed configuration; every default is here.

@@ -1,0 +1,1 @@
+//! The exported entry points: check the host, wire the rooms, register.

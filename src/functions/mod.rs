@@ -1,0 +1,1 @@
+//! SQL functions: parse arguments, call a room, format the answer.

@@ -1,0 +1,41 @@
+//! `litestream_vfs`: a SQLite loadable extension for databases that live safely in object storage.
+//!
+//! # Rooms
+//!
+//! | room | what it is |
+//! | --- | --- |
+//! | [`page`], [`error`], [`clock`], [`runtime`] | leaves that every room may use |
+//! | [`ltx`] | the LTX codec: bytes in, bytes out |
+//! | [`wal`] | WAL and WAL-index formats: bytes in, committed transactions out |
+//! | [`store`] | object stores; knows LTX names, never SQLite |
+//! | [`primary`] | the write flow: capture, publish, snapshot, resume |
+//! | [`replica`] | the read flow: plan, snapshot, follower, page cache |
+//! | [`restore`] | a replica becomes a database file |
+//! | [`config`] | URI and environment become one typed configuration |
+//! | [`sqlite`] | the only room with `unsafe`: trampolines and the host's API |
+//! | [`vfs`] | routes an open to a role and implements its file methods |
+//! | [`functions`] | SQL functions: parse arguments, call a room, format the answer |
+//! | [`extension`] | the exported entry points |
+//!
+//! # Flows
+//!
+//! Write: SQLite -> `sqlite` trampoline -> `vfs::primary` -> `wal` -> `primary` -> `ltx` encoder
+//! -> `store`.
+//!
+//! Read: `store` -> `ltx` page index -> `replica` snapshot and cache -> `vfs::replica` -> SQLite.
+
+pub mod clock;
+pub mod config;
+pub mod error;
+pub mod extension;
+pub mod functions;
+pub mod ltx;
+pub mod page;
+pub mod primary;
+pub mod replica;
+pub mod restore;
+pub mod runtime;
+pub mod sqlite;
+pub mod store;
+pub mod vfs;
+pub mod wal;

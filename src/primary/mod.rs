@@ -1,0 +1,1 @@
+//! The write flow: capture, publish, snapshot, resume.

@@ -1,0 +1,1 @@
+//! The read flow: plan, snapshot, follower, page cache.

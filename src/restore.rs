@@ -1,0 +1,1 @@
+//! A replica becomes a database file.

@@ -1,0 +1,66 @@
+//! The asynchronous runtime: started at first use, once per process id.
+//!
+//! Threads do not survive `fork`. A child that inherits a started runtime finds its threads gone, so
+//! the runtime is keyed by process id: a child leaves the parent's where it is and starts its own.
+
+use std::future::Future;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::runtime::{Builder, Handle, Runtime};
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// Asynchronous work is waiting, not computing: two threads serve any number of databases.
+const WORKERS: usize = 2;
+/// Blocking work (files, encoding) beyond this waits its turn.
+const MAX_BLOCKING: usize = 8;
+/// A blocking thread without work ends after this, so that an idle process is quiet.
+const BLOCKING_KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+static CURRENT: Mutex<Option<(u32, Runtime)>> = Mutex::new(None);
+
+/// A handle on this process's runtime, started now if it is not running.
+///
+/// # Errors
+/// `Io` if the system refuses to start threads.
+pub fn handle() -> Result<Handle> {
+    let pid = std::process::id();
+    let mut current = CURRENT.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((owner, runtime)) = &*current
+        && *owner == pid
+    {
+        return Ok(runtime.handle().clone());
+    }
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .max_blocking_threads(MAX_BLOCKING)
+        .thread_keep_alive(BLOCKING_KEEP_ALIVE)
+        .thread_name("litestream")
+        .enable_all()
+        .build()
+        .map_err(|e| Error::io("cannot start the background threads", e))?;
+    let handle = runtime.handle().clone();
+    if let Some((_, inherited)) = current.replace((pid, runtime)) {
+        // Its threads live in the parent: dropping it here would wait for them for ever.
+        std::mem::forget(inherited);
+    }
+    Ok(handle)
+}
+
+/// Runs `work` on the runtime and waits for it on the calling thread.
+///
+/// # Errors
+/// Those of `work`, and `Io` if the runtime cannot be started.
+pub fn block_on<T, F>(work: F) -> Result<T>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T>> + Send + 'static,
+{
+    let runtime = handle()?;
+    let task = runtime.spawn(work);
+    match runtime.block_on(task) {
+        Ok(result) => result,
+        Err(e) => Err(Error::new(ErrorKind::Interrupted, format!("background work ended early: {e}"))),
+    }
+}

@@ -1,0 +1,1 @@
+//! Routes an open to a role and implements its file methods.

@@ -1,0 +1,1 @@
+//! WAL and WAL-index formats: bytes in, committed transactions out.
