@@ -118,7 +118,7 @@ impl View {
         if mark_holds && self.read_header() == Some(header) {
             return Ok(Attempt::Pinned(header, slot));
         }
-        self.file.shm_lock(read_lock(slot), unlock_shared())?;
+        self.file.shm_lock(read_lock(slot), ShmLockFlags::UNLOCK_SHARED)?;
         Ok(Attempt::Again)
     }
 
@@ -141,18 +141,18 @@ impl View {
         let region = self.region();
         if region.load_u32(CheckpointInfo::BACKFILL_OFFSET) == header.mx_frame.0 {
             // All is in the database file: the reader needs no WAL.
-            return Ok(self.try_lock(read_lock(0), lock_shared())?.then_some(0));
+            return Ok(self.try_lock(read_lock(0), ShmLockFlags::LOCK_SHARED)?.then_some(0));
         }
         let exact = (1..READ_MARKS)
             .find(|slot| region.load_u32(CheckpointInfo::read_mark_offset(*slot)) == header.mx_frame.0);
         if let Some(slot) = exact {
-            return Ok(self.try_lock(read_lock(slot), lock_shared())?.then_some(slot));
+            return Ok(self.try_lock(read_lock(slot), ShmLockFlags::LOCK_SHARED)?.then_some(slot));
         }
         for slot in 1..READ_MARKS {
-            if self.try_lock(read_lock(slot), lock_exclusive())? {
+            if self.try_lock(read_lock(slot), ShmLockFlags::LOCK_EXCLUSIVE)? {
                 self.region().store_u32(CheckpointInfo::read_mark_offset(slot), header.mx_frame.0);
-                self.file.shm_lock(read_lock(slot), unlock_exclusive())?;
-                return Ok(self.try_lock(read_lock(slot), lock_shared())?.then_some(slot));
+                self.file.shm_lock(read_lock(slot), ShmLockFlags::UNLOCK_EXCLUSIVE)?;
+                return Ok(self.try_lock(read_lock(slot), ShmLockFlags::LOCK_SHARED)?.then_some(slot));
             }
         }
         Ok(None)
@@ -219,7 +219,7 @@ impl Drop for View {
     fn drop(&mut self) {
         // A lock that cannot be released goes with the file.
         if let Some(slot) = self.slot {
-            let _ = self.file.shm_lock(read_lock(slot), unlock_shared());
+            let _ = self.file.shm_lock(read_lock(slot), ShmLockFlags::UNLOCK_SHARED);
         }
         // Never deleted from here: other processes may have mapped it.
         let _ = self.file.shm_unmap(false);
