@@ -1,6 +1,37 @@
 //! A database whose open is refused with a message.
 
-use super::{BaseFile, Code, File, LockLevel, ReadOutcome};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use super::{BaseFile, Code, File, LockLevel, ReadOutcome, log};
+
+/// The latest refusal of this process.
+static LAST: Mutex<Option<Refusal>> = Mutex::new(None);
+
+/// That the open of a database was refused, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The database.
+    pub path: PathBuf,
+    /// The code that SQLite answers.
+    pub code: Code,
+    /// What the user should read.
+    pub message: String,
+}
+
+/// The latest refusal of this process. A refused `ATTACH` shows only its code: the message is here and
+/// in SQLite's log.
+pub fn last_refusal() -> Option<Refusal> {
+    LAST.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+/// Writes a refusal to SQLite's log and keeps it.
+pub(super) fn note(path: Option<&Path>, code: Code, message: &str) {
+    let path = path.unwrap_or(Path::new("")).to_owned();
+    log::log(code, &format!("litestream: cannot open {}: {message}", path.display()));
+    let refusal = Refusal { path, code, message: message.to_owned() };
+    *LAST.lock().unwrap_or_else(PoisonError::into_inner) = Some(refusal);
+}
 
 /// Stands in for a main database whose open is refused.
 ///

@@ -1,6 +1,6 @@
 //! What is known of a file that SQLite wants to open, and what becomes of it.
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, c_char};
 use std::path::Path;
 
 use rusqlite::ffi;
@@ -71,7 +71,11 @@ impl<'a> OpenRequest<'a> {
     /// Those of the base VFS.
     pub fn open_base_as(&self, flags: OpenFlags) -> Result<(BaseFile, OpenFlags), Code> {
         // SAFETY: the name is SQLite's own for a file of this kind; it outlives the file as said above.
-        unsafe { self.base.open_raw(self.name.map_or(std::ptr::null(), |name| name.as_ptr()), flags) }
+        unsafe { self.base.open_raw(self.name_ptr(), flags) }
+    }
+
+    pub(super) fn name_ptr(&self) -> *const c_char {
+        self.name.map_or(std::ptr::null(), FileName::as_ptr)
     }
 
     fn database(&self) -> Option<FileName<'a>> {
