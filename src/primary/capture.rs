@@ -71,7 +71,7 @@ impl Capture {
             None => Some("this replica has no copy of the database yet"),
         };
         if state.url != url {
-            state = State { node_id: state.node_id, url: url.to_owned(), ..State::default() };
+            state = state.for_replica(url);
         }
         state.save(folder)?;
         Ok(Self {
@@ -227,8 +227,7 @@ impl Capture {
         let name = FileName::single(Txid::ONE.next());
         let mut header = Header::new(committed.page_size, committed.commit, name, time);
         header.wal_offset = committed.from.frame.end_offset(committed.page_size) as i64;
-        header.wal_size =
-            committed.to.frame.end_offset(committed.page_size) as i64 - header.wal_offset;
+        header.wal_size = committed.to.frame.end_offset(committed.page_size) as i64 - header.wal_offset;
         (header.salt1, header.salt2) = (committed.to.salts.0, committed.to.salts.1);
         header.node_id = self.node_id();
         header
@@ -338,14 +337,14 @@ impl Capture {
         let inputs = segments.iter().map(spool::Segment::open).collect::<Result<Vec<_>>>()?;
         let n = inputs.len();
         if self.spool.bytes() <= MEMORY_LIMIT as u64 {
-            let (bytes, _) = crate::ltx::merge(inputs, Vec::new(), header)?;
+            let (bytes, _) = spool::merge_as(inputs, Vec::new(), header)?;
             return Ok((header, Body::Memory(bytes.into()), n));
         }
         let path = self.spool.scratch("outgoing");
         let file = File::create(&path).map_err(|e| Error::io(path.display(), e))?;
-        let (mut out, summary) = crate::ltx::merge(inputs, std::io::BufWriter::new(file), header)?;
+        let (mut out, _) = spool::merge_as(inputs, std::io::BufWriter::new(file), header)?;
         out.flush().map_err(|e| Error::io(path.display(), e))?;
-        Ok((header, Body::File { path, size: summary.size }, n))
+        Ok((header, Body::File { path }, n))
     }
 
     /// The file that is under way is in the replica, as its transaction.

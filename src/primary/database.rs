@@ -254,10 +254,8 @@ impl Primary {
 
     /// How replication stands.
     pub fn status(&self) -> Status {
-        let (waiting_files, waiting_bytes) = self
-            .shared
-            .with_capture(|c| (c.spool.segments().len(), c.spool.bytes()))
-            .unwrap_or_default();
+        let (waiting_files, waiting_bytes) =
+            self.shared.with_capture(|c| (c.spool.segments().len(), c.spool.bytes())).unwrap_or_default();
         let lag = self.shared.lag();
         let progress = self.shared.progress();
         Status {

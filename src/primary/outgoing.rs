@@ -20,8 +20,6 @@ pub(super) enum Body {
     File {
         /// Its path.
         path: PathBuf,
-        /// Its size in bytes.
-        size: u64,
     },
 }
 
@@ -64,7 +62,7 @@ impl Outgoing {
     pub(super) fn reader(&self) -> Result<Box<dyn Read + Send>> {
         match &self.body {
             Body::Memory(bytes) => Ok(Box::new(std::io::Cursor::new(bytes.clone()))),
-            Body::File { path, .. } => {
+            Body::File { path } => {
                 let file = File::open(path).map_err(|e| Error::io(path.display(), e))?;
                 Ok(Box::new(BufReader::with_capacity(256 * 1024, file)))
             }

@@ -212,8 +212,7 @@ fn begin_anchor(shared: &Shared) -> Result<Option<(ViewPages, CommitSeq, Header)
 fn position_of(index: Option<IndexHeader>, wal_path: &Path) -> Result<Captured> {
     let Some(index) = index else { return Ok(Captured::NextGeneration) };
     if index.mx_frame > FrameNo::ZERO {
-        let position =
-            Position { salts: index.salts, frame: index.mx_frame, checksum: index.frame_checksum };
+        let position = Position { salts: index.salts, frame: index.mx_frame, checksum: index.frame_checksum };
         return Ok(Captured::At(position));
     }
     let header = match std::fs::File::open(wal_path) {
@@ -233,7 +232,7 @@ async fn send(shared: &Arc<Shared>, out: Outgoing) -> Result<()> {
     let options = PutOptions { timestamp: out.header.timestamp, if_absent: true };
     let sent = match &out.body {
         Body::Memory(bytes) => shared.store.put(id, bytes.clone(), options).await,
-        Body::File { path, .. } => upload_file(shared, id, options, path).await,
+        Body::File { path } => upload_file(shared, id, options, path).await,
     };
     match sent {
         Ok(()) => delivered(shared, &out),

@@ -349,7 +349,10 @@ impl Shared {
             (Phase::Stopped, _) => progress.error.clone().map(Err),
             (Phase::Standby, _) => Some(Err(Error::new(
                 ErrorKind::Busy,
-                format!("{} is published by another process: call litestream_sync there", self.path.display()),
+                format!(
+                    "{} is published by another process: call litestream_sync there",
+                    self.path.display()
+                ),
             ))),
             (Phase::Empty, _) => Some(Err(Error::new(
                 ErrorKind::NotFound,

@@ -5,11 +5,11 @@
 //! begins at 1 is a full snapshot.
 
 use std::fs::{self, File};
-use std::io::{BufReader, BufWriter};
+use std::io::{BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::ltx::{Decoder, Encoder, FileName, Header, Txid};
+use crate::ltx::{Decoder, Encoder, FileName, Header, Merger, Summary, Txid};
 
 const FIRST: u64 = 2;
 
@@ -26,8 +26,7 @@ impl Segment {
     /// Opens the file for a merge.
     pub(super) fn open(&self) -> Result<Decoder<BufReader<File>>> {
         let file = File::open(&self.path).map_err(|e| self.io("read", e))?;
-        Decoder::new(BufReader::with_capacity(64 * 1024, file))
-            .map_err(|e| e.context(self.path.display()))
+        Decoder::new(BufReader::with_capacity(64 * 1024, file)).map_err(|e| e.context(self.path.display()))
     }
 
     fn io(&self, verb: &str, e: std::io::Error) -> Error {
@@ -132,7 +131,7 @@ impl Spool {
         let Some(last) = old.last() else { return Ok(()) };
         let inputs = old.iter().map(Segment::open).collect::<Result<Vec<_>>>()?;
         let temporary = self.scratch("merge");
-        let (out, summary) = crate::ltx::merge(inputs, create(&temporary)?, last.header)?;
+        let (out, summary) = merge_as(inputs, create(&temporary)?, last.header)?;
         drop(out.into_inner().map_err(|e| self.io(e.into_error()))?);
         // The merged file takes the place of the newest before the older ones go, oldest first: a
         // crash at any point leaves a contiguous run that ends in the same state.
@@ -171,6 +170,25 @@ impl Spool {
 pub(super) fn single(header: Header, txid: Txid) -> Header {
     let name = FileName::single(txid);
     Header { min: name.min(), max: name.max(), ..header }
+}
+
+/// Writes the newest of every page of `inputs`, oldest first, as a file with `header`, whose
+/// transactions need not be those of the inputs.
+///
+/// # Errors
+/// `Corrupt` if an input is broken; what reading and writing say.
+pub(super) fn merge_as<R: Read, W: Write>(
+    inputs: Vec<Decoder<R>>,
+    out: W,
+    header: Header,
+) -> Result<(W, Summary)> {
+    let mut merger = Merger::new(inputs)?;
+    let mut encoder = Encoder::new(out, header)?;
+    while let Some((pgno, page)) = merger.next_page()? {
+        encoder.page(pgno, page)?;
+    }
+    merger.finish()?;
+    encoder.finish()
 }
 
 /// Writes an LTX file to `path` by a temporary file and a rename; returns its size.

@@ -119,6 +119,11 @@ impl State {
         Self { node_id: crate::primary::random_u64().max(1), ..Self::default() }
     }
 
+    /// The state of the same writer at the beginning of another replica.
+    pub(super) fn for_replica(&self, url: &str) -> Self {
+        Self { node_id: self.node_id, url: url.to_owned(), ..Self::default() }
+    }
+
     /// Remembers that everything up to `captured` is in the replica or in the spool.
     pub(super) fn set_captured(&mut self, captured: Option<Captured>, database: &Path) {
         let old = self.position.take();

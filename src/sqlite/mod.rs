@@ -40,7 +40,6 @@ mod request;
 mod roles;
 mod shm;
 mod table;
-mod table;
 mod vfs;
 mod vfs_methods;
 
@@ -61,6 +60,5 @@ pub use refused::{Refusal, RefusedFile, last_refusal};
 pub use request::{OpenRequest, Opened, Parameters};
 pub use roles::roles;
 pub use shm::ShmRegion;
-pub use table::{Row, Table, create_table_function};
 pub use table::{Row, Table, create_table_function};
 pub use vfs::Vfs;

@@ -21,9 +21,7 @@ use std::path::{Path, PathBuf};
 use crate::config::{self, Config};
 use crate::error::Error;
 use crate::primary::Primary;
-use crate::sqlite::{
-    Access, BaseVfs, Code, FileKind, OpenRequest, Opened, Parameters, RefusedFile, Vfs,
-};
+use crate::sqlite::{Access, BaseVfs, Code, FileKind, OpenRequest, Opened, Parameters, RefusedFile, Vfs};
 
 /// The VFS `litestream`.
 #[derive(Debug, Default)]
@@ -72,12 +70,8 @@ fn refuse(request: &OpenRequest<'_>, error: &Error) -> Opened {
 struct UriParams<'a>(Parameters<'a>);
 
 impl config::Params for UriParams<'_> {
-    fn get(&self, key: &str) -> Option<String> {
-        self.0.get(key)
-    }
-
-    fn keys(&self) -> Vec<String> {
-        self.0.keys().collect()
+    fn pairs(&self) -> Vec<(String, String)> {
+        self.0.keys().map(|key| (key.clone(), self.0.get(&key).unwrap_or_default())).collect()
     }
 }
 

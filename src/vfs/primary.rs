@@ -156,11 +156,13 @@ impl File for PrimaryFile {
 
     fn pragma(&mut self, name: &str, arg: Option<&str>) -> PragmaAnswer {
         match (name.to_ascii_lowercase().as_str(), arg) {
-            ("journal_mode", Some(mode)) if !mode.eq_ignore_ascii_case("wal") => PragmaAnswer::Error(format!(
-                "journal_mode={mode} is refused while {} is replicated, which needs WAL mode; open it with \
+            ("journal_mode", Some(mode)) if !mode.eq_ignore_ascii_case("wal") => {
+                PragmaAnswer::Error(format!(
+                    "journal_mode={mode} is refused while {} is replicated, which needs WAL mode; open it with \
                  vfs=unix to change the mode",
-                self.path.display()
-            )),
+                    self.path.display()
+                ))
+            }
             ("litestream_txid", None) => {
                 PragmaAnswer::Value(self.primary.txid().map_or_else(String::new, |t| t.to_string()))
             }

@@ -65,7 +65,8 @@ impl Host for SqliteHost {
         if journal_mode(&mut file, &self.path)? != JournalMode::Wal {
             return Ok(None);
         }
-        let mut view = View { file, slot: None, header: None, page_size: PageSize::MIN, commit: PageCount::ZERO };
+        let mut view =
+            View { file, slot: None, header: None, page_size: PageSize::MIN, commit: PageCount::ZERO };
         view.file.lock(LockLevel::Shared).map_err(failed)?;
         view.file.shm_map(0, REGION_SIZE, true).map_err(failed)?;
         view.pin(|| self.recover()).map_err(|e| e.context(self.path.display()))?;
@@ -114,7 +115,8 @@ impl View {
         self.file.shm_barrier();
         // A writer or a checkpoint may have come between the look and the lock.
         let region = self.region();
-        let mark_holds = slot == 0 || region.load_u32(CheckpointInfo::read_mark_offset(slot)) <= header.mx_frame.0;
+        let mark_holds =
+            slot == 0 || region.load_u32(CheckpointInfo::read_mark_offset(slot)) <= header.mx_frame.0;
         if mark_holds && self.read_header() == Some(header) {
             return Ok(Attempt::Pinned(header, slot));
         }

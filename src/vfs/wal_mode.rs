@@ -49,7 +49,10 @@ pub(super) fn journal_mode(file: &mut BaseFile, path: &Path) -> Result<JournalMo
 /// `Busy` if other connections do not let it; `Unsupported` if the mode cannot be had there.
 pub(super) fn enter(path: &Path, vfs: &BaseVfs) -> Result<()> {
     let cannot = |kind, why: &dyn std::fmt::Display| {
-        Error::new(kind, format!("cannot put {} into WAL mode, which replication needs: {why}", path.display()))
+        Error::new(
+            kind,
+            format!("cannot put {} into WAL mode, which replication needs: {why}", path.display()),
+        )
     };
     let ask = || -> rusqlite::Result<String> {
         let conn = open_internal(path, OpenFlags::SQLITE_OPEN_READ_WRITE, vfs)?;
