@@ -201,7 +201,10 @@ fn begin_anchor(shared: &Shared) -> Result<Option<(ViewPages, CommitSeq, Header)
         let name = FileName::single(txid);
         let mut header = Header::new(pages.page_size(), pages.commit(), name, noted.time);
         header.node_id = capture.node_id();
-        if let Some(index) = index {
+        if let Some(index) = index.filter(|index| index.mx_frame > FrameNo::ZERO) {
+            let start = FrameNo::ZERO.end_offset(header.page_size);
+            header.wal_offset = start as i64;
+            header.wal_size = (index.mx_frame.end_offset(header.page_size) - start) as i64;
             (header.salt1, header.salt2) = (index.salts.0, index.salts.1);
         }
         Ok(Some((pages, noted.seq, header)))

@@ -54,6 +54,7 @@ impl Vfs for Litestream {
 }
 
 fn open_database(request: &OpenRequest<'_>) -> Result<Opened, Error> {
+    config::start_logging(&config::ProcessEnv);
     let read_only = request.flags().is_readonly();
     match config::resolve(request.path(), &UriParams(request.parameters()), read_only, &config::ProcessEnv)? {
         Config::Primary(config) => primary::open(request, config),
