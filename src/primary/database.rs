@@ -202,12 +202,16 @@ impl Primary {
     /// The WAL is about to be emptied or deleted.
     pub fn before_wal_is_emptied(&self) {
         self.before_wal_is_lost(Captured::NextGeneration);
-        self.shared.commits.forget();
     }
 
     fn before_wal_is_lost(&self, next: Captured) {
-        let noted = self.shared.commits.last();
-        let kept = self.shared.with_capture(|capture| capture.before_wal_is_lost(&noted, next));
+        let commits = &self.shared.commits;
+        let kept = self.shared.with_capture(|capture| {
+            let kept = capture.before_wal_is_lost(&commits.last(), next);
+            // What was noted is the end of a generation that is no more.
+            commits.forget();
+            kept
+        });
         match kept {
             Ok(Err(e)) => tracing::warn!("{}: {e}", self.shared.path.display()),
             Ok(Ok(())) => self.shared.signal.commit(),

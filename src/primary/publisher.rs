@@ -137,19 +137,21 @@ async fn resume(shared: &Arc<Shared>) -> Result<()> {
 async fn next_step(shared: &Arc<Shared>) -> Result<Step> {
     blocking(shared, |shared| {
         let txid = shared.next_txid();
-        let (noted, since) = shared.commits.take();
-        shared.on_the_way(since);
-        let step = shared.with_capture(|capture| {
+        let (step, seq) = shared.with_capture(|capture| {
+            // Under the lock of the capture, so that no restart of the WAL comes between the two.
+            let (noted, since) = shared.commits.take();
+            shared.on_the_way(since);
             if let Some(end) = noted.end {
                 capture.catch_up(end, noted.time)?;
             }
             if capture.anchor_reason().is_some() {
-                return Ok(Step::Anchor);
+                return Ok((Step::Anchor, noted.seq));
             }
-            Ok(capture.next_outgoing(txid, &noted)?.map_or(Step::Done, Step::Send))
+            let step = capture.next_outgoing(txid, &noted)?.map_or(Step::Done, Step::Send);
+            Ok((step, noted.seq))
         })??;
         if let Step::Done = step {
-            shared.all_published(noted.seq);
+            shared.all_published(seq);
         }
         Ok(step)
     })
@@ -187,10 +189,10 @@ async fn anchor(shared: &Arc<Shared>) -> Result<bool> {
 /// Opens a view of the database and makes it the base of all that is captured from now on.
 fn begin_anchor(shared: &Shared) -> Result<Option<(ViewPages, CommitSeq, Header)>> {
     let txid = shared.next_txid();
-    let (noted, since) = shared.commits.take();
-    shared.on_the_way(since);
     // Hooks wait for this lock, so that no restart of the WAL falls between view and position.
     shared.with_capture(|capture| {
+        let (noted, since) = shared.commits.take();
+        shared.on_the_way(since);
         let Some(view) = shared.host.read_view()? else { return Ok(None) };
         let index = view.header();
         if let Some(index) = index {

@@ -190,9 +190,10 @@ impl Shared {
 
     /// Captures what is committed.
     pub(super) fn capture_now(&self) -> Result<()> {
-        let noted = self.commits.last();
-        let Some(end) = noted.end else { return Ok(()) };
-        self.with_capture(|capture| capture.catch_up(end, noted.time))?
+        self.with_capture(|capture| {
+            let noted = self.commits.last();
+            noted.end.map_or(Ok(()), |end| capture.catch_up(end, noted.time))
+        })?
     }
 
     /// Asks for a capture in the background if it is `frames` behind. Never waits.
@@ -322,10 +323,14 @@ impl Shared {
     /// process that does not publish; `NotFound` if the database is empty; `Interrupted`.
     pub(super) fn wait(&self, timeout: Duration, interrupted: &dyn Fn() -> bool) -> Result<Txid> {
         const LOOK: Duration = Duration::from_millis(100);
-        let goal = self.commits.last().seq;
         let deadline = Instant::now() + timeout;
+        let mut goal = None;
         let mut progress = self.progress();
         loop {
+            if progress.resumed && goal.is_none() {
+                // Not before: what an earlier process left in the WAL is noted by the first look.
+                goal = Some(self.commits.last().seq);
+            }
             if let Some(outcome) = self.outcome(&progress, goal) {
                 return outcome;
             }
@@ -344,7 +349,7 @@ impl Shared {
         }
     }
 
-    fn outcome(&self, progress: &Progress, goal: CommitSeq) -> Option<Result<Txid>> {
+    fn outcome(&self, progress: &Progress, goal: Option<CommitSeq>) -> Option<Result<Txid>> {
         match (progress.phase, progress.txid) {
             (Phase::Stopped, _) => progress.error.clone().map(Err),
             (Phase::Standby, _) => Some(Err(Error::new(
@@ -359,7 +364,7 @@ impl Shared {
                 format!("{} is empty: there is nothing to replicate yet", self.path.display()),
             ))),
             (Phase::Starting | Phase::Copying, _) => None,
-            (_, Some(txid)) if progress.resumed && progress.acked >= goal => Some(Ok(txid)),
+            (_, Some(txid)) if goal.is_some_and(|goal| progress.acked >= goal) => Some(Ok(txid)),
             _ => None,
         }
     }
