@@ -244,6 +244,28 @@ for name in ours('p.db'), plain('p.db'):
 """)
 
 
+def test_locks_are_those_that_other_processes_see(host):
+    host("""
+import subprocess
+def elsewhere(sql):
+    return subprocess.run(['sqlite3', '-batch', FOLDER + '/k.db', sql], capture_output=True, text=True)
+load(connect(':memory:'))
+db = connect(ours('k.db'))
+wal(db)
+db.execute('create table t(x)')
+assert elsewhere('insert into t values(1)').returncode == 0
+assert os.path.exists(FOLDER + '/k.db-wal'), 'the other one is not the last to close'
+db.execute('begin immediate')
+assert 'locked' in elsewhere('insert into t values(2)').stderr
+db.execute('rollback')
+one(db, 'pragma locking_mode = exclusive')
+db.execute('insert into t values(3)')
+assert 'locked' in elsewhere('select * from t').stderr
+db.close()
+assert elsewhere('select sum(x) from t').stdout == '4\\n'
+""")
+
+
 def test_loading_again_changes_nothing(host, tmp_path):
     host("""
 db = connect(':memory:')
