@@ -56,7 +56,7 @@ pub use function::{Call, Safety, create_function};
 pub use host::{HostApi, HostConnection, HostErrorSlot};
 pub use load::{Wiring, load};
 pub use log::log;
-pub use refused::{Refusal, RefusedFile, last_refusal};
+pub use refused::{PlainFile, Refusal, RefusedFile, last_refusal};
 pub use request::{OpenRequest, Opened, Parameters};
 pub use roles::roles;
 pub use shm::ShmRegion;

@@ -35,7 +35,7 @@ pub fn new() -> impl Vfs {
 impl Vfs for Litestream {
     fn open(&self, request: OpenRequest<'_>) -> Result<Opened, Code> {
         match request.kind() {
-            FileKind::MainDb => Ok(open_database(&request).unwrap_or_else(|e| refuse(&request, &e))),
+            FileKind::MainDb => open_database(&request).or_else(|e| refuse(&request, &e)),
             FileKind::Wal => wal::open(&request),
             _ => Ok(Opened::PassThrough),
         }
@@ -62,9 +62,16 @@ fn open_database(request: &OpenRequest<'_>) -> Result<Opened, Error> {
     }
 }
 
-fn refuse(request: &OpenRequest<'_>, error: &Error) -> Opened {
-    let file = RefusedFile::new(Code::from(error), error.to_string());
-    Opened::File { file: Box::new(file), out_flags: request.flags() }
+fn refuse(request: &OpenRequest<'_>, error: &Error) -> Result<Opened, Code> {
+    let (code, message) = (Code::from(error), error.to_string());
+    if request.parameters().keys().next().is_none() {
+        // `ATTACH 'plain.db'` and `VACUUM INTO` on one of our connections come here without having
+        // asked for us. They get what they asked for; a connection's own database is refused.
+        let (base, out_flags) = request.open_base()?;
+        return Ok(Opened::File { file: Box::new(PlainFile::new(base, code, message)), out_flags });
+    }
+    let path = request.path().unwrap_or(Path::new(""));
+    Ok(Opened::File { file: Box::new(RefusedFile::new(path, code, message)), out_flags: request.flags() })
 }
 
 /// The parameters of a URI, as `config` reads them.
