@@ -17,6 +17,7 @@ pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 ///
 /// It is displayed as a URL without settings, so it carries no secret.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(clippy::large_enum_variant, reason = "there is one for each replica")]
 pub enum Target {
     /// A folder of the local file system.
     File {

@@ -135,7 +135,9 @@ impl Refusal {
             ),
             "RequestTimeTooSkewed" => (
                 ErrorKind::Denied,
-                format!("{at} rejects requests because this machine's clock is wrong; set the clock"),
+                format!(
+                    "{at} rejects requests for bucket '{bucket}' because this machine's clock is wrong; set the clock"
+                ),
             ),
             _ if self.is_expired() => (
                 ErrorKind::Denied,

@@ -14,6 +14,9 @@ use crate::error::{Error, Result};
 use crate::ltx::FileId;
 use crate::store::{ByteRange, Content, FileInfo, Store as _, errors};
 
+/// No file is larger, and many servers know no larger number.
+const MAX_OFFSET: u64 = i64::MAX as u64;
+
 impl S3Store {
     pub(super) async fn head_object(&self, id: FileId) -> Result<FileInfo> {
         let session = self.session().await?;
@@ -121,7 +124,8 @@ fn range_header(range: ByteRange) -> Option<String> {
     match range {
         ByteRange::All => None,
         ByteRange::Bounded { offset, len } => {
-            Some(format!("bytes={offset}-{}", offset.saturating_add(len).saturating_sub(1)))
+            let last = offset.saturating_add(len).saturating_sub(1);
+            Some(format!("bytes={}-{}", offset.min(MAX_OFFSET), last.min(MAX_OFFSET)))
         }
         ByteRange::Suffix { len } => Some(format!("bytes=-{len}")),
     }
