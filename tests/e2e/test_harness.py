@@ -79,7 +79,8 @@ def test_a_shell_answers_in_order_with_its_errors(shell):
     assert session.run("SELECT 1;\nSELECT 2;") == "1\n2"
     assert "no such table: nowhere" in session.run("SELECT * FROM nowhere;")
     assert session.run("SELECT 3;") == "3"
-    assert session.end() == 0
+    session.end()
+    assert session.ended
 
 
 def test_the_proxy_counts_and_fails_requests(proxy, bucket):

@@ -9,6 +9,8 @@
     shell      long-lived sessions of the sqlite3 shell
     worker     Python hosts (the stdlib's sqlite3, apsw) driven by JSON lines
     litestream the real Litestream: replicate, restore, its VFS
+    sql        statements that many tests need
+    transcript transcripts of several shells at once, with expected output
     compare    the content of a database, for equality
     workload   seeded mixed work that keeps an invariant
 """

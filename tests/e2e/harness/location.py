@@ -87,6 +87,15 @@ class Location:
                     found.append(Ltx(level, int(match[1], 16), int(match[2], 16), path))
         return found
 
+    def gaps(self) -> list[tuple[int, int]]:
+        """The TXIDs that no file holds although a later one exists."""
+        gaps, reached = [], 0
+        for file in sorted(self.files(), key=lambda f: (f.min, -f.max)):
+            if file.min > reached + 1:
+                gaps.append((reached + 1, file.min - 1))
+            reached = max(reached, file.max)
+        return gaps
+
     def last_txid(self) -> int:
         """The highest TXID that the replica holds; 0 if it is empty."""
         return max((f.max for f in self.files()), default=0)

@@ -72,6 +72,8 @@ class Worker:
 
     def call(self, op: str, deadline: float = 120, **arguments):
         """One request and its answer; a host that is silent for `deadline` seconds is killed."""
+        if self.ended:
+            raise HostDied(f"{self.host} ended with {self._process.returncode}")
         line = json.dumps({"op": op, **arguments}, default=_encode).encode() + b"\n"
         try:
             self._process.stdin.write(line)
