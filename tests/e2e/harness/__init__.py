@@ -5,6 +5,7 @@
     proc       memory, threads, descriptors and CPU of a process
     s3         a real S3 server on a free port
     proxy      an HTTP proxy that counts requests, and fails them when told
+    scratch    a folder and a replica for a script
     location   one replica, in a folder or in a bucket, and the URLs that name it
     shell      long-lived sessions of the sqlite3 shell
     worker     Python hosts (the stdlib's sqlite3, apsw) driven by JSON lines
@@ -13,4 +14,6 @@
     transcript transcripts of several shells at once, with expected output
     compare    the content of a database, for equality
     workload   seeded mixed work that keeps an invariant
+    soak       that work on a primary, with replicas that read
+    big        a database with a lock page, and what it costs in memory
 """
