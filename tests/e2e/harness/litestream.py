@@ -53,7 +53,7 @@ class Replicate:
 
     def __init__(self, database: Path, location: Location, folder: Path, sync: str = "100ms",
                  levels: tuple[str, ...] = ("1s", "2s", "4s"), snapshot: str = "3s",
-                 l0_retention: str = "2s"):
+                 l0_retention: str = "2s", monitor: str = "50ms"):
         self.database, self.location = database, location
         self.log = folder / f"{database.name}.litestream.log"
         self._config = folder / f"{database.name}.litestream.yml"
@@ -70,7 +70,7 @@ class Replicate:
             "levels": [{"interval": i} for i in levels],
             "l0-retention": l0_retention,
             "l0-retention-check-interval": "1s",
-            "dbs": [{"path": str(database), "monitor-interval": "50ms", "replica": replica}],
+            "dbs": [{"path": str(database), "monitor-interval": monitor, "replica": replica}],
         }))
 
     def __enter__(self) -> "Replicate":
