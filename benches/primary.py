@@ -141,9 +141,10 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=250_000)
     parser.add_argument("--singles", type=int, default=20)
     parser.add_argument("--store", choices=("s3", "file"), default="s3")
+    parser.add_argument("--folder", help="where the databases are; on tmpfs no fsync hides what replication costs")
     parser.add_argument("--ways", nargs="+", default=["ours", "litestream"], choices=("ours", "litestream"))
     arguments = parser.parse_args()
-    with scratch(arguments.store) as (folder, location):
+    with scratch(arguments.store, arguments.folder) as (folder, location):
         bench = Bench(folder, location, arguments.rows)
         print(f"{bench.template.stat().st_size / 1e6:.0f} MB, {arguments.pairs} pairs of {arguments.seconds:g} s, "
               f"{arguments.singles} single commits a second apart", flush=True)

@@ -10,9 +10,9 @@ from .s3 import S3Server
 
 
 @contextmanager
-def scratch(store: str) -> Iterator[tuple[Path, Location]]:
-    """A temporary folder, and an empty replica: `s3` in a server of its own, `file` in the folder."""
-    with tempfile.TemporaryDirectory(prefix="litestream-vfs-") as name:
+def scratch(store: str, inside: str | None = None) -> Iterator[tuple[Path, Location]]:
+    """A temporary folder (in the folder `inside`, if given), and an empty replica: `s3` in a server of its own, `file` in the folder."""
+    with tempfile.TemporaryDirectory(prefix="litestream-vfs-", dir=inside) as name:
         folder = Path(name)
         if store == "file":
             yield folder, Location.file(folder / "replica")
