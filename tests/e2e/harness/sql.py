@@ -33,9 +33,10 @@ def sync(db: Connection, timeout: float | None = None) -> int:
     return txid(db.one("SELECT litestream_sync(?)", timeout))
 
 
-def txid(value: int | str) -> int:
-    """A TXID as a number, however SQL gave it."""
-    return int(value, 16) if isinstance(value, str) else value
+def txid(value: str) -> int:
+    """A TXID, which SQL gives as 16 hexadecimal digits, as a number."""
+    assert isinstance(value, str) and len(value) == 16, f"{value!r} is not a TXID"
+    return int(value, 16)
 
 
 def status(db: Connection) -> str:
