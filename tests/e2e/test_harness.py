@@ -7,11 +7,12 @@ from contextlib import closing
 
 import pytest
 
-from harness import litestream
+from harness import litestream, transcript
 from harness.compare import content, differing_pages
 from harness.proxy import CutBody, Status
 from harness.wait import until
 from harness.worker import HostDied, SqlError
+from harness.workload import STEPS, Workload, serial_if_consistent
 
 
 def make(path, rows=100):
@@ -106,3 +107,52 @@ def test_the_proxy_counts_and_fails_requests(proxy, bucket):
     with pytest.raises(urllib.error.HTTPError):
         urllib.request.urlopen(listing)
     assert proxy.counts() == {"LIST": 4}
+
+
+def test_the_workload_keeps_its_invariant_at_every_step(start, tmp_path):
+    worker = start("python", load=False)
+
+    def reopen(db):
+        if db:
+            db.close()
+        db = worker.open(tmp_path / "work.db")
+        db.run("PRAGMA journal_mode=WAL")
+        return db
+
+    work = Workload(3, reopen)
+    serials = []
+    for n in range(300):
+        work.step()
+        if n % 50 == 0:
+            work.reopen()
+            serials.append(serial_if_consistent(work.db))
+    for name in STEPS:
+        getattr(work, name)()
+        serials.append(serial_if_consistent(work.db))
+    work.big(3)
+    work.forget_big()
+    serials.append(serial_if_consistent(work.db))
+    assert serials == sorted(serials) and serials[-1] > 300
+    assert work.db.one("PRAGMA integrity_check") == "ok"
+
+
+def test_a_reader_notices_a_state_between_two_transactions(start, tmp_path):
+    worker = start("python", load=False)
+    work = Workload(3, lambda db: worker.open(tmp_path / "work.db"))
+    for statement in ("UPDATE account SET balance = balance + 1 WHERE id = 5", "DELETE FROM meta WHERE k = 'items'",
+                      "CREATE TABLE extra_x(a)"):
+        work.db.run("BEGIN", statement)
+        with pytest.raises((AssertionError, TypeError)):
+            serial_if_consistent(work.db)
+        work.db.run("ROLLBACK")
+        serial_if_consistent(work.db)
+
+
+def test_a_transcript_that_goes_otherwise_is_an_error(shell, tmp_path):
+    path = tmp_path / "t.txt"
+    path.write_text("# two shells\na> .open x.db\na> CREATE TABLE t(x);\na> INSERT INTO t VALUES ($N);\n"
+                    "b> .open x.db\nb~ SELECT * FROM t;\n7\n")
+    transcript.play(path, shell, {"N": "7"}, 1)
+    (tmp_path / "x.db").unlink()
+    with pytest.raises(AssertionError, match=r"t\.txt:6"):
+        transcript.play(path, shell, {"N": "8"}, 0.1)
