@@ -1,1 +1,5 @@
 //! The read flow: plan, snapshot, follower, page cache.
+
+mod plan;
+
+pub use plan::{Plan, RestorePoint};
