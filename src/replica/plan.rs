@@ -61,10 +61,7 @@ impl Plan {
     /// covers; `Corrupt` if files are missing.
     pub fn new(files: &[FileInfo], point: RestorePoint) -> Result<Self> {
         if files.is_empty() {
-            return Err(Error::new(
-                ErrorKind::NotFound,
-                "the replica is empty: nothing has been replicated to this URL, or the URL is wrong",
-            ));
+            return Err(empty());
         }
         let base = latest_snapshot(files, point);
         let mut plan: Vec<FileInfo> = base.cloned().into_iter().collect();
@@ -104,6 +101,14 @@ impl Plan {
     pub fn last(&self) -> &FileInfo {
         self.files.last().expect("BUG: a plan has at least one file")
     }
+}
+
+/// The error about a replica that has no files.
+pub fn empty() -> Error {
+    Error::new(
+        ErrorKind::NotFound,
+        "the replica is empty: nothing has been replicated to this URL yet, or the URL is wrong",
+    )
 }
 
 /// The latest snapshot that `point` admits.
