@@ -1,7 +1,44 @@
 //! The LTX codec, format version 3: bytes in, bytes out.
 //!
-//! Source: the design's section 4; `github.com/superfly/ltx` (Go), which Litestream 0.5 uses.
+//! ```text
+//!   header          100 bytes                                     [`Header`]
+//!   page block      one frame a page, ascending; six zero bytes   [`decode_frame`]
+//!   page index      where each frame is                           [`PageIndex`]
+//!   trailer         16 bytes                                      [`Trailer`]
+//! ```
+//! The file checksum in the trailer is the CRC-64/GO-ISO, with bit 63 set, of the header; of every
+//! frame its page number, flags and size, then its page *uncompressed*; of the six zero bytes; of the
+//! page index with its size; and of the post-apply checksum.
+//!
+//! [`Encoder`] and [`Decoder`] stream; [`merge`] makes one file of several. All fail with `Corrupt`
+//! on bytes that break the format, and never allocate more than a page and its frame for them.
+//!
+//! Source: `github.com/superfly/ltx` (Go) v0.5.2, which Litestream 0.5.17 uses. Writers up to v0.5.1
+//! compressed pages as LZ4 frames, which are read and never written.
 
+mod bytes;
+mod checksum;
+mod decoder;
+mod encoder;
+mod file;
+mod frame;
+mod header;
+mod index;
+mod lz4;
+mod merge;
 mod name;
+mod source;
+#[cfg(test)]
+mod tests;
+mod trailer;
+mod varint;
 
+pub use decoder::Decoder;
+pub use encoder::Encoder;
+pub use file::Summary;
+pub use frame::decode_frame;
+pub use header::{Header, HeaderFlags};
+pub use index::{IndexEntry, PageIndex, TailRead};
+pub use merge::{Merger, merge};
 pub use name::{FileId, FileName, Level, Txid};
+pub use trailer::Trailer;

@@ -1,1 +1,44 @@
 //! The read flow: plan, snapshot, follower, page cache.
+//!
+//! [`open`] gives the [`Core`] that all connections of the process share. Each connection has a
+//! [`View`], which holds on to one [`Snapshot`] during a transaction.
+//!
+//! | file | what it does |
+//! | --- | --- |
+//! | `plan` | which files make the database at a point |
+//! | `source` | listings, headers and ranges, counted |
+//! | `load` | header and page index of one file |
+//! | `map` | where each page is |
+//! | `files` | maps from plans, and from other plans after compaction |
+//! | `snapshot` | one state of the database |
+//! | `cache`, `fetch` | pages in memory; pages from the store |
+//! | `follow` | what is new |
+//! | `core`, `shared` | all of these together; one per replica and process |
+//! | `view` | one connection |
+
+mod cache;
+mod core;
+mod fetch;
+mod files;
+mod follow;
+mod load;
+mod map;
+mod plan;
+mod shared;
+mod snapshot;
+mod source;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+mod view;
+
+pub use core::{Core, Options, ReplicaStatus};
+pub use fetch::ReadAhead;
+pub use plan::{Plan, RestorePoint};
+pub use shared::open;
+pub use snapshot::Snapshot;
+pub use view::View;
+
+pub(crate) use plan::empty;
+pub(crate) use source::{Source, check_name};

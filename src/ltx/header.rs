@@ -1,0 +1,268 @@
+//! The header of an LTX file.
+
+use super::bytes::{u32_at, u64_at};
+use super::checksum::CHECKSUM_FLAG;
+use super::{FileName, Txid};
+use crate::clock::Timestamp;
+use crate::error::{Error, ErrorKind, Result};
+use crate::page::{PageCount, PageSize};
+
+const MAGIC: [u8; 4] = *b"LTX1";
+
+/// The flags of a header.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct HeaderFlags(u32);
+
+impl HeaderFlags {
+    /// No flag: the file keeps checksums of the whole database before and after it.
+    pub const NONE: Self = Self(0);
+    /// The file keeps no checksums of the whole database.
+    pub const NO_CHECKSUM: Self = Self(1 << 1);
+
+    /// The flags whose bits are set in `bits`.
+    ///
+    /// # Errors
+    /// `Unsupported` if a bit is set that the format does not define.
+    pub fn from_bits(bits: u32) -> Result<Self> {
+        if bits & !Self::NO_CHECKSUM.0 != 0 {
+            let message =
+                format!("LTX header flags {bits:#x} are unknown; a newer version may read the file");
+            return Err(Error::new(ErrorKind::Unsupported, message));
+        }
+        Ok(Self(bits))
+    }
+
+    /// The flags as the header has them.
+    pub const fn bits(self) -> u32 {
+        self.0
+    }
+
+    /// Whether all flags of `other` are set.
+    pub const fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+/// The header of an LTX file.
+///
+/// ```text
+///   0  magic "LTX1"          40  pre-apply checksum u64
+///   4  flags u32             48  WAL offset i64
+///   8  page size u32         56  WAL size i64
+///  12  commit u32            64  salt-1 u32
+///  16  min TXID u64          68  salt-2 u32
+///  24  max TXID u64          72  node id u64
+///  32  timestamp i64         80  20 reserved bytes, written as zero
+/// ```
+/// Integers are big-endian. Source: `github.com/superfly/ltx`, format version 3.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// The flags.
+    pub flags: HeaderFlags,
+    /// The page size of the database.
+    pub page_size: PageSize,
+    /// The size of the database after the file was applied.
+    pub commit: PageCount,
+    /// The first transaction in the file.
+    pub min: Txid,
+    /// The last transaction in the file.
+    pub max: Txid,
+    /// When the last commit in the file was made.
+    pub timestamp: Timestamp,
+    /// The checksum of the database before the file is applied; zero in a snapshot and without
+    /// checksums.
+    pub pre_apply_checksum: u64,
+    /// Where in the WAL the file's frames begin, in bytes; zero if they come from no WAL.
+    pub wal_offset: i64,
+    /// How much of the WAL the file covers, in bytes.
+    pub wal_size: i64,
+    /// The first salt of that WAL.
+    pub salt1: u32,
+    /// The second salt of that WAL.
+    pub salt2: u32,
+    /// Who wrote the file; zero if unset.
+    pub node_id: u64,
+}
+
+impl Header {
+    /// The size in bytes.
+    pub const SIZE: usize = 100;
+
+    /// A header for the transactions of `name`, without database checksums, WAL position or node id.
+    pub fn new(page_size: PageSize, commit: PageCount, name: FileName, timestamp: Timestamp) -> Self {
+        Self {
+            flags: HeaderFlags::NO_CHECKSUM,
+            page_size,
+            commit,
+            min: name.min(),
+            max: name.max(),
+            timestamp,
+            pre_apply_checksum: 0,
+            wal_offset: 0,
+            wal_size: 0,
+            salt1: 0,
+            salt2: 0,
+            node_id: 0,
+        }
+    }
+
+    /// The name that a file with this header has.
+    ///
+    /// # Panics
+    /// If `min` is above `max`, which [`Header::validate`] refuses.
+    pub fn name(&self) -> FileName {
+        FileName::new(self.min, self.max).expect("BUG: an LTX header was used without being validated")
+    }
+
+    /// Whether the file holds every page of the database.
+    pub fn is_snapshot(&self) -> bool {
+        self.min == Txid::ONE
+    }
+
+    /// Whether the file keeps checksums of the whole database.
+    pub fn has_database_checksums(&self) -> bool {
+        !self.flags.contains(HeaderFlags::NO_CHECKSUM)
+    }
+
+    /// The rules between the fields.
+    ///
+    /// # Errors
+    /// `Corrupt`, naming the rule that is broken.
+    pub fn validate(&self) -> Result<()> {
+        if self.min > self.max {
+            return Err(broken(format!("min TXID {} is above max TXID {}", self.min, self.max)));
+        }
+        self.validate_wal_position()?;
+        let checksum = self.pre_apply_checksum;
+        let may_have_checksum = self.has_database_checksums() && !self.is_snapshot();
+        if may_have_checksum && checksum & CHECKSUM_FLAG == 0 {
+            return Err(broken("the pre-apply checksum is missing or malformed"));
+        }
+        if !may_have_checksum && checksum != 0 {
+            return Err(broken("a pre-apply checksum is set where none may be"));
+        }
+        Ok(())
+    }
+
+    fn validate_wal_position(&self) -> Result<()> {
+        if self.wal_offset < 0 || self.wal_size < 0 {
+            return Err(broken("the WAL offset or size is negative"));
+        }
+        let has_wal = self.salt1 != 0 || self.salt2 != 0 || self.wal_size != 0;
+        if has_wal && self.wal_offset == 0 {
+            return Err(broken("a WAL size or salt is set without a WAL offset"));
+        }
+        Ok(())
+    }
+
+    /// The bytes of the header. They are valid if the header is.
+    pub fn encode(&self) -> [u8; Self::SIZE] {
+        let mut bytes = [0; Self::SIZE];
+        bytes[0..4].copy_from_slice(&MAGIC);
+        bytes[4..8].copy_from_slice(&self.flags.bits().to_be_bytes());
+        bytes[8..12].copy_from_slice(&self.page_size.get().to_be_bytes());
+        bytes[12..16].copy_from_slice(&self.commit.get().to_be_bytes());
+        bytes[16..24].copy_from_slice(&self.min.get().to_be_bytes());
+        bytes[24..32].copy_from_slice(&self.max.get().to_be_bytes());
+        bytes[32..40].copy_from_slice(&self.timestamp.as_millis().to_be_bytes());
+        bytes[40..48].copy_from_slice(&self.pre_apply_checksum.to_be_bytes());
+        bytes[48..56].copy_from_slice(&self.wal_offset.to_be_bytes());
+        bytes[56..64].copy_from_slice(&self.wal_size.to_be_bytes());
+        bytes[64..68].copy_from_slice(&self.salt1.to_be_bytes());
+        bytes[68..72].copy_from_slice(&self.salt2.to_be_bytes());
+        bytes[72..80].copy_from_slice(&self.node_id.to_be_bytes());
+        bytes
+    }
+
+    /// Reads a header and validates it. The reserved bytes are not looked at.
+    ///
+    /// # Errors
+    /// `Corrupt` if it is none, `Unsupported` if it has flags of a newer format.
+    pub fn decode(bytes: &[u8; Self::SIZE]) -> Result<Self> {
+        if bytes[0..4] != MAGIC {
+            return Err(Error::corrupt("not an LTX file: it does not begin with LTX1"));
+        }
+        let header = Self {
+            flags: HeaderFlags::from_bits(u32_at(bytes, 4))?,
+            page_size: PageSize::new(u32_at(bytes, 8)).map_err(|e| e.context("LTX header"))?,
+            commit: PageCount::new(u32_at(bytes, 12)),
+            min: txid(u64_at(bytes, 16))?,
+            max: txid(u64_at(bytes, 24))?,
+            timestamp: Timestamp::from_millis(u64_at(bytes, 32) as i64),
+            pre_apply_checksum: u64_at(bytes, 40),
+            wal_offset: u64_at(bytes, 48) as i64,
+            wal_size: u64_at(bytes, 56) as i64,
+            salt1: u32_at(bytes, 64),
+            salt2: u32_at(bytes, 68),
+            node_id: u64_at(bytes, 72),
+        };
+        header.validate()?;
+        Ok(header)
+    }
+}
+
+fn txid(n: u64) -> Result<Txid> {
+    Txid::new(n).ok_or_else(|| broken("a TXID is zero"))
+}
+
+fn broken(rule: impl std::fmt::Display) -> Error {
+    Error::corrupt(format!("LTX header: {rule}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header(min: u64) -> Header {
+        let name = FileName::new(Txid::new(min).unwrap(), Txid::new(7).unwrap()).unwrap();
+        Header::new(PageSize::new(4096).unwrap(), PageCount::new(3), name, Timestamp::from_millis(-5))
+    }
+
+    #[test]
+    fn every_field_survives() {
+        let full =
+            Header { wal_offset: 32, wal_size: 4120, salt1: 1, salt2: 2, node_id: u64::MAX, ..header(2) };
+        assert_eq!(Header::decode(&full.encode()).unwrap(), full);
+        let tracked = Header { flags: HeaderFlags::NONE, pre_apply_checksum: CHECKSUM_FLAG | 9, ..header(2) };
+        assert_eq!(Header::decode(&tracked.encode()).unwrap(), tracked);
+    }
+
+    #[test]
+    fn broken_rules_are_refused() {
+        type Change = fn(&mut Header);
+        let changes: [Change; 8] = [
+            |h| h.min = Txid::new(8).unwrap(),
+            |h| h.wal_size = 1,
+            |h| h.salt1 = 1,
+            |h| h.salt2 = 1,
+            |h| h.wal_offset = -1,
+            |h| (h.wal_offset, h.wal_size) = (32, -1),
+            |h| h.pre_apply_checksum = CHECKSUM_FLAG,
+            |h| h.flags = HeaderFlags::NONE,
+        ];
+        for (i, change) in changes.iter().enumerate() {
+            let mut changed = header(2);
+            change(&mut changed);
+            assert!(changed.validate().is_err(), "change {i}");
+            assert!(Header::decode(&changed.encode()).is_err(), "change {i}");
+        }
+        let snapshot = Header { flags: HeaderFlags::NONE, ..header(1) };
+        assert!(snapshot.validate().is_ok());
+        assert!(Header { pre_apply_checksum: CHECKSUM_FLAG, ..snapshot }.validate().is_err());
+    }
+
+    #[test]
+    fn foreign_bytes_are_refused_by_name() {
+        let good = header(2).encode();
+        for (at, byte, kind) in [
+            (0, b'l', ErrorKind::Corrupt),
+            (7, 1, ErrorKind::Unsupported),
+            (10, 0, ErrorKind::Corrupt),
+            (23, 0, ErrorKind::Corrupt),
+        ] {
+            let mut bytes = good;
+            bytes[at] = byte;
+            assert_eq!(Header::decode(&bytes).unwrap_err().kind(), kind, "byte {at}");
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! The files that a core reads from: their numbers, their indexes, and maps made of them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use futures_util::stream::{self, StreamExt as _};
+
+use super::cache::PageCache;
+use super::load::{Loaded, load};
+use super::map::{Frame, PageMap, ReplicaFile};
+use super::plan::{Plan, RestorePoint};
+use super::snapshot::Snapshot;
+use super::source::Source;
+use crate::error::{Error, ErrorKind, Result};
+use crate::ltx::{FileId, Header, Level};
+use crate::page::PageSize;
+use crate::store::FileInfo;
+
+/// Page indexes that are fetched at the same time.
+const PARALLEL: usize = 16;
+
+/// A replica, the pages of it that are in memory, and the numbers of its files.
+#[derive(Debug)]
+pub struct Files {
+    /// Where the files are.
+    pub source: Source,
+    /// The pages that were read.
+    pub cache: PageCache,
+    numbers: AtomicU32,
+}
+
+impl Files {
+    /// The files of `source`, with a cache of `cache_bytes`.
+    pub fn new(source: Source, cache_bytes: usize) -> Self {
+        Self { source, cache: PageCache::new(cache_bytes), numbers: AtomicU32::new(1) }
+    }
+
+    /// The state of the database that `plan` makes. Files that `known` has keep their numbers, and
+    /// with them their cached pages.
+    ///
+    /// # Errors
+    /// Those of the store; `NotFound` if a file vanished since it was listed; `Corrupt`.
+    pub async fn build(&self, plan: &Plan, known: &PageMap, epoch: u32) -> Result<Snapshot> {
+        self.apply(PageMap::default(), None, plan, known, epoch).await
+    }
+
+    /// The state of the database after `plan`, which continues `before`.
+    ///
+    /// # Errors
+    /// As [`Files::build`].
+    pub async fn extend(&self, before: &Snapshot, plan: &Plan) -> Result<Snapshot> {
+        let map = before.map();
+        self.apply((*map).clone(), Some(before.page_size), plan, &map, before.epoch).await
+    }
+
+    async fn apply(
+        &self,
+        mut map: PageMap,
+        mut page_size: Option<PageSize>,
+        plan: &Plan,
+        known: &PageMap,
+        epoch: u32,
+    ) -> Result<Snapshot> {
+        let known = by_id(known);
+        let mut loads = stream::iter(plan.files())
+            .map(|file| async move { load(&self.source, file).await.map(|loaded| (file, loaded)) })
+            .buffered(PARALLEL);
+        let mut last: Option<Header> = None;
+        while let Some(next) = loads.next().await {
+            let (info, loaded) = next?;
+            check_page_size(info, &loaded.header, &mut page_size)?;
+            let file = self.number(info, &known);
+            self.keep_pages(&file, &loaded);
+            map.apply(&file, loaded.header.commit, &loaded.index)?;
+            last = Some(loaded.header);
+        }
+        let last = last.expect("BUG: a plan has at least one file");
+        Ok(Snapshot::new(&last, epoch, map))
+    }
+
+    /// Finds the pages of `snapshot` again after files of it were compacted or removed.
+    ///
+    /// # Errors
+    /// Those of the store; `NotFound` if the replica no longer holds that state by itself.
+    pub async fn relocate(&self, snapshot: &Snapshot) -> Result<()> {
+        let listed = self.source.list_all_upwards().await?;
+        if !snapshot.map().files().any(|file| listed.contains(&file.info)) {
+            return Err(gone(snapshot, &"the replica has none of its files any more"));
+        }
+        let plan = Plan::new(&listed, RestorePoint::Txid(snapshot.txid)).map_err(|e| gone(snapshot, &e))?;
+        let map = self.absorb(snapshot, &plan).await?;
+        if map.files().all(|file| plan.files().contains(&file.info)) {
+            snapshot.moved(map);
+            return Ok(());
+        }
+        let rebuilt = self.build(&plan, &map, snapshot.epoch).await?;
+        if (rebuilt.txid, rebuilt.commit) != (snapshot.txid, snapshot.commit) {
+            return Err(gone(snapshot, &"the replica has another history now"));
+        }
+        snapshot.moved((*rebuilt.map()).clone());
+        Ok(())
+    }
+
+    /// The map of `snapshot` with the files of `plan`, which leads to the same transaction, in place
+    /// of those that were merged into them.
+    ///
+    /// # Errors
+    /// Those of the store; `NotFound` if the files are of another history; `Corrupt`.
+    pub async fn absorb(&self, snapshot: &Snapshot, plan: &Plan) -> Result<PageMap> {
+        let mut map = (*snapshot.map()).clone();
+        let known = by_id(&map);
+        let new = plan.files().iter().filter(|&file| known.get(&file.id).is_none_or(|k| k.info != *file));
+        let mut loads = stream::iter(new)
+            .map(|file| async move { load(&self.source, file).await.map(|loaded| (file, loaded)) })
+            .buffered(PARALLEL);
+        while let Some(next) = loads.next().await {
+            let (info, loaded) = next?;
+            check_page_size(info, &loaded.header, &mut Some(snapshot.page_size))?;
+            check_history(snapshot, info, &loaded.header)?;
+            map.absorb(&self.number(info, &known), &loaded.index)?;
+        }
+        Ok(map)
+    }
+
+    /// The file of that listing with its number: that of `known` if it is the same file.
+    fn number(&self, info: &FileInfo, known: &HashMap<FileId, Arc<ReplicaFile>>) -> Arc<ReplicaFile> {
+        match known.get(&info.id) {
+            Some(file) if file.info == *info => file.clone(),
+            _ => Arc::new(ReplicaFile {
+                number: self.numbers.fetch_add(1, Ordering::Relaxed),
+                info: info.clone(),
+            }),
+        }
+    }
+
+    fn keep_pages(&self, file: &ReplicaFile, loaded: &Loaded) {
+        for (offset, page) in &loaded.pages {
+            let frame = Frame { file: file.number, size: 0, offset: *offset };
+            self.cache.insert(frame.into(), page.clone());
+        }
+    }
+}
+
+fn by_id(map: &PageMap) -> HashMap<FileId, Arc<ReplicaFile>> {
+    map.files().map(|file| (file.info.id, file.clone())).collect()
+}
+
+/// Checks that a file's pages are as large as those before it.
+fn check_page_size(file: &FileInfo, header: &Header, expected: &mut Option<PageSize>) -> Result<()> {
+    let expected = *expected.get_or_insert(header.page_size);
+    if header.page_size == expected {
+        return Ok(());
+    }
+    Err(Error::corrupt(format!(
+        "{} has pages of {} bytes, the files before it have pages of {expected} bytes: \
+         two databases were replicated to one URL",
+        file.id, header.page_size
+    )))
+}
+
+/// Checks that a file which ends where `snapshot` ends is of the same history: compaction keeps the
+/// time of the last commit. A snapshot file has the time at which it was made.
+fn check_history(snapshot: &Snapshot, file: &FileInfo, header: &Header) -> Result<()> {
+    let comparable = file.id.level != Level::SNAPSHOT && header.max == snapshot.txid;
+    if comparable && header.timestamp > snapshot.timestamp {
+        return Err(gone(snapshot, &"the replica has another history now"));
+    }
+    Ok(())
+}
+
+fn gone(snapshot: &Snapshot, why: &dyn std::fmt::Display) -> Error {
+    Error::new(
+        ErrorKind::NotFound,
+        format!(
+            "the state at TXID {}, which this transaction reads, is no longer in the replica: \
+             end the transaction and begin it again ({why})",
+            snapshot.txid
+        ),
+    )
+}

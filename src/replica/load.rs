@@ -1,0 +1,95 @@
+//! What must be known of a file before pages are read from it: its header and its page index.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::future::try_join;
+
+use super::source::{Source, check_name, header_of};
+use crate::error::{Error, Result};
+use crate::ltx::{Decoder, Header, PageIndex, TailRead};
+use crate::store::{ByteRange, FileInfo};
+
+/// A file of up to this many bytes comes whole, and its checksum is verified.
+const WHOLE: u64 = 64 * 1024;
+/// Pages of a whole file are kept until they take this many bytes.
+const KEEP: usize = 1024 * 1024;
+/// More than this is asked for only when it is known to be needed.
+const LARGEST_GUESS: u64 = 4 * 1024 * 1024;
+
+/// Header and page index of a file, and pages that came along.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The header; it fits the name.
+    pub header: Header,
+    /// The page index.
+    pub index: PageIndex,
+    /// Pages by the offset of their frame; they passed the file's checksum.
+    pub pages: Vec<(u64, Arc<[u8]>)>,
+}
+
+/// Reads what must be known of `file`: one request, or two at the same time if the file is large.
+///
+/// # Errors
+/// Those of the store, `NotFound` if the file was replaced, `Corrupt`; all name the file.
+pub async fn load(source: &Source, file: &FileInfo) -> Result<Loaded> {
+    if file.size <= WHOLE {
+        let bytes = source.read(file, ByteRange::All).await?;
+        return verify_whole(file, &bytes).map_err(|e| named(file, e));
+    }
+    let (header, index) = try_join(source.header(file), read_index(source, file)).await?;
+    Ok(Loaded { header, index, pages: Vec::new() })
+}
+
+/// Says which file an error is about, unless it says so already.
+fn named(file: &FileInfo, error: Error) -> Error {
+    if error.to_string().contains(&file.id.name.to_string()) { error } else { error.context(file.id) }
+}
+
+fn verify_whole(file: &FileInfo, bytes: &[u8]) -> Result<Loaded> {
+    let header = header_of(file, bytes)?;
+    let TailRead::Index(index) = PageIndex::from_tail(bytes, file.size)? else {
+        return Err(Error::corrupt("its page index claims to be larger than the file"));
+    };
+    let mut decoder = Decoder::new(bytes)?;
+    check_name(file, decoder.header())?;
+    let mut page = vec![0; header.page_size.bytes()];
+    let mut pages = Vec::new();
+    let mut entries = index.iter();
+    while let Some(pgno) = decoder.next_page(&mut page)? {
+        let entry = entries.next().filter(|entry| entry.pgno == pgno);
+        let entry = entry.ok_or_else(|| Error::corrupt(format!("page {pgno} is not in its page index")))?;
+        if pages.len() * page.len() < KEEP {
+            pages.push((entry.offset, Arc::from(page.as_slice())));
+        }
+    }
+    decoder.finish()?;
+    Ok(Loaded { header, index, pages })
+}
+
+async fn read_index(source: &Source, file: &FileInfo) -> Result<PageIndex> {
+    let tail = source.read(file, ByteRange::Suffix { len: first_guess(file.size) }).await?;
+    let missing = match PageIndex::from_tail(&tail, file.size).map_err(|e| named(file, e))? {
+        TailRead::Index(index) => return Ok(index),
+        TailRead::NeedMore(len) => len - tail.len() as u64,
+    };
+    let offset = file.size - tail.len() as u64 - missing;
+    let before = source.read(file, ByteRange::Bounded { offset, len: missing }).await?;
+    let tail = join(before, &tail);
+    match PageIndex::from_tail(&tail, file.size).map_err(|e| named(file, e))? {
+        TailRead::Index(index) => Ok(index),
+        TailRead::NeedMore(_) => Err(Error::corrupt(format!("{}: its page index has no beginning", file.id))),
+    }
+}
+
+fn join(before: Bytes, after: &[u8]) -> Bytes {
+    let mut all = BytesMut::from(before);
+    all.extend_from_slice(after);
+    all.freeze()
+}
+
+/// How much of the end of a large file most likely has its page index: an entry takes about 10
+/// bytes, a page of 4 KiB rarely compresses to less than 500.
+fn first_guess(size: u64) -> u64 {
+    (size / 50).clamp(WHOLE, LARGEST_GUESS)
+}

@@ -1,0 +1,78 @@
+//! One core per replica, settings and process.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use super::core::{Core, Options};
+use crate::error::{Error, Result};
+use crate::store::{self, Target};
+
+/// What must be equal for two connections to share a core. Threads do not survive `fork`, so a child
+/// does not share with its parent.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    pid: u32,
+    target: Target,
+    options: Options,
+}
+
+/// The place of a core, also while it is being opened.
+#[derive(Debug, Default)]
+struct Place {
+    core: Weak<Core>,
+    /// How often opening it failed, and the last reason.
+    failures: u64,
+    error: Option<Error>,
+}
+
+type Places = HashMap<Key, Arc<Mutex<Place>>>;
+
+static PLACES: Mutex<Option<Places>> = Mutex::new(None);
+
+/// Opens the replica at `target`, or joins the connections of this process that have it open with the
+/// same options. Waits up to [`Options::open_timeout`] for a replica that is still empty.
+///
+/// # Errors
+/// Those of the store; `NotFound` if the replica stays empty; `Corrupt`. Who waited for another's
+/// attempt that fails gets the same error.
+pub fn open(target: &Target, options: &Options) -> Result<Arc<Core>> {
+    let key = Key { pid: std::process::id(), target: target.clone(), options: options.clone() };
+    let place = place(key);
+    let failures = match place.try_lock() {
+        Ok(place) => place.failures,
+        // Somebody is opening it. What fails from now on fails for us too.
+        Err(_) => u64::MAX,
+    };
+    let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(core) = place.core.upgrade() {
+        return Ok(core);
+    }
+    if place.failures != failures
+        && let Some(error) = &place.error
+    {
+        return Err(error.clone());
+    }
+    match store::connect(target).and_then(|store| Core::with_store(store, options)) {
+        Ok(core) => {
+            place.core = Arc::downgrade(&core);
+            place.error = None;
+            Ok(core)
+        }
+        Err(e) => {
+            place.failures += 1;
+            place.error = Some(e.clone());
+            Err(e)
+        }
+    }
+}
+
+fn place(key: Key) -> Arc<Mutex<Place>> {
+    let mut places = PLACES.lock().unwrap_or_else(PoisonError::into_inner);
+    let places = places.get_or_insert_default();
+    // A place that nobody looks at and whose core is gone is of no use.
+    places.retain(|key, place| {
+        key.pid == std::process::id()
+            && (Arc::strong_count(place) > 1 || place.try_lock().is_ok_and(|p| p.core.strong_count() > 0))
+    });
+    places.entry(key).or_default().clone()
+}

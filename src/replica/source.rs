@@ -1,0 +1,209 @@
+//! What the read flow asks of a store: listings, headers, ranges - counted, and with errors that name
+//! the file.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use futures_util::future::try_join_all;
+
+use super::plan::{Plan, RestorePoint};
+use crate::clock::Timestamp;
+use crate::error::{Error, ErrorKind, Result};
+use crate::ltx::{Header, Level, Txid};
+use crate::store::{ByteRange, FileInfo, Store};
+
+/// What is in a replica, and what to do with it.
+#[derive(Debug)]
+pub struct Survey {
+    /// The files of all levels.
+    pub files: Vec<FileInfo>,
+    /// Those that make the database.
+    pub plan: Plan,
+}
+
+/// A replica to read from.
+#[derive(Debug)]
+pub struct Source {
+    store: Arc<dyn Store>,
+    requests: AtomicU64,
+}
+
+impl Source {
+    /// Reads from `store`.
+    pub fn new(store: Arc<dyn Store>) -> Self {
+        Self { store, requests: AtomicU64::new(0) }
+    }
+
+    /// The replica's URL.
+    pub fn url(&self) -> String {
+        self.store.url()
+    }
+
+    /// The number of requests that were made; those that a store repeats by itself count once.
+    pub fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    /// The files of one level from `from` on.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn list(&self, level: Level, from: Txid) -> Result<Vec<FileInfo>> {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.store.list(level, from).await
+    }
+
+    /// The files of all levels, asked for at the same time.
+    ///
+    /// A file that compaction is just moving up may be seen on neither level.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn list_all(&self) -> Result<Vec<FileInfo>> {
+        let levels = try_join_all(Level::all().map(|level| self.list(level, Txid::ONE))).await?;
+        Ok(levels.concat())
+    }
+
+    /// The files of all levels, one after the other from below: what is moved up meanwhile is seen.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn list_all_upwards(&self) -> Result<Vec<FileInfo>> {
+        let mut files = Vec::new();
+        for level in Level::all() {
+            files.extend(self.list(level, Txid::ONE).await?);
+        }
+        Ok(files)
+    }
+
+    /// Bytes of a file.
+    ///
+    /// # Errors
+    /// Those of the store; `NotFound` also if the file is no longer the one that was listed.
+    pub async fn read(&self, file: &FileInfo, range: ByteRange) -> Result<Bytes> {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        let content = self.store.get(file.id, range).await?;
+        if content.file_size != file.size {
+            return Err(Error::new(
+                ErrorKind::NotFound,
+                format!(
+                    "{} had {} bytes when it was listed and now has {}: it was replaced",
+                    file.id, file.size, content.file_size
+                ),
+            ));
+        }
+        let offset = content.offset;
+        let bytes = content.bytes().await?;
+        match range.within(file.size) {
+            Some((start, end)) if start == offset && end - start == bytes.len() as u64 => Ok(bytes),
+            _ => Err(Error::new(
+                ErrorKind::Unavailable,
+                format!("the store answered {} bytes of {} instead of {range:?}", bytes.len(), file.id),
+            )),
+        }
+    }
+
+    /// The header of a file, checked against its name.
+    ///
+    /// # Errors
+    /// Those of the store; `Corrupt`.
+    pub async fn header(&self, file: &FileInfo) -> Result<Header> {
+        if file.size < Header::SIZE as u64 {
+            return Err(truncated(file));
+        }
+        let bytes = self.read(file, ByteRange::Bounded { offset: 0, len: Header::SIZE as u64 }).await?;
+        header_of(file, &bytes)
+    }
+
+    /// What is in the replica, and the plan for `point`; `None` if the replica is empty.
+    ///
+    /// # Errors
+    /// Those of the store and of [`Plan::new`].
+    pub async fn survey(&self, point: RestorePoint) -> Result<Option<Survey>> {
+        let files = self.timed(self.list_all().await?, point).await?;
+        if files.is_empty() {
+            return Ok(None);
+        }
+        match Plan::new(&files, point) {
+            Err(e) if e.kind() == ErrorKind::Corrupt => {
+                let files = self.timed(self.list_all_upwards().await?, point).await?;
+                Ok(Some(Survey { plan: Plan::new(&files, point)?, files }))
+            }
+            planned => Ok(Some(Survey { plan: planned?, files })),
+        }
+    }
+
+    /// The plan that continues a database which holds everything up to `after`.
+    ///
+    /// # Errors
+    /// Those of the store and of [`Plan::after`].
+    pub async fn plan_after(&self, point: RestorePoint, after: Txid) -> Result<Option<Plan>> {
+        let files = self.timed(self.list_all_upwards().await?, point).await?;
+        Plan::after(&files, point, after)
+    }
+
+    /// The files with the times of their commits as far as `point` needs them: listings tell only
+    /// when a file was stored.
+    ///
+    /// Within a level times rise with transactions, so that reading the headers of a few files tells
+    /// which are not later than the point.
+    async fn timed(&self, files: Vec<FileInfo>, point: RestorePoint) -> Result<Vec<FileInfo>> {
+        let RestorePoint::Timestamp(time) = point else { return Ok(files) };
+        let mut levels: BTreeMap<Level, Vec<FileInfo>> = BTreeMap::new();
+        for file in files {
+            levels.entry(file.id.level).or_default().push(file);
+        }
+        let levels = levels.into_values().map(|files| self.timed_level(files, time));
+        Ok(try_join_all(levels).await?.concat())
+    }
+
+    async fn timed_level(&self, mut files: Vec<FileInfo>, time: Timestamp) -> Result<Vec<FileInfo>> {
+        files.sort_unstable_by_key(|f| (f.id.name.max(), f.id.name.min()));
+        let (mut low, mut high) = (0, files.len());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let exact = self.header(&files[middle]).await?.timestamp;
+            files[middle].timestamp = exact;
+            if exact <= time {
+                files[..middle].iter_mut().for_each(|f| f.timestamp = f.timestamp.min(exact));
+                low = middle + 1;
+            } else {
+                files[middle..].iter_mut().for_each(|f| f.timestamp = f.timestamp.max(exact));
+                high = middle;
+            }
+        }
+        Ok(files)
+    }
+}
+
+/// Reads the header of a file from its first bytes and checks it against the name.
+///
+/// # Errors
+/// `Corrupt`.
+pub fn header_of(file: &FileInfo, bytes: &[u8]) -> Result<Header> {
+    let first: &[u8; Header::SIZE] = bytes.first_chunk().ok_or_else(|| truncated(file))?;
+    let header = Header::decode(first).map_err(|e| e.context(file.id))?;
+    check_name(file, &header)?;
+    Ok(header)
+}
+
+/// Checks that a file holds what its name says.
+///
+/// # Errors
+/// `Corrupt`.
+pub fn check_name(file: &FileInfo, header: &Header) -> Result<()> {
+    if header.name() == file.id.name {
+        return Ok(());
+    }
+    Err(Error::corrupt(format!(
+        "{} holds what belongs into {}: it was stored under a wrong name",
+        file.id,
+        header.name()
+    )))
+}
+
+fn truncated(file: &FileInfo) -> Error {
+    Error::corrupt(format!("{} has only {} bytes: it was cut off", file.id, file.size))
+}

@@ -1,0 +1,126 @@
+//! What one connection sees of a replica: a database file that does not change during a transaction.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::core::Core;
+use super::fetch::ReadAhead;
+use super::snapshot::Snapshot;
+use crate::error::Result;
+use crate::page::Pgno;
+
+/// One connection to a replica.
+///
+/// Page 1 is shown as that of a database in rollback-journal mode, because a reader of a database in
+/// WAL mode would look for a log:
+///
+/// ```text
+///   18..20  1, 1            file format: rollback journal
+///   24..28  change counter  of the snapshot: tells SQLite whether its cache is valid
+///   28..32  commit          size in pages; trusted because 92..96 equals the change counter
+///   92..96  change counter
+/// ```
+/// Source: <https://www.sqlite.org/fileformat2.html>, section 1.3.
+#[derive(Debug)]
+pub struct View {
+    core: Arc<Core>,
+    pinned: Option<Arc<Snapshot>>,
+    ahead: ReadAhead,
+    /// A page of which only a part is wanted.
+    scratch: Vec<u8>,
+}
+
+impl View {
+    /// A view of the replica that `core` reads.
+    pub fn new(core: Arc<Core>) -> Self {
+        Self { core, pinned: None, ahead: ReadAhead::default(), scratch: Vec::new() }
+    }
+
+    /// The replica.
+    pub fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
+    /// From now on sees the latest state, and no later one before [`View::unpin`].
+    pub fn pin(&mut self) {
+        self.pinned.get_or_insert_with(|| self.core.snapshot());
+    }
+
+    /// Lets go of the state.
+    pub fn unpin(&mut self) {
+        self.pinned = None;
+    }
+
+    /// The state that is seen.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.pinned.clone().unwrap_or_else(|| self.core.snapshot())
+    }
+
+    /// The size of the database in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.snapshot().bytes()
+    }
+
+    /// Reads bytes of the database from `offset` on, and returns how many there are; fewer than asked
+    /// for only at the end of the database. The rest of `buf` is zeros.
+    ///
+    /// # Errors
+    /// Those of [`Core::page`].
+    pub fn read(&mut self, buf: &mut [u8], offset: u64) -> Result<usize> {
+        let snapshot = self.snapshot();
+        let there = snapshot.bytes().saturating_sub(offset).min(buf.len() as u64) as usize;
+        let (wanted, beyond) = buf.split_at_mut(there);
+        beyond.fill(0);
+        let size = snapshot.page_size.bytes();
+        let mut done = 0;
+        while done < wanted.len() {
+            let at = offset + done as u64;
+            let pgno = snapshot.page_size.page_at(at).expect("BUG: an offset within the database");
+            let within = (at % size as u64) as usize;
+            let len = (size - within).min(wanted.len() - done);
+            self.read_page(&snapshot, pgno, within, &mut wanted[done..done + len])?;
+            done += len;
+        }
+        Ok(there)
+    }
+
+    /// Reads the bytes of a page from `within` on.
+    fn read_page(
+        &mut self,
+        snapshot: &Arc<Snapshot>,
+        pgno: Pgno,
+        within: usize,
+        part: &mut [u8],
+    ) -> Result<()> {
+        let size = snapshot.page_size.bytes();
+        if part.len() == size {
+            self.core.page(snapshot, pgno, &mut self.ahead, part)?;
+        } else {
+            self.scratch.resize(size, 0);
+            self.core.page(snapshot, pgno, &mut self.ahead, &mut self.scratch)?;
+            part.copy_from_slice(&self.scratch[within..within + part.len()]);
+        }
+        if pgno == Pgno::ONE {
+            present(snapshot, within, part);
+        }
+        Ok(())
+    }
+}
+
+/// Changes the part of page 1 that begins at `within` to what SQLite is shown.
+fn present(snapshot: &Snapshot, within: usize, part: &mut [u8]) {
+    let counter = snapshot.change_counter().to_be_bytes();
+    put(part, within, 18..20, &[1, 1]);
+    put(part, within, 24..28, &counter);
+    put(part, within, 28..32, &snapshot.commit.get().to_be_bytes());
+    put(part, within, 92..96, &counter);
+}
+
+/// Puts `bytes` at `place` of a page of which `part` has the bytes from `within` on.
+fn put(part: &mut [u8], within: usize, place: Range<usize>, bytes: &[u8]) {
+    for (at, byte) in place.zip(bytes) {
+        if let Some(slot) = at.checked_sub(within).and_then(|at| part.get_mut(at)) {
+            *slot = *byte;
+        }
+    }
+}

@@ -1,1 +1,0 @@
-//! A replica becomes a database file.

@@ -1,0 +1,153 @@
+//! Applies the files of a plan, and makes a new plan when compaction removes one of them meanwhile.
+
+use std::sync::Arc;
+
+use super::output::Draft;
+use super::segments::{SegmentReader, Segments};
+use super::{Cancel, Options};
+use crate::error::{Error, ErrorKind, Result};
+use crate::ltx::{Decoder, Header, Summary, Txid};
+use crate::replica::{Plan, RestorePoint, Source, check_name, empty};
+use crate::runtime;
+use crate::store::FileInfo;
+
+/// Plans without progress in between: the replica changes faster than it can be read.
+const ATTEMPTS: usize = 5;
+
+/// What was applied.
+#[derive(Debug)]
+pub(super) struct Applied {
+    /// The header of the last file.
+    pub(super) header: Header,
+    /// The number of files.
+    pub(super) files: usize,
+}
+
+/// Brings a database up to a point.
+pub(super) struct Applier {
+    source: Arc<Source>,
+    point: RestorePoint,
+    parallelism: usize,
+    cancel: Cancel,
+    applied: Option<Applied>,
+}
+
+impl Applier {
+    pub(super) fn new(source: Arc<Source>, options: &Options) -> Self {
+        let Options { point, parallelism, cancel, .. } = options.clone();
+        Self { source, point, parallelism, cancel, applied: None }
+    }
+
+    pub(super) fn first_plan(&self) -> Result<Plan> {
+        let (source, point) = (self.source.clone(), self.point);
+        let survey = runtime::block_on(async move { source.survey(point).await })?;
+        Ok(survey.ok_or_else(empty)?.plan)
+    }
+
+    /// Applies `plan` onto `draft`, and what replaces it if files vanish.
+    pub(super) fn run(mut self, plan: Plan, draft: &mut Draft) -> Result<Applied> {
+        let mut plan = plan;
+        let mut attempts = 0;
+        loop {
+            let before = self.txid();
+            match self.apply_all(&plan, draft) {
+                Ok(()) => break,
+                Err(e) if e.kind() == ErrorKind::NotFound => {
+                    attempts = if self.txid() > before { 0 } else { attempts + 1 };
+                    if attempts == ATTEMPTS {
+                        return Err(e.context("files of the replica vanish faster than they can be read"));
+                    }
+                    plan = self.replan(&plan)?;
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        let applied = self.applied.expect("BUG: a plan has at least one file");
+        draft.finish(applied.header.commit, applied.header.page_size)?;
+        Ok(applied)
+    }
+
+    /// The last transaction that was applied, or zero.
+    fn txid(&self) -> u64 {
+        self.applied.as_ref().map_or(0, |applied| applied.header.max.get())
+    }
+
+    /// What continues the files that were applied, in place of `plan`.
+    ///
+    /// The file that vanished may have been applied in part. What comes in its place brings all its
+    /// pages again, as it leads at least as far.
+    fn replan(&self, plan: &Plan) -> Result<Plan> {
+        let next = match Txid::new(self.txid()) {
+            None => Some(self.first_plan()?),
+            Some(after) => {
+                let (source, point) = (self.source.clone(), self.point);
+                runtime::block_on(async move { source.plan_after(point, after).await })?
+            }
+        };
+        next.filter(|next| next.txid() >= plan.txid()).ok_or_else(|| {
+            Error::new(
+                ErrorKind::NotFound,
+                format!(
+                    "TXID {} was merged with later ones while it was being restored; begin again, or \
+                     choose another point",
+                    plan.txid()
+                ),
+            )
+        })
+    }
+
+    fn apply_all(&mut self, plan: &Plan, draft: &mut Draft) -> Result<()> {
+        let mut segments =
+            Segments::new(self.source.clone(), plan.files(), self.parallelism, self.cancel.clone())?;
+        for file in plan.files() {
+            let mut reader = segments.file(file.size);
+            let applied = self.apply(file, &mut reader, draft);
+            let header = applied.map_err(|e| match reader.take_failure() {
+                Some(cause) => cause,
+                None if is_ours(&e) => e.context(format!("{} of replica {}", file.id, self.source.url())),
+                None => e,
+            })?;
+            let files = self.applied.as_ref().map_or(0, |applied| applied.files) + 1;
+            self.applied = Some(Applied { header, files });
+        }
+        Ok(())
+    }
+
+    /// Applies one file.
+    fn apply(&self, file: &FileInfo, reader: &mut SegmentReader<'_>, draft: &mut Draft) -> Result<Header> {
+        let mut decoder = Decoder::new(reader)?;
+        let header = decoder.header().clone();
+        check_name(file, &header)?;
+        self.check_continues(&header)?;
+        let mut page = vec![0; header.page_size.bytes()];
+        while let Some(pgno) = decoder.next_page(&mut page)? {
+            draft.write(pgno, &page)?;
+        }
+        let Summary { header, .. } = decoder.finish()?;
+        draft.resize(header.commit, header.page_size)?;
+        Ok(header)
+    }
+
+    /// Checks that a file fits what was applied before it.
+    fn check_continues(&self, header: &Header) -> Result<()> {
+        let expected = self.applied.as_ref().map(|applied| applied.header.page_size);
+        if expected.is_some_and(|expected| expected != header.page_size) {
+            return Err(Error::corrupt(format!(
+                "it has pages of {} bytes, the files before it have pages of {} bytes: \
+                 two databases were replicated to one URL",
+                header.page_size,
+                expected.unwrap_or(header.page_size)
+            )));
+        }
+        if header.min.get() > self.txid() + 1 {
+            let expected = self.txid() + 1;
+            return Err(Error::corrupt(format!("it begins at TXID {} instead of {expected:016x}", header.min)));
+        }
+        Ok(())
+    }
+}
+
+/// Whether an error is about the bytes of the file that is being read.
+fn is_ours(error: &Error) -> bool {
+    error.kind() == ErrorKind::Corrupt
+}

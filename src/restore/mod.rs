@@ -1,0 +1,132 @@
+//! A replica becomes a database file.
+//!
+//! The files of the plan are applied in order of their transactions onto a temporary file beside the
+//! target, which takes the target's name when all is verified and on disk. Memory is bounded, however
+//! large the database is. Whatever goes wrong, nothing is left behind and the target is as it was.
+
+mod apply;
+mod in_use;
+mod output;
+mod segments;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::clock::Timestamp;
+use crate::error::{Error, ErrorKind, Result};
+use crate::ltx::Txid;
+use crate::page::PageCount;
+pub use crate::replica::RestorePoint;
+use crate::replica::Source;
+use crate::store::Store;
+
+use apply::Applier;
+use output::Output;
+
+/// How to restore.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Which state.
+    pub point: RestorePoint,
+    /// Replace a database that is there.
+    pub force: bool,
+    /// Requests at the same time, at least 1. Each may hold 4 MiB.
+    pub parallelism: usize,
+    /// Asked now and then whether to give up.
+    pub cancel: Cancel,
+}
+
+impl Options {
+    /// The usual number of requests at the same time.
+    pub const PARALLELISM: usize = 8;
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let point = RestorePoint::Latest;
+        Self { point, force: false, parallelism: Self::PARALLELISM, cancel: Cancel::never() }
+    }
+}
+
+/// Says whether work that takes long should be given up.
+#[derive(Clone)]
+pub struct Cancel(Arc<dyn Fn() -> bool + Send + Sync>);
+
+impl Cancel {
+    /// Gives up as soon as `asked` says so.
+    pub fn when(asked: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        Self(Arc::new(asked))
+    }
+
+    /// Never gives up.
+    pub fn never() -> Self {
+        Self::when(|| false)
+    }
+
+    fn check(&self) -> Result<()> {
+        if (self.0)() {
+            return Err(Error::new(ErrorKind::Interrupted, "the restore was interrupted; nothing was changed"));
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Cancel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Cancel")
+    }
+}
+
+/// What was restored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// The database file.
+    pub path: PathBuf,
+    /// The last transaction that it has.
+    pub txid: Txid,
+    /// When that was committed.
+    pub timestamp: Timestamp,
+    /// The size of the database in pages.
+    pub pages: PageCount,
+    /// The size of the database in bytes.
+    pub bytes: u64,
+    /// The number of LTX files that were applied.
+    pub files: usize,
+    /// How long it took.
+    pub duration: Duration,
+}
+
+/// Restores the replica in `store` to `path`. Blocks the calling thread, which may be any but one of
+/// [`crate::runtime`]'s.
+///
+/// # Errors
+/// - `NotFound`: the replica is empty or does not reach the point asked for.
+/// - `AlreadyExists`: there is a file at `path`, or a leftover of one (`-wal`, `-journal`), and
+///   `force` is not given.
+/// - `Busy`: the database to replace is in use.
+/// - `Corrupt`: a file of the replica fails its checksum, does not fit its name, or is missing.
+/// - `Interrupted`: [`Options::cancel`] said so.
+/// - those of the store and of the file system.
+pub fn restore(store: Arc<dyn Store>, path: &Path, options: &Options) -> Result<Report> {
+    let begun = Instant::now();
+    let output = Output::prepare(path, options.force)?;
+    let mut applier = Applier::new(Arc::new(Source::new(store)), options);
+    let plan = applier.first_plan()?;
+    let mut output = output.create()?;
+    let applied = applier.run(plan, &mut output)?;
+    options.cancel.check()?;
+    let path = output.publish()?;
+    Ok(Report {
+        path,
+        txid: applied.header.max,
+        timestamp: applied.header.timestamp,
+        pages: applied.header.commit,
+        bytes: applied.header.commit.bytes(applied.header.page_size),
+        files: applied.files,
+        duration: begun.elapsed(),
+    })
+}

@@ -1,0 +1,338 @@
+//! The file that a restore makes: a temporary one that takes the target's name at the end.
+
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, chown};
+use std::path::{Path, PathBuf};
+
+use super::in_use::in_use;
+use crate::error::{Error, ErrorKind, Result};
+use crate::page::{PageCount, PageSize, Pgno};
+
+/// Neighbouring pages are written together up to this many bytes.
+const RUN: usize = 1024 * 1024;
+
+/// Files beside a database that SQLite would apply to whatever database it finds there.
+const APPLIED: [&str; 2] = ["-wal", "-journal"];
+/// Files beside a database that are worthless without it.
+const COMPANIONS: [&str; 3] = ["-wal", "-journal", "-shm"];
+
+/// Where a database is to be, and whether it may replace what is there.
+#[derive(Debug)]
+pub(super) struct Output {
+    target: PathBuf,
+    force: bool,
+}
+
+impl Output {
+    /// Looks whether the target may be written; changes nothing.
+    pub(super) fn prepare(path: &Path, force: bool) -> Result<Self> {
+        if path.file_name().is_none() {
+            return Err(Error::config(format!("'{}' does not name a file to restore to", path.display())));
+        }
+        let output = Self { target: path.to_owned(), force };
+        let there = metadata(path)?;
+        if there.as_ref().is_some_and(|m| !m.is_file()) {
+            return Err(Error::new(
+                ErrorKind::AlreadyExists,
+                format!("cannot restore to {}: it is there and not a file", path.display()),
+            ));
+        }
+        output.check()?;
+        // A link stays: what it leads to is replaced.
+        let target = match there {
+            Some(_) => fs::canonicalize(path).map_err(|e| Error::io(format!("{}", path.display()), e))?,
+            None => path.to_owned(),
+        };
+        Ok(Self { target, force })
+    }
+
+    /// Checks that nothing is in the way.
+    fn check(&self) -> Result<()> {
+        let there = metadata(&self.target)?.is_some();
+        if self.force {
+            return if there { in_use(&self.target) } else { Ok(()) };
+        }
+        if there {
+            return Err(exists(&self.target));
+        }
+        for suffix in APPLIED {
+            let leftover = beside(&self.target, suffix);
+            if metadata(&leftover)?.is_some_and(|m| m.len() > 0) {
+                return Err(Error::new(
+                    ErrorKind::AlreadyExists,
+                    format!(
+                        "{} is left over from another database and SQLite would apply it to the restored \
+                         one; move it away, or restore with {{\"force\": true}}, which removes it",
+                        leftover.display()
+                    ),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Creates the temporary file, and the folders above it.
+    pub(super) fn create(self) -> Result<Draft> {
+        let folder = folder_of(&self.target);
+        let mut folders = CreatedFolders::default();
+        folders.create(&folder)?;
+        let temporary = folder.join(format!(".litestream-restore-{}", unpredictable()?));
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(&temporary)
+            .map_err(|e| Error::io(format!("cannot create a file in {}", folder.display()), e))?;
+        let draft = Draft { output: self, folder, folders, temporary, file, run: Vec::new(), run_start: 0, len: 0 };
+        Ok(draft)
+    }
+}
+
+/// A database that is being restored. Dropped before it is published, it leaves nothing behind.
+#[derive(Debug)]
+pub(super) struct Draft {
+    output: Output,
+    folder: PathBuf,
+    folders: CreatedFolders,
+    temporary: PathBuf,
+    file: File,
+    /// Pages that are not yet written, and where they belong.
+    run: Vec<u8>,
+    run_start: u64,
+    /// The size of the file, `run` included.
+    len: u64,
+}
+
+impl Draft {
+    /// Writes a page.
+    pub(super) fn write(&mut self, pgno: Pgno, page: &[u8]) -> Result<()> {
+        let offset = u64::from(pgno.get() - 1) * page.len() as u64;
+        if offset != self.run_start + self.run.len() as u64 || self.run.len() + page.len() > RUN {
+            self.flush()?;
+            self.run_start = offset;
+        }
+        self.run.extend_from_slice(page);
+        self.len = self.len.max(offset + page.len() as u64);
+        Ok(())
+    }
+
+    /// Cuts off what is beyond the end of the database after a file.
+    pub(super) fn resize(&mut self, commit: PageCount, page_size: PageSize) -> Result<()> {
+        let len = commit.bytes(page_size);
+        if self.len > len {
+            self.set_len(len)?;
+        }
+        Ok(())
+    }
+
+    /// Gives the database its size and brings it to the disk. What nobody wrote is zeros, the lock page
+    /// too.
+    pub(super) fn finish(&mut self, commit: PageCount, page_size: PageSize) -> Result<()> {
+        self.set_len(commit.bytes(page_size))?;
+        self.file.sync_all().map_err(|e| self.cannot("sync", e))
+    }
+
+    fn set_len(&mut self, len: u64) -> Result<()> {
+        self.flush()?;
+        self.file.set_len(len).map_err(|e| self.cannot("resize", e))?;
+        self.len = len;
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        self.file.write_all_at(&self.run, self.run_start).map_err(|e| self.cannot("write", e))?;
+        self.run.clear();
+        Ok(())
+    }
+
+    fn cannot(&self, what: &str, e: io::Error) -> Error {
+        Error::io(
+            format!("cannot {what} {} for {}", self.temporary.display(), self.output.target.display()),
+            e,
+        )
+    }
+
+    /// Gives the database its name, and returns it.
+    pub(super) fn publish(mut self) -> Result<PathBuf> {
+        self.output.check()?;
+        if self.output.force {
+            self.replace()?;
+        } else {
+            self.appear()?;
+        }
+        self.folders.keep()?;
+        sync_folder(&self.folder)?;
+        Ok(self.output.target.clone())
+    }
+
+    /// Takes the target's name if nobody has it.
+    fn appear(&self) -> Result<()> {
+        let target = &self.output.target;
+        match fs::hard_link(&self.temporary, target) {
+            // The temporary name goes when the draft is dropped.
+            Ok(()) => Ok(()),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Err(exists(target)),
+            // A file system without links: a target that appears in this moment would be lost.
+            Err(_) if metadata(target)?.is_none() => {
+                fs::rename(&self.temporary, target).map_err(|e| self.cannot("rename", e))
+            }
+            Err(_) => Err(exists(target)),
+        }
+    }
+
+    /// Takes the place of what has the target's name, and of its companions. They are moved aside
+    /// first and removed at the end: SQLite must never see the new database beside the old one's log,
+    /// and a crash in between must not lose the old log.
+    fn replace(&self) -> Result<()> {
+        let target = &self.output.target;
+        if let Some(old) = metadata(target)? {
+            self.adopt(&old)?;
+        }
+        let aside = Aside::move_companions(target, &self.folder)?;
+        sync_folder(&self.folder)?;
+        if let Err(e) = fs::rename(&self.temporary, target) {
+            aside.back();
+            return Err(self.cannot("rename", e));
+        }
+        sync_folder(&self.folder)?;
+        aside.remove()
+    }
+
+    /// Gives the new file the permissions of the old one, and its owner as far as we may.
+    fn adopt(&self, old: &fs::Metadata) -> Result<()> {
+        let new = self.file.metadata().map_err(|e| self.cannot("stat", e))?;
+        if (new.uid(), new.gid()) != (old.uid(), old.gid()) {
+            // Only root may; others keep what they make.
+            let _ = chown(&self.temporary, Some(old.uid()), Some(old.gid()));
+        }
+        self.file.set_permissions(old.permissions()).map_err(|e| self.cannot("set permissions of", e))
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        // Renamed already when it took the place of another file.
+        let _ = fs::remove_file(&self.temporary);
+        self.folders.remove();
+    }
+}
+
+/// Companions of a database that were renamed: old name, new name.
+#[derive(Debug, Default)]
+struct Aside(Vec<(PathBuf, PathBuf)>);
+
+impl Aside {
+    fn move_companions(target: &Path, folder: &Path) -> Result<Self> {
+        let mut aside = Self::default();
+        for suffix in COMPANIONS {
+            let from = beside(target, suffix);
+            let to = folder.join(format!(".litestream-replaced-{}{suffix}", unpredictable()?));
+            match fs::rename(&from, &to) {
+                Ok(()) => aside.0.push((from, to)),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => {
+                    aside.back();
+                    return Err(Error::io(format!("cannot move {} away", from.display()), e));
+                }
+            }
+        }
+        Ok(aside)
+    }
+
+    /// Undoes it.
+    fn back(self) {
+        for (from, to) in self.0 {
+            let _ = fs::rename(to, from);
+        }
+    }
+
+    fn remove(self) -> Result<()> {
+        for (_, to) in self.0 {
+            fs::remove_file(&to).map_err(|e| Error::io(format!("cannot remove {}", to.display()), e))?;
+        }
+        Ok(())
+    }
+}
+
+/// The folders that were created for a file, outermost first.
+#[derive(Debug, Default)]
+struct CreatedFolders(Vec<PathBuf>);
+
+impl CreatedFolders {
+    fn create(&mut self, folder: &Path) -> Result<()> {
+        let missing: Vec<&Path> = folder.ancestors().take_while(|f| !f.as_os_str().is_empty() && !f.exists()).collect();
+        for folder in missing.into_iter().rev() {
+            match fs::create_dir(folder) {
+                Ok(()) => self.0.push(folder.to_owned()),
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(e) => {
+                    self.remove();
+                    return Err(Error::io(format!("cannot create folder {}", folder.display()), e));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings their names to the disk and forgets them.
+    fn keep(&mut self) -> Result<()> {
+        for folder in self.0.drain(..) {
+            sync_folder(&folder_of(&folder))?;
+        }
+        Ok(())
+    }
+
+    /// Removes those that are empty.
+    fn remove(&mut self) {
+        for folder in self.0.drain(..).rev() {
+            let _ = fs::remove_dir(folder);
+        }
+    }
+}
+
+/// What is at `path`, links followed; `None` if nothing is.
+fn metadata(path: &Path) -> Result<Option<fs::Metadata>> {
+    match fs::metadata(path) {
+        Ok(metadata) => Ok(Some(metadata)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(Error::io(format!("cannot look at {}", path.display()), e)),
+    }
+}
+
+/// The name of a companion of a database.
+pub(super) fn beside(database: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(database);
+    name.push(suffix);
+    name.into()
+}
+
+fn folder_of(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
+        _ => PathBuf::from("."),
+    }
+}
+
+fn sync_folder(folder: &Path) -> Result<()> {
+    let sync = || File::open(folder)?.sync_all();
+    sync().map_err(|e| Error::io(format!("cannot sync folder {}", folder.display()), e))
+}
+
+/// A part of a file name that nobody can guess.
+fn unpredictable() -> Result<String> {
+    let n = getrandom::u64().map_err(|e| {
+        Error::new(ErrorKind::Io, format!("the system gives no random numbers: {e}"))
+    })?;
+    Ok(format!("{n:016x}"))
+}
+
+fn exists(target: &Path) -> Error {
+    Error::new(
+        ErrorKind::AlreadyExists,
+        format!(
+            "{} exists; choose another path, or restore with {{\"force\": true}} to replace it",
+            target.display()
+        ),
+    )
+}
