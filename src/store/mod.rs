@@ -1,22 +1,58 @@
 //! Object stores: where the LTX files of one replica are. Knows LTX names, never SQLite.
+//!
+//! [`connect`] turns a [`Target`] into a [`Store`]. Wrappers ([`Retry`], [`Faults`]) are stores too.
 
 use std::fmt;
+use std::sync::Arc;
 
+#[cfg(test)]
+mod conformance;
+mod faults;
+mod file;
+mod memory;
+mod retry;
+mod s3;
 mod target;
 
 use async_trait::async_trait;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 
 use crate::clock::Timestamp;
 use crate::error::Result;
 use crate::ltx::{FileId, Level, Txid};
 
-pub use target::{Lookup, S3Target, Secret, Target};
+pub use faults::{Fault, Faults, Op};
+pub use file::FileStore;
+pub use memory::MemoryStore;
+pub use retry::{Retry, RetryPolicy};
+pub use s3::S3Store;
+pub use target::{Encryption, Lookup, S3Target, Secret, Target};
+
+/// The store at `target`. No request is made, no thread started and no environment read before the
+/// store is first used. Failures that pass are tried again as [`RetryPolicy::default`] says.
+///
+/// # Errors
+/// None now; a target that cannot work is found at first use.
+pub fn connect(target: &Target) -> Result<Arc<dyn Store>> {
+    connect_with(target, RetryPolicy::default())
+}
+
+/// As [`connect`], with another idea of how often to try again.
+///
+/// # Errors
+/// As [`connect`].
+pub fn connect_with(target: &Target, policy: RetryPolicy) -> Result<Arc<dyn Store>> {
+    Ok(match target {
+        Target::File { path } => Arc::new(FileStore::new(path)),
+        Target::S3(s3) => Arc::new(Retry::new(Arc::new(S3Store::new(s3.clone())), policy)),
+    })
+}
 
 /// One replica in an object store.
 ///
-/// Every method may be called from several tasks at once.
+/// Every method may be called from several tasks at once, and is polled on [`crate::runtime`].
 #[async_trait]
 pub trait Store: Send + Sync + fmt::Debug {
     /// The replica's URL, for messages. Carries no secret.
@@ -37,7 +73,7 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// The bytes of `range` of one file.
     ///
     /// # Errors
-    /// `NotFound`; `Corrupt` if the file is shorter than a bounded range says.
+    /// `NotFound`; `Corrupt` if the file ends before a bounded range does.
     async fn get(&self, id: FileId, range: ByteRange) -> Result<Content>;
 
     /// Writes a small file in a single request. The file appears whole or not at all.
@@ -118,6 +154,46 @@ pub struct Content {
     pub body: BoxStream<'static, Result<Bytes>>,
 }
 
+impl Content {
+    /// All the bytes, in memory.
+    ///
+    /// # Errors
+    /// Those of the stream.
+    pub async fn bytes(mut self) -> Result<Bytes> {
+        let Some(first) = self.body.next().await.transpose()? else { return Ok(Bytes::new()) };
+        let Some(second) = self.body.next().await.transpose()? else { return Ok(first) };
+        let mut all = BytesMut::from(first);
+        all.extend_from_slice(&second);
+        while let Some(chunk) = self.body.next().await {
+            all.extend_from_slice(&chunk?);
+        }
+        Ok(all.freeze())
+    }
+}
+
+impl fmt::Debug for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Content")
+            .field("offset", &self.offset)
+            .field("file_size", &self.file_size)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ByteRange {
+    /// The offsets of first byte and end of this range in a file of `size` bytes; `None` if the file
+    /// ends before a bounded range does.
+    pub fn within(self, size: u64) -> Option<(u64, u64)> {
+        match self {
+            Self::All => Some((0, size)),
+            Self::Bounded { offset, len } => {
+                offset.checked_add(len).filter(|end| *end <= size).map(|end| (offset, end))
+            }
+            Self::Suffix { len } => Some((size.saturating_sub(len), size)),
+        }
+    }
+}
+
 /// How a file is written.
 #[derive(Clone, Debug)]
 pub struct PutOptions {
@@ -134,4 +210,24 @@ pub enum Fencing {
     Atomic,
     /// We look before we write: two writers at the same moment may not see each other.
     LookFirst,
+}
+
+/// The errors that every store words alike.
+mod errors {
+    use super::{ByteRange, FileId};
+    use crate::error::{Error, ErrorKind};
+
+    pub(super) fn not_found(url: &str, id: FileId) -> Error {
+        Error::new(ErrorKind::NotFound, format!("replica {url} has no {id}"))
+    }
+
+    pub(super) fn already_exists(url: &str, id: FileId) -> Error {
+        Error::new(ErrorKind::AlreadyExists, format!("replica {url} has {id} already"))
+    }
+
+    pub(super) fn too_short(url: &str, id: FileId, range: ByteRange, size: u64) -> Error {
+        Error::corrupt(format!(
+            "{id} of replica {url} has {size} bytes and ends before {range:?}; it was cut off"
+        ))
+    }
 }

@@ -1,0 +1,506 @@
+//! What every store does alike, run against each of them.
+
+use std::fs;
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::stream::{self, StreamExt as _};
+use tempfile::TempDir;
+
+use super::{
+    ByteRange, Fault, Faults, Fencing, FileStore, MemoryStore, Op, PutOptions, Retry, RetryPolicy, Store,
+    Target, connect,
+};
+use crate::clock::Timestamp;
+use crate::error::{ErrorKind, Result};
+use crate::ltx::{FileId, FileName, Level, Txid};
+use crate::runtime::block_on;
+
+const TIME: Timestamp = Timestamp::from_millis(1_700_000_000_123);
+
+fn txid(n: u64) -> Txid {
+    Txid::new(n).unwrap()
+}
+
+fn id(level: u8, min: u64, max: u64) -> FileId {
+    FileId::new(Level::new(level).unwrap(), FileName::new(txid(min), txid(max)).unwrap())
+}
+
+fn options(if_absent: bool) -> PutOptions {
+    PutOptions { timestamp: TIME, if_absent }
+}
+
+fn body(len: usize) -> Bytes {
+    (0..len).map(|i| (i * 7 + i / 251) as u8).collect()
+}
+
+async fn read(store: &dyn Store, id: FileId, range: ByteRange) -> Result<Bytes> {
+    store.get(id, range).await?.bytes().await
+}
+
+async fn listed(store: &dyn Store, level: u8, from: u64) -> Result<Vec<FileId>> {
+    let files = store.list(Level::new(level).unwrap(), txid(from)).await?;
+    Ok(files.into_iter().map(|file| file.id).collect())
+}
+
+pub(super) type Shared = Arc<dyn Store>;
+
+async fn an_empty_replica_has_no_files(store: Shared) -> Result<()> {
+    for level in Level::all() {
+        assert_eq!(store.list(level, Txid::ONE).await?, []);
+    }
+    Ok(())
+}
+
+async fn what_was_put_is_there(store: Shared) -> Result<()> {
+    for (file, len) in [(id(0, 5, 5), 0), (id(3, 2, 9), 1), (id(9, 1, 77), 300_000)] {
+        store.put(file, body(len), options(true)).await?;
+        assert_eq!(read(&*store, file, ByteRange::All).await?, body(len));
+        let head = store.head(file).await?;
+        assert_eq!((head.id, head.size, head.timestamp), (file, len as u64, TIME));
+        let list = store.list(file.level, Txid::ONE).await?;
+        assert_eq!((list.len(), list[0].id, list[0].size), (1, file, len as u64));
+    }
+    Ok(())
+}
+
+async fn files_are_listed_in_order_from_where_one_asks(store: Shared) -> Result<()> {
+    let mut files = vec![
+        id(0, 1, 1),
+        id(0, 2, 0x20),
+        id(0, 9, 9),
+        id(0, 9, 0x10),
+        id(0, 10, 10),
+        id(0, 16, 16),
+        id(0, 0x100, 0x100),
+        id(0, u64::MAX, u64::MAX),
+    ];
+    for file in files.iter().rev() {
+        store.put(*file, body(3), options(false)).await?;
+    }
+    store.put(id(1, 3, 3), body(3), options(false)).await?;
+    assert_eq!(listed(&*store, 0, 1).await?, files);
+    assert_eq!(listed(&*store, 1, 1).await?, [id(1, 3, 3)]);
+    for from in [2, 9, 10, 11, 0x100, 0x101, u64::MAX] {
+        files.retain(|file| file.name.min() >= txid(from));
+        assert_eq!(listed(&*store, 0, from).await?, files, "from {from}");
+    }
+    Ok(())
+}
+
+async fn more_files_than_a_page_are_listed_and_deleted(store: Shared) -> Result<()> {
+    let files: Vec<FileId> = (1..=2005).map(|n| id(0, n, n)).collect();
+    let puts = stream::iter(files.clone()).map(|file| {
+        let store = Arc::clone(&store);
+        async move { store.put(file, body(1), options(false)).await }
+    });
+    let results: Vec<Result<()>> = puts.buffer_unordered(16).collect().await;
+    results.into_iter().collect::<Result<Vec<()>>>()?;
+    assert_eq!(listed(&*store, 0, 1).await?, files);
+    assert_eq!(listed(&*store, 0, 900).await?, files[899..]);
+    store.delete(&files[3..]).await?;
+    assert_eq!(listed(&*store, 0, 1).await?, files[..3]);
+    Ok(())
+}
+
+async fn a_file_that_is_there_is_not_put_if_absent(store: Shared) -> Result<()> {
+    let file = id(0, 1, 1);
+    store.put(file, body(10), options(true)).await?;
+    let e = store.put(file, body(20), options(true)).await.unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::AlreadyExists, "{e}");
+    assert_eq!(read(&*store, file, ByteRange::All).await?, body(10));
+    assert_eq!(store.fencing(), Fencing::Atomic);
+    Ok(())
+}
+
+async fn a_put_without_condition_replaces(store: Shared) -> Result<()> {
+    let file = id(9, 1, 1);
+    for len in [10, 20, 5] {
+        store.put(file, body(len), options(false)).await?;
+        assert_eq!(read(&*store, file, ByteRange::All).await?, body(len));
+    }
+    Ok(())
+}
+
+async fn ranges_are_what_they_say(store: Shared) -> Result<()> {
+    let (file, size) = (id(0, 1, 1), 5000_u64);
+    let all = body(5000);
+    store.put(file, all.clone(), options(true)).await?;
+    for (offset, len) in [(0, 1), (0, 5000), (1, 4999), (4999, 1), (123, 4567)] {
+        let content = store.get(file, ByteRange::Bounded { offset, len }).await?;
+        assert_eq!((content.offset, content.file_size), (offset, size));
+        assert_eq!(content.bytes().await?, all.slice(offset as usize..(offset + len) as usize));
+    }
+    for len in [1, 16, 4999, 5000, 5001, 1 << 40] {
+        let content = store.get(file, ByteRange::Suffix { len }).await?;
+        let start = size.saturating_sub(len);
+        assert_eq!((content.offset, content.file_size), (start, size), "suffix {len}");
+        assert_eq!(content.bytes().await?, all.slice(start as usize..));
+    }
+    for (offset, len) in [(0, 5001), (4999, 2), (5000, 1), (9999, 1), (u64::MAX - 1, 1)] {
+        let e = store.get(file, ByteRange::Bounded { offset, len }).await.unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::Corrupt, "{offset}+{len}: {e}");
+    }
+    Ok(())
+}
+
+async fn an_empty_file_has_empty_ranges(store: Shared) -> Result<()> {
+    let file = id(0, 1, 1);
+    store.put(file, Bytes::new(), options(true)).await?;
+    for range in [ByteRange::All, ByteRange::Suffix { len: 10 }] {
+        let content = store.get(file, range).await?;
+        assert_eq!((content.offset, content.file_size), (0, 0));
+        assert_eq!(content.bytes().await?, Bytes::new());
+    }
+    let e = store.get(file, ByteRange::Bounded { offset: 0, len: 1 }).await.unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::Corrupt, "{e}");
+    Ok(())
+}
+
+async fn a_missing_file_is_not_found(store: Shared) -> Result<()> {
+    store.put(id(0, 1, 1), body(1), options(true)).await?;
+    for file in [id(0, 2, 2), id(1, 1, 1)] {
+        let mut errors = vec![store.head(file).await.unwrap_err()];
+        for range in [ByteRange::All, ByteRange::Bounded { offset: 3, len: 4 }, ByteRange::Suffix { len: 5 }]
+        {
+            errors.push(store.get(file, range).await.unwrap_err());
+        }
+        for e in errors {
+            assert_eq!(e.kind(), ErrorKind::NotFound, "{e}");
+            assert!(e.to_string().contains(&store.url()) && e.to_string().contains(&file.to_string()), "{e}");
+        }
+    }
+    Ok(())
+}
+
+async fn deleting_what_is_not_there_is_no_error(store: Shared) -> Result<()> {
+    store.delete(&[]).await?;
+    store.delete(&[id(0, 1, 1)]).await?;
+    for n in 1..=3 {
+        store.put(id(0, n, n), body(1), options(true)).await?;
+    }
+    store.delete(&[id(0, 2, 2), id(0, 7, 7), id(4, 1, 1)]).await?;
+    store.delete(&[id(0, 3, 3)]).await?;
+    assert_eq!(listed(&*store, 0, 1).await?, [id(0, 1, 1)]);
+    Ok(())
+}
+
+pub(super) async fn of_many_writers_at_once_one_wins(store: Shared) -> Result<()> {
+    for round in 1..=8 {
+        let file = id(0, round, round);
+        let writers = (0..8_usize).map(|n| {
+            let store = Arc::clone(&store);
+            tokio::spawn(async move { (n, store.put(file, body(1000 + n), options(true)).await) })
+        });
+        let mut winners = Vec::new();
+        for writer in writers.collect::<Vec<_>>() {
+            match writer.await.unwrap() {
+                (n, Ok(())) => winners.push(n),
+                (_, Err(e)) => assert_eq!(e.kind(), ErrorKind::AlreadyExists, "{e}"),
+            }
+        }
+        assert_eq!(winners.len(), 1, "round {round}: {winners:?}");
+        assert_eq!(read(&*store, file, ByteRange::All).await?, body(1000 + winners[0]));
+    }
+    Ok(())
+}
+
+async fn an_upload_appears_when_it_is_complete(store: Shared) -> Result<()> {
+    for (n, parts, rest) in [(1, 0, 0), (2, 0, 100), (3, 1, 0), (4, 2, 33)] {
+        let file = id(9, 1, n);
+        let mut upload = store.upload(file, options(true)).await?;
+        let all = body(parts * upload.part_size() + rest);
+        for part in all.chunks(upload.part_size()) {
+            upload.part(Bytes::copy_from_slice(part)).await?;
+        }
+        assert_eq!(store.head(file).await.unwrap_err().kind(), ErrorKind::NotFound);
+        assert_eq!(store.list(Level::SNAPSHOT, Txid::ONE).await?.len(), n as usize - 1);
+        upload.complete().await?;
+        drop(upload);
+        let head = store.head(file).await?;
+        assert_eq!((head.size, head.timestamp), (all.len() as u64, TIME));
+        assert!(read(&*store, file, ByteRange::All).await? == all, "{parts} parts and {rest} bytes");
+    }
+    Ok(())
+}
+
+async fn an_upload_does_not_replace_if_absent(store: Shared) -> Result<()> {
+    for parts in [1, 2] {
+        let file = id(9, 1, parts);
+        store.put(file, body(10), options(true)).await?;
+        let mut upload = store.upload(file, options(true)).await?;
+        for _ in 0..parts {
+            upload.part(body(upload.part_size())).await?;
+        }
+        let e = upload.complete().await.unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::AlreadyExists, "{e}");
+        upload.abort().await?;
+        assert_eq!(read(&*store, file, ByteRange::All).await?, body(10));
+
+        let mut upload = store.upload(file, options(false)).await?;
+        upload.part(body(20)).await?;
+        upload.complete().await?;
+        assert_eq!(read(&*store, file, ByteRange::All).await?, body(20));
+    }
+    Ok(())
+}
+
+async fn an_upload_that_is_given_up_leaves_nothing(store: Shared) -> Result<()> {
+    for parts in [0, 1, 2] {
+        for abort in [true, false] {
+            let mut upload = store.upload(id(9, 1, 1), options(true)).await?;
+            for _ in 0..parts {
+                upload.part(body(upload.part_size())).await?;
+            }
+            if abort {
+                upload.abort().await?;
+            }
+            drop(upload);
+            assert_eq!(store.list(Level::SNAPSHOT, Txid::ONE).await?, []);
+        }
+    }
+    Ok(())
+}
+
+/// A replica that is empty, and what must live as long as it.
+type Fixture = (Shared, Box<dyn std::any::Any>);
+
+fn file() -> Fixture {
+    let folder = TempDir::new().unwrap();
+    let target = format!("file://{}/some/replica", folder.path().display());
+    (connect(&Target::parse(&target, &|_| None).unwrap()).unwrap(), Box::new(folder))
+}
+
+fn memory() -> Fixture {
+    (Arc::new(MemoryStore::new()), Box::new(()))
+}
+
+/// A store that fails often before it does anything, behind patience.
+fn retry() -> Fixture {
+    let faults = Faults::new(Arc::new(MemoryStore::new()), 42);
+    for op in [Op::List, Op::Head, Op::Put, Op::Upload, Op::Part, Op::Complete, Op::Abort, Op::Delete] {
+        faults.often(op, 300, Fault::Refuse(ErrorKind::Unavailable));
+    }
+    faults.often(Op::Get, 300, Fault::Truncate(700));
+    let policy = RetryPolicy {
+        max_attempts: 50,
+        base_delay: Duration::from_micros(100),
+        max_delay: Duration::from_millis(1),
+        max_elapsed: Duration::from_secs(60),
+    };
+    (Arc::new(Retry::new(Arc::new(faults), policy)), Box::new(()))
+}
+
+fn s3() -> Fixture {
+    let server = S3Server::shared();
+    let target = server.target(&server.fresh_path());
+    (connect(&target).unwrap(), Box::new(server))
+}
+
+macro_rules! conformance {
+    ($($store:ident)*) => { $( mod $store { conformance!(@checks $store
+        an_empty_replica_has_no_files
+        what_was_put_is_there
+        files_are_listed_in_order_from_where_one_asks
+        more_files_than_a_page_are_listed_and_deleted
+        a_file_that_is_there_is_not_put_if_absent
+        a_put_without_condition_replaces
+        ranges_are_what_they_say
+        an_empty_file_has_empty_ranges
+        a_missing_file_is_not_found
+        deleting_what_is_not_there_is_no_error
+        an_upload_appears_when_it_is_complete
+        an_upload_does_not_replace_if_absent
+        an_upload_that_is_given_up_leaves_nothing
+    ); } )* };
+    (@checks $store:ident $($check:ident)*) => { $(
+        #[test]
+        fn $check() {
+            let (store, _alive) = super::$store();
+            crate::runtime::block_on(super::$check(store)).unwrap();
+        }
+    )* };
+}
+
+macro_rules! one_winner {
+    ($($store:ident)*) => { mod one_winner { $(
+        #[test]
+        fn $store() {
+            let (store, _alive) = super::$store();
+            crate::runtime::block_on(super::of_many_writers_at_once_one_wins(store)).unwrap();
+        }
+    )* } };
+}
+
+conformance! { file memory retry s3 }
+
+// Not the S3 server: s3s-fs 0.14 looks and then writes, so several writers win. What we send to a store
+// that decides atomically is tested in `s3::tests`.
+one_winner! { file memory retry }
+
+/// A real S3 server on this machine, which ends with the last test that uses it.
+pub(super) struct S3Server {
+    child: Child,
+    folder: TempDir,
+    port: u16,
+    paths: Mutex<u32>,
+}
+
+static SERVER: Mutex<Weak<S3Server>> = Mutex::new(Weak::new());
+
+impl S3Server {
+    pub(super) const BUCKET: &'static str = "bucket";
+
+    pub(super) fn shared() -> Arc<Self> {
+        let mut shared = SERVER.lock().unwrap_or_else(PoisonError::into_inner);
+        shared.upgrade().unwrap_or_else(|| {
+            let server = Arc::new(Self::start());
+            *shared = Arc::downgrade(&server);
+            server
+        })
+    }
+
+    fn binary() -> PathBuf {
+        let given = std::env::var_os("LITESTREAM_TEST_S3S_FS").map(PathBuf::from);
+        let path = given.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join(".tools/bin/s3s-fs"));
+        assert!(
+            path.is_file(),
+            "no S3 server at {}: install it (cargo install s3s-fs --version 0.14.1 --features binary --root \
+             .tools), or name it in LITESTREAM_TEST_S3S_FS",
+            path.display()
+        );
+        path
+    }
+
+    fn start() -> Self {
+        let folder = TempDir::new().unwrap();
+        fs::create_dir(folder.path().join(Self::BUCKET)).unwrap();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let child = Command::new(Self::binary())
+            .args(["--host", "127.0.0.1", "--port", &port.to_string()])
+            .args(["--access-key", "AKTEST", "--secret-key", "hunter2"])
+            .arg(folder.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let server = Self { child, folder, port, paths: Mutex::new(0) };
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(Instant::now() < deadline, "the S3 server does not listen on port {port}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        server
+    }
+
+    /// A path that no test has used.
+    pub(super) fn fresh_path(&self) -> String {
+        let mut paths = self.paths.lock().unwrap_or_else(PoisonError::into_inner);
+        *paths += 1;
+        format!("some where/replica+{paths}")
+    }
+
+    pub(super) fn target(&self, path: &str) -> Target {
+        self.target_with(Self::BUCKET, path, "AKTEST", "hunter2")
+    }
+
+    pub(super) fn target_with(&self, bucket: &str, path: &str, key: &str, secret: &str) -> Target {
+        let url = format!("s3://{bucket}/{path}?endpoint=127.0.0.1:{}&part-size=5242880", self.port);
+        let lookup = |name: &str| match name {
+            "access-key-id" => Some(key.to_owned()),
+            "secret-access-key" => Some(secret.to_owned()),
+            "region" => Some("us-east-1".to_owned()),
+            _ => None,
+        };
+        Target::parse(&url, &lookup).unwrap()
+    }
+
+    /// Where the server keeps the objects below `path`.
+    pub(super) fn folder(&self, path: &str) -> PathBuf {
+        self.folder.path().join(Self::BUCKET).join(path)
+    }
+}
+
+impl Drop for S3Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn file_replicas_have_litestreams_layout() {
+    let folder = TempDir::new().unwrap();
+    let root = folder.path().join("deep/replica");
+    let store = FileStore::new(&root);
+    block_on(async move {
+        store.put(id(9, 1, 0x2a), body(5), options(true)).await?;
+        let path = root.join("ltx/9/0000000000000001-000000000000002a.ltx");
+        assert_eq!(fs::read(&path).unwrap(), body(5));
+        let modified = fs::metadata(&path).unwrap().modified().unwrap();
+        let since = modified.duration_since(std::time::UNIX_EPOCH).unwrap();
+        assert_eq!(since.as_millis() as i64, TIME.as_millis());
+        assert_eq!(store.list(Level::SNAPSHOT, Txid::ONE).await?[0].timestamp, TIME);
+
+        let upload = store.upload(id(9, 1, 0x2b), options(true)).await?;
+        let names: Vec<String> = fs::read_dir(root.join("ltx/9"))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .filter(|name| *name != "0000000000000001-000000000000002a.ltx")
+            .collect();
+        assert!(names.len() == 1 && names[0].starts_with('.') && names[0].ends_with(".tmp"), "{names:?}");
+        drop(upload);
+        assert_eq!(fs::read_dir(root.join("ltx/9")).unwrap().count(), 1);
+        Ok(())
+    })
+    .unwrap();
+}
+
+#[test]
+fn what_is_no_ltx_file_is_not_listed() {
+    let folder = TempDir::new().unwrap();
+    let level = folder.path().join("ltx/0");
+    fs::create_dir_all(level.join("0000000000000002-0000000000000002.ltx")).unwrap();
+    for name in [
+        "README",
+        "0000000000000001-0000000000000001.ltx.tmp",
+        "1-1.ltx",
+        "0000000000000003-0000000000000002.ltx",
+    ] {
+        fs::write(level.join(name), "x").unwrap();
+    }
+    let store = FileStore::new(folder.path());
+    assert_eq!(block_on(async move { listed(&store, 0, 1).await }).unwrap(), []);
+}
+
+#[test]
+fn a_replica_in_a_place_that_cannot_be_written_says_so() {
+    let folder = TempDir::new().unwrap();
+    fs::write(folder.path().join("file"), "x").unwrap();
+    let store = FileStore::new(folder.path().join("file/replica"));
+    let e = block_on(async move { store.put(id(0, 1, 1), body(1), options(true)).await }).unwrap_err();
+    assert!(e.to_string().contains("file/replica/ltx/0"), "{e}");
+}
+
+#[test]
+fn what_a_crashed_upload_left_is_removed_after_a_day() {
+    let folder = TempDir::new().unwrap();
+    let level = folder.path().join("ltx/9");
+    fs::create_dir_all(&level).unwrap();
+    for (name, hours) in [(".old.tmp", 25), (".new.tmp", 1), ("kept.tmp", 25)] {
+        let file = fs::File::create(level.join(name)).unwrap();
+        file.set_modified(std::time::SystemTime::now() - Duration::from_secs(hours * 3600)).unwrap();
+    }
+    let store = FileStore::new(folder.path());
+    block_on(async move { store.upload(id(9, 1, 1), options(true)).await?.abort().await }).unwrap();
+    let mut left: Vec<String> = fs::read_dir(&level)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    left.sort();
+    assert_eq!(left, [".new.tmp", "kept.tmp"]);
+}

@@ -1,0 +1,236 @@
+//! A store that fails on command, for tests.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::stream::{self, StreamExt as _};
+
+use super::{ByteRange, Content, Fencing, FileInfo, PutOptions, Store, Upload};
+use crate::error::{Error, ErrorKind, Result};
+use crate::ltx::{FileId, Level, Txid};
+
+/// A kind of request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[allow(missing_docs, reason = "each is the method of Store or Upload of the same name")]
+pub enum Op {
+    List,
+    Head,
+    Get,
+    Put,
+    Upload,
+    Part,
+    Complete,
+    Abort,
+    Delete,
+}
+
+/// What happens to a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It fails and never reaches the store.
+    Refuse(ErrorKind),
+    /// The store does it, but the answer is an error.
+    LoseAnswer(ErrorKind),
+    /// It is done after so long.
+    Delay(Duration),
+    /// The content of a `get` breaks off with `Unavailable` after so many bytes. Other requests are
+    /// done as they are.
+    Truncate(u64),
+}
+
+/// A store that fails on command and counts its requests, for tests. Clones share both.
+#[derive(Clone, Debug)]
+pub struct Faults {
+    inner: Arc<dyn Store>,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    queued: BTreeMap<Op, VecDeque<Fault>>,
+    often: BTreeMap<Op, (u32, Fault)>,
+    counts: BTreeMap<Op, u64>,
+    random: u64,
+}
+
+impl State {
+    /// The next pseudo-random number. Source: Vigna's SplitMix64, public domain.
+    fn random(&mut self) -> u64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.random;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn draw(&mut self, op: Op) -> Option<Fault> {
+        *self.counts.entry(op).or_default() += 1;
+        if let Some(fault) = self.queued.get_mut(&op).and_then(VecDeque::pop_front) {
+            return Some(fault);
+        }
+        let (per_mille, fault) = *self.often.get(&op)?;
+        (self.random() % 1000 < u64::from(per_mille)).then_some(fault)
+    }
+}
+
+impl Faults {
+    /// `inner`, without faults at first. The same `seed` and order of requests give the same faults.
+    pub fn new(inner: Arc<dyn Store>, seed: u64) -> Self {
+        Self { inner, state: Arc::new(Mutex::new(State { random: seed, ..State::default() })) }
+    }
+
+    /// Lets `fault` happen to the next request of kind `op` that has none queued already.
+    pub fn next(&self, op: Op, fault: Fault) {
+        self.lock().queued.entry(op).or_default().push_back(fault);
+    }
+
+    /// Lets `fault` happen to `per_mille` of a thousand requests of kind `op`.
+    pub fn often(&self, op: Op, per_mille: u32, fault: Fault) {
+        self.lock().often.insert(op, (per_mille, fault));
+    }
+
+    /// Ends all faults.
+    pub fn heal(&self) {
+        let mut state = self.lock();
+        state.queued.clear();
+        state.often.clear();
+    }
+
+    /// The number of requests of kind `op` so far, those that failed included.
+    pub fn count(&self, op: Op) -> u64 {
+        self.lock().counts.get(&op).copied().unwrap_or(0)
+    }
+
+    /// The number of requests so far.
+    pub fn total(&self) -> u64 {
+        self.lock().counts.values().sum()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is to happen to a request of kind `op`: its fault, once a refusal or delay is over.
+    async fn begin(&self, op: Op) -> Result<Option<Fault>> {
+        let fault = self.lock().draw(op);
+        match fault {
+            Some(Fault::Refuse(kind)) => Err(injected(op, kind)),
+            Some(Fault::Delay(time)) => {
+                tokio::time::sleep(time).await;
+                Ok(None)
+            }
+            other => Ok(other),
+        }
+    }
+}
+
+fn injected(op: Op, kind: ErrorKind) -> Error {
+    Error::new(kind, format!("injected failure of {op:?}"))
+}
+
+/// The answer, unless it gets lost.
+fn end<T>(op: Op, fault: Option<Fault>, answer: Result<T>) -> Result<T> {
+    match fault {
+        Some(Fault::LoseAnswer(kind)) => Err(injected(op, kind)),
+        _ => answer,
+    }
+}
+
+fn truncated(content: Content, keep: u64) -> Content {
+    let mut left = keep;
+    let body = content.body.map(move |chunk| {
+        let mut chunk = chunk?;
+        if left == 0 {
+            return Err(injected(Op::Get, ErrorKind::Unavailable));
+        }
+        chunk.truncate(usize::try_from(left).unwrap_or(usize::MAX));
+        left -= chunk.len() as u64;
+        Ok(chunk)
+    });
+    // A body of at most `keep` bytes breaks off at its end; nothing comes after the first error.
+    let body = body.chain(stream::iter([Err(injected(Op::Get, ErrorKind::Unavailable))]));
+    let body = body.scan(false, |broken, chunk| {
+        let over = std::mem::replace(broken, chunk.is_err());
+        std::future::ready((!over).then_some(chunk))
+    });
+    Content { body: body.boxed(), ..content }
+}
+
+#[async_trait]
+impl Store for Faults {
+    fn url(&self) -> String {
+        self.inner.url()
+    }
+
+    async fn list(&self, level: Level, from: Txid) -> Result<Vec<FileInfo>> {
+        let fault = self.begin(Op::List).await?;
+        end(Op::List, fault, self.inner.list(level, from).await)
+    }
+
+    async fn head(&self, id: FileId) -> Result<FileInfo> {
+        let fault = self.begin(Op::Head).await?;
+        end(Op::Head, fault, self.inner.head(id).await)
+    }
+
+    async fn get(&self, id: FileId, range: ByteRange) -> Result<Content> {
+        let fault = self.begin(Op::Get).await?;
+        let content = end(Op::Get, fault, self.inner.get(id, range).await)?;
+        Ok(match fault {
+            Some(Fault::Truncate(keep)) => truncated(content, keep),
+            _ => content,
+        })
+    }
+
+    async fn put(&self, id: FileId, body: Bytes, options: PutOptions) -> Result<()> {
+        let fault = self.begin(Op::Put).await?;
+        end(Op::Put, fault, self.inner.put(id, body, options).await)
+    }
+
+    async fn upload(&self, id: FileId, options: PutOptions) -> Result<Box<dyn Upload>> {
+        let fault = self.begin(Op::Upload).await?;
+        let inner = end(Op::Upload, fault, self.inner.upload(id, options).await)?;
+        Ok(Box::new(FaultyUpload { inner, faults: self.clone() }))
+    }
+
+    async fn delete(&self, ids: &[FileId]) -> Result<()> {
+        let fault = self.begin(Op::Delete).await?;
+        end(Op::Delete, fault, self.inner.delete(ids).await)
+    }
+
+    fn fencing(&self) -> Fencing {
+        self.inner.fencing()
+    }
+}
+
+struct FaultyUpload {
+    inner: Box<dyn Upload>,
+    faults: Faults,
+}
+
+#[async_trait]
+impl Upload for FaultyUpload {
+    fn part_size(&self) -> usize {
+        self.inner.part_size()
+    }
+
+    /// A lost answer is a refusal here: a part that is given again replaces the one before.
+    async fn part(&mut self, part: Bytes) -> Result<()> {
+        match self.faults.begin(Op::Part).await? {
+            Some(Fault::LoseAnswer(kind)) => Err(injected(Op::Part, kind)),
+            _ => self.inner.part(part).await,
+        }
+    }
+
+    async fn complete(&mut self) -> Result<()> {
+        let fault = self.faults.begin(Op::Complete).await?;
+        end(Op::Complete, fault, self.inner.complete().await)
+    }
+
+    async fn abort(&mut self) -> Result<()> {
+        let fault = self.faults.begin(Op::Abort).await?;
+        end(Op::Abort, fault, self.inner.abort().await)
+    }
+}

@@ -1,0 +1,395 @@
+//! A replica in a folder: `<path>/ltx/{level}/<name>`, level in decimal.
+//!
+//! A file's modification time is its timestamp, as in Litestream. A file is written under a temporary
+//! name in its own folder, synced, and then given its name, so that it appears whole or not at all; a
+//! temporary name is none that we or Litestream take for an LTX file.
+
+use std::fs::{self, File, FileTimes};
+use std::io::{self, ErrorKind as IoKind, Write as _};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::stream::{self, BoxStream, StreamExt as _};
+
+use super::{ByteRange, Content, Fencing, FileInfo, PutOptions, Store, Upload, errors};
+use crate::clock::Timestamp;
+use crate::error::{Error, ErrorKind, Result};
+use crate::ltx::{FileId, FileName, Level, Txid};
+use crate::runtime;
+
+/// The pieces in which content is read.
+const CHUNK: u64 = 256 << 10;
+/// The pieces in which an upload is best given.
+const PART: usize = 1 << 20;
+/// A temporary file that nobody wrote to for so long was left by a crash.
+const ABANDONED: Duration = Duration::from_secs(24 * 3600);
+/// How a temporary file's name begins and ends.
+const TEMPORARY: (&str, &str) = (".", ".tmp");
+
+/// A replica in a folder of the local file system.
+#[derive(Clone, Debug)]
+pub struct FileStore {
+    root: Arc<Path>,
+    /// The file system has no hard links: a name cannot be taken only if it is free.
+    no_links: Arc<AtomicBool>,
+}
+
+impl FileStore {
+    /// The replica in the folder `root`, which is created with the first file.
+    pub fn new(root: impl AsRef<Path>) -> Self {
+        Self { root: root.as_ref().into(), no_links: Arc::default() }
+    }
+
+    fn folder(&self, level: Level) -> PathBuf {
+        self.root.join("ltx").join(level.to_string())
+    }
+
+    fn path(&self, id: FileId) -> PathBuf {
+        self.folder(id.level).join(id.name.to_string())
+    }
+
+    /// Runs `work` on a thread that may block.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Self) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let store = self.clone();
+        blocking(move || work(&store)).await
+    }
+
+    fn open(&self, id: FileId) -> Result<File> {
+        let path = self.path(id);
+        File::open(&path).map_err(|e| match e.kind() {
+            IoKind::NotFound => errors::not_found(&self.url(), id),
+            _ => io_error("open", &path, e),
+        })
+    }
+
+    fn list_now(&self, level: Level, from: Txid) -> Result<Vec<FileInfo>> {
+        let folder = self.folder(level);
+        let entries = match fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == IoKind::NotFound => return Ok(Vec::new()),
+            Err(e) => return Err(io_error("list", &folder, e)),
+        };
+        let mut files = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(|e| io_error("list", &folder, e))?;
+            let name = entry.file_name().to_str().and_then(|name| name.parse::<FileName>().ok());
+            let Some(name) = name.filter(|name| FileName::min(*name) >= from) else { continue };
+            match fs::metadata(entry.path()) {
+                Ok(metadata) if metadata.is_file() => files.push(info(FileId::new(level, name), &metadata)),
+                // Removed since the folder was read, or not a file.
+                Ok(_) => {}
+                Err(e) if e.kind() == IoKind::NotFound => {}
+                Err(e) => return Err(io_error("look at", &entry.path(), e)),
+            }
+        }
+        files.sort_unstable_by_key(|file| file.id);
+        Ok(files)
+    }
+
+    fn get_now(&self, id: FileId, range: ByteRange) -> Result<Content> {
+        let file = self.open(id)?;
+        let size = file.metadata().map_err(|e| io_error("look at", &self.path(id), e))?.len();
+        let (start, end) =
+            range.within(size).ok_or_else(|| errors::too_short(&self.url(), id, range, size))?;
+        Ok(Content { offset: start, file_size: size, body: chunks(file, self.path(id), start, end) })
+    }
+
+    fn put_now(&self, id: FileId, body: &[u8], options: &PutOptions) -> Result<()> {
+        let mut temporary = Temporary::create(self, id)?;
+        temporary.write_at(body, 0)?;
+        temporary.publish(self, options)
+    }
+
+    /// Gives `from` the name `to`, which must be free.
+    fn rename_if_absent(&self, from: &Path, to: &Path, id: FileId) -> Result<()> {
+        if !self.no_links.load(Ordering::Relaxed) {
+            match fs::hard_link(from, to) {
+                Ok(()) => {
+                    // The temporary name is a second one by now; losing it late does no harm.
+                    let _ = fs::remove_file(from);
+                    return Ok(());
+                }
+                Err(e) if e.kind() == IoKind::AlreadyExists => {
+                    return Err(errors::already_exists(&self.url(), id));
+                }
+                Err(e) if matches!(e.kind(), IoKind::PermissionDenied | IoKind::Unsupported) => {
+                    self.no_links.store(true, Ordering::Relaxed);
+                }
+                Err(e) => return Err(io_error("name", to, e)),
+            }
+        }
+        if to.try_exists().map_err(|e| io_error("look at", to, e))? {
+            return Err(errors::already_exists(&self.url(), id));
+        }
+        fs::rename(from, to).map_err(|e| io_error("name", to, e))
+    }
+}
+
+#[async_trait]
+impl Store for FileStore {
+    fn url(&self) -> String {
+        format!("file://{}", self.root.display())
+    }
+
+    async fn list(&self, level: Level, from: Txid) -> Result<Vec<FileInfo>> {
+        self.blocking(move |store| store.list_now(level, from)).await
+    }
+
+    async fn head(&self, id: FileId) -> Result<FileInfo> {
+        self.blocking(move |store| {
+            let path = store.path(id);
+            let metadata = fs::metadata(&path).map_err(|e| match e.kind() {
+                IoKind::NotFound => errors::not_found(&store.url(), id),
+                _ => io_error("look at", &path, e),
+            })?;
+            Ok(info(id, &metadata))
+        })
+        .await
+    }
+
+    async fn get(&self, id: FileId, range: ByteRange) -> Result<Content> {
+        self.blocking(move |store| store.get_now(id, range)).await
+    }
+
+    async fn put(&self, id: FileId, body: Bytes, options: PutOptions) -> Result<()> {
+        self.blocking(move |store| store.put_now(id, &body, &options)).await
+    }
+
+    async fn upload(&self, id: FileId, options: PutOptions) -> Result<Box<dyn Upload>> {
+        let temporary = self
+            .blocking(move |store| {
+                remove_abandoned(&store.folder(id.level));
+                Temporary::create(store, id)
+            })
+            .await?;
+        Ok(Box::new(FileUpload { store: self.clone(), options, temporary: Some(temporary), written: 0 }))
+    }
+
+    async fn delete(&self, ids: &[FileId]) -> Result<()> {
+        let ids = ids.to_vec();
+        self.blocking(move |store| {
+            for id in ids {
+                let path = store.path(id);
+                match fs::remove_file(&path) {
+                    Err(e) if e.kind() != IoKind::NotFound => return Err(io_error("remove", &path, e)),
+                    _ => {}
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    fn fencing(&self) -> Fencing {
+        if self.no_links.load(Ordering::Relaxed) { Fencing::LookFirst } else { Fencing::Atomic }
+    }
+}
+
+/// A file that has no name of its own yet. It is removed when this is dropped.
+struct Temporary {
+    file: File,
+    path: PathBuf,
+    id: FileId,
+}
+
+impl Temporary {
+    fn create(store: &FileStore, id: FileId) -> Result<Self> {
+        let folder = store.folder(id.level);
+        let path = folder.join(temporary_name(id.name)?);
+        let create = || File::options().write(true).create_new(true).open(&path);
+        let file = match create() {
+            Err(e) if e.kind() == IoKind::NotFound => {
+                create_folders(&folder).map_err(|e| io_error("create", &folder, e))?;
+                create()
+            }
+            other => other,
+        };
+        let file = file.map_err(|e| io_error("create", &path, e))?;
+        Ok(Self { file, path, id })
+    }
+
+    fn write_at(&mut self, bytes: &[u8], offset: u64) -> Result<()> {
+        self.file.write_all_at(bytes, offset).map_err(|e| io_error("write", &self.path, e))
+    }
+
+    /// Makes the content durable and gives it its name.
+    fn publish(&mut self, store: &FileStore, options: &PutOptions) -> Result<()> {
+        let times = FileTimes::new().set_modified(system_time(options.timestamp));
+        self.file
+            .flush()
+            .and_then(|()| self.file.set_times(times))
+            .and_then(|()| self.file.sync_all())
+            .map_err(|e| io_error("write", &self.path, e))?;
+        let to = store.path(self.id);
+        if options.if_absent {
+            store.rename_if_absent(&self.path, &to, self.id)?;
+        } else {
+            fs::rename(&self.path, &to).map_err(|e| io_error("name", &to, e))?;
+        }
+        sync_folder(&store.folder(self.id.level)).map_err(|e| io_error("sync the folder of", &to, e))
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        // After `publish` the name is gone already.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+struct FileUpload {
+    store: FileStore,
+    options: PutOptions,
+    /// `None` once the upload has ended, or when the task that held it was cancelled.
+    temporary: Option<Temporary>,
+    written: u64,
+}
+
+impl FileUpload {
+    /// Runs `work` on the temporary file, and keeps the file only if the upload goes on.
+    async fn with<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&mut Temporary) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let Some(mut temporary) = self.temporary.take() else {
+            return Err(Error::new(ErrorKind::Interrupted, "the upload has ended already"));
+        };
+        let (temporary, result) = blocking(move || {
+            let result = work(&mut temporary);
+            Ok((temporary, result))
+        })
+        .await?;
+        self.temporary = Some(temporary);
+        result
+    }
+}
+
+#[async_trait]
+impl Upload for FileUpload {
+    fn part_size(&self) -> usize {
+        PART
+    }
+
+    async fn part(&mut self, part: Bytes) -> Result<()> {
+        let (offset, len) = (self.written, part.len() as u64);
+        self.with(move |temporary| temporary.write_at(&part, offset)).await?;
+        self.written += len;
+        Ok(())
+    }
+
+    async fn complete(&mut self) -> Result<()> {
+        let (store, options) = (self.store.clone(), self.options.clone());
+        self.with(move |temporary| temporary.publish(&store, &options)).await?;
+        self.temporary = None;
+        Ok(())
+    }
+
+    async fn abort(&mut self) -> Result<()> {
+        let temporary = self.temporary.take();
+        blocking(move || {
+            drop(temporary);
+            Ok(())
+        })
+        .await
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    match runtime::handle()?.spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(e) => Err(Error::new(ErrorKind::Interrupted, format!("work on a file ended early: {e}"))),
+    }
+}
+
+/// The bytes `start..end` of `file`.
+fn chunks(file: File, path: PathBuf, start: u64, end: u64) -> BoxStream<'static, Result<Bytes>> {
+    let state = (Arc::new(file), Arc::new(path), start);
+    stream::try_unfold(state, move |(file, path, at)| async move {
+        if at == end {
+            return Ok(None);
+        }
+        let (from, to) = (Arc::clone(&file), Arc::clone(&path));
+        let chunk = blocking(move || {
+            let mut buffer = vec![0; CHUNK.min(end - at) as usize];
+            from.read_exact_at(&mut buffer, at).map_err(|e| io_error("read", &to, e))?;
+            Ok(Bytes::from(buffer))
+        })
+        .await?;
+        let at = at + chunk.len() as u64;
+        Ok(Some((chunk, (file, path, at))))
+    })
+    .boxed()
+}
+
+fn io_error(verb: &str, path: &Path, e: io::Error) -> Error {
+    Error::io(format_args!("cannot {verb} '{}'", path.display()), e)
+}
+
+fn info(id: FileId, metadata: &fs::Metadata) -> FileInfo {
+    let modified = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+    let millis = match modified.duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(after) => after.as_millis() as i64,
+        Err(before) => -(before.duration().as_nanos().div_ceil(1_000_000) as i64),
+    };
+    FileInfo { id, size: metadata.len(), timestamp: Timestamp::from_millis(millis) }
+}
+
+fn system_time(timestamp: Timestamp) -> SystemTime {
+    let distance = Duration::from_millis(timestamp.as_millis().unsigned_abs());
+    if timestamp.as_millis() < 0 {
+        SystemTime::UNIX_EPOCH - distance
+    } else {
+        SystemTime::UNIX_EPOCH + distance
+    }
+}
+
+fn temporary_name(name: FileName) -> Result<String> {
+    let mut random = [0; 8];
+    getrandom::fill(&mut random)
+        .map_err(|e| Error::new(ErrorKind::Io, format!("the system gives no random bytes: {e}")))?;
+    Ok(format!("{}{name}.{:016x}{}", TEMPORARY.0, u64::from_le_bytes(random), TEMPORARY.1))
+}
+
+/// Creates `folder` and the folders above it that are missing, and makes their names durable.
+fn create_folders(folder: &Path) -> io::Result<()> {
+    match fs::create_dir(folder) {
+        Ok(()) => {}
+        Err(e) if e.kind() == IoKind::AlreadyExists && folder.is_dir() => return Ok(()),
+        Err(e) if e.kind() == IoKind::NotFound => {
+            let parent = folder.parent().ok_or(e)?;
+            create_folders(parent)?;
+            match fs::create_dir(folder) {
+                Err(e) if e.kind() != IoKind::AlreadyExists => return Err(e),
+                _ => {}
+            }
+        }
+        Err(e) => return Err(e),
+    }
+    folder.parent().map_or(Ok(()), sync_folder)
+}
+
+/// Makes the names in `folder` durable.
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+/// Removes what crashed uploads left in `folder`, as far as that is possible.
+fn remove_abandoned(folder: &Path) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let ours = name.to_str().is_some_and(|n| n.starts_with(TEMPORARY.0) && n.ends_with(TEMPORARY.1));
+        let age = entry.metadata().and_then(|m| m.modified()).ok().and_then(|at| at.elapsed().ok());
+        if ours && age.is_some_and(|age| age > ABANDONED) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! A replica in memory, for tests.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt as _;
+use futures_util::stream;
+
+use super::{ByteRange, Content, Fencing, FileInfo, PutOptions, Store, Upload, errors};
+use crate::clock::Timestamp;
+use crate::error::Result;
+use crate::ltx::{FileId, FileName, Level, Txid};
+
+/// The pieces in which content arrives: small, so that tests see more than one.
+const CHUNK: usize = 1000;
+
+/// A replica in memory, for tests. Clones are the same replica.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryStore {
+    files: Arc<Mutex<BTreeMap<FileId, (Bytes, Timestamp)>>>,
+}
+
+impl MemoryStore {
+    /// An empty replica.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The files, in order, with their sizes.
+    pub fn files(&self) -> Vec<(FileId, usize)> {
+        self.lock().iter().map(|(id, (body, _))| (*id, body.len())).collect()
+    }
+
+    /// Changes the content of a file behind everybody's back; nothing happens if it is not there.
+    pub fn tamper(&self, id: FileId, change: impl FnOnce(&mut Vec<u8>)) {
+        if let Some((body, _)) = self.lock().get_mut(&id) {
+            let mut bytes = body.to_vec();
+            change(&mut bytes);
+            *body = bytes.into();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<FileId, (Bytes, Timestamp)>> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self, id: FileId, body: Bytes, options: &PutOptions) -> Result<()> {
+        let mut files = self.lock();
+        if options.if_absent && files.contains_key(&id) {
+            return Err(errors::already_exists(&self.url(), id));
+        }
+        files.insert(id, (body, options.timestamp));
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Store for MemoryStore {
+    fn url(&self) -> String {
+        "memory:".to_owned()
+    }
+
+    async fn list(&self, level: Level, from: Txid) -> Result<Vec<FileInfo>> {
+        let first = FileId::new(level, FileName::single(from));
+        let files = self.lock();
+        let of_level = files.range(first..).take_while(|(id, _)| id.level == level);
+        Ok(of_level
+            .map(|(id, (body, timestamp))| FileInfo {
+                id: *id,
+                size: body.len() as u64,
+                timestamp: *timestamp,
+            })
+            .collect())
+    }
+
+    async fn head(&self, id: FileId) -> Result<FileInfo> {
+        let files = self.lock();
+        let (body, timestamp) = files.get(&id).ok_or_else(|| errors::not_found(&self.url(), id))?;
+        Ok(FileInfo { id, size: body.len() as u64, timestamp: *timestamp })
+    }
+
+    async fn get(&self, id: FileId, range: ByteRange) -> Result<Content> {
+        let body = self.lock().get(&id).map(|(body, _)| body.clone());
+        let body = body.ok_or_else(|| errors::not_found(&self.url(), id))?;
+        let file_size = body.len() as u64;
+        let (start, end) =
+            range.within(file_size).ok_or_else(|| errors::too_short(&self.url(), id, range, file_size))?;
+        let mut rest = body.slice(start as usize..end as usize);
+        let chunks =
+            std::iter::from_fn(move || (!rest.is_empty()).then(|| Ok(rest.split_to(CHUNK.min(rest.len())))));
+        Ok(Content { offset: start, file_size, body: stream::iter(chunks).boxed() })
+    }
+
+    async fn put(&self, id: FileId, body: Bytes, options: PutOptions) -> Result<()> {
+        self.write(id, body, &options)
+    }
+
+    async fn upload(&self, id: FileId, options: PutOptions) -> Result<Box<dyn Upload>> {
+        Ok(Box::new(MemoryUpload { store: self.clone(), id, options, body: BytesMut::new() }))
+    }
+
+    async fn delete(&self, ids: &[FileId]) -> Result<()> {
+        let mut files = self.lock();
+        for id in ids {
+            files.remove(id);
+        }
+        Ok(())
+    }
+
+    fn fencing(&self) -> Fencing {
+        Fencing::Atomic
+    }
+}
+
+struct MemoryUpload {
+    store: MemoryStore,
+    id: FileId,
+    options: PutOptions,
+    body: BytesMut,
+}
+
+#[async_trait]
+impl Upload for MemoryUpload {
+    fn part_size(&self) -> usize {
+        4096
+    }
+
+    async fn part(&mut self, part: Bytes) -> Result<()> {
+        self.body.extend_from_slice(&part);
+        Ok(())
+    }
+
+    async fn complete(&mut self) -> Result<()> {
+        self.store.write(self.id, self.body.clone().freeze(), &self.options)
+    }
+
+    async fn abort(&mut self) -> Result<()> {
+        self.body.clear();
+        Ok(())
+    }
+}

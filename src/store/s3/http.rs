@@ -1,0 +1,220 @@
+//! The HTTP client: limits of time, certificates, and what its failures mean.
+
+use std::error::Error as _;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::stream::{self, BoxStream, StreamExt as _};
+use http_body::{Frame, SizeHint};
+use reqwest::{Certificate, Client, Response};
+use url::Url;
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// To resolve, connect and agree on TLS.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Without a single byte in either direction.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// An unused connection is kept for so long. Until then it costs at most one wake-up.
+const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// The pieces in which a request's body is handed to the connection, so that progress is seen.
+const PIECE: usize = 64 << 10;
+
+/// A client of the server at `base`, a URL. Reads the environment for certificates and proxies.
+///
+/// # Errors
+/// `Config` if the certificates cannot be read.
+pub(super) fn client(base: &str, skip_verify: bool) -> Result<Client> {
+    let mut builder = Client::builder()
+        .user_agent(concat!("litestream_vfs/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(CONNECT_TIMEOUT)
+        .pool_idle_timeout(POOL_IDLE_TIMEOUT)
+        .tcp_nodelay(true)
+        .redirect(reqwest::redirect::Policy::none());
+    if is_loopback(base) {
+        builder = builder.no_proxy();
+    }
+    if base.starts_with("http://") {
+        // No certificate will be seen: do not read and keep the system's.
+        builder = builder.tls_certs_only([]);
+    } else if skip_verify {
+        builder = builder.tls_danger_accept_invalid_certs(true);
+    } else if let Some(bundle) = std::env::var_os("AWS_CA_BUNDLE").filter(|path| !path.is_empty()) {
+        builder = builder.tls_certs_only(certificates(bundle.as_ref())?);
+    }
+    builder.build().map_err(|e| {
+        Error::config(format!(
+            "cannot set up TLS: {}; check SSL_CERT_FILE, SSL_CERT_DIR and AWS_CA_BUNDLE",
+            root_cause(&e)
+        ))
+    })
+}
+
+fn certificates(path: &std::path::Path) -> Result<Vec<Certificate>> {
+    let bad = |why: &dyn std::fmt::Display| {
+        Error::config(format!("AWS_CA_BUNDLE names '{}', which cannot be used: {why}", path.display()))
+    };
+    let pem = std::fs::read(path).map_err(|e| bad(&e))?;
+    let certificates = Certificate::from_pem_bundle(&pem).map_err(|e| bad(&root_cause(&e)))?;
+    if certificates.is_empty() { Err(bad(&"it holds no certificate")) } else { Ok(certificates) }
+}
+
+fn is_loopback(base: &str) -> bool {
+    let Ok(url) = Url::parse(base) else { return false };
+    let Some(host) = url.host_str() else { return false };
+    let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
+    address.map_or(host == "localhost" || host.ends_with(".localhost"), |ip| ip.is_loopback())
+}
+
+/// Sends `request` with `body`, and waits for the head of the answer for as long as bytes flow.
+///
+/// # Errors
+/// `Unavailable` or `Timeout`, naming `endpoint`; `Config` if its certificate is not trusted.
+pub(super) async fn send(
+    client: &Client,
+    mut request: reqwest::Request,
+    body: Bytes,
+    endpoint: &str,
+) -> Result<Response> {
+    let sent = Arc::new(AtomicU64::new(0));
+    if !body.is_empty() {
+        *request.body_mut() = Some(reqwest::Body::wrap(SentBody { rest: body, sent: Arc::clone(&sent) }));
+    }
+    let mut answer = std::pin::pin!(client.execute(request));
+    loop {
+        let before = sent.load(Ordering::Relaxed);
+        match tokio::time::timeout(IDLE_TIMEOUT, &mut answer).await {
+            Ok(answer) => return answer.map_err(|e| transport_error(&e, endpoint)),
+            Err(_) if sent.load(Ordering::Relaxed) != before => {}
+            Err(_) => return Err(silent(endpoint)),
+        }
+    }
+}
+
+/// All of a body, unless it is longer than `limit`.
+pub(super) async fn read_all(mut response: Response, limit: usize, endpoint: &str) -> Result<Bytes> {
+    let mut all = BytesMut::new();
+    while let Some(chunk) = next_chunk(&mut response, endpoint).await? {
+        if all.len() + chunk.len() > limit {
+            return Err(Error::corrupt(format!("{endpoint} answered with more than {limit} bytes")));
+        }
+        all.extend_from_slice(&chunk);
+    }
+    Ok(all.freeze())
+}
+
+/// `len` bytes of a body, after `skip` others.
+pub(super) fn read_stream(
+    response: Response,
+    skip: u64,
+    len: u64,
+    endpoint: Arc<str>,
+) -> BoxStream<'static, Result<Bytes>> {
+    stream::try_unfold((response, skip, len), move |(mut response, mut skip, mut left)| {
+        let endpoint = Arc::clone(&endpoint);
+        async move {
+            while left > 0 {
+                let Some(mut chunk) = next_chunk(&mut response, &endpoint).await? else {
+                    return Err(broken(&endpoint, "it ended early"));
+                };
+                let skipped = skip.min(chunk.len() as u64);
+                skip -= skipped;
+                let _ = chunk.split_to(skipped as usize);
+                chunk.truncate(usize::try_from(left).unwrap_or(usize::MAX));
+                left -= chunk.len() as u64;
+                if !chunk.is_empty() {
+                    return Ok(Some((chunk, (response, skip, left))));
+                }
+            }
+            Ok(None)
+        }
+    })
+    .boxed()
+}
+
+async fn next_chunk(response: &mut Response, endpoint: &str) -> Result<Option<Bytes>> {
+    match tokio::time::timeout(IDLE_TIMEOUT, response.chunk()).await {
+        Ok(Ok(chunk)) => Ok(chunk),
+        Ok(Err(e)) => Err(broken(endpoint, &root_cause(&e))),
+        Err(_) => Err(silent(endpoint)),
+    }
+}
+
+fn silent(endpoint: &str) -> Error {
+    let seconds = IDLE_TIMEOUT.as_secs();
+    Error::new(ErrorKind::Timeout, format!("{endpoint} was silent for {seconds} s; check the network"))
+}
+
+fn broken(endpoint: &str, why: &str) -> Error {
+    Error::new(ErrorKind::Unavailable, format!("the answer of {endpoint} broke off: {why}"))
+}
+
+fn transport_error(e: &reqwest::Error, endpoint: &str) -> Error {
+    let cause = root_cause(e);
+    if cause.contains("certificate") {
+        return Error::config(format!(
+            "the TLS certificate of {endpoint} is not trusted: {cause}; name its authority in SSL_CERT_FILE or \
+             AWS_CA_BUNDLE, or set skip-verify=true"
+        ));
+    }
+    if e.is_timeout() {
+        let seconds = CONNECT_TIMEOUT.as_secs();
+        return Error::new(
+            ErrorKind::Timeout,
+            format!("cannot connect to {endpoint} within {seconds} s; check the endpoint and the network"),
+        );
+    }
+    if e.is_connect() {
+        return Error::new(
+            ErrorKind::Unavailable,
+            format!("cannot connect to {endpoint}: {cause}; check the endpoint and the network"),
+        );
+    }
+    Error::new(ErrorKind::Unavailable, format!("the connection to {endpoint} failed: {cause}"))
+}
+
+/// The innermost message, which says most and repeats no URL.
+fn root_cause(e: &reqwest::Error) -> String {
+    let Some(mut cause) = e.source() else { return "the request cannot be made".to_owned() };
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
+}
+
+/// A body of known length that counts what was handed to the connection.
+struct SentBody {
+    rest: Bytes,
+    sent: Arc<AtomicU64>,
+}
+
+impl http_body::Body for SentBody {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        if self.rest.is_empty() {
+            return Poll::Ready(None);
+        }
+        let len = PIECE.min(self.rest.len());
+        let piece = self.rest.split_to(len);
+        self.sent.fetch_add(len as u64, Ordering::Relaxed);
+        Poll::Ready(Some(Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.rest.len() as u64)
+    }
+}

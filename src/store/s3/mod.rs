@@ -1,0 +1,241 @@
+//! A replica in an S3-compatible store: `<path>/{level:04x}/<name>`.
+//!
+//! What is safe with every such store: one PutObject with Content-Length and a signed SHA-256 of its
+//! payload, no trailers, no checksum headers, nothing signed that a proxy may change.
+//! Source: the design's section 4 for the layout;
+//! <https://docs.aws.amazon.com/AmazonS3/latest/API/Welcome.html> for the rest.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use reqwest::Method;
+use tokio::sync::OnceCell;
+
+use super::{ByteRange, Content, Encryption, Fencing, FileInfo, PutOptions, S3Target, Store, Upload, errors};
+use crate::error::{Error, ErrorKind, Result};
+use crate::ltx::{FileId, Level, Txid};
+
+mod address;
+mod credentials;
+mod delete;
+mod failure;
+mod http;
+mod list;
+mod read;
+mod session;
+#[cfg(test)]
+mod tests;
+mod upload;
+mod xml;
+
+use failure::Failure;
+use session::{Request, Session};
+
+/// The user metadata that holds a file's timestamp, RFC 3339.
+const TIMESTAMP: &str = "x-amz-meta-litestream-timestamp";
+
+/// A replica in an S3-compatible store. Clones share connections and what was learned of the store.
+///
+/// Nothing happens before the first request: no thread, no connection, no look at the environment.
+#[derive(Clone)]
+pub struct S3Store {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    target: Arc<S3Target>,
+    /// The process that made the session, and the session. Connections do not survive `fork`.
+    session: Mutex<Option<(u32, Arc<OnceCell<Session>>)>>,
+    /// The store refuses `If-None-Match`: look before writing.
+    look_first: AtomicBool,
+    /// The store refuses to delete several objects at once.
+    delete_singly: AtomicBool,
+}
+
+impl S3Store {
+    /// The replica at `target`.
+    pub fn new(target: S3Target) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                target: Arc::new(target),
+                session: Mutex::new(None),
+                look_first: AtomicBool::new(false),
+                delete_singly: AtomicBool::new(false),
+            }),
+        }
+    }
+
+    fn target(&self) -> &S3Target {
+        &self.shared.target
+    }
+
+    /// This process's session, begun now if there is none.
+    async fn session(&self) -> Result<SessionRef> {
+        let cell = {
+            let pid = std::process::id();
+            let mut current = self.shared.session.lock().unwrap_or_else(PoisonError::into_inner);
+            match &*current {
+                Some((owner, cell)) if *owner == pid => Arc::clone(cell),
+                _ => {
+                    let fresh = Arc::new(OnceCell::new());
+                    if let Some((_, inherited)) = current.replace((pid, Arc::clone(&fresh))) {
+                        // Its connections are the parent's to close.
+                        std::mem::forget(inherited);
+                    }
+                    fresh
+                }
+            }
+        };
+        cell.get_or_try_init(|| Session::start(Arc::clone(&self.shared.target))).await?;
+        Ok(SessionRef(cell))
+    }
+
+    /// The prefix of the keys of `level`, with a slash at its end.
+    fn prefix(&self, level: Level) -> String {
+        let path = &self.target().path;
+        let slash = if path.is_empty() { "" } else { "/" };
+        format!("{path}{slash}{:04x}/", level.get())
+    }
+
+    fn key(&self, id: FileId) -> String {
+        format!("{}{}", self.prefix(id.level), id.name)
+    }
+
+    /// The headers that make an object what `options` and the target say.
+    fn object_headers(&self, options: &PutOptions) -> Vec<(&'static str, String)> {
+        let target = self.target();
+        let mut headers = vec![
+            ("content-type", "application/octet-stream".to_owned()),
+            (TIMESTAMP, options.timestamp.to_string()),
+        ];
+        if let Some(class) = &target.storage_class {
+            headers.push(("x-amz-storage-class", class.clone()));
+        }
+        if let Encryption::Kms { key_id } = &target.encryption {
+            headers.push(("x-amz-server-side-encryption", "aws:kms".to_owned()));
+            headers.push(("x-amz-server-side-encryption-aws-kms-key-id", key_id.clone()));
+        }
+        headers.extend(self.key_headers());
+        headers
+    }
+
+    /// The headers that every request for an object's content needs if we keep its key.
+    fn key_headers(&self) -> Vec<(&'static str, String)> {
+        let Encryption::Customer { key, key_md5 } = &self.target().encryption else { return Vec::new() };
+        vec![
+            ("x-amz-server-side-encryption-customer-algorithm", "AES256".to_owned()),
+            ("x-amz-server-side-encryption-customer-key", key.reveal().to_owned()),
+            ("x-amz-server-side-encryption-customer-key-md5", key_md5.clone()),
+        ]
+    }
+
+    fn looks_first(&self) -> bool {
+        self.shared.look_first.load(Ordering::Relaxed)
+    }
+
+    /// Sends a request that makes `id` appear, under the condition that `options` ask for. A store
+    /// that does not know the condition is asked first whether the file is there.
+    async fn send_if_absent(
+        &self,
+        session: &Session,
+        id: FileId,
+        request: Request,
+        options: &PutOptions,
+    ) -> Result<reqwest::Response, Failure> {
+        if !options.if_absent {
+            return session.send(&request).await;
+        }
+        if !self.looks_first() {
+            let conditional = request.clone().header("if-none-match", "*");
+            match session.send(&conditional).await {
+                Err(Failure::Refused(refusal)) if refusal.is_precondition_failed() => {
+                    return Err(errors::already_exists(&self.url(), id).into());
+                }
+                Err(Failure::Refused(refusal)) if refusal.is_not_implemented() => {
+                    tracing::warn!(
+                        replica = self.url(),
+                        "the store has no conditional writes; looking first"
+                    );
+                    self.shared.look_first.store(true, Ordering::Relaxed);
+                }
+                other => return other,
+            }
+        }
+        match self.head(id).await {
+            Ok(_) => Err(errors::already_exists(&self.url(), id).into()),
+            Err(e) if e.kind() == ErrorKind::NotFound => session.send(&request).await,
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    async fn put_object(&self, id: FileId, body: Bytes, options: &PutOptions) -> Result<()> {
+        let session = self.session().await?;
+        let request =
+            Request::object(Method::PUT, self.key(id)).headers(self.object_headers(options)).body(body);
+        let sent = self.send_if_absent(&session, id, request, options).await;
+        sent.map(drop).map_err(|failure| self.explain(&session, failure, &format!("write {id}")))
+    }
+
+    /// As [`Session::explain`], but an error that needs no more words stays as it is.
+    fn explain(&self, session: &Session, failure: Failure, what: &str) -> Error {
+        match failure {
+            Failure::Error(e) if e.kind() == ErrorKind::AlreadyExists => e,
+            other => session.explain(other, what),
+        }
+    }
+}
+
+/// A session that is there.
+struct SessionRef(Arc<OnceCell<Session>>);
+
+impl std::ops::Deref for SessionRef {
+    type Target = Session;
+
+    fn deref(&self) -> &Session {
+        self.0.get().expect("BUG: the session has been made")
+    }
+}
+
+impl fmt::Debug for S3Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("S3Store").field(&self.target()).finish()
+    }
+}
+
+#[async_trait]
+impl Store for S3Store {
+    fn url(&self) -> String {
+        self.target().to_string()
+    }
+
+    async fn list(&self, level: Level, from: Txid) -> Result<Vec<FileInfo>> {
+        self.list_objects(level, from).await
+    }
+
+    async fn head(&self, id: FileId) -> Result<FileInfo> {
+        self.head_object(id).await
+    }
+
+    async fn get(&self, id: FileId, range: ByteRange) -> Result<Content> {
+        self.get_object(id, range).await
+    }
+
+    async fn put(&self, id: FileId, body: Bytes, options: PutOptions) -> Result<()> {
+        self.put_object(id, body, &options).await
+    }
+
+    async fn upload(&self, id: FileId, options: PutOptions) -> Result<Box<dyn Upload>> {
+        Ok(Box::new(upload::S3Upload::new(self.clone(), id, options)))
+    }
+
+    async fn delete(&self, ids: &[FileId]) -> Result<()> {
+        self.delete_objects(ids).await
+    }
+
+    fn fencing(&self) -> Fencing {
+        if self.looks_first() { Fencing::LookFirst } else { Fencing::Atomic }
+    }
+}

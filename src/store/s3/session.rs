@@ -1,0 +1,311 @@
+//! Everything a store needs to talk: client, credentials, region. Made at first use.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use aws_config::BehaviorVersion;
+use aws_config::environment::region::EnvironmentVariableRegionProvider;
+use aws_config::meta::region::RegionProviderChain;
+use aws_config::profile::region::ProfileFileRegionProvider;
+use aws_sigv4::http_request::{
+    PayloadChecksumKind, PercentEncodingMode, SignableBody, SignableRequest, SigningSettings,
+    UriPathNormalizationMode, sign,
+};
+use aws_sigv4::sign::v4;
+use aws_types::service_config::ServiceConfigKey;
+use bytes::Bytes;
+use http::header::{CONTENT_RANGE, HeaderName, HeaderValue};
+use reqwest::{Client, Method, Response};
+
+use super::address::{self, Address};
+use super::credentials::Identity;
+use super::failure::{Failure, Place, Refusal};
+use super::http as transport;
+use crate::error::{Error, ErrorKind, Result};
+use crate::store::S3Target;
+use crate::store::target::endpoint::is_tigris;
+
+/// The region of those that have none.
+const DEFAULT_REGION: &str = "us-east-1";
+/// A refusal's text is shorter.
+const MAX_REFUSAL: usize = 64 << 10;
+/// Hashing more than this on a thread of the runtime would keep others waiting.
+const HASH_HERE: usize = 512 << 10;
+
+/// A request to the bucket.
+#[derive(Clone, Debug)]
+pub(super) struct Request {
+    pub(super) method: Method,
+    pub(super) key: Option<String>,
+    pub(super) query: Vec<(&'static str, String)>,
+    pub(super) headers: Vec<(&'static str, String)>,
+    pub(super) body: Bytes,
+}
+
+impl Request {
+    /// A request for an object.
+    pub(super) fn object(method: Method, key: String) -> Self {
+        Self { method, key: Some(key), query: Vec::new(), headers: Vec::new(), body: Bytes::new() }
+    }
+
+    /// A request for the bucket.
+    pub(super) fn bucket(method: Method) -> Self {
+        Self { method, key: None, query: Vec::new(), headers: Vec::new(), body: Bytes::new() }
+    }
+
+    pub(super) fn query(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.query.push((name, value.into()));
+        self
+    }
+
+    pub(super) fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+
+    pub(super) fn headers(mut self, headers: impl IntoIterator<Item = (&'static str, String)>) -> Self {
+        self.headers.extend(headers);
+        self
+    }
+
+    pub(super) fn body(mut self, body: Bytes) -> Self {
+        self.body = body;
+        self
+    }
+}
+
+/// A client of one bucket.
+#[derive(Debug)]
+pub(super) struct Session {
+    target: Arc<S3Target>,
+    client: Client,
+    identity: Identity,
+    /// A custom endpoint, from the target or from AWS's configuration.
+    endpoint: Option<String>,
+    /// What messages call the endpoint.
+    endpoint_name: Arc<str>,
+    tigris: bool,
+    region: Mutex<Arc<str>>,
+    region_given: bool,
+}
+
+impl Session {
+    /// Reads the environment and AWS's configuration files; makes no request.
+    pub(super) async fn start(target: Arc<S3Target>) -> Result<Self> {
+        let given = Identity::given(&target);
+        let mut endpoint = target.endpoint.clone();
+        let mut region = target.region.clone();
+        let region_given = region.is_some();
+        let identity = match given {
+            Some(given) if region.is_some() && endpoint.is_some() => given,
+            given => {
+                let config = configuration().await;
+                region = region.or_else(|| config.region().map(|region| region.to_string()));
+                if endpoint.is_none() && !target.bucket.starts_with("arn:") {
+                    endpoint = configured_endpoint(&config);
+                }
+                given.unwrap_or_else(|| Identity::chain(config.credentials_provider()))
+            }
+        };
+        let region = region.unwrap_or_else(|| DEFAULT_REGION.to_owned());
+        let endpoint_name = endpoint.clone().unwrap_or_else(|| address::amazon("s3", &region));
+        let client = transport::client(
+            &Address::new(&target, endpoint.as_deref(), &region).url(None, &[]),
+            target.skip_verify,
+        )?;
+        Ok(Self {
+            client,
+            identity,
+            tigris: endpoint.as_deref().is_some_and(is_tigris),
+            endpoint,
+            endpoint_name: endpoint_name.into(),
+            region: Mutex::new(region.into()),
+            region_given,
+            target,
+        })
+    }
+
+    /// What messages call the endpoint.
+    pub(super) fn endpoint_name(&self) -> Arc<str> {
+        Arc::clone(&self.endpoint_name)
+    }
+
+    fn region(&self) -> Arc<str> {
+        Arc::clone(&self.region.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The error for a user who wanted to `what`.
+    pub(super) fn explain(&self, failure: Failure, what: &str) -> Error {
+        match failure {
+            Failure::Error(e) => e.context(format_args!("cannot {what} of {}", self.target)),
+            Failure::Refused(refusal) => {
+                let region = self.region();
+                let place = Place { target: &self.target, endpoint: &self.endpoint_name, region: &region };
+                refusal.into_error(what, &place)
+            }
+        }
+    }
+
+    /// Sends `request`. Tries once more by itself where the answer says how to do it right: in another
+    /// region, or with new credentials.
+    pub(super) async fn send(&self, request: &Request) -> Result<Response, Failure> {
+        let mut corrected = false;
+        let mut renewed = false;
+        loop {
+            let region = self.region();
+            let response = self.send_once(request, &region).await?;
+            if response.status().is_success() {
+                return Ok(response);
+            }
+            let refusal = self.refusal(response).await?;
+            if !corrected && self.correct_region(&refusal, &region) {
+                corrected = true;
+            } else if !renewed && refusal.is_expired() && self.identity.forget().await {
+                renewed = true;
+            } else {
+                return Err(Failure::Refused(refusal));
+            }
+        }
+    }
+
+    async fn send_once(&self, request: &Request, region: &Arc<str>) -> Result<Response> {
+        let address = Address::new(&self.target, self.endpoint.as_deref(), region);
+        let url = address.url(request.key.as_deref(), &request.query);
+        let mut built = reqwest::Request::new(
+            request.method.clone(),
+            url.parse().map_err(|_| Error::config(format!("{} makes no valid URL", self.target)))?,
+        );
+        for (name, value) in &request.headers {
+            built.headers_mut().insert(HeaderName::from_static(name), header_value(name, value)?);
+        }
+        if self.tigris {
+            built.headers_mut().insert("x-tigris-consistent", HeaderValue::from_static("true"));
+        }
+        let unsigned = Unsigned {
+            method: request.method.clone(),
+            url,
+            headers: request.headers.clone(),
+            body: request.body.clone(),
+            region: Arc::clone(region),
+            credentials: self.identity.credentials(&self.target.to_string()).await?,
+        };
+        for (name, value) in unsigned.sign().await? {
+            built.headers_mut().insert(HeaderName::from_static(name), header_value(name, &value)?);
+        }
+        transport::send(&self.client, built, request.body.clone(), &self.endpoint_name).await
+    }
+
+    async fn refusal(&self, response: Response) -> Result<Refusal> {
+        let text = |name: &str| response.headers().get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
+        let mut refusal = Refusal {
+            status: response.status().as_u16(),
+            region: text("x-amz-bucket-region"),
+            content_range: text(CONTENT_RANGE.as_str()),
+            ..Refusal::default()
+        };
+        // A refusal is one even if its reason gets lost on the way.
+        if let Ok(body) = transport::read_all(response, MAX_REFUSAL, &self.endpoint_name).await {
+            refusal.read(&body);
+        }
+        Ok(refusal)
+    }
+
+    /// Takes the region that the store names. Returns whether that changes anything.
+    fn correct_region(&self, refusal: &Refusal, used: &str) -> bool {
+        let movable = self.endpoint.is_none() || !self.region_given;
+        let Some(right) = refusal.region.as_deref().filter(|right| *right != used && !right.is_empty())
+        else {
+            return false;
+        };
+        if !movable || !refusal.is_wrong_region() {
+            return false;
+        }
+        tracing::debug!(bucket = self.target.bucket, region = right, "the bucket is in another region");
+        *self.region.lock().unwrap_or_else(PoisonError::into_inner) = right.into();
+        true
+    }
+}
+
+/// What AWS's environment variables and files say. The machine's own metadata service is not asked
+/// for a region: it takes seconds to fail where there is none, and a wrong region is corrected anyway.
+async fn configuration() -> aws_config::SdkConfig {
+    let region = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new())
+        .or_else(ProfileFileRegionProvider::new());
+    aws_config::defaults(BehaviorVersion::latest()).region(region).load().await
+}
+
+fn configured_endpoint(config: &aws_config::SdkConfig) -> Option<String> {
+    let key = ServiceConfigKey::builder()
+        .service_id("S3")
+        .env("AWS_ENDPOINT_URL")
+        .profile("endpoint_url")
+        .build()
+        .expect("BUG: the key has all its fields");
+    config
+        .service_config()
+        .and_then(|service| service.load_config(key))
+        .or_else(|| config.endpoint_url().map(str::to_owned))
+        .filter(|endpoint| endpoint.starts_with("http"))
+}
+
+fn header_value(name: &str, value: &str) -> Result<HeaderValue> {
+    let mut header = HeaderValue::from_str(value).map_err(|_| {
+        Error::config(format!(
+            "a setting that becomes the header {name} has a character that no header may have"
+        ))
+    })?;
+    header.set_sensitive(name == "authorization" || name.ends_with("-key") || name.ends_with("-token"));
+    Ok(header)
+}
+
+/// All that a signature covers.
+struct Unsigned {
+    method: Method,
+    url: String,
+    headers: Vec<(&'static str, String)>,
+    body: Bytes,
+    region: Arc<str>,
+    credentials: aws_credential_types::Credentials,
+}
+
+impl Unsigned {
+    async fn sign(self) -> Result<Vec<(&'static str, String)>> {
+        if self.body.len() <= HASH_HERE {
+            return self.sign_here();
+        }
+        let hashed = tokio::task::spawn_blocking(move || self.sign_here()).await;
+        hashed.map_err(|e| Error::new(ErrorKind::Interrupted, format!("signing ended early: {e}")))?
+    }
+
+    /// The headers to add. What a proxy may change on the way is not signed.
+    fn sign_here(&self) -> Result<Vec<(&'static str, String)>> {
+        let bug = |e: &dyn std::fmt::Display| {
+            Error::new(ErrorKind::Unsupported, format!("cannot sign a request: {e}"))
+        };
+        let mut settings = SigningSettings::default();
+        settings.percent_encoding_mode = PercentEncodingMode::Single;
+        settings.uri_path_normalization_mode = UriPathNormalizationMode::Disabled;
+        settings.payload_checksum_kind = PayloadChecksumKind::XAmzSha256;
+        let identity = self.credentials.clone().into();
+        let params = v4::SigningParams::builder()
+            .identity(&identity)
+            .region(&self.region)
+            .name("s3")
+            .time(SystemTime::now())
+            .settings(settings)
+            .build()
+            .map_err(|e| bug(&e))?
+            .into();
+        let headers = self
+            .headers
+            .iter()
+            .filter(|(name, _)| name.starts_with("x-amz-") || matches!(*name, "content-md5" | "content-type"))
+            .map(|(name, value)| (*name, value.as_str()));
+        let request =
+            SignableRequest::new(self.method.as_str(), &self.url, headers, SignableBody::Bytes(&self.body))
+                .map_err(|e| bug(&e))?;
+        let (instructions, _) = sign(request, &params).map_err(|e| bug(&e))?.into_parts();
+        let (headers, _) = instructions.into_parts();
+        Ok(headers.into_iter().map(|header| (header.name(), header.value().to_owned())).collect())
+    }
+}

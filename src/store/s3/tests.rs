@@ -1,0 +1,739 @@
+//! What a real server on this machine does not do: other regions, refusals, servers that lack features,
+//! broken connections. A small server in the test gives the answers; it understands HTTP, not S3.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::*;
+use crate::clock::Timestamp;
+use crate::ltx::FileName;
+use crate::runtime::block_on;
+use crate::store::conformance::{S3Server, of_many_writers_at_once_one_wins};
+use crate::store::{Retry, RetryPolicy, Target, connect};
+
+/// A request as the server saw it; header names in lower case.
+#[derive(Clone, Debug, Default)]
+struct Seen {
+    method: String,
+    path: String,
+    headers: BTreeMap<String, String>,
+    body: Vec<u8>,
+}
+
+impl Seen {
+    fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", String::as_str)
+    }
+}
+
+/// What the server answers.
+#[derive(Clone, Debug, Default)]
+struct Answer {
+    status: u16,
+    headers: Vec<(&'static str, String)>,
+    body: Vec<u8>,
+    /// Close the connection after so many bytes of the body.
+    cut: Option<usize>,
+    /// Close the connection without an answer.
+    silent: bool,
+}
+
+fn status(status: u16) -> Answer {
+    Answer { status, ..Answer::default() }
+}
+
+impl Answer {
+    fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
+        self.body = body.into();
+        self
+    }
+
+    fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+}
+
+fn refusal(code: u16, name: &str) -> Answer {
+    status(code).body(format!(
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{name}</Code><Message>In the store's words</Message>\
+         </Error>"
+    ))
+}
+
+/// A server that answers each request as `answer` says and remembers it.
+struct Server {
+    port: u16,
+    seen: Arc<Mutex<Vec<Seen>>>,
+}
+
+impl Server {
+    fn start(answer: impl Fn(&Seen) -> Answer + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let (log, answer) = (Arc::clone(&seen), Arc::new(answer));
+        // It waits for connections until the test process ends.
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let (log, answer) = (Arc::clone(&log), Arc::clone(&answer));
+                std::thread::spawn(move || serve(&stream, &log, &*answer));
+            }
+        });
+        Self { port, seen }
+    }
+
+    /// The answers, in order; the last one for all further requests.
+    fn scripted(answers: Vec<Answer>) -> Self {
+        let next = Mutex::new(answers.into_iter().peekable());
+        Self::start(move |_| {
+            let mut next = next.lock().unwrap();
+            let answer = next.next().expect("BUG: more requests than answers");
+            if next.peek().is_none() {
+                *next = vec![answer.clone(), answer.clone()].into_iter().peekable();
+                next.next();
+            }
+            answer
+        })
+    }
+
+    fn target(&self, settings: &str) -> S3Target {
+        let url = format!(
+            "s3://bucket/p?endpoint=127.0.0.1:{}&access-key-id=AK&secret-access-key=hunter2{settings}",
+            self.port
+        );
+        let Ok(Target::S3(s3)) = Target::parse(&url, &|_| None) else { panic!("{url}") };
+        s3
+    }
+
+    fn store(&self) -> S3Store {
+        S3Store::new(self.target("&region=us-east-1"))
+    }
+
+    fn seen(&self) -> Vec<Seen> {
+        self.seen.lock().unwrap().clone()
+    }
+
+    fn requests(&self) -> Vec<String> {
+        self.seen().iter().map(|seen| format!("{} {}", seen.method, seen.path)).collect()
+    }
+}
+
+fn serve(stream: &TcpStream, log: &Mutex<Vec<Seen>>, answer: &dyn Fn(&Seen) -> Answer) {
+    let mut reader = BufReader::new(stream);
+    while let Some(seen) = request(&mut reader) {
+        log.lock().unwrap().push(seen.clone());
+        let answer = answer(&seen);
+        if answer.silent {
+            return;
+        }
+        let head = seen.method == "HEAD" || answer.status == 204;
+        let mut text = format!("HTTP/1.1 {} X\r\n", answer.status);
+        if !answer.headers.iter().any(|(name, _)| *name == "Content-Length") && answer.status != 204 {
+            text += &format!("Content-Length: {}\r\n", answer.body.len());
+        }
+        for (name, value) in &answer.headers {
+            text += &format!("{name}: {value}\r\n");
+        }
+        let body = if head { &[] } else { &answer.body[..answer.cut.unwrap_or(answer.body.len())] };
+        let mut writer = stream;
+        let sent = writer.write_all(format!("{text}\r\n").as_bytes()).and_then(|()| writer.write_all(body));
+        if sent.is_err() || answer.cut.is_some() {
+            return;
+        }
+    }
+}
+
+fn request(reader: &mut BufReader<&TcpStream>) -> Option<Seen> {
+    let mut line = || {
+        let mut line = String::new();
+        reader.read_line(&mut line).ok().filter(|n| *n > 0)?;
+        Some(line.trim_end().to_owned())
+    };
+    let first = line()?;
+    let mut words = first.split(' ');
+    let mut seen =
+        Seen { method: words.next()?.to_owned(), path: words.next()?.to_owned(), ..Seen::default() };
+    while let Some(header) = line().filter(|line| !line.is_empty()) {
+        let (name, value) = header.split_once(": ")?;
+        seen.headers.insert(name.to_ascii_lowercase(), value.to_owned());
+    }
+    seen.body = vec![0; seen.header("content-length").parse().unwrap_or(0)];
+    reader.read_exact(&mut seen.body).ok()?;
+    Some(seen)
+}
+
+fn id(n: u64) -> FileId {
+    FileId::new(Level::L0, FileName::single(Txid::new(n).unwrap()))
+}
+
+fn options(if_absent: bool) -> PutOptions {
+    PutOptions { timestamp: Timestamp::from_millis(1_700_000_000_123), if_absent }
+}
+
+const KEY: &str = "/bucket/p/0000/0000000000000001-0000000000000001.ltx";
+
+fn found() -> Answer {
+    status(200).header("Last-Modified", "Tue, 14 Nov 2023 22:13:20 GMT")
+}
+
+/// The error of reading file 1, which names where it was looked for, and no secret.
+fn read_error(server: &Server) -> Error {
+    let store = server.store();
+    let e = block_on(async move { store.get(id(1), ByteRange::All).await }).unwrap_err();
+    assert!(!e.to_string().contains("hunter2"), "{e}");
+    e
+}
+
+fn names_the_place(e: &Error, server: &Server) {
+    let text = e.to_string();
+    for part in ["bucket", "us-east-1", &format!("http://127.0.0.1:{}", server.port)] {
+        assert!(text.contains(part), "'{part}' is not in: {text}");
+    }
+}
+
+#[test]
+fn a_put_is_one_signed_request_that_every_store_understands() {
+    let server = Server::scripted(vec![status(200)]);
+    let store = server.store();
+    let target = S3Store::new(
+        server.target("&session-token=tok&storage-class=STANDARD_IA&sse-kms-key-id=alias/k&region=eu-west-1"),
+    );
+    block_on(async move {
+        store.put(id(1), Bytes::from_static(b"hello"), options(true)).await?;
+        target.put(id(1), Bytes::from(vec![7; 200_000]), options(false)).await
+    })
+    .unwrap();
+    let seen = server.seen();
+    assert_eq!(server.requests(), [format!("PUT {KEY}"), format!("PUT {KEY}")]);
+    let first = &seen[0];
+    assert_eq!((first.body.as_slice(), first.header("content-length")), (&b"hello"[..], "5"));
+    assert_eq!(first.header("if-none-match"), "*");
+    assert_eq!(first.header(TIMESTAMP), "2023-11-14T22:13:20.123Z");
+    // printf hello | sha256sum
+    assert_eq!(
+        first.header("x-amz-content-sha256"),
+        "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
+    );
+    assert!(first.header("authorization").contains(
+        "SignedHeaders=content-type;host;x-amz-content-sha256;x-amz-date;x-amz-meta-litestream-timestamp,"
+    ));
+    assert!(first.header("authorization").contains("/us-east-1/s3/aws4_request"));
+    for absent in ["transfer-encoding", "x-amz-trailer", "accept-encoding", "expect", "x-amz-security-token"]
+    {
+        assert_eq!(first.header(absent), "", "{absent}");
+    }
+    assert!(!first.headers.keys().any(|name| name.contains("checksum")));
+    let second = &seen[1];
+    assert_eq!((second.body.len(), second.header("content-length")), (200_000, "200000"));
+    assert_eq!(second.header("if-none-match"), "");
+    assert_eq!(second.header("x-amz-security-token"), "tok");
+    assert_eq!(second.header("x-amz-storage-class"), "STANDARD_IA");
+    assert_eq!(second.header("x-amz-server-side-encryption-aws-kms-key-id"), "alias/k");
+    assert!(second.header("authorization").contains("/eu-west-1/s3/"));
+}
+
+#[test]
+fn a_customers_key_goes_with_every_request_for_content() {
+    let server = Server::start(|seen| match seen.method.as_str() {
+        "HEAD" => found(),
+        _ => status(200),
+    });
+    let key = "A".repeat(43) + "=";
+    let store = S3Store::new(server.target(&format!("&region=r&sse-customer-key={key}")));
+    block_on(async move {
+        store.put(id(1), Bytes::new(), options(false)).await?;
+        store.get(id(1), ByteRange::All).await?;
+        store.head(id(1)).await.map(drop)
+    })
+    .unwrap();
+    for seen in server.seen() {
+        assert_eq!(seen.header("x-amz-server-side-encryption-customer-algorithm"), "AES256");
+        assert_eq!(seen.header("x-amz-server-side-encryption-customer-key"), key);
+        assert!(!seen.header("x-amz-server-side-encryption-customer-key-md5").is_empty());
+    }
+}
+
+/// A store that keeps what is put, if its condition holds.
+fn atomic() -> Server {
+    let objects: Mutex<BTreeMap<String, Vec<u8>>> = Mutex::default();
+    Server::start(move |seen| {
+        let mut objects = objects.lock().unwrap();
+        match seen.method.as_str() {
+            "PUT" if seen.header("if-none-match") == "*" && objects.contains_key(&seen.path) => {
+                refusal(412, "PreconditionFailed")
+            }
+            "PUT" => {
+                objects.insert(seen.path.clone(), seen.body.clone());
+                status(200)
+            }
+            "GET" => objects
+                .get(&seen.path)
+                .map_or(refusal(404, "NoSuchKey"), |body| status(200).body(body.clone())),
+            _ => status(405),
+        }
+    })
+}
+
+#[test]
+fn of_many_writers_one_wins_where_the_store_decides_atomically() {
+    let server = atomic();
+    block_on(of_many_writers_at_once_one_wins(Arc::new(server.store()))).unwrap();
+}
+
+#[test]
+fn a_store_without_conditions_is_asked_first() {
+    let server = Server::start(|seen| match (seen.method.as_str(), seen.header("if-none-match")) {
+        (_, "*") => refusal(501, "NotImplemented"),
+        ("HEAD", _) if seen.path.contains("0000000000000002") => found(),
+        ("HEAD", _) => status(404),
+        _ => status(200),
+    });
+    let store = server.store();
+    let same = store.clone();
+    block_on(async move {
+        assert_eq!(store.fencing(), Fencing::Atomic);
+        store.put(id(1), Bytes::from_static(b"x"), options(true)).await?;
+        assert_eq!(store.fencing(), Fencing::LookFirst);
+        let e = store.put(id(2), Bytes::from_static(b"x"), options(true)).await.unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::AlreadyExists);
+        Ok(())
+    })
+    .unwrap();
+    let methods: Vec<String> = server.seen().into_iter().map(|seen| seen.method).collect();
+    assert_eq!(methods, ["PUT", "HEAD", "PUT", "HEAD"]);
+    assert_eq!(same.fencing(), Fencing::LookFirst);
+}
+
+#[test]
+fn a_conflict_of_conditional_writes_is_tried_again() {
+    let conflict = refusal(409, "ConditionalRequestConflict");
+    let server = Server::scripted(vec![conflict.clone(), conflict, refusal(412, "PreconditionFailed")]);
+    let store = patient(&server);
+    let e = block_on(async move { store.put(id(1), Bytes::new(), options(true)).await }).unwrap_err();
+    assert_eq!((e.kind(), server.seen().len()), (ErrorKind::AlreadyExists, 3));
+}
+
+fn patient(server: &Server) -> Retry {
+    let policy = RetryPolicy { base_delay: Duration::from_millis(1), ..RetryPolicy::default() };
+    Retry::new(Arc::new(server.store()), policy)
+}
+
+#[test]
+fn failures_that_pass_are_tried_again() {
+    let silent = Answer { silent: true, ..Answer::default() };
+    let server = Server::scripted(vec![
+        refusal(503, "SlowDown"),
+        status(429),
+        status(500),
+        silent,
+        refusal(400, "RequestTimeout"),
+        status(200).body("content"),
+    ]);
+    let store = patient(&server);
+    let body = block_on(async move { store.get(id(1), ByteRange::All).await?.bytes().await });
+    assert_eq!((&body.unwrap()[..], server.seen().len()), (&b"content"[..], 6));
+}
+
+#[test]
+fn a_body_that_breaks_off_is_an_error_and_goes_on_behind_patience() {
+    let cut = Answer { cut: Some(4), ..status(200).body("0123456789") };
+    let server = Server::scripted(vec![cut.clone()]);
+    let store = server.store();
+    let e = block_on(async move { store.get(id(1), ByteRange::All).await?.bytes().await }).unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::Unavailable, "{e}");
+
+    let rest = status(206).header("Content-Range", "bytes 4-9/10").body("456789");
+    let server = Server::scripted(vec![cut, rest]);
+    let store = patient(&server);
+    let body = block_on(async move { store.get(id(1), ByteRange::All).await?.bytes().await }).unwrap();
+    assert_eq!(&body[..], b"0123456789");
+    assert_eq!(server.seen()[1].header("range"), "bytes=4-9");
+}
+
+#[test]
+fn a_server_that_ignores_ranges_is_understood() {
+    let server = Server::scripted(vec![status(200).body("0123456789")]);
+    let store = server.store();
+    block_on(async move {
+        for (range, offset, expected) in [
+            (ByteRange::Bounded { offset: 3, len: 4 }, 3, "3456"),
+            (ByteRange::Suffix { len: 3 }, 7, "789"),
+            (ByteRange::Suffix { len: 30 }, 0, "0123456789"),
+        ] {
+            let content = store.get(id(1), range).await?;
+            assert_eq!((content.offset, content.file_size), (offset, 10));
+            assert_eq!(&content.bytes().await?[..], expected.as_bytes());
+        }
+        Ok(())
+    })
+    .unwrap();
+}
+
+#[test]
+fn another_range_than_was_asked_for_is_refused() {
+    for content_range in ["bytes 0-3/10", "bytes 5-9/10", "bytes 3-1/10", "bytes */10", "nonsense"] {
+        let server = Server::scripted(vec![status(206).header("Content-Range", content_range).body("0123")]);
+        let store = server.store();
+        let range = ByteRange::Bounded { offset: 3, len: 4 };
+        let e = block_on(async move { store.get(id(1), range).await }).unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::Corrupt, "{content_range}: {e}");
+    }
+}
+
+#[test]
+fn a_redirect_to_another_region_is_followed_once() {
+    // With a region that nobody gave, the store's word is taken.
+    let redirect = status(301).header("x-amz-bucket-region", "eu-central-1");
+    let server = Server::scripted(vec![redirect.clone(), status(200).body("x"), status(200).body("y")]);
+    let mut target = server.target("");
+    target.region = None;
+    let store = S3Store::new(target);
+    block_on(async move {
+        store.get(id(1), ByteRange::All).await?.bytes().await?;
+        store.get(id(1), ByteRange::All).await?.bytes().await
+    })
+    .unwrap();
+    let regions: Vec<bool> =
+        server.seen().iter().map(|seen| seen.header("authorization").contains("/eu-central-1/")).collect();
+    assert_eq!(regions, [false, true, true]);
+
+    // A region that was given stays, and the message says what to do.
+    let server = Server::scripted(vec![redirect]);
+    let e = read_error(&server);
+    assert_eq!((e.kind(), server.seen().len()), (ErrorKind::Config, 1));
+    assert!(e.to_string().contains("set region=eu-central-1"), "{e}");
+    names_the_place(&e, &server);
+
+    let malformed = status(400).body(
+        "<Error><Code>AuthorizationHeaderMalformed</Code><Message>m</Message><Region>garage</Region></Error>",
+    );
+    let e = read_error(&Server::scripted(vec![malformed]));
+    assert!(e.kind() == ErrorKind::Config && e.to_string().contains("region=garage"), "{e}");
+}
+
+#[test]
+fn refusals_name_bucket_endpoint_region_and_remedy() {
+    for (answer, kind, remedy) in [
+        (refusal(404, "NoSuchBucket"), ErrorKind::NotFound, "create it"),
+        (refusal(403, "AccessDenied"), ErrorKind::Denied, "policy"),
+        (refusal(403, "InvalidAccessKeyId"), ErrorKind::Denied, "check access-key-id"),
+        (refusal(403, "SignatureDoesNotMatch"), ErrorKind::Denied, "check secret-access-key"),
+        (refusal(403, "RequestTimeTooSkewed"), ErrorKind::Denied, "set the clock"),
+        (refusal(400, "ExpiredToken"), ErrorKind::Denied, "renew"),
+        (status(403), ErrorKind::Denied, "credentials"),
+        (refusal(400, "InvalidArgument"), ErrorKind::Config, "In the store's words"),
+        (refusal(503, "SlowDown"), ErrorKind::Unavailable, "SlowDown"),
+        (status(502).body("<html>Bad gateway</html>"), ErrorKind::Unavailable, "502"),
+    ] {
+        let server = Server::scripted(vec![answer]);
+        let e = read_error(&server);
+        assert_eq!(e.kind(), kind, "{e}");
+        assert!(e.to_string().contains(remedy), "'{remedy}' is not in: {e}");
+        names_the_place(&e, &server);
+    }
+    let e = read_error(&Server::scripted(vec![refusal(404, "NoSuchKey")]));
+    assert_eq!(
+        e.to_string(),
+        "replica s3://bucket/p has no level 0 file 0000000000000001-0000000000000001.ltx"
+    );
+}
+
+#[test]
+fn a_store_that_repeats_the_secret_does_not_make_us_repeat_it() {
+    let body = "<Error><Code>Odd</Code><Message>hunter2 is what you sent\nand</Message></Error>";
+    let e = read_error(&Server::scripted(vec![status(400).body(body)]));
+    assert!(e.to_string().contains("(secret) is what you sent and"), "{e}");
+}
+
+#[test]
+fn nobody_at_the_endpoint_is_named() {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let server = Server { port, seen: Arc::default() };
+    let e = read_error(&server);
+    assert_eq!(e.kind(), ErrorKind::Unavailable);
+    assert!(e.to_string().contains(&format!("cannot connect to http://127.0.0.1:{port}")), "{e}");
+    assert!(e.to_string().contains("refused"), "{e}");
+}
+
+fn page(keys: &[u64], next: Option<&str>) -> Answer {
+    let mut xml = String::from(
+        "<?xml version=\"1.0\"?><ListBucketResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">",
+    );
+    for n in keys {
+        xml += &format!(
+            "<Contents><Key>p/0000/{n:016x}-{n:016x}.ltx</Key><LastModified>2023-11-14T22:13:20.000Z</LastModified>\
+             <ETag>&quot;x&quot;</ETag><Size>{n}</Size><StorageClass>STANDARD</StorageClass></Contents>"
+        );
+    }
+    xml += "<Contents><Key>p/0000/x</Key><LastModified>2023-11-14T22:13:20Z</LastModified><Size>1</Size></Contents>";
+    xml += &format!("<IsTruncated>{}</IsTruncated>", next.is_some());
+    if let Some(token) = next.filter(|token| !token.is_empty()) {
+        xml += &format!("<NextContinuationToken>{token}</NextContinuationToken>");
+    }
+    status(200).body(xml + "</ListBucketResult>")
+}
+
+fn list(server: &Server, from: u64) -> Result<Vec<u64>> {
+    let store = server.store();
+    let files = block_on(async move { store.list(Level::L0, Txid::new(from).unwrap()).await })?;
+    Ok(files.into_iter().map(|file| file.id.name.min().get()).collect())
+}
+
+#[test]
+fn listings_go_from_page_to_page() {
+    let server =
+        Server::scripted(vec![page(&[1, 2], Some("a+b/c=")), page(&[3], Some("d")), page(&[4], None)]);
+    assert_eq!(list(&server, 1).unwrap(), [1, 2, 3, 4]);
+    assert_eq!(
+        server.requests(),
+        [
+            "GET /bucket/?list-type=2&prefix=p%2F0000%2F",
+            "GET /bucket/?continuation-token=a%2Bb%2Fc%3D&list-type=2&prefix=p%2F0000%2F",
+            "GET /bucket/?continuation-token=d&list-type=2&prefix=p%2F0000%2F",
+        ]
+    );
+}
+
+#[test]
+fn listings_start_where_they_are_wanted_even_if_the_store_does_not() {
+    let server = Server::scripted(vec![page(&[1, 2, 4, 3], None)]);
+    assert_eq!(list(&server, 3).unwrap(), [3, 4]);
+    assert_eq!(
+        server.requests(),
+        ["GET /bucket/?list-type=2&prefix=p%2F0000%2F&start-after=p%2F0000%2F0000000000000003"]
+    );
+}
+
+#[test]
+fn listings_that_do_not_end_are_errors() {
+    for answers in [vec![page(&[1], Some("a"))], vec![page(&[1], Some(""))]] {
+        assert_eq!(list(&Server::scripted(answers), 1).unwrap_err().kind(), ErrorKind::Corrupt);
+    }
+}
+
+#[test]
+fn a_page_of_html_is_not_an_empty_listing() {
+    for body in ["<html><body>Welcome</body></html>", "", "not xml at all", "<ListBucketResult><Contents>"] {
+        let e = list(&Server::scripted(vec![status(200).body(body)]), 1).unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::Corrupt, "{body}: {e}");
+    }
+}
+
+#[test]
+fn deletions_carry_their_md5_and_report_what_failed() {
+    let answer = "<DeleteResult><Error><Key>p/0000/a&amp;b</Key><Code>AccessDenied</Code><Message>no</Message></Error>\
+                  <Error><Key>y</Key><Code>NoSuchKey</Code></Error><Error><Key>z</Key><Code>InternalError</Code></Error>\
+                  </DeleteResult>";
+    let server = Server::scripted(vec![status(200).body(answer)]);
+    let store = server.store();
+    let e = block_on(async move { store.delete(&[id(1), id(2)]).await }).unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::Denied, "{e}");
+    assert!(e.to_string().contains("'p/0000/a&b' and 1 more"), "{e}");
+    let seen = &server.seen()[0];
+    assert_eq!(seen.path, "/bucket/?delete=");
+    let md5 = {
+        use base64::Engine as _;
+        use md5::Digest as _;
+        base64::engine::general_purpose::STANDARD.encode(md5::Md5::digest(&seen.body))
+    };
+    assert_eq!(seen.header("content-md5"), md5);
+    assert!(seen.header("authorization").contains("content-md5;"));
+    assert!(
+        String::from_utf8_lossy(&seen.body)
+            .contains("<Key>p/0000/0000000000000002-0000000000000002.ltx</Key>")
+    );
+}
+
+#[test]
+fn a_store_that_deletes_only_singly_is_served() {
+    let server = Server::start(|seen| match seen.method.as_str() {
+        "POST" => refusal(501, "NotImplemented"),
+        _ => status(204),
+    });
+    let store = server.store();
+    block_on(async move {
+        store.delete(&[id(1), id(2)]).await?;
+        store.delete(&[id(3), id(4)]).await
+    })
+    .unwrap();
+    let methods: Vec<String> = server.seen().into_iter().map(|seen| seen.method).collect();
+    assert_eq!(methods, ["POST", "DELETE", "DELETE", "DELETE", "DELETE"]);
+}
+
+/// A store that takes multipart uploads, and answers their completion as `complete` says.
+fn multipart(complete: impl Fn(&Seen) -> Answer + Send + Sync + 'static) -> Server {
+    Server::start(move |seen| {
+        match (seen.method.as_str(), seen.path.split_once('?').map_or("", |(_, q)| q)) {
+            ("POST", "uploads=") => status(200).body(
+                "<InitiateMultipartUploadResult><UploadId>up 1</UploadId></InitiateMultipartUploadResult>",
+            ),
+            ("POST", _) => complete(seen),
+            ("PUT", "partNumber=2&uploadId=up%201") if seen.body == b"bad" => status(500),
+            ("PUT", _) => status(200).header("ETag", format!("\"{}\"", seen.body.len())),
+            ("DELETE", _) => status(204),
+            _ => found(),
+        }
+    })
+}
+
+async fn upload_two(store: &S3Store, if_absent: bool) -> Result<()> {
+    let mut upload = store.upload(id(1), options(if_absent)).await?;
+    upload.part(Bytes::from_static(b"12345")).await?;
+    assert!(upload.part(Bytes::from_static(b"bad")).await.is_err());
+    upload.part(Bytes::from_static(b"678")).await?;
+    upload.complete().await
+}
+
+#[test]
+fn an_upload_is_begun_filled_and_completed() {
+    let server = multipart(|_| status(200).body("<CompleteMultipartUploadResult/>"));
+    let store = server.store();
+    block_on(async move { upload_two(&store, true).await }).unwrap();
+    assert_eq!(
+        server.requests(),
+        [
+            format!("POST {KEY}?uploads="),
+            format!("PUT {KEY}?partNumber=1&uploadId=up%201"),
+            format!("PUT {KEY}?partNumber=2&uploadId=up%201"),
+            format!("PUT {KEY}?partNumber=2&uploadId=up%201"),
+            format!("POST {KEY}?uploadId=up%201"),
+        ]
+    );
+    let seen = server.seen();
+    assert_eq!(seen[0].header(TIMESTAMP), "2023-11-14T22:13:20.123Z");
+    assert_eq!(seen[4].header("if-none-match"), "*");
+    let completion = String::from_utf8_lossy(&seen[4].body);
+    assert!(
+        completion.contains("<Part><PartNumber>2</PartNumber><ETag>&quot;3&quot;</ETag></Part>"),
+        "{completion}"
+    );
+}
+
+#[test]
+fn a_completion_that_says_success_and_means_failure_is_one() {
+    for (answer, kind) in [
+        (refusal(200, "InternalError"), ErrorKind::Unavailable),
+        (refusal(200, "PreconditionFailed"), ErrorKind::AlreadyExists),
+        (refusal(412, "PreconditionFailed"), ErrorKind::AlreadyExists),
+        (refusal(409, "ConditionalRequestConflict"), ErrorKind::AlreadyExists),
+        (refusal(400, "InvalidPart"), ErrorKind::Config),
+    ] {
+        let server = multipart(move |_| answer.clone());
+        let store = server.store();
+        let e = block_on(async move { upload_two(&store, true).await }).unwrap_err();
+        assert_eq!(e.kind(), kind, "{e}");
+    }
+}
+
+#[test]
+fn a_completion_whose_answer_was_lost_is_found_to_be_done() {
+    for (if_absent, size, expected) in
+        [(false, 8, None), (false, 9, Some(ErrorKind::Conflict)), (true, 8, Some(ErrorKind::AlreadyExists))]
+    {
+        let attempts = Mutex::new(0);
+        let server =
+            Server::start(move |seen| match (seen.method.as_str(), seen.path.contains("uploads=")) {
+                ("POST", true) => status(200).body(
+                    "<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>",
+                ),
+                ("POST", false) => {
+                    let mut attempts = attempts.lock().unwrap();
+                    *attempts += 1;
+                    if *attempts == 1 {
+                        Answer { silent: true, ..Answer::default() }
+                    } else {
+                        refusal(404, "NoSuchUpload")
+                    }
+                }
+                ("PUT", _) => status(200).header("ETag", "\"e\""),
+                ("HEAD", _) => found().header("Content-Length", size.to_string()),
+                _ => status(204),
+            });
+        let store = server.store();
+        let result = block_on(async move {
+            let mut upload = store.upload(id(1), options(if_absent)).await?;
+            upload.part(Bytes::from_static(b"12345")).await?;
+            upload.part(Bytes::from_static(b"678")).await?;
+            assert_eq!(upload.complete().await.unwrap_err().kind(), ErrorKind::Unavailable);
+            upload.complete().await
+        });
+        assert_eq!(result.err().map(|e| e.kind()), expected, "if_absent {if_absent} size {size}");
+    }
+}
+
+#[test]
+fn the_parts_of_an_upload_that_is_given_up_are_removed() {
+    let server = multipart(|_| status(500));
+    let store = server.store();
+    block_on(async move {
+        let mut upload = store.upload(id(1), options(true)).await?;
+        for _ in 0..2 {
+            upload.part(Bytes::from_static(b"12345")).await?;
+        }
+        upload.abort().await?;
+        assert_eq!(upload.complete().await.unwrap_err().kind(), ErrorKind::Interrupted);
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(server.requests().last().unwrap(), &format!("DELETE {KEY}?uploadId=up%201"));
+}
+
+#[test]
+fn a_file_without_metadata_has_the_time_at_which_it_was_stored() {
+    let server = Server::scripted(vec![
+        found().header("Content-Length", "7"),
+        found().header("Content-Length", "7").header(TIMESTAMP, "2020-01-02T03:04:05.678901234Z"),
+    ]);
+    let store = server.store();
+    block_on(async move {
+        assert_eq!(store.head(id(1)).await?.timestamp, Timestamp::from_millis(1_700_000_000_000));
+        let head = store.head(id(1)).await?;
+        assert_eq!((head.size, head.timestamp.to_string().as_str()), (7, "2020-01-02T03:04:05.678Z"));
+        Ok(())
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_real_server_keeps_litestreams_layout_and_tells_what_is_wrong() {
+    let server = S3Server::shared();
+    let path = server.fresh_path();
+    let store = connect(&server.target(&path)).unwrap();
+    let folder = server.folder(&path);
+    std::fs::create_dir_all(folder.join("0000/sub")).unwrap();
+    for junk in ["0000/README", "0000/sub/0000000000000003-0000000000000003.ltx"] {
+        std::fs::write(folder.join(junk), "x").unwrap();
+    }
+    let wrong = |bucket: &str, key: &str, secret: &str| {
+        connect(&server.target_with(bucket, &path, key, secret)).unwrap()
+    };
+    let (no_bucket, no_key, no_secret) = (
+        wrong("missing", "AKTEST", "hunter2"),
+        wrong("bucket", "AKOTHER", "hunter2"),
+        wrong("bucket", "AKTEST", "hunter3"),
+    );
+    block_on(async move {
+        store.put(id(1), Bytes::from_static(b"x"), options(true)).await?;
+        let names: Vec<String> =
+            store.list(Level::L0, Txid::ONE).await?.iter().map(|file| file.id.name.to_string()).collect();
+        assert_eq!(names, ["0000000000000001-0000000000000001.ltx"]);
+        let e = no_bucket.list(Level::L0, Txid::ONE).await.unwrap_err();
+        assert!(
+            e.kind() == ErrorKind::NotFound && e.to_string().contains("bucket 'missing' does not exist"),
+            "{e}"
+        );
+        for denied in [no_key, no_secret] {
+            let e = denied.list(Level::L0, Txid::ONE).await.unwrap_err();
+            assert!(e.kind() == ErrorKind::Denied && !e.to_string().contains("hunter"), "{e}");
+        }
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(std::fs::read(folder.join("0000/0000000000000001-0000000000000001.ltx")).unwrap(), b"x");
+}

@@ -1,0 +1,270 @@
+//! Large files: multipart uploads, one part at a time.
+//!
+//! Memory holds the part that is being sent, and at the beginning the one before it: an upload that
+//! turns out to have a single part is a single PutObject.
+
+use std::fmt::Write as _;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::header::ETAG;
+use reqwest::Method;
+use serde::Deserialize;
+
+use super::failure::{Failure, Refusal};
+use super::session::{Request, Session};
+use super::{S3Store, http as transport, xml};
+use crate::error::{Error, ErrorKind, Result};
+use crate::ltx::FileId;
+use crate::runtime;
+use crate::store::{PutOptions, Store as _, Upload, errors};
+
+/// The most parts that an upload may have.
+const MAX_PARTS: usize = 10_000;
+/// An answer is smaller.
+const MAX_ANSWER: usize = 64 << 10;
+
+#[derive(Deserialize)]
+struct Initiated {
+    #[serde(rename = "UploadId")]
+    upload_id: String,
+}
+
+pub(super) struct S3Upload {
+    store: S3Store,
+    id: FileId,
+    options: PutOptions,
+    /// The first part, until it is known whether there is a second one.
+    held: Option<Bytes>,
+    /// The store's name for this upload, while there is one to complete or abort.
+    upload_id: Option<String>,
+    /// The ETags of the parts that were sent. Invariant: empty while `upload_id` is none.
+    etags: Vec<String>,
+    size: u64,
+    /// Completing failed without an answer, so it may have been done.
+    uncertain: bool,
+    ended: bool,
+}
+
+impl S3Upload {
+    pub(super) fn new(store: S3Store, id: FileId, options: PutOptions) -> Self {
+        Self {
+            store,
+            id,
+            options,
+            held: None,
+            upload_id: None,
+            etags: Vec::new(),
+            size: 0,
+            uncertain: false,
+            ended: false,
+        }
+    }
+
+    fn key(&self) -> String {
+        self.store.key(self.id)
+    }
+
+    fn alive(&self) -> Result<()> {
+        if self.ended {
+            Err(Error::new(ErrorKind::Interrupted, "the upload has ended already"))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// The store's name for this upload, which is begun now if need be.
+    async fn initiate(&mut self, session: &Session) -> Result<String> {
+        if let Some(upload_id) = &self.upload_id {
+            return Ok(upload_id.clone());
+        }
+        let request = Request::object(Method::POST, self.key())
+            .query("uploads", "")
+            .headers(self.store.object_headers(&self.options));
+        let what = format!("begin to write {}", self.id);
+        let response = session.send(&request).await.map_err(|failure| session.explain(failure, &what))?;
+        let answer = transport::read_all(response, MAX_ANSWER, &session.endpoint_name()).await;
+        let initiated =
+            answer.and_then(|body| xml::document::<Initiated>(&body, "InitiateMultipartUploadResult"));
+        let upload_id = initiated.map_err(|e| session.explain(Failure::Error(e), &what))?.upload_id;
+        self.upload_id = Some(upload_id.clone());
+        Ok(upload_id)
+    }
+
+    async fn send_part(&mut self, session: &Session, upload_id: &str, part: Bytes) -> Result<()> {
+        let number = self.etags.len() + 1;
+        if number > MAX_PARTS {
+            return Err(Error::config(format!(
+                "{} needs more than {MAX_PARTS} parts; raise the setting part-size",
+                self.id
+            )));
+        }
+        let len = part.len() as u64;
+        let request = Request::object(Method::PUT, self.key())
+            .query("partNumber", number.to_string())
+            .query("uploadId", upload_id)
+            .headers(self.store.key_headers())
+            .body(part);
+        let what = format!("write part {number} of {}", self.id);
+        let response = session.send(&request).await.map_err(|failure| session.explain(failure, &what))?;
+        let etag = response.headers().get(ETAG).and_then(|value| value.to_str().ok());
+        let etag = etag.ok_or_else(|| {
+            Error::new(ErrorKind::Unsupported, format!("{} gives parts no ETag", session.endpoint_name()))
+        })?;
+        self.etags.push(etag.to_owned());
+        self.size += len;
+        Ok(())
+    }
+
+    async fn complete_multipart(&mut self, session: &Session, upload_id: &str) -> Result<()> {
+        let request = Request::object(Method::POST, self.key())
+            .query("uploadId", upload_id)
+            .header("content-type", "application/xml")
+            .headers(self.store.key_headers())
+            .body(self.document());
+        let sent = self.store.send_if_absent(session, self.id, request, &self.options).await;
+        let outcome = match sent {
+            Ok(response) => accepted(response, session).await,
+            Err(failure) => Err(failure),
+        };
+        match outcome {
+            Ok(()) => Ok(()),
+            Err(Failure::Refused(refusal)) if refusal.is_precondition_failed() => {
+                Err(errors::already_exists(&self.store.url(), self.id))
+            }
+            Err(Failure::Refused(refusal)) if refusal.code == "NoSuchUpload" && self.uncertain => {
+                self.landed_before().await
+            }
+            Err(Failure::Refused(refusal)) if is_conflict(&refusal) => self.conflicted().await,
+            Err(failure) => Err(self.store.explain(session, failure, &format!("finish {}", self.id))),
+        }
+    }
+
+    /// The upload is gone after an attempt whose answer was lost: that attempt did it.
+    async fn landed_before(&self) -> Result<()> {
+        let found = self.store.head(self.id).await?;
+        if self.options.if_absent {
+            return Err(errors::already_exists(&self.store.url(), self.id));
+        }
+        if found.size == self.size {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Conflict, format!("{} was replaced while it was written", self.id)))
+    }
+
+    /// Another write to the same name was under way. The upload cannot be completed any more.
+    async fn conflicted(&self) -> Result<()> {
+        match self.store.head(self.id).await {
+            Ok(_) => Err(errors::already_exists(&self.store.url(), self.id)),
+            Err(e) if e.kind() == ErrorKind::NotFound => Err(Error::new(
+                ErrorKind::Conflict,
+                format!("another writer interfered with {}; write it again", self.id),
+            )),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn document(&self) -> Bytes {
+        let mut xml =
+            String::from("<CompleteMultipartUpload xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">");
+        for (i, etag) in self.etags.iter().enumerate() {
+            let (number, etag) = (i + 1, xml::escape(etag));
+            let written = write!(xml, "<Part><PartNumber>{number}</PartNumber><ETag>{etag}</ETag></Part>");
+            written.expect("BUG: writing to a string does not fail");
+        }
+        xml.push_str("</CompleteMultipartUpload>");
+        xml.into()
+    }
+}
+
+#[async_trait]
+impl Upload for S3Upload {
+    fn part_size(&self) -> usize {
+        self.store.target().part_size
+    }
+
+    async fn part(&mut self, part: Bytes) -> Result<()> {
+        self.alive()?;
+        if self.held.is_none() && self.upload_id.is_none() {
+            self.held = Some(part);
+            return Ok(());
+        }
+        let session = self.store.session().await?;
+        let upload_id = self.initiate(&session).await?;
+        if let Some(held) = self.held.clone() {
+            self.send_part(&session, &upload_id, held).await?;
+            self.held = None;
+        }
+        self.send_part(&session, &upload_id, part).await
+    }
+
+    async fn complete(&mut self) -> Result<()> {
+        self.alive()?;
+        let session = self.store.session().await?;
+        let outcome = match self.upload_id.clone() {
+            None => {
+                let body = self.held.clone().unwrap_or_default();
+                self.store.put_object(self.id, body, &self.options).await
+            }
+            Some(upload_id) => {
+                if let Some(held) = self.held.clone() {
+                    self.send_part(&session, &upload_id, held).await?;
+                    self.held = None;
+                }
+                self.complete_multipart(&session, &upload_id).await
+            }
+        };
+        match &outcome {
+            Ok(()) => {
+                self.upload_id = None;
+                self.ended = true;
+            }
+            Err(e) => self.uncertain |= e.is_transient(),
+        }
+        outcome
+    }
+
+    async fn abort(&mut self) -> Result<()> {
+        self.held = None;
+        self.ended = true;
+        let Some(upload_id) = self.upload_id.clone() else { return Ok(()) };
+        abort(&self.store, self.id, &upload_id).await?;
+        self.upload_id = None;
+        Ok(())
+    }
+}
+
+impl Drop for S3Upload {
+    /// Parts that nobody will complete cost money: they are given up in the background.
+    fn drop(&mut self) {
+        let (Some(upload_id), Ok(runtime)) = (self.upload_id.take(), runtime::handle()) else { return };
+        let (store, id) = (self.store.clone(), self.id);
+        runtime.spawn(async move {
+            if let Err(e) = abort(&store, id, &upload_id).await {
+                tracing::warn!(error = %e, "cannot remove the parts of an upload that was given up");
+            }
+        });
+    }
+}
+
+async fn abort(store: &S3Store, id: FileId, upload_id: &str) -> Result<()> {
+    let session = store.session().await?;
+    let request = Request::object(Method::DELETE, store.key(id)).query("uploadId", upload_id);
+    match session.send(&request).await {
+        Err(Failure::Refused(refusal)) if refusal.status == 404 => Ok(()),
+        Err(failure) => Err(session.explain(failure, &format!("give up writing {id}"))),
+        Ok(_) => Ok(()),
+    }
+}
+
+/// An answer to a completion may begin as a success and end as a refusal.
+async fn accepted(response: reqwest::Response, session: &Session) -> Result<(), Failure> {
+    let body = transport::read_all(response, MAX_ANSWER, &session.endpoint_name()).await?;
+    let mut refusal = Refusal { status: 200, ..Refusal::default() };
+    refusal.read(&body);
+    if refusal.code.is_empty() { Ok(()) } else { Err(Failure::Refused(refusal)) }
+}
+
+fn is_conflict(refusal: &Refusal) -> bool {
+    refusal.code == "ConditionalRequestConflict"
+}
