@@ -123,7 +123,13 @@ impl Core {
     ///
     /// # Errors
     /// Those of the store; `Corrupt`; `NotFound` if the replica no longer holds that state.
-    pub fn page(&self, snapshot: &Arc<Snapshot>, pgno: Pgno, ahead: &mut ReadAhead, buf: &mut [u8]) -> Result<()> {
+    pub fn page(
+        &self,
+        snapshot: &Arc<Snapshot>,
+        pgno: Pgno,
+        ahead: &mut ReadAhead,
+        buf: &mut [u8],
+    ) -> Result<()> {
         let map = snapshot.map();
         match self.fetcher.page(&map, snapshot.page_size, pgno, ahead, buf) {
             Err(e) if e.kind() == ErrorKind::NotFound => {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use futures_util::stream::{self, StreamExt as _};
+use futures_util::stream::{self, BoxStream, StreamExt as _};
 
 use super::cache::PageCache;
 use super::load::{Loaded, load};
@@ -63,14 +63,12 @@ impl Files {
         epoch: u32,
     ) -> Result<Snapshot> {
         let known = by_id(known);
-        let mut loads = stream::iter(plan.files())
-            .map(|file| async move { load(&self.source, file).await.map(|loaded| (file, loaded)) })
-            .buffered(PARALLEL);
+        let mut loads = self.load_all(plan.files().to_vec());
         let mut last: Option<Header> = None;
         while let Some(next) = loads.next().await {
             let (info, loaded) = next?;
-            check_page_size(info, &loaded.header, &mut page_size)?;
-            let file = self.number(info, &known);
+            check_page_size(&info, &loaded.header, &mut page_size)?;
+            let file = self.number(&info, &known);
             self.keep_pages(&file, &loaded);
             map.apply(&file, loaded.header.commit, &loaded.index)?;
             last = Some(loaded.header);
@@ -110,17 +108,24 @@ impl Files {
     pub async fn absorb(&self, snapshot: &Snapshot, plan: &Plan) -> Result<PageMap> {
         let mut map = (*snapshot.map()).clone();
         let known = by_id(&map);
-        let new = plan.files().iter().filter(|&file| known.get(&file.id).is_none_or(|k| k.info != *file));
-        let mut loads = stream::iter(new)
-            .map(|file| async move { load(&self.source, file).await.map(|loaded| (file, loaded)) })
-            .buffered(PARALLEL);
+        let is_new = |file: &&FileInfo| known.get(&file.id).is_none_or(|known| known.info != **file);
+        let mut loads = self.load_all(plan.files().iter().filter(is_new).cloned().collect());
         while let Some(next) = loads.next().await {
             let (info, loaded) = next?;
-            check_page_size(info, &loaded.header, &mut Some(snapshot.page_size))?;
-            check_history(snapshot, info, &loaded.header)?;
-            map.absorb(&self.number(info, &known), &loaded.index)?;
+            check_page_size(&info, &loaded.header, &mut Some(snapshot.page_size))?;
+            check_history(snapshot, &info, &loaded.header)?;
+            map.absorb(&self.number(&info, &known), &loaded.index)?;
         }
         Ok(map)
+    }
+
+    /// What must be known of each file, in order.
+    fn load_all(&self, files: Vec<FileInfo>) -> BoxStream<'_, Result<(FileInfo, Loaded)>> {
+        let load = move |file: FileInfo| async move {
+            let loaded = load(&self.source, &file).await?;
+            Ok((file, loaded))
+        };
+        stream::iter(files).map(load).buffered(PARALLEL).boxed()
     }
 
     /// The file of that listing with its number: that of `known` if it is the same file.

@@ -64,6 +64,7 @@ fn verify_whole(file: &FileInfo, bytes: &[u8]) -> Result<Loaded> {
         }
     }
     decoder.finish()?;
+    drop(entries);
     Ok(Loaded { header, index, pages })
 }
 

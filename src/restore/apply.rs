@@ -141,7 +141,10 @@ impl Applier {
         }
         if header.min.get() > self.txid() + 1 {
             let expected = self.txid() + 1;
-            return Err(Error::corrupt(format!("it begins at TXID {} instead of {expected:016x}", header.min)));
+            return Err(Error::corrupt(format!(
+                "it begins at TXID {} instead of {expected:016x}",
+                header.min
+            )));
         }
         Ok(())
     }

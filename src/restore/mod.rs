@@ -69,7 +69,10 @@ impl Cancel {
 
     fn check(&self) -> Result<()> {
         if (self.0)() {
-            return Err(Error::new(ErrorKind::Interrupted, "the restore was interrupted; nothing was changed"));
+            return Err(Error::new(
+                ErrorKind::Interrupted,
+                "the restore was interrupted; nothing was changed",
+            ));
         }
         Ok(())
     }
@@ -114,7 +117,7 @@ pub struct Report {
 pub fn restore(store: Arc<dyn Store>, path: &Path, options: &Options) -> Result<Report> {
     let begun = Instant::now();
     let output = Output::prepare(path, options.force)?;
-    let mut applier = Applier::new(Arc::new(Source::new(store)), options);
+    let applier = Applier::new(Arc::new(Source::new(store)), options);
     let plan = applier.first_plan()?;
     let mut output = output.create()?;
     let applied = applier.run(plan, &mut output)?;

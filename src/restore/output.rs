@@ -84,7 +84,8 @@ impl Output {
             .create_new(true)
             .open(&temporary)
             .map_err(|e| Error::io(format!("cannot create a file in {}", folder.display()), e))?;
-        let draft = Draft { output: self, folder, folders, temporary, file, run: Vec::new(), run_start: 0, len: 0 };
+        let draft =
+            Draft { output: self, folder, folders, temporary, file, run: Vec::new(), run_start: 0, len: 0 };
         Ok(draft)
     }
 }
@@ -261,7 +262,8 @@ struct CreatedFolders(Vec<PathBuf>);
 
 impl CreatedFolders {
     fn create(&mut self, folder: &Path) -> Result<()> {
-        let missing: Vec<&Path> = folder.ancestors().take_while(|f| !f.as_os_str().is_empty() && !f.exists()).collect();
+        let missing: Vec<&Path> =
+            folder.ancestors().take_while(|f| !f.as_os_str().is_empty() && !f.exists()).collect();
         for folder in missing.into_iter().rev() {
             match fs::create_dir(folder) {
                 Ok(()) => self.0.push(folder.to_owned()),
@@ -321,9 +323,8 @@ fn sync_folder(folder: &Path) -> Result<()> {
 
 /// A part of a file name that nobody can guess.
 fn unpredictable() -> Result<String> {
-    let n = getrandom::u64().map_err(|e| {
-        Error::new(ErrorKind::Io, format!("the system gives no random numbers: {e}"))
-    })?;
+    let n = getrandom::u64()
+        .map_err(|e| Error::new(ErrorKind::Io, format!("the system gives no random numbers: {e}")))?;
     Ok(format!("{n:016x}"))
 }
 

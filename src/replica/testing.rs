@@ -1,0 +1,217 @@
+//! Replicas for tests: a database whose every state is known, and files made of it.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::clock::Timestamp;
+use crate::error::Result;
+use crate::ltx::{Encoder, FileId, FileName, Header, Level, Txid};
+use crate::page::{PageCount, PageSize, Pgno};
+use crate::runtime;
+use crate::store::{ByteRange, Content, Fencing, FileInfo, MemoryStore, PutOptions, Store, Upload};
+
+/// A database with all its states, and a replica in memory to put files of it into.
+#[derive(Clone, Debug)]
+pub(crate) struct History {
+    pub(crate) page_size: PageSize,
+    pub(crate) store: MemoryStore,
+    /// The pages of each state; the first is the empty database before transaction 1.
+    states: Vec<Vec<Arc<[u8]>>>,
+    /// The pages that each transaction wrote.
+    written: Vec<BTreeSet<u32>>,
+    random: u64,
+}
+
+impl History {
+    pub(crate) fn new(page_size: u32, seed: u64) -> Self {
+        Self {
+            page_size: PageSize::new(page_size).unwrap(),
+            store: MemoryStore::new(),
+            states: vec![Vec::new()],
+            written: vec![BTreeSet::new()],
+            random: seed,
+        }
+    }
+
+    /// The next pseudo-random number below `n`.
+    pub(crate) fn below(&mut self, n: u64) -> u64 {
+        self.random =
+            self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.random >> 33) % n
+    }
+
+    /// The last transaction.
+    pub(crate) fn last(&self) -> u64 {
+        self.states.len() as u64 - 1
+    }
+
+    /// A transaction that writes `pages`, and those that are new, and leaves `size` pages.
+    pub(crate) fn commit(&mut self, size: u32, pages: &[u32]) -> u64 {
+        let mut state = self.states.last().unwrap().clone();
+        let new = state.len() as u32 + 1..=size;
+        let written: BTreeSet<u32> = pages.iter().copied().chain(new).filter(|p| *p <= size).collect();
+        state.resize(size as usize, Arc::from([]));
+        for &pgno in &written {
+            state[pgno as usize - 1] = self.content(pgno);
+        }
+        self.states.push(state);
+        self.written.push(written);
+        self.last()
+    }
+
+    /// A transaction that writes some pages and sometimes grows or shrinks the database.
+    pub(crate) fn any_commit(&mut self) -> u64 {
+        let size = self.states.last().unwrap().len() as u64;
+        let size = match self.below(6) {
+            0 => size + 1 + self.below(20),
+            1 => 1 + self.below(size.max(1)),
+            _ => size.max(1),
+        } as u32;
+        let pages: Vec<u32> = (0..self.below(6)).map(|_| 1 + self.below(u64::from(size)) as u32).collect();
+        self.commit(size, &[&[1], pages.as_slice()].concat())
+    }
+
+    /// What no other version of any page has.
+    fn content(&mut self, pgno: u32) -> Arc<[u8]> {
+        let mut page = vec![0; self.page_size.bytes()];
+        let random = self.below(page.len() as u64) as usize;
+        for byte in &mut page[..random] {
+            *byte = self.below(256) as u8;
+        }
+        let tag = [u64::from(pgno).to_be_bytes(), (self.last() + 1).to_be_bytes()].concat();
+        page[100..116].copy_from_slice(&tag);
+        page.into()
+    }
+
+    /// The database after a transaction.
+    pub(crate) fn image(&self, txid: u64) -> Vec<u8> {
+        self.states[txid as usize].concat()
+    }
+
+    /// When a transaction was committed.
+    pub(crate) fn time(&self, txid: u64) -> Timestamp {
+        Timestamp::from_millis(1_700_000_000_000 + txid as i64 * 1000)
+    }
+
+    /// The file that holds the transactions `min` to `max`.
+    pub(crate) fn encode(&self, min: u64, max: u64) -> Bytes {
+        let state = &self.states[max as usize];
+        let mut pages: BTreeSet<u32> = (min..=max).flat_map(|t| self.written[t as usize].clone()).collect();
+        pages.retain(|pgno| *pgno <= state.len() as u32);
+        let commit = PageCount::new(state.len() as u32);
+        let header = Header::new(self.page_size, commit, name(min, max), self.time(max));
+        let mut encoder = Encoder::new(Vec::new(), header).unwrap();
+        for pgno in pages {
+            encoder.page(Pgno::new(pgno).unwrap(), &state[pgno as usize - 1]).unwrap();
+        }
+        encoder.finish().unwrap().0.into()
+    }
+
+    /// Stores the file that holds `min` to `max`.
+    pub(crate) fn put(&self, level: u8, min: u64, max: u64) -> FileId {
+        let id = id(level, min, max);
+        self.put_bytes(id, self.encode(min, max), max);
+        id
+    }
+
+    /// Stores `bytes` as a file of the time of `txid`.
+    pub(crate) fn put_bytes(&self, id: FileId, bytes: Bytes, txid: u64) {
+        let store = self.store.clone();
+        let options = PutOptions { timestamp: self.time(txid), if_absent: false };
+        runtime::block_on(async move { store.put(id, bytes, options).await }).unwrap();
+    }
+
+    /// Commits and stores transactions up to `last` in level 0.
+    pub(crate) fn grow(&mut self, last: u64) {
+        while self.last() < last {
+            let txid = self.any_commit();
+            self.put(0, txid, txid);
+        }
+    }
+
+    pub(crate) fn delete(&self, ids: &[FileId]) {
+        let (store, ids) = (self.store.clone(), ids.to_vec());
+        runtime::block_on(async move { store.delete(&ids).await }).unwrap();
+    }
+
+    /// Removes all files of `level` that hold only transactions `min` to `max`.
+    pub(crate) fn retire(&self, level: u8, min: u64, max: u64) {
+        let within =
+            |id: &FileId| id.level.get() == level && id.name.min().get() >= min && id.name.max().get() <= max;
+        let ids: Vec<FileId> = self.store.files().into_iter().map(|(id, _)| id).filter(within).collect();
+        self.delete(&ids);
+    }
+
+    pub(crate) fn store(&self) -> Arc<dyn Store> {
+        Arc::new(self.store.clone())
+    }
+}
+
+pub(crate) fn txid(n: u64) -> Txid {
+    Txid::new(n).unwrap()
+}
+
+pub(crate) fn name(min: u64, max: u64) -> FileName {
+    FileName::new(txid(min), txid(max)).unwrap()
+}
+
+pub(crate) fn id(level: u8, min: u64, max: u64) -> FileId {
+    FileId::new(Level::new(level).unwrap(), name(min, max))
+}
+
+type Hook = dyn Fn(FileId, ByteRange) + Send + Sync;
+
+/// A store that calls a function before every read.
+#[derive(Clone)]
+pub(crate) struct Hooked {
+    inner: MemoryStore,
+    before_get: Arc<Hook>,
+}
+
+impl Hooked {
+    pub(crate) fn new(
+        inner: &MemoryStore,
+        before_get: impl Fn(FileId, ByteRange) + Send + Sync + 'static,
+    ) -> Arc<dyn Store> {
+        Arc::new(Self { inner: inner.clone(), before_get: Arc::new(before_get) })
+    }
+}
+
+impl fmt::Debug for Hooked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hooked")
+    }
+}
+
+#[async_trait]
+impl Store for Hooked {
+    fn url(&self) -> String {
+        self.inner.url()
+    }
+    async fn list(&self, level: Level, from: Txid) -> Result<Vec<FileInfo>> {
+        self.inner.list(level, from).await
+    }
+    async fn head(&self, id: FileId) -> Result<FileInfo> {
+        self.inner.head(id).await
+    }
+    async fn get(&self, id: FileId, range: ByteRange) -> Result<Content> {
+        (self.before_get)(id, range);
+        self.inner.get(id, range).await
+    }
+    async fn put(&self, id: FileId, body: Bytes, options: PutOptions) -> Result<()> {
+        self.inner.put(id, body, options).await
+    }
+    async fn upload(&self, id: FileId, options: PutOptions) -> Result<Box<dyn Upload>> {
+        self.inner.upload(id, options).await
+    }
+    async fn delete(&self, ids: &[FileId]) -> Result<()> {
+        self.inner.delete(ids).await
+    }
+    fn fencing(&self) -> Fencing {
+        self.inner.fencing()
+    }
+}

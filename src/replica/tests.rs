@@ -1,0 +1,580 @@
+//! What readers of a replica see while files come, are merged, and go.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier};
+use std::thread;
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::testing::{History, Hooked, id, txid};
+use super::*;
+use crate::error::ErrorKind;
+use crate::page::Pgno;
+use crate::store::{Fault, Faults, FileStore, Lookup, MemoryStore, Op, Store, Target};
+
+/// Options under which nothing happens by itself.
+fn still() -> Options {
+    Options { poll_interval: Duration::from_secs(3600), open_timeout: Duration::ZERO, ..Options::default() }
+}
+
+fn open_history(history: &History) -> Arc<Core> {
+    Core::with_store(history.store(), &still()).unwrap()
+}
+
+/// The whole database as a view shows it, with page 1 as it is stored.
+fn contents(view: &mut View, history: &History) -> Vec<u8> {
+    let txid = view.snapshot().txid.get();
+    let mut bytes = vec![0; view.bytes() as usize];
+    let size = history.page_size.bytes();
+    for (n, page) in bytes.chunks_mut(size).enumerate() {
+        assert_eq!(view.read(page, (n * size) as u64).unwrap(), size);
+    }
+    let stored = history.image(txid);
+    for place in [18..20, 24..32, 92..96] {
+        bytes[place.clone()].copy_from_slice(&stored[place]);
+    }
+    bytes
+}
+
+fn assert_sees(view: &mut View, history: &History, txid: u64) {
+    assert_eq!(view.snapshot().txid.get(), txid);
+    assert!(contents(view, history) == history.image(txid), "at TXID {txid}");
+}
+
+/// A database of `pages` pages and some transactions, the first in a snapshot.
+fn small(pages: u32) -> History {
+    let mut history = History::new(512, 11);
+    history.commit(pages, &[]);
+    history.put(9, 1, 1);
+    history.grow(6);
+    history
+}
+
+#[test]
+fn the_latest_state_is_read_and_followed() {
+    let mut history = small(40);
+    let core = open_history(&history);
+    let mut view = View::new(core.clone());
+    assert_sees(&mut view, &history, 6);
+    for last in 7..30 {
+        history.grow(last);
+        core.poll_now().unwrap();
+        assert_sees(&mut view, &history, last);
+    }
+    assert_eq!(core.snapshot().timestamp, history.time(29));
+}
+
+#[test]
+fn a_pinned_state_does_not_change() {
+    let mut history = small(40);
+    let core = open_history(&history);
+    let (mut old, mut new) = (View::new(core.clone()), View::new(core.clone()));
+    old.pin();
+    history.grow(12);
+    core.poll_now().unwrap();
+    new.pin();
+    assert_sees(&mut old, &history, 6);
+    assert_sees(&mut new, &history, 12);
+    assert_sees(&mut old, &history, 6);
+    old.unpin();
+    old.pin();
+    assert_sees(&mut old, &history, 12);
+}
+
+#[test]
+fn files_that_were_merged_are_found_for_old_and_new_states() {
+    let mut history = small(60);
+    let core = Core::with_store(history.store(), &Options { cache_bytes: 0, ..still() }).unwrap();
+    let (mut old, mut new) = (View::new(core.clone()), View::new(core.clone()));
+    old.pin();
+    history.grow(14);
+    core.poll_now().unwrap();
+    history.put(1, 2, 6);
+    history.put(1, 7, 13);
+    history.retire(0, 2, 13);
+    assert_sees(&mut old, &history, 6);
+    assert_sees(&mut new, &history, 14);
+    // A new snapshot takes the place of all that is before it, and the state of 14 needs nothing else.
+    history.put(9, 1, 14);
+    history.retire(9, 1, 1);
+    history.retire(1, 1, 13);
+    assert_sees(&mut new, &history, 14);
+    let mut page = vec![0; 512];
+    let error = (0..60).find_map(|n| old.read(&mut page, n * 512).err()).unwrap();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert!(error.to_string().contains("TXID 0000000000000006"), "{error}");
+    assert!(error.to_string().contains("begin it again"), "{error}");
+    old.unpin();
+    assert_sees(&mut old, &history, 14);
+}
+
+#[test]
+fn a_follower_that_slept_through_compaction_catches_up() {
+    let mut history = small(40);
+    let core = open_history(&history);
+    let mut view = View::new(core.clone());
+    history.grow(20);
+    history.put(1, 2, 9);
+    history.put(1, 10, 19);
+    history.retire(0, 2, 19);
+    core.poll_now().unwrap();
+    assert_sees(&mut view, &history, 20);
+    // Now even the merged files are gone: only a newer snapshot is there.
+    history.grow(30);
+    history.put(9, 1, 30);
+    history.retire(0, 1, 29);
+    history.retire(1, 1, 29);
+    history.retire(9, 1, 1);
+    core.poll_now().unwrap();
+    assert_sees(&mut view, &history, 30);
+    assert_eq!(core.status().last_error, None);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+    /// Steps of a primary and of readers in any order: every read is of the state that was pinned.
+    #[test]
+    fn any_order_of_events_shows_states_of_the_database(
+        seed: u64,
+        steps in prop::collection::vec(0u8..9, 1..60),
+        cache in prop_oneof![Just(0usize), Just(4000), Just(1 << 20)],
+    ) {
+        let mut history = History::new(512, seed);
+        history.commit(12, &[]);
+        history.put(0, 1, 1);
+        let core = Core::with_store(history.store(), &Options { cache_bytes: cache, ..still() }).unwrap();
+        let (mut first, mut second) = (View::new(core.clone()), View::new(core.clone()));
+        let mut merged = 0;
+        for step in steps {
+            match step {
+                0..=2 => history.grow(history.last() + 1),
+                3 => core.poll_now().unwrap(),
+                4 => {
+                    first.unpin();
+                    first.pin();
+                }
+                5 => {
+                    let txid = first.snapshot().txid.get();
+                    // Merging may have swallowed the very state; it must not be shown wrongly.
+                    let pages = first.bytes() / 512;
+                    let mut page = vec![0; 512];
+                    for n in 0..pages {
+                        match first.read(&mut page, n * 512) {
+                            Ok(_) => prop_assert_eq!(&page[100..116], &history.image(txid)[(n * 512 + 100) as usize..][..16]),
+                            Err(e) => prop_assert_eq!(e.kind(), ErrorKind::NotFound),
+                        }
+                    }
+                }
+                6 => {
+                    let last = history.last();
+                    if last > merged + 1 {
+                        history.put(1, merged + 1, last);
+                        merged = last;
+                    }
+                }
+                7 => history.retire(0, 1, merged.min(history.last() - 1)),
+                _ => {
+                    history.put(9, 1, history.last());
+                }
+            }
+        }
+        core.poll_now().unwrap();
+        second.pin();
+        let last = history.last();
+        assert_sees(&mut second, &history, last);
+        prop_assert_eq!(core.status().last_error, None);
+    }
+}
+
+#[test]
+fn a_gap_is_reported_and_readers_go_on() {
+    let mut history = small(40);
+    let core = open_history(&history);
+    let mut view = View::new(core.clone());
+    history.grow(9);
+    history.delete(&[id(0, 8, 8)]);
+    let error = core.poll_now().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    assert!(core.status().last_error.unwrap().contains("0000000000000008 is missing"));
+    assert_sees(&mut view, &history, 6);
+    history.put(0, 8, 8);
+    core.poll_now().unwrap();
+    assert_sees(&mut view, &history, 9);
+    assert_eq!(core.status().last_error, None);
+}
+
+#[test]
+fn a_full_copy_at_a_later_transaction_needs_no_snapshot() {
+    let mut history = small(40);
+    let core = open_history(&history);
+    let pages: Vec<u32> = (1..=200).collect();
+    let last = history.commit(50, &pages);
+    history.put(0, last, last);
+    core.poll_now().unwrap();
+    assert_sees(&mut View::new(core), &history, last);
+}
+
+/// Another database takes over the URL.
+fn reset(history: &History, seed: u64, last: u64) -> History {
+    history.delete(&history.store.files().into_iter().map(|(id, _)| id).collect::<Vec<_>>());
+    let mut other = History { store: history.store.clone(), ..History::new(512, seed) };
+    other.commit(25, &[]);
+    other.put(9, 1, 1);
+    other.put(0, 1, 1);
+    other.grow(last);
+    other
+}
+
+#[test]
+fn a_replica_that_was_reset_is_read_anew() {
+    for last in [3, 6, 7, 30] {
+        let history = small(40);
+        let core = open_history(&history);
+        let mut view = View::new(core.clone());
+        assert_sees(&mut view, &history, 6);
+        let before = view.snapshot().change_counter();
+        // The new one has files of the same names with other content.
+        let other = reset(&history, 99 + last, last);
+        core.poll_now().unwrap();
+        assert_sees(&mut view, &other, last);
+        assert_ne!(view.snapshot().change_counter(), before);
+        core.poll_now().unwrap();
+        assert_sees(&mut view, &other, last);
+    }
+}
+
+#[test]
+fn an_empty_replica_says_so_and_one_that_comes_in_time_is_opened() {
+    let error = Core::with_store(Arc::new(MemoryStore::new()), &still()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert!(error.to_string().contains("the replica is empty"), "{error}");
+
+    let history = small(10);
+    let late = History { store: MemoryStore::new(), ..history.clone() };
+    let store = Faults::new(late.store(), 1);
+    let options = Options {
+        poll_interval: Duration::from_millis(1),
+        open_timeout: Duration::from_secs(600),
+        ..Options::default()
+    };
+    let opening = {
+        let store = store.clone();
+        thread::spawn(move || Core::with_store(Arc::new(store), &options).unwrap())
+    };
+    while store.count(Op::List) < 20 {
+        thread::yield_now();
+    }
+    late.put(9, 1, 1);
+    assert!(opening.join().unwrap().snapshot().txid >= txid(1));
+}
+
+#[test]
+fn a_corrupt_file_is_named_when_the_replica_is_opened() {
+    for flip in [0, 20, 99, 140, 400] {
+        let history = small(10);
+        history.store.tamper(id(0, 4, 4), |bytes| {
+            let at = flip % bytes.len();
+            bytes[at] ^= 4;
+        });
+        let error = Core::with_store(history.store(), &still()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+        assert!(error.to_string().contains(&id(0, 4, 4).to_string()), "{error}");
+    }
+    let history = small(10);
+    history.put_bytes(id(0, 4, 4), history.encode(5, 5), 4);
+    let error = Core::with_store(history.store(), &still()).unwrap_err();
+    assert!(error.to_string().contains("wrong name"), "{error}");
+    let history = small(10);
+    history.store.tamper(id(0, 4, 4), |bytes| bytes.truncate(60));
+    let error = Core::with_store(history.store(), &still()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+}
+
+/// A snapshot that is too large to come whole.
+fn large() -> History {
+    let mut history = History::new(4096, 5);
+    history.commit(400, &[]);
+    history.put(9, 1, 1);
+    history
+}
+
+#[test]
+fn requests_are_few() {
+    let mut history = small(40);
+    let faults = Faults::new(history.store(), 1);
+    let core = Core::with_store(Arc::new(faults.clone()), &still()).unwrap();
+    // One listing a level, one read a file.
+    assert_eq!((faults.count(Op::List), faults.count(Op::Get)), (10, 6));
+    assert_eq!(core.status().requests, 16);
+    // All pages came with their files.
+    contents(&mut View::new(core.clone()), &history);
+    assert_eq!(faults.count(Op::Get), 6);
+    // A poll is one listing, and one read for what is new.
+    core.poll_now().unwrap();
+    assert_eq!((faults.count(Op::List), faults.count(Op::Get)), (11, 6));
+    history.grow(7);
+    core.poll_now().unwrap();
+    assert_eq!((faults.count(Op::List), faults.count(Op::Get)), (12, 7));
+    contents(&mut View::new(core), &history);
+    assert_eq!(faults.count(Op::Get), 7);
+}
+
+#[test]
+fn a_scan_reads_many_pages_at_once() {
+    let history = large();
+    let size = history.encode(1, 1).len();
+    let faults = Faults::new(history.store(), 1);
+    let core = Core::with_store(Arc::new(faults.clone()), &still()).unwrap();
+    assert_eq!(faults.count(Op::Get), 2);
+    let mut view = View::new(core);
+    assert!(contents(&mut view, &history) == history.image(1));
+    // 64, 128, 256 ... KiB, then 1 MiB each.
+    let reads = faults.count(Op::Get) - 2;
+    assert!(reads as usize <= 6 + size / (1024 * 1024), "{reads} reads for {size} bytes");
+    assert!(contents(&mut view, &history) == history.image(1));
+    assert_eq!(faults.count(Op::Get) - 2, reads);
+}
+
+#[test]
+fn one_request_serves_all_who_want_a_page() {
+    const READERS: usize = 8;
+    let history = large();
+    let faults = Faults::new(history.store(), 1);
+    let core = Core::with_store(Arc::new(faults.clone()), &still()).unwrap();
+    faults.often(Op::Get, 1000, Fault::Delay(Duration::from_millis(30)));
+    let before = faults.count(Op::Get);
+    let barrier = Arc::new(Barrier::new(READERS));
+    let readers: Vec<_> = (0..READERS)
+        .map(|_| {
+            let (core, barrier, image) = (core.clone(), barrier.clone(), history.image(1));
+            thread::spawn(move || {
+                let mut page = vec![0; 4096];
+                barrier.wait();
+                View::new(core).read(&mut page, 200 * 4096).unwrap();
+                assert!(page == image[200 * 4096..201 * 4096]);
+            })
+        })
+        .collect();
+    readers.into_iter().for_each(|reader| reader.join().unwrap());
+    assert_eq!(faults.count(Op::Get) - before, 1);
+}
+
+#[test]
+fn all_who_wait_for_a_request_hear_that_it_failed() {
+    let history = large();
+    let faults = Faults::new(history.store(), 1);
+    let core = Core::with_store(Arc::new(faults.clone()), &still()).unwrap();
+    faults.often(Op::Get, 1000, Fault::Refuse(ErrorKind::Denied));
+    let readers: Vec<_> = (0..4)
+        .map(|_| {
+            let core = core.clone();
+            thread::spawn(move || View::new(core).read(&mut [0; 4096], 200 * 4096).unwrap_err().kind())
+        })
+        .collect();
+    for reader in readers {
+        assert_eq!(reader.join().unwrap(), ErrorKind::Denied);
+    }
+    faults.heal();
+    View::new(core).read(&mut [0; 4096], 200 * 4096).unwrap();
+}
+
+#[test]
+fn wrong_bytes_are_fetched_once_more_and_then_reported() {
+    let history = large();
+    let pgno = Pgno::new(201).unwrap();
+    let reads = Arc::new(AtomicUsize::new(0));
+    let broken = Arc::new(AtomicBool::new(false));
+    let (store, count, lasting) = (history.store.clone(), reads.clone(), broken.clone());
+    let good = history.encode(1, 1);
+    let file = id(9, 1, 1);
+    let core = Core::with_store(
+        Hooked::new(&history.store, move |_, _| {
+            let n = count.fetch_add(1, Ordering::SeqCst);
+            // The first read after opening sees damaged bytes, later ones do if it lasts.
+            let damaged = n == 2 || (n > 2 && lasting.load(Ordering::SeqCst));
+            store.tamper(file, |bytes| {
+                bytes.copy_from_slice(&good);
+                if damaged {
+                    bytes[100..1000].fill(0xff);
+                    let end = bytes.len() - 8000;
+                    bytes[1000..end].fill(0xff);
+                }
+            });
+        }),
+        &still(),
+    )
+    .unwrap();
+    assert_eq!(reads.load(Ordering::SeqCst), 2);
+    let mut view = View::new(core);
+    let mut page = vec![0; 4096];
+    view.read(&mut page, u64::from(pgno.get() - 1) * 4096).unwrap();
+    assert!(page == history.image(1)[200 * 4096..201 * 4096]);
+    assert_eq!(reads.load(Ordering::SeqCst), 4);
+
+    broken.store(true, Ordering::SeqCst);
+    let error = view.read(&mut page, 300 * 4096).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    assert!(error.to_string().contains(&file.to_string()), "{error}");
+    assert!(error.to_string().contains("page 301"), "{error}");
+    assert_eq!(reads.load(Ordering::SeqCst), 6);
+}
+
+#[test]
+fn page_1_is_shown_as_sqlite_needs_it() {
+    let mut history = History::new(4096, 5);
+    history.commit(3, &[]);
+    history.put(9, 1, 1);
+    let core = open_history(&history);
+    let mut view = View::new(core.clone());
+    let mut whole = vec![0; 4096];
+    view.read(&mut whole, 0).unwrap();
+    let stored = history.image(1);
+    let shown = 18..20;
+    assert_eq!(whole[shown], [1, 1]);
+    assert_eq!(whole[24..28], whole[92..96]);
+    assert_eq!(whole[28..32], 3u32.to_be_bytes());
+    for (at, byte) in whole.iter().enumerate() {
+        if ![18..20, 24..32, 92..96].iter().any(|place| place.contains(&at)) {
+            assert_eq!(*byte, stored[at], "byte {at}");
+        }
+    }
+    // Any part of it is the part of the whole.
+    for (from, len) in [(24, 16), (0, 100), (16, 4), (25, 2), (90, 4), (95, 1), (96, 100), (4000, 96)] {
+        let mut part = vec![0; len];
+        assert_eq!(view.read(&mut part, from as u64).unwrap(), len);
+        assert_eq!(part, whole[from..from + len]);
+    }
+    // What is read across the end of the page, and of the database.
+    let mut across = vec![0xee; 4096];
+    view.read(&mut across, 2048).unwrap();
+    assert_eq!(across[..2048], whole[2048..]);
+    assert_eq!(across[2048..], stored[4096..6144]);
+    assert_eq!(view.read(&mut across, 3 * 4096 - 10).unwrap(), 10);
+    assert!(across[10..].iter().all(|b| *b == 0));
+    assert_eq!(view.read(&mut across, 3 * 4096).unwrap(), 0);
+    assert_eq!(view.bytes(), 3 * 4096);
+
+    // The counter changes with the database and not otherwise.
+    let counter = |view: &mut View| {
+        let mut bytes = [0; 4];
+        view.read(&mut bytes, 24).unwrap();
+        u32::from_be_bytes(bytes)
+    };
+    let before = counter(&mut view);
+    core.poll_now().unwrap();
+    assert_eq!(counter(&mut view), before);
+    history.grow(2);
+    core.poll_now().unwrap();
+    assert_ne!(counter(&mut view), before);
+}
+
+#[test]
+fn the_lock_page_and_pages_nobody_wrote_are_zeros() {
+    let size = crate::page::PageSize::MAX;
+    let lock = size.lock_page().get();
+    let mut history = History::new(size.get(), 1);
+    history.commit(1, &[]);
+    history.put(9, 1, 1);
+    let header = crate::ltx::Header::new(
+        size,
+        crate::page::PageCount::new(lock + 1),
+        crate::ltx::FileName::single(txid(2)),
+        history.time(2),
+    );
+    let mut encoder = crate::ltx::Encoder::new(Vec::new(), header).unwrap();
+    encoder.page(Pgno::new(lock + 1).unwrap(), &vec![7; size.bytes()]).unwrap();
+    history.put_bytes(id(0, 2, 2), encoder.finish().unwrap().0.into(), 2);
+    let mut view = View::new(open_history(&history));
+    assert_eq!(view.bytes(), u64::from(lock + 1) * 65536);
+    let mut page = vec![1; size.bytes()];
+    for (pgno, byte) in [(2, 0), (lock, 0), (lock + 1, 7)] {
+        view.read(&mut page, u64::from(pgno - 1) * 65536).unwrap();
+        assert!(page.iter().all(|b| *b == byte), "page {pgno}");
+    }
+}
+
+#[test]
+fn connections_of_a_process_share_and_the_last_one_ends_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let history = small(20);
+    let files = FileStore::new(folder.path());
+    for (id, _) in history.store.files() {
+        let body = history.encode(id.name.min().get(), id.name.max().get());
+        let (files, time) = (files.clone(), history.time(id.name.max().get()));
+        crate::runtime::block_on(async move {
+            files.put(id, body, crate::store::PutOptions { timestamp: time, if_absent: true }).await
+        })
+        .unwrap();
+    }
+    let none: Lookup<'_> = &|_| None;
+    let target = Target::parse(&format!("file://{}", folder.path().display()), none).unwrap();
+    let openers: Vec<_> = (0..4)
+        .map(|_| {
+            let target = target.clone();
+            thread::spawn(move || open(&target, &still()).unwrap())
+        })
+        .collect();
+    let mut cores: Vec<Arc<Core>> = openers.into_iter().map(|o| o.join().unwrap()).collect();
+    assert!(cores.iter().all(|core| Arc::ptr_eq(core, &cores[0])));
+    let other = open(&target, &Options { cache_bytes: 1, ..still() }).unwrap();
+    assert!(!Arc::ptr_eq(&other, &cores[0]));
+    assert_sees(&mut View::new(cores[0].clone()), &history, 6);
+    let weak = Arc::downgrade(&cores[0]);
+    cores.clear();
+    assert!(weak.upgrade().is_none());
+}
+
+#[test]
+fn who_waits_for_an_open_that_fails_gets_its_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let none: Lookup<'_> = &|_| None;
+    let target = Target::parse(&format!("file://{}", folder.path().display()), none).unwrap();
+    let options = Options {
+        open_timeout: Duration::from_millis(300),
+        poll_interval: Duration::from_millis(10),
+        ..still()
+    };
+    let begun = std::time::Instant::now();
+    let openers: Vec<_> = (0..8)
+        .map(|_| {
+            let (target, options) = (target.clone(), options.clone());
+            thread::spawn(move || open(&target, &options).unwrap_err().kind())
+        })
+        .collect();
+    for opener in openers {
+        assert_eq!(opener.join().unwrap(), ErrorKind::NotFound);
+    }
+    assert!(begun.elapsed() < Duration::from_millis(300) * 8, "they waited one after the other");
+}
+
+#[test]
+fn the_poller_follows_by_itself_and_survives_errors() {
+    let mut history = small(20);
+    let faults = Faults::new(history.store(), 1);
+    let options = Options { poll_interval: Duration::from_millis(1), ..still() };
+    let core = Core::with_store(Arc::new(faults.clone()), &options).unwrap();
+    faults.often(Op::List, 1000, Fault::Refuse(ErrorKind::Unavailable));
+    while core.status().last_error.is_none() {
+        thread::yield_now();
+    }
+    assert_sees(&mut View::new(core.clone()), &history, 6);
+    faults.heal();
+    history.grow(8);
+    while core.snapshot().txid < txid(8) {
+        thread::yield_now();
+    }
+    assert_sees(&mut View::new(core.clone()), &history, 8);
+    assert_eq!(core.status().last_error, None);
+}
+
+#[test]
+fn the_status_tells_how_the_replica_is_doing() {
+    let history = small(20);
+    let core = open_history(&history);
+    let status = core.status();
+    assert_eq!((status.txid, status.timestamp), (txid(6), history.time(6)));
+    assert_eq!(u64::from(status.pages.get()) * u64::from(status.page_size), core.snapshot().bytes());
+    assert!(status.cache_bytes > 0 && status.requests == 16);
+    assert_eq!(status.url, history.store.url());
+}

@@ -1,0 +1,413 @@
+//! A restored file is the database at the point asked for, or there is no file.
+
+use std::fs;
+use std::os::unix::fs::{FileExt as _, PermissionsExt as _, symlink};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::replica::testing::{History, Hooked, id, txid};
+use crate::store::{FileStore, MemoryStore};
+
+fn latest() -> Options {
+    Options::default()
+}
+
+fn to(point: RestorePoint) -> Options {
+    Options { point, ..Options::default() }
+}
+
+fn force() -> Options {
+    Options { force: true, ..Options::default() }
+}
+
+fn at(n: u64) -> RestorePoint {
+    RestorePoint::Txid(txid(n))
+}
+
+/// The names in a folder, of all that is in it.
+fn names(folder: &Path) -> Vec<String> {
+    let mut names: Vec<String> =
+        fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+/// Ten transactions: snapshot of 4, merged 5 to 7, and all of level 0.
+fn ten() -> History {
+    let mut history = History::new(512, 7);
+    history.commit(30, &[]);
+    history.put(0, 1, 1);
+    history.grow(10);
+    history.put(9, 1, 4);
+    history.put(1, 5, 7);
+    history
+}
+
+#[test]
+fn every_state_can_be_restored() {
+    let history = ten();
+    let folder = tempfile::tempdir().unwrap();
+    for n in 1..=10 {
+        for point in [at(n), RestorePoint::Timestamp(history.time(n))] {
+            let path = folder.path().join(format!("{n}-{point:?}.db"));
+            let report = restore(history.store(), &path, &to(point)).unwrap();
+            assert!(fs::read(&path).unwrap() == history.image(n), "{point:?}");
+            assert_eq!((report.txid, report.timestamp), (txid(n), history.time(n)));
+            assert_eq!(report.bytes, history.image(n).len() as u64);
+            assert_eq!(u64::from(report.pages.get()) * 512, report.bytes);
+        }
+    }
+    let path = folder.path().join("latest.db");
+    assert_eq!(restore(history.store(), &path, &latest()).unwrap().files, 5);
+    assert!(fs::read(&path).unwrap() == history.image(10));
+    let between = Timestamp::from_millis(history.time(6).as_millis() + 999);
+    let path = folder.path().join("between.db");
+    assert_eq!(restore(history.store(), &path, &to(RestorePoint::Timestamp(between))).unwrap().txid, txid(6));
+}
+
+#[test]
+fn what_litestream_wrote_is_restored_byte_for_byte() {
+    for page_size in ["page-512", "page-4096"] {
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/ltx").join(page_size);
+        let folder = tempfile::tempdir().unwrap();
+        for level in fs::read_dir(&golden).unwrap().map(|e| e.unwrap()).filter(|e| e.path().is_dir()) {
+            let copy = folder.path().join("replica/ltx").join(level.file_name());
+            fs::create_dir_all(&copy).unwrap();
+            for file in fs::read_dir(level.path()).unwrap().map(|e| e.unwrap()) {
+                fs::copy(file.path(), copy.join(file.file_name())).unwrap();
+            }
+        }
+        let store: Arc<dyn Store> = Arc::new(FileStore::new(&folder.path().join("replica")));
+        for n in 1..=5 {
+            let path = folder.path().join(format!("{n}.db"));
+            restore(store.clone(), &path, &to(at(n))).unwrap();
+            let expected = fs::read(golden.join(format!("{n:016x}.db"))).unwrap();
+            assert!(fs::read(&path).unwrap() == expected, "{page_size} {n}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+    #[test]
+    fn any_history_in_any_files_restores(
+        seed: u64,
+        last in 1u64..25,
+        merged in prop::collection::vec((1u8..=8, 1u64..25, 0u64..12), 0..8),
+        snapshots in prop::collection::vec(1u64..25, 0..3),
+        parallelism in 1usize..4,
+    ) {
+        let mut history = History::new(1024, seed);
+        history.commit(8, &[]);
+        history.put(0, 1, 1);
+        history.grow(last);
+        for (level, min, len) in merged {
+            let max = min + len;
+            if max <= last {
+                history.put(level, min, max);
+                history.retire(0, min, max);
+            }
+        }
+        for max in snapshots.into_iter().filter(|max| *max <= last) {
+            history.put(9, 1, max);
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("app.db");
+        let options = |point, force| Options { point, force, parallelism, ..Options::default() };
+        let report = restore(history.store(), &path, &options(RestorePoint::Latest, false)).unwrap();
+        prop_assert_eq!(report.txid, txid(last));
+        prop_assert!(fs::read(&path).unwrap() == history.image(last));
+        for n in 1..=last {
+            match restore(history.store(), &path, &options(at(n), true)) {
+                Ok(_) => prop_assert!(fs::read(&path).unwrap() == history.image(n)),
+                Err(e) => prop_assert_eq!(e.kind(), ErrorKind::NotFound),
+            }
+        }
+    }
+}
+
+#[test]
+fn a_page_that_nobody_wrote_is_zeros_and_the_lock_page_is_one() {
+    let size = crate::page::PageSize::MAX;
+    let lock = size.lock_page().get();
+    let mut history = History::new(size.get(), 1);
+    history.commit(1, &[]);
+    history.put(0, 1, 1);
+    let header = crate::ltx::Header::new(
+        size,
+        PageCount::new(lock + 1),
+        crate::ltx::FileName::single(txid(2)),
+        history.time(2),
+    );
+    let mut encoder = crate::ltx::Encoder::new(Vec::new(), header).unwrap();
+    let page = vec![7; size.bytes()];
+    for pgno in [lock - 1, lock + 1] {
+        encoder.page(crate::page::Pgno::new(pgno).unwrap(), &page).unwrap();
+    }
+    history.put_bytes(id(0, 2, 2), encoder.finish().unwrap().0.into(), 2);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("large.db");
+    restore(history.store(), &path, &latest()).unwrap();
+    let file = fs::File::open(&path).unwrap();
+    assert_eq!(file.metadata().unwrap().len(), u64::from(lock + 1) * 65536);
+    let mut found = vec![1; size.bytes()];
+    for (pgno, byte) in [(2, 0), (lock - 1, 7), (lock, 0), (lock + 1, 7)] {
+        file.read_exact_at(&mut found, u64::from(pgno - 1) * 65536).unwrap();
+        assert!(found.iter().all(|b| *b == byte), "page {pgno}");
+    }
+}
+
+/// Restores into a folder that is empty before and must be empty after, and returns the error.
+fn refused(store: Arc<dyn Store>, options: &Options) -> Error {
+    let folder = tempfile::tempdir().unwrap();
+    let error = restore(store, &folder.path().join("new/folders/app.db"), options).unwrap_err();
+    assert_eq!(names(folder.path()), [""; 0], "{error}");
+    error
+}
+
+#[test]
+fn any_flipped_bit_is_noticed_and_the_file_named() {
+    let mut history = History::new(512, 3);
+    history.commit(4, &[]);
+    history.put(0, 1, 1);
+    history.commit(5, &[1, 3]);
+    let last = history.put(0, 2, 2);
+    let size = history.encode(2, 2).len();
+    for at in 0..size {
+        let store = MemoryStore::new();
+        let copy = History { store: store.clone(), ..history.clone() };
+        copy.put(0, 1, 1);
+        copy.put(0, 2, 2);
+        store.tamper(last, |bytes| bytes[at] ^= 1 << (at % 8));
+        let error = refused(Arc::new(store), &latest());
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "byte {at}: {error}");
+        assert!(error.to_string().contains(&last.to_string()), "byte {at}: {error}");
+    }
+}
+
+#[test]
+fn truncated_files_are_named() {
+    let history = ten();
+    let file = id(9, 1, 4);
+    let size = history.encode(1, 4).len();
+    for keep in [0, 1, 50, 99, 100, 101, 500, size / 2, size - 17, size - 1] {
+        history.put(9, 1, 4);
+        history.store.tamper(file, |bytes| bytes.truncate(keep));
+        let error = refused(history.store(), &latest());
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{keep}: {error}");
+        assert!(error.to_string().contains(&file.to_string()), "{keep}: {error}");
+    }
+}
+
+#[test]
+fn misnamed_files_are_named() {
+    let history = ten();
+    history.put_bytes(id(0, 8, 8), history.encode(9, 9), 8);
+    let error = refused(history.store(), &latest());
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    assert!(error.to_string().contains(&id(0, 8, 8).to_string()), "{error}");
+    assert!(error.to_string().contains("wrong name"), "{error}");
+}
+
+#[test]
+fn files_of_two_databases_are_told_apart() {
+    let history = ten();
+    let mut other = History::new(1024, 9);
+    other.commit(3, &[]);
+    other.grow(10);
+    history.put_bytes(id(0, 10, 10), other.encode(10, 10), 10);
+    let error = refused(history.store(), &latest());
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    assert!(error.to_string().contains("pages of 1024 bytes"), "{error}");
+    assert!(error.to_string().contains(&id(0, 10, 10).to_string()), "{error}");
+}
+
+#[test]
+fn an_empty_replica_and_points_out_of_reach_are_refused() {
+    let error = refused(Arc::new(MemoryStore::new()), &latest());
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert!(error.to_string().contains("empty"), "{error}");
+    let error = refused(ten().store(), &to(at(11)));
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    let early = Timestamp::from_millis(ten().time(1).as_millis() - 1);
+    let error = refused(ten().store(), &to(RestorePoint::Timestamp(early)));
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert!(error.to_string().contains(&ten().time(10).to_string()), "{error}");
+}
+
+#[test]
+fn cancelling_at_any_moment_leaves_nothing() {
+    for allowed in 0..12 {
+        let asked = AtomicUsize::new(0);
+        let cancel = Cancel::when(move || asked.fetch_add(1, Ordering::SeqCst) >= allowed);
+        let options = Options { cancel, parallelism: 1, ..Options::default() };
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a/app.db");
+        match restore(ten().store(), &path, &options) {
+            Ok(_) => assert!(allowed > 5),
+            Err(e) => {
+                assert_eq!(e.kind(), ErrorKind::Interrupted);
+                assert_eq!(names(folder.path()), [""; 0]);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_read_that_never_ends_can_be_cancelled() {
+    let history = ten();
+    let stuck = crate::store::Faults::new(history.store(), 1);
+    stuck.often(crate::store::Op::Get, 1000, crate::store::Fault::Delay(Duration::from_secs(3600)));
+    let reached = Arc::new(AtomicUsize::new(0));
+    let cancel = Cancel::when(move || reached.fetch_add(1, Ordering::SeqCst) > 2);
+    let error = refused(Arc::new(stuck), &Options { cancel, ..Options::default() });
+    assert_eq!(error.kind(), ErrorKind::Interrupted);
+}
+
+#[test]
+fn errors_of_the_store_leave_nothing_and_keep_their_kind() {
+    use crate::store::{Fault, Faults, Op};
+    for get in 0..5 {
+        let store = Faults::new(ten().store(), 1);
+        for _ in 0..get {
+            store.next(Op::Get, Fault::Delay(Duration::ZERO));
+        }
+        store.next(Op::Get, Fault::Refuse(ErrorKind::Denied));
+        let error = refused(Arc::new(store), &Options { parallelism: 1, ..Options::default() });
+        assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
+    }
+}
+
+#[test]
+fn files_that_compaction_removes_meanwhile_are_found_in_their_new_place() {
+    let history = ten();
+    let meddled = AtomicBool::new(false);
+    let copy = history.clone();
+    let store = Hooked::new(&history.store, move |file, _| {
+        if file == id(0, 9, 9) && !meddled.swap(true, Ordering::SeqCst) {
+            // Called on a thread of the runtime: the memory store needs none.
+            futures_util::FutureExt::now_or_never(async {
+                let options = crate::store::PutOptions { timestamp: copy.time(10), if_absent: false };
+                copy.store.put(id(2, 8, 10), copy.encode(8, 10), options).await.unwrap();
+                copy.store.delete(&[id(0, 8, 8), id(0, 9, 9), id(0, 10, 10)]).await.unwrap();
+            })
+            .unwrap();
+        }
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("app.db");
+    let report = restore(store, &path, &Options { parallelism: 1, ..Options::default() }).unwrap();
+    assert_eq!((report.txid, report.files), (txid(10), 4));
+    assert!(fs::read(&path).unwrap() == history.image(10));
+}
+
+#[test]
+fn a_file_that_is_listed_and_never_there_ends_the_restore() {
+    let history = ten();
+    let copy = history.clone();
+    let put = copy.encode(1, 4);
+    let store = Hooked::new(&history.store, move |file, _| {
+        if file == id(9, 1, 4) {
+            // Replaced by one of another size each time it is read.
+            copy.store.tamper(file, |bytes| {
+                bytes.push(0);
+                let _ = &put;
+            });
+        }
+    });
+    let error = refused(store, &latest());
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert!(error.to_string().contains("vanish"), "{error}");
+}
+
+#[test]
+fn parent_folders_are_created() {
+    let history = ten();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a/b/c/app.db");
+    assert_eq!(restore(history.store(), &path, &latest()).unwrap().path, path);
+    assert!(fs::read(&path).unwrap() == history.image(10));
+    assert_eq!(names(path.parent().unwrap()), ["app.db"]);
+}
+
+#[test]
+fn an_existing_target_is_kept_unless_forced() {
+    let history = ten();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("app.db");
+    fs::write(&path, "precious").unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+    let error = restore(history.store(), &path, &latest()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+    assert!(error.to_string().contains("app.db") && error.to_string().contains("force"), "{error}");
+    assert_eq!(fs::read(&path).unwrap(), b"precious");
+
+    // A forced restore that fails changes nothing either.
+    let error = restore(Arc::new(MemoryStore::new()), &path, &force()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert_eq!(fs::read(&path).unwrap(), b"precious");
+
+    for suffix in ["-wal", "-shm", "-journal"] {
+        fs::write(folder.path().join(format!("app.db{suffix}")), "of the old one").unwrap();
+    }
+    restore(history.store(), &path, &force()).unwrap();
+    assert!(fs::read(&path).unwrap() == history.image(10));
+    assert_eq!(names(folder.path()), ["app.db"]);
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
+}
+
+#[test]
+fn a_leftover_log_is_not_put_beside_the_restored_database() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("app.db");
+    for suffix in ["-wal", "-journal"] {
+        let leftover = folder.path().join(format!("app.db{suffix}"));
+        fs::write(&leftover, "of a database that was removed").unwrap();
+        let error = restore(ten().store(), &path, &latest()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+        assert!(error.to_string().contains(&format!("app.db{suffix}")), "{error}");
+        assert_eq!(names(folder.path()), [format!("app.db{suffix}")]);
+        restore(ten().store(), &path, &force()).unwrap();
+        assert_eq!(names(folder.path()), ["app.db"]);
+        fs::remove_file(&path).unwrap();
+    }
+}
+
+#[test]
+fn a_target_that_appears_meanwhile_is_kept() {
+    let history = ten();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("app.db");
+    let target = path.clone();
+    let store = Hooked::new(&history.store, move |_, _| fs::write(&target, "somebody else's").unwrap());
+    let error = restore(store, &path, &latest()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+    assert_eq!(fs::read(&path).unwrap(), b"somebody else's");
+    assert_eq!(names(folder.path()), ["app.db"]);
+}
+
+#[test]
+fn a_link_stays_and_what_it_leads_to_is_replaced() {
+    let history = ten();
+    let folder = tempfile::tempdir().unwrap();
+    let real = folder.path().join("real/app.db");
+    fs::create_dir(folder.path().join("real")).unwrap();
+    fs::write(&real, "old").unwrap();
+    let link = folder.path().join("link.db");
+    symlink(&real, &link).unwrap();
+    restore(history.store(), &link, &force()).unwrap();
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert!(fs::read(&real).unwrap() == history.image(10));
+}
+
+#[test]
+fn what_is_no_file_is_not_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    for path in [folder.path(), Path::new("/dev/null"), Path::new("/"), Path::new("")] {
+        assert!(restore(ten().store(), path, &force()).is_err(), "{}", path.display());
+    }
+    let error = restore(ten().store(), Path::new("/proc/nowhere/app.db"), &latest()).unwrap_err();
+    assert!(error.to_string().contains("/proc"), "{error}");
+}
