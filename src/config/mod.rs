@@ -14,7 +14,7 @@ mod value;
 
 use std::fmt;
 
-pub use options::{PrimaryOptions, ReplicaOptions};
+pub use options::ReplicaOptions;
 pub use resolve::{Config, PrimaryConfig, ReplicaConfig, resolve};
 pub use restore::{RestoreConfig, RestorePoint, restore, target};
 pub use settings::{Kind, SETTINGS, Scope, Setting, settings_markdown};

@@ -2,15 +2,6 @@
 
 use std::time::Duration;
 
-/// How a primary behaves.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PrimaryOptions {
-    /// Under load, at most one upload in this time.
-    pub sync_interval: Duration,
-    /// How long the last close waits for uploads.
-    pub close_timeout: Duration,
-}
-
 /// How a replica behaves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReplicaOptions {

@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use super::given::{Found, Given, Unknown};
-use super::options::{PrimaryOptions, ReplicaOptions};
+use super::options::ReplicaOptions;
 use super::settings::Scope;
 use super::{Env, Params, value};
 use crate::error::{Error, Result};
+use crate::primary;
 use crate::store::Target;
 
 /// What an open gets: its role, and all that the role needs.
@@ -26,7 +27,7 @@ pub struct PrimaryConfig {
     /// The database file.
     pub path: PathBuf,
     /// How it behaves.
-    pub options: PrimaryOptions,
+    pub options: primary::Options,
 }
 
 /// What a replica needs.
@@ -119,7 +120,7 @@ fn primary(
         Error::config("a primary is a file: give the database a name, such as file:app.db?vfs=litestream")
     })?;
     refuse_lockless(params)?;
-    let options = PrimaryOptions {
+    let options = primary::Options {
         sync_interval: given.duration("sync_interval")?,
         close_timeout: given.duration("close_timeout")?,
     };

@@ -102,7 +102,7 @@ pub enum PragmaAnswer {
     NotMine,
     /// One row with one column.
     Value(String),
-    /// It is done and there is no row.
+    /// It is done and there is no row. Not for names that SQLite knows: it would obey them too.
     Done,
     /// The statement fails with this message.
     Error(String),

@@ -39,7 +39,9 @@ pub(super) unsafe fn pragma(file: &mut dyn File, arg: *mut c_void) -> Result<(),
     let (text, result) = match answer {
         // SAFETY: as the caller promises.
         PragmaAnswer::NotMine => return unsafe { other(file, ffi::SQLITE_FCNTL_PRAGMA, arg) },
-        PragmaAnswer::Done => return Ok(()),
+        // `SQLITE_OK` without a text is a row whose column has no name, for which CPython raises
+        // `MemoryError`. SQLite ignores a PRAGMA that nobody knows.
+        PragmaAnswer::Done => return Err(Code::NOTFOUND),
         PragmaAnswer::Value(text) => (text, Ok(())),
         PragmaAnswer::Error(text) => (text, Err(Code::ERROR)),
     };

@@ -184,8 +184,8 @@ pub trait File: Send {
         None
     }
 
-    /// The code and message with which the open of this database is refused; see
-    /// [`RefusedFile`](super::RefusedFile).
+    /// The code and message with which `sqlite3_open` fails if this is its database; see
+    /// [`RefusedFile`](super::RefusedFile) and [`PlainFile`](super::PlainFile).
     fn open_error(&self) -> Option<(Code, &str)> {
         None
     }

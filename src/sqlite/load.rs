@@ -2,12 +2,13 @@
 
 use std::ffi::{CStr, c_char, c_int};
 use std::mem::transmute;
+use std::path::Path;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use rusqlite::{Connection, ErrorCode, ffi};
 
 use super::host::{HostApi, HostConnection, HostErrorSlot};
-use super::{BaseVfs, Code, Vfs, connection, log, roles, vfs_methods};
+use super::{BaseVfs, Code, Vfs, connection, log, refused, roles, vfs_methods};
 
 /// What the library gives to its host.
 #[derive(Debug)]
@@ -112,6 +113,7 @@ unsafe extern "C" fn on_connection(
         }
         let Ok(conn) = db.open() else { return ffi::SQLITE_OK };
         if let Some((code, message)) = roles::open_error(&conn) {
+            refused::note(Path::new(conn.path().unwrap_or_default()), code, &message);
             error.tell(&message);
             return code.get();
         }

@@ -14,6 +14,10 @@ pub trait Vfs: Send + Sync + 'static {
     /// SQLite has no way to give a text with a failed open. To refuse a main database with a message,
     /// answer `Ok` with a [`RefusedFile`](super::RefusedFile).
     ///
+    /// The open of a main database need not be meant for us: `ATTACH 'x.db'` and `VACUUM INTO 'x.db'`
+    /// use the VFS of the connection. What came without a `vfs` parameter and without any of ours is
+    /// best answered with a [`PlainFile`](super::PlainFile).
+    ///
     /// # Errors
     /// The code with which `sqlite3_open` or `ATTACH` fails.
     fn open(&self, request: OpenRequest<'_>) -> Result<Opened, Code>;

@@ -8,7 +8,7 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 use rusqlite::ffi::{self, sqlite3_file, sqlite3_int64, sqlite3_syscall_ptr, sqlite3_vfs};
 
 use super::name::{FileName, path_of};
-use super::{Access, BaseVfs, Code, OpenFlags, OpenRequest, Opened, Vfs, installed, log, refused};
+use super::{Access, BaseVfs, Code, OpenFlags, OpenRequest, Opened, Vfs, installed, log};
 
 /// A VFS that SQLite knows, and what is behind it.
 pub(super) struct Shim {
@@ -101,9 +101,6 @@ unsafe extern "C" fn x_open(
             Opened::PassThrough => return unsafe { pass_open(&shim.base, request, file, out_flags) },
             Opened::File { file, out_flags } => (file, out_flags),
         };
-        if let Some((code, message)) = opened.open_error() {
-            refused::note(request.path(), code, message);
-        }
         // SAFETY: `szOsFile` is large enough for a file of ours, and there is none yet; SQLite gives
         // null or a place for the flags.
         unsafe {

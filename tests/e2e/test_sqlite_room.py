@@ -56,6 +56,8 @@ def one(db, sql):
 def content(db):
     tables = [r[0] for r in db.execute("select name from sqlite_schema where type = 'table' order by 1").fetchall()]
     return hashlib.sha256(repr([(t, db.execute(f'select * from "{{t}}" order by rowid').fetchall()) for t in tables]).encode()).hexdigest()
+def wal(db, schema='main'):
+    assert one(db, f'pragma {{schema}}.journal_mode = wal') == 'wal'
 def raises(call):
     try:
         call()
@@ -105,7 +107,7 @@ import random
 def work(name):
     random.seed(7)
     db = connect(name)
-    one(db, 'pragma journal_mode = wal')
+    wal(db)
     {setup}
     db.execute('create table a(id integer primary key, n int, b blob)')
     db.execute('create table c(id integer primary key, total int)')
@@ -154,7 +156,7 @@ def test_memory_maps_are_those_of_the_base_vfs(host):
     host("""
 load(connect(':memory:'))
 db = connect(ours('m.db'))
-one(db, 'pragma journal_mode = wal')
+wal(db)
 assert one(db, 'pragma mmap_size = 1048576') == 1048576
 db.execute('create table t(b)')
 db.execute("with recursive n(i) as (select 1 union all select i + 1 from n where i < 200) insert into t select randomblob(3000) from n")
@@ -173,7 +175,7 @@ def test_attached_databases(host):
 load(connect(':memory:'))
 db = connect(plain('main.db'))
 db.execute('attach ? as o', (ours('o.db'),))
-one(db, 'pragma o.journal_mode = wal')
+wal(db, 'o')
 db.execute('create table main.m(x)')
 db.execute('create table o.t(x)')
 for i in range(20):
@@ -188,11 +190,39 @@ assert one(db, 'select count(*) from o.t') == 19
 """)
 
 
+def test_plain_databases_beside_ours_stay_plain(host):
+    """ATTACH and VACUUM INTO use the VFS of the connection, for names that were not meant for it."""
+    host("""
+load(connect(':memory:'))
+db = connect(ours('main.db'))
+wal(db)
+db.execute('create table main.m(x)')
+db.execute('insert into m values(1)')
+db.execute('attach ? as p', (plain('p.db'),))
+assert one(db, 'pragma p.journal_mode') == 'delete'
+db.execute('create table p.t as select * from m')
+db.execute('vacuum into ?', (FOLDER + '/copy.db',))
+db.execute('detach p')
+for name, table in ('p.db', 't'), ('copy.db', 'm'):
+    assert one(connect(plain(name)), f'select x from {table}') == 1
+""")
+
+
+def test_the_vfs_may_be_named_by_the_application(tmp_path):
+    script = APSW + COMMON.format(lib=str(LIB.with_suffix("")), folder=str(tmp_path)) + textwrap.dedent("""
+        load(connect(':memory:'))
+        text = raises(lambda: apsw.Connection(FOLDER + '/a.db', vfs='litestream'))
+        assert 'replica' in text, text
+        assert one(connect(plain('b.db')), 'select litestream_version()')
+    """)
+    finish(subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+
+
 def test_two_processes_write_one_database(host):
     story = """
 load(connect(':memory:'))
 db = connect(ours('p.db'))
-one(db, 'pragma journal_mode = wal')
+wal(db)
 db.execute('create table if not exists t(id integer primary key, who, n)')
 sys.stdout.write('ready\\n'); sys.stdout.flush()
 for n in range(200):
@@ -211,6 +241,28 @@ for name in ours('p.db'), plain('p.db'):
     db = connect(name)
     assert db.execute('select who, count(distinct n) from t group by 1 order by 1').fetchall() == [('first', 200), ('second', 200), ('third', 200)]
     assert one(db, 'pragma integrity_check') == 'ok'
+""")
+
+
+def test_locks_are_those_that_other_processes_see(host):
+    host("""
+import subprocess
+def elsewhere(sql):
+    return subprocess.run(['sqlite3', '-batch', FOLDER + '/k.db', sql], capture_output=True, text=True)
+load(connect(':memory:'))
+db = connect(ours('k.db'))
+wal(db)
+db.execute('create table t(x)')
+assert elsewhere('insert into t values(1)').returncode == 0
+assert os.path.exists(FOLDER + '/k.db-wal'), 'the other one is not the last to close'
+db.execute('begin immediate')
+assert 'locked' in elsewhere('insert into t values(2)').stderr
+db.execute('rollback')
+one(db, 'pragma locking_mode = exclusive')
+db.execute('insert into t values(3)')
+assert 'locked' in elsewhere('select * from t').stderr
+db.close()
+assert elsewhere('select sum(x) from t').stdout == '4\\n'
 """)
 
 
@@ -254,7 +306,7 @@ def test_it_is_never_the_default(host):
     host("""
 load(connect(':memory:'))
 db = connect(plain('d.db'))
-one(db, 'pragma journal_mode = wal')
+wal(db)
 db.execute('create table t(x)')
 assert sorted(os.listdir(FOLDER)) == ['d.db', 'd.db-shm', 'd.db-wal']
 """)

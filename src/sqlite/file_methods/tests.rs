@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rusqlite::ffi;
 
 use super::super::installed::{SIZE, install, our_file};
-use super::super::{BaseFile, IoVersion, RefusedFile};
+use super::super::{BaseFile, IoVersion, PragmaAnswer, RefusedFile};
 use super::*;
 
 /// What a test file does on every call.
@@ -36,6 +36,11 @@ impl File for TestFile {
         let len = buf.len().min(bytes.len() - from);
         buf[..len].copy_from_slice(&bytes[from..from + len]);
         Ok(ReadOutcome::of(buf, len))
+    }
+
+    fn pragma(&mut self, name: &str, arg: Option<&str>) -> PragmaAnswer {
+        assert_eq!((name, arg), ("litestream_time", Some("now")));
+        PragmaAnswer::Done
     }
 
     fn io_version(&mut self) -> IoVersion {
@@ -149,10 +154,23 @@ fn a_file_without_a_base_knows_no_file_controls_and_cannot_be_written() {
 }
 
 #[test]
+fn a_pragma_that_is_done_gives_no_row() {
+    let (mut place, _) = file(Story::Bytes(vec![]), IoVersion::BASIC);
+    let mut strings = [std::ptr::null(), c"litestream_time".as_ptr(), c"now".as_ptr()];
+    // SAFETY: an open file, and arguments as SQLite would give them.
+    unsafe {
+        let answer = x_file_control(place.as_ptr(), ffi::SQLITE_FCNTL_PRAGMA, strings.as_mut_ptr().cast());
+        assert_eq!(answer, ffi::SQLITE_NOTFOUND);
+        assert_eq!(x_close(place.as_ptr()), ffi::SQLITE_OK);
+    }
+    assert!(strings[0].is_null());
+}
+
+#[test]
 fn only_our_files_are_ours() {
     let foreign = sqlite3_io_methods { iVersion: 1, ..BASIC };
     let mut other = sqlite3_file { pMethods: &raw const foreign };
-    let mut refused = Place::with(RefusedFile::new(Code::CANTOPEN, "why"));
+    let mut refused = Place::with(RefusedFile::new("x.db", Code::CANTOPEN, "why"));
     // SAFETY: null, closed, foreign, and open files of which no method is running.
     unsafe {
         assert!(our_file(std::ptr::null_mut()).is_none());
