@@ -21,7 +21,9 @@ use std::path::{Path, PathBuf};
 use crate::config::{self, Config};
 use crate::error::Error;
 use crate::primary::Primary;
-use crate::sqlite::{Access, BaseVfs, Code, FileKind, OpenRequest, Opened, Parameters, RefusedFile, Vfs};
+use crate::sqlite::{
+    Access, BaseVfs, Code, FileKind, OpenRequest, Opened, Parameters, PlainFile, RefusedFile, Vfs,
+};
 
 /// The VFS `litestream`.
 #[derive(Debug, Default)]
