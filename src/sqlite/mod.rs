@@ -1,1 +1,58 @@
 //! The only room with `unsafe`: trampolines, the host's API, the base VFS, functions.
+//!
+//! Safe code implements two traits and never sees a raw pointer:
+//!
+//! - [`Vfs`] decides what an open becomes: nothing of ours ([`Opened::PassThrough`]) or a [`File`].
+//! - [`File`] has one method for each of SQLite's file methods. All of them forward to the file of
+//!   the base VFS unless overridden, so that a shim names only what it watches.
+//!
+//! The trampolines between SQLite and the traits catch panics, log them, and answer with the error
+//! code that belongs to the callback.
+//!
+//! | file | what it is |
+//! | --- | --- |
+//! | `code`, `flags`, `control` | SQLite's numbers as types |
+//! | `vfs`, `file`, `request` | the traits and what they are given |
+//! | `base`, `base_file`, `name`, `shm` | the host's VFS, its files, file names and shared memory |
+//! | `vfs_methods`, `file_methods`, `fcntl`, `installed` | the trampolines and the memory that SQLite holds |
+//! | `host`, `load`, `log` | which SQLite called us, and what we register with it |
+//! | `refused`, `roles`, `connection` | what is done with a connection |
+
+mod base;
+mod base_file;
+mod code;
+mod connection;
+mod control;
+mod fcntl;
+mod file;
+mod file_methods;
+mod flags;
+mod host;
+mod installed;
+mod load;
+mod log;
+mod name;
+mod refused;
+mod request;
+mod roles;
+mod shm;
+mod vfs;
+mod vfs_methods;
+
+pub use base::BaseVfs;
+pub use base_file::BaseFile;
+pub use code::Code;
+pub use connection::{is_interrupted, open_internal};
+pub use control::{FileControl, FileControlOp, PragmaAnswer};
+pub use file::{Fetched, File, IoVersion, ReadOutcome};
+pub use flags::{
+    Access, DeviceCharacteristics, FileKind, LockLevel, OpenFlags, ShmLock, ShmLockFlags, SyncFlags,
+};
+pub use host::{HostApi, HostConnection, HostErrorSlot};
+pub use load::{Wiring, load};
+pub use log::log;
+pub use refused::{PlainFile, Refusal, RefusedFile, last_refusal};
+pub use request::{OpenRequest, Opened, Parameters};
+pub use roles::roles;
+pub use shm::ShmRegion;
+pub use vfs::Vfs;

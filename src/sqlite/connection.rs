@@ -1,0 +1,53 @@
+//! Connections: our own, and what rusqlite does not tell of others.
+
+use std::cell::Cell;
+use std::path::Path;
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::{BaseVfs, host};
+
+thread_local! {
+    /// Whether this thread is opening a connection of our own.
+    static INTERNAL: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Opens a connection of our own through the host's VFS, on which our auto-extension does nothing.
+///
+/// Such a connection must be closed by the thread pool or thread that opened it, before its owner
+/// goes; it holds SQLite's ordinary locks.
+///
+/// # Errors
+/// Those of `sqlite3_open_v2`.
+pub fn open_internal(path: &Path, flags: OpenFlags, base: &BaseVfs) -> rusqlite::Result<Connection> {
+    let _opening = Opening::begin();
+    Connection::open_with_flags_and_vfs(path, flags, base.name())
+}
+
+/// Whether this thread is inside [`open_internal`].
+pub(super) fn is_internal() -> bool {
+    INTERNAL.get()
+}
+
+/// Marks this thread until it is dropped.
+struct Opening {
+    before: bool,
+}
+
+impl Opening {
+    fn begin() -> Self {
+        Self { before: INTERNAL.replace(true) }
+    }
+}
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        INTERNAL.set(self.before);
+    }
+}
+
+/// Whether `sqlite3_interrupt` was called on `conn` and its statements have not ended yet. Always
+/// false on a host older than SQLite 3.41, which cannot tell.
+pub fn is_interrupted(conn: &Connection) -> bool {
+    host::is_interrupted(conn)
+}

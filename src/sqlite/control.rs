@@ -1,0 +1,109 @@
+//! `xFileControl`: what SQLite asks of a file beside reading and writing it.
+
+use std::ffi::{c_int, c_void};
+use std::marker::PhantomData;
+
+use rusqlite::ffi;
+
+/// What a file control asks: `SQLITE_FCNTL_*`.
+///
+/// Source: <https://www.sqlite.org/c3ref/c_fcntl_begin_atomic_write.html>.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FileControlOp(c_int);
+
+impl FileControlOp {
+    /// The size that the file will soon have; the argument is an `i64`.
+    pub const SIZE_HINT: Self = Self(ffi::SQLITE_FCNTL_SIZE_HINT);
+    /// Whether the WAL stays on last close; the argument is an `i32`.
+    pub const PERSIST_WAL: Self = Self(ffi::SQLITE_FCNTL_PERSIST_WAL);
+    /// The next transaction overwrites the whole database (`VACUUM`).
+    pub const OVERWRITE: Self = Self(ffi::SQLITE_FCNTL_OVERWRITE);
+    /// The names of the VFSes of this file.
+    pub const VFSNAME: Self = Self(ffi::SQLITE_FCNTL_VFSNAME);
+    /// A PRAGMA statement; comes as [`File::pragma`](super::File::pragma).
+    pub const PRAGMA: Self = Self(ffi::SQLITE_FCNTL_PRAGMA);
+    /// The most bytes that may be mapped; the argument is an `i64`.
+    pub const MMAP_SIZE: Self = Self(ffi::SQLITE_FCNTL_MMAP_SIZE);
+    /// Whether the file was renamed or deleted under us; the argument is an `i32`.
+    pub const HAS_MOVED: Self = Self(ffi::SQLITE_FCNTL_HAS_MOVED);
+    /// A sync comes next.
+    pub const SYNC: Self = Self(ffi::SQLITE_FCNTL_SYNC);
+    /// A transaction was committed and its locks are not yet released.
+    pub const COMMIT_PHASETWO: Self = Self(ffi::SQLITE_FCNTL_COMMIT_PHASETWO);
+    /// A checkpoint is about to begin.
+    pub const CKPT_START: Self = Self(ffi::SQLITE_FCNTL_CKPT_START);
+    /// A checkpoint has ended.
+    pub const CKPT_DONE: Self = Self(ffi::SQLITE_FCNTL_CKPT_DONE);
+
+    /// The operation with this number.
+    pub const fn from_raw(op: c_int) -> Self {
+        Self(op)
+    }
+
+    /// The number.
+    pub const fn get(self) -> c_int {
+        self.0
+    }
+}
+
+/// One file control with its argument, which only SQLite and the base VFS understand.
+///
+/// A shim that wants to know looks at [`FileControl::op`] and passes the control on.
+#[derive(Debug)]
+pub struct FileControl<'a> {
+    op: FileControlOp,
+    arg: *mut c_void,
+    call: PhantomData<&'a mut ()>,
+}
+
+impl FileControl<'_> {
+    /// # Safety
+    /// `arg` must be what SQLite documents for `op` and stay so for the lifetime of the value.
+    pub(super) const unsafe fn new(op: c_int, arg: *mut c_void) -> Self {
+        Self { op: FileControlOp(op), arg, call: PhantomData }
+    }
+
+    /// What is asked.
+    pub const fn op(&self) -> FileControlOp {
+        self.op
+    }
+
+    pub(super) const fn arg(&self) -> *mut c_void {
+        self.arg
+    }
+
+    /// The argument of an operation that takes an `i32`: read it, or write the answer to it.
+    pub fn as_i32(&mut self) -> Option<&mut i32> {
+        match self.op {
+            FileControlOp::PERSIST_WAL | FileControlOp::HAS_MOVED => {
+                // SAFETY: SQLite documents an `int*` for these operations; `new` vouches for it.
+                unsafe { self.arg.cast::<i32>().as_mut() }
+            }
+            _ => None,
+        }
+    }
+
+    /// The argument of an operation that takes an `i64`: read it, or write the answer to it.
+    pub fn as_i64(&mut self) -> Option<&mut i64> {
+        match self.op {
+            FileControlOp::SIZE_HINT | FileControlOp::MMAP_SIZE => {
+                // SAFETY: SQLite documents a `sqlite3_int64*` for these operations; `new` vouches for it.
+                unsafe { self.arg.cast::<i64>().as_mut() }
+            }
+            _ => None,
+        }
+    }
+}
+
+/// What a file answers to a PRAGMA.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PragmaAnswer {
+    /// It is not ours: SQLite does what it would do without us.
+    NotMine,
+    /// One row with one column.
+    Value(String),
+    /// It is done and there is no row. Not for names that SQLite knows: it would obey them too.
+    Done,
+    /// The statement fails with this message.
+    Error(String),
+}

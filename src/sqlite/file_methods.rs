@@ -1,0 +1,270 @@
+//! The trampolines from SQLite's file methods to [`File`], in the order of `sqlite3_io_methods`.
+//!
+//! Each is called with a `sqlite3_file` that [`install`](super::installed::install) made ours, because
+//! only that sets one of [`TABLES`]; SQLite calls one method of a file at a time.
+
+use std::ffi::{c_int, c_void};
+use std::ptr::NonNull;
+
+use rusqlite::ffi::{sqlite3_file, sqlite3_int64, sqlite3_io_methods};
+
+use super::installed::{file_mut, remove};
+use super::log::{guard, guard_value};
+use super::{
+    Code, DeviceCharacteristics, Fetched, File, FileControlOp, LockLevel, ReadOutcome, ShmLock, ShmLockFlags,
+    SyncFlags, fcntl,
+};
+
+/// The methods of our files. The number of a table says what is in it: 1 for shared memory, 2 for
+/// memory maps, 3 for both.
+pub(super) static TABLES: [sqlite3_io_methods; 4] = [
+    BASIC,
+    sqlite3_io_methods { iVersion: 2, ..with_shm(BASIC) },
+    sqlite3_io_methods { iVersion: 3, ..with_fetch(BASIC) },
+    sqlite3_io_methods { iVersion: 3, ..with_shm(with_fetch(BASIC)) },
+];
+
+const BASIC: sqlite3_io_methods = sqlite3_io_methods {
+    iVersion: 1,
+    xClose: Some(x_close),
+    xRead: Some(x_read),
+    xWrite: Some(x_write),
+    xTruncate: Some(x_truncate),
+    xSync: Some(x_sync),
+    xFileSize: Some(x_file_size),
+    xLock: Some(x_lock),
+    xUnlock: Some(x_unlock),
+    xCheckReservedLock: Some(x_check_reserved_lock),
+    xFileControl: Some(x_file_control),
+    xSectorSize: Some(x_sector_size),
+    xDeviceCharacteristics: Some(x_device_characteristics),
+    xShmMap: None,
+    xShmLock: None,
+    xShmBarrier: None,
+    xShmUnmap: None,
+    xFetch: None,
+    xUnfetch: None,
+};
+
+const fn with_shm(methods: sqlite3_io_methods) -> sqlite3_io_methods {
+    sqlite3_io_methods {
+        xShmMap: Some(x_shm_map),
+        xShmLock: Some(x_shm_lock),
+        xShmBarrier: Some(x_shm_barrier),
+        xShmUnmap: Some(x_shm_unmap),
+        ..methods
+    }
+}
+
+const fn with_fetch(methods: sqlite3_io_methods) -> sqlite3_io_methods {
+    sqlite3_io_methods { xFetch: Some(x_fetch), xUnfetch: Some(x_unfetch), ..methods }
+}
+
+/// Calls `body` with our file at `place`; a panic is logged and becomes `default`.
+///
+/// # Safety
+/// `place` must be an open file of ours of which no method is running.
+unsafe fn call(
+    place: *mut sqlite3_file,
+    callback: &str,
+    default: Code,
+    body: impl FnOnce(&mut dyn File) -> Result<(), Code>,
+) -> c_int {
+    // SAFETY: as the caller promises.
+    guard(callback, default, || body(unsafe { file_mut(place) }))
+}
+
+fn unsigned(n: sqlite3_int64, code: Code) -> Result<u64, Code> {
+    u64::try_from(n).map_err(|_| code)
+}
+
+fn length(n: c_int, code: Code) -> Result<usize, Code> {
+    usize::try_from(n).map_err(|_| code)
+}
+
+unsafe extern "C" fn x_close(place: *mut sqlite3_file) -> c_int {
+    // SAFETY: an open file of ours, used by nobody else; SQLite does not use it after this.
+    let mut file = unsafe { remove(place) };
+    let closed = guard("xClose", Code::IOERR_CLOSE, || file.close());
+    guard_value("xClose", (), || drop(file));
+    closed
+}
+
+unsafe extern "C" fn x_read(
+    place: *mut sqlite3_file,
+    buf: *mut c_void,
+    amount: c_int,
+    offset: sqlite3_int64,
+) -> c_int {
+    let read = |file: &mut dyn File| {
+        let len = length(amount, Code::IOERR_READ)?;
+        // SAFETY: SQLite gives `amount` bytes that are ours to write during the call.
+        let buf = unsafe { std::slice::from_raw_parts_mut(buf.cast::<u8>(), len) };
+        match file.read(buf, unsigned(offset, Code::IOERR_READ)?)? {
+            ReadOutcome::Full => Ok(()),
+            ReadOutcome::Short => Err(Code::IOERR_SHORT_READ),
+        }
+    };
+    // SAFETY: SQLite's promise for every method, see the module.
+    unsafe { call(place, "xRead", Code::IOERR_READ, read) }
+}
+
+unsafe extern "C" fn x_write(
+    place: *mut sqlite3_file,
+    data: *const c_void,
+    amount: c_int,
+    offset: sqlite3_int64,
+) -> c_int {
+    let write = |file: &mut dyn File| {
+        let len = length(amount, Code::IOERR_WRITE)?;
+        // SAFETY: SQLite gives `amount` bytes that do not change during the call.
+        let data = unsafe { std::slice::from_raw_parts(data.cast::<u8>(), len) };
+        file.write(data, unsigned(offset, Code::IOERR_WRITE)?)
+    };
+    // SAFETY: SQLite's promise for every method, see the module.
+    unsafe { call(place, "xWrite", Code::IOERR_WRITE, write) }
+}
+
+unsafe extern "C" fn x_truncate(place: *mut sqlite3_file, size: sqlite3_int64) -> c_int {
+    let truncate = |file: &mut dyn File| file.truncate(unsigned(size, Code::IOERR_TRUNCATE)?);
+    // SAFETY: SQLite's promise for every method, see the module.
+    unsafe { call(place, "xTruncate", Code::IOERR_TRUNCATE, truncate) }
+}
+
+unsafe extern "C" fn x_sync(place: *mut sqlite3_file, flags: c_int) -> c_int {
+    // SAFETY: SQLite's promise for every method, see the module.
+    unsafe { call(place, "xSync", Code::IOERR_FSYNC, |file| file.sync(SyncFlags::from_bits(flags))) }
+}
+
+unsafe extern "C" fn x_file_size(place: *mut sqlite3_file, answer: *mut sqlite3_int64) -> c_int {
+    let file_size = |file: &mut dyn File| {
+        let size = i64::try_from(file.file_size()?).map_err(|_| Code::IOERR_FSTAT)?;
+        // SAFETY: SQLite gives a place for the answer.
+        unsafe { answer.write(size) };
+        Ok(())
+    };
+    // SAFETY: SQLite's promise for every method, see the module.
+    unsafe { call(place, "xFileSize", Code::IOERR_FSTAT, file_size) }
+}
+
+unsafe extern "C" fn x_lock(place: *mut sqlite3_file, level: c_int) -> c_int {
+    let lock = |file: &mut dyn File| file.lock(LockLevel::from_raw(level).ok_or(Code::IOERR_LOCK)?);
+    // SAFETY: SQLite's promise for every method, see the module.
+    unsafe { call(place, "xLock", Code::IOERR_LOCK, lock) }
+}
+
+unsafe extern "C" fn x_unlock(place: *mut sqlite3_file, level: c_int) -> c_int {
+    let unlock = |file: &mut dyn File| file.unlock(LockLevel::from_raw(level).ok_or(Code::IOERR_UNLOCK)?);
+    // SAFETY: SQLite's promise for every method, see the module.
+    unsafe { call(place, "xUnlock", Code::IOERR_UNLOCK, unlock) }
+}
+
+unsafe extern "C" fn x_check_reserved_lock(place: *mut sqlite3_file, answer: *mut c_int) -> c_int {
+    let check = |file: &mut dyn File| {
+        let held = file.check_reserved_lock()?;
+        // SAFETY: SQLite gives a place for the answer.
+        unsafe { answer.write(held.into()) };
+        Ok(())
+    };
+    // SAFETY: SQLite's promise for every method, see the module.
+    unsafe { call(place, "xCheckReservedLock", Code::IOERR_CHECKRESERVEDLOCK, check) }
+}
+
+unsafe extern "C" fn x_file_control(place: *mut sqlite3_file, op: c_int, arg: *mut c_void) -> c_int {
+    // SAFETY: SQLite gives the argument that it documents for the operation.
+    let control = |file: &mut dyn File| unsafe {
+        match FileControlOp::from_raw(op) {
+            FileControlOp::PRAGMA => fcntl::pragma(file, arg),
+            FileControlOp::VFSNAME => fcntl::vfs_name(file, arg),
+            _ => fcntl::other(file, op, arg),
+        }
+    };
+    // SAFETY: SQLite's promise for every method, see the module.
+    unsafe { call(place, "xFileControl", Code::IOERR, control) }
+}
+
+unsafe extern "C" fn x_sector_size(place: *mut sqlite3_file) -> c_int {
+    // SAFETY: SQLite's promise for every method, see the module.
+    let size = guard_value("xSectorSize", 0, || unsafe { file_mut(place) }.sector_size());
+    // SQLite takes its default for what is too small.
+    c_int::try_from(size).unwrap_or(0)
+}
+
+unsafe extern "C" fn x_device_characteristics(place: *mut sqlite3_file) -> c_int {
+    guard_value("xDeviceCharacteristics", DeviceCharacteristics::NONE, || {
+        // SAFETY: SQLite's promise for every method, see the module.
+        unsafe { file_mut(place) }.device_characteristics()
+    })
+    .bits()
+}
+
+unsafe extern "C" fn x_shm_map(
+    place: *mut sqlite3_file,
+    region: c_int,
+    size: c_int,
+    extend: c_int,
+    answer: *mut *mut c_void,
+) -> c_int {
+    // SAFETY: SQLite gives a place for the answer.
+    unsafe { answer.write(std::ptr::null_mut()) };
+    let map = |file: &mut dyn File| {
+        let number = u32::try_from(region).map_err(|_| Code::IOERR_SHMMAP)?;
+        let size = u32::try_from(size).map_err(|_| Code::IOERR_SHMMAP)?;
+        let Some(region) = file.shm_map(number, size, extend != 0)? else { return Ok(()) };
+        // SAFETY: as above.
+        unsafe { answer.write(region.start().as_ptr().cast()) };
+        if region.is_read_only() { Err(Code::READONLY) } else { Ok(()) }
+    };
+    // SAFETY: SQLite's promise for every method, see the module.
+    unsafe { call(place, "xShmMap", Code::IOERR_SHMMAP, map) }
+}
+
+unsafe extern "C" fn x_shm_lock(place: *mut sqlite3_file, first: c_int, count: c_int, flags: c_int) -> c_int {
+    let lock = |file: &mut dyn File| {
+        let slot = |n: c_int| u8::try_from(n).map_err(|_| Code::IOERR_SHMLOCK);
+        file.shm_lock(ShmLock { first: slot(first)?, count: slot(count)? }, ShmLockFlags::from_bits(flags))
+    };
+    // SAFETY: SQLite's promise for every method, see the module.
+    unsafe { call(place, "xShmLock", Code::IOERR_SHMLOCK, lock) }
+}
+
+unsafe extern "C" fn x_shm_barrier(place: *mut sqlite3_file) {
+    // SAFETY: SQLite's promise for every method, see the module.
+    guard_value("xShmBarrier", (), || unsafe { file_mut(place) }.shm_barrier());
+}
+
+unsafe extern "C" fn x_shm_unmap(place: *mut sqlite3_file, delete: c_int) -> c_int {
+    // SAFETY: SQLite's promise for every method, see the module.
+    unsafe { call(place, "xShmUnmap", Code::IOERR_SHMMAP, |file| file.shm_unmap(delete != 0)) }
+}
+
+unsafe extern "C" fn x_fetch(
+    place: *mut sqlite3_file,
+    offset: sqlite3_int64,
+    amount: c_int,
+    answer: *mut *mut c_void,
+) -> c_int {
+    // SAFETY: SQLite gives a place for the answer.
+    unsafe { answer.write(std::ptr::null_mut()) };
+    let fetch = |file: &mut dyn File| {
+        let (offset, len) = (unsigned(offset, Code::IOERR_MMAP)?, length(amount, Code::IOERR_MMAP)?);
+        if let Some(Fetched(start)) = file.fetch(offset, len)? {
+            // SAFETY: as above.
+            unsafe { answer.write(start.as_ptr()) };
+        }
+        Ok(())
+    };
+    // SAFETY: SQLite's promise for every method, see the module.
+    unsafe { call(place, "xFetch", Code::IOERR_MMAP, fetch) }
+}
+
+unsafe extern "C" fn x_unfetch(place: *mut sqlite3_file, offset: sqlite3_int64, start: *mut c_void) -> c_int {
+    let unfetch = |file: &mut dyn File| {
+        file.unfetch(unsigned(offset, Code::IOERR_MMAP)?, NonNull::new(start).map(Fetched))
+    };
+    // SAFETY: SQLite's promise for every method, see the module.
+    unsafe { call(place, "xUnfetch", Code::IOERR_MMAP, unfetch) }
+}
+
+#[cfg(test)]
+mod tests;

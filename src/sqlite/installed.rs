@@ -1,0 +1,72 @@
+//! Our file in the memory that SQLite holds for it.
+
+use std::ptr::NonNull;
+
+use rusqlite::ffi;
+
+use super::file_methods::TABLES;
+use super::{File, IoVersion};
+
+/// What SQLite's `sqlite3_file` is when the file is ours.
+#[repr(C)]
+pub(super) struct Installed {
+    /// Invariant: `pMethods` is one of [`TABLES`] from `install` to `remove`.
+    head: ffi::sqlite3_file,
+    file: Box<dyn File>,
+}
+
+/// How many bytes SQLite must hold for a file of ours.
+pub(super) const SIZE: usize = size_of::<Installed>();
+
+/// Where in [`TABLES`] the methods of a version are.
+const fn table_of(version: IoVersion) -> usize {
+    version.shm as usize + 2 * version.fetch as usize
+}
+
+/// Makes the memory at `place` our file.
+///
+/// # Safety
+/// `place` must have [`SIZE`] bytes, be aligned as SQLite aligns a `sqlite3_file`, and hold no open file.
+pub(super) unsafe fn install(place: *mut ffi::sqlite3_file, mut file: Box<dyn File>) {
+    let methods = &raw const TABLES[table_of(file.io_version())];
+    // SAFETY: as the caller promises.
+    unsafe {
+        place.cast::<Installed>().write(Installed { head: ffi::sqlite3_file { pMethods: methods }, file })
+    }
+}
+
+/// Takes our file out of the memory at `place`.
+///
+/// # Safety
+/// `place` must be a file that was installed and not removed, and no reference to it may be alive.
+pub(super) unsafe fn remove(place: *mut ffi::sqlite3_file) -> Box<dyn File> {
+    // SAFETY: as the caller promises.
+    let Installed { file, .. } = unsafe { place.cast::<Installed>().read() };
+    // SAFETY: the memory is still SQLite's, for a file of ours.
+    unsafe { (*place).pMethods = std::ptr::null() };
+    file
+}
+
+/// Our file at `place`.
+///
+/// # Safety
+/// `place` must be a file that was installed and not removed, and no other reference to it may be
+/// alive for `'a`.
+pub(super) unsafe fn file_mut<'a>(place: *mut ffi::sqlite3_file) -> &'a mut dyn File {
+    // SAFETY: as the caller promises.
+    unsafe { (*place.cast::<Installed>()).file.as_mut() }
+}
+
+/// The file at `place` if it is one of ours.
+///
+/// # Safety
+/// `place` must be null or a `sqlite3_file` that is open or was zeroed, and no other reference to it
+/// may be alive for `'a`.
+pub(super) unsafe fn our_file<'a>(place: *mut ffi::sqlite3_file) -> Option<&'a dyn File> {
+    let place = NonNull::new(place)?;
+    // SAFETY: as the caller promises.
+    let methods = unsafe { place.as_ref() }.pMethods;
+    let ours = TABLES.iter().any(|table| std::ptr::eq(table, methods));
+    // SAFETY: only `install` sets one of our tables.
+    ours.then(|| unsafe { &*file_mut(place.as_ptr()) })
+}

@@ -1,0 +1,126 @@
+//! What happens when SQLite loads us, and when it opens a connection after that.
+
+use std::ffi::{CStr, c_char, c_int};
+use std::mem::transmute;
+use std::path::Path;
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use rusqlite::{Connection, ErrorCode, ffi};
+
+use super::host::{HostApi, HostConnection, HostErrorSlot};
+use super::{BaseVfs, Code, Vfs, connection, log, refused, roles, vfs_methods};
+
+/// What the library gives to its host.
+#[derive(Debug)]
+pub struct Wiring {
+    /// The name of the VFS.
+    pub vfs_name: &'static CStr,
+    /// Makes the VFS. Called once.
+    pub vfs: fn() -> Box<dyn Vfs>,
+    /// Registers the functions on a connection.
+    pub functions: fn(&Connection) -> rusqlite::Result<()>,
+}
+
+/// Set by the first load, before the auto-extension is registered.
+static WIRING: OnceLock<&'static Wiring> = OnceLock::new();
+
+/// One load at a time.
+static LOADING: Mutex<()> = Mutex::new(());
+
+/// The body of a loadable extension's entry point: registers the VFS once, the functions on `db`, and
+/// both for all connections to come. May be called again by the same SQLite library.
+///
+/// Answers `SQLITE_OK_LOAD_PERMANENTLY`, or an error code with its message in `error`.
+pub fn load(db: HostConnection, error: HostErrorSlot, api: HostApi, wiring: &'static Wiring) -> c_int {
+    let failed =
+        (Code::ERROR, "litestream_vfs failed inside while it was loaded, please report it".to_owned());
+    let loaded = log::guard_value("load", Err(failed), || try_load(&db, &api, wiring));
+    match loaded {
+        Ok(()) => ffi::SQLITE_OK_LOAD_PERMANENTLY,
+        Err((code, message)) => {
+            // The admitted library's allocator need not be this one's.
+            api.tell(&error, &message);
+            code.get()
+        }
+    }
+}
+
+fn try_load(db: &HostConnection, api: &HostApi, wiring: &'static Wiring) -> Result<(), (Code, String)> {
+    let _one = LOADING.lock().unwrap_or_else(PoisonError::into_inner);
+    api.admit().map_err(|unfit| (Code::ERROR, unfit.0))?;
+    let again = WIRING.set(wiring).is_err();
+    register_vfs(wiring)?;
+    register_auto_extension()
+        .map_err(|code| (code, format!("litestream_vfs cannot be registered: {code}")))?;
+    let functions = db.open().and_then(|conn| (wiring.functions)(&conn));
+    match functions {
+        // `SELECT load_extension(…)` runs a statement, during which functions cannot be replaced: they
+        // are there already.
+        Err(e) if again && e.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => Ok(()),
+        Err(e) => Err((Code::ERROR, format!("litestream_vfs cannot register its functions: {e}"))),
+        Ok(()) => Ok(()),
+    }
+}
+
+/// Registers the VFS, unless it is there.
+fn register_vfs(wiring: &Wiring) -> Result<(), (Code, String)> {
+    // SAFETY: the name ends with a zero; the answer is null or a VFS that stays where it is.
+    let found = unsafe { ffi::sqlite3_vfs_find(wiring.vfs_name.as_ptr()).as_ref() };
+    match found {
+        Some(vfs) if vfs_methods::is_ours(vfs) => Ok(()),
+        Some(_) => Err((
+            Code::ERROR,
+            format!(
+                "a VFS named {0:?} is registered already, by Litestream's own extension or by another copy of \
+                 litestream_vfs: load only one of them into a process",
+                wiring.vfs_name
+            ),
+        )),
+        None => {
+            let base = BaseVfs::host_default()
+                .ok_or_else(|| (Code::ERROR, "litestream_vfs needs a host with a default VFS".to_owned()))?;
+            vfs_methods::register(wiring.vfs_name, base, (wiring.vfs)())
+                .map_err(|code| (code, format!("the VFS {:?} cannot be registered: {code}", wiring.vfs_name)))
+        }
+    }
+}
+
+/// The type of an extension's entry point.
+type EntryPoint =
+    unsafe extern "C" fn(*mut ffi::sqlite3, *mut *mut c_char, *const ffi::sqlite3_api_routines) -> c_int;
+
+fn register_auto_extension() -> Result<(), Code> {
+    let entry: EntryPoint = on_connection;
+    // SAFETY: SQLite takes an entry point under another type, and calls it as what it is. Registering
+    // it again does nothing.
+    Code::check(unsafe {
+        ffi::sqlite3_auto_extension(Some(transmute::<EntryPoint, unsafe extern "C" fn()>(entry)))
+    })
+}
+
+/// Runs at the end of each `sqlite3_open`: registers the functions, and fails an open that we refused.
+/// Never fails any other.
+unsafe extern "C" fn on_connection(
+    db: *mut ffi::sqlite3,
+    error: *mut *mut c_char,
+    _api: *const ffi::sqlite3_api_routines,
+) -> c_int {
+    // SAFETY: they are those of SQLite's call, which are what the types are for.
+    let (db, error) = unsafe { (HostConnection::from_raw(db), HostErrorSlot::from_raw(error)) };
+    log::guard_value("auto-extension", ffi::SQLITE_OK, || {
+        if connection::is_internal() {
+            return ffi::SQLITE_OK;
+        }
+        let Ok(conn) = db.open() else { return ffi::SQLITE_OK };
+        if let Some((code, message)) = roles::open_error(&conn) {
+            refused::note(Path::new(conn.path().unwrap_or_default()), code, &message);
+            error.tell(&message);
+            return code.get();
+        }
+        let functions = WIRING.get().map_or(Ok(()), |wiring| (wiring.functions)(&conn));
+        if let Err(e) = functions {
+            log::log(Code::ERROR, &format!("litestream: functions are missing on a connection: {e}"));
+        }
+        ffi::SQLITE_OK
+    })
+}

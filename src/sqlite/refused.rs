@@ -1,0 +1,105 @@
+//! Databases whose open is refused with a message.
+//!
+//! `xOpen` cannot give a text. So the open succeeds with a file that has an [`open_error`], and the
+//! auto-extension, which runs at the end of `sqlite3_open`, fails it with the code and the message.
+//! `ATTACH` runs no auto-extension, and has no other place where a VFS could say more than a code.
+//!
+//! [`open_error`]: File::open_error
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use super::{BaseFile, Code, File, LockLevel, ReadOutcome, log};
+
+/// Stands in for a main database whose open is refused. Nothing is opened or created.
+///
+/// `ATTACH` fails with the code when it takes its first lock; the message is in SQLite's log and in
+/// [`last_refusal`].
+#[derive(Debug)]
+pub struct RefusedFile {
+    path: PathBuf,
+    code: Code,
+    message: String,
+}
+
+impl RefusedFile {
+    /// A refusal to open `path` with `code` that says `message`, which must carry no secret.
+    pub fn new(path: impl Into<PathBuf>, code: Code, message: impl Into<String>) -> Self {
+        Self { path: path.into(), code, message: message.into() }
+    }
+}
+
+impl File for RefusedFile {
+    fn base(&mut self) -> Option<&mut BaseFile> {
+        None
+    }
+
+    /// SQLite reads the header while it opens the file; an empty file is no error yet.
+    fn read(&mut self, buf: &mut [u8], _offset: u64) -> Result<ReadOutcome, Code> {
+        Ok(ReadOutcome::of(buf, 0))
+    }
+
+    fn lock(&mut self, _level: LockLevel) -> Result<(), Code> {
+        note(&self.path, self.code, &self.message);
+        Err(self.code)
+    }
+
+    fn open_error(&self) -> Option<(Code, &str)> {
+        Some((self.code, &self.message))
+    }
+}
+
+/// A database that is none of ours, although its open comes to us: refused as a connection's own, and
+/// plain as an attached one.
+///
+/// `ATTACH 'x.db'` and `VACUUM INTO 'x.db'` use the VFS of the connection's own database unless their
+/// name says `vfs=`. A database that is named so is not meant for us.
+#[derive(Debug)]
+pub struct PlainFile {
+    base: BaseFile,
+    code: Code,
+    message: String,
+}
+
+impl PlainFile {
+    /// The file `base`, and with what `sqlite3_open` is refused.
+    pub fn new(base: BaseFile, code: Code, message: impl Into<String>) -> Self {
+        Self { base, code, message: message.into() }
+    }
+}
+
+impl File for PlainFile {
+    fn base(&mut self) -> Option<&mut BaseFile> {
+        Some(&mut self.base)
+    }
+
+    fn open_error(&self) -> Option<(Code, &str)> {
+        Some((self.code, &self.message))
+    }
+}
+
+/// The latest refusal of this process.
+static LAST: Mutex<Option<Refusal>> = Mutex::new(None);
+
+/// That the open of a database was refused, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The database.
+    pub path: PathBuf,
+    /// The code that SQLite answers.
+    pub code: Code,
+    /// What the user should read.
+    pub message: String,
+}
+
+/// The latest refusal of this process.
+pub fn last_refusal() -> Option<Refusal> {
+    LAST.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+/// Writes a refusal to SQLite's log and keeps it.
+pub(super) fn note(path: &Path, code: Code, message: &str) {
+    log::log(code, &format!("litestream: cannot open {}: {message}", path.display()));
+    let refusal = Refusal { path: path.to_owned(), code, message: message.to_owned() };
+    *LAST.lock().unwrap_or_else(PoisonError::into_inner) = Some(refusal);
+}

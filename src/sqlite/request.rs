@@ -1,0 +1,132 @@
+//! What is known of a file that SQLite wants to open, and what becomes of it.
+
+use std::ffi::{CStr, CString, c_char};
+use std::path::Path;
+
+use rusqlite::ffi;
+
+use super::name::FileName;
+use super::{BaseFile, BaseVfs, Code, File, FileKind, OpenFlags};
+
+/// A file that SQLite wants to open.
+#[derive(Clone, Copy, Debug)]
+pub struct OpenRequest<'a> {
+    /// `None` for a temporary file, whose name the VFS chooses.
+    name: Option<FileName<'a>>,
+    flags: OpenFlags,
+    base: &'a BaseVfs,
+}
+
+impl<'a> OpenRequest<'a> {
+    pub(super) const fn new(name: Option<FileName<'a>>, flags: OpenFlags, base: &'a BaseVfs) -> Self {
+        Self { name, flags, base }
+    }
+
+    /// The full path of the file, as the base VFS made it; `None` for a temporary file.
+    pub fn path(&self) -> Option<&'a Path> {
+        self.name.map(|name| name.path())
+    }
+
+    /// What the file is for.
+    pub const fn kind(&self) -> FileKind {
+        self.flags.kind()
+    }
+
+    /// How it is to be opened. The bits go to the base VFS as they are.
+    pub const fn flags(&self) -> OpenFlags {
+        self.flags
+    }
+
+    /// The host's VFS. It is `Copy` and may be kept.
+    pub const fn base(&self) -> &'a BaseVfs {
+        self.base
+    }
+
+    /// The path of the main database to which this database, WAL or rollback journal belongs; `None`
+    /// for other kinds of files.
+    pub fn database_path(&self) -> Option<&'a Path> {
+        self.database().map(|name| name.path())
+    }
+
+    /// The URI parameters of the main database to which this database, WAL or rollback journal
+    /// belongs; none for other kinds of files.
+    pub fn parameters(&self) -> Parameters<'a> {
+        Parameters { database: self.database() }
+    }
+
+    /// Opens this very file through the base VFS.
+    ///
+    /// The base file keeps using SQLite's own copy of the name, so the [`File`] that is answered for
+    /// this request must own it, and drop it at the latest when it is dropped itself.
+    ///
+    /// # Errors
+    /// Those of the base VFS.
+    pub fn open_base(&self) -> Result<(BaseFile, OpenFlags), Code> {
+        self.open_base_as(self.flags)
+    }
+
+    /// [`OpenRequest::open_base`] with other flags.
+    ///
+    /// # Errors
+    /// Those of the base VFS.
+    pub fn open_base_as(&self, flags: OpenFlags) -> Result<(BaseFile, OpenFlags), Code> {
+        // SAFETY: the name is SQLite's own for a file of this kind; it outlives the file as said above.
+        unsafe { self.base.open_raw(self.name_ptr(), flags) }
+    }
+
+    pub(super) fn name_ptr(&self) -> *const c_char {
+        self.name.map_or(std::ptr::null(), FileName::as_ptr)
+    }
+
+    fn database(&self) -> Option<FileName<'a>> {
+        match self.kind() {
+            FileKind::MainDb => self.name,
+            FileKind::Wal | FileKind::MainJournal => self.name.map(|name| name.database()),
+            _ => None,
+        }
+    }
+}
+
+/// What becomes of an open.
+pub enum Opened {
+    /// The base VFS opens the file where SQLite wants it: from then on nothing of it comes to us.
+    PassThrough,
+    /// SQLite gets this file.
+    File {
+        /// The file.
+        file: Box<dyn File>,
+        /// How it was opened, for SQLite: `READONLY` or `READWRITE` matters.
+        out_flags: OpenFlags,
+    },
+}
+
+/// The parameters of a database's URI, percent-decoded.
+///
+/// Given more than once, SQLite itself takes the first.
+#[derive(Clone, Copy, Debug)]
+pub struct Parameters<'a> {
+    database: Option<FileName<'a>>,
+}
+
+impl<'a> Parameters<'a> {
+    /// The value of `key`; the empty string if the key has none. Bytes that are not UTF-8 are replaced.
+    pub fn get(&self, key: &str) -> Option<String> {
+        let key = CString::new(key).ok()?;
+        let name = self.database?;
+        // SAFETY: `name` is a database name of SQLite's, with its parameters behind it.
+        let value = unsafe { ffi::sqlite3_uri_parameter(name.as_ptr(), key.as_ptr()) };
+        // SAFETY: null, or a string that lives as long as the name.
+        (!value.is_null()).then(|| unsafe { CStr::from_ptr(value) }.to_string_lossy().into_owned())
+    }
+
+    /// The keys, in the order of the URI.
+    pub fn keys(&self) -> impl Iterator<Item = String> + use<'a> {
+        let database = self.database;
+        (0..).map_while(move |n| {
+            // SAFETY: as in `get`; beyond the last key the answer is null.
+            let key = unsafe { ffi::sqlite3_uri_key(database?.as_ptr(), n) };
+            // SAFETY: null, or a string that lives as long as the name.
+            (!key.is_null()).then(|| unsafe { CStr::from_ptr(key) }.to_string_lossy().into_owned())
+        })
+    }
+}
