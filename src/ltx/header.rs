@@ -55,7 +55,7 @@ impl HeaderFlags {
 ///  32  timestamp i64         80  20 reserved bytes, written as zero
 /// ```
 /// Integers are big-endian. Source: `github.com/superfly/ltx`, format version 3.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
     /// The flags.
     pub flags: HeaderFlags,

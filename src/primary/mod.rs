@@ -1,1 +1,39 @@
-//! The write flow: capture, publish, snapshot, resume.
+//! The write flow: capture, publish, copy, resume.
+//!
+//! | file | what it is |
+//! | --- | --- |
+//! | `commits` | what SQLite committed, as the shim saw it; the wake-up of the publisher |
+//! | `capture` | committed frames leave the WAL before it loses them |
+//! | `spool` | local LTX files that wait for the replica |
+//! | `state` | what is remembered across processes |
+//! | `anchor` | the full copy that later files build on |
+//! | `publisher` | the background task that takes all this to the replica |
+//! | `resume` | what the replica holds when a primary begins |
+
+mod anchor;
+mod capture;
+mod commits;
+mod database;
+mod host;
+mod options;
+mod outgoing;
+mod publisher;
+mod resume;
+mod shared;
+mod spool;
+mod state;
+
+pub use database::{Primary, Status};
+pub use host::{Host, ReadView};
+pub use options::Options;
+pub use shared::Phase;
+pub use state::folder as state_folder;
+
+/// A random number, for node ids and jitter.
+fn random_u64() -> u64 {
+    getrandom::u64().unwrap_or_else(|_| {
+        // No entropy is no reason to stop: the clock and the process tell two writers apart as well.
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        (now.as_nanos() as u64) ^ (u64::from(std::process::id()) << 32)
+    })
+}

@@ -208,6 +208,15 @@ impl Access {
 pub struct ShmLockFlags(c_int);
 
 impl ShmLockFlags {
+    /// Take a shared lock.
+    pub const LOCK_SHARED: Self = Self(ffi::SQLITE_SHM_LOCK | ffi::SQLITE_SHM_SHARED);
+    /// Take an exclusive lock.
+    pub const LOCK_EXCLUSIVE: Self = Self(ffi::SQLITE_SHM_LOCK | ffi::SQLITE_SHM_EXCLUSIVE);
+    /// Release a shared lock.
+    pub const UNLOCK_SHARED: Self = Self(ffi::SQLITE_SHM_UNLOCK | ffi::SQLITE_SHM_SHARED);
+    /// Release an exclusive lock.
+    pub const UNLOCK_EXCLUSIVE: Self = Self(ffi::SQLITE_SHM_UNLOCK | ffi::SQLITE_SHM_EXCLUSIVE);
+
     /// The flags with these bits.
     pub const fn from_bits(bits: c_int) -> Self {
         Self(bits)

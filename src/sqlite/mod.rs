@@ -16,6 +16,8 @@
 //! | `base`, `base_file`, `name`, `shm` | the host's VFS, its files, file names and shared memory |
 //! | `vfs_methods`, `file_methods`, `fcntl`, `installed` | the trampolines and the memory that SQLite holds |
 //! | `host`, `load`, `log` | which SQLite called us, and what we register with it |
+//! | `function`, `table` | scalar and table-valued SQL functions |
+//! | `function`, `table` | scalar and table-valued SQL functions |
 //! | `refused`, `roles`, `connection` | what is done with a connection |
 
 mod base;
@@ -27,6 +29,7 @@ mod fcntl;
 mod file;
 mod file_methods;
 mod flags;
+mod function;
 mod host;
 mod installed;
 mod load;
@@ -36,6 +39,7 @@ mod refused;
 mod request;
 mod roles;
 mod shm;
+mod table;
 mod vfs;
 mod vfs_methods;
 
@@ -48,6 +52,7 @@ pub use file::{Fetched, File, IoVersion, ReadOutcome};
 pub use flags::{
     Access, DeviceCharacteristics, FileKind, LockLevel, OpenFlags, ShmLock, ShmLockFlags, SyncFlags,
 };
+pub use function::{Call, Safety, create_function};
 pub use host::{HostApi, HostConnection, HostErrorSlot};
 pub use load::{Wiring, load};
 pub use log::log;
@@ -55,4 +60,5 @@ pub use refused::{PlainFile, Refusal, RefusedFile, last_refusal};
 pub use request::{OpenRequest, Opened, Parameters};
 pub use roles::roles;
 pub use shm::ShmRegion;
+pub use table::{Row, Table, create_table_function};
 pub use vfs::Vfs;

@@ -14,7 +14,7 @@ pub use checksum::{ByteOrder, Checksum};
 pub use frame::{FrameHeader, FrameNo};
 pub use header::{Salts, WalHeader};
 pub use index::{CheckpointInfo, IndexHeader, READ_MARKS};
-pub use scan::{Committed, End, Position, Scan, scan};
+pub use scan::{Committed, End, Position, Scan, holds, read_header, scan};
 
 #[cfg(test)]
 mod tests;

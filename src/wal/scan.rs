@@ -95,7 +95,34 @@ pub fn scan(wal: &File, from: Position, end: End) -> Result<Scan> {
     chain.finish(end)
 }
 
-fn read_header(wal: &File) -> Result<Option<WalHeader>> {
+/// Whether `wal` holds the very frame that `position` speaks of (for frame 0: that header).
+///
+/// Salts are random and checksums cover all that comes before, so an equal frame has an equal past.
+///
+/// # Errors
+/// `Io`.
+pub fn holds(wal: &File, position: Position) -> Result<bool> {
+    let Some(header) = read_header(wal)? else { return Ok(false) };
+    if header.salts != position.salts {
+        return Ok(false);
+    }
+    if position.frame == FrameNo::ZERO {
+        return Ok(header.checksum == position.checksum);
+    }
+    let mut bytes = [0; FrameHeader::SIZE];
+    let offset = position.frame.page_offset(header.page_size) - FrameHeader::SIZE as u64;
+    if read_up_to(wal, &mut bytes, offset)? < bytes.len() {
+        return Ok(false);
+    }
+    let frame = FrameHeader::decode(&bytes);
+    Ok(frame.salts == position.salts && frame.checksum == position.checksum)
+}
+
+/// The header of `wal`, or `None` if the file has no valid one.
+///
+/// # Errors
+/// `Io`.
+pub fn read_header(wal: &File) -> Result<Option<WalHeader>> {
     let mut bytes = [0; WalHeader::SIZE];
     match wal.read_exact_at(&mut bytes, 0) {
         Ok(()) => Ok(WalHeader::decode(&bytes).ok()),

@@ -1,0 +1,164 @@
+//! What was given: parameters recognised, misspelled ones refused, and where each value came from.
+
+use std::time::Duration;
+
+use super::settings::{Kind, SETTINGS, Scope, Setting, named, plain};
+use super::{Env, Params, value};
+use crate::error::{Error, Result};
+
+/// Parameters of a URI that SQLite itself and its common builds read. They are never taken for a
+/// misspelling of ours. Source: <https://www.sqlite.org/c3ref/open.html>.
+const SQLITE_PARAMS: &[&str] =
+    &["vfs", "mode", "cache", "psow", "nolock", "immutable", "modeof", "key", "hexkey", "textkey"];
+
+/// How parameters that are no settings of ours are met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unknown {
+    /// Another reader's, unless it looks like ours: a URI is shared with SQLite and the base VFS.
+    Ignored,
+    /// A mistake: nobody else reads it.
+    Refused,
+}
+
+/// Settings that were given, checked one by one, with the environment behind them.
+#[derive(Debug)]
+pub(super) struct Given<'a> {
+    params: Vec<(&'static Setting, String)>,
+    env: &'a dyn Env,
+}
+
+/// The text of a setting and where it was found.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) text: String,
+    /// The parameter or environment variable, for messages.
+    pub(super) origin: &'static str,
+}
+
+impl<'a> Given<'a> {
+    /// Reads `params`, of which the settings in `scopes` are accepted.
+    ///
+    /// # Errors
+    /// `Config`: a setting that is misspelled, given twice, or has a value that it cannot have.
+    pub(super) fn read(
+        params: &dyn Params,
+        env: &'a dyn Env,
+        scopes: &[Scope],
+        unknown: Unknown,
+    ) -> Result<Self> {
+        let mut given = Self { params: Vec::new(), env };
+        let accepted: Vec<_> = SETTINGS.iter().filter(|s| scopes.contains(&s.scope)).collect();
+        for (key, text) in params.pairs() {
+            match accepted.iter().find(|s| s.is_spelled(&key)) {
+                Some(setting) => given.add(setting, text)?,
+                None => refuse_misspelling(&key, &accepted, unknown)?,
+            }
+        }
+        Ok(given)
+    }
+
+    fn add(&mut self, setting: &'static Setting, text: String) -> Result<()> {
+        if self.params.iter().any(|(s, _)| s.name == setting.name) {
+            return Err(Error::config(format!("'{}' is given twice", setting.name)));
+        }
+        value::check(setting, &text).map_err(|e| e.context(setting.name))?;
+        self.params.push((setting, text));
+        Ok(())
+    }
+
+    /// The value that was given as a parameter.
+    pub(super) fn param(&self, name: &str) -> Option<Found> {
+        let (setting, text) = self.params.iter().find(|(s, _)| s.name == name)?;
+        Some(Found { text: text.clone(), origin: setting.name })
+    }
+
+    /// The value that is in the environment.
+    pub(super) fn env(&self, name: &str) -> Option<Found> {
+        let mut variables = named(name).env.iter();
+        variables.find_map(|&origin| self.env.var(origin).map(|text| Found { text, origin }))
+    }
+
+    /// The value of setting `name` that has precedence, or `None` if it has none, not even a default.
+    fn find(&self, name: &str) -> Option<Found> {
+        let setting = named(name);
+        let default = || setting.default.map(|text| Found { text: text.to_owned(), origin: setting.name });
+        self.param(name).or_else(|| self.env(name)).or_else(default)
+    }
+
+    /// The value of setting `name` that has precedence, as `read` reads it.
+    fn typed<T>(&self, name: &str, read: impl FnOnce(&str) -> Result<T>) -> Result<Option<T>> {
+        let Some(found) = self.find(name) else { return Ok(None) };
+        read(&found.text).map(Some).map_err(|e| e.context(found.origin))
+    }
+
+    /// A setting that is text of a type of its own.
+    pub(super) fn parsed<T: std::str::FromStr<Err = Error>>(&self, name: &str) -> Result<Option<T>> {
+        self.typed(name, str::parse)
+    }
+
+    /// A setting that is a duration and has a default.
+    pub(super) fn duration(&self, name: &str) -> Result<Duration> {
+        let Kind::Duration { min, max } = named(name).kind else {
+            unreachable!("BUG: {name} is no duration")
+        };
+        Ok(self.typed(name, |text| value::duration_within(text, min, max))?.expect("BUG: no default"))
+    }
+
+    /// A setting that is a size in bytes and has a default.
+    pub(super) fn size(&self, name: &str) -> Result<u64> {
+        let Kind::Size { min, max } = named(name).kind else { unreachable!("BUG: {name} is no size") };
+        Ok(self.typed(name, |text| value::size_within(text, min, max))?.expect("BUG: no default"))
+    }
+
+    /// A setting that is a number and has a default.
+    pub(super) fn count(&self, name: &str) -> Result<u64> {
+        let Kind::Count { min, max } = named(name).kind else { unreachable!("BUG: {name} is no number") };
+        Ok(self.typed(name, |text| value::count(text, min, max))?.expect("BUG: no default"))
+    }
+
+    /// A setting that is true or false and has a default.
+    pub(super) fn flag(&self, name: &str) -> Result<bool> {
+        Ok(self.typed(name, value::flag)?.expect("BUG: no default"))
+    }
+
+    /// A setting that is one of some words.
+    pub(super) fn word(&self, name: &str) -> Result<Option<&'static str>> {
+        let Kind::Word(words) = named(name).kind else { unreachable!("BUG: {name} is no word") };
+        self.typed(name, |text| value::word(text, words))
+    }
+
+    /// A setting of the store, by any spelling of its name.
+    pub(super) fn store(&self, spelling: &str) -> Option<String> {
+        let setting = SETTINGS.iter().find(|s| s.scope == Scope::Store && s.is_spelled(spelling))?;
+        self.find(setting.name).map(|found| found.text)
+    }
+}
+
+fn refuse_misspelling(key: &str, accepted: &[&'static Setting], unknown: Unknown) -> Result<()> {
+    if unknown == Unknown::Ignored && SQLITE_PARAMS.contains(&key) {
+        return Ok(());
+    }
+    let bare = plain(key);
+    let ours = bare.starts_with("litestream");
+    let bare = bare.strip_prefix("litestream").unwrap_or(&bare);
+    let distance = |s: &&&Setting| strsim::osa_distance(bare, &plain(s.name));
+    let nearest = accepted.iter().min_by_key(distance).expect("BUG: no settings at all");
+    let near = distance(&nearest) <= tolerance(&plain(nearest.name));
+    if near {
+        return Err(Error::config(format!("unknown parameter '{key}'; did you mean '{}'?", nearest.name)));
+    }
+    if ours || unknown == Unknown::Refused {
+        let names: Vec<_> = accepted.iter().map(|s| s.name).collect();
+        return Err(Error::config(format!("unknown parameter '{key}'; known are {}", names.join(", "))));
+    }
+    Ok(())
+}
+
+/// How many letters of a name may be wrong for it still to be meant.
+fn tolerance(name: &str) -> usize {
+    match name.len() {
+        0..4 => 0,
+        4..8 => 1,
+        _ => 2,
+    }
+}

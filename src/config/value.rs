@@ -1,0 +1,195 @@
+//! What the text of a setting means.
+
+use std::time::Duration;
+
+use super::settings::{Kind, Setting};
+use crate::clock::Timestamp;
+use crate::error::{Error, Result};
+use crate::ltx::Txid;
+
+/// Says whether `text` is a value of `setting`.
+///
+/// # Errors
+/// `Config`, with what would be one. A secret's text is never repeated.
+pub(super) fn check(setting: &Setting, text: &str) -> Result<()> {
+    match setting.kind {
+        Kind::Text | Kind::Secret if text.is_empty() => Err(Error::config("the value is empty")),
+        Kind::Text | Kind::Secret => Ok(()),
+        Kind::Word(words) => word(text, words).map(drop),
+        Kind::Flag => flag(text).map(drop),
+        Kind::Count { min, max } => count(text, min, max).map(drop),
+        Kind::Duration { min, max } => duration_within(text, min, max).map(drop),
+        Kind::Size { min, max } => size_within(text, min, max).map(drop),
+        Kind::Txid => text.parse::<Txid>().map(drop),
+        Kind::Time => text.parse::<Timestamp>().map(drop),
+    }
+}
+
+/// The word of `words` that `text` is, in any case.
+pub(super) fn word(text: &str, words: &[&'static str]) -> Result<&'static str> {
+    words
+        .iter()
+        .find(|w| w.eq_ignore_ascii_case(text))
+        .copied()
+        .ok_or_else(|| Error::config(format!("'{text}' is none of {}", words.join(", "))))
+}
+
+/// A boolean as SQLite reads one in a URI: `yes`, `true`, `on`, any number but 0, and their opposites.
+pub(super) fn flag(text: &str) -> Result<bool> {
+    match text.to_ascii_lowercase().as_str() {
+        "yes" | "true" | "on" => Ok(true),
+        "no" | "false" | "off" => Ok(false),
+        other => other
+            .parse::<i64>()
+            .map(|n| n != 0)
+            .map_err(|_| Error::config(format!("'{text}' is neither true nor false"))),
+    }
+}
+
+/// A whole number from `min` to `max`.
+pub(super) fn count(text: &str, min: u64, max: u64) -> Result<u64> {
+    match text.parse() {
+        Ok(n) if (min..=max).contains(&n) => Ok(n),
+        _ => Err(Error::config(format!("'{text}' is not a whole number from {min} to {max}"))),
+    }
+}
+
+/// A duration of `min` to `max`.
+pub(super) fn duration_within(text: &str, min: &str, max: &str) -> Result<Duration> {
+    within(text, min, max, duration)
+}
+
+/// A size in bytes of `min` to `max`.
+pub(super) fn size_within(text: &str, min: &str, max: &str) -> Result<u64> {
+    within(text, min, max, size)
+}
+
+fn within<T: PartialOrd>(text: &str, min: &str, max: &str, read: fn(&str) -> Result<T>) -> Result<T> {
+    let value = read(text)?;
+    let limit = |text| read(text).expect("BUG: a limit that cannot be read");
+    if value < limit(min) || value > limit(max) {
+        return Err(Error::config(format!("'{text}' is not within {min} and {max}")));
+    }
+    Ok(value)
+}
+
+/// A number of seconds, as an argument of a SQL function gives it.
+///
+/// # Errors
+/// `Config` if it is negative or not a time that can be waited for.
+pub fn seconds(seconds: f64) -> Result<Duration> {
+    // Beyond that, adding it to a moment could overflow.
+    const LONGEST: f64 = 365.0 * 86_400.0;
+    Duration::try_from_secs_f64(seconds.min(LONGEST))
+        .map_err(|_| Error::config(format!("{seconds} is not a number of seconds from 0 up")))
+}
+
+/// `1s`, `500ms`, `1m30s`, `1.5h`, or a number of seconds.
+fn duration(text: &str) -> Result<Duration> {
+    let read = match text.parse::<f64>() {
+        Ok(number) => Duration::try_from_secs_f64(number).ok(),
+        Err(_) => text.parse::<jiff::SignedDuration>().ok().and_then(|d| Duration::try_from(d).ok()),
+    };
+    read.ok_or_else(|| {
+        Error::config(format!("'{text}' is not a duration; write a number of seconds, or 500ms, 1s, 2m"))
+    })
+}
+
+/// Names of sizes and how many bytes each is.
+const SIZES: &[(&str, u64)] = &[
+    ("", 1),
+    ("b", 1),
+    ("kb", 1_000),
+    ("mb", 1_000_000),
+    ("gb", 1_000_000_000),
+    ("tb", 1_000_000_000_000),
+    ("kib", 1 << 10),
+    ("mib", 1 << 20),
+    ("gib", 1 << 30),
+    ("tib", 1 << 40),
+];
+
+/// `32MB`, `32MiB`, `1.5GiB`, or a number of bytes.
+fn size(text: &str) -> Result<u64> {
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let unit = unit.trim_start().to_ascii_lowercase();
+    let unit = SIZES.iter().find(|(name, _)| *name == unit).map(|(_, bytes)| *bytes);
+    match (number.parse::<f64>(), unit) {
+        (Ok(number), Some(unit)) if number.is_finite() => Ok((number * unit as f64) as u64),
+        _ => Err(Error::config(format!("'{text}' is not a size; write a number of bytes, or 32MB, 32MiB"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read_as_people_and_litestream_write_them() {
+        for (text, ms) in [
+            ("1s", 1000),
+            ("500ms", 500),
+            ("2m", 120_000),
+            ("1m30s", 90_000),
+            ("1.5s", 1500),
+            ("1h", 3_600_000),
+            ("3", 3000),
+            ("0.25", 250),
+            ("0", 0),
+        ] {
+            assert_eq!(duration(text).unwrap(), Duration::from_millis(ms), "{text}");
+        }
+        for text in ["", "s", "-1s", "-1", "1x", "inf", "NaN", "1e300", "soon", "1s ago"] {
+            let message = duration(text).unwrap_err().to_string();
+            assert!(message.contains("500ms"), "{text}: {message}");
+        }
+    }
+
+    #[test]
+    fn seconds_are_bounded() {
+        assert_eq!(seconds(0.5).unwrap(), Duration::from_millis(500));
+        assert_eq!(seconds(f64::INFINITY).unwrap(), Duration::from_secs(365 * 86_400));
+        assert!(seconds(-1.0).is_err());
+    }
+
+    #[test]
+    fn sizes_tell_powers_of_ten_from_powers_of_two() {
+        for (text, bytes) in [
+            ("32MB", 32_000_000),
+            ("32MiB", 32 << 20),
+            ("32 mib", 32 << 20),
+            ("1.5GiB", 3 << 29),
+            ("1048576", 1 << 20),
+            ("7B", 7),
+        ] {
+            assert_eq!(size(text).unwrap(), bytes, "{text}");
+        }
+        for text in ["", "MB", "32M", "-1", "1.2.3MB", "lots", "32MBs"] {
+            assert!(size(text).unwrap_err().to_string().contains("32MiB"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_value_outside_its_limits_is_refused_with_the_limits() {
+        let message = duration_within("2h", "10ms", "1h").unwrap_err().to_string();
+        assert_eq!(message, "'2h' is not within 10ms and 1h");
+        assert!(duration_within("10ms", "10ms", "1h").is_ok());
+        assert!(size_within("1TiB", "1MiB", "1TiB").is_ok());
+        assert!(size_within("1MB", "1MiB", "1TiB").is_err());
+        assert!(count("65", 1, 64).is_err());
+        assert_eq!(count("64", 1, 64).unwrap(), 64);
+    }
+
+    #[test]
+    fn flags_are_spelled_as_sqlite_spells_them() {
+        for text in ["1", "yes", "TRUE", "on", "2"] {
+            assert!(flag(text).unwrap(), "{text}");
+        }
+        for text in ["0", "no", "False", "off"] {
+            assert!(!flag(text).unwrap(), "{text}");
+        }
+        assert!(flag("maybe").is_err());
+        assert!(flag("").is_err());
+    }
+}

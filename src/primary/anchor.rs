@@ -1,0 +1,187 @@
+//! The full copy that all later files build on: the first file of a replica, and the first after a
+//! gap. The application goes on writing meanwhile.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use tokio::sync::mpsc;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::ltx::{Encoder, FileId, Header};
+use crate::page::{PageCount, PageSize, Pgno};
+use crate::primary::host::ReadView;
+use crate::store::{PutOptions, Store};
+use crate::wal::{End, FrameNo, Position, Scan, read_header, scan};
+
+/// How much of the database file is read at once.
+const READ_BYTES: usize = 256 * 1024;
+
+/// The pages of a view, in order.
+pub(super) struct ViewPages {
+    view: Box<dyn ReadView>,
+    wal: Option<(File, BTreeMap<Pgno, FrameNo>)>,
+}
+
+impl ViewPages {
+    /// Finds out which pages are in the WAL.
+    ///
+    /// # Errors
+    /// `Corrupt` if the WAL does not hold what the view's header says; `Io`.
+    pub(super) fn new(view: Box<dyn ReadView>, wal_path: &Path) -> Result<Self> {
+        let wal = match view.header() {
+            Some(header) if view.uses_wal() && header.mx_frame > FrameNo::ZERO => {
+                let file = File::open(wal_path)
+                    .map_err(|e| Error::io(format_args!("cannot read {}", wal_path.display()), e))?;
+                let start = read_header(&file)?
+                    .map(|h| Position::start_of(&h))
+                    .ok_or_else(|| Error::corrupt("the WAL has no valid header"))?;
+                match scan(&file, start, End::Index(header))? {
+                    Scan::Committed(committed) => Some((file, committed.pages)),
+                    _ => return Err(Error::corrupt("the WAL does not hold what its index says")),
+                }
+            }
+            _ => None,
+        };
+        Ok(Self { view, wal })
+    }
+
+    /// Encodes every page but the lock page.
+    ///
+    /// # Errors
+    /// `Io` of the database, and those of `out`.
+    pub(super) fn encode<W: Write>(&mut self, out: W, header: Header) -> Result<W> {
+        let mut encoder = Encoder::new(out, header)?;
+        let page_size = header.page_size;
+        let batch = READ_BYTES / page_size.bytes();
+        let mut buf = vec![0; batch * page_size.bytes()];
+        let mut next = 1u32;
+        while next <= header.commit.get() {
+            let pages = batch.min((header.commit.get() - next + 1) as usize);
+            let buf = &mut buf[..pages * page_size.bytes()];
+            let first = Pgno::new(next).expect("BUG: page numbers begin at 1");
+            self.view.read_file(buf, page_size.offset_of(first))?;
+            self.encode_batch(&mut encoder, next, buf, page_size)?;
+            next += pages as u32;
+        }
+        Ok(encoder.finish()?.0)
+    }
+
+    fn encode_batch<W: Write>(
+        &self,
+        encoder: &mut Encoder<W>,
+        first: u32,
+        buf: &mut [u8],
+        page_size: PageSize,
+    ) -> Result<()> {
+        for (i, page) in buf.chunks_exact_mut(page_size.bytes()).enumerate() {
+            let pgno = Pgno::new(first + i as u32).expect("BUG: page numbers begin at 1");
+            if pgno == page_size.lock_page() {
+                continue;
+            }
+            if let Some((wal, frames)) = &self.wal
+                && let Some(frame) = frames.get(&pgno)
+            {
+                wal.read_exact_at(page, frame.page_offset(page_size))
+                    .map_err(|e| Error::io("cannot read the WAL", e))?;
+            }
+            encoder.page(pgno, page)?;
+        }
+        Ok(())
+    }
+
+    /// The size of the database in the view.
+    pub(super) fn commit(&self) -> PageCount {
+        self.view.commit()
+    }
+
+    /// The page size.
+    pub(super) fn page_size(&self) -> PageSize {
+        self.view.page_size()
+    }
+}
+
+/// Encodes the view in a background thread and uploads it part by part: at most three parts are in
+/// memory.
+///
+/// # Errors
+/// Those of the view and of the store; nothing is visible in the store then.
+pub(super) async fn upload(
+    store: &Arc<dyn Store>,
+    id: FileId,
+    options: PutOptions,
+    mut pages: ViewPages,
+    header: Header,
+) -> Result<()> {
+    let mut upload = store.upload(id, options).await?;
+    let (sender, mut parts) = mpsc::channel::<Bytes>(1);
+    let part_size = upload.part_size();
+    let encoding = tokio::task::spawn_blocking(move || {
+        let out = PartWriter { part: BytesMut::with_capacity(part_size), part_size, sender };
+        pages.encode(out, header)?.finish()
+    });
+    let sent = async {
+        while let Some(part) = parts.recv().await {
+            upload.part(part).await?;
+        }
+        Ok(())
+    }
+    .await;
+    drop(parts);
+    let encoded = encoding.await.map_err(|e| {
+        Error::new(ErrorKind::Interrupted, format!("the copy of the database ended early: {e}"))
+    })?;
+    // An upload that fails closes the channel, so its error is the cause of the encoder's.
+    let completed = match sent.and(encoded) {
+        Ok(()) => upload.complete().await,
+        Err(e) => Err(e),
+    };
+    if completed.is_err()
+        && let Err(e) = upload.abort().await
+    {
+        tracing::debug!("{e}");
+    }
+    completed
+}
+
+/// Cuts what is written into parts.
+struct PartWriter {
+    part: BytesMut,
+    part_size: usize,
+    sender: mpsc::Sender<Bytes>,
+}
+
+impl PartWriter {
+    fn send(&mut self) -> io::Result<()> {
+        let part = std::mem::replace(&mut self.part, BytesMut::with_capacity(self.part_size));
+        self.sender
+            .blocking_send(part.freeze())
+            .map_err(|_| io::Error::new(io::ErrorKind::BrokenPipe, "the upload ended"))
+    }
+
+    fn finish(mut self) -> Result<()> {
+        if self.part.is_empty() {
+            return Ok(());
+        }
+        self.send().map_err(|e| Error::io("cannot upload the copy of the database", e))
+    }
+}
+
+impl Write for PartWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let n = bytes.len().min(self.part_size - self.part.len());
+        self.part.extend_from_slice(&bytes[..n]);
+        if self.part.len() == self.part_size {
+            self.send()?;
+        }
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,213 @@
+//! What SQLite has committed, as the shim saw it, and the wake-up of the publisher.
+//!
+//! This is all that a committing thread does: note the index header, and wake the publisher if it
+//! sleeps.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use crate::clock::{Clock, Timestamp};
+use crate::wal::{End, IndexHeader};
+
+/// A commit counts as far as it is noted: the number of changes of the WAL seen so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct CommitSeq(pub(super) u64);
+
+/// The last commit that was noted.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Noted {
+    /// Where the WAL is committed up to; `None` before the first look.
+    pub(super) end: Option<End>,
+    /// How many changes were noted.
+    pub(super) seq: CommitSeq,
+    /// When the last one was.
+    pub(super) time: Timestamp,
+    /// When the first one was that no capture for the replica has taken yet.
+    waiting_since: Option<Timestamp>,
+}
+
+impl Noted {
+    fn header(&self) -> Option<IndexHeader> {
+        match self.end {
+            Some(End::Index(header)) => Some(header),
+            _ => None,
+        }
+    }
+}
+
+/// What is to be done after a look at the index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Noticed {
+    /// Nothing was committed.
+    Nothing,
+    /// Something was.
+    Commit,
+    /// The WAL began a new generation. What the old one holds must be captured before anything else,
+    /// and the new header noted after that.
+    NewGeneration,
+}
+
+/// The commits of one database.
+pub(super) struct Commits {
+    clock: Arc<dyn Clock>,
+    noted: Mutex<Noted>,
+}
+
+impl Commits {
+    pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
+        let noted = Noted { end: None, seq: CommitSeq::default(), time: clock.now(), waiting_since: None };
+        Self { clock, noted: Mutex::new(noted) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Noted> {
+        self.noted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a look at the index header that was read while no writer could change it.
+    pub(super) fn look(&self, header: IndexHeader) -> Noticed {
+        let mut noted = self.lock();
+        match noted.header() {
+            Some(old) if old == header => Noticed::Nothing,
+            Some(old) if old.salts != header.salts => Noticed::NewGeneration,
+            Some(old) if old.mx_frame == header.mx_frame && old.frame_checksum == header.frame_checksum => {
+                noted.end = Some(End::Index(header));
+                Noticed::Nothing
+            }
+            _ => {
+                self.note(&mut noted, End::Index(header));
+                Noticed::Commit
+            }
+        }
+    }
+
+    /// Notes `header`, whatever was noted before.
+    pub(super) fn replace(&self, header: IndexHeader) {
+        let mut noted = self.lock();
+        self.note(&mut noted, End::Index(header));
+    }
+
+    /// Makes sure that `header`, which was read just now, is noted.
+    pub(super) fn agree_with(&self, header: IndexHeader) {
+        if self.look(header) == Noticed::NewGeneration {
+            self.replace(header);
+        }
+    }
+
+    /// The WAL is gone, and with it what was noted of its end.
+    pub(super) fn forget(&self) {
+        self.lock().end = None;
+    }
+
+    /// Notes a write to the WAL of a connection that keeps the index in private memory.
+    pub(super) fn note_private(&self) {
+        let mut noted = self.lock();
+        self.note(&mut noted, End::LastCommit);
+    }
+
+    fn note(&self, noted: &mut Noted, end: End) {
+        noted.end = Some(end);
+        noted.seq.0 += 1;
+        noted.time = self.clock.now();
+        noted.waiting_since.get_or_insert(noted.time);
+    }
+
+    /// The last commit noted.
+    pub(super) fn last(&self) -> Noted {
+        *self.lock()
+    }
+
+    /// The last commit noted, which is now on its way to the replica; and since when it waited.
+    pub(super) fn take(&self) -> (Noted, Option<Timestamp>) {
+        let mut noted = self.lock();
+        let since = noted.waiting_since.take();
+        (*noted, since)
+    }
+
+    /// Since when the oldest commit waits that is not on its way.
+    pub(super) fn waiting_since(&self) -> Option<Timestamp> {
+        self.lock().waiting_since
+    }
+}
+
+/// How committing threads, `litestream_sync` and close reach the publisher.
+#[derive(Default)]
+pub(super) struct Signal {
+    /// The publisher sleeps without a timer and wants to hear of the next commit.
+    idle: AtomicBool,
+    /// Something was committed.
+    commit: AtomicBool,
+    /// So much was committed that a capture now saves a stall later.
+    capture: AtomicBool,
+    /// Somebody waits for the replica.
+    hurry: AtomicBool,
+    notify: Notify,
+}
+
+/// Why the publisher woke up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wake {
+    /// Something was committed.
+    Commit,
+    /// A capture is due.
+    Capture,
+    /// Somebody waits for the replica.
+    Hurry,
+}
+
+impl Signal {
+    /// A commit was noted.
+    pub(super) fn commit(&self) {
+        self.commit.store(true, Ordering::SeqCst);
+        if self.idle.load(Ordering::SeqCst) {
+            self.notify.notify_one();
+        }
+    }
+
+    /// Much was committed since the last capture.
+    pub(super) fn capture(&self) {
+        if !self.capture.swap(true, Ordering::SeqCst) {
+            self.notify.notify_one();
+        }
+    }
+
+    /// Somebody waits.
+    pub(super) fn hurry(&self) {
+        self.hurry.store(true, Ordering::SeqCst);
+        self.notify.notify_one();
+    }
+
+    /// Sleeps, without a timer, until there is anything to do.
+    pub(super) async fn next(&self) -> Wake {
+        self.idle.store(true, Ordering::SeqCst);
+        let wake = loop {
+            if let Some(wake) = self.take_urgent() {
+                break wake;
+            }
+            if self.commit.swap(false, Ordering::SeqCst) {
+                break Wake::Commit;
+            }
+            self.notify.notified().await;
+        };
+        self.idle.store(false, Ordering::SeqCst);
+        wake
+    }
+
+    /// Sleeps until there is something that does not wait for the end of the interval.
+    pub(super) async fn urgent(&self) -> Wake {
+        loop {
+            if let Some(wake) = self.take_urgent() {
+                return wake;
+            }
+            self.notify.notified().await;
+        }
+    }
+
+    fn take_urgent(&self) -> Option<Wake> {
+        if self.hurry.swap(false, Ordering::SeqCst) {
+            return Some(Wake::Hurry);
+        }
+        self.capture.swap(false, Ordering::SeqCst).then_some(Wake::Capture)
+    }
+}

@@ -1,0 +1,278 @@
+//! A primary: one per database and process, shared by all its connections.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+
+use crate::clock::{Clock, Timestamp};
+use crate::error::{Error, ErrorKind, Result};
+use crate::ltx::Txid;
+use crate::primary::capture::generation_of;
+use crate::primary::commits::Noticed;
+use crate::primary::host::Host;
+use crate::primary::options::Options;
+use crate::primary::publisher;
+use crate::primary::shared::{Phase, Shared};
+use crate::primary::state::Captured;
+use crate::store::{Fencing, Store, Target};
+use crate::wal::IndexHeader;
+
+/// So many frames behind, a capture in the background saves the committing thread a stall when the
+/// WAL restarts (SQLite restarts it about every 1000 frames).
+const CAPTURE_AT_FRAMES: u32 = 256;
+
+/// The primaries of this process, by process id (a forked child has none) and path.
+static OPEN: Mutex<Option<HashMap<(u32, PathBuf), Entry>>> = Mutex::new(None);
+
+struct Entry {
+    primary: Arc<Primary>,
+    connections: usize,
+}
+
+/// One replicated database. The shim tells it what SQLite does; a background task publishes.
+pub struct Primary {
+    shared: Arc<Shared>,
+    target: Target,
+    task: JoinHandle<()>,
+}
+
+/// How replication of one database stands.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// The database file.
+    pub path: PathBuf,
+    /// The replica.
+    pub url: String,
+    /// What the publisher is doing.
+    pub phase: Phase,
+    /// The last transaction in the replica.
+    pub txid: Option<Txid>,
+    /// When that was committed, as far as this process has seen it.
+    pub time: Option<Timestamp>,
+    /// How long the oldest commit waits that is not in the replica.
+    pub lag: Duration,
+    /// Local files that wait for the replica.
+    pub waiting_files: usize,
+    /// Their size in bytes.
+    pub waiting_bytes: u64,
+    /// How well the store keeps two writers apart.
+    pub fencing: Fencing,
+    /// What is wrong now.
+    pub error: Option<Error>,
+}
+
+fn open_primaries() -> MutexGuard<'static, Option<HashMap<(u32, PathBuf), Entry>>> {
+    OPEN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Primary {
+    /// A connection opens the database `path`. Each call is ended by one call of [`Primary::close`].
+    ///
+    /// `connect` and `host` are asked only by the first connection of the process.
+    ///
+    /// # Errors
+    /// `Config` if the database is replicated to another URL already; those of the folder of local
+    /// state, and of `connect`.
+    pub fn open(
+        path: &Path,
+        target: &Target,
+        options: Options,
+        clock: Arc<dyn Clock>,
+        connect: impl FnOnce() -> Result<Arc<dyn Store>>,
+        host: impl FnOnce() -> Arc<dyn Host>,
+    ) -> Result<Arc<Self>> {
+        let mut open = open_primaries();
+        let open = open.get_or_insert_default();
+        let key = (std::process::id(), path.to_path_buf());
+        if let Some(entry) = open.get_mut(&key) {
+            if entry.primary.target != *target {
+                return Err(Error::config(format!(
+                    "{} is replicated to {} already: open it with the same replica settings everywhere",
+                    path.display(),
+                    entry.primary.shared.store.url()
+                )));
+            }
+            entry.connections += 1;
+            return Ok(Arc::clone(&entry.primary));
+        }
+        let shared = Arc::new(Shared::new(path, options, connect()?, host(), clock));
+        shared.become_publisher()?;
+        let task = crate::runtime::handle()?.spawn(publisher::run(Arc::clone(&shared)));
+        let primary = Arc::new(Self { shared, target: target.clone(), task });
+        open.insert(key, Entry { primary: Arc::clone(&primary), connections: 1 });
+        Ok(primary)
+    }
+
+    /// The primary that connections of this process have open for the database `path`.
+    pub fn find(path: &Path) -> Option<Arc<Self>> {
+        let open = open_primaries();
+        let entry = open.as_ref()?.get(&(std::process::id(), path.to_path_buf()))?;
+        Some(Arc::clone(&entry.primary))
+    }
+
+    /// A connection closed. The last one waits up to `close_timeout` for the replica; what is not
+    /// there then stays on local disk and goes out at the next open.
+    pub fn close(&self) {
+        let key = (std::process::id(), self.shared.path.clone());
+        {
+            let mut open = open_primaries();
+            let Some(entry) = open.as_mut().and_then(|o| o.get_mut(&key)) else { return };
+            entry.connections -= 1;
+            if entry.connections > 0 {
+                return;
+            }
+        }
+        let synced = self.sync(self.shared.options.close_timeout, &|| false);
+        let mut open = open_primaries();
+        let Some(primaries) = open.as_mut() else { return };
+        // Another thread may have opened it while we waited.
+        if primaries.get(&key).is_some_and(|entry| entry.connections == 0) {
+            primaries.remove(&key);
+            self.end(synced.err());
+        }
+    }
+
+    fn end(&self, unsynced: Option<Error>) {
+        self.task.abort();
+        let settled = self.shared.finish();
+        match settled {
+            Err(e) => tracing::warn!("{}: {e}", self.shared.path.display()),
+            Ok(()) => {
+                if let Some(e) = unsynced.filter(|e| e.kind() == ErrorKind::Timeout) {
+                    tracing::warn!("{e}; the rest stays on local disk until the next open");
+                }
+            }
+        }
+    }
+
+    /// The WAL-index header was read while no other writer could change it: a connection just took or
+    /// is about to release the WRITE lock, or has the database for itself.
+    pub fn look(&self, header: IndexHeader) {
+        match self.shared.commits.look(header) {
+            Noticed::Nothing => {}
+            Noticed::Commit => self.committed(),
+            Noticed::NewGeneration => {
+                // The old generation's frames are in the file until the next write: now or never.
+                if let Err(e) = self.capture_now() {
+                    tracing::warn!("{}: {e}", self.shared.path.display());
+                }
+                self.shared.commits.replace(header);
+                self.committed();
+            }
+        }
+    }
+
+    fn committed(&self) {
+        self.shared.signal.commit();
+        self.shared.capture_if_behind(CAPTURE_AT_FRAMES);
+    }
+
+    fn capture_now(&self) -> Result<()> {
+        match self.shared.capture_now() {
+            Err(e) if e.kind() == ErrorKind::Busy => Ok(()),
+            other => other,
+        }
+    }
+
+    /// A connection of this process took (`true`) or released the WRITE lock.
+    pub fn set_write_locked(&self, locked: bool) {
+        self.shared.write_locked.store(locked, Ordering::Release);
+    }
+
+    /// The WAL was written. Without the WRITE lock the index is in the connection's private memory,
+    /// and this is the only sign of a commit.
+    pub fn wal_written(&self) {
+        if !self.shared.write_locked.load(Ordering::Acquire) {
+            self.shared.commits.note_private();
+            self.shared.signal.commit();
+        }
+    }
+
+    /// A new WAL header is about to be written over the frames that are there.
+    pub fn before_wal_restart(&self, header: &[u8]) {
+        if let Some(next) = generation_of(header) {
+            self.before_wal_is_lost(next);
+        }
+    }
+
+    /// The WAL is about to be emptied or deleted.
+    pub fn before_wal_is_emptied(&self) {
+        self.before_wal_is_lost(Captured::NextGeneration);
+    }
+
+    fn before_wal_is_lost(&self, next: Captured) {
+        let commits = &self.shared.commits;
+        let kept = self.shared.with_capture(|capture| {
+            let kept = capture.before_wal_is_lost(&commits.last(), next);
+            // What was noted is the end of a generation that is no more.
+            commits.forget();
+            kept
+        });
+        match kept {
+            Ok(Err(e)) => tracing::warn!("{}: {e}", self.shared.path.display()),
+            Ok(Ok(())) => self.shared.signal.commit(),
+            // Another process publishes.
+            Err(_) => {}
+        }
+    }
+
+    /// The database is about to leave WAL mode, in which alone commits can be captured.
+    pub fn left_wal_mode(&self) {
+        let _ = self.shared.with_capture(|capture| capture.lost("the database left WAL mode"));
+    }
+
+    /// The database was just put into WAL mode: there is something to copy.
+    pub fn entered_wal_mode(&self) {
+        self.shared.signal.commit();
+    }
+
+    /// Waits until every commit made before the call is in the replica; returns the last transaction
+    /// there. `interrupted` is asked now and then whether to give up.
+    ///
+    /// # Errors
+    /// `Timeout`, naming what is wrong as far as it is known; `Conflict`; `Busy` if another process
+    /// publishes; `NotFound` while the database is empty; `Interrupted`.
+    pub fn sync(&self, timeout: Duration, interrupted: &dyn Fn() -> bool) -> Result<Txid> {
+        self.shared.signal.hurry();
+        self.shared.wait(timeout, interrupted)
+    }
+
+    /// The last transaction in the replica.
+    pub fn txid(&self) -> Option<Txid> {
+        self.shared.progress().txid
+    }
+
+    /// When the last transaction in the replica was committed, as far as this process has seen it.
+    pub fn time(&self) -> Option<Timestamp> {
+        self.shared.progress().time
+    }
+
+    /// How long the oldest commit waits that is not in the replica.
+    pub fn lag(&self) -> Duration {
+        self.shared.lag()
+    }
+
+    /// How replication stands.
+    pub fn status(&self) -> Status {
+        let (waiting_files, waiting_bytes) =
+            self.shared.with_capture(|c| (c.spool.segments().len(), c.spool.bytes())).unwrap_or_default();
+        let lag = self.shared.lag();
+        let progress = self.shared.progress();
+        Status {
+            path: self.shared.path.clone(),
+            url: self.shared.store.url(),
+            phase: progress.phase,
+            txid: progress.txid,
+            time: progress.time,
+            lag,
+            waiting_files,
+            waiting_bytes,
+            fencing: self.shared.store.fencing(),
+            error: progress.error.clone(),
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! What the write flow needs of SQLite; the `vfs` room provides it.
+
+use crate::error::Result;
+use crate::page::{PageCount, PageSize};
+use crate::wal::IndexHeader;
+
+/// One database, as SQLite's own VFS and locks show it.
+pub trait Host: Send + Sync {
+    /// Opens a consistent view of the database as of its last commit, or `None` while the database is
+    /// empty or not yet in WAL mode.
+    ///
+    /// # Errors
+    /// `Busy` if the locks cannot be had now; `Io`, `Corrupt`.
+    fn read_view(&self) -> Result<Option<Box<dyn ReadView>>>;
+}
+
+/// A consistent view of a database. While it lives no checkpoint overwrites what it shows, and the
+/// part of the WAL that it needs stays.
+pub trait ReadView: Send {
+    /// The page size.
+    fn page_size(&self) -> PageSize;
+
+    /// The size of the database in this view.
+    fn commit(&self) -> PageCount;
+
+    /// The last commit of the view, or `None` if there is no WAL index to tell it.
+    fn header(&self) -> Option<IndexHeader>;
+
+    /// Whether pages must be looked for in the WAL, up to the header's `mx_frame`, before the database
+    /// file is asked.
+    fn uses_wal(&self) -> bool;
+
+    /// Reads from the database *file*; what is beyond its end reads as zeros.
+    fn read_file(&mut self, buf: &mut [u8], offset: u64) -> Result<()>;
+}

@@ -1,0 +1,12 @@
+//! How a primary replicates.
+
+use std::time::Duration;
+
+/// How a primary replicates. The defaults and spellings are in `config`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Under load at most one file is written to level 0 in this time.
+    pub sync_interval: Duration,
+    /// How long the last close waits for what is not yet in the replica.
+    pub close_timeout: Duration,
+}

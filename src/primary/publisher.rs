@@ -1,0 +1,327 @@
+//! The publisher: one background task per database that takes commits to the replica.
+//!
+//! The first commit after quiet goes out at once; under load at most one file goes out per
+//! `sync_interval`. Without commits the task sleeps without a timer.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::AsyncReadExt;
+use tokio::time::Instant;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::ltx::{FileName, Header, Txid};
+use crate::primary::anchor::{self, ViewPages};
+use crate::primary::commits::{CommitSeq, Wake};
+use crate::primary::outgoing::{Body, Outgoing};
+use crate::primary::resume::{self, Local};
+use crate::primary::shared::{Phase, Shared};
+use crate::primary::state::Captured;
+use crate::store::PutOptions;
+use crate::wal::{FrameNo, IndexHeader, Position, read_header};
+
+/// The wait after a first failure; it doubles up to `BACKOFF_MAX`, and each wait is drawn at random
+/// from its upper half.
+const BACKOFF_MIN: Duration = Duration::from_millis(250);
+const BACKOFF_MAX: Duration = Duration::from_secs(30);
+
+/// What a round has to do.
+enum Step {
+    /// All that was committed is in the replica.
+    Done,
+    /// The database must be copied anew.
+    Anchor,
+    /// A file is to be sent.
+    Send(Outgoing),
+}
+
+/// Publishes until the task is aborted or somebody else is found on the replica.
+pub(super) async fn run(shared: Arc<Shared>) {
+    let mut backoff = BACKOFF_MIN;
+    loop {
+        let started = Instant::now();
+        let wait = match round(&shared).await {
+            Ok(()) => {
+                backoff = BACKOFF_MIN;
+                shared.recovered();
+                shared.options.sync_interval
+            }
+            Err(e) if e.kind() == ErrorKind::Conflict => {
+                shared.stop(e);
+                return;
+            }
+            Err(e) => {
+                shared.failed(e);
+                let wait = jittered(backoff);
+                backoff = (backoff * 2).min(BACKOFF_MAX);
+                if let Err(e) = blocking(&shared, |shared| shared.tidy()).await {
+                    tracing::warn!("{e}");
+                }
+                wait
+            }
+        };
+        pause(&shared, started + wait).await;
+        if shared.has_failed() {
+            continue;
+        }
+        while shared.signal.next().await == Wake::Capture {
+            capture(&shared).await;
+        }
+    }
+}
+
+/// Waits until `deadline` or until somebody waits for the replica; captures meanwhile when asked to.
+async fn pause(shared: &Arc<Shared>, deadline: Instant) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep_until(deadline) => return,
+            wake = shared.signal.urgent() => match wake {
+                Wake::Hurry => return,
+                Wake::Capture | Wake::Commit => capture(shared).await,
+            },
+        }
+    }
+}
+
+/// Captures without publishing, so that the next restart of the WAL finds little to do.
+async fn capture(shared: &Arc<Shared>) {
+    if let Err(e) = blocking(shared, |shared| shared.capture_now()).await {
+        tracing::warn!("{}: {e}", shared.path.display());
+    }
+}
+
+/// Brings the replica up to what is committed now.
+async fn round(shared: &Arc<Shared>) -> Result<()> {
+    if !blocking(shared, |shared| shared.become_publisher()).await? {
+        return Ok(());
+    }
+    if !shared.is_resumed() {
+        resume(shared).await?;
+    }
+    let goal = shared.commits.last().seq;
+    loop {
+        match next_step(shared).await? {
+            Step::Done => return Ok(()),
+            Step::Anchor => {
+                if !anchor(shared).await? {
+                    return Ok(());
+                }
+            }
+            Step::Send(out) => {
+                let covers = out.covers;
+                send(shared, out).await?;
+                if covers >= goal {
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+async fn resume(shared: &Arc<Shared>) -> Result<()> {
+    let url = shared.store.url();
+    let page_size = blocking(shared, |shared| shared.look_at_database()).await?;
+    let local = shared.with_capture(|capture| Local {
+        txid: capture.known_txid(&url),
+        node_id: capture.node_id(),
+        page_size,
+        was_empty: shared.was_empty,
+    })?;
+    let last = resume::resume(shared.store.as_ref(), local).await?;
+    shared.resumed(last);
+    Ok(())
+}
+
+async fn next_step(shared: &Arc<Shared>) -> Result<Step> {
+    blocking(shared, |shared| {
+        let txid = shared.next_txid();
+        let (step, seq) = shared.with_capture(|capture| {
+            // Under the lock of the capture, so that no restart of the WAL comes between the two.
+            let (noted, since) = shared.commits.take();
+            shared.on_the_way(since);
+            if let Some(end) = noted.end {
+                capture.catch_up(end, noted.time)?;
+            }
+            if capture.anchor_reason().is_some() {
+                return Ok((Step::Anchor, noted.seq));
+            }
+            let step = capture.next_outgoing(txid, &noted)?.map_or(Step::Done, Step::Send);
+            Ok((step, noted.seq))
+        })??;
+        if let Step::Done = step {
+            shared.all_published(seq);
+        }
+        Ok(step)
+    })
+    .await
+}
+
+/// Copies the whole database; `false` if it has no pages yet.
+async fn anchor(shared: &Arc<Shared>) -> Result<bool> {
+    let Some((pages, covers, header)) = blocking(shared, begin_anchor).await? else {
+        shared.set_phase(Phase::Empty);
+        return Ok(false);
+    };
+    shared.set_phase(Phase::Copying);
+    let id = resume::single(header.max);
+    let options = PutOptions { timestamp: header.timestamp, if_absent: true };
+    match anchor::upload(&shared.store, id, options, pages, header).await {
+        Ok(()) => {
+            shared.with_capture(|capture| capture.anchored(header.max))?;
+            shared.published(header.max, covers, header.timestamp);
+            Ok(true)
+        }
+        Err(e) => {
+            shared.with_capture(|capture| capture.abandon_anchor())?;
+            if e.kind() != ErrorKind::AlreadyExists {
+                return Err(e);
+            }
+            let theirs = identify(shared, header.max).await?;
+            tracing::info!("{} is in the replica from before a crash", theirs.name());
+            shared.skip_to(header.max);
+            Ok(true)
+        }
+    }
+}
+
+/// Opens a view of the database and makes it the base of all that is captured from now on.
+fn begin_anchor(shared: &Shared) -> Result<Option<(ViewPages, CommitSeq, Header)>> {
+    let txid = shared.next_txid();
+    // Hooks wait for this lock, so that no restart of the WAL falls between view and position.
+    shared.with_capture(|capture| {
+        let (noted, since) = shared.commits.take();
+        shared.on_the_way(since);
+        let Some(view) = shared.host.read_view()? else { return Ok(None) };
+        let index = view.header();
+        if let Some(index) = index {
+            shared.commits.agree_with(index);
+        }
+        capture.begin_anchor(position_of(index, &shared.wal_path)?)?;
+        let pages = ViewPages::new(view, &shared.wal_path)?;
+        let name = FileName::single(txid);
+        let mut header = Header::new(pages.page_size(), pages.commit(), name, noted.time);
+        header.node_id = capture.node_id();
+        if let Some(index) = index.filter(|index| index.mx_frame > FrameNo::ZERO) {
+            let start = FrameNo::ZERO.end_offset(header.page_size);
+            header.wal_offset = start as i64;
+            header.wal_size = (index.mx_frame.end_offset(header.page_size) - start) as i64;
+            (header.salt1, header.salt2) = (index.salts.0, index.salts.1);
+        }
+        Ok(Some((pages, noted.seq, header)))
+    })?
+}
+
+/// Where commits go on after those that `index` tells of.
+fn position_of(index: Option<IndexHeader>, wal_path: &Path) -> Result<Captured> {
+    let Some(index) = index else { return Ok(Captured::NextGeneration) };
+    if index.mx_frame > FrameNo::ZERO {
+        let position = Position { salts: index.salts, frame: index.mx_frame, checksum: index.frame_checksum };
+        return Ok(Captured::At(position));
+    }
+    let header = match std::fs::File::open(wal_path) {
+        Ok(file) => read_header(&file)?,
+        Err(_) => None,
+    };
+    Ok(match header {
+        Some(header) if header.salts == index.salts => Captured::At(Position::start_of(&header)),
+        _ => Captured::NextGeneration,
+    })
+}
+
+/// Sends a file and settles what became of it.
+async fn send(shared: &Arc<Shared>, out: Outgoing) -> Result<()> {
+    shared.set_phase(Phase::Publishing);
+    let id = resume::single(out.txid);
+    let options = PutOptions { timestamp: out.header.timestamp, if_absent: true };
+    let sent = match &out.body {
+        Body::Memory(bytes) => shared.store.put(id, bytes.clone(), options).await,
+        Body::File { path } => upload_file(shared, id, options, path).await,
+    };
+    match sent {
+        Ok(()) => delivered(shared, &out),
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => {
+            let theirs = identify(shared, out.txid).await?;
+            if theirs == out.header {
+                // An earlier attempt landed, and only its answer was lost.
+                return delivered(shared, &out);
+            }
+            shared.with_capture(|capture| capture.requeue(out.txid))??;
+            shared.skip_to(out.txid);
+            Ok(())
+        }
+        Err(e) => Err(e),
+    }
+}
+
+fn delivered(shared: &Shared, out: &Outgoing) -> Result<()> {
+    shared.with_capture(|capture| capture.delivered(out))?;
+    shared.published(out.txid, out.covers, out.header.timestamp);
+    Ok(())
+}
+
+async fn upload_file(
+    shared: &Arc<Shared>,
+    id: crate::ltx::FileId,
+    options: PutOptions,
+    path: &Path,
+) -> Result<()> {
+    let io = |e| Error::io(format_args!("cannot read {}", path.display()), e);
+    let mut file = tokio::fs::File::open(path).await.map_err(io)?;
+    let mut upload = shared.store.upload(id, options).await?;
+    loop {
+        let part = read_part(&mut file, upload.part_size()).await.map_err(io)?;
+        if part.is_empty() {
+            break;
+        }
+        if let Err(e) = upload.part(part).await {
+            let _ = upload.abort().await;
+            return Err(e);
+        }
+    }
+    upload.complete().await
+}
+
+async fn read_part(file: &mut tokio::fs::File, size: usize) -> std::io::Result<Bytes> {
+    let mut part = BytesMut::with_capacity(size);
+    while part.len() < size && file.read_buf(&mut part).await? > 0 {}
+    Ok(part.freeze())
+}
+
+/// The header of the file that stands where ours should.
+///
+/// # Errors
+/// `Conflict` if another writer wrote it.
+async fn identify(shared: &Shared, txid: Txid) -> Result<Header> {
+    let header = resume::read_header(shared.store.as_ref(), resume::single(txid)).await?;
+    let node_id = shared.with_capture(|capture| capture.node_id())?;
+    if header.node_id == node_id {
+        return Ok(header);
+    }
+    Err(Error::new(
+        ErrorKind::Conflict,
+        format!(
+            "another primary wrote transaction {txid} to {}: replication of {} stopped. Stop one of the \
+             two, or give this one another replica URL",
+            shared.store.url(),
+            shared.path.display()
+        ),
+    ))
+}
+
+/// Runs `work`, which waits for files and locks, off the asynchronous threads.
+async fn blocking<T: Send + 'static>(
+    shared: &Arc<Shared>,
+    work: impl FnOnce(&Shared) -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let shared = Arc::clone(shared);
+    tokio::task::spawn_blocking(move || work(&shared))
+        .await
+        .map_err(|e| Error::new(ErrorKind::Interrupted, format!("background work ended early: {e}")))?
+}
+
+fn jittered(wait: Duration) -> Duration {
+    let share = crate::primary::random_u64() as f64 / u64::MAX as f64;
+    wait.mul_f64(0.5 + share / 2.0)
+}

@@ -1,0 +1,118 @@
+//! What the replica holds when a primary begins, and whether it may go on from there.
+
+use futures_util::{StreamExt, future};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::ltx::{FileId, FileName, Header, Level, Txid};
+use crate::page::PageSize;
+use crate::store::{ByteRange, FileInfo, Store};
+
+/// What is known locally.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Local {
+    /// The last transaction that we know to be in the replica.
+    pub(super) txid: Option<Txid>,
+    /// Tells our files from another writer's.
+    pub(super) node_id: u64,
+    /// The page size, if the database has pages.
+    pub(super) page_size: Option<PageSize>,
+    /// The database had no pages when it was opened.
+    pub(super) was_empty: bool,
+}
+
+/// Looks at the replica; returns the last transaction in it, from which we may go on.
+///
+/// # Errors
+/// `Conflict` if going on would bury what somebody else wrote; those of the store.
+pub(super) async fn resume(store: &dyn Store, local: Local) -> Result<Option<Txid>> {
+    let Some(newest) = newest(store, local.txid).await? else {
+        return match local.txid {
+            None => Ok(None),
+            Some(txid) => Err(wiped(store, &format!("it is empty, but {txid} was published to it"))),
+        };
+    };
+    let last = newest.id.name.max();
+    let header = read_header(store, newest.id).await?;
+    if let Some(page_size) = local.page_size
+        && header.page_size != page_size
+    {
+        return Err(Error::new(
+            ErrorKind::Conflict,
+            format!(
+                "{} holds a database of page size {}, the local one has {page_size}: give another replica URL",
+                store.url(),
+                header.page_size
+            ),
+        ));
+    }
+    match local.txid {
+        Some(txid) if last < txid => {
+            Err(wiped(store, &format!("it ends at {last}, but {txid} was published to it")))
+        }
+        Some(txid) if last > txid && header.node_id != local.node_id => Err(Error::new(
+            ErrorKind::Conflict,
+            format!(
+                "{} is ahead of this database: it ends at {last}, we published up to {txid}. Another \
+                 primary writes to it: stop one of the two, or give another replica URL",
+                store.url()
+            ),
+        )),
+        None if local.was_empty => Err(Error::new(
+            ErrorKind::Conflict,
+            format!(
+                "{} holds a database up to {last}, but the local one is new and empty: restore first \
+                 (select litestream_restore('{}', path)), or give another replica URL",
+                store.url(),
+                store.url()
+            ),
+        )),
+        _ => Ok(Some(last)),
+    }
+}
+
+fn wiped(store: &dyn Store, found: &str) -> Error {
+    Error::new(
+        ErrorKind::Conflict,
+        format!(
+            "{} lost transactions: {found}. Restore its content, or give another replica URL",
+            store.url()
+        ),
+    )
+}
+
+/// The file with the last transaction.
+async fn newest(store: &dyn Store, known: Option<Txid>) -> Result<Option<FileInfo>> {
+    if let Some(known) = known {
+        let newest = store.list(Level::L0, known).await?.into_iter().max_by_key(|f| f.id.name.max());
+        if newest.is_some() {
+            return Ok(newest);
+        }
+    }
+    let levels = future::try_join_all(Level::all().map(|level| store.list(level, Txid::ONE))).await?;
+    Ok(levels.into_iter().flatten().max_by_key(|f| f.id.name.max()))
+}
+
+/// Reads and verifies the header of a file.
+///
+/// # Errors
+/// Those of the store; `Corrupt` naming the file.
+pub(super) async fn read_header(store: &dyn Store, id: FileId) -> Result<Header> {
+    let content = store.get(id, ByteRange::Bounded { offset: 0, len: Header::SIZE as u64 }).await?;
+    let mut bytes = Vec::with_capacity(Header::SIZE);
+    let mut body = content.body;
+    while let Some(chunk) = body.next().await {
+        bytes.extend_from_slice(&chunk?);
+    }
+    let named = |e: Error| e.context(format_args!("{} {id}", store.url()));
+    let fixed = bytes.first_chunk().ok_or_else(|| named(Error::corrupt("the header is cut short")))?;
+    let header = Header::decode(fixed).map_err(named)?;
+    if header.name() != id.name {
+        return Err(named(Error::corrupt("the header does not fit the name")));
+    }
+    Ok(header)
+}
+
+/// The file of level 0 that holds `txid` alone.
+pub(super) const fn single(txid: Txid) -> FileId {
+    FileId::new(Level::L0, FileName::single(txid))
+}

@@ -1,0 +1,189 @@
+//! The main database of a primary: everything passes to the host's VFS, commits are noted.
+
+use std::any::Any;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::clock::SystemClock;
+use crate::config::PrimaryConfig;
+use crate::error::{Error, ErrorKind};
+use crate::primary::Primary;
+use crate::sqlite::{
+    BaseFile, BaseVfs, Code, File, LockLevel, OpenRequest, Opened, PragmaAnswer, ShmLock, ShmLockFlags,
+};
+use crate::store;
+use crate::vfs::hidden;
+use crate::vfs::read_view::SqliteHost;
+use crate::vfs::wal_mode::{self, JournalMode};
+use crate::wal::IndexHeader;
+
+struct PrimaryFile {
+    base: BaseFile,
+    vfs: BaseVfs,
+    path: PathBuf,
+    primary: Arc<Primary>,
+    /// The database is in WAL mode. Until it is, every release of the lock is a chance to put it
+    /// there: SQLite creates a database with a rollback journal.
+    in_wal_mode: bool,
+}
+
+/// Opens a database as a primary.
+pub(super) fn open(request: &OpenRequest<'_>, config: PrimaryConfig) -> Result<Opened, Error> {
+    let path = config.path;
+    let (mut base, out_flags) = request.open_base().map_err(|code| cannot_open(&path, code))?;
+    if out_flags.is_readonly() {
+        return Err(cannot_write(&path));
+    }
+    let mode = match wal_mode::journal_mode(&mut base, &path)? {
+        JournalMode::Rollback => {
+            wal_mode::enter(&path, request.base())?;
+            JournalMode::Wal
+        }
+        mode => mode,
+    };
+    let vfs = *request.base();
+    let primary = Primary::open(
+        &path,
+        &config.target,
+        config.options,
+        Arc::new(SystemClock),
+        || store::connect(&config.target),
+        || Arc::new(SqliteHost::new(&path, vfs)),
+    )?;
+    let in_wal_mode = mode == JournalMode::Wal;
+    let file = PrimaryFile { base, vfs, path, primary, in_wal_mode };
+    Ok(Opened::File { file: Box::new(file), out_flags })
+}
+
+fn cannot_open(path: &Path, code: Code) -> Error {
+    let why = match std::fs::metadata(path.parent().unwrap_or(Path::new("."))) {
+        Err(e) => format!("its folder cannot be used: {e}"),
+        Ok(_) => code.to_string(),
+    };
+    Error::new(ErrorKind::NotFound, format!("cannot open {}: {why}", path.display()))
+}
+
+fn cannot_write(path: &Path) -> Error {
+    Error::new(
+        ErrorKind::Denied,
+        format!(
+            "{} cannot be written, and a primary writes: give the process write permission, or add \
+             mode=ro to read the replica",
+            path.display()
+        ),
+    )
+}
+
+impl PrimaryFile {
+    /// Shows the primary what SQLite has committed. To be called while no other connection writes.
+    fn look_at_index(&self) {
+        let Some(region) = self.base.shm_region(0) else { return };
+        let mut bytes = [0; IndexHeader::SIZE];
+        region.copy_to(0, &mut bytes);
+        if let Some(header) = IndexHeader::decode(&bytes) {
+            self.primary.look(header);
+        }
+    }
+
+    fn enter_wal_mode(&mut self) {
+        let entered = match wal_mode::journal_mode(&mut self.base, &self.path) {
+            Ok(JournalMode::Rollback) => wal_mode::enter(&self.path, &self.vfs).map(|()| true),
+            Ok(mode) => Ok(mode == JournalMode::Wal),
+            Err(e) => Err(e),
+        };
+        match entered {
+            Ok(true) => {
+                self.in_wal_mode = true;
+                self.primary.entered_wal_mode();
+            }
+            Ok(false) => {}
+            // The next release of the lock tries again.
+            Err(e) => tracing::warn!("{e}"),
+        }
+    }
+}
+
+impl File for PrimaryFile {
+    fn base(&mut self) -> Option<&mut BaseFile> {
+        Some(&mut self.base)
+    }
+
+    fn write(&mut self, data: &[u8], offset: u64) -> Result<(), Code> {
+        // Bytes 18 and 19 of page 1 are the journal mode. The PRAGMA is refused, but one that names no
+        // schema reaches an attached database without being asked.
+        if self.in_wal_mode && offset == 0 && data.get(18) == Some(&1) {
+            self.in_wal_mode = false;
+            self.primary.left_wal_mode();
+        }
+        self.base.write(data, offset)
+    }
+
+    fn lock(&mut self, level: LockLevel) -> Result<(), Code> {
+        hidden::locking_other();
+        self.base.lock(level)?;
+        if level == LockLevel::Exclusive {
+            // The last connection is about to checkpoint and delete the WAL.
+            self.look_at_index();
+        }
+        Ok(())
+    }
+
+    fn unlock(&mut self, level: LockLevel) -> Result<(), Code> {
+        self.base.unlock(level)?;
+        if !self.in_wal_mode && level == LockLevel::None {
+            self.enter_wal_mode();
+        }
+        Ok(())
+    }
+
+    fn shm_lock(&mut self, lock: ShmLock, flags: ShmLockFlags) -> Result<(), Code> {
+        if !(lock.covers(ShmLock::WRITE) && flags.is_exclusive()) {
+            return self.base.shm_lock(lock, flags);
+        }
+        if flags.is_lock() {
+            self.base.shm_lock(lock, flags)?;
+            self.primary.set_write_locked(true);
+            // What other processes committed, before this one may restart the WAL.
+            self.look_at_index();
+            Ok(())
+        } else {
+            // While the lock is still held, what the header says cannot change.
+            self.look_at_index();
+            self.primary.set_write_locked(false);
+            self.base.shm_lock(lock, flags)
+        }
+    }
+
+    fn pragma(&mut self, name: &str, arg: Option<&str>) -> PragmaAnswer {
+        match (name.to_ascii_lowercase().as_str(), arg) {
+            ("journal_mode", Some(mode)) if !mode.eq_ignore_ascii_case("wal") => {
+                PragmaAnswer::Error(format!(
+                    "journal_mode={mode} is refused while {} is replicated, which needs WAL mode; open it with \
+                 vfs=unix to change the mode",
+                    self.path.display()
+                ))
+            }
+            ("litestream_txid", None) => {
+                PragmaAnswer::Value(self.primary.txid().map_or_else(String::new, |t| t.to_string()))
+            }
+            ("litestream_lag", None) => {
+                PragmaAnswer::Value(format!("{:.3}", self.primary.lag().as_secs_f64()))
+            }
+            ("litestream_time", None) => {
+                PragmaAnswer::Value(self.primary.time().map_or_else(String::new, |t| t.to_string()))
+            }
+            _ => PragmaAnswer::NotMine,
+        }
+    }
+
+    fn close(&mut self) -> Result<(), Code> {
+        // Locks go first: nobody waits for the network.
+        let closed = self.base.close();
+        self.primary.close();
+        closed
+    }
+
+    fn role(&self) -> Option<Arc<dyn Any + Send + Sync>> {
+        Some(Arc::clone(&self.primary) as Arc<dyn Any + Send + Sync>)
+    }
+}

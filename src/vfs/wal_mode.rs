@@ -1,0 +1,70 @@
+//! Puts a database into WAL mode. Commits can be captured in no other.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::OpenFlags;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::sqlite::{BaseFile, BaseVfs, open_internal};
+
+/// How long other connections may keep the database from changing its mode.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What the first bytes of a database file tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum JournalMode {
+    /// The file is empty: SQLite has not written it yet.
+    Empty,
+    /// A rollback journal.
+    Rollback,
+    /// A WAL.
+    Wal,
+}
+
+/// Reads the journal mode of a database file. Takes no lock.
+///
+/// # Errors
+/// `Corrupt` if it is not a database; `Io`.
+pub(super) fn journal_mode(file: &mut BaseFile, path: &Path) -> Result<JournalMode> {
+    const MAGIC: &[u8; 16] = b"SQLite format 3\0";
+    let failed = |code| Error::new(ErrorKind::Io, format!("cannot read {}: {code}", path.display()));
+    if file.file_size().map_err(failed)? == 0 {
+        return Ok(JournalMode::Empty);
+    }
+    let mut header = [0; 100];
+    let _short_is_zeros = file.read(&mut header, 0).map_err(failed)?;
+    if !header.starts_with(MAGIC) {
+        return Err(Error::corrupt(format!(
+            "{} is not a database: it does not begin as SQLite files do",
+            path.display()
+        )));
+    }
+    Ok(if header[18] == 2 && header[19] == 2 { JournalMode::Wal } else { JournalMode::Rollback })
+}
+
+/// Puts the database into WAL mode by a connection of our own.
+///
+/// # Errors
+/// `Busy` if other connections do not let it; `Unsupported` if the mode cannot be had there.
+pub(super) fn enter(path: &Path, vfs: &BaseVfs) -> Result<()> {
+    let cannot = |kind, why: &dyn std::fmt::Display| {
+        Error::new(
+            kind,
+            format!("cannot put {} into WAL mode, which replication needs: {why}", path.display()),
+        )
+    };
+    let ask = || -> rusqlite::Result<String> {
+        let conn = open_internal(path, OpenFlags::SQLITE_OPEN_READ_WRITE, vfs)?;
+        conn.busy_timeout(BUSY_TIMEOUT)?;
+        conn.query_row("PRAGMA journal_mode = wal", (), |row| row.get(0))
+    };
+    match ask() {
+        Ok(mode) if mode == "wal" => Ok(()),
+        Ok(mode) => Err(cannot(ErrorKind::Unsupported, &format_args!("it stays in mode {mode}"))),
+        Err(e) if e.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy) => {
+            Err(cannot(ErrorKind::Busy, &"another connection uses it in another mode: close that one first"))
+        }
+        Err(e) => Err(cannot(ErrorKind::Io, &e)),
+    }
+}
