@@ -11,7 +11,7 @@ use super::map::Frame;
 
 /// Where a frame is: number of the file, offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct FrameKey {
+pub(super) struct FrameKey {
     file: u32,
     offset: u64,
 }
@@ -27,7 +27,7 @@ const ENTRY: usize = 128;
 
 /// The pages of one core.
 #[derive(Debug)]
-pub struct PageCache {
+pub(super) struct PageCache {
     entries: Mutex<Entries>,
     capacity: usize,
 }
@@ -41,22 +41,22 @@ struct Entries {
 
 impl PageCache {
     /// A cache of at most `capacity` bytes, what it takes for itself included.
-    pub fn new(capacity: usize) -> Self {
+    pub(super) fn new(capacity: usize) -> Self {
         Self { entries: Mutex::new(Entries { pages: LruCache::unbounded(), bytes: 0 }), capacity }
     }
 
     /// The page whose frame is at `key`.
-    pub fn get(&self, key: FrameKey) -> Option<Arc<[u8]>> {
+    pub(super) fn get(&self, key: FrameKey) -> Option<Arc<[u8]>> {
         self.lock().pages.get(&key).cloned()
     }
 
     /// Whether the page is here; does not count as a use.
-    pub fn contains(&self, key: FrameKey) -> bool {
+    pub(super) fn contains(&self, key: FrameKey) -> bool {
         self.lock().pages.contains(&key)
     }
 
     /// Keeps a page, and lets others go to make room.
-    pub fn insert(&self, key: FrameKey, page: Arc<[u8]>) {
+    pub(super) fn insert(&self, key: FrameKey, page: Arc<[u8]>) {
         let size = page.len() + ENTRY;
         if size > self.capacity {
             return;
@@ -73,12 +73,12 @@ impl PageCache {
     }
 
     /// The bytes that may be in use.
-    pub fn capacity(&self) -> usize {
+    pub(super) fn capacity(&self) -> usize {
         self.capacity
     }
 
     /// The bytes in use.
-    pub fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         self.lock().bytes
     }
 

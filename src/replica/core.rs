@@ -75,7 +75,6 @@ pub(super) struct Polls {
 #[derive(Debug)]
 pub struct Core {
     pub(super) files: Arc<Files>,
-    pub(super) options: Options,
     pub(super) polls: Mutex<Polls>,
     pub(super) follow: tokio::sync::Mutex<Follow>,
     fetcher: Fetcher,
@@ -98,7 +97,6 @@ impl Core {
         let core = Arc::new(Self {
             fetcher: Fetcher::new(files.clone()),
             files,
-            options: options.clone(),
             polls: Mutex::new(Polls { last_success: follow::now(), last_error: None }),
             follow: tokio::sync::Mutex::new(follow),
             current: RwLock::new(Arc::new(snapshot)),

@@ -85,7 +85,7 @@ impl Fetched {
 
 /// Brings pages through the cache of [`Files`].
 #[derive(Debug)]
-pub struct Fetcher {
+pub(super) struct Fetcher {
     files: Arc<Files>,
     flights: Mutex<HashMap<FrameKey, Arc<Flight>>>,
 }
@@ -99,7 +99,7 @@ enum Way {
 
 impl Fetcher {
     /// Brings pages of `files`.
-    pub fn new(files: Arc<Files>) -> Self {
+    pub(super) fn new(files: Arc<Files>) -> Self {
         Self { files, flights: Mutex::new(HashMap::new()) }
     }
 
@@ -107,7 +107,7 @@ impl Fetcher {
     ///
     /// # Errors
     /// Those of the store; `NotFound` if the file is no longer there; `Corrupt`, after another try.
-    pub fn page(
+    pub(super) fn page(
         &self,
         map: &PageMap,
         page_size: PageSize,
@@ -133,8 +133,8 @@ impl Fetcher {
             Way::Fly(flight) => self.fly(&span, page_size, flight)?,
         };
         match fetched.decode(pgno, frame, page_size, buf) {
-            Err(e) if e.kind() == ErrorKind::Corrupt => self.again(file, page_size, pgno, frame, buf),
-            decoded => decoded,
+            Ok(()) => Ok(()),
+            Err(_) => self.again(file, page_size, pgno, frame, buf),
         }
     }
 

@@ -22,17 +22,17 @@ const PARALLEL: usize = 16;
 
 /// A replica, the pages of it that are in memory, and the numbers of its files.
 #[derive(Debug)]
-pub struct Files {
+pub(super) struct Files {
     /// Where the files are.
-    pub source: Source,
+    pub(super) source: Source,
     /// The pages that were read.
-    pub cache: PageCache,
+    pub(super) cache: PageCache,
     numbers: AtomicU32,
 }
 
 impl Files {
     /// The files of `source`, with a cache of `cache_bytes`.
-    pub fn new(source: Source, cache_bytes: usize) -> Self {
+    pub(super) fn new(source: Source, cache_bytes: usize) -> Self {
         Self { source, cache: PageCache::new(cache_bytes), numbers: AtomicU32::new(1) }
     }
 
@@ -41,7 +41,7 @@ impl Files {
     ///
     /// # Errors
     /// Those of the store; `NotFound` if a file vanished since it was listed; `Corrupt`.
-    pub async fn build(&self, plan: &Plan, known: &PageMap, epoch: u32) -> Result<Snapshot> {
+    pub(super) async fn build(&self, plan: &Plan, known: &PageMap, epoch: u32) -> Result<Snapshot> {
         self.apply(PageMap::default(), None, plan, known, epoch).await
     }
 
@@ -49,7 +49,7 @@ impl Files {
     ///
     /// # Errors
     /// As [`Files::build`].
-    pub async fn extend(&self, before: &Snapshot, plan: &Plan) -> Result<Snapshot> {
+    pub(super) async fn extend(&self, before: &Snapshot, plan: &Plan) -> Result<Snapshot> {
         let map = before.map();
         self.apply((*map).clone(), Some(before.page_size), plan, &map, before.epoch).await
     }
@@ -81,7 +81,7 @@ impl Files {
     ///
     /// # Errors
     /// Those of the store; `NotFound` if the replica no longer holds that state by itself.
-    pub async fn relocate(&self, snapshot: &Snapshot) -> Result<()> {
+    pub(super) async fn relocate(&self, snapshot: &Snapshot) -> Result<()> {
         let listed = self.source.list_all_upwards().await?;
         if !snapshot.map().files().any(|file| listed.contains(&file.info)) {
             return Err(gone(snapshot, &"the replica has none of its files any more"));
@@ -105,7 +105,7 @@ impl Files {
     ///
     /// # Errors
     /// Those of the store; `NotFound` if the files are of another history; `Corrupt`.
-    pub async fn absorb(&self, snapshot: &Snapshot, plan: &Plan) -> Result<PageMap> {
+    pub(super) async fn absorb(&self, snapshot: &Snapshot, plan: &Plan) -> Result<PageMap> {
         let mut map = (*snapshot.map()).clone();
         let known = by_id(&map);
         let is_new = |file: &&FileInfo| known.get(&file.id).is_none_or(|known| known.info != **file);

@@ -19,20 +19,20 @@ const LARGEST_GUESS: u64 = 4 * 1024 * 1024;
 
 /// Header and page index of a file, and pages that came along.
 #[derive(Debug)]
-pub struct Loaded {
+pub(super) struct Loaded {
     /// The header; it fits the name.
-    pub header: Header,
+    pub(super) header: Header,
     /// The page index.
-    pub index: PageIndex,
+    pub(super) index: PageIndex,
     /// Pages by the offset of their frame; they passed the file's checksum.
-    pub pages: Vec<(u64, Arc<[u8]>)>,
+    pub(super) pages: Vec<(u64, Arc<[u8]>)>,
 }
 
 /// Reads what must be known of `file`: one request, or two at the same time if the file is large.
 ///
 /// # Errors
 /// Those of the store, `NotFound` if the file was replaced, `Corrupt`; all name the file.
-pub async fn load(source: &Source, file: &FileInfo) -> Result<Loaded> {
+pub(super) async fn load(source: &Source, file: &FileInfo) -> Result<Loaded> {
     if file.size <= WHOLE {
         let bytes = source.read(file, ByteRange::All).await?;
         return verify_whole(file, &bytes).map_err(|e| named(file, e));

@@ -16,23 +16,23 @@ const CHUNK: usize = 256;
 
 /// A file of the replica as long as some snapshot of this process uses it.
 #[derive(Debug)]
-pub struct ReplicaFile {
+pub(super) struct ReplicaFile {
     /// Tells it apart from every other file of the core, also from one of the same name that was
     /// written after the replica was reset.
-    pub number: u32,
+    pub(super) number: u32,
     /// What the listing said.
-    pub info: FileInfo,
+    pub(super) info: FileInfo,
 }
 
 /// Where the frame of a page is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Frame {
+pub(super) struct Frame {
     /// The number of the file.
-    pub file: u32,
+    pub(super) file: u32,
     /// Its size in bytes, with its header; zero if the page was never written.
-    pub size: u32,
+    pub(super) size: u32,
     /// Where in the file it starts.
-    pub offset: u64,
+    pub(super) offset: u64,
 }
 
 impl Frame {
@@ -44,7 +44,7 @@ impl Frame {
     }
 
     /// The first byte after it.
-    pub fn end(self) -> u64 {
+    pub(super) fn end(self) -> u64 {
         self.offset + u64::from(self.size)
     }
 }
@@ -54,7 +54,7 @@ impl Frame {
 /// Invariants: `files` has exactly the files that some frame names, each with the number of its
 /// frames; no frame is beyond `commit`.
 #[derive(Clone, Debug, Default)]
-pub struct PageMap {
+pub(super) struct PageMap {
     chunks: Vec<Arc<[Frame; CHUNK]>>,
     commit: PageCount,
     files: BTreeMap<u32, Used>,
@@ -68,26 +68,26 @@ struct Used {
 
 impl PageMap {
     /// The size of the database in pages.
-    pub fn commit(&self) -> PageCount {
+    pub(super) fn commit(&self) -> PageCount {
         self.commit
     }
 
     /// Where page `pgno` is, and in which file; `None` for a page that nobody wrote, such as the lock
     /// page, and beyond the end.
-    pub fn get(&self, pgno: Pgno) -> Option<(Frame, &Arc<ReplicaFile>)> {
+    pub(super) fn get(&self, pgno: Pgno) -> Option<(Frame, &Arc<ReplicaFile>)> {
         let frame = self.frame(pgno)?;
         let used = self.files.get(&frame.file).expect("BUG: a frame names a file that is not used");
         Some((frame, &used.file))
     }
 
     /// Where page `pgno` is.
-    pub fn frame(&self, pgno: Pgno) -> Option<Frame> {
+    pub(super) fn frame(&self, pgno: Pgno) -> Option<Frame> {
         let frame = self.chunks.get(pgno.index() / CHUNK)?[pgno.index() % CHUNK];
         frame.is_some().then_some(frame)
     }
 
     /// The files that hold the pages.
-    pub fn files(&self) -> impl Iterator<Item = &Arc<ReplicaFile>> {
+    pub(super) fn files(&self) -> impl Iterator<Item = &Arc<ReplicaFile>> {
         self.files.values().map(|used| &used.file)
     }
 
@@ -95,7 +95,12 @@ impl PageMap {
     ///
     /// # Errors
     /// `Corrupt` if the index names what cannot be.
-    pub fn apply(&mut self, file: &Arc<ReplicaFile>, commit: PageCount, index: &PageIndex) -> Result<()> {
+    pub(super) fn apply(
+        &mut self,
+        file: &Arc<ReplicaFile>,
+        commit: PageCount,
+        index: &PageIndex,
+    ) -> Result<()> {
         self.resize(commit);
         for entry in index.iter() {
             if !commit.contains(entry.pgno) {
@@ -118,7 +123,7 @@ impl PageMap {
     ///
     /// # Errors
     /// `Corrupt` if the index names what cannot be.
-    pub fn absorb(&mut self, file: &Arc<ReplicaFile>, index: &PageIndex) -> Result<()> {
+    pub(super) fn absorb(&mut self, file: &Arc<ReplicaFile>, index: &PageIndex) -> Result<()> {
         let max = file.info.id.name.max();
         for entry in index.iter() {
             let Some((frame, holder)) = self.get(entry.pgno) else { continue };

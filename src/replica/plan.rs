@@ -104,7 +104,7 @@ impl Plan {
 }
 
 /// The error about a replica that has no files.
-pub fn empty() -> Error {
+pub(crate) fn empty() -> Error {
     Error::new(
         ErrorKind::NotFound,
         "the replica is empty: nothing has been replicated to this URL yet, or the URL is wrong",

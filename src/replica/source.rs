@@ -16,33 +16,33 @@ use crate::store::{ByteRange, FileInfo, Store};
 
 /// What is in a replica, and what to do with it.
 #[derive(Debug)]
-pub struct Survey {
+pub(crate) struct Survey {
     /// The files of all levels.
-    pub files: Vec<FileInfo>,
+    pub(crate) files: Vec<FileInfo>,
     /// Those that make the database.
-    pub plan: Plan,
+    pub(crate) plan: Plan,
 }
 
 /// A replica to read from.
 #[derive(Debug)]
-pub struct Source {
+pub(crate) struct Source {
     store: Arc<dyn Store>,
     requests: AtomicU64,
 }
 
 impl Source {
     /// Reads from `store`.
-    pub fn new(store: Arc<dyn Store>) -> Self {
+    pub(crate) fn new(store: Arc<dyn Store>) -> Self {
         Self { store, requests: AtomicU64::new(0) }
     }
 
     /// The replica's URL.
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         self.store.url()
     }
 
     /// The number of requests that were made; those that a store repeats by itself count once.
-    pub fn requests(&self) -> u64 {
+    pub(crate) fn requests(&self) -> u64 {
         self.requests.load(Ordering::Relaxed)
     }
 
@@ -50,7 +50,7 @@ impl Source {
     ///
     /// # Errors
     /// Those of the store.
-    pub async fn list(&self, level: Level, from: Txid) -> Result<Vec<FileInfo>> {
+    pub(crate) async fn list(&self, level: Level, from: Txid) -> Result<Vec<FileInfo>> {
         self.requests.fetch_add(1, Ordering::Relaxed);
         self.store.list(level, from).await
     }
@@ -61,7 +61,7 @@ impl Source {
     ///
     /// # Errors
     /// Those of the store.
-    pub async fn list_all(&self) -> Result<Vec<FileInfo>> {
+    pub(crate) async fn list_all(&self) -> Result<Vec<FileInfo>> {
         let levels = try_join_all(Level::all().map(|level| self.list(level, Txid::ONE))).await?;
         Ok(levels.concat())
     }
@@ -70,7 +70,7 @@ impl Source {
     ///
     /// # Errors
     /// Those of the store.
-    pub async fn list_all_upwards(&self) -> Result<Vec<FileInfo>> {
+    pub(crate) async fn list_all_upwards(&self) -> Result<Vec<FileInfo>> {
         let mut files = Vec::new();
         for level in Level::all() {
             files.extend(self.list(level, Txid::ONE).await?);
@@ -82,7 +82,7 @@ impl Source {
     ///
     /// # Errors
     /// Those of the store; `NotFound` also if the file is no longer the one that was listed.
-    pub async fn read(&self, file: &FileInfo, range: ByteRange) -> Result<Bytes> {
+    pub(crate) async fn read(&self, file: &FileInfo, range: ByteRange) -> Result<Bytes> {
         self.requests.fetch_add(1, Ordering::Relaxed);
         let content = self.store.get(file.id, range).await?;
         if content.file_size != file.size {
@@ -109,7 +109,7 @@ impl Source {
     ///
     /// # Errors
     /// Those of the store; `Corrupt`.
-    pub async fn header(&self, file: &FileInfo) -> Result<Header> {
+    pub(crate) async fn header(&self, file: &FileInfo) -> Result<Header> {
         if file.size < Header::SIZE as u64 {
             return Err(truncated(file));
         }
@@ -121,7 +121,7 @@ impl Source {
     ///
     /// # Errors
     /// Those of the store and of [`Plan::new`].
-    pub async fn survey(&self, point: RestorePoint) -> Result<Option<Survey>> {
+    pub(crate) async fn survey(&self, point: RestorePoint) -> Result<Option<Survey>> {
         let files = self.timed(self.list_all().await?, point).await?;
         if files.is_empty() {
             return Ok(None);
@@ -139,7 +139,7 @@ impl Source {
     ///
     /// # Errors
     /// Those of the store and of [`Plan::after`].
-    pub async fn plan_after(&self, point: RestorePoint, after: Txid) -> Result<Option<Plan>> {
+    pub(crate) async fn plan_after(&self, point: RestorePoint, after: Txid) -> Result<Option<Plan>> {
         let files = self.timed(self.list_all_upwards().await?, point).await?;
         Plan::after(&files, point, after)
     }
@@ -182,7 +182,7 @@ impl Source {
 ///
 /// # Errors
 /// `Corrupt`.
-pub fn header_of(file: &FileInfo, bytes: &[u8]) -> Result<Header> {
+pub(crate) fn header_of(file: &FileInfo, bytes: &[u8]) -> Result<Header> {
     let first: &[u8; Header::SIZE] = bytes.first_chunk().ok_or_else(|| truncated(file))?;
     let header = Header::decode(first).map_err(|e| e.context(file.id))?;
     check_name(file, &header)?;
@@ -193,7 +193,7 @@ pub fn header_of(file: &FileInfo, bytes: &[u8]) -> Result<Header> {
 ///
 /// # Errors
 /// `Corrupt`.
-pub fn check_name(file: &FileInfo, header: &Header) -> Result<()> {
+pub(crate) fn check_name(file: &FileInfo, header: &Header) -> Result<()> {
     if header.name() == file.id.name {
         return Ok(());
     }

@@ -37,6 +37,11 @@ impl History {
         }
     }
 
+    /// The same database, with another replica.
+    pub(crate) fn with_store(&self, store: &MemoryStore) -> Self {
+        Self { store: store.clone(), ..self.clone() }
+    }
+
     /// The next pseudo-random number below `n`.
     pub(crate) fn below(&mut self, n: u64) -> u64 {
         self.random =
@@ -173,7 +178,7 @@ pub(crate) struct Hooked {
 }
 
 impl Hooked {
-    pub(crate) fn new(
+    pub(crate) fn store(
         inner: &MemoryStore,
         before_get: impl Fn(FileId, ByteRange) + Send + Sync + 'static,
     ) -> Arc<dyn Store> {

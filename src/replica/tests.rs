@@ -218,7 +218,7 @@ fn a_full_copy_at_a_later_transaction_needs_no_snapshot() {
 /// Another database takes over the URL.
 fn reset(history: &History, seed: u64, last: u64) -> History {
     history.delete(&history.store.files().into_iter().map(|(id, _)| id).collect::<Vec<_>>());
-    let mut other = History { store: history.store.clone(), ..History::new(512, seed) };
+    let mut other = History::new(512, seed).with_store(&history.store);
     other.commit(25, &[]);
     other.put(9, 1, 1);
     other.put(0, 1, 1);
@@ -251,7 +251,7 @@ fn an_empty_replica_says_so_and_one_that_comes_in_time_is_opened() {
     assert!(error.to_string().contains("the replica is empty"), "{error}");
 
     let history = small(10);
-    let late = History { store: MemoryStore::new(), ..history.clone() };
+    let late = history.with_store(&MemoryStore::new());
     let store = Faults::new(late.store(), 1);
     let options = Options {
         poll_interval: Duration::from_millis(1),
@@ -389,7 +389,7 @@ fn wrong_bytes_are_fetched_once_more_and_then_reported() {
     let good = history.encode(1, 1);
     let file = id(9, 1, 1);
     let core = Core::with_store(
-        Hooked::new(&history.store, move |_, _| {
+        Hooked::store(&history.store, move |_, _| {
             let n = count.fetch_add(1, Ordering::SeqCst);
             // The first read after opening sees damaged bytes, later ones do if it lasts.
             let damaged = n == 2 || (n > 2 && lasting.load(Ordering::SeqCst));
@@ -398,7 +398,7 @@ fn wrong_bytes_are_fetched_once_more_and_then_reported() {
                 if damaged {
                     bytes[100..1000].fill(0xff);
                     let end = bytes.len() - 8000;
-                    bytes[1000..end].fill(0xff);
+                    bytes[1000..end].fill(0);
                 }
             });
         }),
@@ -414,7 +414,7 @@ fn wrong_bytes_are_fetched_once_more_and_then_reported() {
 
     broken.store(true, Ordering::SeqCst);
     let error = view.read(&mut page, 300 * 4096).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
     assert!(error.to_string().contains(&file.to_string()), "{error}");
     assert!(error.to_string().contains("page 301"), "{error}");
     assert_eq!(reads.load(Ordering::SeqCst), 6);

@@ -152,5 +152,5 @@ impl Applier {
 
 /// Whether an error is about the bytes of the file that is being read.
 fn is_ours(error: &Error) -> bool {
-    error.kind() == ErrorKind::Corrupt
+    matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Unsupported)
 }

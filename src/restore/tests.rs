@@ -79,7 +79,7 @@ fn what_litestream_wrote_is_restored_byte_for_byte() {
                 fs::copy(file.path(), copy.join(file.file_name())).unwrap();
             }
         }
-        let store: Arc<dyn Store> = Arc::new(FileStore::new(&folder.path().join("replica")));
+        let store: Arc<dyn Store> = Arc::new(FileStore::new(folder.path().join("replica")));
         for n in 1..=5 {
             let path = folder.path().join(format!("{n}.db"));
             restore(store.clone(), &path, &to(at(n))).unwrap();
@@ -171,20 +171,31 @@ fn refused(store: Arc<dyn Store>, options: &Options) -> Error {
 fn any_flipped_bit_is_noticed_and_the_file_named() {
     let mut history = History::new(512, 3);
     history.commit(4, &[]);
-    history.put(0, 1, 1);
     history.commit(5, &[1, 3]);
-    let last = history.put(0, 2, 2);
     let size = history.encode(2, 2).len();
+    let mut unnoticed = 0;
     for at in 0..size {
-        let store = MemoryStore::new();
-        let copy = History { store: store.clone(), ..history.clone() };
-        copy.put(0, 1, 1);
-        copy.put(0, 2, 2);
-        store.tamper(last, |bytes| bytes[at] ^= 1 << (at % 8));
-        let error = refused(Arc::new(store), &latest());
-        assert_eq!(error.kind(), ErrorKind::Corrupt, "byte {at}: {error}");
-        assert!(error.to_string().contains(&last.to_string()), "byte {at}: {error}");
+        let history = history.with_store(&MemoryStore::new());
+        history.put(0, 1, 1);
+        let file = history.put(0, 2, 2);
+        history.store.tamper(file, |bytes| bytes[at] ^= 1 << (at % 8));
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("app.db");
+        match restore(history.store(), &path, &latest()) {
+            // In a run of equal bytes LZ4 may copy from one place or another.
+            Ok(_) => {
+                assert!(fs::read(&path).unwrap() == history.image(2), "byte {at}");
+                unnoticed += 1;
+            }
+            Err(e) => {
+                // An unknown flag may also be that of a later version.
+                assert!(matches!(e.kind(), ErrorKind::Corrupt | ErrorKind::Unsupported), "byte {at}: {e}");
+                assert!(e.to_string().contains(&file.to_string()), "byte {at}: {e}");
+                assert_eq!(names(folder.path()), [""; 0]);
+            }
+        }
     }
+    assert!(unnoticed < size / 100, "{unnoticed} of {size} went unnoticed");
 }
 
 #[test]
@@ -285,7 +296,7 @@ fn files_that_compaction_removes_meanwhile_are_found_in_their_new_place() {
     let history = ten();
     let meddled = AtomicBool::new(false);
     let copy = history.clone();
-    let store = Hooked::new(&history.store, move |file, _| {
+    let store = Hooked::store(&history.store, move |file, _| {
         if file == id(0, 9, 9) && !meddled.swap(true, Ordering::SeqCst) {
             // Called on a thread of the runtime: the memory store needs none.
             futures_util::FutureExt::now_or_never(async {
@@ -308,7 +319,7 @@ fn a_file_that_is_listed_and_never_there_ends_the_restore() {
     let history = ten();
     let copy = history.clone();
     let put = copy.encode(1, 4);
-    let store = Hooked::new(&history.store, move |file, _| {
+    let store = Hooked::store(&history.store, move |file, _| {
         if file == id(9, 1, 4) {
             // Replaced by one of another size each time it is read.
             copy.store.tamper(file, |bytes| {
@@ -381,7 +392,7 @@ fn a_target_that_appears_meanwhile_is_kept() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("app.db");
     let target = path.clone();
-    let store = Hooked::new(&history.store, move |_, _| fs::write(&target, "somebody else's").unwrap());
+    let store = Hooked::store(&history.store, move |_, _| fs::write(&target, "somebody else's").unwrap());
     let error = restore(store, &path, &latest()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::AlreadyExists);
     assert_eq!(fs::read(&path).unwrap(), b"somebody else's");

@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use super::failure::{Failure, Refusal};
 use super::session::{Request, Session};
-use super::{S3Store, http, xml};
+use super::{S3Store, xml};
 use crate::error::Result;
 use crate::ltx::FileId;
 
@@ -81,7 +81,7 @@ impl S3Store {
             }
             Err(failure) => return Err(session.explain(failure, &what)),
         };
-        let answer = http::read_all(response, MAX_ANSWER, &session.endpoint_name()).await?;
+        let answer = session.http.read_all(response, MAX_ANSWER).await?;
         let result: DeleteResult = xml::document(&answer, "DeleteResult")
             .map_err(|e| e.context(format_args!("cannot {what} of {}", self.target())))?;
         failures(result).map_or(Ok(()), |(refusal, key, others)| {

@@ -20,16 +20,24 @@ use crate::error::{Error, ErrorKind, Result};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Without a single byte in either direction.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Tests of it shall not take as long.
+const TEST_IDLE_TIMEOUT: Duration = Duration::from_secs(1);
 /// An unused connection is kept for so long. Until then it costs at most one wake-up.
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// The pieces in which a request's body is handed to the connection, so that progress is seen.
 const PIECE: usize = 64 << 10;
 
+/// A client of one server.
+#[derive(Clone, Debug)]
+pub(super) struct Http {
+    client: Client,
+    /// What messages call the server.
+    endpoint: Arc<str>,
+    idle_timeout: Duration,
+}
+
 /// A client of the server at `base`, a URL. Reads the environment for certificates and proxies.
-///
-/// # Errors
-/// `Config` if the certificates cannot be read.
-pub(super) fn client(base: &str, skip_verify: bool) -> Result<Client> {
+fn client(base: &str, skip_verify: bool) -> Result<Client> {
     let mut builder = Client::builder()
         .user_agent(concat!("litestream_vfs/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(CONNECT_TIMEOUT)
@@ -71,56 +79,72 @@ fn is_loopback(base: &str) -> bool {
     address.map_or(host == "localhost" || host.ends_with(".localhost"), |ip| ip.is_loopback())
 }
 
-/// Sends `request` with `body`, and waits for the head of the answer for as long as bytes flow.
-///
-/// # Errors
-/// `Unavailable` or `Timeout`, naming `endpoint`; `Config` if its certificate is not trusted.
-pub(super) async fn send(
-    client: &Client,
-    mut request: reqwest::Request,
-    body: Bytes,
-    endpoint: &str,
-) -> Result<Response> {
-    let sent = Arc::new(AtomicU64::new(0));
-    if !body.is_empty() {
-        *request.body_mut() = Some(reqwest::Body::wrap(SentBody { rest: body, sent: Arc::clone(&sent) }));
+impl Http {
+    /// A client of the server at `base`, a URL, which messages call `endpoint`. Reads the environment
+    /// for certificates and proxies.
+    ///
+    /// # Errors
+    /// `Config` if the certificates cannot be read.
+    pub(super) fn new(base: &str, endpoint: &str, skip_verify: bool) -> Result<Self> {
+        let idle_timeout = if cfg!(test) { TEST_IDLE_TIMEOUT } else { IDLE_TIMEOUT };
+        Ok(Self { client: client(base, skip_verify)?, endpoint: endpoint.into(), idle_timeout })
     }
-    let mut answer = std::pin::pin!(client.execute(request));
-    loop {
-        let before = sent.load(Ordering::Relaxed);
-        match tokio::time::timeout(IDLE_TIMEOUT, &mut answer).await {
-            Ok(answer) => return answer.map_err(|e| transport_error(&e, endpoint)),
-            Err(_) if sent.load(Ordering::Relaxed) != before => {}
-            Err(_) => return Err(silent(endpoint)),
+
+    /// What messages call the server.
+    pub(super) fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    /// Sends `request` with `body`, and waits for the head of the answer for as long as bytes flow.
+    ///
+    /// # Errors
+    /// `Unavailable` or `Timeout`, naming the endpoint; `Config` if its certificate is not trusted.
+    pub(super) async fn send(&self, mut request: reqwest::Request, body: Bytes) -> Result<Response> {
+        let sent = Arc::new(AtomicU64::new(0));
+        if !body.is_empty() {
+            *request.body_mut() = Some(reqwest::Body::wrap(SentBody { rest: body, sent: Arc::clone(&sent) }));
+        }
+        let mut answer = std::pin::pin!(self.client.execute(request));
+        loop {
+            let before = sent.load(Ordering::Relaxed);
+            match tokio::time::timeout(self.idle_timeout, &mut answer).await {
+                Ok(answer) => return answer.map_err(|e| transport_error(&e, &self.endpoint)),
+                Err(_) if sent.load(Ordering::Relaxed) != before => {}
+                Err(_) => return Err(self.silent()),
+            }
         }
     }
-}
 
-/// All of a body, unless it is longer than `limit`.
-pub(super) async fn read_all(mut response: Response, limit: usize, endpoint: &str) -> Result<Bytes> {
-    let mut all = BytesMut::new();
-    while let Some(chunk) = next_chunk(&mut response, endpoint).await? {
-        if all.len() + chunk.len() > limit {
-            return Err(Error::corrupt(format!("{endpoint} answered with more than {limit} bytes")));
+    /// All of a body.
+    ///
+    /// # Errors
+    /// `Corrupt` if it is longer than `limit`.
+    pub(super) async fn read_all(&self, mut response: Response, limit: usize) -> Result<Bytes> {
+        let mut all = BytesMut::new();
+        while let Some(chunk) = self.next_chunk(&mut response).await? {
+            if all.len() + chunk.len() > limit {
+                return Err(Error::corrupt(format!(
+                    "{} answered with more than {limit} bytes",
+                    self.endpoint
+                )));
+            }
+            all.extend_from_slice(&chunk);
         }
-        all.extend_from_slice(&chunk);
+        Ok(all.freeze())
     }
-    Ok(all.freeze())
-}
 
-/// `len` bytes of a body, after `skip` others.
-pub(super) fn read_stream(
-    response: Response,
-    skip: u64,
-    len: u64,
-    endpoint: Arc<str>,
-) -> BoxStream<'static, Result<Bytes>> {
-    stream::try_unfold((response, skip, len), move |(mut response, mut skip, mut left)| {
-        let endpoint = Arc::clone(&endpoint);
-        async move {
+    /// `len` bytes of a body, after `skip` others.
+    pub(super) fn read_stream(
+        &self,
+        response: Response,
+        skip: u64,
+        len: u64,
+    ) -> BoxStream<'static, Result<Bytes>> {
+        let state = (self.clone(), response, skip, len);
+        stream::try_unfold(state, |(http, mut response, mut skip, mut left)| async move {
             while left > 0 {
-                let Some(mut chunk) = next_chunk(&mut response, &endpoint).await? else {
-                    return Err(broken(&endpoint, "it ended early"));
+                let Some(mut chunk) = http.next_chunk(&mut response).await? else {
+                    return Err(http.broken("it ended early"));
                 };
                 let skipped = skip.min(chunk.len() as u64);
                 skip -= skipped;
@@ -128,30 +152,32 @@ pub(super) fn read_stream(
                 chunk.truncate(usize::try_from(left).unwrap_or(usize::MAX));
                 left -= chunk.len() as u64;
                 if !chunk.is_empty() {
-                    return Ok(Some((chunk, (response, skip, left))));
+                    return Ok(Some((chunk, (http, response, skip, left))));
                 }
             }
             Ok(None)
-        }
-    })
-    .boxed()
-}
-
-async fn next_chunk(response: &mut Response, endpoint: &str) -> Result<Option<Bytes>> {
-    match tokio::time::timeout(IDLE_TIMEOUT, response.chunk()).await {
-        Ok(Ok(chunk)) => Ok(chunk),
-        Ok(Err(e)) => Err(broken(endpoint, &root_cause(&e))),
-        Err(_) => Err(silent(endpoint)),
+        })
+        .boxed()
     }
-}
 
-fn silent(endpoint: &str) -> Error {
-    let seconds = IDLE_TIMEOUT.as_secs();
-    Error::new(ErrorKind::Timeout, format!("{endpoint} was silent for {seconds} s; check the network"))
-}
+    async fn next_chunk(&self, response: &mut Response) -> Result<Option<Bytes>> {
+        match tokio::time::timeout(self.idle_timeout, response.chunk()).await {
+            Ok(Ok(chunk)) => Ok(chunk),
+            Ok(Err(e)) => Err(self.broken(&root_cause(&e))),
+            Err(_) => Err(self.silent()),
+        }
+    }
 
-fn broken(endpoint: &str, why: &str) -> Error {
-    Error::new(ErrorKind::Unavailable, format!("the answer of {endpoint} broke off: {why}"))
+    fn silent(&self) -> Error {
+        Error::new(
+            ErrorKind::Timeout,
+            format!("{} was silent for {} s; check the network", self.endpoint, self.idle_timeout.as_secs()),
+        )
+    }
+
+    fn broken(&self, why: &str) -> Error {
+        Error::new(ErrorKind::Unavailable, format!("the answer of {} broke off: {why}", self.endpoint))
+    }
 }
 
 fn transport_error(e: &reqwest::Error, endpoint: &str) -> Error {

@@ -4,7 +4,7 @@ use reqwest::Method;
 use serde::Deserialize;
 
 use super::session::{Request, Session};
-use super::{S3Store, http, xml};
+use super::{S3Store, xml};
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
 use crate::ltx::{FileId, FileName, Level, Txid};
@@ -79,7 +79,7 @@ impl S3Store {
         request.query.sort_unstable();
         let what = || format!("list level {level}");
         let response = session.send(&request).await.map_err(|failure| session.explain(failure, &what()))?;
-        let body = http::read_all(response, MAX_PAGE, &session.endpoint_name()).await;
+        let body = session.http.read_all(response, MAX_PAGE).await;
         let page = body.and_then(|body| xml::document(&body, "ListBucketResult"));
         page.map_err(|e| e.context(format_args!("cannot {} of {}", what(), self.target())))
     }

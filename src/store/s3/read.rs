@@ -8,7 +8,7 @@ use reqwest::{Method, Response, StatusCode};
 
 use super::failure::Failure;
 use super::session::{Request, Session};
-use super::{S3Store, TIMESTAMP, http as transport};
+use super::{S3Store, TIMESTAMP};
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
 use crate::ltx::FileId;
@@ -32,7 +32,7 @@ impl S3Store {
             (Some(size), Some(timestamp)) => Ok(FileInfo { id, size, timestamp }),
             _ => Err(Error::corrupt(format!(
                 "{} tells neither size nor time of {id}",
-                session.endpoint_name()
+                session.http.endpoint()
             ))),
         }
     }
@@ -84,7 +84,7 @@ impl S3Store {
     ) -> Result<Content> {
         let headers = response.headers();
         let unclear =
-            || Error::corrupt(format!("{} does not tell the size of {id}", session.endpoint_name()));
+            || Error::corrupt(format!("{} does not tell the size of {id}", session.http.endpoint()));
         let (first, last_plus_one, file_size) = if response.status() == StatusCode::PARTIAL_CONTENT {
             let text = headers.get(CONTENT_RANGE).and_then(|value| value.to_str().ok());
             text.and_then(content_range).ok_or_else(unclear)?
@@ -97,10 +97,10 @@ impl S3Store {
         if start < first || end > last_plus_one {
             return Err(Error::corrupt(format!(
                 "{} sent bytes {first} to {last_plus_one} of {id} where {start} to {end} were asked for",
-                session.endpoint_name()
+                session.http.endpoint()
             )));
         }
-        let body = transport::read_stream(response, start - first, end - start, session.endpoint_name());
+        let body = session.http.read_stream(response, start - first, end - start);
         Ok(Content { offset: start, file_size, body })
     }
 

@@ -15,12 +15,12 @@ use aws_sigv4::sign::v4;
 use aws_types::service_config::ServiceConfigKey;
 use bytes::Bytes;
 use http::header::{CONTENT_RANGE, HeaderName, HeaderValue};
-use reqwest::{Client, Method, Response};
+use reqwest::{Method, Response};
 
 use super::address::{self, Address};
 use super::credentials::Identity;
 use super::failure::{Failure, Place, Refusal};
-use super::http as transport;
+use super::http::Http;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::S3Target;
 use crate::store::target::endpoint::is_tigris;
@@ -78,12 +78,10 @@ impl Request {
 #[derive(Debug)]
 pub(super) struct Session {
     target: Arc<S3Target>,
-    client: Client,
+    pub(super) http: Http,
     identity: Identity,
     /// A custom endpoint, from the target or from AWS's configuration.
     endpoint: Option<String>,
-    /// What messages call the endpoint.
-    endpoint_name: Arc<str>,
     tigris: bool,
     region: Mutex<Arc<str>>,
     region_given: bool,
@@ -109,25 +107,17 @@ impl Session {
         };
         let region = region.unwrap_or_else(|| DEFAULT_REGION.to_owned());
         let endpoint_name = endpoint.clone().unwrap_or_else(|| address::amazon("s3", &region));
-        let client = transport::client(
-            &Address::new(&target, endpoint.as_deref(), &region).url(None, &[]),
-            target.skip_verify,
-        )?;
+        let base = Address::new(&target, endpoint.as_deref(), &region).url(None, &[]);
+        let http = Http::new(&base, &endpoint_name, target.skip_verify)?;
         Ok(Self {
-            client,
+            http,
             identity,
             tigris: endpoint.as_deref().is_some_and(is_tigris),
             endpoint,
-            endpoint_name: endpoint_name.into(),
             region: Mutex::new(region.into()),
             region_given,
             target,
         })
-    }
-
-    /// What messages call the endpoint.
-    pub(super) fn endpoint_name(&self) -> Arc<str> {
-        Arc::clone(&self.endpoint_name)
     }
 
     fn region(&self) -> Arc<str> {
@@ -140,7 +130,7 @@ impl Session {
             Failure::Error(e) => e.context(format_args!("cannot {what} of {}", self.target)),
             Failure::Refused(refusal) => {
                 let region = self.region();
-                let place = Place { target: &self.target, endpoint: &self.endpoint_name, region: &region };
+                let place = Place { target: &self.target, endpoint: self.http.endpoint(), region: &region };
                 refusal.into_error(what, &place)
             }
         }
@@ -192,7 +182,7 @@ impl Session {
         for (name, value) in unsigned.sign().await? {
             built.headers_mut().insert(HeaderName::from_static(name), header_value(name, &value)?);
         }
-        transport::send(&self.client, built, request.body.clone(), &self.endpoint_name).await
+        self.http.send(built, request.body.clone()).await
     }
 
     async fn refusal(&self, response: Response) -> Result<Refusal> {
@@ -204,7 +194,7 @@ impl Session {
             ..Refusal::default()
         };
         // A refusal is one even if its reason gets lost on the way.
-        if let Ok(body) = transport::read_all(response, MAX_REFUSAL, &self.endpoint_name).await {
+        if let Ok(body) = self.http.read_all(response, MAX_REFUSAL).await {
             refusal.read(&body);
         }
         Ok(refusal)

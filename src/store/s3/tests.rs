@@ -737,3 +737,123 @@ fn a_real_server_keeps_litestreams_layout_and_tells_what_is_wrong() {
     .unwrap();
     assert_eq!(std::fs::read(folder.join("0000/0000000000000001-0000000000000001.ltx")).unwrap(), b"x");
 }
+
+#[test]
+fn a_server_that_falls_silent_is_given_up() {
+    // It keeps its connections open and says nothing, or nothing more.
+    for beginning in ["", "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n0123"] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let server = Server { port: listener.local_addr().unwrap().port(), seen: Arc::default() };
+        let connection = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            request(&mut BufReader::new(&stream)).unwrap();
+            stream.write_all(beginning.as_bytes()).unwrap();
+            // Until the client hangs up.
+            let _ = std::io::copy(&mut stream, &mut std::io::sink());
+        });
+        let store = server.store();
+        let e = block_on(async move { store.get(id(1), ByteRange::All).await?.bytes().await }).unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::Timeout, "{e}");
+        assert!(e.to_string().contains(&format!("http://127.0.0.1:{} was silent", server.port)), "{e}");
+        connection.join().unwrap();
+    }
+}
+
+#[test]
+fn a_slow_upload_is_not_given_up_while_it_advances() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = Server { port: listener.local_addr().unwrap().port(), seen: Arc::default() };
+    const SIZE: usize = 32 << 20;
+    let reader = std::thread::spawn(move || {
+        let (stream, _) = listener.accept().unwrap();
+        let mut reader = BufReader::with_capacity(1 << 20, &stream);
+        let mut line = String::new();
+        while line != "\r\n" {
+            line.clear();
+            reader.read_line(&mut line).unwrap();
+        }
+        // Longer in all than the limit, and never as long between two pieces.
+        let mut piece = vec![0; SIZE / 16];
+        for _ in 0..16 {
+            std::thread::sleep(Duration::from_millis(100));
+            reader.read_exact(&mut piece).unwrap();
+        }
+        (&stream).write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
+    });
+    let store = server.store();
+    block_on(async move { store.put(id(1), Bytes::from(vec![1; SIZE]), options(false)).await }).unwrap();
+    reader.join().unwrap();
+}
+
+/// Runs in a process of its own, whose environment another test has set: lists the replica that
+/// `TEST_REPLICA` names and prints what came of it.
+#[test]
+#[ignore = "other tests run it"]
+fn in_an_environment() {
+    let url = std::env::var("TEST_REPLICA").unwrap();
+    let store = connect(&Target::parse(&url, &|_| None).unwrap()).unwrap();
+    match block_on(async move { store.list(Level::L0, Txid::ONE).await }) {
+        Ok(files) => println!("result: {} files", files.len()),
+        Err(e) => println!("result: {:?} {e}", e.kind()),
+    }
+}
+
+fn listed_in(environment: &[(&str, &str)], url: &str) -> String {
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "store::s3::tests::in_an_environment", "--ignored", "--nocapture"])
+        .env_clear()
+        .env("AWS_EC2_METADATA_DISABLED", "true")
+        .envs(environment.iter().copied())
+        .env("TEST_REPLICA", url)
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let result = text.lines().find_map(|line| line.split_once("result: "));
+    result.map_or_else(|| panic!("{text}"), |(_, result)| result.to_owned())
+}
+
+#[test]
+fn credentials_region_and_endpoint_come_from_aws_configuration() {
+    let server = Server::scripted(vec![page(&[1, 2], None)]);
+    let endpoint = format!("http://127.0.0.1:{}", server.port);
+    let folder = tempfile::TempDir::new().unwrap();
+    let config = folder.path().join("config");
+    std::fs::write(
+        &config,
+        format!(
+            "[profile p]\naws_access_key_id = AKPROFILE\naws_secret_access_key = s\nregion = eu-north-1\n\
+             services = dev\n[services dev]\ns3 =\n  endpoint_url = {endpoint}\n"
+        ),
+    )
+    .unwrap();
+    let profile = [("AWS_CONFIG_FILE", config.to_str().unwrap()), ("AWS_PROFILE", "p")];
+    assert_eq!(listed_in(&profile, "s3://bucket/p"), "2 files");
+    let variables = [
+        ("AWS_ACCESS_KEY_ID", "AKVARIABLE"),
+        ("AWS_SECRET_ACCESS_KEY", "s"),
+        ("AWS_SESSION_TOKEN", "token"),
+        ("AWS_REGION", "us-west-2"),
+    ];
+    assert_eq!(listed_in(&variables, &format!("s3://bucket/p?endpoint={endpoint}")), "2 files");
+    let seen = server.seen();
+    assert!(seen[0].header("authorization").contains("Credential=AKPROFILE/"));
+    assert!(seen[0].header("authorization").contains("/eu-north-1/s3/"));
+    assert!(seen[1].header("authorization").contains("Credential=AKVARIABLE/"));
+    assert!(seen[1].header("authorization").contains("/us-west-2/s3/"));
+    assert_eq!(seen[1].header("x-amz-security-token"), "token");
+}
+
+#[test]
+fn without_credentials_the_message_says_how_to_give_them() {
+    let result = listed_in(&[], "s3://bucket/p?endpoint=http://127.0.0.1:1");
+    assert!(result.starts_with("Denied") && result.contains("AWS_ACCESS_KEY_ID"), "{result}");
+}
+
+#[test]
+fn a_bundle_of_certificates_that_cannot_be_used_is_named() {
+    let url = "s3://bucket/p?endpoint=https://127.0.0.1:1&access-key-id=a&secret-access-key=b&region=r";
+    for bundle in ["/no/such/file", "/dev/null"] {
+        let result = listed_in(&[("AWS_CA_BUNDLE", bundle)], url);
+        assert!(result.starts_with("Config") && result.contains(bundle), "{result}");
+    }
+}

@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use super::failure::{Failure, Refusal};
 use super::session::{Request, Session};
-use super::{S3Store, http as transport, xml};
+use super::{S3Store, xml};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::FileId;
 use crate::runtime;
@@ -83,7 +83,7 @@ impl S3Upload {
             .headers(self.store.object_headers(&self.options));
         let what = format!("begin to write {}", self.id);
         let response = session.send(&request).await.map_err(|failure| session.explain(failure, &what))?;
-        let answer = transport::read_all(response, MAX_ANSWER, &session.endpoint_name()).await;
+        let answer = session.http.read_all(response, MAX_ANSWER).await;
         let initiated =
             answer.and_then(|body| xml::document::<Initiated>(&body, "InitiateMultipartUploadResult"));
         let upload_id = initiated.map_err(|e| session.explain(Failure::Error(e), &what))?.upload_id;
@@ -109,7 +109,7 @@ impl S3Upload {
         let response = session.send(&request).await.map_err(|failure| session.explain(failure, &what))?;
         let etag = response.headers().get(ETAG).and_then(|value| value.to_str().ok());
         let etag = etag.ok_or_else(|| {
-            Error::new(ErrorKind::Unsupported, format!("{} gives parts no ETag", session.endpoint_name()))
+            Error::new(ErrorKind::Unsupported, format!("{} gives parts no ETag", session.http.endpoint()))
         })?;
         self.etags.push(etag.to_owned());
         self.size += len;
@@ -259,7 +259,7 @@ async fn abort(store: &S3Store, id: FileId, upload_id: &str) -> Result<()> {
 
 /// An answer to a completion may begin as a success and end as a refusal.
 async fn accepted(response: reqwest::Response, session: &Session) -> Result<(), Failure> {
-    let body = transport::read_all(response, MAX_ANSWER, &session.endpoint_name()).await?;
+    let body = session.http.read_all(response, MAX_ANSWER).await?;
     let mut refusal = Refusal { status: 200, ..Refusal::default() };
     refusal.read(&body);
     if refusal.code.is_empty() { Ok(()) } else { Err(Failure::Refused(refusal)) }

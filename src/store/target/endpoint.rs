@@ -15,6 +15,8 @@ pub(super) struct Host {
     pub(super) region: Option<String>,
     pub(super) endpoint: Option<String>,
     pub(super) path_style: bool,
+    /// The host names a provider, so nothing around the URL does.
+    pub(super) names_provider: bool,
 }
 
 impl Host {
@@ -23,7 +25,10 @@ impl Host {
         if host.contains(':') && !host.contains(".com") {
             return Self::local(host);
         }
-        Self::provider(host).unwrap_or_else(|| Self { bucket: host.to_owned(), ..Self::default() })
+        match Self::provider(host) {
+            Some(provider) => Self { names_provider: true, ..provider },
+            None => Self { bucket: host.to_owned(), ..Self::default() },
+        }
     }
 
     /// `bucket.host:port`, a server of one's own.
@@ -34,6 +39,7 @@ impl Host {
             region: Some("us-east-1".to_owned()),
             endpoint: Some(format!("http://{server}")),
             path_style: true,
+            names_provider: true,
         }
     }
 
@@ -43,7 +49,7 @@ impl Host {
         }
         if let Some(bucket) = host.strip_suffix(".s3.filebase.com") {
             let endpoint = Some("https://s3.filebase.com".to_owned());
-            return Some(Self { bucket: bucket.to_owned(), region: None, endpoint, path_style: true });
+            return Some(Self { bucket: bucket.to_owned(), endpoint, path_style: true, ..Self::default() });
         }
         for (suffix, label, path_style) in [
             (".digitaloceanspaces.com", None, false),
@@ -57,6 +63,7 @@ impl Host {
                     region: Some(region.to_owned()),
                     endpoint: Some(format!("https://{prefix}{region}{suffix}")),
                     path_style,
+                    ..Self::default()
                 });
             }
         }

@@ -111,7 +111,8 @@ fn s3(rest: &str, query: Option<&str>, lookup: Lookup<'_>) -> Result<Target> {
              setting endpoint=http://host:port",
         ));
     }
-    let given = settings.get("endpoint").map(|e| endpoint::normalize(&e)).transpose()?;
+    let given = if host.names_provider { settings.in_query("endpoint") } else { settings.get("endpoint") };
+    let given = given.map(|e| endpoint::normalize(&e)).transpose()?;
     let wanted = given.is_some() || host.path_style;
     let endpoint = given.or(host.endpoint);
     let wanted = wanted || endpoint.as_deref().is_some_and(endpoint::wants_path_style);
@@ -179,6 +180,7 @@ fn access_point(place: &str) -> Result<(Host, String)> {
     let host = Host {
         bucket: format!("arn:{}{MARKER}{name}", &prefix[4..]),
         region: Some(region.to_owned()),
+        names_provider: true,
         ..Host::default()
     };
     Ok((host, clean_path(&decode(path)?)))
@@ -412,6 +414,8 @@ mod tests {
         let Ok(Target::S3(s3)) = Target::parse("s3://b/p?region=query", &around) else { panic!() };
         assert_eq!(s3.region.as_deref(), Some("query"));
         assert_eq!(s3.endpoint.as_deref(), Some("http://around:1"));
+        let Ok(Target::S3(s3)) = Target::parse("s3://b.localhost:9000/p", &around) else { panic!() };
+        assert_eq!(s3.endpoint.as_deref(), Some("http://localhost:9000"));
     }
 
     #[test]
