@@ -71,7 +71,7 @@ mod tests {
     fn checksums_are_there_exactly_where_they_must_be() {
         let name = FileName::single(Txid::ONE);
         let plain = Header::new(PageSize::MIN, PageCount::new(1), name, Timestamp::from_millis(0));
-        let tracked = Header { flags: HeaderFlags::NONE, ..plain.clone() };
+        let tracked = Header { flags: HeaderFlags::NONE, ..plain };
         let (set, unset) = (CHECKSUM_FLAG | 5, 5);
         for (header, post, file, good) in [
             (&plain, 0, set, true),

@@ -171,6 +171,8 @@ impl Shared {
         }
         let capture = Capture::open(&self.path, &self.wal_path, &folder, &self.store.url())?;
         *publishing = Some(Publishing { capture, _lock: lock });
+        drop(publishing);
+        self.set_phase(Phase::Starting);
         Ok(true)
     }
 

@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::clock::SystemClock;
 use crate::config::PrimaryConfig;
@@ -11,11 +12,20 @@ use crate::primary::Primary;
 use crate::sqlite::{
     BaseFile, BaseVfs, Code, File, LockLevel, OpenRequest, Opened, PragmaAnswer, ShmLock, ShmLockFlags,
 };
-use crate::store;
+use crate::store::{self, RetryPolicy};
 use crate::vfs::hidden;
 use crate::vfs::read_view::SqliteHost;
 use crate::vfs::wal_mode::{self, JournalMode};
 use crate::wal::IndexHeader;
+
+/// The publisher has its own, patient way to try again, and status tells of each failure: only a hiccup
+/// is hidden here.
+const RETRY: RetryPolicy = RetryPolicy {
+    max_attempts: 3,
+    base_delay: Duration::from_millis(50),
+    max_delay: Duration::from_millis(500),
+    max_elapsed: Duration::from_secs(2),
+};
 
 struct PrimaryFile {
     base: BaseFile,
@@ -47,7 +57,7 @@ pub(super) fn open(request: &OpenRequest<'_>, config: PrimaryConfig) -> Result<O
         &config.target,
         config.options,
         Arc::new(SystemClock),
-        || store::connect(&config.target),
+        || store::connect_with(&config.target, RETRY),
         || Arc::new(SqliteHost::new(&path, vfs)),
     )?;
     let in_wal_mode = mode == JournalMode::Wal;

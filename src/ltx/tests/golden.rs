@@ -39,7 +39,7 @@ fn database(folder_name: &str, txid: Txid, size: PageSize) -> Pages {
 /// The database that a chain of files makes.
 fn merged(files: &[(FileName, Vec<u8>)]) -> (Pages, Summary) {
     let inputs: Vec<_> = files.iter().map(|(_, bytes)| Decoder::new(&bytes[..]).unwrap()).collect();
-    let (first, last) = (inputs[0].header().clone(), inputs[inputs.len() - 1].header().clone());
+    let (first, last) = (*inputs[0].header(), *inputs[inputs.len() - 1].header());
     let header =
         Header { min: first.min, ..Header::new(last.page_size, last.commit, last.name(), last.timestamp) };
     let (bytes, summary) = merge(inputs, Vec::new(), header).unwrap();

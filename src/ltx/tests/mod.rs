@@ -41,7 +41,7 @@ fn header(size: u32, commit: u32, name: FileName) -> Header {
 }
 
 fn encode(header: &Header, pages: &Pages) -> Result<(Vec<u8>, Summary)> {
-    let mut encoder = Encoder::new(Vec::new(), header.clone())?;
+    let mut encoder = Encoder::new(Vec::new(), *header)?;
     for (n, page) in pages {
         encoder.page(pgno(*n), page)?;
     }

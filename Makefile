@@ -1,0 +1,74 @@
+# make demo    build, replicate a database to a folder, read it as a replica, restore it, compare
+# make test    everything: Rust tests, then end-to-end tests against a real S3 server and Litestream
+# make check   formatting, lints, layering
+# make bench   commit rate, stalls, memory and commit-to-object latency on this machine
+# make build   dist/litestream_vfs.so (.dylib on macOS)
+# make install PREFIX=/usr/local
+#
+# make e2e LITESTREAM_VFS_LIB=path/to/library PYTEST='-k shell'
+#              only the end-to-end tests, against a library that is already built
+
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+.PHONY: build demo test check bench install clean e2e tools preflight
+
+SUFFIX  := $(if $(filter Darwin,$(shell uname -s)),dylib,so)
+TARGET  := $(or $(CARGO_TARGET_DIR),target)
+PREFIX  ?= /usr/local
+PYTHON  ?= python3
+VENV    ?= .venv
+S3S_FS_VERSION := 0.14.1
+S3S_FS  ?= $(CURDIR)/.tools/bin/s3s-fs
+PYTEST  ?=
+
+LITESTREAM_VFS_LIB ?= $(CURDIR)/dist/litestream_vfs.$(SUFFIX)
+export LITESTREAM_VFS_LIB S3S_FS
+
+build:
+	cargo build --release --locked
+	@mkdir -p dist
+	@cmp -s $(TARGET)/release/liblitestream_vfs.$(SUFFIX) dist/litestream_vfs.$(SUFFIX) || \
+		cp $(TARGET)/release/liblitestream_vfs.$(SUFFIX) dist/litestream_vfs.$(SUFFIX)
+	@ls -l dist/litestream_vfs.$(SUFFIX)
+
+demo: build
+	@scripts/demo.sh
+
+test: preflight tools build
+	cargo test --locked
+	$(VENV)/bin/python -m pytest tests/e2e $(PYTEST)
+
+e2e: tools
+	$(VENV)/bin/python -m pytest tests/e2e $(PYTEST)
+
+check:
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	cargo test --locked --test layering
+
+bench: tools build
+	cargo build --release --locked --manifest-path benches/host/Cargo.toml
+	$(VENV)/bin/python benches/primary.py
+
+install: build
+	install -d $(DESTDIR)$(PREFIX)/lib
+	install -m 755 dist/litestream_vfs.$(SUFFIX) $(DESTDIR)$(PREFIX)/lib/
+
+clean:
+	rm -rf dist .venv .tools
+	cargo clean
+	cargo clean --manifest-path benches/host/Cargo.toml
+
+preflight:
+	@scripts/preflight.sh
+
+# What the tests need beside a compiler: pinned Python packages and a real S3 server.
+tools: $(VENV)/.stamp $(S3S_FS)
+
+$(VENV)/.stamp: tests/requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r tests/requirements.txt
+	@touch $@
+
+$(CURDIR)/.tools/bin/s3s-fs:
+	cargo install --locked --quiet --root .tools --version $(S3S_FS_VERSION) --features binary s3s-fs

@@ -1,0 +1,132 @@
+//! A SQLite host with next to no overhead of its own: it times each commit where an application would.
+//!
+//! ```text
+//! bench-host prepare PATH ROWS                         a database of ROWS rows with two indexes
+//! bench-host insert  URI SECONDS [LIBRARY]             autocommitted inserts as fast as they go
+//! bench-host single  URI COUNT INTERVAL_MS [LIBRARY]   single commits, each after a pause
+//! ```
+//!
+//! With a library, it is loaded and `litestream_sync()` is called before anything is measured.
+//! `insert` prints one JSON object; `single` prints the wall-clock time after each commit, in
+//! nanoseconds since 1970.
+
+use std::error::Error;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use rusqlite::{Connection, LoadExtensionGuard};
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+const INSERT: &str = "INSERT INTO event(user, kind, body) VALUES (?1, ?2, ?3)";
+
+fn main() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["prepare", path, rows] => prepare(path, rows.parse()?),
+        ["insert", uri, seconds] => insert(&open(uri, None)?, seconds.parse()?),
+        ["insert", uri, seconds, library] => insert(&open(uri, Some(library))?, seconds.parse()?),
+        ["single", uri, count, ms] => single(&open(uri, None)?, count.parse()?, ms.parse()?),
+        ["single", uri, count, ms, library] => {
+            single(&open(uri, Some(library))?, count.parse()?, ms.parse()?)
+        }
+        _ => Err("usage: bench-host prepare|insert|single …; see src/main.rs".into()),
+    }
+}
+
+fn open(uri: &str, library: Option<&str>) -> Result<Connection> {
+    if let Some(library) = library {
+        let loader = Connection::open_in_memory()?;
+        // SAFETY: the library is the one under test, and stays loaded.
+        unsafe {
+            let _guard = LoadExtensionGuard::new(&loader)?;
+            loader.load_extension(library, None::<&str>)?;
+        }
+    }
+    let db = Connection::open(uri)?;
+    db.execute_batch("PRAGMA synchronous=NORMAL")?;
+    if library.is_some() {
+        db.query_row("SELECT litestream_sync(300)", (), |_| Ok(()))?;
+    }
+    Ok(db)
+}
+
+fn prepare(path: &str, rows: u64) -> Result<()> {
+    let db = Connection::open(path)?;
+    db.execute_batch(
+        "PRAGMA journal_mode=WAL;
+         CREATE TABLE event(id INTEGER PRIMARY KEY, user INTEGER, kind TEXT, body BLOB);
+         CREATE INDEX event_user ON event(user);
+         CREATE INDEX event_kind ON event(kind, user);
+         BEGIN",
+    )?;
+    {
+        let mut statement = db.prepare(INSERT)?;
+        for n in 0..rows {
+            statement.execute((user(n), kind(n), body(n, 300)))?;
+        }
+    }
+    db.execute_batch("COMMIT; PRAGMA wal_checkpoint(TRUNCATE)")?;
+    Ok(())
+}
+
+fn insert(db: &Connection, seconds: f64) -> Result<()> {
+    let mut statement = db.prepare(INSERT)?;
+    let mut times = Vec::with_capacity(1 << 20);
+    let began = Instant::now();
+    let limit = Duration::from_secs_f64(seconds);
+    let mut before = began;
+    while before - began < limit {
+        let n = times.len() as u64;
+        statement.execute((user(n), kind(n), body(n, 100)))?;
+        let after = Instant::now();
+        times.push((after - before).as_nanos() as u64);
+        before = after;
+    }
+    let elapsed = (before - began).as_secs_f64();
+    times.sort_unstable();
+    let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize] as f64 / 1e6;
+    println!(
+        r#"{{"commits": {}, "seconds": {elapsed:.3}, "p50_ms": {:.4}, "p99_ms": {:.4}, "max_ms": {:.3}, "rss_kib": {}}}"#,
+        times.len(),
+        at(0.5),
+        at(0.99),
+        at(1.0),
+        peak_rss_kib(),
+    );
+    Ok(())
+}
+
+fn single(db: &Connection, count: u64, interval_ms: u64) -> Result<()> {
+    let mut statement = db.prepare(INSERT)?;
+    for n in 0..count {
+        std::thread::sleep(Duration::from_millis(interval_ms));
+        statement.execute((user(n), kind(n), body(n, 100)))?;
+        println!("{}", SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos());
+    }
+    Ok(())
+}
+
+/// Values that are spread over the indexes and are the same in each run.
+fn mix(n: u64) -> u64 {
+    let n = (n ^ (n >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    (n ^ (n >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb)
+}
+
+fn user(n: u64) -> i64 {
+    (mix(n + 1) % 50_000) as i64
+}
+
+fn kind(n: u64) -> &'static str {
+    ["created", "updated", "viewed", "deleted", "shared"][(mix(n + 7) % 5) as usize]
+}
+
+fn body(n: u64, size: usize) -> Vec<u8> {
+    (0..size / 8).flat_map(|i| mix(n * 64 + i as u64 / 2).to_le_bytes()).collect()
+}
+
+/// The most memory that was resident so far; 0 where the system does not tell.
+fn peak_rss_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
+    line.and_then(|l| l.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+}

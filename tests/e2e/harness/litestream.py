@@ -1,0 +1,114 @@
+"""The real Litestream: it replicates, it restores, and its VFS reads."""
+
+import json
+import re
+import signal
+import subprocess
+from pathlib import Path
+
+from .compare import Content
+from .location import Location
+from .paths import LITESTREAM, clean_env, litestream_vfs
+from .wait import until
+from .worker import Worker
+
+
+def _run(location: Location, *arguments: str, deadline: float = 600) -> str:
+    done = subprocess.run([LITESTREAM, *arguments], env=clean_env(**location.env), timeout=deadline,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode:
+        raise RuntimeError(f"litestream {' '.join(arguments)}: {done.returncode}\n{done.stdout}")
+    return done.stdout
+
+
+def url_of(location: Location) -> str:
+    """The replica's URL as Litestream takes it."""
+    return location.full_url + ("&forcePathStyle=true" if location.is_s3 else "")
+
+
+def restore(location: Location, output: Path, txid: int | None = None, timestamp: str | None = None) -> Path:
+    """`litestream restore`; `output` must not exist."""
+    arguments = ["restore", "-o", str(output)]
+    if txid is not None:
+        arguments += ["-txid", f"{txid:016x}"]
+    if timestamp is not None:
+        arguments += ["-timestamp", timestamp]
+    _run(location, *arguments, url_of(location))
+    return output
+
+
+def read_by_vfs(location: Location) -> Content:
+    """What Litestream's own loadable extension reads."""
+    env = location.env | {"LITESTREAM_REPLICA_URL": url_of(location)}
+    worker = Worker("apsw", env=env, load=False)
+    try:
+        worker.load(litestream_vfs(), "sqlite3_litestreamvfs_init")
+        return worker.open("file:replica.db?vfs=litestream&mode=ro").content()
+    finally:
+        worker.kill()
+
+
+class Replicate:
+    """`litestream replicate` with intervals short enough for a test. A context manager."""
+
+    def __init__(self, database: Path, location: Location, folder: Path, sync: str = "100ms",
+                 levels: tuple[str, ...] = ("1s", "2s", "4s"), snapshot: str = "3s",
+                 l0_retention: str = "2s", monitor: str = "50ms"):
+        self.database, self.location = database, location
+        self.log = folder / f"{database.name}.litestream.log"
+        self._config = folder / f"{database.name}.litestream.yml"
+        replica = {"sync-interval": sync}
+        if location.is_s3:
+            bucket, _, path = location.url.removeprefix("s3://").partition("/")
+            replica |= {"type": "s3", "bucket": bucket, "path": path, "force-path-style": True,
+                        "endpoint": location.settings["endpoint"], "region": location.settings["region"]}
+        else:
+            replica |= {"type": "file", "path": str(location.folder)}
+        # JSON is YAML.
+        self._config.write_text(json.dumps({
+            "snapshot": {"interval": snapshot, "retention": "1h"},
+            "levels": [{"interval": i} for i in levels],
+            "l0-retention": l0_retention,
+            "l0-retention-check-interval": "1s",
+            "dbs": [{"path": str(database), "monitor-interval": monitor, "replica": replica}],
+        }))
+
+    def __enter__(self) -> "Replicate":
+        with self.log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [LITESTREAM, "replicate", "-config", self._config],
+                stdout=log, stderr=log, env=clean_env(**self.location.env),
+            )
+        until(self._started, what=f"litestream replicate; see {self.log}", timeout=30)
+        return self
+
+    def _started(self) -> bool:
+        if self._process.poll() is not None:
+            raise RuntimeError(f"litestream replicate ended:\n{self.log.read_text()}")
+        return bool(self.location.files())
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def compacted(self) -> set[int]:
+        """The levels that have a file by now."""
+        return {f.level for f in self.location.files()}
+
+    def deleted(self) -> int:
+        """How many L0 files retention has deleted by now."""
+        return sum(int(n) for n in re.findall(r"deleted_count=(\d+)", self.log.read_text()))
+
+    def stop(self) -> None:
+        """Asks it to end; it syncs what is left first."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGINT)
+            try:
+                self._process.wait(60)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+                raise
+
+    def __exit__(self, *_) -> None:
+        self.stop()

@@ -1,0 +1,38 @@
+"""Where the library under test, the hosts and the peers are."""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[3]
+SUFFIX = ".dylib" if sys.platform == "darwin" else ".so"
+
+LIBRARY = Path(os.environ.get("LITESTREAM_VFS_LIB") or ROOT / "dist" / f"litestream_vfs{SUFFIX}").absolute()
+"""The library under test."""
+
+VENV_PYTHON = sys.executable
+"""The interpreter that runs the tests; it has apsw and the peers' packages."""
+
+SYSTEM_PYTHON = os.environ.get("SYSTEM_PYTHON", "/usr/bin/python3")
+"""The interpreter whose own `sqlite3` module loads extensions."""
+
+SQLITE_SHELL = shutil.which("sqlite3") or "sqlite3"
+LITESTREAM = Path(sys.executable).parent / "litestream"
+S3S_FS = Path(os.environ.get("S3S_FS") or ROOT / ".tools" / "bin" / "s3s-fs")
+
+
+def litestream_vfs() -> Path:
+    """The loadable extension of Litestream itself."""
+    import litestream_vfs
+
+    return next(Path(litestream_vfs.__file__).parent.glob("litestream-vfs*" + SUFFIX))
+
+
+def clean_env(**extra: str) -> dict[str, str]:
+    """This process's environment without anybody's credentials and settings, and with `extra`."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "LITESTREAM_"))}
+    # Where the official credential chain would look after the environment.
+    env["AWS_EC2_METADATA_DISABLED"] = "true"
+    env["AWS_SHARED_CREDENTIALS_FILE"] = env["AWS_CONFIG_FILE"] = os.devnull
+    return env | extra

@@ -1,0 +1,228 @@
+"""An HTTP proxy before an S3 server: it counts requests, and delays or fails them when told."""
+
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from urllib.parse import parse_qs, urlsplit
+
+
+@dataclass
+class Request:
+    """A request as the client sent it."""
+
+    method: str
+    target: str
+    headers: dict[str, str]
+    body_size: int = 0
+    at: float = field(default_factory=time.monotonic)
+
+    @property
+    def path(self) -> str:
+        return urlsplit(self.target).path
+
+    @property
+    def kind(self) -> str:
+        """The method, but LIST for a listing."""
+        query = parse_qs(urlsplit(self.target).query, keep_blank_values=True)
+        return "LIST" if self.method == "GET" and ("list-type" in query or "prefix" in query) else self.method
+
+
+@dataclass(frozen=True)
+class Status:
+    """Answer this instead of asking the server."""
+
+    code: int
+    body: bytes = b""
+
+
+@dataclass(frozen=True)
+class Hang:
+    """Never answer."""
+
+
+@dataclass(frozen=True)
+class LoseAnswer:
+    """Ask the server, then close the connection instead of passing on its answer."""
+
+
+@dataclass(frozen=True)
+class CutBody:
+    """Close the connection after this many bytes of the answer's body."""
+
+    after: int
+
+
+Fault = Status | Hang | LoseAnswer | CutBody
+
+
+class _Stream:
+    """One HTTP/1.1 message after another out of a socket."""
+
+    def __init__(self, sock: socket.socket):
+        self.sock = sock
+        self.file = sock.makefile("rb")
+
+    def head(self) -> tuple[str, list[tuple[str, str]]] | None:
+        start = self.file.readline()
+        if not start:
+            return None
+        headers = []
+        while (line := self.file.readline()) not in (b"\r\n", b"\n", b""):
+            name, _, value = line.decode("latin-1").partition(":")
+            headers.append((name, value.strip()))
+        return start.decode("latin-1").rstrip("\r\n"), headers
+
+    def body(self, headers: dict[str, str], to_end: bool) -> bytes:
+        """The body as it is on the wire, chunk headers included."""
+        if "chunked" in headers.get("transfer-encoding", ""):
+            parts = []
+            while True:
+                line = self.file.readline()
+                size = int(line.split(b";")[0], 16)
+                parts += [line, self.file.read(size), self.file.readline()]
+                if size == 0:
+                    return b"".join(parts)
+        if "content-length" in headers:
+            return self.file.read(int(headers["content-length"]))
+        return self.file.read() if to_end else b""
+
+
+class Proxy:
+    """Listens on a port of its own and passes requests to `upstream` (a port of 127.0.0.1)."""
+
+    def __init__(self, upstream: int):
+        self.upstream = upstream
+        self.requests: list[Request] = []
+        self.connections = 0
+        """Connections accepted so far."""
+        self.delay = 0.0
+        """Seconds before each request is passed on."""
+        self.fault: Callable[[Request], Fault | None] = lambda request: None
+        """Called for each request; what it returns happens instead of an ordinary answer."""
+        self._open: set[socket.socket] = set()
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
+        self._listener: socket.socket | None = None
+        self.port = 0
+        self.accept()
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def counts(self) -> Counter:
+        """Requests so far, by kind."""
+        return Counter(r.kind for r in list(self.requests))
+
+    def accept(self) -> None:
+        """Listens (again), on the same port."""
+        listener = socket.socket()
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", self.port))
+        listener.listen(128)
+        self.port = listener.getsockname()[1]
+        self._listener = listener
+        threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
+
+    def refuse(self) -> None:
+        """Stops to listen and closes every connection: clients see "connection refused"."""
+        listener, self._listener = self._listener, None
+        if listener:
+            # A thread that waits in accept() keeps the port until the socket is shut down.
+            listener.shutdown(socket.SHUT_RDWR)
+            listener.close()
+        with self._lock:
+            for sock in self._open:
+                _abort(sock)
+
+    def close(self) -> None:
+        self._closed.set()
+        self.refuse()
+
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                client, _ = listener.accept()
+            except OSError:
+                return
+            self.connections += 1
+            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        server = None
+        try:
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            with self._lock:
+                self._open.add(client)
+            server = socket.create_connection(("127.0.0.1", self.upstream))
+            server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            up, down = _Stream(client), _Stream(server)
+            while self._exchange(up, down):
+                pass
+        except (OSError, ValueError):
+            pass
+        finally:
+            with self._lock:
+                self._open.discard(client)
+            for sock in (client, server):
+                if sock:
+                    _abort(sock)
+
+    def _exchange(self, up: _Stream, down: _Stream) -> bool:
+        """One request and its answer; whether the connection lives on."""
+        head = up.head()
+        if head is None:
+            return False
+        start, pairs = head
+        method, target, _ = start.split(" ", 2)
+        request = Request(method, target, {k.lower(): v for k, v in pairs})
+        if "100-continue" in request.headers.get("expect", ""):
+            up.sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+            pairs = [p for p in pairs if p[0].lower() != "expect"]
+        body = up.body(request.headers, to_end=False)
+        request.body_size = len(body)
+        self.requests.append(request)
+        if self.delay:
+            time.sleep(self.delay)
+        fault = self.fault(request)
+        if isinstance(fault, Hang):
+            self._closed.wait()
+            return False
+        if isinstance(fault, Status):
+            up.sock.sendall(_head(f"HTTP/1.1 {fault.code} Fault", [("content-length", str(len(fault.body)))])
+                            + (b"" if method == "HEAD" else fault.body))
+            return True
+        down.sock.sendall(_head(start, pairs) + body)
+        return self._answer(method, up, down, fault)
+
+    def _answer(self, method: str, up: _Stream, down: _Stream, fault: Fault | None) -> bool:
+        head = down.head()
+        if head is None:
+            return False
+        start, pairs = head
+        headers = {k.lower(): v for k, v in pairs}
+        status = int(start.split()[1])
+        bare = method == "HEAD" or status in (204, 304)
+        body = b"" if bare else down.body(headers, to_end=True)
+        if isinstance(fault, LoseAnswer):
+            return False
+        if isinstance(fault, CutBody):
+            up.sock.sendall(_head(start, pairs) + body[: fault.after])
+            return False
+        up.sock.sendall(_head(start, pairs) + body)
+        return bare or "content-length" in headers or "transfer-encoding" in headers
+
+
+def _head(start: str, pairs: list[tuple[str, str]]) -> bytes:
+    return ("\r\n".join([start, *(f"{k}: {v}" for k, v in pairs)]) + "\r\n\r\n").encode("latin-1")
+
+
+def _abort(sock: socket.socket) -> None:
+    try:
+        sock.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass
+    sock.close()

@@ -1,0 +1,118 @@
+"""The child's side of a Python host: one JSON request a line in, one JSON answer a line out.
+
+    python worker_main.py sqlite3|apsw
+
+`sqlite3` is the standard library's module, `apsw` the package. Both answer the same requests.
+"""
+
+import base64
+import json
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.dont_write_bytecode = True
+
+from harness.compare import content  # noqa: E402
+
+
+class Sqlite3:
+    """The standard library's module."""
+
+    def __init__(self):
+        import sqlite3
+
+        self.module = sqlite3
+
+    def open(self, target, timeout):
+        return self.module.connect(target, uri=True, isolation_level=None, timeout=timeout)
+
+    def load(self, connection, path, entry):
+        if entry:
+            # 3.11 has no entry argument; the SQL function has.
+            connection.enable_load_extension(True)
+            connection.execute("SELECT load_extension(?, ?)", (path, entry)).fetchall()
+        else:
+            connection.enable_load_extension(True)
+            connection.load_extension(path)
+
+
+class Apsw:
+    """The package, with a copy of SQLite of its own."""
+
+    def __init__(self):
+        import apsw
+
+        self.module = apsw
+
+    def open(self, target, timeout):
+        module = self.module
+        flags = module.SQLITE_OPEN_READWRITE | module.SQLITE_OPEN_CREATE | module.SQLITE_OPEN_URI
+        connection = module.Connection(target, flags=flags)
+        connection.set_busy_timeout(int(timeout * 1000))
+        return connection
+
+    def load(self, connection, path, entry):
+        connection.enable_load_extension(True)
+        connection.load_extension(path, entry)
+
+
+class Worker:
+    def __init__(self, host):
+        self.host = host
+        self.connections = {}
+
+    def op_load(self, path, entry=None):
+        connection = self.host.open(":memory:", 0)
+        try:
+            self.host.load(connection, path, entry)
+        finally:
+            connection.close()
+
+    def op_open(self, name, target, timeout=10):
+        self.connections[name] = self.host.open(target, timeout)
+
+    def op_close(self, name):
+        self.connections.pop(name).close()
+
+    def op_exec(self, name, sql, params=()):
+        cursor = self.connections[name].cursor()
+        return [list(row) for row in cursor.execute(sql, tuple(params))]
+
+    def op_many(self, name, sql, rows):
+        self.connections[name].cursor().executemany(sql, [tuple(r) for r in rows])
+
+    def op_content(self, name):
+        connection = self.connections[name]
+        # Rows as they come, so that a large table is never in memory as a whole.
+        return content(lambda sql: connection.cursor().execute(sql) if sql[:6] == "SELECT"
+                       else list(connection.cursor().execute(sql))).to_json()
+
+    def op_env(self, name):
+        return os.environ.get(name)
+
+
+def to_json(value):
+    if isinstance(value, (bytes, memoryview)):
+        return {"bytes": base64.b64encode(value).decode()}
+    raise TypeError(type(value))
+
+
+def from_json(value):
+    return base64.b64decode(value["bytes"]) if set(value) == {"bytes"} else value
+
+
+def main():
+    worker = Worker({"sqlite3": Sqlite3, "apsw": Apsw}[sys.argv[1]]())
+    for line in sys.stdin:
+        request = json.loads(line, object_hook=from_json)
+        try:
+            answer = {"ok": getattr(worker, "op_" + request.pop("op"))(**request)}
+        except Exception as e:  # every failure is the caller's to judge
+            answer = {"error": [type(e).__name__, str(e)]}
+        sys.stdout.write(json.dumps(answer, default=to_json) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
