@@ -16,3 +16,4 @@ SELECT level,
 
 SELECT * FROM litestream_ltx(@url) ORDER BY level, min_txid;
 .mode list
+.headers off

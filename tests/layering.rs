@@ -5,14 +5,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What every room may use.
-const LEAVES: [&str; 4] = ["page", "error", "clock", "runtime"];
+const LEAVES: [&str; 6] = ["page", "error", "clock", "runtime", "logging", "failures"];
 
 /// Each room, and the rooms that it may use beside itself and the leaves.
-const ARROWS: [(&str, &[&str]); 15] = [
+const ARROWS: [(&str, &[&str]); 17] = [
     ("page", &[]),
     ("error", &[]),
     ("clock", &[]),
     ("runtime", &[]),
+    ("logging", &[]),
+    ("failures", &[]),
     ("ltx", &[]),
     ("wal", &[]),
     ("sqlite", &[]),
@@ -20,7 +22,7 @@ const ARROWS: [(&str, &[&str]); 15] = [
     ("primary", &["wal", "ltx", "store"]),
     ("replica", &["ltx", "store"]),
     ("restore", &["ltx", "store", "replica"]),
-    ("config", &["store", "primary", "replica"]),
+    ("config", &["ltx", "store", "primary", "replica"]),
     ("vfs", &["ltx", "wal", "sqlite", "store", "primary", "replica", "restore", "config"]),
     ("functions", &["ltx", "wal", "sqlite", "store", "primary", "replica", "restore", "config"]),
     (

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::settings::{Kind, SETTINGS, Scope, Setting, named, plain};
+use super::settings::{Kind, Scope, Setting, named, plain};
+use super::table::SETTINGS;
 use super::{Env, Params, value};
 use crate::error::{Error, Result};
 
@@ -10,6 +11,9 @@ use crate::error::{Error, Result};
 /// misspelling of ours. Source: <https://www.sqlite.org/c3ref/open.html>.
 const SQLITE_PARAMS: &[&str] =
     &["vfs", "mode", "cache", "psow", "nolock", "immutable", "modeof", "key", "hexkey", "textkey"];
+
+/// Settings that belong together: all are from the same place.
+const CREDENTIALS: [&str; 3] = ["access_key_id", "secret_access_key", "session_token"];
 
 /// How parameters that are no settings of ours are met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,10 +131,24 @@ impl<'a> Given<'a> {
         self.typed(name, |text| value::word(text, words))
     }
 
-    /// A setting of the store, by any spelling of its name.
+    /// A setting of the store by any spelling of its name, as the store reads it: `true` or `false`,
+    /// sizes in bytes.
     pub(super) fn store(&self, spelling: &str) -> Option<String> {
         let setting = SETTINGS.iter().find(|s| s.scope == Scope::Store && s.is_spelled(spelling))?;
-        self.find(setting.name).map(|found| found.text)
+        // Half a pair of credentials must not be completed with somebody else's half.
+        let together = CREDENTIALS.contains(&setting.name);
+        let found = if together && CREDENTIALS.iter().any(|name| self.param(name).is_some()) {
+            self.param(setting.name)?
+        } else {
+            self.find(setting.name)?
+        };
+        let read = match setting.kind {
+            Kind::Flag => value::flag(&found.text).map(|flag| flag.to_string()),
+            Kind::Size { min, max } => value::size_within(&found.text, min, max).map(|size| size.to_string()),
+            _ => return Some(found.text),
+        };
+        // What is wrong, the store refuses with a message of its own.
+        Some(read.unwrap_or(found.text))
     }
 }
 

@@ -5,20 +5,20 @@
 //! environment, then default. Nothing is read before a call needs it.
 
 mod given;
-mod options;
 mod resolve;
 mod restore;
 mod settings;
 mod start;
+mod table;
 mod value;
 
 use std::fmt;
 
-pub use options::ReplicaOptions;
 pub use resolve::{Config, PrimaryConfig, ReplicaConfig, resolve};
-pub use restore::{RestoreConfig, RestorePoint, restore, target};
-pub use settings::{Kind, SETTINGS, Scope, Setting, settings_markdown};
+pub use restore::{RestoreConfig, restore, target};
+pub use settings::{Kind, Scope, Setting};
 pub use start::start_logging;
+pub use table::{SETTINGS, settings_markdown};
 pub use value::seconds;
 
 use std::time::Duration;

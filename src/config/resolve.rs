@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use super::given::{Found, Given, Unknown};
-use super::options::ReplicaOptions;
 use super::settings::Scope;
 use super::{Env, Params, value};
 use crate::error::{Error, Result};
 use crate::primary;
+use crate::replica;
 use crate::store::Target;
 
 /// What an open gets: its role, and all that the role needs.
@@ -36,7 +36,7 @@ pub struct ReplicaConfig {
     /// Where the replica is.
     pub target: Target,
     /// How it behaves.
-    pub options: ReplicaOptions,
+    pub options: replica::Options,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,10 +140,219 @@ fn refuse_lockless(params: &dyn Params) -> Result<()> {
 }
 
 fn replica(given: &Given<'_>, target: Target) -> Result<ReplicaConfig> {
-    let options = ReplicaOptions {
+    let options = replica::Options {
         open_timeout: given.duration("open_timeout")?,
         poll_interval: given.duration("poll_interval")?,
-        cache_size: given.size("cache_size")?,
+        cache_bytes: usize::try_from(given.size("cache_size")?).unwrap_or(usize::MAX),
     };
     Ok(ReplicaConfig { target, options })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::tests::params;
+
+    const FROM_ENV: [(&str, &str); 1] = [("LITESTREAM_REPLICA_URL", "file:///from-env")];
+
+    fn open(query: &str, read_only: bool, env: &dyn Env) -> Result<Config> {
+        resolve(Some(Path::new("/data/app.db")), &params(query), read_only, env)
+    }
+
+    fn refusal(query: &str) -> String {
+        let error = open(query, false, &[]).unwrap_err();
+        assert_eq!(error.kind(), crate::error::ErrorKind::Config, "{query}");
+        error.to_string()
+    }
+
+    /// What was decided, short: `primary /folder` or `replica /folder`.
+    fn decided(query: &str, read_only: bool, env: &dyn Env) -> String {
+        let (role, target) = match open(query, read_only, env).unwrap() {
+            Config::Primary(c) => ("primary", c.target),
+            Config::Replica(c) => ("replica", c.target),
+        };
+        match target {
+            Target::File { path } => format!("{role} {}", path.display()),
+            Target::S3(s3) => format!("{role} {} {:?}", s3.bucket, s3.endpoint),
+        }
+    }
+
+    #[test]
+    fn the_first_rule_that_matches_gives_the_role() {
+        let nothing: [(&str, &str); 0] = [];
+        for (query, read_only, env, expected) in [
+            // 1. role=
+            ("role=replica&replica=file:///r", false, false, "replica /r"),
+            ("role=Replica", false, true, "replica /from-env"),
+            ("role=primary", false, true, "primary /from-env"),
+            ("role=primary&replica_url=file:///r", false, true, "primary /r"),
+            // 2. read-only
+            ("replica=file:///r", true, false, "replica /r"),
+            ("", true, true, "replica /from-env"),
+            // 3. replica=
+            ("replica=file:///r", false, false, "primary /r"),
+            ("replica=file:///r", false, true, "primary /r"),
+            // 4. Litestream's own ways
+            ("", false, true, "replica /from-env"),
+            ("replica_url=file:///r", false, true, "replica /r"),
+            ("replica_url=file:///r", false, false, "replica /r"),
+        ] {
+            let env: &dyn Env = if env { &FROM_ENV } else { &nothing };
+            assert_eq!(decided(query, read_only, env), expected, "{query} {read_only} {env:?}");
+        }
+    }
+
+    #[test]
+    fn without_a_replica_url_the_message_says_how_to_give_one() {
+        for (query, read_only) in [("", false), ("", true), ("role=replica", false), ("role=primary", false)]
+        {
+            let message = open(query, read_only, &[("LITESTREAM_REPLICA_URL", "")]).unwrap_err().to_string();
+            assert!(message.starts_with("no replica URL for app.db: add &replica=s3://"), "{message}");
+            assert!(message.contains("LITESTREAM_REPLICA_URL") && message.contains("vfs=unix"), "{message}");
+        }
+    }
+
+    #[test]
+    fn uri_wins_over_environment_and_environment_over_default() {
+        let env = [("LITESTREAM_SYNC_INTERVAL", "3s"), ("LITESTREAM_CLOSE_TIMEOUT", "7s")];
+        let Config::Primary(c) = open("replica=file:///r&sync-interval=250ms", false, &env).unwrap() else {
+            panic!("not a primary")
+        };
+        assert_eq!(c.path, Path::new("/data/app.db"));
+        assert_eq!(c.options.sync_interval, Duration::from_millis(250));
+        assert_eq!(c.options.close_timeout, Duration::from_secs(7));
+
+        let env = [("LITESTREAM_CACHE_SIZE", "2MiB")];
+        let Config::Replica(c) = open("replica=file:///r&pollInterval=2", true, &env).unwrap() else {
+            panic!("not a replica")
+        };
+        assert_eq!(c.options.poll_interval, Duration::from_secs(2));
+        assert_eq!(c.options.cache_bytes, 2 << 20);
+        assert_eq!(c.options.open_timeout, Duration::from_secs(10));
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_design() {
+        let Config::Primary(c) = open("replica=file:///r", false, &[]).unwrap() else {
+            panic!("not a primary")
+        };
+        let expected =
+            primary::Options { sync_interval: Duration::from_secs(1), close_timeout: Duration::from_secs(5) };
+        assert_eq!(c.options, expected);
+        let Config::Replica(c) = open("replica=file:///r", true, &[]).unwrap() else {
+            panic!("not a replica")
+        };
+        let expected = replica::Options {
+            open_timeout: Duration::from_secs(10),
+            poll_interval: Duration::from_secs(1),
+            cache_bytes: 32 << 20,
+        };
+        assert_eq!(c.options, expected);
+    }
+
+    #[test]
+    fn store_settings_come_from_uri_then_environment() {
+        let env = [("AWS_ENDPOINT_URL", "http://two:2"), ("LITESTREAM_S3_ENDPOINT", "http://one:1")];
+        let endpoint = |query, env: &dyn Env| decided(query, true, env);
+        assert_eq!(endpoint("replica=s3://b&endpoint=http://x:9", &env), "replica b Some(\"http://x:9\")");
+        assert_eq!(endpoint("replica=s3://b", &env), "replica b Some(\"http://one:1\")");
+        assert_eq!(endpoint("replica=s3://b", &[env[0]]), "replica b Some(\"http://two:2\")");
+    }
+
+    #[test]
+    fn a_wrong_replica_url_is_said_to_be_one() {
+        let message = refusal("replica=ftp://host/path");
+        assert!(message.starts_with("replica: ") && message.contains("'ftp'"), "{message}");
+        let message = open("", false, &[("LITESTREAM_REPLICA_URL", "bucket/path")]).unwrap_err().to_string();
+        assert!(message.starts_with("LITESTREAM_REPLICA_URL: 'bucket/path'"), "{message}");
+    }
+
+    #[test]
+    fn half_a_pair_of_credentials_is_not_completed_from_elsewhere() {
+        let env = [("LITESTREAM_ACCESS_KEY_ID", "env-id"), ("LITESTREAM_SECRET_ACCESS_KEY", "env-secret")];
+        let credentials = |query| match open(query, true, &env).map(|c| match c {
+            Config::Primary(c) => c.target,
+            Config::Replica(c) => c.target,
+        }) {
+            Ok(Target::S3(s3)) => Ok((s3.access_key_id, s3.secret_access_key.map(|s| s.reveal().to_owned()))),
+            Ok(Target::File { .. }) => panic!("not S3"),
+            Err(e) => Err(e.to_string()),
+        };
+        let pair = |id: &str, secret: &str| Ok((Some(id.to_owned()), Some(secret.to_owned())));
+        assert_eq!(credentials("replica=s3://b"), pair("env-id", "env-secret"));
+        assert_eq!(credentials("replica=s3://b&access_key_id=i&secret-access-key=s"), pair("i", "s"));
+        let message = credentials("replica=s3://b&secret_access_key=hush").unwrap_err();
+        assert!(message.contains("access-key-id") && !message.contains("hush"), "{message}");
+    }
+
+    #[test]
+    fn store_settings_are_handed_on_as_the_store_reads_them() {
+        let query = "replica=s3://b&part_size=16MiB&forcePathStyle=on&skip_verify=no";
+        let Config::Replica(c) = open(query, true, &[]).unwrap() else { panic!("not a replica") };
+        let Target::S3(s3) = c.target else { panic!("not S3") };
+        assert_eq!((s3.part_size, s3.path_style, s3.skip_verify), (16 << 20, true, false));
+    }
+
+    #[test]
+    fn parameters_of_others_are_left_to_them() {
+        let theirs = "vfs=litestream&mode=ro&cache=shared&psow=0&modeof=x&cipher=aes&_pragma=x&timeout=9&hydration_enabled=1";
+        assert_eq!(decided(&format!("replica=file:///r&{theirs}"), true, &[]), "replica /r");
+        // A replica neither locks nor changes a local file.
+        assert_eq!(decided("replica=file:///r&immutable=1&nolock=1", true, &[]), "replica /r");
+        assert_eq!(decided("replica=file:///r&immutable=0&nolock=no", false, &[]), "primary /r");
+    }
+
+    #[test]
+    fn settings_of_the_other_role_have_no_effect_but_must_be_right() {
+        let both = "replica=file:///r&sync_interval=2s&poll_interval=2s";
+        assert_eq!(decided(both, false, &[]), "primary /r");
+        assert_eq!(decided(both, true, &[]), "replica /r");
+        assert!(refusal("replica=file:///r&poll_interval=often").starts_with("poll_interval: 'often'"));
+    }
+
+    #[test]
+    fn a_mistake_in_the_uri_is_named_with_its_remedy() {
+        for (query, expected) in [
+            ("replicaa=file:///r", "unknown parameter 'replicaa'; did you mean 'replica'?"),
+            ("relpica=file:///r", "did you mean 'replica'?"),
+            ("replica=file:///r&poll_intervall=1s", "did you mean 'poll_interval'?"),
+            ("replica=file:///r&Sync_Intervals=1s", "did you mean 'sync_interval'?"),
+            ("replica=file:///r&litestream_sync_interval=1s", "did you mean 'sync_interval'?"),
+            ("replica=file:///r&roles=primary", "did you mean 'role'?"),
+            ("replica=file:///r&litestream=1", "unknown parameter 'litestream'; known are replica, "),
+            ("replica=file:///r&litestreamFoo=1", "unknown parameter 'litestreamFoo'; known are replica, "),
+            ("replica=file:///r&role=writer", "role: 'writer' is none of primary, replica"),
+            ("replica=file:///r&sync_interval=0", "sync_interval: '0' is not within 10ms and 1h"),
+            ("replica=file:///r&sync_interval=fast", "sync_interval: 'fast' is not a duration"),
+            ("replica=file:///r&cache_size=1kb", "cache_size: '1kb' is not within 1MiB and 1TiB"),
+            ("replica=file:///r&sync_interval=1s&sync-interval=2s", "'sync_interval' is given twice"),
+            ("replica=file:///r&replica_url=file:///r", "'replica' and 'replica_url' are both given"),
+            ("replica=", "replica: the value is empty"),
+            ("replica=file:///r&immutable=1", "immutable=1 switches off the locks"),
+            ("replica=file:///r&nolock=yes", "nolock=yes switches off the locks"),
+        ] {
+            let message = refusal(query);
+            assert!(message.contains(expected), "{query}: {message}");
+        }
+    }
+
+    #[test]
+    fn a_mistake_in_the_environment_names_the_variable() {
+        let env = [("LITESTREAM_SYNC_INTERVAL", "fast")];
+        let message = open("replica=file:///r", false, &env).unwrap_err().to_string();
+        assert!(message.starts_with("LITESTREAM_SYNC_INTERVAL: 'fast' is not a duration"), "{message}");
+        // It does not hinder an open that has no use for it.
+        assert_eq!(decided("replica=file:///r", true, &env), "replica /r");
+    }
+
+    #[test]
+    fn a_primary_must_be_a_writable_file() {
+        let message = open("role=primary&replica=file:///r", true, &[]).unwrap_err().to_string();
+        assert!(message.contains("mode=ro"), "{message}");
+        let nameless = resolve(None, &params("replica=file:///r"), false, &[]).unwrap_err().to_string();
+        assert!(nameless.contains("file:app.db"), "{nameless}");
+        assert!(resolve(None, &params("replica=file:///r"), true, &[]).is_ok());
+    }
 }

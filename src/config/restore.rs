@@ -3,9 +3,8 @@
 use super::Env;
 use super::given::{Given, Unknown};
 use super::settings::Scope;
-use crate::clock::Timestamp;
 use crate::error::{Error, Result};
-use crate::ltx::Txid;
+use crate::replica::RestorePoint;
 use crate::store::Target;
 
 /// What a restore needs.
@@ -21,17 +20,6 @@ pub struct RestoreConfig {
     pub parallelism: usize,
 }
 
-/// Which state of the database is meant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RestorePoint {
-    /// The latest.
-    Latest,
-    /// After this transaction.
-    Txid(Txid),
-    /// The last one at or before this time.
-    Time(Timestamp),
-}
-
 /// Reads the arguments of `litestream_restore`: a replica URL, and options as a JSON object.
 ///
 /// # Errors
@@ -43,7 +31,7 @@ pub fn restore(url: &str, options: Option<&str>, env: &dyn Env) -> Result<Restor
     let point = match (given.parsed("txid")?, given.parsed("timestamp")?) {
         (Some(_), Some(_)) => return Err(Error::config("'txid' and 'timestamp' are both given; keep one")),
         (Some(txid), None) => RestorePoint::Txid(txid),
-        (None, Some(time)) => RestorePoint::Time(time),
+        (None, Some(time)) => RestorePoint::Timestamp(time),
         (None, None) => RestorePoint::Latest,
     };
     Ok(RestoreConfig {
@@ -83,4 +71,66 @@ fn json_params(json: Option<&str>) -> Result<Vec<(String, String)>> {
         }
     }
     Ok(params)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::ltx::Txid;
+
+    fn read(options: &str) -> Result<RestoreConfig> {
+        restore("file:///r", Some(options), &[])
+    }
+
+    #[test]
+    fn options_have_defaults() {
+        let config = restore("file:///r", None, &[]).unwrap();
+        assert_eq!(config.target, Target::File { path: "/r".into() });
+        assert_eq!((config.point, config.force, config.parallelism), (RestorePoint::Latest, false, 8));
+        assert_eq!(read("{}").unwrap(), config);
+        assert_eq!(read(r#"{"txid": null}"#).unwrap(), config);
+    }
+
+    #[test]
+    fn options_are_read() {
+        let config =
+            read(r#"{"force": true, "txid": "000000000000002a", "parallelism": 2, "region": "x"}"#).unwrap();
+        assert_eq!(config.point, RestorePoint::Txid(Txid::new(42).unwrap()));
+        assert_eq!((config.force, config.parallelism), (true, 2));
+        let config = read(r#"{"timestamp": "2026-01-31T12:00:00Z"}"#).unwrap();
+        assert_eq!(config.point, RestorePoint::Timestamp(Timestamp::from_millis(1_769_860_800_000)));
+    }
+
+    #[test]
+    fn store_settings_are_options_too() {
+        let options = r#"{"endpoint": "http://127.0.0.1:9", "forcePathStyle": true}"#;
+        let Target::S3(s3) = target("s3://bucket/path", Some(options), &[]).unwrap() else {
+            panic!("not S3")
+        };
+        assert_eq!((s3.endpoint.as_deref(), s3.path_style), (Some("http://127.0.0.1:9"), true));
+    }
+
+    #[test]
+    fn a_mistake_is_named() {
+        for (options, expected) in [
+            ("force", "not a JSON object"),
+            ("[]", "not a JSON object"),
+            (r#"{"froce": true}"#, "unknown parameter 'froce'; did you mean 'force'?"),
+            (r#"{"overwrite": true}"#, "unknown parameter 'overwrite'; known are "),
+            (r#"{"sync_interval": 1}"#, "unknown parameter 'sync_interval'"),
+            (r#"{"force": "perhaps"}"#, "force: 'perhaps' is neither true nor false"),
+            (r#"{"force": {}}"#, "'force' is neither text, number nor boolean"),
+            (r#"{"txid": "2a"}"#, "txid: '2a' is not a TXID"),
+            (r#"{"timestamp": "noon"}"#, "timestamp: 'noon' is not a time"),
+            (r#"{"parallelism": 0}"#, "parallelism: '0' is not a whole number from 1 to 64"),
+            (
+                r#"{"txid": "000000000000002a", "timestamp": "2026-01-31T12:00:00Z"}"#,
+                "'txid' and 'timestamp' are both given",
+            ),
+        ] {
+            let message = read(options).unwrap_err().to_string();
+            assert!(message.contains(expected), "{options}: {message}");
+        }
+    }
 }

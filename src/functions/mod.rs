@@ -1,14 +1,48 @@
 //! SQL functions: parse arguments, call a room, format the answer.
+//!
+//! | function | what it does | where it may be used |
+//! | --- | --- | --- |
+//! | `litestream_version()` | this library's version | anywhere |
+//! | `litestream_restore(url, path [, options])` | writes a database file from a replica | statements of the application |
+//! | `litestream_sync([timeout])` | waits until all commits are in the replica | statements of the application |
+//! | `litestream_txid()`, `litestream_time()`, `litestream_lag()` | where this database stands | anywhere |
+//! | `litestream_status()`, `litestream_status` | all that is known, as JSON and as a table | also trusted schemas |
+//! | `litestream_ltx(url [, options])` | table of the files of a replica | statements of the application |
+
+mod database;
+mod interruptible;
+mod ltx;
+mod position;
+mod restore;
+mod status;
+mod sync;
 
 use rusqlite::Connection;
-use rusqlite::functions::FunctionFlags;
+use rusqlite::types::Value;
 
-/// Registers all functions on a connection.
+use crate::error::Result;
+use crate::sqlite::{Call, Safety, create_function, create_table_function};
+
+/// Makes all SQL functions callable on `conn`.
 ///
 /// # Errors
-/// Those of `sqlite3_create_function_v2`.
+/// Those of SQLite's registration.
 pub fn register(conn: &Connection) -> rusqlite::Result<()> {
-    let flags =
-        FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC | FunctionFlags::SQLITE_INNOCUOUS;
-    conn.create_scalar_function("litestream_version", 0, flags, |_| Ok(env!("CARGO_PKG_VERSION")))
+    create_function(conn, "litestream_version", 0, Safety::Innocuous, version)?;
+    for arguments in [2, 3] {
+        create_function(conn, "litestream_restore", arguments, Safety::DirectOnly, restore::restore)?;
+    }
+    for arguments in [0, 1] {
+        create_function(conn, "litestream_sync", arguments, Safety::DirectOnly, sync::sync)?;
+    }
+    create_function(conn, "litestream_txid", 0, Safety::Innocuous, position::txid)?;
+    create_function(conn, "litestream_time", 0, Safety::Innocuous, position::time)?;
+    create_function(conn, "litestream_lag", 0, Safety::Innocuous, position::lag)?;
+    create_function(conn, "litestream_status", 0, Safety::TrustedSchema, status::status)?;
+    create_table_function::<status::StatusTable>(conn)?;
+    create_table_function::<ltx::LtxTable>(conn)
+}
+
+fn version(_: &Call<'_>) -> Result<Value> {
+    Ok(Value::Text(env!("CARGO_PKG_VERSION").to_owned()))
 }

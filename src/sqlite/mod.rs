@@ -17,7 +17,6 @@
 //! | `vfs_methods`, `file_methods`, `fcntl`, `installed` | the trampolines and the memory that SQLite holds |
 //! | `host`, `load`, `log` | which SQLite called us, and what we register with it |
 //! | `function`, `table` | scalar and table-valued SQL functions |
-//! | `function`, `table` | scalar and table-valued SQL functions |
 //! | `refused`, `roles`, `connection` | what is done with a connection |
 
 mod base;
@@ -56,7 +55,7 @@ pub use function::{Call, Safety, create_function};
 pub use host::{HostApi, HostConnection, HostErrorSlot};
 pub use load::{Wiring, load};
 pub use log::log;
-pub use refused::{PlainFile, Refusal, RefusedFile, last_refusal};
+pub use refused::{PlainFile, RefusedFile};
 pub use request::{OpenRequest, Opened, Parameters};
 pub use roles::roles;
 pub use shm::ShmRegion;

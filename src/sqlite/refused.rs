@@ -7,14 +7,14 @@
 //! [`open_error`]: File::open_error
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
 use super::{BaseFile, Code, File, LockLevel, ReadOutcome, log};
+use crate::failures::{self, Attempt};
 
 /// Stands in for a main database whose open is refused. Nothing is opened or created.
 ///
 /// `ATTACH` fails with the code when it takes its first lock; the message is in SQLite's log and in
-/// [`last_refusal`].
+/// [`failures`].
 #[derive(Debug)]
 pub struct RefusedFile {
     path: PathBuf,
@@ -78,28 +78,8 @@ impl File for PlainFile {
     }
 }
 
-/// The latest refusal of this process.
-static LAST: Mutex<Option<Refusal>> = Mutex::new(None);
-
-/// That the open of a database was refused, and why.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// The database.
-    pub path: PathBuf,
-    /// The code that SQLite answers.
-    pub code: Code,
-    /// What the user should read.
-    pub message: String,
-}
-
-/// The latest refusal of this process.
-pub fn last_refusal() -> Option<Refusal> {
-    LAST.lock().unwrap_or_else(PoisonError::into_inner).clone()
-}
-
 /// Writes a refusal to SQLite's log and keeps it.
 pub(super) fn note(path: &Path, code: Code, message: &str) {
     log::log(code, &format!("litestream: cannot open {}: {message}", path.display()));
-    let refusal = Refusal { path: path.to_owned(), code, message: message.to_owned() };
-    *LAST.lock().unwrap_or_else(PoisonError::into_inner) = Some(refusal);
+    failures::record(Attempt::Open, Some(path), message);
 }

@@ -1,12 +1,14 @@
 """Bad input gets a message that names the thing and the remedy, where the user looks: in the error of
 the call. Nothing is lost by it, and no secret is in it."""
 
+import resource
 import time
 from pathlib import Path
 
 import pytest
 
 from harness.location import Location, sqlite_uri
+from harness.paths import LIBRARY
 from harness.s3 import REGION, SECRET_KEY, credentials, free_port
 from harness.sql import fill, insert, restore, status, sync
 from harness.wait import until
@@ -63,8 +65,6 @@ def test_a_wrong_setting_is_named(parameters, words, start, host, tmp_path):
 
 
 def test_the_shell_shows_why_an_open_was_refused(shell, tmp_path):
-    from harness.paths import LIBRARY
-
     session = shell()
     session.run(f".load {LIBRARY.with_suffix('')}")
     output = session.run(".open 'file:app.db?vfs=litestream'\nSELECT 1;")
@@ -320,9 +320,7 @@ def test_writing_on_a_replica_is_refused(start, host, location, tmp_path):
 
 
 def test_a_full_disk_under_the_replica_loses_nothing(start, tmp_path):
-    """`/dev/full` cannot be a folder; a tiny file size limit gives the same error from write()."""
-    import resource
-
+    """A limit on the size of files makes write() fail as a full disk does, and can be lifted again."""
     location = Location.file(tmp_path / "replica")
     worker = start("python")
     uri = location.primary(tmp_path / "app.db", sync_interval="100ms")
@@ -333,10 +331,11 @@ def test_a_full_disk_under_the_replica_loses_nothing(start, tmp_path):
     primary.run("PRAGMA wal_autocheckpoint=0", "PRAGMA wal_checkpoint(TRUNCATE)")
     insert(primary, rows=500, size=2000)
     sync(primary)
-    resource.prlimit(worker.pid, resource.RLIMIT_FSIZE, (200_000, 200_000))
+    _, hard = resource.prlimit(worker.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(worker.pid, resource.RLIMIT_FSIZE, (200_000, hard))
     with pytest.raises(SqlError):
         insert(primary, rows=5000, size=2000)  # the host's own WAL hits the limit first
-    resource.prlimit(worker.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    resource.prlimit(worker.pid, resource.RLIMIT_FSIZE, (hard, hard))
     insert(primary, rows=5)
     sync(primary, 20)
     restore(primary, location, tmp_path / "restored.db")

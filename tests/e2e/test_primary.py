@@ -94,6 +94,18 @@ def test_two_processes_write_through_us_and_nothing_is_missing(start, location, 
     assert location.gaps() == []
 
 
+def test_sync_covers_the_commits_of_the_process_that_calls_it(start, location, tmp_path):
+    """Only one process publishes, and an application does not know which."""
+    uri = location.primary(tmp_path / "app.db")
+    first = start("python", location).open(uri)
+    first.run("CREATE TABLE t(x)")
+    second = start("apsw", location).open(uri)
+    second.run("INSERT INTO t VALUES (1)")
+    assert sync(second, 10) <= location.last_txid()
+    restore(second, location, tmp_path / "restored.db")
+    assert second.worker.open(tmp_path / "restored.db", "r").one("SELECT count(*) FROM t") == 1
+
+
 def test_the_other_process_publishes_when_the_first_dies(start, location, tmp_path):
     uri = location.primary(tmp_path / "app.db")
     first = start("python", location)

@@ -58,7 +58,9 @@ def test_the_next_open_goes_on_after_kill_9(start, host, location, tmp_path):
 
 def test_kill_9_in_the_middle_of_writes_and_checkpoints(start, location, tmp_path):
     uri = location.primary(tmp_path / "app.db")
-    start("python", location).open(uri).run("CREATE TABLE t(id INTEGER PRIMARY KEY, name, data)")
+    first = start("python", location)
+    first.open(uri).run("CREATE TABLE t(id INTEGER PRIMARY KEY, name, data)")
+    first.end()
     for _ in range(5):
         worker = start("python", location)
         primary = worker.open(uri)

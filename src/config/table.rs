@@ -1,0 +1,238 @@
+//! The table of every setting.
+
+use std::fmt::Write as _;
+
+use super::settings::{Kind, Scope, Setting, setting};
+
+/// Every setting.
+pub const SETTINGS: &[Setting] = &[
+    setting(
+        Scope::Open,
+        "replica",
+        Kind::Text,
+        "URL of the replica. Makes the open a primary, or a replica with `mode=ro`.",
+    ),
+    setting(
+        Scope::Open,
+        "replica_url",
+        Kind::Text,
+        "The same, as Litestream's own extension spells it: the open is a replica unless `role=primary`.",
+    )
+    .env(&["LITESTREAM_REPLICA_URL"]),
+    setting(
+        Scope::Open,
+        "role",
+        Kind::Word(&["primary", "replica"]),
+        "`primary` or `replica`, whatever the other parameters say.",
+    ),
+    setting(
+        Scope::Primary,
+        "sync_interval",
+        Kind::Duration { min: "10ms", max: "1h" },
+        "Under load, at most one upload in this time. The first commit after quiet goes out at once.",
+    )
+    .env(&["LITESTREAM_SYNC_INTERVAL"])
+    .default("1s"),
+    setting(
+        Scope::Primary,
+        "close_timeout",
+        Kind::Duration { min: "0s", max: "10m" },
+        "How long the last close waits for uploads. What is not sent by then goes out at the next open.",
+    )
+    .env(&["LITESTREAM_CLOSE_TIMEOUT"])
+    .default("5s"),
+    setting(
+        Scope::Replica,
+        "open_timeout",
+        Kind::Duration { min: "0s", max: "10m" },
+        "How long an open waits for a replica that is still empty.",
+    )
+    .env(&["LITESTREAM_OPEN_TIMEOUT"])
+    .default("10s"),
+    setting(
+        Scope::Replica,
+        "poll_interval",
+        Kind::Duration { min: "10ms", max: "1h" },
+        "How often the replica looks for new transactions.",
+    )
+    .env(&["LITESTREAM_POLL_INTERVAL"])
+    .default("1s"),
+    setting(
+        Scope::Replica,
+        "cache_size",
+        Kind::Size { min: "1MiB", max: "1TiB" },
+        "Memory for cached pages, shared by all connections to the replica.",
+    )
+    .env(&["LITESTREAM_CACHE_SIZE"])
+    .default("32MiB"),
+    setting(
+        Scope::Store,
+        "endpoint",
+        Kind::Text,
+        "Address of an S3-compatible server. Makes the path style the default.",
+    )
+    .env(&["LITESTREAM_S3_ENDPOINT", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"]),
+    setting(
+        Scope::Store,
+        "region",
+        Kind::Text,
+        "Region of the bucket. Without it: what AWS's own configuration says.",
+    ),
+    setting(
+        Scope::Store,
+        "force_path_style",
+        Kind::Flag,
+        "`https://endpoint/bucket/key` instead of `https://bucket.endpoint/key`.",
+    ),
+    setting(Scope::Store, "skip_verify", Kind::Flag, "Accept any TLS certificate."),
+    setting(
+        Scope::Store,
+        "access_key_id",
+        Kind::Text,
+        "Credentials. Without them: those that AWS's own tools would find.",
+    )
+    .env(&["LITESTREAM_ACCESS_KEY_ID"]),
+    setting(Scope::Store, "secret_access_key", Kind::Secret, "The secret that belongs to `access_key_id`.")
+        .env(&["LITESTREAM_SECRET_ACCESS_KEY"]),
+    setting(Scope::Store, "session_token", Kind::Secret, "The token of temporary credentials."),
+    setting(
+        Scope::Store,
+        "storage_class",
+        Kind::Text,
+        "Storage class of new objects, such as `STANDARD_IA`.",
+    ),
+    setting(Scope::Store, "sse_kms_key_id", Kind::Text, "Objects are encrypted with this key of AWS KMS."),
+    setting(
+        Scope::Store,
+        "sse_customer_key",
+        Kind::Secret,
+        "Objects are encrypted with this key (SSE-C): 32 bytes in base64.",
+    ),
+    setting(Scope::Store, "sse_customer_algorithm", Kind::Text, "`AES256`, the only one."),
+    setting(
+        Scope::Store,
+        "sse_customer_key_md5",
+        Kind::Text,
+        "MD5 of `sse_customer_key` in base64. Without it: computed.",
+    ),
+    setting(
+        Scope::Store,
+        "part_size",
+        Kind::Size { min: "5MiB", max: "1GiB" },
+        "Size of the parts that a large snapshot is uploaded in.",
+    )
+    .default("8MiB"),
+    setting(
+        Scope::Store,
+        "require_content_md5",
+        Kind::Flag,
+        "Send `Content-MD5` with deletions of several objects.",
+    ),
+    setting(
+        Scope::Store,
+        "sign_payload",
+        Kind::Flag,
+        "Taken because Litestream's URLs have it; payloads are always signed.",
+    ),
+    setting(
+        Scope::Store,
+        "concurrency",
+        Kind::Count { min: 1, max: 1000 },
+        "Taken because Litestream's URLs have it; without effect.",
+    ),
+    setting(Scope::Restore, "force", Kind::Flag, "Replace the file if it exists.").default("false"),
+    setting(
+        Scope::Restore,
+        "txid",
+        Kind::Txid,
+        "Restore the state after this transaction. Without it or `timestamp`: the latest.",
+    ),
+    setting(Scope::Restore, "timestamp", Kind::Time, "Restore the last state at or before this time."),
+    setting(Scope::Restore, "parallelism", Kind::Count { min: 1, max: 64 }, "Downloads at the same time.")
+        .default("8"),
+    setting(
+        Scope::Process,
+        "log_level",
+        Kind::Word(&["off", "error", "warn", "info", "debug", "trace"]),
+        "Which events are logged.",
+    )
+    .env(&["LITESTREAM_LOG_LEVEL"])
+    .default("error"),
+    setting(
+        Scope::Process,
+        "log_file",
+        Kind::Text,
+        "The file that events are appended to. Default: standard error.",
+    )
+    .env(&["LITESTREAM_LOG_FILE"]),
+];
+
+/// The README's table of settings.
+pub fn settings_markdown() -> String {
+    let mut table = String::from("| setting | where | environment | default | what it does |\n");
+    table.push_str("| --- | --- | --- | --- | --- |\n");
+    for s in SETTINGS {
+        let name = if s.scope == Scope::Process { "–".to_owned() } else { format!("`{}`", s.name) };
+        let env = s.env.iter().map(|e| format!("`{e}`")).collect::<Vec<_>>().join(", ");
+        let default = s.default.map(|d| format!("`{d}`")).unwrap_or_default();
+        let words = match s.kind {
+            Kind::Word(words) if s.scope == Scope::Process => format!(" One of `{}`.", words.join("`, `")),
+            Kind::Duration { min, max } | Kind::Size { min, max } => format!(" From {min} to {max}."),
+            _ => String::new(),
+        };
+        writeln!(table, "| {name} | {} | {env} | {default} | {}{words} |", s.scope.title(), s.doc)
+            .expect("BUG: writing to a string failed");
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::settings::plain;
+    use crate::config::value;
+
+    #[test]
+    fn names_are_unique_in_every_spelling() {
+        for (i, a) in SETTINGS.iter().enumerate() {
+            for b in &SETTINGS[..i] {
+                assert!(!a.is_spelled(b.name), "{} and {}", a.name, b.name);
+                assert!(a.env.iter().all(|e| !b.env.contains(e)), "{:?}", a.env);
+            }
+        }
+    }
+
+    #[test]
+    fn every_default_is_within_its_own_limits() {
+        for s in SETTINGS {
+            if let Some(default) = s.default {
+                value::check(s, default).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn store_settings_are_those_that_a_target_reads() {
+        let mut ours: Vec<_> =
+            SETTINGS.iter().filter(|s| s.scope == Scope::Store).map(|s| plain(s.name)).collect();
+        let mut theirs: Vec<_> = crate::store::Target::SETTINGS.iter().map(|s| plain(s[0])).collect();
+        ours.sort();
+        theirs.sort();
+        assert_eq!(ours, theirs);
+        for (name, variables) in crate::store::Target::ENVIRONMENT {
+            let ours = SETTINGS.iter().find(|s| s.is_spelled(name)).unwrap();
+            assert_eq!(ours.env, *variables, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_readme_table_has_a_row_for_each_setting() {
+        let table = settings_markdown();
+        assert_eq!(table.lines().count(), SETTINGS.len() + 2);
+        assert!(table.lines().all(|l| l.matches('|').count() == 6), "{table}");
+        assert!(
+            table.contains("| `cache_size` | URI, replica | `LITESTREAM_CACHE_SIZE` | `32MiB` |"),
+            "{table}"
+        );
+    }
+}

@@ -1,0 +1,152 @@
+//! The databases of a connection that are ours.
+
+use std::any::Any;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rusqlite::Connection;
+
+use crate::clock::{Clock, SystemClock, Timestamp};
+use crate::error::{Error, ErrorKind, Result};
+use crate::ltx::Txid;
+use crate::primary::Primary;
+use crate::replica::Core;
+use crate::sqlite;
+use crate::store::Fencing;
+
+/// A database of a connection, under its schema name.
+pub(super) struct Database {
+    pub(super) schema: String,
+    role: Role,
+}
+
+enum Role {
+    Primary(Arc<Primary>),
+    Replica(Arc<Core>),
+}
+
+impl Role {
+    /// The role whose object the VFS gave for a file.
+    fn of(object: Arc<dyn Any + Send + Sync>) -> Option<Self> {
+        let object = match object.downcast() {
+            Ok(primary) => return Some(Self::Primary(primary)),
+            Err(object) => object,
+        };
+        object.downcast().ok().map(Self::Replica)
+    }
+}
+
+/// What the functions tell of a database. A field is `None` if it is not known or has no meaning for
+/// the role.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Facts {
+    pub(super) role: &'static str,
+    pub(super) path: Option<PathBuf>,
+    /// The replica's URL, without secrets.
+    pub(super) url: String,
+    pub(super) state: &'static str,
+    /// The last transaction in the replica; on a replica, the one that is read.
+    pub(super) txid: Option<Txid>,
+    /// When that transaction was committed.
+    pub(super) time: Option<Timestamp>,
+    /// By how much the replica may be behind.
+    pub(super) lag: Option<Duration>,
+    /// Local files that wait for the replica, and their bytes.
+    pub(super) waiting: Option<(usize, u64)>,
+    /// How well the store keeps two writers apart.
+    pub(super) fencing: Option<&'static str>,
+    pub(super) page_size: Option<u32>,
+    pub(super) pages: Option<u32>,
+    /// Bytes of the page cache.
+    pub(super) cache_bytes: Option<usize>,
+    /// Requests made since the open.
+    pub(super) requests: Option<u64>,
+    pub(super) last_error: Option<String>,
+}
+
+impl Database {
+    /// The primary, if it is one.
+    pub(super) fn primary(&self) -> Option<&Primary> {
+        match &self.role {
+            Role::Primary(primary) => Some(primary),
+            Role::Replica(_) => None,
+        }
+    }
+
+    /// What is known of it now.
+    pub(super) fn facts(&self) -> Facts {
+        match &self.role {
+            Role::Primary(primary) => of_primary(primary),
+            Role::Replica(core) => of_replica(core),
+        }
+    }
+}
+
+fn of_primary(primary: &Primary) -> Facts {
+    let status = primary.status();
+    Facts {
+        role: "primary",
+        path: Some(status.path),
+        url: status.url,
+        state: status.phase.name(),
+        txid: status.txid,
+        time: status.time,
+        lag: Some(status.lag),
+        waiting: Some((status.waiting_files, status.waiting_bytes)),
+        fencing: Some(match status.fencing {
+            Fencing::Atomic => "atomic",
+            Fencing::LookFirst => "look first",
+        }),
+        last_error: status.error.map(|e| e.to_string()),
+        ..Facts::default()
+    }
+}
+
+fn of_replica(core: &Core) -> Facts {
+    let status = core.status();
+    let since_poll = SystemClock.now().as_millis() - status.last_poll.as_millis();
+    Facts {
+        role: "replica",
+        url: status.url,
+        state: if status.last_error.is_none() { "following" } else { "retrying" },
+        txid: Some(status.txid),
+        time: Some(status.timestamp),
+        lag: Some(Duration::from_millis(since_poll.try_into().unwrap_or(0))),
+        page_size: Some(status.page_size),
+        pages: Some(status.pages.get()),
+        cache_bytes: Some(status.cache_bytes),
+        requests: Some(status.requests),
+        last_error: status.last_error,
+        ..Facts::default()
+    }
+}
+
+/// The databases of `conn` that are ours: `main` first, then the attached ones in their order.
+pub(super) fn find(conn: &Connection) -> Vec<Database> {
+    let ours = |(schema, object)| Some(Database { schema, role: Role::of(object)? });
+    sqlite::roles(conn).into_iter().filter_map(ours).collect()
+}
+
+/// As [`find`], at least one.
+///
+/// # Errors
+/// `Unsupported` if there is none.
+pub(super) fn databases(conn: &Connection) -> Result<Vec<Database>> {
+    let databases = find(conn);
+    if databases.is_empty() {
+        return Err(Error::new(
+            ErrorKind::Unsupported,
+            "this connection has no database opened with vfs=litestream",
+        ));
+    }
+    Ok(databases)
+}
+
+/// The first database of `conn` that is ours.
+///
+/// # Errors
+/// `Unsupported` if there is none.
+pub(super) fn first(conn: &Connection) -> Result<Database> {
+    databases(conn).map(|mut all| all.swap_remove(0))
+}

@@ -1,0 +1,130 @@
+//! Waiting that ends when the application interrupts its connection.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::thread;
+use std::time::Duration;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::runtime;
+
+/// How soon an interrupt is noticed.
+const GLANCE: Duration = Duration::from_millis(50);
+
+/// Runs `work` on the runtime and waits for it. As soon as `interrupted` says so, it is dropped.
+///
+/// # Errors
+/// Those of `work`; `Interrupted`.
+pub(super) fn wait_for<T, F>(interrupted: impl Fn() -> bool, work: F) -> Result<T>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T>> + Send + 'static,
+{
+    let runtime = runtime::handle()?;
+    let mut task = runtime.spawn(work);
+    loop {
+        let glance = async { tokio::time::timeout(GLANCE, &mut task).await };
+        match runtime.block_on(glance) {
+            Ok(Ok(result)) => return result,
+            Ok(Err(e)) => {
+                return Err(Error::new(ErrorKind::Io, format!("background work ended early: {e}")));
+            }
+            Err(_) if interrupted() => {
+                task.abort();
+                return Err(Error::new(ErrorKind::Interrupted, "interrupted"));
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+/// Runs `work`, which blocks, on a thread of its own and waits until it ends. What it is given becomes
+/// true as soon as `interrupted` says so; then it should end soon.
+///
+/// # Errors
+/// Those of `work`; `Io` if there is no thread to be had.
+pub(super) fn run<T, F>(interrupted: impl Fn() -> bool, work: F) -> Result<T>
+where
+    T: Send + 'static,
+    F: FnOnce(Arc<AtomicBool>) -> Result<T> + Send + 'static,
+{
+    let (done, result) = sync_channel(1);
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopped = Arc::clone(&stop);
+    let thread = thread::Builder::new()
+        .name("litestream-work".to_owned())
+        .spawn(move || {
+            // Nobody but the waiting thread below takes it.
+            let _ = done.send(work(stopped));
+        })
+        .map_err(|e| Error::io("cannot start a thread", e))?;
+    let result = loop {
+        match result.recv_timeout(GLANCE) {
+            Ok(result) => break result,
+            Err(RecvTimeoutError::Timeout) => {
+                if interrupted() {
+                    stop.store(true, Ordering::Relaxed);
+                }
+            }
+            Err(RecvTimeoutError::Disconnected) => {
+                break Err(Error::new(ErrorKind::Io, "a bug in litestream_vfs, please report it"));
+            }
+        }
+    };
+    // It sent its result, or panicked: it ends by itself.
+    let _ = thread.join();
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    /// Says at the third time that it is interrupted.
+    fn third() -> impl Fn() -> bool {
+        let asked = Cell::new(0);
+        move || {
+            asked.set(asked.get() + 1);
+            asked.get() >= 3
+        }
+    }
+
+    #[test]
+    fn work_that_ends_gives_its_result() {
+        assert_eq!(wait_for(|| false, async { Ok(7) }).unwrap(), 7);
+        assert_eq!(run(|| false, |_| Ok(7)).unwrap(), 7);
+        let denied = || Error::new(ErrorKind::Denied, "no");
+        assert_eq!(
+            wait_for::<(), _>(|| false, async move { Err(denied()) }).unwrap_err().kind(),
+            ErrorKind::Denied
+        );
+        assert_eq!(run::<(), _>(|| false, move |_| Err(denied())).unwrap_err().kind(), ErrorKind::Denied);
+    }
+
+    #[test]
+    fn an_interrupt_ends_work_that_would_not_end() {
+        let never = wait_for::<(), _>(third(), std::future::pending());
+        assert_eq!(never.unwrap_err().kind(), ErrorKind::Interrupted);
+        let stopped = run::<(), _>(third(), |stop| {
+            while !stop.load(Ordering::Relaxed) {
+                thread::yield_now();
+            }
+            Err(Error::new(ErrorKind::Interrupted, "stopped"))
+        });
+        assert_eq!(stopped.unwrap_err().to_string(), "stopped");
+    }
+
+    #[test]
+    fn a_panic_of_the_work_is_an_error() {
+        assert_eq!(
+            run::<(), _>(|| false, |_| panic!("expected in this test")).unwrap_err().kind(),
+            ErrorKind::Io
+        );
+        let panicking = wait_for::<(), _>(|| false, async { panic!("expected in this test") });
+        assert_eq!(panicking.unwrap_err().kind(), ErrorKind::Io);
+    }
+}

@@ -1,0 +1,28 @@
+//! Where the database of a connection stands.
+
+use rusqlite::types::Value;
+
+use super::database::first;
+use crate::error::Result;
+use crate::sqlite::Call;
+
+/// `litestream_txid()`: the last transaction that is in the replica, as 16 hexadecimal digits. On a
+/// replica it is the one that is read. NULL if there is none yet.
+pub(super) fn txid(call: &Call<'_>) -> Result<Value> {
+    let facts = first(call.connection())?.facts();
+    Ok(facts.txid.map_or(Value::Null, |t| Value::Text(t.to_string())))
+}
+
+/// `litestream_time()`: when that transaction was committed, in RFC 3339. NULL if it is not known.
+pub(super) fn time(call: &Call<'_>) -> Result<Value> {
+    let facts = first(call.connection())?.facts();
+    Ok(facts.time.map_or(Value::Null, |t| Value::Text(t.to_string())))
+}
+
+/// `litestream_lag()`: seconds by which the replica may be behind. On a primary, the age of the oldest
+/// commit that is not yet in the replica; on a replica, the time since it was last known to be
+/// current. NULL if that is not known.
+pub(super) fn lag(call: &Call<'_>) -> Result<Value> {
+    let facts = first(call.connection())?.facts();
+    Ok(facts.lag.map_or(Value::Null, |lag| Value::Real(lag.as_secs_f64())))
+}

@@ -1,0 +1,148 @@
+//! `litestream_status`, as JSON and as a table.
+
+use rusqlite::Connection;
+use rusqlite::types::Value;
+use serde_json::{Map, json};
+
+use super::database::{Database, Facts, find};
+use crate::error::Result;
+use crate::failures::{self, Attempt, Failure};
+use crate::sqlite::{Call, Row, Safety, Table};
+
+/// `litestream_status()`: an object with the `databases` of the connection and the latest
+/// `failures` of this process to open, read or write one.
+pub(super) fn status(call: &Call<'_>) -> Result<Value> {
+    let objects = |rows: Vec<Row>| rows.into_iter().map(object).collect::<Vec<_>>();
+    let databases = find(call.connection()).iter().map(database_row).collect();
+    let failures = failures::recent().into_iter().rev().map(failure_row).collect();
+    let status = json!({ "databases": objects(databases), "failures": objects(failures) });
+    Ok(Value::Text(status.to_string()))
+}
+
+/// `litestream_status`: a row for each database of the connection, then one for each of the latest
+/// failures of this process, the latest first.
+pub(super) struct StatusTable;
+
+impl Table for StatusTable {
+    const NAME: &'static str = "litestream_status";
+    const COLUMNS: &'static [&'static str] = &[
+        "schema TEXT",
+        "path TEXT",
+        "role TEXT",
+        "url TEXT",
+        "state TEXT",
+        "txid TEXT",
+        "time TEXT",
+        "lag REAL",
+        "waiting_files INTEGER",
+        "waiting_bytes INTEGER",
+        "fencing TEXT",
+        "page_size INTEGER",
+        "pages INTEGER",
+        "cache_bytes INTEGER",
+        "requests INTEGER",
+        "last_error TEXT",
+    ];
+    const ARGUMENTS: &'static [&'static str] = &[];
+    const SAFETY: Safety = Safety::TrustedSchema;
+
+    fn rows(conn: &Connection, _: &[Value]) -> Result<Vec<Row>> {
+        let databases = find(conn);
+        let failures = failures::recent().into_iter().rev().map(failure_row);
+        Ok(databases.iter().map(database_row).chain(failures).collect())
+    }
+}
+
+fn database_row(database: &Database) -> Row {
+    row(Some(database.schema.clone()), database.facts())
+}
+
+fn failure_row(failure: Failure) -> Row {
+    let state = match failure.attempt {
+        Attempt::Open => "open refused",
+        Attempt::Read => "read failed",
+        Attempt::Write => "write failed",
+    };
+    let facts = Facts {
+        path: failure.path,
+        state,
+        time: Some(failure.at),
+        last_error: Some(failure.message),
+        ..Facts::default()
+    };
+    row(None, facts)
+}
+
+fn row(schema: Option<String>, facts: Facts) -> Row {
+    let (waiting_files, waiting_bytes) = facts.waiting.unzip();
+    vec![
+        text(schema),
+        text(facts.path.map(|p| p.display().to_string())),
+        text(Some(facts.role)),
+        text(Some(facts.url)),
+        text(Some(facts.state)),
+        text(facts.txid),
+        text(facts.time),
+        facts.lag.map_or(Value::Null, |lag| Value::Real(lag.as_secs_f64())),
+        number(waiting_files),
+        number(waiting_bytes),
+        text(facts.fencing),
+        number(facts.page_size),
+        number(facts.pages),
+        number(facts.cache_bytes),
+        number(facts.requests),
+        text(facts.last_error),
+    ]
+}
+
+/// Text that is not empty, or NULL.
+fn text(value: Option<impl ToString>) -> Value {
+    let value = value.map(|v| v.to_string()).filter(|v| !v.is_empty());
+    value.map_or(Value::Null, Value::Text)
+}
+
+fn number(value: Option<impl TryInto<i64>>) -> Value {
+    value.map_or(Value::Null, |n| Value::Integer(n.try_into().unwrap_or(i64::MAX)))
+}
+
+/// The row as JSON, without the columns that are NULL.
+fn object(row: Row) -> serde_json::Value {
+    let names = StatusTable::COLUMNS.iter().map(|c| c.split(' ').next().unwrap_or(c));
+    let members = names.zip(row).filter_map(|(name, value)| {
+        let value = match value {
+            Value::Null | Value::Blob(_) => return None,
+            Value::Integer(n) => json!(n),
+            Value::Real(x) => json!(x),
+            Value::Text(text) => json!(text),
+        };
+        Some((name.to_owned(), value))
+    });
+    serde_json::Value::Object(members.collect::<Map<_, _>>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+
+    #[test]
+    fn a_failure_is_a_row_and_an_object() {
+        let failure = Failure {
+            attempt: Attempt::Open,
+            path: Some("/data/app.db".into()),
+            message: "no replica URL".to_owned(),
+            at: Timestamp::from_millis(0),
+        };
+        let row = failure_row(failure);
+        assert_eq!(row.len(), StatusTable::COLUMNS.len());
+        assert_eq!(
+            object(row),
+            json!({
+                "path": "/data/app.db",
+                "state": "open refused",
+                "time": "1970-01-01T00:00:00Z",
+                "last_error": "no replica URL",
+            })
+        );
+    }
+}

@@ -1,0 +1,37 @@
+//! `litestream_sync([timeout])`.
+
+use std::time::Instant;
+
+use rusqlite::types::Value;
+
+use super::database::databases;
+use crate::config;
+use crate::error::{Error, ErrorKind, Result};
+use crate::sqlite::{self, Call};
+
+/// Waits until every commit that was made before the call is in its replica, for all databases of the
+/// connection, and answers with the TXID that covers those of the first (`main` before attached ones).
+///
+/// # Errors
+/// `Timeout` after `timeout` seconds; `Unsupported` if the connection has no primary.
+pub(super) fn sync(call: &Call<'_>) -> Result<Value> {
+    let timeout = match call.arg::<f64>(0)? {
+        Some(seconds) => config::seconds(seconds).map_err(|e| e.context("timeout"))?,
+        None => config::SYNC_TIMEOUT,
+    };
+    let conn = call.connection();
+    let deadline = Instant::now() + timeout;
+    let mut first = None;
+    for primary in databases(conn)?.iter().filter_map(|database| database.primary()) {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let txid = primary.sync(left, &|| sqlite::is_interrupted(conn))?;
+        first.get_or_insert(txid);
+    }
+    match first {
+        Some(txid) => Ok(Value::Text(txid.to_string())),
+        None => Err(Error::new(
+            ErrorKind::Unsupported,
+            "this connection reads a replica; call it on a connection that is a primary",
+        )),
+    }
+}
