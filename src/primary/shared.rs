@@ -258,6 +258,7 @@ impl Shared {
     /// `txid` is in the replica and holds every commit up to `covers`.
     pub(super) fn published(&self, txid: Txid, covers: CommitSeq, time: Timestamp) {
         self.change(|p| {
+            p.phase = Phase::Idle;
             p.txid = Some(txid);
             p.acked = p.acked.max(covers);
             p.time = Some(time);
