@@ -43,10 +43,10 @@ pub(super) async fn run(shared: Arc<Shared>) {
     loop {
         let started = Instant::now();
         let wait = match round(&shared).await {
-            Ok(()) => {
+            Ok(sent) => {
                 backoff = BACKOFF_MIN;
                 shared.recovered();
-                shared.options.sync_interval
+                if sent { shared.options.sync_interval } else { Duration::ZERO }
             }
             Err(e) if e.kind() == ErrorKind::Conflict => {
                 shared.stop(e);
@@ -92,28 +92,27 @@ async fn capture(shared: &Arc<Shared>) {
     }
 }
 
-/// Brings the replica up to what is committed now.
-async fn round(shared: &Arc<Shared>) -> Result<()> {
+/// Brings the replica up to what is committed now; `false` if it was there already.
+async fn round(shared: &Arc<Shared>) -> Result<bool> {
     if !blocking(shared, |shared| shared.become_publisher()).await? {
-        return Ok(());
+        return Ok(false);
     }
     if !shared.is_resumed() {
         resume(shared).await?;
     }
     let goal = shared.commits.last().seq;
+    let mut sent = false;
     loop {
         match next_step(shared).await? {
-            Step::Done => return Ok(()),
-            Step::Anchor => {
-                if !anchor(shared).await? {
-                    return Ok(());
-                }
-            }
+            Step::Done => return Ok(sent),
+            Step::Anchor if anchor(shared).await? => sent = true,
+            Step::Anchor => return Ok(sent),
             Step::Send(out) => {
                 let covers = out.covers;
                 send(shared, out).await?;
+                sent = true;
                 if covers >= goal {
-                    return Ok(());
+                    return Ok(true);
                 }
             }
         }
