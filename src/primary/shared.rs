@@ -258,6 +258,7 @@ impl Shared {
     /// `txid` is in the replica and holds every commit up to `covers`.
     pub(super) fn published(&self, txid: Txid, covers: CommitSeq, time: Timestamp) {
         self.change(|p| {
+            p.phase = Phase::Idle;
             p.txid = Some(txid);
             p.acked = p.acked.max(covers);
             p.time = Some(time);
@@ -361,7 +362,7 @@ impl Shared {
                     self.path.display()
                 ),
             ))),
-            (Phase::Empty, _) => Some(Err(Error::new(
+            (Phase::Empty, _) if goal.is_none() => Some(Err(Error::new(
                 ErrorKind::NotFound,
                 format!("{} is empty: there is nothing to replicate yet", self.path.display()),
             ))),
