@@ -226,7 +226,16 @@ mod tests {
     }
 
     #[test]
-    fn the_readme_table_has_a_row_for_each_setting() {
+    fn the_readme_has_this_table() {
+        let readme = include_str!("../../README.md");
+        let (_, rest) = readme.split_once("<!-- settings -->\n").unwrap();
+        let (table, _) = rest.split_once("<!-- /settings -->").unwrap();
+        let ours = settings_markdown();
+        assert!(table == ours, "put this between the settings marks of README.md:\n{ours}");
+    }
+
+    #[test]
+    fn the_table_has_a_row_for_each_setting() {
         let table = settings_markdown();
         assert_eq!(table.lines().count(), SETTINGS.len() + 2);
         assert!(table.lines().all(|l| l.matches('|').count() == 6), "{table}");

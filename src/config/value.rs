@@ -81,7 +81,7 @@ pub fn seconds(seconds: f64) -> Result<Duration> {
     // Beyond that, adding it to a moment could overflow.
     const LONGEST: Duration = Duration::from_secs(365 * 86_400);
     Duration::try_from_secs_f64(seconds).ok().filter(|d| *d <= LONGEST).ok_or_else(|| {
-        Error::config(format!("{seconds} is not a number of seconds from 0 to {}", LONGEST.as_secs()))
+        Error::config(format!("{seconds:?} is not a number of seconds from 0 to {}", LONGEST.as_secs()))
     })
 }
 

@@ -5,13 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime;
 
 /// How soon an interrupt is noticed.
 const GLANCE: Duration = Duration::from_millis(50);
+/// How long work that was told to stop is waited for.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// Runs `work` on the runtime and waits for it. As soon as `interrupted` says so, it is dropped.
 ///
@@ -33,7 +35,7 @@ where
             }
             Err(_) if interrupted() => {
                 task.abort();
-                return Err(Error::new(ErrorKind::Interrupted, "interrupted"));
+                return Err(interruption());
             }
             Err(_) => {}
         }
@@ -41,10 +43,11 @@ where
 }
 
 /// Runs `work`, which blocks, on a thread of its own and waits until it ends. What it is given becomes
-/// true as soon as `interrupted` says so; then it should end soon.
+/// true as soon as `interrupted` says so; then it should end soon and leave nothing behind. If it does
+/// not, because a server is silent, it is left to end by itself.
 ///
 /// # Errors
-/// Those of `work`; `Io` if there is no thread to be had.
+/// Those of `work`; `Interrupted`; `Io` if there is no thread to be had.
 pub(super) fn run<T, F>(interrupted: impl Fn() -> bool, work: F) -> Result<T>
 where
     T: Send + 'static,
@@ -53,29 +56,35 @@ where
     let (done, result) = sync_channel(1);
     let stop = Arc::new(AtomicBool::new(false));
     let stopped = Arc::clone(&stop);
-    let thread = thread::Builder::new()
+    thread::Builder::new()
         .name("litestream-work".to_owned())
         .spawn(move || {
-            // Nobody but the waiting thread below takes it.
+            // Nobody takes it any more if it was left to end by itself.
             let _ = done.send(work(stopped));
         })
         .map_err(|e| Error::io("cannot start a thread", e))?;
-    let result = loop {
+    let mut leave_at = None;
+    loop {
         match result.recv_timeout(GLANCE) {
-            Ok(result) => break result,
+            Ok(result) => return result,
+            Err(RecvTimeoutError::Timeout) if leave_at.is_some_and(|at| Instant::now() >= at) => {
+                return Err(interruption());
+            }
             Err(RecvTimeoutError::Timeout) => {
-                if interrupted() {
+                if leave_at.is_none() && interrupted() {
                     stop.store(true, Ordering::Relaxed);
+                    leave_at = Some(Instant::now() + GRACE);
                 }
             }
             Err(RecvTimeoutError::Disconnected) => {
-                break Err(Error::new(ErrorKind::Io, "a bug in litestream_vfs, please report it"));
+                return Err(Error::new(ErrorKind::Io, "a bug in litestream_vfs, please report it"));
             }
         }
-    };
-    // It sent its result, or panicked: it ends by itself.
-    let _ = thread.join();
-    result
+    }
+}
+
+fn interruption() -> Error {
+    Error::new(ErrorKind::Interrupted, "interrupted")
 }
 
 #[cfg(test)]
@@ -116,6 +125,20 @@ mod tests {
             Err(Error::new(ErrorKind::Interrupted, "stopped"))
         });
         assert_eq!(stopped.unwrap_err().to_string(), "stopped");
+    }
+
+    #[test]
+    fn work_that_does_not_stop_is_left() {
+        let (end, ended) = sync_channel::<()>(0);
+        let left = run::<(), _>(
+            || true,
+            move |_| {
+                let _ = ended.recv();
+                Ok(())
+            },
+        );
+        assert_eq!(left.unwrap_err().kind(), ErrorKind::Interrupted);
+        drop(end);
     }
 
     #[test]

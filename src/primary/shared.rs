@@ -362,7 +362,7 @@ impl Shared {
                     self.path.display()
                 ),
             ))),
-            (Phase::Empty, _) => Some(Err(Error::new(
+            (Phase::Empty, _) if goal.is_none() => Some(Err(Error::new(
                 ErrorKind::NotFound,
                 format!("{} is empty: there is nothing to replicate yet", self.path.display()),
             ))),
