@@ -7,7 +7,7 @@ use super::checksum::Hasher;
 use super::file::PageSequence;
 use super::frame::{BLOCK_OFFSET, END_OF_PAGES, block_frame_header, check_buffer};
 use super::index::IndexWriter;
-use super::lz4::Compressor;
+use super::lz4::{self, Compressor};
 use super::source::io_error;
 use super::{Header, Summary, Trailer};
 use crate::error::{Error, ErrorKind, Result};
@@ -21,6 +21,8 @@ pub struct Encoder<W: Write> {
     header: Header,
     hasher: Hasher,
     compressor: Compressor,
+    /// Pages are stored as they are.
+    stored: bool,
     frame: Vec<u8>,
     index: IndexWriter,
     pages: PageSequence,
@@ -49,6 +51,7 @@ impl<W: Write> Encoder<W> {
             out,
             hasher: Hasher::new(),
             compressor,
+            stored: false,
             frame,
             index: IndexWriter::new(),
             pages: PageSequence::default(),
@@ -59,6 +62,15 @@ impl<W: Write> Encoder<W> {
         encoder.hasher.update(&header);
         encoder.write(&header)?;
         Ok(encoder)
+    }
+
+    /// As [`Encoder::new`], for a file that is soon read and removed: its pages are blocks of literals,
+    /// which cost no more than a copy.
+    ///
+    /// # Errors
+    /// As [`Encoder::new`].
+    pub fn stored(out: W, header: Header) -> Result<Self> {
+        Ok(Self { stored: true, ..Self::new(out, header)? })
     }
 
     /// The header.
@@ -74,7 +86,8 @@ impl<W: Write> Encoder<W> {
     pub fn page(&mut self, pgno: Pgno, data: &[u8]) -> Result<()> {
         check_buffer(data, self.header.page_size)?;
         self.pages.push(&self.header, pgno)?;
-        let size = self.compressor.compress(data, &mut self.frame[BLOCK_OFFSET..]);
+        let block = &mut self.frame[BLOCK_OFFSET..];
+        let size = if self.stored { lz4::store(data, block) } else { self.compressor.compress(data, block) };
         self.frame[..BLOCK_OFFSET].copy_from_slice(&block_frame_header(pgno, size as u32));
         self.hasher.update(&self.frame[..BLOCK_OFFSET]);
         self.hasher.update(data);

@@ -43,6 +43,26 @@ impl Compressor {
     }
 }
 
+/// Writes `page` to the front of `out` as a block of literals only, and returns how many bytes it took:
+/// a valid block that costs no more than a copy.
+///
+/// ```text
+/// 0  token 0xf0: 15 literals and more, no match
+/// 1  the rest of the number of literals: bytes of 255, then one below
+/// .  the literals
+/// ```
+/// Source: <https://github.com/lz4/lz4/blob/dev/doc/lz4_Block_format.md>.
+pub(super) fn store(page: &[u8], out: &mut [u8]) -> usize {
+    let rest = page.len().checked_sub(15).expect("BUG: a page has at least 512 bytes");
+    let full = rest / 255;
+    out[0] = 0xf0;
+    out[1..=full].fill(255);
+    out[full + 1] = (rest % 255) as u8;
+    let start = full + 2;
+    out[start..start + page.len()].copy_from_slice(page);
+    start + page.len()
+}
+
 /// Decompresses a block that holds exactly `page`.
 pub(super) fn decompress(compressed: &[u8], page: &mut [u8]) -> Result<()> {
     match block::decompress_into(compressed, page) {

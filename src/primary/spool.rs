@@ -198,7 +198,8 @@ pub(super) fn write_ltx(
     fill: impl FnOnce(&mut Encoder<BufWriter<File>>) -> Result<()>,
 ) -> Result<u64> {
     let temporary = path.with_extension("tmp");
-    let mut encoder = Encoder::new(create(&temporary)?, header)?;
+    // A committing thread may be waiting: compression is left to the merge in the background.
+    let mut encoder = Encoder::stored(create(&temporary)?, header)?;
     fill(&mut encoder)?;
     let (out, summary) = encoder.finish()?;
     out.into_inner()

@@ -41,7 +41,10 @@ fn header(size: u32, commit: u32, name: FileName) -> Header {
 }
 
 fn encode(header: &Header, pages: &Pages) -> Result<(Vec<u8>, Summary)> {
-    let mut encoder = Encoder::new(Vec::new(), *header)?;
+    encode_with(Encoder::new(Vec::new(), *header)?, pages)
+}
+
+fn encode_with(mut encoder: Encoder<Vec<u8>>, pages: &Pages) -> Result<(Vec<u8>, Summary)> {
     for (n, page) in pages {
         encoder.page(pgno(*n), page)?;
     }

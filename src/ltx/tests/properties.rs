@@ -49,6 +49,12 @@ proptest! {
     }
 
     #[test]
+    fn what_is_stored_is_read_as_well((header, pages) in files()) {
+        let (bytes, written) = encode_with(Encoder::stored(Vec::new(), header).unwrap(), &pages).unwrap();
+        prop_assert_eq!(decode(&bytes).unwrap(), (pages, written));
+    }
+
+    #[test]
     fn the_encoder_writes_what_the_oracle_writes((header, pages) in files()) {
         let (bytes, _) = encode(&header, &pages).unwrap();
         prop_assert_eq!(bytes, oracle::encode(&header, &pages, Form::Block, 0));
