@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::ltx::{Encoder, FileName, Header, Txid};
 use crate::page::{PageCount, PageSize, Pgno};
 use crate::primary::commits::Noted;
-use crate::primary::outgoing::{Body, Outgoing};
+use crate::primary::outgoing::Outgoing;
 use crate::primary::spool::{self, Spool};
 use crate::primary::state::{Captured, State};
 use crate::wal::{Committed, End, FrameNo, Position, Scan, WalHeader, scan};
@@ -22,11 +22,14 @@ const MEMORY_LIMIT: usize = 4 * 1024 * 1024;
 /// So many waiting files are merged into one, so that a long outage does not leave thousands.
 const MERGE_AT: usize = 64;
 
+/// The newest content of pages.
+pub(super) type Pages = BTreeMap<Pgno, Box<[u8]>>;
+
 /// Pages that were captured and are in no file yet.
 #[derive(Debug, Default)]
 struct Pending {
     /// The newest content of each page, at most `MEMORY_LIMIT` bytes.
-    pages: BTreeMap<Pgno, Box<[u8]>>,
+    pages: Pages,
     /// The header of the file that they would be, but for its transactions.
     header: Option<Header>,
 }
@@ -295,8 +298,8 @@ impl Capture {
         if n >= MERGE_AT && self.in_flight.is_none() { self.spool.merge_oldest(n) } else { Ok(()) }
     }
 
-    /// Makes the file of transaction `txid` from all that waits, or returns the one that is under way.
-    /// `None` if nothing waits.
+    /// The file of transaction `txid`, of all that waits, or the one that is under way. `None` if nothing
+    /// waits. Its bytes are made later: a committing thread may be waiting for us.
     ///
     /// # Errors
     /// `Io`, `Corrupt` on the spool.
@@ -307,44 +310,18 @@ impl Capture {
         if self.anchor_reason.is_some() || !self.has_waiting() {
             return Ok(None);
         }
-        let body = if self.spool.segments().is_empty() {
-            self.encode_pending(txid)?
+        let out = if self.spool.segments().is_empty() {
+            let pending = std::mem::take(&mut self.pending);
+            let header = pending.header.expect("BUG: pages are pending with a header");
+            Outgoing::of_pages(spool::single(header, txid), pending.pages, noted.seq, self.mark)
         } else {
             self.freeze()?;
-            self.merge_spool(txid)?
+            let newest = self.spool.segments().last().expect("BUG: the spool is not empty").header;
+            let header = Header { node_id: self.node_id(), ..spool::single(newest, txid) };
+            Outgoing::of_spool(header, &self.spool, noted.seq, self.mark)
         };
-        let (header, body, inputs) = body;
-        let out = Outgoing { txid, header, body, inputs, covers: noted.seq, mark: self.mark };
-        if inputs == 0 {
-            self.pending = Pending::default();
-        }
         self.in_flight = Some(out.clone());
         Ok(Some(out))
-    }
-
-    fn encode_pending(&self, txid: Txid) -> Result<(Header, Body, usize)> {
-        let header = self.pending.header.expect("BUG: pages are pending with a header");
-        let header = spool::single(header, txid);
-        let mut encoder = Encoder::new(Vec::new(), header)?;
-        encode_pages(&mut encoder, &self.pending.pages)?;
-        Ok((header, Body::Memory(encoder.finish()?.0.into()), 0))
-    }
-
-    fn merge_spool(&mut self, txid: Txid) -> Result<(Header, Body, usize)> {
-        let segments = self.spool.segments();
-        let newest = segments.last().expect("BUG: the spool is not empty").header;
-        let header = Header { node_id: self.node_id(), ..spool::single(newest, txid) };
-        let inputs = segments.iter().map(spool::Segment::open).collect::<Result<Vec<_>>>()?;
-        let n = inputs.len();
-        if self.spool.bytes() <= MEMORY_LIMIT as u64 {
-            let (bytes, _) = spool::merge_as(inputs, Vec::new(), header)?;
-            return Ok((header, Body::Memory(bytes.into()), n));
-        }
-        let path = self.spool.scratch("outgoing");
-        let file = File::create(&path).map_err(|e| Error::io(path.display(), e))?;
-        let (mut out, _) = spool::merge_as(inputs, std::io::BufWriter::new(file), header)?;
-        out.flush().map_err(|e| Error::io(path.display(), e))?;
-        Ok((header, Body::File { path }, n))
     }
 
     /// The file that is under way is in the replica, as its transaction.
@@ -465,14 +442,15 @@ fn read_page(wal: &File, frame: FrameNo, page_size: PageSize) -> Result<Box<[u8]
     Ok(page)
 }
 
-fn encode_pages<W: Write>(encoder: &mut Encoder<W>, pages: &BTreeMap<Pgno, Box<[u8]>>) -> Result<()> {
+/// Encodes all of `pages`.
+pub(super) fn encode_pages<W: Write>(encoder: &mut Encoder<W>, pages: &Pages) -> Result<()> {
     pages.iter().try_for_each(|(pgno, page)| encoder.page(*pgno, page))
 }
 
 /// Encodes `pending` with the pages of `committed` over them, in order, one page in memory at a time.
 fn overlay<W: Write>(
     encoder: &mut Encoder<W>,
-    pending: &BTreeMap<Pgno, Box<[u8]>>,
+    pending: &Pages,
     wal: &File,
     committed: &Committed,
 ) -> Result<()> {

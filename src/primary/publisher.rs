@@ -235,9 +235,14 @@ async fn send(shared: &Arc<Shared>, out: Outgoing) -> Result<()> {
     shared.set_phase(Phase::Publishing);
     let id = resume::single(out.txid);
     let options = PutOptions { timestamp: out.header.timestamp, if_absent: true };
-    let sent = match &out.body {
-        Body::Memory(bytes) => shared.store.put(id, bytes.clone(), options).await,
-        Body::File { path } => upload_file(shared, id, options, path).await,
+    let encoding = out.clone();
+    let body = blocking(shared, move |shared| {
+        let scratch = shared.with_capture(|capture| capture.spool.scratch("outgoing"))?;
+        encoding.encode(&scratch)
+    });
+    let sent = match body.await? {
+        Body::Memory(bytes) => shared.store.put(id, bytes, options).await,
+        Body::File(path) => upload_file(shared, id, options, &path).await,
     };
     match sent {
         Ok(()) => delivered(shared, &out),
