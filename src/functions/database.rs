@@ -11,7 +11,7 @@ use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::Txid;
 use crate::primary::Primary;
-use crate::replica::Core;
+use crate::replica::Seen;
 use crate::sqlite;
 use crate::store::Fencing;
 
@@ -23,7 +23,7 @@ pub(super) struct Database {
 
 enum Role {
     Primary(Arc<Primary>),
-    Replica(Arc<Core>),
+    Replica(Arc<Seen>),
 }
 
 impl Role {
@@ -78,7 +78,7 @@ impl Database {
     pub(super) fn facts(&self) -> Facts {
         match &self.role {
             Role::Primary(primary) => of_primary(primary),
-            Role::Replica(core) => of_replica(core),
+            Role::Replica(seen) => of_replica(seen),
         }
     }
 }
@@ -103,8 +103,8 @@ fn of_primary(primary: &Primary) -> Facts {
     }
 }
 
-fn of_replica(core: &Core) -> Facts {
-    let status = core.status();
+fn of_replica(seen: &Seen) -> Facts {
+    let status = seen.status();
     let since_poll = SystemClock.now().as_millis() - status.last_poll.as_millis();
     Facts {
         role: "replica",

@@ -12,7 +12,7 @@ use super::follow::{self, Follow};
 use super::snapshot::Snapshot;
 use super::source::Source;
 use crate::clock::Timestamp;
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::Txid;
 use crate::page::{PageCount, Pgno};
 use crate::runtime;
@@ -44,7 +44,7 @@ impl Default for Options {
 pub struct ReplicaStatus {
     /// The replica's URL.
     pub url: String,
-    /// The last transaction that is visible.
+    /// The last transaction that is seen.
     pub txid: Txid,
     /// When it was committed.
     pub timestamp: Timestamp,
@@ -56,17 +56,26 @@ pub struct ReplicaStatus {
     pub last_poll: Timestamp,
     /// What went wrong since then; empty again as soon as a poll succeeds.
     pub last_error: Option<String>,
+    /// When a connection last failed to read a page, and why.
+    pub last_read_error: Option<(Timestamp, String)>,
     /// The bytes that the page cache takes.
     pub cache_bytes: usize,
     /// Requests made since the replica was opened.
     pub requests: u64,
 }
 
-/// How the polls went.
+/// How polls and reads went.
 #[derive(Debug)]
 pub(super) struct Polls {
     pub(super) last_success: Timestamp,
     pub(super) last_error: Option<String>,
+    pub(super) last_read_error: Option<(Timestamp, String)>,
+}
+
+impl Polls {
+    fn new(last_success: Timestamp) -> Self {
+        Self { last_success, last_error: None, last_read_error: None }
+    }
 }
 
 /// One replica, open: its files, pages in memory, requests under way, and what follows the primary.
@@ -97,7 +106,7 @@ impl Core {
         let core = Arc::new(Self {
             fetcher: Fetcher::new(files.clone()),
             files,
-            polls: Mutex::new(Polls { last_success: follow::now(), last_error: None }),
+            polls: Mutex::new(Polls::new(follow::now())),
             follow: tokio::sync::Mutex::new(follow),
             current: RwLock::new(Arc::new(snapshot)),
             poller: OnceLock::new(),
@@ -163,7 +172,16 @@ impl Core {
 
     /// How the replica is doing.
     pub fn status(&self) -> ReplicaStatus {
-        let snapshot = self.snapshot();
+        self.status_at(&self.snapshot())
+    }
+
+    /// Remembers that a read failed, for the status.
+    pub fn note_read_error(&self, error: &Error) {
+        tracing::error!(replica = self.files.source.url(), error = %error, "cannot read a page");
+        self.polls().last_read_error = Some((follow::now(), error.to_string()));
+    }
+
+    pub(super) fn status_at(&self, snapshot: &Snapshot) -> ReplicaStatus {
         let polls = self.polls();
         ReplicaStatus {
             url: self.files.source.url(),
@@ -173,6 +191,7 @@ impl Core {
             page_size: snapshot.page_size.get(),
             last_poll: polls.last_success,
             last_error: polls.last_error.clone(),
+            last_read_error: polls.last_read_error.clone(),
             cache_bytes: self.files.cache.bytes(),
             requests: self.files.source.requests(),
         }

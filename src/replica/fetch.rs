@@ -1,6 +1,7 @@
 //! Pages from the store: neighbours in one request, and one request for all who want the same page.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -26,23 +27,42 @@ const SKIP: u32 = 16;
 /// How a connection has been reading, and so how much it is given at once.
 #[derive(Debug)]
 pub struct ReadAhead {
-    next: u32,
+    /// The pages that were looked at for the last request, from the first to after the last.
+    last: Range<u32>,
     bytes: u64,
 }
 
 impl Default for ReadAhead {
     fn default() -> Self {
-        Self { next: 0, bytes: SMALLEST }
+        Self { last: 0..0, bytes: SMALLEST }
+    }
+}
+
+/// Which neighbours of a page come along.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Direction {
+    Up,
+    Down,
+}
+
+impl Direction {
+    fn step(self, pgno: Pgno) -> Option<Pgno> {
+        match self {
+            Self::Up => pgno.get().checked_add(1).and_then(Pgno::new),
+            Self::Down => Pgno::new(pgno.get() - 1),
+        }
     }
 }
 
 impl ReadAhead {
-    /// The number of bytes to read for a page that is not in the cache: twice as many as before if
-    /// the page follows those that were read then.
-    fn window(&mut self, pgno: Pgno) -> u64 {
-        let sequential = (self.next..=self.next.saturating_add(SKIP)).contains(&pgno.get());
-        self.bytes = if sequential { (self.bytes * 2).min(LARGEST) } else { SMALLEST };
-        self.bytes
+    /// Where to read on from a page that is not in the cache, and how many bytes: twice as many as
+    /// before if the page follows those that were read then, or precedes them.
+    fn next(&mut self, pgno: Pgno) -> (Direction, u64) {
+        let Range { start, end } = self.last;
+        let up = (end..=end.saturating_add(SKIP)).contains(&pgno.get());
+        let down = (start.saturating_sub(SKIP)..start).contains(&pgno.get());
+        self.bytes = if up || down { (self.bytes * 2).min(LARGEST) } else { SMALLEST };
+        (if down { Direction::Down } else { Direction::Up }, self.bytes)
     }
 }
 
@@ -53,6 +73,20 @@ struct Span {
     start: u64,
     end: u64,
     frames: Vec<(Pgno, Frame)>,
+}
+
+impl Span {
+    /// Whether it may grow to have `frame` too: without a large hole, and to no more than `bytes`.
+    fn reaches(&self, frame: Frame, bytes: u64) -> bool {
+        let hole = frame.offset.saturating_sub(self.end).max(self.start.saturating_sub(frame.end()));
+        hole <= HOLE && self.end.max(frame.end()) - self.start.min(frame.offset) <= bytes
+    }
+
+    fn add(&mut self, pgno: Pgno, frame: Frame) {
+        self.start = self.start.min(frame.offset);
+        self.end = self.end.max(frame.end());
+        self.frames.push((pgno, frame));
+    }
 }
 
 /// A request that others may wait for.
@@ -138,7 +172,7 @@ impl Fetcher {
         }
     }
 
-    /// What to read for `pgno`: its frame and those after it of pages that are not here yet.
+    /// What to read for `pgno`: its frame and those beside it of pages that are not here yet.
     fn span(
         &self,
         map: &PageMap,
@@ -148,28 +182,24 @@ impl Fetcher {
         file: &Arc<ReplicaFile>,
         ahead: &mut ReadAhead,
     ) -> Span {
-        let limit = frame.offset + ahead.window(pgno);
+        let (direction, bytes) = ahead.next(pgno);
         let most = (self.files.cache.capacity() / 4 / page_size.bytes()).max(1);
         let mut span =
             Span { file: file.clone(), start: frame.offset, end: frame.end(), frames: vec![(pgno, frame)] };
         let mut last = pgno;
-        while let Some(next) = Pgno::new(last.get() + 1).filter(|&p| map.commit().contains(p)) {
-            if span.frames.len() >= most || (next.get() - pgno.get()) as usize > most {
-                break;
-            }
+        for _ in 1..most {
+            let Some(next) = direction.step(last).filter(|&next| map.commit().contains(next)) else { break };
             if let Some(neighbour) = map.frame(next).filter(|f| f.file == frame.file) {
-                let hole = neighbour.offset.checked_sub(span.end);
-                if neighbour.end() > limit || hole.is_none_or(|hole| hole > HOLE) {
+                if !span.reaches(neighbour, bytes) {
                     break;
                 }
                 if !self.files.cache.contains(neighbour.into()) {
-                    span.end = neighbour.end();
-                    span.frames.push((next, neighbour));
+                    span.add(next, neighbour);
                 }
             }
             last = next;
         }
-        ahead.next = last.get().saturating_add(1);
+        ahead.last = pgno.min(last).get()..pgno.max(last).get().saturating_add(1);
         span
     }
 

@@ -38,7 +38,7 @@ pub use fetch::ReadAhead;
 pub use plan::{Plan, RestorePoint};
 pub use shared::open;
 pub use snapshot::Snapshot;
-pub use view::View;
+pub use view::{Seen, View};
 
 pub(crate) use plan::empty;
 pub(crate) use source::{Source, check_name};

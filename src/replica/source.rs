@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::future::try_join_all;
+use futures_util::stream::{BoxStream, StreamExt as _};
 
 use super::plan::{Plan, RestorePoint};
 use crate::clock::Timestamp;
@@ -94,15 +95,13 @@ impl Source {
                 ),
             ));
         }
-        let offset = content.offset;
-        let bytes = content.bytes().await?;
-        match range.within(file.size) {
-            Some((start, end)) if start == offset && end - start == bytes.len() as u64 => Ok(bytes),
-            _ => Err(Error::new(
+        let Some((start, end)) = range.within(file.size).filter(|(start, _)| *start == content.offset) else {
+            return Err(Error::new(
                 ErrorKind::Unavailable,
-                format!("the store answered {} bytes of {} instead of {range:?}", bytes.len(), file.id),
-            )),
-        }
+                format!("the store answered another part of {} than {range:?}", file.id),
+            ));
+        };
+        collect(file, content.body, (end - start) as usize).await
     }
 
     /// The header of a file, checked against its name.
@@ -176,6 +175,24 @@ impl Source {
         }
         Ok(files)
     }
+}
+
+/// The `len` bytes of `body`, in memory of just that size: a buffer that grows would take twice as much.
+async fn collect(file: &FileInfo, mut body: BoxStream<'static, Result<Bytes>>, len: usize) -> Result<Bytes> {
+    let mut all = BytesMut::with_capacity(len);
+    while let Some(chunk) = body.next().await.transpose()? {
+        all.extend_from_slice(&chunk);
+        if all.len() > len {
+            break;
+        }
+    }
+    if all.len() == len {
+        return Ok(all.freeze());
+    }
+    Err(Error::new(
+        ErrorKind::Unavailable,
+        format!("the store answered {} bytes of {} instead of {len}", all.len(), file.id),
+    ))
 }
 
 /// Reads the header of a file from its first bytes and checks it against the name.

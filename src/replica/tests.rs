@@ -337,6 +337,23 @@ fn a_scan_reads_many_pages_at_once() {
 }
 
 #[test]
+fn a_scan_from_the_end_reads_many_pages_at_once_too() {
+    let history = large();
+    let size = history.encode(1, 1).len();
+    let faults = Faults::new(history.store(), 1);
+    let core = Core::with_store(Arc::new(faults.clone()), &still()).unwrap();
+    let mut view = View::new(core);
+    let image = history.image(1);
+    let mut page = vec![0; 4096];
+    for n in (1..400).rev() {
+        view.read(&mut page, n * 4096).unwrap();
+        assert!(page == image[n as usize * 4096..][..4096]);
+    }
+    let reads = faults.count(Op::Get) - 2;
+    assert!(reads as usize <= 7 + size / (1024 * 1024), "{reads} reads for {size} bytes");
+}
+
+#[test]
 fn one_request_serves_all_who_want_a_page() {
     const READERS: usize = 8;
     let history = large();

@@ -1,9 +1,9 @@
 //! What one connection sees of a replica: a database file that does not change during a transaction.
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::core::Core;
+use super::core::{Core, ReplicaStatus};
 use super::fetch::ReadAhead;
 use super::snapshot::Snapshot;
 use crate::error::Result;
@@ -23,7 +23,8 @@ use crate::page::Pgno;
 /// Source: <https://www.sqlite.org/fileformat2.html>, section 1.3.
 #[derive(Debug)]
 pub struct View {
-    core: Arc<Core>,
+    seen: Arc<Seen>,
+    /// The same as in `seen`, for reads.
     pinned: Option<Arc<Snapshot>>,
     ahead: ReadAhead,
     /// A page of which only a part is wanted.
@@ -33,27 +34,37 @@ pub struct View {
 impl View {
     /// A view of the replica that `core` reads.
     pub fn new(core: Arc<Core>) -> Self {
-        Self { core, pinned: None, ahead: ReadAhead::default(), scratch: Vec::new() }
+        let seen = Arc::new(Seen { core, pinned: Mutex::new(None) });
+        Self { seen, pinned: None, ahead: ReadAhead::default(), scratch: Vec::new() }
     }
 
     /// The replica.
     pub fn core(&self) -> &Arc<Core> {
-        &self.core
+        &self.seen.core
+    }
+
+    /// What this view sees, for others to ask.
+    pub fn seen(&self) -> &Arc<Seen> {
+        &self.seen
     }
 
     /// From now on sees the latest state, and no later one before [`View::unpin`].
     pub fn pin(&mut self) {
-        self.pinned.get_or_insert_with(|| self.core.snapshot());
+        if self.pinned.is_none() {
+            self.pinned = Some(self.seen.core.snapshot());
+            *self.seen.lock() = self.pinned.clone();
+        }
     }
 
     /// Lets go of the state.
     pub fn unpin(&mut self) {
         self.pinned = None;
+        *self.seen.lock() = None;
     }
 
     /// The state that is seen.
     pub fn snapshot(&self) -> Arc<Snapshot> {
-        self.pinned.clone().unwrap_or_else(|| self.core.snapshot())
+        self.pinned.clone().unwrap_or_else(|| self.seen.core.snapshot())
     }
 
     /// The size of the database in bytes.
@@ -94,16 +105,44 @@ impl View {
     ) -> Result<()> {
         let size = snapshot.page_size.bytes();
         if part.len() == size {
-            self.core.page(snapshot, pgno, &mut self.ahead, part)?;
+            self.seen.core.page(snapshot, pgno, &mut self.ahead, part)?;
         } else {
             self.scratch.resize(size, 0);
-            self.core.page(snapshot, pgno, &mut self.ahead, &mut self.scratch)?;
+            self.seen.core.page(snapshot, pgno, &mut self.ahead, &mut self.scratch)?;
             part.copy_from_slice(&self.scratch[within..within + part.len()]);
         }
         if pgno == Pgno::ONE {
             present(snapshot, within, part);
         }
         Ok(())
+    }
+}
+
+/// What a connection sees, for SQL functions to ask while the view itself belongs to SQLite.
+#[derive(Debug)]
+pub struct Seen {
+    core: Arc<Core>,
+    pinned: Mutex<Option<Arc<Snapshot>>>,
+}
+
+impl Seen {
+    /// The replica.
+    pub fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
+    /// The state that the connection sees: that of its transaction, or else the latest.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.lock().clone().unwrap_or_else(|| self.core.snapshot())
+    }
+
+    /// How the replica is doing, with the state that the connection sees.
+    pub fn status(&self) -> ReplicaStatus {
+        self.core.status_at(&self.snapshot())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Arc<Snapshot>>> {
+        self.pinned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

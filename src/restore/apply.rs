@@ -116,7 +116,7 @@ impl Applier {
     /// Applies one file.
     fn apply(&self, file: &FileInfo, reader: &mut SegmentReader<'_>, draft: &mut Draft) -> Result<Header> {
         let mut decoder = Decoder::new(reader)?;
-        let header = decoder.header().clone();
+        let header = *decoder.header();
         check_name(file, &header)?;
         self.check_continues(&header)?;
         let mut page = vec![0; header.page_size.bytes()];

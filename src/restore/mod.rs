@@ -34,7 +34,7 @@ pub struct Options {
     pub point: RestorePoint,
     /// Replace a database that is there.
     pub force: bool,
-    /// Requests at the same time, at least 1. Each may hold 4 MiB.
+    /// Requests at the same time, at least 1. Each may hold 2 MiB.
     pub parallelism: usize,
     /// Asked now and then whether to give up.
     pub cancel: Cancel,

@@ -20,7 +20,7 @@ use crate::runtime;
 use crate::store::{ByteRange, FileInfo};
 
 /// The size of a piece.
-const PIECE: u64 = 4 * 1024 * 1024;
+const PIECE: u64 = 2 * 1024 * 1024;
 /// How often a waiting reader looks whether it was cancelled.
 const LOOK: Duration = Duration::from_millis(50);
 

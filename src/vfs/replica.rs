@@ -1,8 +1,126 @@
-//! The main database of a replica.
-use crate::config::ReplicaConfig;
-use crate::error::{Error, Result};
-use crate::sqlite::{OpenRequest, Opened};
+//! The main database of a replica: read-only, and nothing of it is local.
 
-pub(super) fn open(_request: &OpenRequest<'_>, _config: ReplicaConfig) -> Result<Opened> {
-    Err(Error::config("replicas are not read yet"))
+use std::any::Any;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::hidden;
+use crate::clock::{Clock as _, SystemClock};
+use crate::config::ReplicaConfig;
+use crate::error::{Error, ErrorKind, Result};
+use crate::replica::{self, View};
+use crate::sqlite::{
+    BaseFile, Code, File, IoVersion, LockLevel, OpenFlags, OpenRequest, Opened, PragmaAnswer, ReadOutcome,
+    SyncFlags, log,
+};
+
+/// Opens a replica, or joins those of this process that have it open.
+pub(super) fn open(request: &OpenRequest<'_>, config: ReplicaConfig) -> Result<Opened> {
+    let core = replica::open(&config.target, &config.options)?;
+    let path = request.path().map(PathBuf::from).unwrap_or_default();
+    let out_flags =
+        request.flags().without(OpenFlags::READWRITE.with(OpenFlags::CREATE)).with(OpenFlags::READONLY);
+    Ok(Opened::File { file: Box::new(ReplicaFile { view: View::new(core), path }), out_flags })
+}
+
+/// One connection's file.
+///
+/// Locks keep nobody away: they only hold the state that is seen in place. Without shared memory
+/// SQLite does not ask for a log.
+#[derive(Debug)]
+struct ReplicaFile {
+    view: View,
+    /// The name under which SQLite has it; there need not be such a file, and if there is it is none of
+    /// ours.
+    path: PathBuf,
+}
+
+impl ReplicaFile {
+    /// Says what went wrong where the host and the operator find it, and gives SQLite a code.
+    fn failed(&self, error: &Error) -> Code {
+        let code = match error.kind() {
+            ErrorKind::Corrupt | ErrorKind::Denied | ErrorKind::Timeout => Code::from(error),
+            _ => Code::IOERR_READ,
+        };
+        self.view.core().note_read_error(error);
+        log(code, &format!("litestream: cannot read {}: {error}", self.path.display()));
+        code
+    }
+
+    fn lag(&self) -> i64 {
+        let last_poll = self.view.core().status().last_poll;
+        (SystemClock.now().as_millis() - last_poll.as_millis()).max(0) / 1000
+    }
+}
+
+impl File for ReplicaFile {
+    fn base(&mut self) -> Option<&mut BaseFile> {
+        None
+    }
+
+    fn read(&mut self, buf: &mut [u8], offset: u64) -> Result<ReadOutcome, Code> {
+        match self.view.read(buf, offset) {
+            Ok(there) => Ok(ReadOutcome::of(buf, there)),
+            Err(e) => Err(self.failed(&e)),
+        }
+    }
+
+    fn write(&mut self, _data: &[u8], _offset: u64) -> Result<(), Code> {
+        Err(Code::READONLY)
+    }
+
+    fn truncate(&mut self, _size: u64) -> Result<(), Code> {
+        Err(Code::READONLY)
+    }
+
+    fn sync(&mut self, _flags: SyncFlags) -> Result<(), Code> {
+        Ok(())
+    }
+
+    fn file_size(&mut self) -> Result<u64, Code> {
+        Ok(self.view.bytes())
+    }
+
+    fn lock(&mut self, level: LockLevel) -> Result<(), Code> {
+        hidden::locking_replica(&self.path);
+        if level >= LockLevel::Shared {
+            self.view.pin();
+        }
+        Ok(())
+    }
+
+    fn unlock(&mut self, level: LockLevel) -> Result<(), Code> {
+        if level == LockLevel::None {
+            hidden::locking_other();
+            self.view.unpin();
+        }
+        Ok(())
+    }
+
+    fn check_reserved_lock(&mut self) -> Result<bool, Code> {
+        Ok(false)
+    }
+
+    fn pragma(&mut self, name: &str, arg: Option<&str>) -> PragmaAnswer {
+        let name = name.to_ascii_lowercase();
+        let snapshot = self.view.snapshot();
+        let value = match name.as_str() {
+            "litestream_txid" => snapshot.txid.to_string(),
+            "litestream_lag" => self.lag().to_string(),
+            "litestream_time" => snapshot.timestamp.to_string(),
+            _ => return PragmaAnswer::NotMine,
+        };
+        match arg {
+            None => PragmaAnswer::Value(value),
+            Some(_) => PragmaAnswer::Error(format!("{name} cannot be set")),
+        }
+    }
+
+    fn io_version(&mut self) -> IoVersion {
+        IoVersion::BASIC
+    }
+
+    fn role(&self) -> Option<Arc<dyn Any + Send + Sync>> {
+        Some(self.view.seen().clone())
+    }
 }
