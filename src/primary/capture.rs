@@ -1,18 +1,15 @@
 //! Capture: committed frames leave the WAL, into memory in steady state, into the spool before the
 //! WAL loses them.
 
-use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Write;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
-use crate::ltx::{Encoder, FileName, Header, Txid};
-use crate::page::{PageCount, PageSize, Pgno};
+use crate::ltx::{FileName, Header, Txid};
 use crate::primary::commits::Noted;
 use crate::primary::outgoing::Outgoing;
+use crate::primary::pages::{Pages, encode_overlay, encode_pages, read_page};
 use crate::primary::spool::{self, Spool};
 use crate::primary::state::{Captured, State};
 use crate::wal::{Committed, End, FrameNo, Position, Scan, WalHeader, scan};
@@ -21,9 +18,6 @@ use crate::wal::{Committed, End, FrameNo, Position, Scan, WalHeader, scan};
 const MEMORY_LIMIT: usize = 4 * 1024 * 1024;
 /// So many waiting files are merged into one, so that a long outage does not leave thousands.
 const MERGE_AT: usize = 64;
-
-/// The newest content of pages.
-pub(super) type Pages = BTreeMap<Pgno, Box<[u8]>>;
 
 /// Pages that were captured and are in no file yet.
 #[derive(Debug, Default)]
@@ -208,7 +202,8 @@ impl Capture {
             self.keep_in_flight()?;
             let wal = self.wal.as_ref().expect("BUG: the scan has read the WAL");
             let pending = std::mem::take(&mut self.pending.pages);
-            let written = self.spool.write(header, |encoder| overlay(encoder, &pending, wal, committed));
+            let written =
+                self.spool.write(header, |encoder| encode_overlay(encoder, &pending, wal, committed));
             if let Err(e) = written {
                 self.pending.pages = pending;
                 return Err(e);
@@ -433,38 +428,4 @@ fn restarted_without_frames(end: End, captured: Option<Captured>) -> bool {
 pub(super) fn generation_of(header: &[u8]) -> Option<Captured> {
     let header = WalHeader::decode(header.first_chunk()?).ok()?;
     Some(Captured::At(Position::start_of(&header)))
-}
-
-fn read_page(wal: &File, frame: FrameNo, page_size: PageSize) -> Result<Box<[u8]>> {
-    let mut page = vec![0; page_size.bytes()].into_boxed_slice();
-    wal.read_exact_at(&mut page, frame.page_offset(page_size))
-        .map_err(|e| Error::io("cannot read the WAL", e))?;
-    Ok(page)
-}
-
-/// Encodes all of `pages`.
-pub(super) fn encode_pages<W: Write>(encoder: &mut Encoder<W>, pages: &Pages) -> Result<()> {
-    pages.iter().try_for_each(|(pgno, page)| encoder.page(*pgno, page))
-}
-
-/// Encodes `pending` with the pages of `committed` over them, in order, one page in memory at a time.
-fn overlay<W: Write>(
-    encoder: &mut Encoder<W>,
-    pending: &Pages,
-    wal: &File,
-    committed: &Committed,
-) -> Result<()> {
-    let mut old = pending.range(..=last_page(committed.commit)).peekable();
-    for (pgno, frame) in &committed.pages {
-        while let Some((older, page)) = old.next_if(|(older, _)| *older < pgno) {
-            encoder.page(*older, page)?;
-        }
-        old.next_if(|(older, _)| *older == pgno);
-        encoder.page(*pgno, &read_page(wal, *frame, committed.page_size)?)?;
-    }
-    old.try_for_each(|(pgno, page)| encoder.page(*pgno, page))
-}
-
-fn last_page(commit: PageCount) -> Pgno {
-    commit.last().unwrap_or(Pgno::ONE)
 }

@@ -4,6 +4,8 @@
 //! | --- | --- |
 //! | `commits` | what SQLite committed, as the shim saw it; the wake-up of the publisher |
 //! | `capture` | committed frames leave the WAL before it loses them |
+//! | `pages` | pages on their way from the WAL into LTX files |
+//! | `outgoing` | the file that is on its way to the replica |
 //! | `spool` | local LTX files that wait for the replica |
 //! | `state` | what is remembered across processes |
 //! | `anchor` | the full copy that later files build on |
@@ -17,6 +19,7 @@ mod database;
 mod host;
 mod options;
 mod outgoing;
+mod pages;
 mod publisher;
 mod resume;
 mod shared;

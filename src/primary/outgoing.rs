@@ -9,8 +9,8 @@ use bytes::Bytes;
 
 use crate::error::{Error, Result};
 use crate::ltx::{Encoder, Header, Txid};
-use crate::primary::capture::{Pages, encode_pages};
 use crate::primary::commits::CommitSeq;
+use crate::primary::pages::{Pages, encode_pages};
 use crate::primary::spool::{Segment, Spool, merge_as};
 
 /// Files are made in memory up to this, else on disk.
