@@ -10,7 +10,7 @@ use std::sync::Weak;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::core::{Core, Options};
 use super::files::Files;
@@ -53,11 +53,12 @@ pub(super) async fn open(files: &Files, options: &Options) -> Result<(Snapshot, 
         if let Some(first) = first_state(files).await? {
             return Ok(first);
         }
-        if Instant::now() + pause > deadline {
+        let now = Instant::now();
+        if now >= deadline {
             let waited = options.open_timeout.as_secs_f64();
             return Err(empty().context(format!("{} (waited {waited} s)", files.source.url())));
         }
-        sleep(pause).await;
+        sleep_until(deadline.min(now + pause)).await;
     }
 }
 

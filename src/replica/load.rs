@@ -10,10 +10,14 @@ use crate::error::{Error, Result};
 use crate::ltx::{Decoder, Header, PageIndex, TailRead};
 use crate::store::{ByteRange, FileInfo};
 
-/// A file of up to this many bytes comes whole, and its checksum is verified.
-const WHOLE: u64 = 64 * 1024;
+/// A file of up to this many bytes comes whole, and its checksum is verified. Of larger files only
+/// what is asked for comes: LTX has no checksum of a single page, so that a damaged page is noticed
+/// only if it does not decompress to one page.
+const WHOLE: u64 = 1024 * 1024;
 /// Pages of a whole file are kept until they take this many bytes.
 const KEEP: usize = 1024 * 1024;
+/// Less than this does not make a request faster.
+const SMALLEST_GUESS: u64 = 64 * 1024;
 /// More than this is asked for only when it is known to be needed.
 const LARGEST_GUESS: u64 = 4 * 1024 * 1024;
 
@@ -92,5 +96,5 @@ fn join(before: Bytes, after: &[u8]) -> Bytes {
 /// How much of the end of a large file most likely has its page index: an entry takes about 10
 /// bytes, a page of 4 KiB rarely compresses to less than 500.
 fn first_guess(size: u64) -> u64 {
-    (size / 50).clamp(WHOLE, LARGEST_GUESS)
+    (size / 50).clamp(SMALLEST_GUESS, LARGEST_GUESS)
 }

@@ -250,6 +250,11 @@ fn an_empty_replica_says_so_and_one_that_comes_in_time_is_opened() {
     assert_eq!(error.kind(), ErrorKind::NotFound);
     assert!(error.to_string().contains("the replica is empty"), "{error}");
 
+    let begun = std::time::Instant::now();
+    let brief = Options { open_timeout: Duration::from_millis(50), ..still() };
+    assert!(Core::with_store(Arc::new(MemoryStore::new()), &brief).is_err());
+    assert!(begun.elapsed() >= Duration::from_millis(50));
+
     let history = small(10);
     let late = history.with_store(&MemoryStore::new());
     let store = Faults::new(late.store(), 1);
@@ -291,10 +296,13 @@ fn a_corrupt_file_is_named_when_the_replica_is_opened() {
     assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
 }
 
+/// Pages of a snapshot that is too large to come whole.
+const LARGE: u64 = 1200;
+
 /// A snapshot that is too large to come whole.
 fn large() -> History {
     let mut history = History::new(4096, 5);
-    history.commit(400, &[]);
+    history.commit(LARGE as u32, &[]);
     history.put(9, 1, 1);
     history
 }
@@ -345,7 +353,7 @@ fn a_scan_from_the_end_reads_many_pages_at_once_too() {
     let mut view = View::new(core);
     let image = history.image(1);
     let mut page = vec![0; 4096];
-    for n in (1..400).rev() {
+    for n in (1..LARGE).rev() {
         view.read(&mut page, n * 4096).unwrap();
         assert!(page == image[n as usize * 4096..][..4096]);
     }
