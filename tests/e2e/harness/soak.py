@@ -51,10 +51,10 @@ class Reader(threading.Thread):
 
 
 def run(seconds: float, seed: int, location: Location, folder: Path, big: int = 100, reopen_every: float = 60,
-        say: Callable[[str], None] = lambda line: None) -> dict:
+        sync_interval: str = "1s", say: Callable[[str], None] = lambda line: None) -> dict:
     """Works for `seconds`; `big` is the size of the one large transaction in MiB."""
     writer = Worker("python", env=location.env, cwd=folder)
-    uri = location.primary(folder / "soak.db")
+    uri = location.primary(folder / "soak.db", sync_interval=sync_interval)
 
     def reopen(db):
         if db:
