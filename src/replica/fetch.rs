@@ -9,6 +9,7 @@ use bytes::Bytes;
 use super::cache::FrameKey;
 use super::files::Files;
 use super::map::{Frame, PageMap, ReplicaFile};
+use super::pace::Pace;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::decode_frame;
 use crate::page::{PageSize, Pgno};
@@ -18,7 +19,9 @@ use crate::store::ByteRange;
 /// What a single page brings along: costs hardly more than the round trip.
 const SMALLEST: u64 = 32 * 1024;
 /// What is read at once of a table that is scanned.
-const LARGEST: u64 = 1024 * 1024;
+const LARGE: u64 = 1024 * 1024;
+/// And from a store that is slow to begin an answer and fast from then on.
+const LARGEST: u64 = 16 * 1024 * 1024;
 /// A hole that is larger than this is not read through.
 const HOLE: u64 = 64 * 1024;
 /// A scan may leave out this many pages and still counts as one.
@@ -57,11 +60,12 @@ impl Direction {
 impl ReadAhead {
     /// Where to read on from a page that is not in the cache, and how many bytes: twice as many as
     /// before if the page follows those that were read then, or precedes them.
-    fn next(&mut self, pgno: Pgno) -> (Direction, u64) {
+    fn next(&mut self, pgno: Pgno, pace: &Pace) -> (Direction, u64) {
         let Range { start, end } = self.last;
         let up = (end..=end.saturating_add(SKIP)).contains(&pgno.get());
         let down = (start.saturating_sub(SKIP)..start).contains(&pgno.get());
-        self.bytes = if up || down { (self.bytes * 2).min(LARGEST) } else { SMALLEST };
+        let limit = pace.worthwhile().unwrap_or(0).clamp(LARGE, LARGEST);
+        self.bytes = if up || down { (self.bytes * 2).min(limit) } else { SMALLEST };
         (if down { Direction::Down } else { Direction::Up }, self.bytes)
     }
 }
@@ -182,7 +186,7 @@ impl Fetcher {
         file: &Arc<ReplicaFile>,
         ahead: &mut ReadAhead,
     ) -> Span {
-        let (direction, bytes) = ahead.next(pgno);
+        let (direction, bytes) = ahead.next(pgno, self.files.source.pace());
         let most = (self.files.cache.capacity() / 4 / page_size.bytes()).max(1);
         let mut span =
             Span { file: file.clone(), start: frame.offset, end: frame.end(), frames: vec![(pgno, frame)] };

@@ -7,6 +7,7 @@
 //! | --- | --- |
 //! | `plan` | which files make the database at a point |
 //! | `source` | listings, headers and ranges, counted |
+//! | `pace` | how the store answers, as measured |
 //! | `load` | header and page index of one file |
 //! | `map` | where each page is |
 //! | `files` | maps from plans, and from other plans after compaction |
@@ -23,6 +24,7 @@ mod files;
 mod follow;
 mod load;
 mod map;
+mod pace;
 mod plan;
 mod shared;
 mod snapshot;
@@ -41,4 +43,4 @@ pub use snapshot::Snapshot;
 pub use view::{Seen, View};
 
 pub(crate) use plan::empty;
-pub(crate) use source::{Source, check_name};
+pub(crate) use source::{Source, check_name, wrong_length};

@@ -4,16 +4,21 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::future::try_join_all;
 use futures_util::stream::{BoxStream, StreamExt as _};
 
+use super::pace::Pace;
 use super::plan::{Plan, RestorePoint};
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::{Header, Level, Txid};
 use crate::store::{ByteRange, FileInfo, Store};
+
+/// Bytes as they arrive.
+pub(crate) type Body = BoxStream<'static, Result<Bytes>>;
 
 /// What is in a replica, and what to do with it.
 #[derive(Debug)]
@@ -29,12 +34,13 @@ pub(crate) struct Survey {
 pub(crate) struct Source {
     store: Arc<dyn Store>,
     requests: AtomicU64,
+    pace: Pace,
 }
 
 impl Source {
     /// Reads from `store`.
     pub(crate) fn new(store: Arc<dyn Store>) -> Self {
-        Self { store, requests: AtomicU64::new(0) }
+        Self { store, requests: AtomicU64::new(0), pace: Pace::default() }
     }
 
     /// The replica's URL.
@@ -79,11 +85,16 @@ impl Source {
         Ok(files)
     }
 
-    /// Bytes of a file.
+    /// How the store answers.
+    pub(crate) fn pace(&self) -> &Pace {
+        &self.pace
+    }
+
+    /// Bytes of a file, as they arrive, and how many there are.
     ///
     /// # Errors
     /// Those of the store; `NotFound` also if the file is no longer the one that was listed.
-    pub(crate) async fn read(&self, file: &FileInfo, range: ByteRange) -> Result<Bytes> {
+    pub(crate) async fn stream(&self, file: &FileInfo, range: ByteRange) -> Result<(Body, usize)> {
         self.requests.fetch_add(1, Ordering::Relaxed);
         let content = self.store.get(file.id, range).await?;
         if content.file_size != file.size {
@@ -95,13 +106,26 @@ impl Source {
                 ),
             ));
         }
-        let Some((start, end)) = range.within(file.size).filter(|(start, _)| *start == content.offset) else {
-            return Err(Error::new(
+        match range.within(file.size) {
+            Some((start, end)) if start == content.offset => Ok((content.body, (end - start) as usize)),
+            _ => Err(Error::new(
                 ErrorKind::Unavailable,
                 format!("the store answered another part of {} than {range:?}", file.id),
-            ));
-        };
-        collect(file, content.body, (end - start) as usize).await
+            )),
+        }
+    }
+
+    /// Bytes of a file.
+    ///
+    /// # Errors
+    /// As [`Source::stream`].
+    pub(crate) async fn read(&self, file: &FileInfo, range: ByteRange) -> Result<Bytes> {
+        let asked = Instant::now();
+        let (body, len) = self.stream(file, range).await?;
+        let begun = Instant::now();
+        let bytes = collect(file, body, len).await?;
+        self.pace.note(begun - asked, begun.elapsed(), len);
+        Ok(bytes)
     }
 
     /// The header of a file, checked against its name.
@@ -186,13 +210,15 @@ async fn collect(file: &FileInfo, mut body: BoxStream<'static, Result<Bytes>>, l
             break;
         }
     }
-    if all.len() == len {
-        return Ok(all.freeze());
-    }
-    Err(Error::new(
+    if all.len() == len { Ok(all.freeze()) } else { Err(wrong_length(file, all.len(), len)) }
+}
+
+/// The error about an answer of another length than was asked for.
+pub(crate) fn wrong_length(file: &FileInfo, found: usize, expected: usize) -> Error {
+    Error::new(
         ErrorKind::Unavailable,
-        format!("the store answered {} bytes of {} instead of {len}", all.len(), file.id),
-    ))
+        format!("the store answered {found} bytes of {} instead of {expected}", file.id),
+    )
 }
 
 /// Reads the header of a file from its first bytes and checks it against the name.

@@ -122,9 +122,9 @@ pub fn restore(store: Arc<dyn Store>, path: &Path, options: &Options) -> Result<
     let mut output = output.create()?;
     let applied = applier.run(plan, &mut output)?;
     options.cancel.check()?;
-    let path = output.publish()?;
+    output.publish()?;
     Ok(Report {
-        path,
+        path: path.to_owned(),
         txid: applied.header.max,
         timestamp: applied.header.timestamp,
         pages: applied.header.commit,

@@ -154,8 +154,8 @@ impl Draft {
         )
     }
 
-    /// Gives the database its name, and returns it.
-    pub(super) fn publish(mut self) -> Result<PathBuf> {
+    /// Gives the database its name.
+    pub(super) fn publish(mut self) -> Result<()> {
         self.output.check()?;
         if self.output.force {
             self.replace()?;
@@ -163,8 +163,7 @@ impl Draft {
             self.appear()?;
         }
         self.folders.keep()?;
-        sync_folder(&self.folder)?;
-        Ok(self.output.target.clone())
+        sync_folder(&self.folder)
     }
 
     /// Takes the target's name if nobody has it.

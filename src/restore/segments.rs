@@ -1,47 +1,58 @@
-//! The bytes of several files one after the other, fetched ahead in pieces of bounded size.
+//! The bytes of several files one after the other, fetched ahead in bounded memory.
 //!
-//! However large or many the files are, `parallelism` pieces are in memory or on their way: small
-//! files are whole pieces, large ones are cut. A piece that fails does not fail the others.
+//! Small files are pieces, large ones are cut into pieces, and `parallelism` pieces are in memory or
+//! on their way. From a store that takes long to begin an answer, so long that it would rather have
+//! sent all those pieces, a large file comes in one request.
 
 use std::collections::VecDeque;
+use std::future::Future;
 use std::io::{self, Read};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
+use futures_util::StreamExt as _;
 use tokio::runtime::Handle;
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::Cancel;
 use crate::error::{Error, ErrorKind, Result};
-use crate::replica::Source;
+use crate::replica::{Source, wrong_length};
 use crate::runtime;
 use crate::store::{ByteRange, FileInfo};
 
 /// The size of a piece.
 const PIECE: u64 = 2 * 1024 * 1024;
+/// Less than this is not worth a stream.
+const STREAMED: u64 = 4 * PIECE;
+/// Parts of a stream that wait to be read; a store gives some 100 KiB at once.
+const WAITING: usize = 16;
 /// How often a waiting reader looks whether it was cancelled.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// A piece of a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Piece {
-    file: usize,
-    range: ByteRange,
-}
-
-/// Fetches the pieces of files in order, ahead of who reads them.
+/// Fetches files in order, ahead of who reads them.
 #[derive(Debug)]
 pub(super) struct Segments {
     source: Arc<Source>,
     files: Arc<[FileInfo]>,
     runtime: Handle,
     cancel: Cancel,
-    ahead: VecDeque<JoinHandle<Result<Bytes>>>,
     parallelism: usize,
-    /// The next piece to ask for.
+    /// The rest of the file that is being read, if that comes in one request.
+    stream: Option<Stream>,
+    /// Pieces that follow.
+    ahead: VecDeque<JoinHandle<Result<Bytes>>>,
+    /// The file and offset that nobody has asked for yet.
     next: (usize, u64),
+}
+
+/// A file, or the rest of one, in one request.
+#[derive(Debug)]
+struct Stream {
+    parts: mpsc::Receiver<Result<Bytes>>,
+    task: JoinHandle<()>,
 }
 
 impl Segments {
@@ -56,50 +67,80 @@ impl Segments {
             files: files.into(),
             runtime: runtime::handle()?,
             cancel,
-            ahead: VecDeque::new(),
             parallelism: parallelism.max(1),
+            stream: None,
+            ahead: VecDeque::new(),
             next: (0, 0),
         })
     }
 
-    /// The next piece of all the files' bytes.
-    fn next_piece(&mut self) -> Result<Bytes> {
-        self.fill();
-        let mut task = self.ahead.pop_front().expect("BUG: read beyond the last file");
+    /// The next bytes.
+    fn next_bytes(&mut self) -> Result<Bytes> {
         loop {
-            self.cancel.check()?;
-            let waited = self.runtime.block_on(async { timeout(LOOK, &mut task).await });
-            match waited {
-                Err(_) => continue,
-                Ok(Ok(bytes)) => {
-                    self.fill();
-                    return bytes;
-                }
-                Ok(Err(e)) => {
-                    return Err(Error::new(ErrorKind::Interrupted, format!("a download ended early: {e}")));
+            if let Some(stream) = &mut self.stream {
+                match wait(&self.runtime, &self.cancel, stream.parts.recv())? {
+                    Some(part) => return part,
+                    None => self.stream = None,
                 }
             }
+            self.fill();
+            if let Some(task) = self.ahead.pop_front() {
+                return wait(&self.runtime, &self.cancel, task)?.unwrap_or_else(|e| {
+                    Err(Error::new(ErrorKind::Interrupted, format!("a download ended early: {e}")))
+                });
+            }
+            self.start_stream();
         }
     }
 
-    /// Asks for pieces until as many as allowed are under way.
+    /// Asks for pieces until as many as allowed are under way, or the rest is better streamed.
     fn fill(&mut self) {
-        while self.ahead.len() < self.parallelism {
-            let Some(piece) = self.take_next() else { return };
+        while self.ahead.len() < self.parallelism && self.next_is_piece() {
+            let (file, offset) = self.next;
+            let len = PIECE.min(self.files[file].size - offset);
+            let range = self.advance(len);
             let (source, files) = (self.source.clone(), self.files.clone());
-            let task = self.runtime.spawn(async move { source.read(&files[piece.file], piece.range).await });
+            let task = self.runtime.spawn(async move { source.read(&files[file], range).await });
             self.ahead.push_back(task);
         }
     }
 
-    fn take_next(&mut self) -> Option<Piece> {
+    /// Whether what comes next is to be asked for as a piece, and now.
+    fn next_is_piece(&self) -> bool {
         let (file, offset) = self.next;
-        let size = self.files.get(file)?.size;
-        let len = PIECE.min(size.saturating_sub(offset));
-        self.next = if offset + len >= size { (file + 1, 0) } else { (file, offset + len) };
-        let whole = offset == 0 && len == size;
-        let range = if whole { ByteRange::All } else { ByteRange::Bounded { offset, len } };
-        Some(Piece { file, range })
+        let Some(rest) = self.files.get(file).map(|f| f.size - offset) else { return false };
+        if rest < STREAMED {
+            return true;
+        }
+        match self.source.pace().worthwhile() {
+            // The first piece tells how the store answers.
+            None => self.ahead.is_empty(),
+            Some(worthwhile) => worthwhile < PIECE * self.parallelism as u64,
+        }
+    }
+
+    /// Asks for the rest of the next file.
+    fn start_stream(&mut self) {
+        let (file, offset) = self.next;
+        let size = self.files.get(file).expect("BUG: read beyond the last file").size;
+        let range = self.advance(size - offset);
+        let (source, files) = (self.source.clone(), self.files.clone());
+        let (sender, parts) = mpsc::channel(WAITING);
+        let task = self.runtime.spawn(async move {
+            if let Err(e) = forward(&source, &files[file], range, &sender).await {
+                // Nobody listens if the reader has given up.
+                let _ = sender.send(Err(e)).await;
+            }
+        });
+        self.stream = Some(Stream { parts, task });
+    }
+
+    /// The range of the next `len` bytes of the next file, which count as asked for from now on.
+    fn advance(&mut self, len: u64) -> ByteRange {
+        let (file, offset) = self.next;
+        let size = self.files[file].size;
+        self.next = if offset + len == size { (file + 1, 0) } else { (file, offset + len) };
+        if len == size { ByteRange::All } else { ByteRange::Bounded { offset, len } }
     }
 
     /// Reads the next file; each must be read to its end before the next one.
@@ -108,9 +149,44 @@ impl Segments {
     }
 }
 
+/// Waits for `work`, unless the restore is cancelled.
+fn wait<T>(runtime: &Handle, cancel: &Cancel, work: impl Future<Output = T>) -> Result<T> {
+    let mut work = std::pin::pin!(work);
+    loop {
+        cancel.check()?;
+        if let Ok(done) = runtime.block_on(async { timeout(LOOK, &mut work).await }) {
+            return Ok(done);
+        }
+    }
+}
+
+/// Sends the bytes of `range` as they arrive.
+async fn forward(
+    source: &Source,
+    file: &FileInfo,
+    range: ByteRange,
+    sender: &mpsc::Sender<Result<Bytes>>,
+) -> Result<()> {
+    let (mut body, len) = source.stream(file, range).await?;
+    let mut left = len;
+    while let Some(part) = body.next().await.transpose()? {
+        if part.len() > left {
+            break;
+        }
+        left -= part.len();
+        if sender.send(Ok(part)).await.is_err() {
+            return Ok(());
+        }
+    }
+    if left == 0 { Ok(()) } else { Err(wrong_length(file, len - left, len)) }
+}
+
 impl Drop for Segments {
     fn drop(&mut self) {
         self.ahead.iter().for_each(JoinHandle::abort);
+        if let Some(stream) = &self.stream {
+            stream.task.abort();
+        }
     }
 }
 
@@ -133,21 +209,16 @@ impl SegmentReader<'_> {
 
 impl Read for SegmentReader<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        if self.piece.is_empty() {
+        while self.piece.is_empty() {
             if self.left == 0 {
                 return Ok(0);
             }
-            match self.segments.next_piece() {
-                Ok(piece) => {
-                    self.left -= piece.len() as u64;
-                    self.piece = piece;
-                }
-                Err(e) => {
-                    let text = e.to_string();
-                    self.failure = Some(e);
-                    return Err(io::Error::other(text));
-                }
-            }
+            self.piece = self.segments.next_bytes().map_err(|e| {
+                let text = e.to_string();
+                self.failure = Some(e);
+                io::Error::other(text)
+            })?;
+            self.left = self.left.saturating_sub(self.piece.len() as u64);
         }
         let n = buf.len().min(self.piece.len());
         self.piece.copy_to_slice(&mut buf[..n]);

@@ -292,6 +292,50 @@ fn errors_of_the_store_leave_nothing_and_keep_their_kind() {
 }
 
 #[test]
+fn large_files_come_in_pieces_or_in_one_request() {
+    let mut history = History::new(65536, 3);
+    history.commit(400, &[]);
+    history.put(9, 1, 1);
+    history.grow(3);
+    let size = history.store.files().into_iter().map(|(_, size)| size).max().unwrap();
+    let pieces = size.div_ceil(2 << 20) as u64;
+    assert!(pieces > 4);
+    // A store that takes its time to begin sends the rest at once: first piece, rest, two small files.
+    for (delay, gets) in [(Duration::ZERO, pieces + 2), (Duration::from_millis(300), 4)] {
+        let store = crate::store::Faults::new(history.store(), 1);
+        store.often(crate::store::Op::Get, 1000, crate::store::Fault::Delay(delay));
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("app.db");
+        let options = Options { parallelism: 2, ..Options::default() };
+        restore(Arc::new(store.clone()), &path, &options).unwrap();
+        assert!(fs::read(&path).unwrap() == history.image(3));
+        assert_eq!(store.count(crate::store::Op::Get), gets);
+    }
+}
+
+#[test]
+fn a_listing_that_tells_only_when_files_were_stored_is_enough_for_a_time() {
+    let history = History::new(512, 7);
+    let copy = ten().with_store(&history.store);
+    for n in 1..=10 {
+        let bytes = copy.encode(n, n);
+        // All were stored at the same, much later moment.
+        copy.put_bytes(id(0, n, n), bytes, 1000);
+    }
+    copy.put_bytes(id(9, 1, 4), copy.encode(1, 4), 1000);
+    let folder = tempfile::tempdir().unwrap();
+    for n in 1..=10 {
+        let path = folder.path().join(format!("{n}.db"));
+        let point = RestorePoint::Timestamp(Timestamp::from_millis(copy.time(n).as_millis() + 500));
+        assert_eq!(restore(copy.store(), &path, &to(point)).unwrap().txid, txid(n));
+        assert!(fs::read(&path).unwrap() == copy.image(n));
+    }
+    let early = RestorePoint::Timestamp(Timestamp::from_millis(copy.time(1).as_millis() - 1));
+    let error = refused(copy.store(), &to(early));
+    assert!(error.to_string().contains(&copy.time(1).to_string()), "{error}");
+}
+
+#[test]
 fn files_that_compaction_removes_meanwhile_are_found_in_their_new_place() {
     let history = ten();
     let meddled = AtomicBool::new(false);
@@ -363,7 +407,7 @@ fn an_existing_target_is_kept_unless_forced() {
     for suffix in ["-wal", "-shm", "-journal"] {
         fs::write(folder.path().join(format!("app.db{suffix}")), "of the old one").unwrap();
     }
-    restore(history.store(), &path, &force()).unwrap();
+    assert_eq!(restore(history.store(), &path, &force()).unwrap().path, path);
     assert!(fs::read(&path).unwrap() == history.image(10));
     assert_eq!(names(folder.path()), ["app.db"]);
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
