@@ -16,10 +16,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--megabytes", type=int, default=1200)
     parser.add_argument("--store", choices=("s3", "file"), default="s3")
+    parser.add_argument("--some", action="store_true", help="the replica reads some rows instead of all pages")
     arguments = parser.parse_args()
     with scratch(arguments.store) as (folder, location):
         say = lambda line: print(line, flush=True)  # noqa: E731
-        print(json.dumps(big.run(arguments.megabytes * 1_000_000, location, folder, say=say), indent=2))
+        print(json.dumps(big.run(arguments.megabytes * 1_000_000, location, folder, read_all=not arguments.some, say=say), indent=2))
 
 
 if __name__ == "__main__":

@@ -10,10 +10,10 @@ LIMIT = 64 << 20
 
 @pytest.mark.slow
 def test_a_database_with_a_lock_page_in_bounded_memory(location, tmp_path):
-    report = big.run(1_200_000_000, location, tmp_path)
+    report = big.run(1_200_000_000, location, tmp_path, read_all=not location.is_s3)
     assert report["pages"] > big.LOCK_PAGE
     assert report["differing_pages"] == [] and report["differing_from_litestream"] == []
-    assert report["replica_integrity"] == "ok"
+    assert report["same_rows"] and report.get("replica_integrity", "ok") == "ok"
     if LIBRARY.parent.name != "debug":
         assert report["snapshot"] - report["plain"] < LIMIT
         assert report["restore"] < LIMIT
