@@ -78,6 +78,15 @@ impl FrameHeader {
         }
     }
 
+    /// Whether the writer left salts and checksum out.
+    ///
+    /// It does while it means to write them anew at the commit. SQLite 3.40 and others forget to do that
+    /// after `ROLLBACK TO` a savepoint whose pages had spilled into the WAL: such frames are committed by
+    /// the WAL index, but recovery will not take them.
+    pub fn is_unsealed(bytes: &[u8; Self::SIZE]) -> bool {
+        bytes[8..].iter().all(|byte| *byte == 0)
+    }
+
     /// The checksum that the frame `header`, `page` must have after `chain`.
     pub fn expected_checksum(
         chain: Checksum,

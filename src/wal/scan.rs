@@ -3,7 +3,8 @@
 //! What SQLite writes is not what it commits: cache spills, rolled back savepoints and commits whose
 //! sync failed leave frames behind. The WAL index says what is committed; the frames themselves are
 //! read back here, and every one of them must continue the checksum chain up to the checksum that
-//! the index gives.
+//! the index gives. Frames that SQLite left unsealed (see [`FrameHeader::is_unsealed`]) are taken on the
+//! word of the index alone.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -90,7 +91,7 @@ pub fn scan(wal: &File, from: Position, end: End) -> Result<Scan> {
         End::Index(index) => Some(index.mx_frame),
         End::LastCommit => None,
     };
-    let mut chain = Chain::new(header, from);
+    let mut chain = Chain::new(header, from, last.is_some());
     chain.read_to(wal, last)?;
     chain.finish(end)
 }
@@ -137,6 +138,10 @@ struct Chain {
     from: Position,
     /// The last frame that continued the chain.
     at: Position,
+    /// The index vouches for every frame that is read.
+    vouched: bool,
+    /// The last frame was unsealed: the chain goes on from a checksum that is in no frame.
+    unsealed: bool,
     /// Pages of frames after the last commit frame: they count only once one follows.
     open: Vec<(Pgno, FrameNo)>,
     pages: BTreeMap<Pgno, FrameNo>,
@@ -145,8 +150,17 @@ struct Chain {
 }
 
 impl Chain {
-    fn new(header: WalHeader, from: Position) -> Self {
-        Self { header, from, at: from, open: Vec::new(), pages: BTreeMap::new(), commit: None }
+    fn new(header: WalHeader, from: Position, vouched: bool) -> Self {
+        Self {
+            header,
+            from,
+            at: from,
+            vouched,
+            unsealed: false,
+            open: Vec::new(),
+            pages: BTreeMap::new(),
+            commit: None,
+        }
     }
 
     /// Follows the chain to frame `last`, or to where it breaks.
@@ -177,13 +191,19 @@ impl Chain {
     fn follow(&mut self, frame: &[u8]) -> bool {
         let Some((head, page)) = frame.split_first_chunk::<{ FrameHeader::SIZE }>() else { return false };
         let header = FrameHeader::decode(head);
-        let expected = FrameHeader::expected_checksum(self.at.checksum, self.header.order, head, page);
         let Some(pgno) = header.pgno else { return false };
-        if header.salts != self.at.salts || header.checksum != expected {
-            return false;
+        if self.vouched && FrameHeader::is_unsealed(head) {
+            self.unsealed = true;
+        } else {
+            let expected = FrameHeader::expected_checksum(self.at.checksum, self.header.order, head, page);
+            // After unsealed frames the last checksum, which the index has, must bear this one out.
+            if header.salts != self.at.salts || !(header.checksum == expected || self.unsealed) {
+                return false;
+            }
+            self.unsealed = false;
+            self.at.checksum = header.checksum;
         }
         self.at.frame = self.at.frame.next();
-        self.at.checksum = expected;
         self.open.push((pgno, self.at.frame));
         if let Some(commit) = header.commit {
             self.pages.extend(self.open.drain(..));
@@ -193,12 +213,17 @@ impl Chain {
     }
 
     fn finish(mut self, end: End) -> Result<Scan> {
-        let Some((to, commit)) = self.commit else {
+        let Some((mut to, commit)) = self.commit else {
             return match end {
                 End::LastCommit => Ok(Scan::Nothing),
                 End::Index(index) => Err(self.broken(&index)),
             };
         };
+        if let End::Index(index) = end
+            && self.unsealed
+        {
+            to.checksum = index.frame_checksum;
+        }
         if let End::Index(index) = end
             && (to.frame != index.mx_frame || to.checksum != index.frame_checksum)
         {

@@ -158,6 +158,38 @@ fn frames_beyond_the_index_are_not_committed() {
     assert!(matches!(scan(&file(&writer.bytes), c.to, End::Index(index)).unwrap(), Scan::Nothing));
 }
 
+/// SQLite 3.40: `ROLLBACK TO` after a spill, then a commit.
+#[test]
+fn unsealed_frames_are_taken_on_the_word_of_the_index() {
+    let mut writer = Writer::new(ByteOrder::NATIVE, Salts(1, 2));
+    writer.frame(1, 2, 1);
+    let before = Position { salts: writer.salts, frame: FrameNo(1), checksum: writer.chain };
+    let start_of_unsealed = writer.bytes.len();
+    writer.frame(2, 0, 2);
+    let second = writer.bytes.len();
+    writer.frame(1, 2, 3);
+    for at in [start_of_unsealed, second] {
+        writer.bytes[at + 8..at + 24].fill(0);
+    }
+    // The chain goes on from a value that stands in no frame.
+    writer.chain = Checksum(0xdead, 0xbeef);
+    let first_commit = writer.index();
+    let found = scan(&file(&writer.bytes), before, End::Index(first_commit)).unwrap();
+    let Scan::Committed(c) = found else { panic!("{found:?}") };
+    assert_eq!((c.to.frame, c.to.checksum), (FrameNo(3), writer.chain));
+    assert_eq!(c.pages.len(), 2);
+
+    writer.frame(2, 2, 4);
+    for from in [c.to, before] {
+        let found = scan(&file(&writer.bytes), from, End::Index(writer.index())).unwrap();
+        assert!(
+            matches!(found, Scan::Committed(c) if c.to.checksum == writer.chain && c.to.frame == FrameNo(4))
+        );
+    }
+    // Recovery would not take them, and without the index neither do we.
+    assert!(matches!(scan(&file(&writer.bytes), before, End::LastCommit).unwrap(), Scan::Nothing));
+}
+
 #[test]
 fn a_restarted_wal_is_another_generation() {
     let old = {
