@@ -242,6 +242,13 @@ impl Primary {
         self.shared.wait(timeout, interrupted)
     }
 
+    /// A connection could not lock the database exclusively, as the last one does that closes. If the
+    /// reason is a view of ours, waits at most `close_timeout` until that is gone; `false` if there was
+    /// none.
+    pub fn wait_for_views(&self) -> bool {
+        self.shared.host.wait_for_views(self.shared.options.close_timeout)
+    }
+
     /// The last transaction in the replica.
     pub fn txid(&self) -> Option<Txid> {
         self.shared.progress().txid

@@ -1,5 +1,7 @@
 //! What the write flow needs of SQLite; the `vfs` room provides it.
 
+use std::time::Duration;
+
 use crate::error::Result;
 use crate::page::{PageCount, PageSize};
 use crate::wal::IndexHeader;
@@ -7,11 +9,14 @@ use crate::wal::IndexHeader;
 /// One database, as SQLite's own VFS and locks show it.
 pub trait Host: Send + Sync {
     /// Opens a consistent view of the database as of its last commit, or `None` while the database is
-    /// empty or not yet in WAL mode.
+    /// empty.
     ///
     /// # Errors
-    /// `Busy` if the locks cannot be had now; `Io`, `Corrupt`.
+    /// `Busy` if the locks cannot be had now, or the database is not yet in WAL mode; `Io`, `Corrupt`.
     fn read_view(&self) -> Result<Option<Box<dyn ReadView>>>;
+
+    /// Waits at most `timeout` until no view is open; `false` if none was.
+    fn wait_for_views(&self, timeout: Duration) -> bool;
 }
 
 /// A consistent view of a database. While it lives no checkpoint overwrites what it shows, and the

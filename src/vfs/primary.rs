@@ -130,11 +130,17 @@ impl File for PrimaryFile {
 
     fn lock(&mut self, level: LockLevel) -> Result<(), Code> {
         hidden::locking_other();
-        self.base.lock(level)?;
-        if level == LockLevel::Exclusive {
-            // The last connection is about to checkpoint and delete the WAL.
-            self.look_at_index();
+        if level != LockLevel::Exclusive {
+            return self.base.lock(level);
         }
+        match self.base.lock(level) {
+            Err(code) if code.primary() == Code::BUSY.primary() && self.primary.wait_for_views() => {
+                self.base.lock(level)?;
+            }
+            other => other?,
+        }
+        // The last connection is about to checkpoint and delete the WAL.
+        self.look_at_index();
         Ok(())
     }
 

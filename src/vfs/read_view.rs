@@ -7,6 +7,8 @@
 //! Source: SQLite's `wal.c`, `walTryBeginRead`.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use rusqlite::OpenFlags as ConnectionFlags;
 
@@ -28,11 +30,40 @@ const ATTEMPTS: usize = 100;
 pub(super) struct SqliteHost {
     path: PathBuf,
     vfs: BaseVfs,
+    views: Arc<OpenViews>,
+}
+
+/// How many views of one database are open in this process.
+#[derive(Default)]
+struct OpenViews {
+    count: Mutex<usize>,
+    ended: Condvar,
+}
+
+impl OpenViews {
+    fn count(&self) -> MutexGuard<'_, usize> {
+        self.count.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn begin(self: &Arc<Self>) -> OpenView {
+        *self.count() += 1;
+        OpenView(Arc::clone(self))
+    }
+}
+
+/// Counts one view for as long as it lives.
+struct OpenView(Arc<OpenViews>);
+
+impl Drop for OpenView {
+    fn drop(&mut self) {
+        *self.0.count() -= 1;
+        self.0.ended.notify_all();
+    }
 }
 
 impl SqliteHost {
     pub(super) fn new(path: &Path, vfs: BaseVfs) -> Self {
-        Self { path: path.to_path_buf(), vfs }
+        Self { path: path.to_path_buf(), vfs, views: Arc::default() }
     }
 
     fn failed(&self, code: Code) -> Error {
@@ -62,21 +93,59 @@ impl Host for SqliteHost {
             Err(code) => return Err(failed(code)),
         };
         // Without a lock yet: a lock would be in the way of the connection that creates the database.
-        if journal_mode(&mut file, &self.path)? != JournalMode::Wal {
-            return Ok(None);
+        match journal_mode(&mut file, &self.path)? {
+            JournalMode::Empty => return Ok(None),
+            JournalMode::Rollback => return Err(not_in_wal_mode(&self.path)),
+            JournalMode::Wal => {}
         }
-        let mut view =
-            View { file, slot: None, header: None, page_size: PageSize::MIN, commit: PageCount::ZERO };
+        let open = self.views.begin();
+        let mut view = View {
+            file,
+            vfs: self.vfs,
+            path: self.path.clone(),
+            recovered: false,
+            _open: open,
+            slot: None,
+            header: None,
+            page_size: PageSize::MIN,
+            commit: PageCount::ZERO,
+        };
         view.file.lock(LockLevel::Shared).map_err(failed)?;
         view.file.shm_map(0, REGION_SIZE, true).map_err(failed)?;
         view.pin(|| self.recover()).map_err(|e| e.context(self.path.display()))?;
         view.measure().map_err(failed)?;
         Ok(Some(Box::new(view)))
     }
+
+    fn wait_for_views(&self, timeout: Duration) -> bool {
+        let count = self.views.count();
+        if *count == 0 {
+            return false;
+        }
+        drop(self.views.ended.wait_timeout_while(count, timeout, |count| *count > 0));
+        true
+    }
+}
+
+fn not_in_wal_mode(path: &Path) -> Error {
+    Error::new(
+        ErrorKind::Busy,
+        format!(
+            "{} is not in WAL mode yet: a connection keeps it locked (locking_mode=EXCLUSIVE?); replication \
+             begins when that one closes",
+            path.display()
+        ),
+    )
 }
 
 struct View {
     file: BaseFile,
+    vfs: BaseVfs,
+    path: PathBuf,
+    /// No connection had the WAL index, so the view had it made, and the WAL with it.
+    recovered: bool,
+    /// Declared after the file: a view counts until its file is closed.
+    _open: OpenView,
     /// The read mark whose lock is held.
     slot: Option<usize>,
     header: Option<IndexHeader>,
@@ -101,7 +170,10 @@ impl View {
                     self.slot = Some(slot);
                     return Ok(());
                 }
-                Attempt::NeedsRecovery => recover()?,
+                Attempt::NeedsRecovery => {
+                    self.recovered = true;
+                    recover()?;
+                }
                 Attempt::Again if attempt > 3 => std::thread::yield_now(),
                 Attempt::Again => {}
             }
@@ -168,6 +240,13 @@ impl View {
         }
     }
 
+    /// Whether WAL and WAL index may be deleted as the last connection to close would: nobody else has
+    /// the database, and all is in the database file.
+    fn is_alone_with_empty_wal(&mut self) -> bool {
+        let empty = std::fs::metadata(wal_path(&self.path)).is_ok_and(|meta| meta.len() == 0);
+        empty && self.file.lock(LockLevel::Exclusive).is_ok()
+    }
+
     /// Finds the page size and the size of the database.
     fn measure(&mut self) -> Result<(), Code> {
         let header = self.header.expect("BUG: the view is pinned");
@@ -223,11 +302,20 @@ impl Drop for View {
         if let Some(slot) = self.slot {
             let _ = self.file.shm_lock(read_lock(slot), ShmLockFlags::UNLOCK_SHARED);
         }
-        // Never deleted from here: other processes may have mapped it.
-        let _ = self.file.shm_unmap(false);
+        let alone = self.recovered && self.is_alone_with_empty_wal();
+        let _ = self.file.shm_unmap(alone);
+        if alone {
+            let _ = self.vfs.delete(&wal_path(&self.path), false);
+        }
         let _ = self.file.unlock(LockLevel::None);
         let _ = self.file.close();
     }
+}
+
+fn wal_path(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push("-wal");
+    name.into()
 }
 
 fn read_lock(slot: usize) -> ShmLock {

@@ -67,14 +67,23 @@ def test_rolled_back_work_never_reaches_the_replica(start, location, tmp_path):
 
 def test_exclusive_locking_mode_replicates(start, in_folder, tmp_path):
     primary = start("python", in_folder).open(in_folder.primary(tmp_path / "app.db"))
-    primary.run("PRAGMA locking_mode=EXCLUSIVE")
     fill(primary)
+    sync(primary)
+    primary.run("PRAGMA locking_mode=EXCLUSIVE")
     for _ in range(5):
         insert(primary, rows=300)
     sync(primary)
     expected = primary.content()
     restore(primary, in_folder, tmp_path / "restored.db")
     assert primary.worker.open(tmp_path / "restored.db", "restored").content() == expected
+
+
+def test_a_new_database_that_is_locked_exclusively_from_the_start_says_that_it_waits(start, in_folder, tmp_path):
+    primary = start("python", in_folder).open(in_folder.primary(tmp_path / "app.db"))
+    primary.run("PRAGMA locking_mode=EXCLUSIVE")
+    fill(primary)
+    with pytest.raises(SqlError, match="not in WAL mode yet: a connection keeps it locked"):
+        sync(primary, 2)
 
 
 def test_two_processes_write_through_us_and_nothing_is_missing(start, location, tmp_path):
@@ -94,16 +103,19 @@ def test_two_processes_write_through_us_and_nothing_is_missing(start, location, 
     assert location.gaps() == []
 
 
-def test_sync_covers_the_commits_of_the_process_that_calls_it(start, location, tmp_path):
-    """Only one process publishes, and an application does not know which."""
+def test_sync_in_a_process_that_does_not_publish_says_so(start, location, tmp_path):
+    """One process publishes; its next commit, sync or close takes the others' commits along."""
     uri = location.primary(tmp_path / "app.db")
     first = start("python", location).open(uri)
     first.run("CREATE TABLE t(x)")
     second = start("apsw", location).open(uri)
     second.run("INSERT INTO t VALUES (1)")
-    assert sync(second, 10) <= location.last_txid()
+    with pytest.raises(SqlError, match="published by another process: call litestream_sync there"):
+        sync(second, 10)
+    first.run("INSERT INTO t VALUES (2)")
+    sync(first)
     restore(second, location, tmp_path / "restored.db")
-    assert second.worker.open(tmp_path / "restored.db", "r").one("SELECT count(*) FROM t") == 1
+    assert second.worker.open(tmp_path / "restored.db", "r").one("SELECT count(*) FROM t") == 2
 
 
 def test_the_other_process_publishes_when_the_first_dies(start, location, tmp_path):
