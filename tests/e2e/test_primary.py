@@ -49,20 +49,36 @@ def test_checkpoints_are_sqlites_own(start, in_folder, tmp_path):
     assert primary.worker.open(tmp_path / "restored.db", "restored").content() == primary.content()
 
 
-def test_rolled_back_work_never_reaches_the_replica(start, location, tmp_path):
-    primary = start("python", location).open(location.primary(tmp_path / "app.db"))
-    primary.run("PRAGMA cache_size=10")
-    fill(primary)
-    sync(primary)
-    replica = start("python", location).open(location.replica(poll_interval="100ms"))
-    primary.run("BEGIN")
-    insert(primary, rows=3000)  # spills into the WAL
-    primary.run("ROLLBACK", "BEGIN", "SAVEPOINT s")
-    insert(primary, rows=3000)
-    primary.run("ROLLBACK TO s", "INSERT INTO t(name) VALUES ('kept')", "COMMIT")
+def check_that_the_replica_has_only_the_row_that_was_kept(primary, replica):
     sync(primary)
     until(lambda: replica.one("SELECT count(*) FROM t") == 201, 5, "the row that was kept")
     assert replica.content() == primary.content()
+
+
+def test_rolled_back_work_never_reaches_the_replica(start, host, location, tmp_path):
+    primary = start(host, location).open(location.primary(tmp_path / "app.db"))
+    primary.run("PRAGMA cache_size=10")
+    fill(primary)
+    sync(primary)
+    replica = start(host, location).open(location.replica(poll_interval="100ms"))
+    primary.run("BEGIN")
+    insert(primary, rows=3000)  # spills into the WAL
+    primary.run("ROLLBACK", "INSERT INTO t(name) VALUES ('kept')")
+    check_that_the_replica_has_only_the_row_that_was_kept(primary, replica)
+
+
+def test_work_after_a_rolled_back_savepoint_reaches_the_replica(start, host, location, tmp_path):
+    """SQLite before its fix (3.40.1 has the bug, without us too) leaves frames with wrong checksums here: the
+    WAL-index says that they are committed, readers see them, and only a recovery after a crash would not."""
+    primary = start(host, location).open(location.primary(tmp_path / "app.db"))
+    primary.run("PRAGMA cache_size=10")
+    fill(primary)
+    sync(primary)
+    replica = start(host, location).open(location.replica(poll_interval="100ms"))
+    primary.run("BEGIN", "SAVEPOINT s")
+    insert(primary, rows=3000)  # spills into the WAL
+    primary.run("ROLLBACK TO s", "INSERT INTO t(name) VALUES ('kept')", "COMMIT")
+    check_that_the_replica_has_only_the_row_that_was_kept(primary, replica)
 
 
 def test_exclusive_locking_mode_replicates(start, in_folder, tmp_path):
