@@ -1,26 +1,28 @@
 //! The file that is on its way to the replica.
 
-use std::fs::File;
-use std::io::{BufReader, Read};
-use std::path::PathBuf;
+use std::io::Read;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::ltx::{Decoder, Encoder, Header, Txid};
 use crate::primary::commits::CommitSeq;
-use crate::primary::spool::Spool;
+use crate::primary::spool::{self, Scratch, Segment, Spool};
+use crate::primary::state::Captured;
+
+/// Files up to this size are made in memory and sent in one request.
+const MEMORY_LIMIT: u64 = 4 * 1024 * 1024;
 
 /// Where the bytes are.
 #[derive(Clone, Debug)]
 pub(super) enum Body {
+    /// In waiting files that are still to be merged.
+    Waiting(Vec<Segment>),
     /// In memory.
     Memory(Bytes),
     /// In a scratch file of the spool.
-    File {
-        /// Its path.
-        path: PathBuf,
-    },
+    File(Arc<Scratch>),
 }
 
 /// A file that is on its way as `txid`. Until its fate is known it is sent again as it is, because an
@@ -34,8 +36,8 @@ pub(super) struct Outgoing {
     pub(super) inputs: usize,
     /// The last commit that the file holds.
     pub(super) covers: CommitSeq,
-    /// The capture that the file was made from.
-    pub(super) mark: u64,
+    /// Up to where it holds all commits, and which capture that was.
+    pub(super) captured: (Captured, u64),
 }
 
 impl Outgoing {
@@ -45,28 +47,30 @@ impl Outgoing {
     /// # Errors
     /// `Io`, `NoSpace` on the spool.
     pub(super) fn keep(&mut self, spool: &mut Spool) -> Result<()> {
+        let Body::Memory(bytes) = &self.body else { return Ok(()) };
         if self.inputs > 0 {
             return Ok(());
         }
-        let mut decoder = Decoder::new(self.reader()?)?;
+        let mut decoder = Decoder::new(&bytes[..])?;
         let mut page = vec![0; self.header.page_size.bytes()];
-        spool.write(self.header, |encoder| copy_pages(&mut decoder, encoder, &mut page))?;
+        spool.write(self.header, self.covers, |encoder| copy_pages(&mut decoder, encoder, &mut page))?;
         self.inputs = 1;
         Ok(())
     }
 
-    /// The bytes from the start.
+    /// The bytes to send: waiting files are merged now, in memory or in `scratch`. Needs no lock.
     ///
     /// # Errors
-    /// `Io` on the scratch file.
-    pub(super) fn reader(&self) -> Result<Box<dyn Read + Send>> {
-        match &self.body {
-            Body::Memory(bytes) => Ok(Box::new(std::io::Cursor::new(bytes.clone()))),
-            Body::File { path } => {
-                let file = File::open(path).map_err(|e| Error::io(path.display(), e))?;
-                Ok(Box::new(BufReader::with_capacity(256 * 1024, file)))
-            }
+    /// `Corrupt` or `NotFound` if a waiting file is broken or gone; `Io`, `NoSpace` on the scratch file.
+    pub(super) fn merged(&self, scratch: Scratch) -> Result<Body> {
+        let Body::Waiting(segments) = &self.body else { return Ok(self.body.clone()) };
+        if segments.iter().map(|s| s.size).sum::<u64>() <= MEMORY_LIMIT {
+            let inputs = segments.iter().map(Segment::open).collect::<Result<Vec<_>>>()?;
+            let (bytes, _) = spool::merge_as(inputs, Vec::new(), self.header)?;
+            return Ok(Body::Memory(bytes.into()));
         }
+        scratch.merge(segments, self.header)?;
+        Ok(Body::File(Arc::new(scratch)))
     }
 }
 
