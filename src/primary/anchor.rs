@@ -15,7 +15,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::{Encoder, FileId, Header};
 use crate::page::{PageCount, PageSize, Pgno};
 use crate::primary::host::ReadView;
-use crate::store::{PutOptions, Store};
+use crate::store::{PutOptions, Store, Upload};
 use crate::wal::{End, FrameNo, Position, Scan, read_header, scan};
 
 /// How much of the database file is read at once.
@@ -106,17 +106,17 @@ impl ViewPages {
 }
 
 /// Encodes the view in a background thread and uploads it part by part: at most three parts are in
-/// memory.
+/// memory. The upload is still to be completed.
 ///
 /// # Errors
-/// Those of the view and of the store; nothing is visible in the store then.
+/// Those of the view and of the store; nothing is left in the store then.
 pub(super) async fn upload(
     store: &Arc<dyn Store>,
     id: FileId,
     options: PutOptions,
     mut pages: ViewPages,
     header: Header,
-) -> Result<()> {
+) -> Result<Box<dyn Upload>> {
     let mut upload = store.upload(id, options).await?;
     let (sender, mut parts) = mpsc::channel::<Bytes>(1);
     let part_size = upload.part_size();
@@ -136,16 +136,20 @@ pub(super) async fn upload(
         Error::new(ErrorKind::Interrupted, format!("the copy of the database ended early: {e}"))
     })?;
     // An upload that fails closes the channel, so its error is the cause of the encoder's.
-    let completed = match sent.and(encoded) {
-        Ok(()) => upload.complete().await,
-        Err(e) => Err(e),
-    };
-    if completed.is_err()
-        && let Err(e) = upload.abort().await
-    {
+    match sent.and(encoded) {
+        Ok(()) => Ok(upload),
+        Err(e) => {
+            abort(upload).await;
+            Err(e)
+        }
+    }
+}
+
+/// Removes what was stored of an upload that came to nothing.
+pub(super) async fn abort(mut upload: Box<dyn Upload>) {
+    if let Err(e) = upload.abort().await {
         tracing::debug!("{e}");
     }
-    completed
 }
 
 /// Cuts what is written into parts.

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 use crate::clock::{Clock, Timestamp};
-use crate::wal::{End, IndexHeader};
+use crate::wal::{End, FrameNo, IndexHeader};
 
 /// A commit counts as far as it is noted: the number of changes of the WAL seen so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -88,11 +88,26 @@ impl Commits {
         self.note(&mut noted, End::Index(header));
     }
 
-    /// Makes sure that `header`, which was read just now, is noted.
+    /// Makes sure that the commits that `header` tells of are noted. It was read while others write: what
+    /// is noted may be newer, and an empty WAL may be one that a writer has begun.
     pub(super) fn agree_with(&self, header: IndexHeader) {
-        if self.look(header) == Noticed::NewGeneration {
-            self.replace(header);
+        if header.mx_frame == FrameNo::ZERO {
+            return;
         }
+        let mut noted = self.lock();
+        match noted.end {
+            Some(End::LastCommit) => {}
+            Some(End::Index(old)) if old.salts == header.salts && old.mx_frame >= header.mx_frame => {}
+            _ => self.note(&mut noted, End::Index(header)),
+        }
+    }
+
+    /// Notes a change that the WAL does not show.
+    pub(super) fn note_other(&self) {
+        let mut noted = self.lock();
+        let end = noted.end;
+        self.note(&mut noted, End::LastCommit);
+        noted.end = end;
     }
 
     /// The WAL is gone, and with it what was noted of its end.
@@ -106,17 +121,8 @@ impl Commits {
         self.note(&mut noted, End::LastCommit);
     }
 
-    /// Notes a commit that is in the database file and not in the WAL.
-    pub(super) fn note_elsewhere(&self) {
-        self.count(&mut self.lock());
-    }
-
     fn note(&self, noted: &mut Noted, end: End) {
         noted.end = Some(end);
-        self.count(noted);
-    }
-
-    fn count(&self, noted: &mut Noted) {
         noted.seq.0 += 1;
         noted.time = self.clock.now();
         noted.waiting_since.get_or_insert(noted.time);

@@ -17,6 +17,7 @@ use crate::primary::host::Host;
 use crate::primary::options::Options;
 use crate::primary::publisher;
 use crate::primary::shared::{Phase, Shared};
+use crate::primary::stamp;
 use crate::primary::state::Captured;
 use crate::store::{Fencing, Store, Target};
 use crate::wal::IndexHeader;
@@ -127,6 +128,8 @@ impl Primary {
             }
         }
         let synced = self.sync(self.shared.options.close_timeout, &|| false);
+        // From here on a write by somebody else must be seen at the next open.
+        stamp::outwait(&self.shared.path);
         let mut open = open_primaries();
         let Some(primaries) = open.as_mut() else { return };
         // Another thread may have opened it while we waited.
@@ -134,6 +137,23 @@ impl Primary {
             primaries.remove(&key);
             self.end(synced.err());
         }
+    }
+
+    /// Ends as kill -9 would: what is only in memory is gone.
+    #[cfg(test)]
+    pub(crate) fn kill(&self) {
+        let key = (std::process::id(), self.shared.path.clone());
+        if let Some(primaries) = &mut *open_primaries() {
+            primaries.remove(&key);
+        }
+        self.task.abort();
+        self.shared.abandon();
+    }
+
+    /// The lock by which this process publishes, as a forked child has it.
+    #[cfg(test)]
+    pub(crate) fn duplicate_lock(&self) -> Option<std::fs::File> {
+        self.shared.duplicate_lock()
     }
 
     fn end(&self, unsynced: Option<Error>) {
@@ -227,7 +247,7 @@ impl Primary {
 
     /// The database was just put into WAL mode: there is something to copy.
     pub fn entered_wal_mode(&self) {
-        self.shared.commits.note_elsewhere();
+        self.shared.commits.note_other();
         self.shared.signal.commit();
     }
 
@@ -238,7 +258,6 @@ impl Primary {
     /// `Timeout`, naming what is wrong as far as it is known; `Conflict`; `Busy` if another process
     /// publishes; `NotFound` while the database is empty; `Interrupted`.
     pub fn sync(&self, timeout: Duration, interrupted: &dyn Fn() -> bool) -> Result<Txid> {
-        self.shared.signal.hurry();
         self.shared.wait(timeout, interrupted)
     }
 

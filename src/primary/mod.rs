@@ -4,10 +4,10 @@
 //! | --- | --- |
 //! | `commits` | what SQLite committed, as the shim saw it; the wake-up of the publisher |
 //! | `capture` | committed frames leave the WAL before it loses them |
-//! | `pages` | pages on their way from the WAL into LTX files |
-//! | `outgoing` | the file that is on its way to the replica |
+//! | `pending` | captured pages in memory |
 //! | `spool` | local LTX files that wait for the replica |
-//! | `state` | what is remembered across processes |
+//! | `outgoing` | the file that is on its way |
+//! | `state`, `stamp` | what is remembered across processes, and what bears it out |
 //! | `anchor` | the full copy that later files build on |
 //! | `publisher` | the background task that takes all this to the replica |
 //! | `resume` | what the replica holds when a primary begins |
@@ -19,12 +19,16 @@ mod database;
 mod host;
 mod options;
 mod outgoing;
-mod pages;
+mod pending;
 mod publisher;
 mod resume;
+mod role;
 mod shared;
 mod spool;
+mod stamp;
 mod state;
+#[cfg(test)]
+mod tests;
 
 pub use database::{Primary, Status};
 pub use host::{Host, ReadView};

@@ -12,7 +12,7 @@ use tokio::io::AsyncReadExt;
 use tokio::time::Instant;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::ltx::{FileName, Header, Txid};
+use crate::ltx::{FileName, Header};
 use crate::primary::anchor::{self, ViewPages};
 use crate::primary::commits::{CommitSeq, Wake};
 use crate::primary::outgoing::{Body, Outgoing};
@@ -42,6 +42,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
     let mut backoff = BACKOFF_MIN;
     loop {
         let started = Instant::now();
+        shared.begin_round();
         let wait = match round(&shared).await {
             Ok(sent) => {
                 backoff = BACKOFF_MIN;
@@ -62,8 +63,8 @@ pub(super) async fn run(shared: Arc<Shared>) {
                 wait
             }
         };
-        pause(&shared, started + wait).await;
-        if shared.has_failed() {
+        let hurried = pause(&shared, started + wait).await;
+        if hurried || shared.has_failed() {
             continue;
         }
         while shared.signal.next().await == Wake::Capture {
@@ -72,13 +73,14 @@ pub(super) async fn run(shared: Arc<Shared>) {
     }
 }
 
-/// Waits until `deadline` or until somebody waits for the replica; captures meanwhile when asked to.
-async fn pause(shared: &Arc<Shared>, deadline: Instant) {
+/// Waits until `deadline` or, then true, until somebody waits for the replica; captures meanwhile when
+/// asked to.
+async fn pause(shared: &Arc<Shared>, deadline: Instant) -> bool {
     loop {
         tokio::select! {
-            () = tokio::time::sleep_until(deadline) => return,
+            () = tokio::time::sleep_until(deadline) => return false,
             wake = shared.signal.urgent() => match wake {
-                Wake::Hurry => return,
+                Wake::Hurry => return true,
                 Wake::Capture | Wake::Commit => capture(shared).await,
             },
         }
@@ -109,9 +111,8 @@ async fn round(shared: &Arc<Shared>) -> Result<bool> {
             Step::Anchor => return Ok(sent),
             Step::Send(out) => {
                 let covers = out.covers;
-                send(shared, out).await?;
                 sent = true;
-                if covers >= goal {
+                if send(shared, out).await? && covers >= goal {
                     return Ok(true);
                 }
             }
@@ -127,9 +128,15 @@ async fn resume(shared: &Arc<Shared>) -> Result<()> {
         node_id: capture.node_id(),
         page_size,
         was_empty: shared.was_empty,
+        same_boot: capture.is_of_this_boot(),
     })?;
-    let last = resume::resume(shared.store.as_ref(), local).await?;
-    shared.resumed(last);
+    let resumed = resume::resume(shared.store.as_ref(), local).await?;
+    if resumed.is_ahead {
+        shared.with_capture(|capture| capture.lost("the replica is further than local state knows"))?;
+    }
+    // What an earlier process left counts as a commit: whoever waits waits for it too.
+    shared.commits.note_other();
+    shared.resumed(resumed.last);
     Ok(())
 }
 
@@ -140,9 +147,7 @@ async fn next_step(shared: &Arc<Shared>) -> Result<Step> {
             // Under the lock of the capture, so that no restart of the WAL comes between the two.
             let (noted, since) = shared.commits.take();
             shared.on_the_way(since);
-            if let Some(end) = noted.end {
-                capture.catch_up(end, noted.time)?;
-            }
+            capture.catch_up(&noted)?;
             if capture.anchor_reason().is_some() {
                 return Ok((Step::Anchor, noted.seq));
             }
@@ -159,31 +164,46 @@ async fn next_step(shared: &Arc<Shared>) -> Result<Step> {
 
 /// Copies the whole database; `false` if it has no pages yet.
 async fn anchor(shared: &Arc<Shared>) -> Result<bool> {
-    let noted = shared.commits.last().seq;
     let Some((pages, covers, header)) = blocking(shared, begin_anchor).await? else {
-        shared.empty(noted);
+        shared.nothing_here(Phase::Empty);
         return Ok(false);
     };
     shared.set_phase(Phase::Copying);
     let id = resume::single(header.max);
     let options = PutOptions { timestamp: header.timestamp, if_absent: true };
-    match anchor::upload(&shared.store, id, options, pages, header).await {
-        Ok(()) => {
-            shared.with_capture(|capture| capture.anchored(header.max))?;
-            shared.published(header.max, covers, header.timestamp);
-            Ok(true)
-        }
-        Err(e) => {
-            shared.with_capture(|capture| capture.abandon_anchor())?;
-            if e.kind() != ErrorKind::AlreadyExists {
-                return Err(e);
+    let done = async {
+        let mut upload = anchor::upload(&shared.store, id, options, pages, header).await?;
+        let completed = upload.complete().await;
+        match &completed {
+            Ok(()) => {}
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => anchor::abort(upload).await,
+            Err(_) => {
+                shared.with_capture(|capture| capture.attempted(header))?;
+                anchor::abort(upload).await;
             }
-            let theirs = identify(shared, header.max).await?;
-            tracing::info!("{} is in the replica from before a crash", theirs.name());
-            shared.skip_to(header.max);
-            Ok(true)
         }
+        completed
+    };
+    let landed = match done.await {
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => identify(shared, &header).await,
+        Err(e) => Err(e),
+        Ok(()) => Ok(Landed::This),
+    };
+    if let Ok(Landed::This) = landed {
+        shared.with_capture(|capture| capture.anchored(header.max))?;
+        shared.published(header.max, covers, header.timestamp);
+        return Ok(true);
     }
+    shared.with_capture(|capture| {
+        capture.abandon_anchor();
+        if landed.is_ok() {
+            capture.skip_to(header.max);
+        }
+    })?;
+    landed.map(|_| {
+        shared.skip_to(header.max);
+        true
+    })
 }
 
 /// Opens a view of the database and makes it the base of all that is captured from now on.
@@ -198,7 +218,18 @@ fn begin_anchor(shared: &Shared) -> Result<Option<(ViewPages, CommitSeq, Header)
         if let Some(index) = index {
             shared.commits.agree_with(index);
         }
-        capture.begin_anchor(position_of(index, &shared.wal_path)?)?;
+        let position = match index {
+            Some(index) if index.mx_frame > FrameNo::ZERO => Captured::At(Position::end_of(&index)),
+            // A writer of ours is between the header of a generation and its first commit.
+            _ if shared.commits.last().end.is_none()
+                && let Some(begun) = capture.begun() =>
+            {
+                begun
+            }
+            Some(index) => start_of_wal(&index, &shared.wal_path)?,
+            None => Captured::NextGeneration,
+        };
+        capture.begin_anchor(position, index)?;
         let pages = ViewPages::new(view, &shared.wal_path)?;
         let name = FileName::single(txid);
         let mut header = Header::new(pages.page_size(), pages.commit(), name, noted.time);
@@ -213,13 +244,8 @@ fn begin_anchor(shared: &Shared) -> Result<Option<(ViewPages, CommitSeq, Header)
     })?
 }
 
-/// Where commits go on after those that `index` tells of.
-fn position_of(index: Option<IndexHeader>, wal_path: &Path) -> Result<Captured> {
-    let Some(index) = index else { return Ok(Captured::NextGeneration) };
-    if index.mx_frame > FrameNo::ZERO {
-        let position = Position { salts: index.salts, frame: index.mx_frame, checksum: index.frame_checksum };
-        return Ok(Captured::At(position));
-    }
+/// Where commits go on if `index` says that the WAL holds none.
+fn start_of_wal(index: &IndexHeader, wal_path: &Path) -> Result<Captured> {
     let header = match std::fs::File::open(wal_path) {
         Ok(file) => read_header(&file)?,
         Err(_) => None,
@@ -230,40 +256,55 @@ fn position_of(index: Option<IndexHeader>, wal_path: &Path) -> Result<Captured> 
     })
 }
 
-/// Sends a file and settles what became of it.
-async fn send(shared: &Arc<Shared>, out: Outgoing) -> Result<()> {
+/// Sends a file and settles what became of it; `false` if its content must go out as another
+/// transaction.
+async fn send(shared: &Arc<Shared>, out: Outgoing) -> Result<bool> {
     shared.set_phase(Phase::Publishing);
     let id = resume::single(out.txid);
     let options = PutOptions { timestamp: out.header.timestamp, if_absent: true };
-    let encoding = out.clone();
-    let body = blocking(shared, move |shared| {
-        let scratch = shared.with_capture(|capture| capture.spool.scratch("outgoing"))?;
-        encoding.encode(&scratch)
-    });
-    let sent = match body.await? {
+    let sent = match merged(shared, &out).await? {
+        Body::File(scratch) => upload_file(shared, id, options, scratch.path()).await,
         Body::Memory(bytes) => shared.store.put(id, bytes, options).await,
-        Body::File(path) => upload_file(shared, id, options, &path).await,
+        Body::Waiting(_) => unreachable!("BUG: what waits was merged"),
     };
     match sent {
         Ok(()) => delivered(shared, &out),
-        Err(e) if e.kind() == ErrorKind::AlreadyExists => {
-            let theirs = identify(shared, out.txid).await?;
-            if theirs == out.header {
-                // An earlier attempt landed, and only its answer was lost.
-                return delivered(shared, &out);
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => match identify(shared, &out.header).await? {
+            // An earlier attempt landed, and only its answer was lost.
+            Landed::This => delivered(shared, &out),
+            Landed::Earlier => {
+                shared.with_capture(|capture| capture.requeue(out.txid))??;
+                shared.skip_to(out.txid);
+                Ok(false)
             }
-            shared.with_capture(|capture| capture.requeue(out.txid))??;
-            shared.skip_to(out.txid);
-            Ok(())
-        }
+        },
         Err(e) => Err(e),
     }
 }
 
-fn delivered(shared: &Shared, out: &Outgoing) -> Result<()> {
+/// The bytes of a file, from waiting files if that is where they are.
+async fn merged(shared: &Arc<Shared>, out: &Outgoing) -> Result<Body> {
+    if !matches!(out.body, Body::Waiting(_)) {
+        return Ok(out.body.clone());
+    }
+    let out = out.clone();
+    blocking(shared, move |shared| {
+        let scratch = shared.with_capture(|capture| capture.scratch())?;
+        // Committing threads do not wait for this.
+        let merged = out.merged(scratch);
+        shared.with_capture(|capture| match &merged {
+            Ok(body) => capture.merged(body.clone()),
+            Err(e) => capture.not_merged(e),
+        })?;
+        merged
+    })
+    .await
+}
+
+fn delivered(shared: &Shared, out: &Outgoing) -> Result<bool> {
     shared.with_capture(|capture| capture.delivered(out))?;
     shared.published(out.txid, out.covers, out.header.timestamp);
-    Ok(())
+    Ok(true)
 }
 
 async fn upload_file(
@@ -294,15 +335,33 @@ async fn read_part(file: &mut tokio::fs::File, size: usize) -> std::io::Result<B
     Ok(part.freeze())
 }
 
-/// The header of the file that stands where ours should.
+/// Whose file stands where ours should.
+enum Landed {
+    /// The one that was just sent.
+    This,
+    /// One of ours from before.
+    Earlier,
+}
+
+/// Finds out whose file stands where the one with the header `ours` should.
 ///
 /// # Errors
-/// `Conflict` if another writer wrote it.
-async fn identify(shared: &Shared, txid: Txid) -> Result<Header> {
-    let header = resume::read_header(shared.store.as_ref(), resume::single(txid)).await?;
-    let node_id = shared.with_capture(|capture| capture.node_id())?;
-    if header.node_id == node_id {
-        return Ok(header);
+/// `Conflict` if another writer wrote it; those of the store.
+async fn identify(shared: &Shared, ours: &Header) -> Result<Landed> {
+    let txid = ours.max;
+    let theirs = resume::read_header(shared.store.as_ref(), resume::single(txid)).await?;
+    let (node_id, attempted) =
+        shared.with_capture(|capture| (capture.node_id(), capture.was_attempted(&theirs)))?;
+    if attempted {
+        return Ok(Landed::Earlier);
+    }
+    if theirs == *ours {
+        return Ok(Landed::This);
+    }
+    // The same node id alone proves little: a machine that was cloned has it too.
+    if theirs.node_id == node_id && shared.may_land() {
+        tracing::info!("transaction {txid} is in the replica from before a crash");
+        return Ok(Landed::Earlier);
     }
     Err(Error::new(
         ErrorKind::Conflict,

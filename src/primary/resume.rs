@@ -18,20 +18,34 @@ pub(super) struct Local {
     pub(super) page_size: Option<PageSize>,
     /// The database had no pages when it was opened.
     pub(super) was_empty: bool,
+    /// What was written here before this process is all there: the machine has not gone down since.
+    pub(super) same_boot: bool,
 }
 
-/// Looks at the replica; returns the last transaction in it, from which we may go on.
+/// From where a primary goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Resumed {
+    /// The last transaction in the replica.
+    pub(super) last: Option<Txid>,
+    /// The replica may hold commits of ours that the local database has lost.
+    pub(super) is_ahead: bool,
+}
+
+/// Looks at the replica and finds from where we may go on.
 ///
 /// # Errors
 /// `Conflict` if going on would bury what somebody else wrote; those of the store.
-pub(super) async fn resume(store: &dyn Store, local: Local) -> Result<Option<Txid>> {
+pub(super) async fn resume(store: &dyn Store, local: Local) -> Result<Resumed> {
     let Some(newest) = newest(store, local.txid).await? else {
         return match local.txid {
-            None => Ok(None),
+            None => Ok(Resumed { last: None, is_ahead: false }),
             Some(txid) => Err(wiped(store, &format!("it is empty, but {txid} was published to it"))),
         };
     };
     let last = newest.id.name.max();
+    if local.was_empty {
+        return Err(buried(store, last));
+    }
     let header = read_header(store, newest.id).await?;
     if let Some(page_size) = local.page_size
         && header.page_size != page_size
@@ -57,17 +71,24 @@ pub(super) async fn resume(store: &dyn Store, local: Local) -> Result<Option<Txi
                 store.url()
             ),
         )),
-        None if local.was_empty => Err(Error::new(
-            ErrorKind::Conflict,
-            format!(
-                "{} holds a database up to {last}, but the local one is new and empty: restore first \
-                 (select litestream_restore('{}', path)), or give another replica URL",
-                store.url(),
-                store.url()
-            ),
-        )),
-        _ => Ok(Some(last)),
+        // One file may have landed whose answer a killed process did not live to see.
+        Some(txid) if last > txid => {
+            let explained = last == txid.next() && local.same_boot;
+            Ok(Resumed { last: Some(last), is_ahead: !explained })
+        }
+        _ => Ok(Resumed { last: Some(last), is_ahead: false }),
     }
+}
+
+fn buried(store: &dyn Store, last: Txid) -> Error {
+    let url = store.url();
+    Error::new(
+        ErrorKind::Conflict,
+        format!(
+            "{url} holds a database up to {last}, but the local one is new and empty: restore first \
+             (select litestream_restore('{url}', path)), or give another replica URL"
+        ),
+    )
 }
 
 fn wiped(store: &dyn Store, found: &str) -> Error {

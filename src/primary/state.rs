@@ -1,17 +1,19 @@
 //! What a primary remembers on local disk: `.<file name>-litestream/vfs.json` beside the database.
 //!
-//! It is written by rename, without a sync: after a power failure it may be older than the database.
-//! Then the WAL's salts and checksums, or the database file's time, do not fit what it says, and the
-//! next open copies the database anew instead of trusting it.
+//! It is written by rename, without a sync: after a power failure it, the waiting files and the WAL may
+//! each be older than what the replica has. So nothing here is believed unless it is borne out: the
+//! position by the WAL's salts and checksums, a clean close by the database file's time, the waiting
+//! files by their numbers and checksums, and all of it by the replica, which must not be further than
+//! the same boot of the machine explains. What is not believed costs a full copy.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::ltx::Txid;
+use crate::primary::stamp::{Stamp, inode};
 use crate::wal::{Checksum, FrameNo, Position, Salts};
 
 /// Up to where the commits of the database are captured.
@@ -48,9 +50,18 @@ pub(super) struct State {
     /// still hold it, if the process died between remembering and restarting.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     previous: Option<StoredPosition>,
-    /// What the database file looked like when it was closed without a WAL.
+    /// What the database file looked like when the WAL was emptied, if all was captured then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     closed: Option<Stamp>,
+    /// The numbers of the first and last waiting file that belong to all this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) spool: Option<(u64, u64)>,
+    /// Which database file it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    inode: Option<u64>,
+    /// Which boot of the machine wrote it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    boot: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,27 +84,6 @@ impl From<StoredPosition> for Position {
             frame: FrameNo(p.frame),
             checksum: Checksum(p.checksum.0, p.checksum.1),
         }
-    }
-}
-
-/// What tells whether somebody wrote a file: any write changes its times.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Stamp {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-}
-
-impl Stamp {
-    fn of(path: &Path) -> Option<Self> {
-        let meta = fs::metadata(path).ok()?;
-        Some(Self {
-            device: meta.dev(),
-            inode: meta.ino(),
-            size: meta.size(),
-            modified: (meta.mtime(), meta.mtime_nsec()),
-        })
     }
 }
 
@@ -124,12 +114,14 @@ impl State {
         Self { node_id: self.node_id, url: url.to_owned(), ..Self::default() }
     }
 
-    /// Remembers that everything up to `captured` is in the replica or in the spool.
-    pub(super) fn set_captured(&mut self, captured: Option<Captured>, database: &Path) {
+    /// Remembers that everything up to `captured` is in the replica or waits; `emptied` is the stamp
+    /// of the database file when the WAL was emptied.
+    pub(super) fn set_captured(&mut self, captured: Captured, emptied: Option<Stamp>, database: &Path) {
         let old = self.position.take();
-        self.closed = None;
+        self.inode = inode(database);
         match captured {
-            Some(Captured::At(position)) => {
+            Captured::At(position) => {
+                self.closed = None;
                 self.position = Some(position.into());
                 if let Some(old) = old
                     && old.salts != (position.salts.0, position.salts.1)
@@ -137,16 +129,23 @@ impl State {
                     self.previous = Some(old);
                 }
             }
-            Some(Captured::NextGeneration) => {
-                self.closed = Stamp::of(database);
+            Captured::NextGeneration => {
+                self.closed = emptied;
                 self.previous = old.or(self.previous);
             }
-            None => self.previous = None,
         }
+    }
+
+    /// Nothing is known to be in the replica or to wait.
+    pub(super) fn forget_captured(&mut self) {
+        (self.position, self.previous, self.closed, self.spool) = (None, None, None, None);
     }
 
     /// Up to where the database's commits are captured, as far as the files on disk bear it out.
     pub(super) fn captured(&self, database: &Path, wal: &Path) -> Option<Captured> {
+        if self.inode.is_none() || self.inode != inode(database) {
+            return None;
+        }
         let in_wal = [self.position, self.previous]
             .into_iter()
             .flatten()
@@ -160,6 +159,16 @@ impl State {
         (no_wal && unchanged).then_some(Captured::NextGeneration)
     }
 
+    /// What the database file looked like when the WAL was emptied.
+    pub(super) fn emptied(&self) -> Option<Stamp> {
+        self.closed
+    }
+
+    /// Whether the machine runs since before this was written: then nothing that was written is lost.
+    pub(super) fn is_of_this_boot(&self) -> bool {
+        self.boot.is_some() && self.boot == boot()
+    }
+
     /// The last transaction known to be in the replica at `url`.
     pub(super) fn txid(&self, url: &str) -> Option<Txid> {
         if self.url == url { self.txid.and_then(Txid::new) } else { None }
@@ -169,7 +178,8 @@ impl State {
     ///
     /// # Errors
     /// `Io`, `NoSpace`, `Denied`, naming the file.
-    pub(super) fn save(&self, folder: &Path) -> Result<()> {
+    pub(super) fn save(&mut self, folder: &Path) -> Result<()> {
+        self.boot = boot();
         let bytes = serde_json::to_vec(self).expect("BUG: the state is plain data");
         let path = file(folder);
         let temporary = path.with_extension("json.tmp");
@@ -181,6 +191,12 @@ impl State {
 
 fn file(folder: &Path) -> PathBuf {
     folder.join("vfs.json")
+}
+
+/// What tells one boot of the machine from another; `None` where the system does not say.
+fn boot() -> Option<String> {
+    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(id.trim().to_owned())
 }
 
 /// Whether the WAL file holds the frame that `position` speaks of.

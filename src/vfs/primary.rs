@@ -27,6 +27,9 @@ const RETRY: RetryPolicy = RetryPolicy {
     max_elapsed: Duration::from_secs(2),
 };
 
+/// How long an open waits for other connections that keep the database in another mode.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 struct PrimaryFile {
     base: BaseFile,
     vfs: BaseVfs,
@@ -46,7 +49,7 @@ pub(super) fn open(request: &OpenRequest<'_>, config: PrimaryConfig) -> Result<O
     }
     let mode = match wal_mode::journal_mode(&mut base, &path)? {
         JournalMode::Rollback => {
-            wal_mode::enter(&path, request.base())?;
+            wal_mode::enter(&path, request.base(), PATIENCE)?;
             JournalMode::Wal
         }
         mode => mode,
@@ -97,7 +100,10 @@ impl PrimaryFile {
 
     fn enter_wal_mode(&mut self) {
         let entered = match wal_mode::journal_mode(&mut self.base, &self.path) {
-            Ok(JournalMode::Rollback) => wal_mode::enter(&self.path, &self.vfs).map(|()| true),
+            // The next release of the lock tries again: the host's thread does not wait here.
+            Ok(JournalMode::Rollback) => {
+                wal_mode::enter(&self.path, &self.vfs, Duration::ZERO).map(|()| true)
+            }
             Ok(mode) => Ok(mode == JournalMode::Wal),
             Err(e) => Err(e),
         };
@@ -107,7 +113,6 @@ impl PrimaryFile {
                 self.primary.entered_wal_mode();
             }
             Ok(false) => {}
-            // The next release of the lock tries again.
             Err(e) => tracing::warn!("{e}"),
         }
     }

@@ -25,6 +25,8 @@ use crate::wal::{CheckpointInfo, FrameNo, IndexHeader, READ_MARKS};
 const REGION_SIZE: u32 = 32 * 1024;
 /// How often a view is tried while writers get in between.
 const ATTEMPTS: usize = 100;
+/// How often the index header is read again before a writer's change is taken for a broken index.
+const TORN_READS: usize = 10;
 
 /// Opens views of one database through the host's VFS.
 pub(super) struct SqliteHost {
@@ -78,7 +80,11 @@ impl SqliteHost {
     /// Lets SQLite rebuild the WAL index from the WAL.
     fn recover(&self) -> Result<()> {
         open_internal(&self.path, ConnectionFlags::SQLITE_OPEN_READ_WRITE, &self.vfs)
-            .and_then(|conn| conn.query_row("SELECT count(*) FROM sqlite_schema", (), |_| Ok(())))
+            .and_then(|conn| {
+                // Committing threads may wait for us: we do not wait for them.
+                conn.busy_timeout(Duration::ZERO)?;
+                conn.query_row("SELECT count(*) FROM sqlite_schema", (), |_| Ok(()))
+            })
             .map_err(|e| Error::new(ErrorKind::Io, format!("cannot read {}: {e}", self.path.display())))
     }
 }
@@ -170,10 +176,11 @@ impl View {
                     self.slot = Some(slot);
                     return Ok(());
                 }
-                Attempt::NeedsRecovery => {
+                Attempt::NeedsRecovery if attempt >= TORN_READS => {
                     self.recovered = true;
                     recover()?;
                 }
+                Attempt::NeedsRecovery => std::thread::yield_now(),
                 Attempt::Again if attempt > 3 => std::thread::yield_now(),
                 Attempt::Again => {}
             }

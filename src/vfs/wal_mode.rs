@@ -8,9 +8,6 @@ use rusqlite::OpenFlags;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sqlite::{BaseFile, BaseVfs, open_internal};
 
-/// How long other connections may keep the database from changing its mode.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-
 /// What the first bytes of a database file tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum JournalMode {
@@ -43,11 +40,12 @@ pub(super) fn journal_mode(file: &mut BaseFile, path: &Path) -> Result<JournalMo
     Ok(if header[18] == 2 && header[19] == 2 { JournalMode::Wal } else { JournalMode::Rollback })
 }
 
-/// Puts the database into WAL mode by a connection of our own.
+/// Puts the database into WAL mode by a connection of our own, for which other connections may keep it
+/// waiting for `patience`.
 ///
 /// # Errors
 /// `Busy` if other connections do not let it; `Unsupported` if the mode cannot be had there.
-pub(super) fn enter(path: &Path, vfs: &BaseVfs) -> Result<()> {
+pub(super) fn enter(path: &Path, vfs: &BaseVfs, patience: Duration) -> Result<()> {
     let cannot = |kind, why: &dyn std::fmt::Display| {
         Error::new(
             kind,
@@ -56,7 +54,7 @@ pub(super) fn enter(path: &Path, vfs: &BaseVfs) -> Result<()> {
     };
     let ask = || -> rusqlite::Result<String> {
         let conn = open_internal(path, OpenFlags::SQLITE_OPEN_READ_WRITE, vfs)?;
-        conn.busy_timeout(BUSY_TIMEOUT)?;
+        conn.busy_timeout(patience)?;
         conn.query_row("PRAGMA journal_mode = wal", (), |row| row.get(0))
     };
     match ask() {

@@ -36,6 +36,11 @@ impl Position {
     pub const fn start_of(header: &WalHeader) -> Self {
         Self { salts: header.salts, frame: FrameNo::ZERO, checksum: header.checksum }
     }
+
+    /// The last frame that `index` says is committed. Not for an empty WAL.
+    pub const fn end_of(index: &IndexHeader) -> Self {
+        Self { salts: index.salts, frame: index.mx_frame, checksum: index.frame_checksum }
+    }
 }
 
 /// Up to where the WAL is committed.

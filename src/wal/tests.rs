@@ -4,58 +4,18 @@ use std::io::Write;
 
 use proptest::prelude::*;
 
+use super::testing::Writer;
 use super::*;
 use crate::page::{PageCount, PageSize, Pgno};
 
 const PAGE: usize = 512;
 
-/// Builds WAL files as SQLite does.
-struct Writer {
-    bytes: Vec<u8>,
-    chain: Checksum,
-    salts: Salts,
-    order: ByteOrder,
-    frames: u32,
+fn writer(order: ByteOrder, salts: Salts) -> Writer {
+    Writer::new(order, PageSize::MIN, salts)
 }
 
-impl Writer {
-    fn new(order: ByteOrder, salts: Salts) -> Self {
-        let magic: u32 = if order == ByteOrder::Big { 0x377f_0683 } else { 0x377f_0682 };
-        let mut bytes = Vec::new();
-        for word in [magic, 3_007_000, PAGE as u32, 7, salts.0, salts.1] {
-            bytes.extend(word.to_be_bytes());
-        }
-        let chain = Checksum::default().update(order, &bytes);
-        bytes.extend(chain.0.to_be_bytes());
-        bytes.extend(chain.1.to_be_bytes());
-        Self { bytes, chain, salts, order, frames: 0 }
-    }
-
-    fn frame(&mut self, pgno: u32, commit: u32, fill: u8) {
-        let mut head = Vec::new();
-        head.extend(pgno.to_be_bytes());
-        head.extend(commit.to_be_bytes());
-        let page = vec![fill; PAGE];
-        self.chain = self.chain.update(self.order, &head).update(self.order, &page);
-        head.extend(self.salts.0.to_be_bytes());
-        head.extend(self.salts.1.to_be_bytes());
-        head.extend(self.chain.0.to_be_bytes());
-        head.extend(self.chain.1.to_be_bytes());
-        self.bytes.extend(head);
-        self.bytes.extend(page);
-        self.frames += 1;
-    }
-
-    fn index(&self) -> IndexHeader {
-        IndexHeader {
-            change: 1,
-            page_size: PageSize::new(PAGE as u32).ok(),
-            mx_frame: FrameNo(self.frames),
-            page_count: PageCount::new(1),
-            frame_checksum: self.chain,
-            salts: self.salts,
-        }
-    }
+fn frame(writer: &mut Writer, pgno: u32, commit: u32, fill: u8) {
+    writer.frame(pgno, commit, &[fill; PAGE]);
 }
 
 fn file(bytes: &[u8]) -> std::fs::File {
@@ -96,11 +56,11 @@ proptest! {
     #[test]
     fn the_scan_finds_what_the_oracle_finds(frames in frames(), big in any::<bool>(), cut in 0usize..60) {
         let order = if big { ByteOrder::Big } else { ByteOrder::Little };
-        let mut writer = Writer::new(order, Salts(5, 99));
+        let mut writer = writer(order, Salts(5, 99));
         let mut positions = vec![start(&writer.bytes)];
         for f in &frames {
-            writer.frame(f.pgno, f.commit, f.fill);
-            positions.push(Position { salts: writer.salts, frame: FrameNo(writer.frames), checksum: writer.chain });
+            frame(&mut writer, f.pgno, f.commit, f.fill);
+            positions.push(writer.position());
         }
         let after = cut.min(frames.len());
         let found = scan(&file(&writer.bytes), positions[after], End::LastCommit).unwrap();
@@ -118,16 +78,16 @@ proptest! {
 
     #[test]
     fn a_changed_byte_is_never_taken_for_committed(frames in frames(), at in any::<prop::sample::Index>(), xor in 1u8..) {
-        let mut writer = Writer::new(ByteOrder::NATIVE, Salts(5, 99));
+        let mut writer = writer(ByteOrder::NATIVE, Salts(5, 99));
         for f in &frames {
-            writer.frame(f.pgno, f.commit, f.fill);
+            frame(&mut writer, f.pgno, f.commit, f.fill);
         }
-        writer.frame(1, 3, 0);
+        frame(&mut writer, 1, 3, 0);
         let from = start(&writer.bytes);
         let mut bytes = writer.bytes.clone();
         let at = at.index(bytes.len());
         bytes[at] ^= xor;
-        match scan(&file(&bytes), from, End::Index(writer.index())) {
+        match scan(&file(&bytes), from, End::Index(writer.index(1))) {
             Err(_) | Ok(Scan::OtherGeneration) => {}
             Ok(other) => {
                 // The checkpoint sequence number is the only field that no reader uses, and it is
@@ -146,10 +106,10 @@ proptest! {
 
 #[test]
 fn frames_beyond_the_index_are_not_committed() {
-    let mut writer = Writer::new(ByteOrder::NATIVE, Salts(1, 2));
-    writer.frame(1, 2, 1);
-    let index = writer.index();
-    writer.frame(2, 2, 2);
+    let mut writer = writer(ByteOrder::NATIVE, Salts(1, 2));
+    frame(&mut writer, 1, 2, 1);
+    let index = writer.index(1);
+    frame(&mut writer, 2, 2, 2);
     let Scan::Committed(c) = scan(&file(&writer.bytes), start(&writer.bytes), End::Index(index)).unwrap()
     else {
         panic!("one commit")
@@ -161,27 +121,27 @@ fn frames_beyond_the_index_are_not_committed() {
 /// SQLite 3.40: `ROLLBACK TO` after a spill, then a commit.
 #[test]
 fn unsealed_frames_are_taken_on_the_word_of_the_index() {
-    let mut writer = Writer::new(ByteOrder::NATIVE, Salts(1, 2));
-    writer.frame(1, 2, 1);
+    let mut writer = writer(ByteOrder::NATIVE, Salts(1, 2));
+    frame(&mut writer, 1, 2, 1);
     let before = Position { salts: writer.salts, frame: FrameNo(1), checksum: writer.chain };
     let start_of_unsealed = writer.bytes.len();
-    writer.frame(2, 0, 2);
+    frame(&mut writer, 2, 0, 2);
     let second = writer.bytes.len();
-    writer.frame(1, 2, 3);
+    frame(&mut writer, 1, 2, 3);
     for at in [start_of_unsealed, second] {
         writer.bytes[at + 8..at + 24].fill(0);
     }
     // The chain goes on from a value that stands in no frame.
     writer.chain = Checksum(0xdead, 0xbeef);
-    let first_commit = writer.index();
+    let first_commit = writer.index(2);
     let found = scan(&file(&writer.bytes), before, End::Index(first_commit)).unwrap();
     let Scan::Committed(c) = found else { panic!("{found:?}") };
     assert_eq!((c.to.frame, c.to.checksum), (FrameNo(3), writer.chain));
     assert_eq!(c.pages.len(), 2);
 
-    writer.frame(2, 2, 4);
+    frame(&mut writer, 2, 2, 4);
     for from in [c.to, before] {
-        let found = scan(&file(&writer.bytes), from, End::Index(writer.index())).unwrap();
+        let found = scan(&file(&writer.bytes), from, End::Index(writer.index(2))).unwrap();
         assert!(
             matches!(found, Scan::Committed(c) if c.to.checksum == writer.chain && c.to.frame == FrameNo(4))
         );
@@ -193,23 +153,23 @@ fn unsealed_frames_are_taken_on_the_word_of_the_index() {
 #[test]
 fn a_restarted_wal_is_another_generation() {
     let old = {
-        let mut writer = Writer::new(ByteOrder::NATIVE, Salts(1, 2));
-        writer.frame(1, 1, 1);
-        Position { salts: writer.salts, frame: FrameNo(1), checksum: writer.chain }
+        let mut writer = writer(ByteOrder::NATIVE, Salts(1, 2));
+        frame(&mut writer, 1, 1, 1);
+        writer.position()
     };
-    let mut writer = Writer::new(ByteOrder::NATIVE, Salts(2, 77));
-    writer.frame(1, 1, 2);
-    let found = scan(&file(&writer.bytes), old, End::Index(writer.index())).unwrap();
+    let mut writer = writer(ByteOrder::NATIVE, Salts(2, 77));
+    frame(&mut writer, 1, 1, 2);
+    let found = scan(&file(&writer.bytes), old, End::Index(writer.index(1))).unwrap();
     assert!(matches!(found, Scan::OtherGeneration));
 }
 
 #[test]
 fn a_short_file_under_a_valid_index_is_corrupt() {
-    let mut writer = Writer::new(ByteOrder::NATIVE, Salts(1, 2));
-    writer.frame(1, 1, 1);
-    writer.frame(1, 1, 2);
+    let mut writer = writer(ByteOrder::NATIVE, Salts(1, 2));
+    frame(&mut writer, 1, 1, 1);
+    frame(&mut writer, 1, 1, 2);
     let cut = &writer.bytes[..writer.bytes.len() - 1];
-    assert!(scan(&file(cut), start(&writer.bytes), End::Index(writer.index())).is_err());
+    assert!(scan(&file(cut), start(&writer.bytes), End::Index(writer.index(1))).is_err());
 }
 
 #[test]

@@ -1,10 +1,11 @@
 //! What the committing threads, the publisher and the SQL functions share of one database.
 
-use std::fs::File;
+mod wait;
+
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::clock::{Clock, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
@@ -14,6 +15,7 @@ use crate::primary::capture::Capture;
 use crate::primary::commits::{CommitSeq, Commits, Signal};
 use crate::primary::host::Host;
 use crate::primary::options::Options;
+use crate::primary::role::{PublisherLock, Publishing, Role};
 use crate::primary::state;
 use crate::store::Store;
 
@@ -58,16 +60,21 @@ impl Phase {
 #[derive(Debug)]
 pub(super) struct Progress {
     pub(super) phase: Phase,
+    /// Counts the publisher's rounds.
+    round: u64,
+    /// The round that found that there is nothing to publish here: another process does, or the
+    /// database is empty.
+    nothing_here: u64,
     /// Whether the replica was looked at.
     resumed: bool,
+    /// Nothing was published since. Until then a file that a killed process had sent may still land.
+    may_land: bool,
     /// The last transaction in the replica.
     pub(super) txid: Option<Txid>,
     /// The last commit in the replica.
     acked: CommitSeq,
     /// When the last transaction in the replica was committed.
     pub(super) time: Option<Timestamp>,
-    /// The last commit that was noted before the database was seen to have no pages.
-    empty_as_of: CommitSeq,
     /// Since when the oldest commit waits of those that are on their way.
     on_the_way_since: Option<Timestamp>,
     /// The failure of the last attempt, if it failed, or what ended replication.
@@ -87,17 +94,10 @@ pub(super) struct Shared {
     pub(super) write_locked: AtomicBool,
     /// The database had no pages when it was opened.
     pub(super) was_empty: bool,
-    /// `None` while another process publishes. Never locked while `progress` is.
-    publishing: Mutex<Option<Publishing>>,
+    /// Never locked while `progress` is.
+    publishing: Mutex<Role>,
     progress: Mutex<Progress>,
     progressed: Condvar,
-}
-
-/// What only the publishing process has.
-struct Publishing {
-    capture: Capture,
-    /// Locked for as long as this process publishes.
-    _lock: File,
 }
 
 impl Shared {
@@ -121,14 +121,16 @@ impl Shared {
             signal: Signal::default(),
             write_locked: AtomicBool::new(false),
             was_empty: std::fs::metadata(path).map_or(true, |meta| meta.len() == 0),
-            publishing: Mutex::new(None),
+            publishing: Mutex::new(Role::Standby),
             progress: Mutex::new(Progress {
                 phase: Phase::Starting,
+                round: 0,
+                nothing_here: 0,
                 resumed: false,
+                may_land: false,
                 txid: None,
                 acked: CommitSeq::default(),
                 time: None,
-                empty_as_of: CommitSeq::default(),
                 on_the_way_since: None,
                 error: None,
             }),
@@ -136,7 +138,7 @@ impl Shared {
         }
     }
 
-    fn publishing(&self) -> MutexGuard<'_, Option<Publishing>> {
+    fn publishing(&self) -> MutexGuard<'_, Role> {
         self.publishing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -153,27 +155,23 @@ impl Shared {
     /// `false` if another process has it.
     ///
     /// # Errors
-    /// `Io`, `Denied`, `NoSpace` on the folder of local state.
+    /// `Io`, `Denied`, `NoSpace` on the folder of local state; `Interrupted` after the last close.
     pub(super) fn become_publisher(&self) -> Result<bool> {
         let mut publishing = self.publishing();
-        if publishing.is_some() {
-            return Ok(true);
+        match &*publishing {
+            Role::Publisher(_) => return Ok(true),
+            // The next open publishes; it must not find the lock taken.
+            Role::Ended => return Err(self.closed()),
+            Role::Standby => {}
         }
         let folder = state::folder(&self.path);
-        let named = |e| Error::io(format_args!("cannot use {}", folder.display()), e);
-        std::fs::create_dir_all(&folder).map_err(named)?;
-        let lock = File::create(folder.join("vfs.lock")).map_err(named)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(std::fs::TryLockError::WouldBlock) => {
-                drop(publishing);
-                self.set_phase(Phase::Standby);
-                return Ok(false);
-            }
-            Err(std::fs::TryLockError::Error(e)) => return Err(named(e)),
-        }
+        let Some(lock) = PublisherLock::take(&folder)? else {
+            drop(publishing);
+            self.nothing_here(Phase::Standby);
+            return Ok(false);
+        };
         let capture = Capture::open(&self.path, &self.wal_path, &folder, &self.store.url())?;
-        *publishing = Some(Publishing { capture, _lock: lock });
+        *publishing = Role::Publisher(Box::new(Publishing { capture, _lock: lock }));
         drop(publishing);
         self.set_phase(Phase::Starting);
         Ok(true)
@@ -182,29 +180,31 @@ impl Shared {
     /// Works on the capture state.
     ///
     /// # Errors
-    /// `Busy` if another process publishes.
+    /// `Busy` if another process publishes; `Interrupted` after the last close.
     pub(super) fn with_capture<T>(&self, work: impl FnOnce(&mut Capture) -> T) -> Result<T> {
         match &mut *self.publishing() {
-            Some(publishing) => Ok(work(&mut publishing.capture)),
-            None => Err(Error::new(
+            Role::Publisher(publishing) => Ok(work(&mut publishing.capture)),
+            Role::Standby => Err(Error::new(
                 ErrorKind::Busy,
                 format!("{} is published by another process", self.path.display()),
             )),
+            Role::Ended => Err(self.closed()),
         }
+    }
+
+    fn closed(&self) -> Error {
+        Error::new(ErrorKind::Interrupted, format!("{} was closed", self.path.display()))
     }
 
     /// Captures what is committed.
     pub(super) fn capture_now(&self) -> Result<()> {
-        self.with_capture(|capture| {
-            let noted = self.commits.last();
-            noted.end.map_or(Ok(()), |end| capture.catch_up(end, noted.time))
-        })?
+        self.with_capture(|capture| capture.catch_up(&self.commits.last()))?
     }
 
     /// Asks for a capture in the background if it is `frames` behind. Never waits.
     pub(super) fn capture_if_behind(&self, frames: u32) {
         let Ok(mut publishing) = self.publishing.try_lock() else { return };
-        if let Some(publishing) = &mut *publishing
+        if let Role::Publisher(publishing) = &mut *publishing
             && publishing.capture.frames_behind(&self.commits.last()) >= frames
         {
             self.signal.capture();
@@ -213,24 +213,47 @@ impl Shared {
 
     /// Puts on disk what is only in memory and gives up publishing.
     pub(super) fn finish(&self) -> Result<()> {
-        match self.publishing().take() {
-            Some(mut publishing) => publishing.capture.settle(),
-            None => Ok(()),
+        match std::mem::replace(&mut *self.publishing(), Role::Ended) {
+            Role::Publisher(mut publishing) => publishing.capture.settle(),
+            Role::Standby | Role::Ended => Ok(()),
         }
     }
 
-    /// Keeps the local files that wait few.
+    /// Gives up publishing, and what is only in memory with it.
+    #[cfg(test)]
+    pub(super) fn abandon(&self) {
+        *self.publishing() = Role::Ended;
+    }
+
+    /// The lock by which this process publishes, as a forked child has it.
+    #[cfg(test)]
+    pub(super) fn duplicate_lock(&self) -> Option<std::fs::File> {
+        match &*self.publishing() {
+            Role::Publisher(publishing) => publishing._lock.duplicate(),
+            Role::Standby | Role::Ended => None,
+        }
+    }
+
+    /// Keeps the local files that wait few. Takes the time that it needs: committing threads do not
+    /// wait for it.
     pub(super) fn tidy(&self) -> Result<()> {
-        self.with_capture(Capture::tidy)?
+        while let Some(merge) = self.with_capture(|capture| capture.merge())? {
+            let merged = merge.run()?;
+            self.with_capture(|capture| capture.merged_waiting(&merge, merged))??;
+        }
+        Ok(())
     }
 
     /// Notes the commits that are in the database already, and returns its page size.
     pub(super) fn look_at_database(&self) -> Result<Option<PageSize>> {
-        let Some(view) = self.host.read_view()? else { return Ok(None) };
-        if let Some(header) = view.header() {
-            self.commits.agree_with(header);
-        }
-        Ok(Some(view.page_size()))
+        // Hooks wait for this lock, so that no restart of the WAL falls between view and note.
+        self.with_capture(|_| {
+            let Some(view) = self.host.read_view()? else { return Ok(None) };
+            if let Some(header) = view.header() {
+                self.commits.agree_with(header);
+            }
+            Ok(Some(view.page_size()))
+        })?
     }
 
     pub(super) fn is_resumed(&self) -> bool {
@@ -240,6 +263,7 @@ impl Shared {
     pub(super) fn resumed(&self, last: Option<Txid>) {
         self.change(|p| {
             p.resumed = true;
+            p.may_land = true;
             p.txid = last;
         });
     }
@@ -252,6 +276,24 @@ impl Shared {
         self.change(|p| p.phase = phase);
     }
 
+    /// The publisher begins a round.
+    pub(super) fn begin_round(&self) {
+        self.progress().round += 1;
+    }
+
+    /// This round found that there is nothing to publish here, because of `phase`.
+    pub(super) fn nothing_here(&self, phase: Phase) {
+        self.change(|p| {
+            p.phase = phase;
+            p.nothing_here = p.round;
+        });
+    }
+
+    /// Whether a file that a killed process had sent may still land as the next transaction.
+    pub(super) fn may_land(&self) -> bool {
+        self.progress().may_land
+    }
+
     /// Commits that waited since `since` are on their way.
     pub(super) fn on_the_way(&self, since: Option<Timestamp>) {
         let mut progress = self.progress();
@@ -261,8 +303,10 @@ impl Shared {
     /// `txid` is in the replica and holds every commit up to `covers`.
     pub(super) fn published(&self, txid: Txid, covers: CommitSeq, time: Timestamp) {
         self.change(|p| {
+            self.works_again(p);
             p.phase = Phase::Idle;
             p.txid = Some(txid);
+            p.may_land = false;
             p.acked = p.acked.max(covers);
             p.time = Some(time);
             p.on_the_way_since = None;
@@ -271,7 +315,10 @@ impl Shared {
 
     /// `txid` is in the replica from an earlier life; what is to be sent takes the next.
     pub(super) fn skip_to(&self, txid: Txid) {
-        self.change(|p| p.txid = Some(txid));
+        self.change(|p| {
+            p.txid = Some(txid);
+            p.may_land = false;
+        });
     }
 
     /// Every commit up to `seq` is in the replica.
@@ -284,15 +331,18 @@ impl Shared {
 
     /// The last round succeeded.
     pub(super) fn recovered(&self) {
-        let before = self.progress().error.take();
-        if before.is_some() {
-            tracing::info!("{}: replication goes on", self.path.display());
-        }
         self.change(|p| {
+            self.works_again(p);
             if !matches!(p.phase, Phase::Standby | Phase::Empty) {
                 p.phase = Phase::Idle;
             }
         });
+    }
+
+    fn works_again(&self, progress: &mut Progress) {
+        if progress.error.take().is_some() {
+            tracing::info!("{}: replication goes on", self.path.display());
+        }
     }
 
     /// The last round failed and will be repeated.
@@ -310,90 +360,16 @@ impl Shared {
         self.progress().error.is_some()
     }
 
-    /// The database has no pages, and was looked at after `noted`.
-    pub(super) fn empty(&self, noted: CommitSeq) {
-        self.change(|p| {
-            p.phase = Phase::Empty;
-            p.empty_as_of = noted;
-        });
-    }
-
     /// Replication ends: somebody else is on the replica.
     pub(super) fn stop(&self, error: Error) {
         tracing::error!("{}: {error}", self.path.display());
-        if let Some(publishing) = &mut *self.publishing() {
+        if let Role::Publisher(publishing) = &mut *self.publishing() {
             publishing.capture.stop();
         }
         self.change(|p| {
             p.phase = Phase::Stopped;
             p.error = Some(error);
         });
-    }
-
-    /// Waits until every commit noted so far is in the replica; returns the last transaction there.
-    ///
-    /// # Errors
-    /// `Timeout` with the cause as far as it is known; `Conflict` if replication stopped; `Busy` in a
-    /// process that does not publish; `NotFound` if the database is empty; `Interrupted`.
-    pub(super) fn wait(&self, timeout: Duration, interrupted: &dyn Fn() -> bool) -> Result<Txid> {
-        const LOOK: Duration = Duration::from_millis(100);
-        let deadline = Instant::now() + timeout;
-        let mut goal = None;
-        let mut progress = self.progress();
-        loop {
-            if progress.resumed && goal.is_none() {
-                // Not before: what an earlier process left in the WAL is noted by the first look.
-                goal = Some(self.commits.last().seq);
-            }
-            if let Some(outcome) = self.outcome(&progress, goal) {
-                return outcome;
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(self.timed_out(&progress, timeout));
-            }
-            if interrupted() {
-                return Err(Error::new(ErrorKind::Interrupted, "the wait for the replica was interrupted"));
-            }
-            progress = self
-                .progressed
-                .wait_timeout(progress, left.min(LOOK))
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
-        }
-    }
-
-    fn outcome(&self, progress: &Progress, goal: Option<CommitSeq>) -> Option<Result<Txid>> {
-        match (progress.phase, progress.txid) {
-            (Phase::Stopped, _) => progress.error.clone().map(Err),
-            (Phase::Standby, _) => Some(Err(Error::new(
-                ErrorKind::Busy,
-                format!(
-                    "{} is published by another process: call litestream_sync there",
-                    self.path.display()
-                ),
-            ))),
-            (Phase::Empty, _) if goal.is_none_or(|goal| goal <= progress.empty_as_of) => {
-                Some(Err(Error::new(
-                    ErrorKind::NotFound,
-                    format!("{} is empty: there is nothing to replicate yet", self.path.display()),
-                )))
-            }
-            (Phase::Starting | Phase::Copying, _) => None,
-            (_, Some(txid)) if goal.is_some_and(|goal| progress.acked >= goal) => Some(Ok(txid)),
-            _ => None,
-        }
-    }
-
-    fn timed_out(&self, progress: &Progress, timeout: Duration) -> Error {
-        let cause = match &progress.error {
-            Some(error) => format!(": {error}"),
-            None => format!("; it is still {}", progress.phase.name()),
-        };
-        Error::new(
-            ErrorKind::Timeout,
-            format!("not everything is in {} after {timeout:?}{cause}", self.store.url()),
-        )
     }
 
     /// How long the oldest commit waits that is not in the replica; zero if none does.

@@ -1,0 +1,235 @@
+//! Capture: committed frames leave the WAL, into memory in steady state, into the spool before the
+//! WAL loses them.
+
+mod deliver;
+mod follow;
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+pub(super) use follow::generation_of;
+
+use crate::error::Result;
+use crate::ltx::{Header, Txid};
+use crate::primary::commits::{CommitSeq, Noted};
+use crate::primary::outgoing::Outgoing;
+use crate::primary::pending::Pending;
+use crate::primary::spool::Spool;
+use crate::primary::stamp::Stamp;
+use crate::primary::state::{Captured, State};
+use crate::wal::{End, Salts};
+
+/// What is captured of one database.
+///
+/// Invariants:
+/// 1. Everything up to `captured` is in the replica, in `in_flight`, in the spool, or in `pending`, in
+///    this order of age.
+/// 2. Everything up to the position in `state` is in the replica or in the spool files that `state`
+///    names, and the position is not before the end of transaction `state.txid`.
+pub(super) struct Capture {
+    database: PathBuf,
+    wal_path: PathBuf,
+    folder: PathBuf,
+    wal: Option<File>,
+    /// Up to where; `None` while the database must be copied anew.
+    captured: Option<Captured>,
+    /// While `captured` is `NextGeneration`: what tells that nobody wrote since the WAL was emptied.
+    emptied: Emptied,
+    /// The generation of the WAL that a writer of this process began last, if it was not emptied since.
+    begun: Option<Captured>,
+    /// Why the database must be copied anew.
+    anchor_reason: Option<&'static str>,
+    /// Counts changes of `captured`.
+    mark: u64,
+    /// The mark of the position in `state`.
+    remembered: u64,
+    pending: Pending,
+    pub(super) spool: Spool,
+    pub(super) in_flight: Option<Outgoing>,
+    /// The headers of files that may have landed as the next transaction without our knowing.
+    attempted: Vec<Header>,
+    /// The full copy that all later files build on is in the replica.
+    anchored: bool,
+    state: State,
+    /// The state was written by this boot of the machine, or there was none.
+    same_boot: bool,
+    /// Replication ended for good; nothing is captured any more.
+    stopped: bool,
+}
+
+/// What tells that nobody wrote the database since its WAL was emptied.
+#[derive(Clone, Copy, Debug, Default)]
+struct Emptied {
+    /// The database file's stamp at that time.
+    stamp: Option<Stamp>,
+    /// The salts that the index has had since; `None` before the first look.
+    salts: Option<Salts>,
+}
+
+impl Capture {
+    /// Takes up where the local state says that an earlier process ended.
+    ///
+    /// # Errors
+    /// `Io`, `Denied`, `NoSpace` on the state folder.
+    pub(super) fn open(database: &Path, wal_path: &Path, folder: &Path, url: &str) -> Result<Self> {
+        let mut state = State::load(folder)?;
+        let ours = state.url == url;
+        let (spool, complete) = Spool::open(folder, state.spool.filter(|_| ours))?;
+        let captured = if ours && complete { state.captured(database, wal_path) } else { None };
+        let anchor_reason = match captured {
+            Some(_) => None,
+            None if ours => Some("what is on disk is not what was last replicated"),
+            None => Some("this replica has no copy of the database yet"),
+        };
+        let same_boot = !ours || state.is_of_this_boot();
+        let emptied = Emptied { stamp: state.emptied(), salts: None };
+        if !ours {
+            state = state.for_replica(url);
+        }
+        let mut capture = Self {
+            database: database.to_path_buf(),
+            wal_path: wal_path.to_path_buf(),
+            folder: folder.to_path_buf(),
+            wal: None,
+            anchored: captured.is_some(),
+            captured,
+            emptied,
+            begun: None,
+            anchor_reason,
+            mark: 0,
+            remembered: 0,
+            pending: Pending::default(),
+            spool,
+            in_flight: None,
+            attempted: Vec::new(),
+            state,
+            same_boot,
+            stopped: false,
+        };
+        if captured.is_none() {
+            capture.state.forget_captured();
+            capture.spool.clear()?;
+        }
+        capture.state.save(folder)?;
+        Ok(capture)
+    }
+
+    /// Tells our files from another writer's.
+    pub(super) fn node_id(&self) -> u64 {
+        self.state.node_id
+    }
+
+    /// The last transaction that local state knows to be in the replica at `url`.
+    pub(super) fn known_txid(&self, url: &str) -> Option<Txid> {
+        self.state.txid(url)
+    }
+
+    /// Whether all that earlier processes wrote is still there: the machine has not gone down since.
+    pub(super) fn is_of_this_boot(&self) -> bool {
+        self.same_boot
+    }
+
+    /// Why the database must be copied anew, if it must.
+    pub(super) fn anchor_reason(&self) -> Option<&'static str> {
+        self.anchor_reason
+    }
+
+    /// The generation of the WAL that a writer of this process began last, if it was not emptied since.
+    pub(super) fn begun(&self) -> Option<Captured> {
+        self.begun
+    }
+
+    /// Whether there is captured content that is not in the replica.
+    pub(super) fn has_waiting(&self) -> bool {
+        self.in_flight.is_some() || !self.spool.segments().is_empty() || self.pending.header().is_some()
+    }
+
+    /// How many frames `noted` is ahead of what is captured; 0 if that cannot be told.
+    pub(super) fn frames_behind(&self, noted: &Noted) -> u32 {
+        match (self.captured, noted.end) {
+            (Some(Captured::At(at)), Some(End::Index(index))) if index.salts == at.salts => {
+                index.mx_frame.0.saturating_sub(at.frame.0)
+            }
+            _ => 0,
+        }
+    }
+
+    /// Ends replication for good: the database goes on, nothing more is captured.
+    pub(super) fn stop(&mut self) {
+        self.stopped = true;
+        self.captured = None;
+        self.pending = Pending::default();
+        self.in_flight = None;
+    }
+
+    /// The database must be copied anew: what was captured is no base for what follows.
+    pub(super) fn lost(&mut self, reason: &'static str) {
+        tracing::warn!("{}: {reason}; the database is copied anew", self.database.display());
+        self.captured = None;
+        self.anchor_reason = Some(reason);
+        self.pending = Pending::default();
+        self.anchored = false;
+        self.state.forget_captured();
+        self.save(0);
+    }
+
+    fn set_captured(&mut self, captured: Captured) {
+        self.captured = Some(captured);
+        self.mark += 1;
+    }
+
+    /// Puts on disk what is only in memory; `covers` is the last commit in it.
+    fn spill(&mut self, covers: CommitSeq) -> Result<()> {
+        self.keep_in_flight()?;
+        let Some(header) = self.pending.header() else { return Ok(()) };
+        let pending = &self.pending;
+        self.spool.write(header, covers, |encoder| pending.encode(encoder))?;
+        self.pending = Pending::default();
+        Ok(())
+    }
+
+    /// What is under way is older than all that waits: it goes to the spool before anything else does.
+    fn keep_in_flight(&mut self) -> Result<()> {
+        match &mut self.in_flight {
+            Some(out) => out.keep(&mut self.spool),
+            None => Ok(()),
+        }
+    }
+
+    /// Remembers that all that is captured is in the replica or in the spool.
+    fn remember_all(&mut self) {
+        if let Some(captured) = self.captured
+            && self.anchored
+        {
+            self.remember(captured, self.mark);
+            self.save(0);
+        }
+    }
+
+    fn remember(&mut self, captured: Captured, mark: u64) {
+        self.state.set_captured(captured, self.emptied.stamp, &self.database);
+        self.remembered = mark;
+    }
+
+    /// Writes the state, which names all waiting files but the oldest `delivered`.
+    fn save(&mut self, delivered: usize) {
+        if self.stopped {
+            return;
+        }
+        self.state.spool = if self.anchored { self.spool.range(delivered) } else { None };
+        // Without it the next open copies the database anew: worse, not wrong.
+        if let Err(e) = self.state.save(&self.folder) {
+            tracing::warn!("{e}");
+        }
+    }
+
+    /// Puts what is only in memory on disk and remembers the position, for a close.
+    ///
+    /// # Errors
+    /// `Io`, `NoSpace` on the spool.
+    pub(super) fn settle(&mut self) -> Result<()> {
+        self.spill(CommitSeq::default())?;
+        self.remember_all();
+        Ok(())
+    }
+}

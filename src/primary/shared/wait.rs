@@ -1,0 +1,80 @@
+//! Waiting for the replica.
+
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
+
+use super::{Phase, Progress, Shared};
+use crate::error::{Error, ErrorKind, Result};
+use crate::ltx::Txid;
+use crate::primary::commits::CommitSeq;
+
+impl Shared {
+    /// Waits until every commit noted so far is in the replica; returns the last transaction there.
+    ///
+    /// # Errors
+    /// `Timeout` with the cause as far as it is known; `Conflict` if replication stopped; `Busy` in a
+    /// process that does not publish; `NotFound` if the database is empty; `Interrupted`.
+    pub(in crate::primary) fn wait(&self, timeout: Duration, interrupted: &dyn Fn() -> bool) -> Result<Txid> {
+        const LOOK: Duration = Duration::from_millis(100);
+        let deadline = Instant::now() + timeout;
+        let mut goal = None;
+        let asked = self.progress().round;
+        self.signal.hurry();
+        let mut progress = self.progress();
+        loop {
+            if progress.resumed && goal.is_none() {
+                // Not before: what an earlier process left in the WAL is noted by the first look.
+                goal = Some(self.commits.last().seq);
+            }
+            if let Some(outcome) = self.outcome(&progress, goal, asked) {
+                return outcome;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(self.timed_out(&progress, timeout));
+            }
+            if interrupted() {
+                return Err(Error::new(ErrorKind::Interrupted, "the wait for the replica was interrupted"));
+            }
+            progress = self
+                .progressed
+                .wait_timeout(progress, left.min(LOOK))
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+
+    /// What a wait comes to that was begun in round `asked`, if it is known.
+    fn outcome(&self, progress: &Progress, goal: Option<CommitSeq>, asked: u64) -> Option<Result<Txid>> {
+        match (progress.phase, progress.txid) {
+            (Phase::Stopped, _) => progress.error.clone().map(Err),
+            // A round that began before may have found what is not so any more.
+            (Phase::Standby | Phase::Empty, _) if progress.nothing_here <= asked => None,
+            (Phase::Standby, _) => Some(Err(Error::new(
+                ErrorKind::Busy,
+                format!(
+                    "{} is published by another process: call litestream_sync there",
+                    self.path.display()
+                ),
+            ))),
+            (Phase::Empty, _) => Some(Err(Error::new(
+                ErrorKind::NotFound,
+                format!("{} is empty: there is nothing to replicate yet", self.path.display()),
+            ))),
+            (Phase::Starting | Phase::Copying, _) => None,
+            (_, Some(txid)) if goal.is_some_and(|goal| progress.acked >= goal) => Some(Ok(txid)),
+            _ => None,
+        }
+    }
+
+    fn timed_out(&self, progress: &Progress, timeout: Duration) -> Error {
+        let cause = match &progress.error {
+            Some(error) => format!(": {error}"),
+            None => format!("; it is still {}", progress.phase.name()),
+        };
+        Error::new(
+            ErrorKind::Timeout,
+            format!("not everything is in {} after {timeout:?}{cause}", self.store.url()),
+        )
+    }
+}

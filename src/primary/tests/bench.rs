@@ -1,0 +1,236 @@
+//! A database, a replica in memory, a primary between them, and the question whether they agree.
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use super::sqlite::{Db, digest};
+use crate::clock::{ManualClock, Timestamp};
+use crate::error::{Error, Result};
+use crate::ltx::{Decoder, Encoder, FileId, FileName, Header, Level, Txid};
+use crate::page::{PageCount, PageSize, Pgno};
+use crate::primary::{Options, Primary, Status, state_folder};
+use crate::store::{ByteRange, Faults, MemoryStore, Op, PutOptions, Retry, RetryPolicy, Store, Target};
+
+/// Longer than anything takes that does not hang.
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(super) struct Bench {
+    _folder: TempDir,
+    pub(super) db: Db,
+    pub(super) memory: MemoryStore,
+    /// What the primary sees of `memory`.
+    pub(super) store: Faults,
+    pub(super) clock: Arc<ManualClock>,
+    pub(super) options: Options,
+    /// The store tries again what fails.
+    pub(super) retries: bool,
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+impl Bench {
+    /// A database of `pages` pages that nobody has opened, and an empty replica.
+    pub(super) fn new(pages: usize) -> Self {
+        Self::with_page_size(PageSize::MIN, pages)
+    }
+
+    pub(super) fn with_page_size(page_size: PageSize, pages: usize) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let memory = MemoryStore::new();
+        Self {
+            db: Db::new(&folder.path().join("app.db"), page_size, pages),
+            _folder: folder,
+            store: Faults::new(Arc::new(memory.clone()), 1),
+            memory,
+            clock: Arc::new(ManualClock::new(Timestamp::from_millis(1_000_000))),
+            options: Options { sync_interval: Duration::ZERO, close_timeout: PATIENCE },
+            retries: false,
+        }
+    }
+
+    /// Like `new`, opened, and with all in the replica.
+    pub(super) fn synced(pages: usize) -> Self {
+        let mut bench = Self::new(pages);
+        bench.open();
+        bench.sync();
+        bench
+    }
+
+    pub(super) fn try_open(&mut self) -> Result<()> {
+        let target = Target::File { path: PathBuf::from("unused") };
+        let (store, host) = (self.store.clone(), self.db.host());
+        let clock = Arc::clone(&self.clock);
+        let retries = self.retries;
+        let connect = || -> Result<Arc<dyn Store>> {
+            let store = Arc::new(store);
+            let policy = RetryPolicy { base_delay: Duration::from_millis(1), ..RetryPolicy::default() };
+            if retries { Ok(Arc::new(Retry::new(store, policy))) } else { Ok(store) }
+        };
+        let primary = Primary::open(&self.db.path, &target, self.options.clone(), clock, connect, || host)?;
+        self.db.primary = Some(primary);
+        Ok(())
+    }
+
+    pub(super) fn open(&mut self) {
+        self.try_open().unwrap();
+    }
+
+    pub(super) fn primary(&self) -> &Arc<Primary> {
+        self.db.primary.as_ref().expect("the primary is open")
+    }
+
+    pub(super) fn try_sync(&self) -> Result<Txid> {
+        self.primary().sync(PATIENCE, &|| false)
+    }
+
+    /// Waits until all that is committed is in the replica.
+    pub(super) fn sync(&self) -> Txid {
+        self.try_sync().unwrap()
+    }
+
+    pub(super) fn status(&self) -> Status {
+        self.primary().status()
+    }
+
+    /// The last connection closes.
+    pub(super) fn close(&mut self) {
+        self.db.close_last();
+        let primary = self.db.primary.take().expect("the primary is open");
+        primary.close();
+    }
+
+    /// kill -9.
+    pub(super) fn kill(&mut self) {
+        if let Some(primary) = self.db.primary.take() {
+            primary.kill();
+            self.db.recover();
+        }
+    }
+
+    /// A file in the folder of local state.
+    pub(super) fn local(&self, name: &str) -> PathBuf {
+        state_folder(&self.db.path).join(name)
+    }
+
+    /// The names of the waiting files.
+    pub(super) fn spooled(&self) -> Vec<String> {
+        let mut names: Vec<String> = std::fs::read_dir(self.local("spool"))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    /// How many files were sent in one request, or tried to be.
+    pub(super) fn puts(&self) -> u64 {
+        self.store.count(Op::Put)
+    }
+
+    /// How many full copies were begun.
+    pub(super) fn copies(&self) -> u64 {
+        self.store.count(Op::Upload)
+    }
+
+    /// The transactions in the replica.
+    pub(super) fn txids(&self) -> Vec<u64> {
+        self.memory.files().iter().map(|(id, _)| id.name.max().get()).collect()
+    }
+
+    pub(super) fn header(&self, txid: u64) -> Header {
+        self.read(txid).0
+    }
+
+    /// The pages of one file of the replica.
+    pub(super) fn pages_of(&self, txid: u64) -> Vec<u32> {
+        self.read(txid).1.into_iter().map(|(pgno, _)| pgno).collect()
+    }
+
+    fn read(&self, txid: u64) -> (Header, Vec<(u32, Vec<u8>)>) {
+        let id = FileId::new(Level::L0, FileName::single(Txid::new(txid).unwrap()));
+        let memory = self.memory.clone();
+        let bytes = run(async move { memory.get(id, ByteRange::All).await?.bytes().await }).unwrap();
+        let mut decoder = Decoder::new(&bytes[..]).unwrap();
+        let header = *decoder.header();
+        assert_eq!(header.name(), id.name);
+        let mut page = vec![0; header.page_size.bytes()];
+        let mut pages = Vec::new();
+        while let Some(pgno) = decoder.next_page(&mut page).unwrap() {
+            pages.push((pgno.get(), page.clone()));
+        }
+        decoder.finish().unwrap();
+        (header, pages)
+    }
+
+    /// The states of the replica after each of its transactions, the last one's pages with them.
+    pub(super) fn replay(&self) -> (Vec<u64>, Vec<Vec<u8>>) {
+        let (mut states, mut database) = (Vec::new(), Vec::new());
+        for (i, txid) in self.txids().into_iter().enumerate() {
+            assert_eq!(txid, i as u64 + 1, "transactions are contiguous");
+            let (header, pages) = self.read(txid);
+            database.resize(header.commit.get() as usize, vec![0; header.page_size.bytes()]);
+            for (pgno, page) in pages {
+                database[pgno as usize - 1] = page;
+            }
+            states.push(digest(&database));
+        }
+        (states, database)
+    }
+
+    /// Every transaction of the replica is a state that was once committed, and the last one is the
+    /// state now.
+    pub(super) fn assert_replica_is_current(&self) {
+        let (states, last) = self.replay();
+        for (i, state) in states.iter().enumerate() {
+            assert!(self.db.history.contains(state), "transaction {} was never committed", i + 1);
+        }
+        assert!(last == self.db.pages, "the replica ends in an older state");
+    }
+
+    /// Waits for what happens in the background.
+    pub(super) fn until(&self, what: &str, done: impl Fn(&Self) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !done(self) {
+            assert!(Instant::now() < deadline, "{what} did not come");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+/// Runs asynchronous work of a store on this thread.
+pub(super) fn run<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
+}
+
+/// The message of an error, which must have come.
+pub(super) fn message<T>(outcome: Result<T, Error>) -> String {
+    match outcome {
+        Ok(_) => panic!("it succeeded"),
+        Err(e) => e.to_string(),
+    }
+}
+
+/// Somebody else writes a file of level 0 that holds `pages` and bears `node_id`.
+pub(super) fn foreign_file(bench: &Bench, txid: u64, node_id: u64, pages: &[Vec<u8>]) {
+    let name = FileName::single(Txid::new(txid).unwrap());
+    let timestamp = Timestamp::from_millis(1_500_000);
+    let page_size = PageSize::new(pages[0].len() as u32).unwrap();
+    let header =
+        Header { node_id, ..Header::new(page_size, PageCount::new(pages.len() as u32), name, timestamp) };
+    let mut encoder = Encoder::new(Vec::new(), header).unwrap();
+    for (i, page) in pages.iter().enumerate() {
+        encoder.page(Pgno::new(i as u32 + 1).unwrap(), page).unwrap();
+    }
+    let body = encoder.finish().unwrap().0.into();
+    let memory = bench.memory.clone();
+    let options = PutOptions { timestamp, if_absent: true };
+    run(async move { memory.put(FileId::new(Level::L0, name), body, options).await }).unwrap();
+}

@@ -1,0 +1,118 @@
+//! A close waits for the replica, but not for ever. What is not there stays on local disk and goes out at
+//! the next open, in whatever order opens and closes come.
+
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use super::bench::{Bench, PATIENCE};
+use crate::error::ErrorKind;
+use crate::store::{Fault, Op};
+
+#[test]
+fn a_close_brings_all_to_the_replica() {
+    let mut bench = Bench::new(5);
+    bench.options.sync_interval = Duration::from_secs(3600);
+    bench.open();
+    bench.sync();
+    bench.db.change(1);
+    bench.db.change(2);
+    bench.close();
+    bench.assert_replica_is_current();
+    bench.open();
+    bench.close();
+    assert_eq!(bench.copies(), 1);
+}
+
+#[test]
+fn a_store_that_hangs_holds_up_a_close_for_close_timeout() {
+    let mut bench = Bench::new(5);
+    bench.options.close_timeout = Duration::from_millis(100);
+    bench.open();
+    bench.sync();
+    bench.store.often(Op::Put, 1000, Fault::Delay(Duration::from_secs(3600)));
+    bench.db.change(1);
+    bench.until("a request", |bench| bench.puts() == 1);
+    bench.db.change(2);
+    let began = Instant::now();
+    bench.close();
+    assert!(began.elapsed() < PATIENCE);
+    bench.store.heal();
+    bench.open();
+    bench.sync();
+    bench.assert_replica_is_current();
+    assert_eq!(bench.copies(), 1);
+}
+
+#[test]
+fn a_full_copy_that_hangs_holds_up_a_close_for_close_timeout() {
+    let mut bench = Bench::new(200);
+    bench.options.close_timeout = Duration::from_millis(100);
+    bench.store.often(Op::Part, 1000, Fault::Delay(Duration::from_secs(3600)));
+    bench.open();
+    bench.db.change(1);
+    bench.until("a part", |bench| bench.store.count(Op::Part) == 1);
+    bench.close();
+    bench.store.heal();
+    bench.open();
+    bench.sync();
+    bench.assert_replica_is_current();
+    bench.until("the end of the first copy's view", |bench| bench.db.views() == 0);
+}
+
+#[test]
+fn an_open_while_the_last_close_waits_goes_on_with_the_same_publisher() {
+    let mut bench = Bench::synced(5);
+    bench.store.next(Op::Put, Fault::Delay(Duration::from_millis(300)));
+    bench.db.change(1);
+    bench.until("a request", |bench| bench.puts() == 1);
+    let first = std::sync::Arc::clone(bench.primary());
+    let (done, closed) = mpsc::channel();
+    let closing = std::thread::spawn(move || {
+        first.close();
+        done.send(()).unwrap();
+    });
+    // The close has begun when the connection count is down; opening again is right at any time.
+    std::thread::sleep(Duration::from_millis(50));
+    bench.open();
+    closed.recv_timeout(PATIENCE).unwrap();
+    closing.join().unwrap();
+    bench.db.change(2);
+    bench.sync();
+    bench.assert_replica_is_current();
+    assert_eq!(bench.copies(), 1);
+}
+
+#[test]
+fn a_close_in_an_outage_and_an_open_in_the_same_outage() {
+    let mut bench = Bench::synced(5);
+    bench.options.close_timeout = Duration::from_millis(10);
+    bench.close();
+    for op in [Op::List, Op::Put] {
+        bench.store.often(op, 1000, Fault::Refuse(ErrorKind::Unavailable));
+    }
+    for page in 1..=5 {
+        bench.open();
+        bench.db.change(page);
+        bench.close();
+    }
+    bench.store.heal();
+    bench.open();
+    bench.sync();
+    bench.assert_replica_is_current();
+    assert_eq!(bench.copies(), 1);
+}
+
+#[test]
+fn the_wal_of_a_close_that_was_not_the_last_is_taken_up() {
+    let mut bench = Bench::synced(5);
+    bench.db.change(1);
+    // Another process has the database open: the WAL stays.
+    bench.db.primary.take().unwrap().close();
+    bench.assert_replica_is_current();
+    bench.db.change(2);
+    bench.open();
+    bench.db.change(3);
+    bench.sync();
+    bench.assert_replica_is_current();
+    assert_eq!(bench.copies(), 1);
+}

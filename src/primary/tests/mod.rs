@@ -1,0 +1,29 @@
+//! The write flow, against files that are written as SQLite writes them and a replica in memory.
+//!
+//! | file | its story |
+//! | --- | --- |
+//! | `restart` | the WAL loses what it holds: no commit is lost with it |
+//! | `spool` | waiting files outlive their process |
+//! | `state` | local state is believed only as far as it is borne out |
+//! | `replies` | a request is done, and its answer is lost |
+//! | `conflict` | somebody else is on the replica |
+//! | `outage` | the replica cannot be reached for a while |
+//! | `pace` | how often files go out |
+//! | `closing` | a close waits, but not for ever |
+//! | `foreign` | a process without the shim writes the database |
+//! | `acks` | what `litestream_sync` promises |
+//! | `random` | all of it in any order |
+
+mod acks;
+mod bench;
+mod closing;
+mod conflict;
+mod foreign;
+mod outage;
+mod pace;
+mod random;
+mod replies;
+mod restart;
+mod spool;
+mod sqlite;
+mod state;

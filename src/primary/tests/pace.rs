@@ -1,0 +1,66 @@
+//! The first commit after quiet goes out at once, then at most one file per `sync_interval`. Without
+//! commits there are no requests.
+
+use std::time::{Duration, Instant};
+
+use super::bench::Bench;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+#[test]
+fn commits_of_one_interval_go_out_together_unless_somebody_waits() {
+    let mut bench = Bench::new(5);
+    bench.options.sync_interval = HOUR;
+    bench.open();
+    bench.until("the copy", |bench| bench.txids() == [1]);
+    for page in 1..=5 {
+        bench.db.change(page);
+    }
+    assert_eq!(bench.txids(), [1], "a file went out before its time");
+    assert_eq!(bench.sync().get(), 2);
+    assert_eq!(bench.pages_of(2), [1, 2, 3, 4, 5]);
+    bench.assert_replica_is_current();
+}
+
+#[test]
+fn the_first_commit_after_quiet_goes_out_at_once() {
+    let mut bench = Bench::new(5);
+    bench.options.sync_interval = Duration::from_millis(50);
+    bench.open();
+    bench.until("the copy", |bench| bench.txids() == [1]);
+    bench.db.change(1);
+    bench.until("a file", |bench| bench.txids() == [1, 2]);
+    bench.db.change(1);
+    bench.until("a file", |bench| bench.txids() == [1, 2, 3]);
+}
+
+#[test]
+fn under_load_there_is_at_most_one_file_in_an_interval() {
+    let mut bench = Bench::new(5);
+    let interval = Duration::from_millis(100);
+    bench.options.sync_interval = interval;
+    bench.open();
+    bench.sync();
+    let (before, began) = (bench.puts(), Instant::now());
+    while bench.puts() < before + 5 {
+        bench.db.change(1);
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    // Between five files lie four intervals.
+    assert!(began.elapsed() >= interval * 4, "five files in {:?}", began.elapsed());
+    bench.sync();
+    bench.assert_replica_is_current();
+}
+
+#[test]
+fn without_commits_there_are_no_requests() {
+    let mut bench = Bench::synced(5);
+    bench.db.change(1);
+    bench.db.truncate();
+    bench.sync();
+    bench.sync();
+    let before = bench.store.total();
+    std::thread::sleep(Duration::from_millis(200));
+    bench.sync();
+    assert_eq!(bench.store.total(), before);
+}

@@ -1,0 +1,80 @@
+//! A request is done, and its answer is lost. What landed is recognised: nothing is sent twice, nothing
+//! is left out, and the next file takes the next transaction.
+
+use super::bench::{Bench, foreign_file};
+use crate::error::ErrorKind;
+use crate::primary::Phase;
+use crate::store::{Fault, Op};
+
+const LOST: Fault = Fault::LoseAnswer(ErrorKind::Unavailable);
+
+#[test]
+fn a_put_that_landed_is_recognised() {
+    let mut bench = Bench::synced(5);
+    for _ in 0..3 {
+        bench.store.next(Op::Put, LOST);
+        bench.db.change(2);
+        bench.sync();
+    }
+    assert_eq!(bench.txids(), [1, 2, 3, 4]);
+    bench.assert_replica_is_current();
+}
+
+#[test]
+fn commits_made_meanwhile_take_the_next_transaction() {
+    let mut bench = Bench::synced(5);
+    bench.store.next(Op::Put, LOST);
+    bench.db.change(2);
+    bench.until("a request", |bench| bench.puts() >= 1);
+    bench.db.change(3);
+    bench.db.truncate();
+    bench.db.change(4);
+    bench.sync();
+    assert_eq!(bench.pages_of(2), [2]);
+    assert_eq!(*bench.txids().last().unwrap(), bench.txids().len() as u64);
+    bench.assert_replica_is_current();
+}
+
+#[test]
+fn a_full_copy_that_landed_is_recognised_behind_a_store_that_tries_again() {
+    let mut bench = Bench::new(5);
+    bench.retries = true;
+    bench.store.next(Op::Complete, LOST);
+    bench.open();
+    bench.sync();
+    assert_eq!((bench.txids(), bench.copies()), (vec![1], 1));
+    bench.db.change(1);
+    bench.sync();
+    bench.assert_replica_is_current();
+    assert_eq!(bench.txids(), [1, 2]);
+}
+
+#[test]
+fn a_full_copy_whose_fate_is_unknown_is_made_again() {
+    let mut bench = Bench::new(5);
+    bench.store.next(Op::Complete, LOST);
+    bench.open();
+    bench.sync();
+    // Somebody without the shim may have written between the two: the first copy proves nothing.
+    assert_eq!(bench.txids(), [1, 2]);
+    bench.assert_replica_is_current();
+}
+
+#[test]
+fn a_put_of_a_killed_process_that_lands_late_is_one_transaction_of_ours() {
+    let mut bench = Bench::synced(5);
+    bench.db.change(2);
+    bench.sync();
+    let node_id = bench.header(1).node_id;
+    bench.kill();
+    bench.open();
+    bench.until("a look at the replica", |bench| bench.status().phase == Phase::Idle);
+    let pages = bench.db.pages.clone();
+    foreign_file(&bench, 3, node_id, &pages);
+    bench.db.change(4);
+    // Without anybody who waits and hurries.
+    bench.until("the next transaction", |bench| bench.txids() == [1, 2, 3, 4]);
+    bench.sync();
+    bench.assert_replica_is_current();
+    assert_eq!(bench.copies(), 1);
+}
