@@ -106,8 +106,17 @@ impl Commits {
         self.note(&mut noted, End::LastCommit);
     }
 
+    /// Notes a commit that is in the database file and not in the WAL.
+    pub(super) fn note_elsewhere(&self) {
+        self.count(&mut self.lock());
+    }
+
     fn note(&self, noted: &mut Noted, end: End) {
         noted.end = Some(end);
+        self.count(noted);
+    }
+
+    fn count(&self, noted: &mut Noted) {
         noted.seq.0 += 1;
         noted.time = self.clock.now();
         noted.waiting_since.get_or_insert(noted.time);

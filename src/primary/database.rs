@@ -227,6 +227,7 @@ impl Primary {
 
     /// The database was just put into WAL mode: there is something to copy.
     pub fn entered_wal_mode(&self) {
+        self.shared.commits.note_elsewhere();
         self.shared.signal.commit();
     }
 

@@ -160,8 +160,9 @@ async fn next_step(shared: &Arc<Shared>) -> Result<Step> {
 
 /// Copies the whole database; `false` if it has no pages yet.
 async fn anchor(shared: &Arc<Shared>) -> Result<bool> {
+    let noted = shared.commits.last().seq;
     let Some((pages, covers, header)) = blocking(shared, begin_anchor).await? else {
-        shared.set_phase(Phase::Empty);
+        shared.empty(noted);
         return Ok(false);
     };
     shared.set_phase(Phase::Copying);

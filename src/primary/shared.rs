@@ -66,6 +66,8 @@ pub(super) struct Progress {
     acked: CommitSeq,
     /// When the last transaction in the replica was committed.
     pub(super) time: Option<Timestamp>,
+    /// The last commit that was noted before the database was seen to have no pages.
+    empty_as_of: CommitSeq,
     /// Since when the oldest commit waits of those that are on their way.
     on_the_way_since: Option<Timestamp>,
     /// The failure of the last attempt, if it failed, or what ended replication.
@@ -126,6 +128,7 @@ impl Shared {
                 txid: None,
                 acked: CommitSeq::default(),
                 time: None,
+                empty_as_of: CommitSeq::default(),
                 on_the_way_since: None,
                 error: None,
             }),
@@ -307,6 +310,14 @@ impl Shared {
         self.progress().error.is_some()
     }
 
+    /// The database has no pages, and was looked at after `noted`.
+    pub(super) fn empty(&self, noted: CommitSeq) {
+        self.change(|p| {
+            p.phase = Phase::Empty;
+            p.empty_as_of = noted;
+        });
+    }
+
     /// Replication ends: somebody else is on the replica.
     pub(super) fn stop(&self, error: Error) {
         tracing::error!("{}: {error}", self.path.display());
@@ -362,10 +373,12 @@ impl Shared {
                     self.path.display()
                 ),
             ))),
-            (Phase::Empty, _) if goal.is_none() => Some(Err(Error::new(
-                ErrorKind::NotFound,
-                format!("{} is empty: there is nothing to replicate yet", self.path.display()),
-            ))),
+            (Phase::Empty, _) if goal.is_none_or(|goal| goal <= progress.empty_as_of) => {
+                Some(Err(Error::new(
+                    ErrorKind::NotFound,
+                    format!("{} is empty: there is nothing to replicate yet", self.path.display()),
+                )))
+            }
             (Phase::Starting | Phase::Copying, _) => None,
             (_, Some(txid)) if goal.is_some_and(|goal| progress.acked >= goal) => Some(Ok(txid)),
             _ => None,
