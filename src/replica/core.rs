@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use tokio::task::AbortHandle;
 
-use super::fetch::{Fetcher, ReadAhead};
+use super::fetch::Fetcher;
 use super::files::Files;
 use super::follow::{self, Follow};
+use super::read_ahead::ReadAhead;
 use super::snapshot::Snapshot;
 use super::source::Source;
 use crate::clock::Timestamp;

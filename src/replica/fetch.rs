@@ -1,7 +1,6 @@
 //! Pages from the store: neighbours in one request, and one request for all who want the same page.
 
 use std::collections::HashMap;
-use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -9,66 +8,15 @@ use bytes::Bytes;
 use super::cache::FrameKey;
 use super::files::Files;
 use super::map::{Frame, PageMap, ReplicaFile};
-use super::pace::Pace;
+use super::read_ahead::{Direction, ReadAhead, Window};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::decode_frame;
 use crate::page::{PageSize, Pgno};
 use crate::runtime;
 use crate::store::ByteRange;
 
-/// What a single page brings along: costs hardly more than the round trip.
-const SMALLEST: u64 = 32 * 1024;
-/// What is read at once of a table that is scanned.
-const LARGE: u64 = 1024 * 1024;
-/// And from a store that is slow to begin an answer and fast from then on.
-const LARGEST: u64 = 16 * 1024 * 1024;
 /// A hole that is larger than this is not read through.
 const HOLE: u64 = 64 * 1024;
-/// A scan may leave out this many pages and still counts as one.
-const SKIP: u32 = 16;
-
-/// How a connection has been reading, and so how much it is given at once.
-#[derive(Debug)]
-pub struct ReadAhead {
-    /// The pages that were looked at for the last request, from the first to after the last.
-    last: Range<u32>,
-    bytes: u64,
-}
-
-impl Default for ReadAhead {
-    fn default() -> Self {
-        Self { last: 0..0, bytes: SMALLEST }
-    }
-}
-
-/// Which neighbours of a page come along.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Direction {
-    Up,
-    Down,
-}
-
-impl Direction {
-    fn step(self, pgno: Pgno) -> Option<Pgno> {
-        match self {
-            Self::Up => pgno.get().checked_add(1).and_then(Pgno::new),
-            Self::Down => Pgno::new(pgno.get() - 1),
-        }
-    }
-}
-
-impl ReadAhead {
-    /// Where to read on from a page that is not in the cache, and how many bytes: twice as many as
-    /// before if the page follows those that were read then, or precedes them.
-    fn next(&mut self, pgno: Pgno, pace: &Pace) -> (Direction, u64) {
-        let Range { start, end } = self.last;
-        let up = (end..=end.saturating_add(SKIP)).contains(&pgno.get());
-        let down = (start.saturating_sub(SKIP)..start).contains(&pgno.get());
-        let limit = pace.worthwhile().unwrap_or(0).clamp(LARGE, LARGEST);
-        self.bytes = if up || down { (self.bytes * 2).min(limit) } else { SMALLEST };
-        (if down { Direction::Down } else { Direction::Up }, self.bytes)
-    }
-}
 
 /// A range of a file, and the pages of the map whose frames it has.
 #[derive(Debug)]
@@ -186,15 +134,33 @@ impl Fetcher {
         file: &Arc<ReplicaFile>,
         ahead: &mut ReadAhead,
     ) -> Span {
-        let (direction, bytes) = ahead.next(pgno, self.files.source.pace());
+        let window = ahead.window(pgno, self.files.source.pace());
         let most = (self.files.cache.capacity() / 4 / page_size.bytes()).max(1);
         let mut span =
             Span { file: file.clone(), start: frame.offset, end: frame.end(), frames: vec![(pgno, frame)] };
-        let mut last = pgno;
-        for _ in 1..most {
+        let back =
+            self.grow(&mut span, map, window.direction.back(), pgno, window.skipped.min(most), &window);
+        let forth = self.grow(&mut span, map, window.direction, pgno, most, &window);
+        ahead.looked_at(&window, back.min(forth).get()..back.max(forth).get().saturating_add(1));
+        span
+    }
+
+    /// Adds pages from `from` on to a span of up to `most` pages, and returns the last that was looked
+    /// at.
+    fn grow(
+        &self,
+        span: &mut Span,
+        map: &PageMap,
+        direction: Direction,
+        from: Pgno,
+        most: usize,
+        window: &Window,
+    ) -> Pgno {
+        let mut last = from;
+        for _ in span.frames.len()..=most {
             let Some(next) = direction.step(last).filter(|&next| map.commit().contains(next)) else { break };
-            if let Some(neighbour) = map.frame(next).filter(|f| f.file == frame.file) {
-                if !span.reaches(neighbour, bytes) {
+            if let Some(neighbour) = map.frame(next).filter(|f| f.file == span.file.number) {
+                if !span.reaches(neighbour, window.bytes) {
                     break;
                 }
                 if !self.files.cache.contains(neighbour.into()) {
@@ -203,8 +169,7 @@ impl Fetcher {
             }
             last = next;
         }
-        ahead.last = pgno.min(last).get()..pgno.max(last).get().saturating_add(1);
-        span
+        last
     }
 
     /// Whether the page arrived meanwhile, is on its way, or has to be fetched by us.

@@ -13,6 +13,7 @@
 //! | `files` | maps from plans, and from other plans after compaction |
 //! | `snapshot` | one state of the database |
 //! | `cache`, `fetch` | pages in memory; pages from the store |
+//! | `read_ahead` | how much is read at once |
 //! | `follow` | what is new |
 //! | `core`, `shared` | all of these together; one per replica and process |
 //! | `view` | one connection |
@@ -26,6 +27,7 @@ mod load;
 mod map;
 mod pace;
 mod plan;
+mod read_ahead;
 mod shared;
 mod snapshot;
 mod source;
@@ -36,8 +38,8 @@ mod tests;
 mod view;
 
 pub use core::{Core, Options, ReplicaStatus};
-pub use fetch::ReadAhead;
 pub use plan::{Plan, RestorePoint};
+pub use read_ahead::ReadAhead;
 pub use shared::open;
 pub use snapshot::Snapshot;
 pub use view::{Seen, View};

@@ -123,6 +123,15 @@ impl History {
         id
     }
 
+    /// Stores transaction `txid` as one that leaves `size` pages and wrote only `pgno`, as SQLite does
+    /// when the other new pages are free at once.
+    pub(crate) fn put_sparse(&self, txid: u64, size: u32, pgno: u32, page: &[u8]) {
+        let header = Header::new(self.page_size, PageCount::new(size), name(txid, txid), self.time(txid));
+        let mut encoder = Encoder::new(Vec::new(), header).unwrap();
+        encoder.page(Pgno::new(pgno).unwrap(), page).unwrap();
+        self.put_bytes(id(0, txid, txid), encoder.finish().unwrap().0.into(), txid);
+    }
+
     /// Stores `bytes` as a file of the time of `txid`.
     pub(crate) fn put_bytes(&self, id: FileId, bytes: Bytes, txid: u64) {
         let store = self.store.clone();

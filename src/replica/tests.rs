@@ -501,15 +501,7 @@ fn the_lock_page_and_pages_nobody_wrote_are_zeros() {
     let mut history = History::new(size.get(), 1);
     history.commit(1, &[]);
     history.put(9, 1, 1);
-    let header = crate::ltx::Header::new(
-        size,
-        crate::page::PageCount::new(lock + 1),
-        crate::ltx::FileName::single(txid(2)),
-        history.time(2),
-    );
-    let mut encoder = crate::ltx::Encoder::new(Vec::new(), header).unwrap();
-    encoder.page(Pgno::new(lock + 1).unwrap(), &vec![7; size.bytes()]).unwrap();
-    history.put_bytes(id(0, 2, 2), encoder.finish().unwrap().0.into(), 2);
+    history.put_sparse(2, lock + 1, lock + 1, &vec![7; size.bytes()]);
     let mut view = View::new(open_history(&history));
     assert_eq!(view.bytes(), u64::from(lock + 1) * 65536);
     let mut page = vec![1; size.bytes()];
@@ -517,6 +509,21 @@ fn the_lock_page_and_pages_nobody_wrote_are_zeros() {
         view.read(&mut page, u64::from(pgno - 1) * 65536).unwrap();
         assert!(page.iter().all(|b| *b == byte), "page {pgno}");
     }
+}
+
+#[test]
+fn what_was_cut_off_does_not_come_back() {
+    let mut history = History::new(512, 1);
+    history.commit(10, &[]);
+    history.put(9, 1, 1);
+    history.commit(5, &[1]);
+    history.put(0, 2, 2);
+    history.put_sparse(3, 8, 8, &[7; 512]);
+    let mut view = View::new(open_history(&history));
+    let mut rest = vec![1; 8 * 512];
+    view.read(&mut rest, 0).unwrap();
+    assert!(rest[1024..5 * 512] == history.image(2)[1024..]);
+    assert!(rest[5 * 512..] == [vec![0; 1024], vec![7; 512]].concat());
 }
 
 #[test]

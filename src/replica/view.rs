@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::core::{Core, ReplicaStatus};
-use super::fetch::ReadAhead;
+use super::read_ahead::ReadAhead;
 use super::snapshot::Snapshot;
 use crate::error::Result;
 use crate::page::Pgno;

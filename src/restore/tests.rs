@@ -135,28 +135,32 @@ fn a_page_that_nobody_wrote_is_zeros_and_the_lock_page_is_one() {
     let mut history = History::new(size.get(), 1);
     history.commit(1, &[]);
     history.put(0, 1, 1);
-    let header = crate::ltx::Header::new(
-        size,
-        PageCount::new(lock + 1),
-        crate::ltx::FileName::single(txid(2)),
-        history.time(2),
-    );
-    let mut encoder = crate::ltx::Encoder::new(Vec::new(), header).unwrap();
-    let page = vec![7; size.bytes()];
-    for pgno in [lock - 1, lock + 1] {
-        encoder.page(crate::page::Pgno::new(pgno).unwrap(), &page).unwrap();
-    }
-    history.put_bytes(id(0, 2, 2), encoder.finish().unwrap().0.into(), 2);
+    history.put_sparse(2, lock + 1, lock + 1, &vec![7; size.bytes()]);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("large.db");
     restore(history.store(), &path, &latest()).unwrap();
     let file = fs::File::open(&path).unwrap();
     assert_eq!(file.metadata().unwrap().len(), u64::from(lock + 1) * 65536);
     let mut found = vec![1; size.bytes()];
-    for (pgno, byte) in [(2, 0), (lock - 1, 7), (lock, 0), (lock + 1, 7)] {
+    for (pgno, byte) in [(2, 0), (lock, 0), (lock + 1, 7)] {
         file.read_exact_at(&mut found, u64::from(pgno - 1) * 65536).unwrap();
         assert!(found.iter().all(|b| *b == byte), "page {pgno}");
     }
+}
+
+#[test]
+fn what_was_cut_off_does_not_come_back() {
+    let mut history = History::new(512, 1);
+    history.commit(10, &[]);
+    history.put(0, 1, 1);
+    history.commit(5, &[1]);
+    history.put(0, 2, 2);
+    history.put_sparse(3, 8, 8, &[7; 512]);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("app.db");
+    restore(history.store(), &path, &latest()).unwrap();
+    let expected = [history.image(2), vec![0; 1024], vec![7; 512]].concat();
+    assert!(fs::read(&path).unwrap() == expected);
 }
 
 /// Restores into a folder that is empty before and must be empty after, and returns the error.
@@ -301,12 +305,12 @@ fn large_files_come_in_pieces_or_in_one_request() {
     let pieces = size.div_ceil(2 << 20) as u64;
     assert!(pieces > 4);
     // A store that takes its time to begin sends the rest at once: first piece, rest, two small files.
-    for (delay, gets) in [(Duration::ZERO, pieces + 2), (Duration::from_millis(300), 4)] {
+    for (delay, parallelism, gets) in [(Duration::ZERO, 64, pieces + 2), (Duration::from_millis(300), 2, 4)] {
         let store = crate::store::Faults::new(history.store(), 1);
         store.often(crate::store::Op::Get, 1000, crate::store::Fault::Delay(delay));
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("app.db");
-        let options = Options { parallelism: 2, ..Options::default() };
+        let options = Options { parallelism, ..Options::default() };
         restore(Arc::new(store.clone()), &path, &options).unwrap();
         assert!(fs::read(&path).unwrap() == history.image(3));
         assert_eq!(store.count(crate::store::Op::Get), gets);
@@ -441,6 +445,17 @@ fn a_target_that_appears_meanwhile_is_kept() {
     assert_eq!(error.kind(), ErrorKind::AlreadyExists);
     assert_eq!(fs::read(&path).unwrap(), b"somebody else's");
     assert_eq!(names(folder.path()), ["app.db"]);
+}
+
+#[test]
+fn a_log_that_appears_meanwhile_is_not_put_beside_the_database() {
+    let history = ten();
+    let folder = tempfile::tempdir().unwrap();
+    let leftover = folder.path().join("app.db-wal");
+    let store = Hooked::store(&history.store, move |_, _| fs::write(&leftover, "somebody else's").unwrap());
+    let error = restore(store, &folder.path().join("app.db"), &latest()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+    assert_eq!(names(folder.path()), ["app.db-wal"]);
 }
 
 #[test]
