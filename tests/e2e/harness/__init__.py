@@ -15,5 +15,6 @@
     compare    the content of a database, for equality
     workload   seeded mixed work that keeps an invariant
     soak       that work on a primary, with replicas that read
+    crash      that a process is killed or closed while threads write, again and again
     big        a database with a lock page, and what it costs in memory
 """

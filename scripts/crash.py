@@ -1,0 +1,29 @@
+#!/usr/bin/env python3
+"""Kills and closes a writing process again and again, and compares: `.venv/bin/python scripts/crash.py --rounds 100 --seed 1`."""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "e2e"))
+
+from harness import crash  # noqa: E402
+from harness.scratch import scratch  # noqa: E402
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=2, help="the longest round")
+    parser.add_argument("--threads", type=int, default=3, help="the most threads, each with a connection of its own")
+    parser.add_argument("--store", choices=("s3", "file"), default="file")
+    arguments = parser.parse_args()
+    print(f"{arguments.rounds} rounds, seed {arguments.seed}", flush=True)
+    with scratch(arguments.store) as (folder, location):
+        crash.run(arguments.rounds, arguments.seed, location, folder, arguments.seconds, arguments.threads,
+                  say=lambda line: print(line, flush=True))
+
+
+if __name__ == "__main__":
+    main()

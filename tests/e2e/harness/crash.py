@@ -1,0 +1,118 @@
+"""Rounds of work that end with a close or with kill -9; after each, the replica has what it must have."""
+
+import json
+import random
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+from . import litestream
+from .location import Location
+from .paths import LIBRARY, SYSTEM_PYTHON, clean_env
+from .worker import Worker
+
+MAIN = Path(__file__).with_name("crash_main.py")
+
+UNBALANCED = """
+SELECT thread, rows, bytes, count(id), total(length(data)) FROM ledger LEFT JOIN t USING (thread)
+GROUP BY thread HAVING rows <> count(id) OR bytes <> total(length(data))
+"""
+
+
+class Crash:
+    """One database, its replica, and a process that comes and goes."""
+
+    def __init__(self, seed: int, location: Location, folder: Path, say: Callable[[str], None]):
+        self.random = random.Random(seed)
+        self.location, self.folder, self.say = location, folder, say
+        self.database = folder / "crash.db"
+        self.plain = Worker("python", cwd=folder, load=False)
+        self.kills = self.acked = self.foreign = 0
+
+    def run(self, rounds: int, seconds: float, threads: int) -> dict:
+        try:
+            for number in range(rounds):
+                self._round(number, seconds, threads)
+        finally:
+            if not self.plain.ended:
+                self.plain.kill()
+        report = {"rounds": rounds, "kills": self.kills, "acked": self.acked, "foreign": self.foreign,
+                  "files": len(self.location.files())}
+        self.say(f"identical after every round: {report}")
+        return report
+
+    def _round(self, number: int, seconds: float, threads: int) -> None:
+        end = "kill" if number % 2 else "close"
+        acked = self._host(end, self.random.uniform(0.2, seconds), self.random.randint(1, threads))
+        if end == "kill":
+            self.kills += 1
+            self._assert_acked_is_in_the_replica(acked)
+            if self.random.random() < 0.3:
+                self._write_without_us()
+            self._host("close", 0, 1)
+        self._assert_identical()
+        self.say(f"round {number}: {end}, {sum(acked.values())} transactions acknowledged, "
+                 f"TXID {self.location.last_txid()}")
+
+    def _host(self, end: str, seconds: float, threads: int) -> dict[int, int]:
+        """Runs a host to its end; the last transaction of each thread that a sync answered for."""
+        uri = self.location.primary(self.database, sync_interval=self.random.choice(["20ms", "200ms", "5s"]),
+                                    close_timeout="60s")
+        order = {"library": str(LIBRARY), "uri": uri, "seed": self.random.getrandbits(32), "seconds": seconds,
+                 "threads": threads, "end": end}
+        done = subprocess.run([SYSTEM_PYTHON, str(MAIN), json.dumps(order)], env=clean_env(**self.location.env),
+                              cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=300)
+        assert done.returncode in ((0,) if end == "close" else (0, -9)), f"{done.returncode}: {done.stderr}"
+        acked: dict[int, int] = {}
+        for line in done.stdout.splitlines():
+            _, thread, transactions = line.split()
+            acked[int(thread)] = int(transactions)
+        self.acked += len(done.stdout.splitlines())
+        return acked
+
+    def _write_without_us(self) -> None:
+        """A process without the shim takes the WAL over, writes, and closes."""
+        self.foreign += 1
+        db = self.plain.open(self.database, "foreign")
+        db.run("INSERT INTO t(thread, data) SELECT thread, randomblob(700) FROM ledger")
+        if self.random.random() < 0.5:
+            db.run("PRAGMA wal_checkpoint(TRUNCATE)")
+        db.close()
+
+    def _assert_acked_is_in_the_replica(self, acked: dict[int, int]) -> None:
+        if not self.location.files():
+            assert not acked, "a sync answered before the replica had anything"
+            return
+        restored = self._restore()
+        there = dict(restored.rows("SELECT thread, transactions FROM ledger"))
+        for thread, transactions in acked.items():
+            assert there.get(thread, 0) >= transactions, f"thread {thread}: {there.get(thread)} of {transactions}"
+        assert restored.rows(UNBALANCED) == [], "the replica holds half a transaction"
+        restored.close()
+
+    def _assert_identical(self) -> None:
+        assert self.location.gaps() == []
+        copy = self.folder / "copy.db"
+        for suffix in ("", "-wal"):
+            source = self.folder / f"crash.db{suffix}"
+            if source.exists():
+                shutil.copy(source, self.folder / f"copy.db{suffix}")
+        source, restored = self.plain.open(copy, "copy"), self._restore()
+        expected = source.content()
+        assert expected.integrity == "ok", expected.integrity
+        assert restored.content() == expected, "the replica differs from the database"
+        for db in (source, restored):
+            db.close()
+
+    def _restore(self):
+        path = self.folder / "restored.db"
+        for name in ("restored.db", "restored.db-wal", "restored.db-shm"):
+            (self.folder / name).unlink(missing_ok=True)
+        return self.plain.open(litestream.restore(self.location, path), "restored")
+
+
+def run(rounds: int, seed: int, location: Location, folder: Path, seconds: float = 2, threads: int = 3,
+        say: Callable[[str], None] = lambda line: None) -> dict:
+    """`rounds` rounds of up to `seconds` with up to `threads` threads; every second one ends with kill -9."""
+    return Crash(seed, location, folder, say).run(rounds, seconds, threads)
