@@ -127,7 +127,7 @@ impl Primary {
                 return;
             }
         }
-        let synced = self.sync(self.shared.options.close_timeout, &|| false);
+        let synced = self.shared.wait(self.shared.options.close_timeout, &|| false);
         // From here on a write by somebody else must be seen at the next open.
         stamp::outwait(&self.shared.path);
         let mut open = open_primaries();
@@ -258,6 +258,10 @@ impl Primary {
     /// `Timeout`, naming what is wrong as far as it is known; `Conflict`; `Busy` if another process
     /// publishes; `NotFound` while the database is empty; `Interrupted`.
     pub fn sync(&self, timeout: Duration, interrupted: &dyn Fn() -> bool) -> Result<Txid> {
+        // Commits of other processes count too, and nothing has shown them to us yet.
+        if let Err(e) = self.shared.look_at_database() {
+            tracing::debug!("{}: {e}", self.shared.path.display());
+        }
         self.shared.wait(timeout, interrupted)
     }
 
