@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,7 +11,6 @@ use tokio::task::JoinHandle;
 use crate::clock::{Clock, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::Txid;
-use crate::primary::capture::generation_of;
 use crate::primary::commits::Noticed;
 use crate::primary::host::Host;
 use crate::primary::options::Options;
@@ -20,11 +19,11 @@ use crate::primary::shared::{Phase, Shared};
 use crate::primary::stamp;
 use crate::primary::state::Captured;
 use crate::store::{Fencing, Store, Target};
-use crate::wal::IndexHeader;
+use crate::wal::{IndexHeader, Position, WalHeader};
 
-/// So many frames behind, a capture in the background saves the committing thread a stall when the
-/// WAL restarts (SQLite restarts it about every 1000 frames).
-const CAPTURE_AT_FRAMES: u32 = 256;
+/// Each time that the WAL has grown by so many frames it is captured in the background: so much less is
+/// to be kept when it restarts (SQLite restarts it about every 1000 frames).
+const CAPTURE_EACH_FRAMES: u32 = 4096;
 
 /// The primaries of this process, by process id (a forked child has none) and path.
 static OPEN: Mutex<Option<HashMap<(u32, PathBuf), Entry>>> = Mutex::new(None);
@@ -39,6 +38,8 @@ pub struct Primary {
     shared: Arc<Shared>,
     target: Target,
     task: JoinHandle<()>,
+    /// By how many times `CAPTURE_EACH_FRAMES` the WAL had grown at the last commit.
+    grown: AtomicU32,
 }
 
 /// How replication of one database stands.
@@ -103,7 +104,7 @@ impl Primary {
         let shared = Arc::new(Shared::new(path, options, connect()?, host(), clock));
         shared.become_publisher()?;
         let task = crate::runtime::handle()?.spawn(publisher::run(Arc::clone(&shared)));
-        let primary = Arc::new(Self { shared, target: target.clone(), task });
+        let primary = Arc::new(Self { shared, target: target.clone(), task, grown: AtomicU32::new(0) });
         open.insert(key, Entry { primary: Arc::clone(&primary), connections: 1 });
         Ok(primary)
     }
@@ -174,21 +175,24 @@ impl Primary {
     pub fn look(&self, header: IndexHeader) {
         match self.shared.commits.look(header) {
             Noticed::Nothing => {}
-            Noticed::Commit => self.committed(),
+            Noticed::Commit => self.committed(&header),
             Noticed::NewGeneration => {
                 // The old generation's frames are in the file until the next write: now or never.
                 if let Err(e) = self.capture_now() {
                     tracing::warn!("{}: {e}", self.shared.path.display());
                 }
                 self.shared.commits.replace(header);
-                self.committed();
+                self.committed(&header);
             }
         }
     }
 
-    fn committed(&self) {
+    fn committed(&self, header: &IndexHeader) {
         self.shared.signal.commit();
-        self.shared.capture_if_behind(CAPTURE_AT_FRAMES);
+        let grown = header.mx_frame.0 / CAPTURE_EACH_FRAMES;
+        if grown != self.grown.swap(grown, Ordering::Relaxed) && grown > 0 {
+            self.shared.signal.capture();
+        }
     }
 
     fn capture_now(&self) -> Result<()> {
@@ -214,8 +218,15 @@ impl Primary {
 
     /// A new WAL header is about to be written over the frames that are there.
     pub fn before_wal_restart(&self, header: &[u8]) {
-        if let Some(next) = generation_of(header) {
-            self.before_wal_is_lost(next);
+        let Some(next) = header.first_chunk().and_then(|header| WalHeader::decode(header).ok()) else {
+            return;
+        };
+        let next = Position::start_of(&next);
+        if self.shared.keep_generation(next) {
+            self.shared.signal.commit();
+            self.shared.signal.capture();
+        } else {
+            self.before_wal_is_lost(Captured::At(next));
         }
     }
 
@@ -226,13 +237,7 @@ impl Primary {
 
     fn before_wal_is_lost(&self, next: Captured) {
         let commits = &self.shared.commits;
-        let kept = self.shared.with_capture(|capture| {
-            let kept = capture.before_wal_is_lost(&commits.last(), next);
-            // What was noted is the end of a generation that is no more.
-            commits.forget();
-            kept
-        });
-        match kept {
+        match self.shared.with_capture(|capture| capture.before_wal_is_lost(commits, next)) {
             Ok(Err(e)) => tracing::warn!("{}: {e}", self.shared.path.display()),
             Ok(Ok(())) => self.shared.signal.commit(),
             // Another process publishes.
@@ -291,6 +296,7 @@ impl Primary {
     pub fn status(&self) -> Status {
         let (waiting_files, waiting_bytes) =
             self.shared.with_capture(|c| (c.spool.segments().len(), c.spool.bytes())).unwrap_or_default();
+        let waiting_bytes = waiting_bytes + self.shared.generations.bytes();
         let lag = self.shared.lag();
         let progress = self.shared.progress();
         Status {
