@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -21,10 +21,6 @@ use crate::primary::state::Captured;
 use crate::store::{Fencing, Store, Target};
 use crate::wal::{IndexHeader, Position, WalHeader};
 
-/// Each time that the WAL has grown by so many frames it is captured in the background: so much less is
-/// to be kept when it restarts (SQLite restarts it about every 1000 frames).
-const CAPTURE_EACH_FRAMES: u32 = 4096;
-
 /// The primaries of this process, by process id (a forked child has none) and path.
 static OPEN: Mutex<Option<HashMap<(u32, PathBuf), Entry>>> = Mutex::new(None);
 
@@ -38,8 +34,6 @@ pub struct Primary {
     shared: Arc<Shared>,
     target: Target,
     task: JoinHandle<()>,
-    /// By how many times `CAPTURE_EACH_FRAMES` the WAL had grown at the last commit.
-    grown: AtomicU32,
 }
 
 /// How replication of one database stands.
@@ -104,7 +98,7 @@ impl Primary {
         let shared = Arc::new(Shared::new(path, options, connect()?, host(), clock));
         shared.become_publisher()?;
         let task = crate::runtime::handle()?.spawn(publisher::run(Arc::clone(&shared)));
-        let primary = Arc::new(Self { shared, target: target.clone(), task, grown: AtomicU32::new(0) });
+        let primary = Arc::new(Self { shared, target: target.clone(), task });
         open.insert(key, Entry { primary: Arc::clone(&primary), connections: 1 });
         Ok(primary)
     }
@@ -175,22 +169,21 @@ impl Primary {
     pub fn look(&self, header: IndexHeader) {
         match self.shared.commits.look(header) {
             Noticed::Nothing => {}
-            Noticed::Commit => self.committed(&header),
+            Noticed::Commit => self.shared.signal.commit(),
             Noticed::NewGeneration => {
                 // The old generation's frames are in the file until the next write: now or never.
                 if let Err(e) = self.capture_now() {
                     tracing::warn!("{}: {e}", self.shared.path.display());
                 }
                 self.shared.commits.replace(header);
-                self.committed(&header);
+                self.shared.signal.commit();
             }
         }
     }
 
-    fn committed(&self, header: &IndexHeader) {
-        self.shared.signal.commit();
-        let grown = header.mx_frame.0 / CAPTURE_EACH_FRAMES;
-        if grown != self.grown.swap(grown, Ordering::Relaxed) && grown > 0 {
+    /// A checkpoint begins. It may let the next writer restart the WAL, and takes its time until then.
+    pub fn checkpoint_begins(&self) {
+        if self.shared.generations.is_behind(&self.shared.commits) {
             self.shared.signal.capture();
         }
     }

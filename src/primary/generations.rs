@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -10,10 +11,13 @@ use crate::error::Result;
 use crate::primary::commits::{Commits, Noted};
 use crate::primary::kept::{self, Kept};
 use crate::primary::state::Captured;
-use crate::wal::{End, FrameNo, Position, read_header};
+use crate::wal::{End, FrameNo, Position, Salts, WalHeader, read_header};
 
 /// Beyond this, committing threads help to capture what was kept before they keep more.
 const KEPT_LIMIT: u64 = 256 * 1024 * 1024;
+
+/// So many frames are worth a copy in the background before the WAL is restarted.
+const COPY_AHEAD: u32 = 64;
 
 /// So many files are kept to be used again: a new one costs the committing thread more.
 const SPARES: usize = 8;
@@ -38,6 +42,8 @@ pub(super) struct Passage {
     waiting: VecDeque<Waiting>,
     /// The generation that a writer of this process began last, if the WAL was not emptied since.
     begun: Option<Captured>,
+    /// What is copied already of the generation that is in the WAL.
+    ahead: Option<Ahead>,
     /// Files that were kept and may be used again.
     spares: Vec<PathBuf>,
     /// Counts the files for the names of new ones.
@@ -52,6 +58,15 @@ pub(super) struct Waiting {
     /// The last commit in it.
     pub(super) noted: Noted,
     bytes: u64,
+}
+
+/// A copy of the generation that is in the WAL, as far as it goes.
+#[derive(Debug)]
+struct Ahead {
+    file: PathBuf,
+    salts: Salts,
+    first: FrameNo,
+    last: FrameNo,
 }
 
 impl Passage {
@@ -69,6 +84,30 @@ impl Passage {
 
     fn bytes(&self) -> u64 {
         self.waiting.iter().map(|w| w.bytes).sum()
+    }
+
+    /// The frames of the generation with `salts`, which ends at `last`, that must be copied still.
+    fn missing(&self, salts: Salts, last: FrameNo) -> Option<RangeInclusive<FrameNo>> {
+        let safe = self.safe?;
+        // The last frame that is safe goes along: it bears out a position that was remembered.
+        let first = if safe.salts == salts { safe.frame } else { FrameNo::ZERO };
+        match &self.ahead {
+            Some(ahead) if ahead.salts == salts && ahead.first <= first => Some(ahead.last.next()..=last),
+            _ => Some(first..=last),
+        }
+    }
+
+    /// Copies what is missing of the generation in `wal`.
+    fn copy(&mut self, folder: &Path, wal: &File, header: &WalHeader, last: FrameNo) -> Result<()> {
+        let Some(frames) = self.missing(header.salts, last) else { return Ok(()) };
+        let (first, file) = match self.ahead.take() {
+            Some(ahead) if ahead.salts == header.salts => (ahead.first.min(*frames.start()), ahead.file),
+            Some(ahead) => (*frames.start(), ahead.file),
+            None => (*frames.start(), self.spare(folder)),
+        };
+        kept::copy_frames(&file, wal, header, frames)?;
+        self.ahead = Some(Ahead { file, salts: header.salts, first, last });
+        Ok(())
     }
 
     /// A file to write to. It has its place in the folder, but no name that tells anything.
@@ -148,7 +187,9 @@ impl Generations {
 
     /// Removes the files that would be used again.
     pub(super) fn drop_spares(&self) {
-        std::mem::take(&mut self.lock().spares).iter().for_each(|spare| kept::remove(spare));
+        let mut passage = self.lock();
+        let ahead = passage.ahead.take().map(|ahead| ahead.file);
+        passage.spares.drain(..).chain(ahead).for_each(|spare| kept::remove(&spare));
     }
 
     /// Nothing is captured from now on; what was kept is of no use.
@@ -160,6 +201,7 @@ impl Generations {
     pub(super) fn begin(&self, passage: &mut Passage, safe: Option<Captured>) {
         passage.waiting.clear();
         passage.spares.clear();
+        passage.ahead = None;
         passage.set_safe(safe);
         kept::remove_all(&self.folder);
     }
@@ -173,22 +215,49 @@ impl Generations {
     pub(super) fn keep(&self, commits: &Commits, next: Position) -> Result<bool> {
         let mut passage = self.lock();
         let noted = commits.last();
-        let (Some(safe), Some(End::Index(index))) = (passage.safe, noted.end) else { return Ok(false) };
-        let Ok(wal) = File::open(&self.wal_path) else { return Ok(false) };
-        let Some(header) = read_header(&wal)? else { return Ok(false) };
-        if index.mx_frame == FrameNo::ZERO || header.salts != index.salts {
-            return Ok(false);
-        }
-        // The last frame that is safe goes along: it bears out a position that was remembered.
-        let first = if safe.salts == header.salts { safe.frame } else { FrameNo::ZERO };
-        let kept = Kept { salts: header.salts, last: index.mx_frame, next };
-        let spare = passage.spare(&self.folder);
-        let bytes = kept::keep(&kept, &self.folder, &spare, (&wal, &header), first)?;
-        passage.waiting.push_back(Waiting { kept, end: End::Index(index), noted, bytes });
+        let Some((last, header)) = self.copy(&mut passage, &noted)? else { return Ok(false) };
+        let Some(ahead) = passage.ahead.take() else { return Ok(false) };
+        let kept = Kept { salts: ahead.salts, last, next };
+        kept::rename(&ahead.file, &kept.path(&self.folder))?;
+        let end = noted.end.unwrap_or(End::LastCommit);
+        let bytes = last.end_offset(header.page_size) - ahead.first.end_offset(header.page_size);
+        passage.waiting.push_back(Waiting { kept, end, noted, bytes });
         passage.begun = Some(Captured::At(next));
         // What was noted is the end of a generation that is no more.
         commits.forget();
         Ok(true)
+    }
+
+    /// Copies what would have to be kept of the generation in the WAL if it was restarted now.
+    ///
+    /// # Errors
+    /// `Io`, `NoSpace`, `Denied`, naming the file.
+    pub(super) fn copy_ahead(&self, commits: &Commits) -> Result<()> {
+        let mut passage = self.lock();
+        self.copy(&mut passage, &commits.last()).map(drop)
+    }
+
+    /// Whether a restart of the WAL would find much to copy. Never waits.
+    pub(super) fn is_behind(&self, commits: &Commits) -> bool {
+        let (Ok(passage), Some(End::Index(index))) = (self.passage.try_lock(), commits.last().end) else {
+            return false;
+        };
+        passage
+            .missing(index.salts, index.mx_frame)
+            .is_some_and(|frames| frames.end().0.saturating_sub(frames.start().0) >= COPY_AHEAD)
+    }
+
+    /// Copies what is needed of the generation that `noted` tells of, and is not copied yet. Returns its
+    /// last frame and its header, or `None` if the WAL holds another, or nothing of it is needed.
+    fn copy(&self, passage: &mut Passage, noted: &Noted) -> Result<Option<(FrameNo, WalHeader)>> {
+        let (Some(_), Some(End::Index(index))) = (passage.safe, noted.end) else { return Ok(None) };
+        let Ok(wal) = File::open(&self.wal_path) else { return Ok(None) };
+        let Some(header) = read_header(&wal)? else { return Ok(None) };
+        if index.mx_frame == FrameNo::ZERO || header.salts != index.salts {
+            return Ok(None);
+        }
+        passage.copy(&self.folder, &wal, &header, index.mx_frame)?;
+        Ok(Some((index.mx_frame, header)))
     }
 
     /// The WAL lost what it held, all of which was captured: commits go on at `next`.

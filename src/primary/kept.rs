@@ -14,6 +14,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
@@ -74,32 +75,36 @@ impl Kept {
     }
 }
 
-/// Copies the header of `wal` and its frames from `first` on into the file `spare`, which becomes that of
-/// `kept` in `folder`; returns the number of bytes.
+/// Copies the header of `wal` and its `frames` into the file `path`.
 ///
 /// # Errors
 /// `Io`, `NoSpace`, `Denied`, naming the file. Nothing is left of it then.
-pub(super) fn keep(
-    kept: &Kept,
-    folder: &Path,
-    spare: &Path,
-    (wal, header): (&File, &WalHeader),
-    first: FrameNo,
-) -> Result<u64> {
+pub(super) fn copy_frames(
+    path: &Path,
+    wal: &File,
+    header: &WalHeader,
+    frames: RangeInclusive<FrameNo>,
+) -> Result<()> {
     let copy_all = || {
-        let mut out = OpenOptions::new().create(true).truncate(false).write(true).open(spare)?;
-        let start = FrameNo(first.0.saturating_sub(1)).end_offset(header.page_size);
-        let bytes = kept.last.end_offset(header.page_size) - start;
+        let mut out = OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
+        let start = FrameNo(frames.start().0.saturating_sub(1)).end_offset(header.page_size);
+        let end = frames.end().end_offset(header.page_size);
         copy(wal, &mut out, 0, WalHeader::SIZE as u64)?;
-        copy(wal, &mut out, start, bytes)?;
-        fs::rename(spare, kept.path(folder))?;
-        Ok(bytes)
+        copy(wal, &mut out, start, end.saturating_sub(start))
     };
     copy_all().map_err(|e: io::Error| {
         // What a full disk could not take must not keep it full.
-        let _ = fs::remove_file(spare);
-        Error::io(format_args!("cannot write {}", spare.display()), e)
+        let _ = fs::remove_file(path);
+        Error::io(format_args!("cannot write {}", path.display()), e)
     })
+}
+
+/// Gives a complete file its name.
+///
+/// # Errors
+/// `Io`, naming the file.
+pub(super) fn rename(file: &Path, path: &Path) -> Result<()> {
+    fs::rename(file, path).map_err(|e| Error::io(format_args!("cannot write {}", path.display()), e))
 }
 
 /// Copies `len` bytes to the same place; the standard library leaves that to the kernel.

@@ -50,6 +50,7 @@ async fn capture_when_asked(shared: &Arc<Shared>) {
     loop {
         shared.signal.capture_asked().await;
         let captured = blocking(shared, |shared| {
+            shared.generations.copy_ahead(&shared.commits)?;
             shared.capture_now()?;
             if shared.has_failed() { shared.tidy() } else { Ok(()) }
         });
