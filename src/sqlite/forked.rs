@@ -52,8 +52,10 @@ pub(super) fn close_inherited() {
         return;
     }
     let mut open = open();
-    if OWNER.swap(pid, Ordering::AcqRel) != pid {
+    if OWNER.load(Ordering::Relaxed) != pid {
         std::mem::take(&mut *open).into_iter().for_each(close);
+        // Only now may another thread go on without a look.
+        OWNER.store(pid, Ordering::Release);
     }
 }
 

@@ -25,7 +25,7 @@ def start_primary(start, location, tmp_path):
     return worker.open(location.primary(tmp_path / "app.db", sync_interval="50ms"))
 
 
-def test_the_spool_is_full_while_the_store_is_down(state, start, through_proxy, proxy, tmp_path):
+def test_the_spool_is_full_while_the_store_is_down(state, start, through_proxy, in_s3, proxy, tmp_path):
     db = start_primary(start, through_proxy, tmp_path)
     fill(db)
     sync(db)
@@ -37,12 +37,12 @@ def test_the_spool_is_full_while_the_store_is_down(state, start, through_proxy, 
     until(lambda: "No space left" in status(db) + (tmp_path / "host.log").read_text(), 15, "it is told what is full")
     proxy.accept()
     filler.unlink()
-    outage.assert_caught_up(db, through_proxy, tmp_path)
+    outage.assert_caught_up(db, in_s3, tmp_path)
     insert(db)
-    outage.assert_caught_up(db, through_proxy, tmp_path)
+    outage.assert_caught_up(db, in_s3, tmp_path)
 
 
-def test_a_full_disk_does_not_stop_replication_while_the_store_is_up(state, start, through_proxy, tmp_path):
+def test_a_full_disk_does_not_stop_replication_while_the_store_is_up(state, start, through_proxy, in_s3, tmp_path):
     """Nothing needs to be kept: the WAL is the buffer."""
     db = start_primary(start, through_proxy, tmp_path)
     fill(db)
@@ -51,10 +51,10 @@ def test_a_full_disk_does_not_stop_replication_while_the_store_is_up(state, star
     for _ in range(10):
         insert(db, rows=100)
         sync(db, 30)
-    outage.assert_caught_up(db, through_proxy, tmp_path)
+    outage.assert_caught_up(db, in_s3, tmp_path)
 
 
-def test_kill_9_with_a_full_disk(state, start, through_proxy, proxy, tmp_path):
+def test_kill_9_with_a_full_disk(state, start, through_proxy, in_s3, proxy, tmp_path):
     db = start_primary(start, through_proxy, tmp_path)
     fill(db)
     sync(db)
@@ -69,10 +69,10 @@ def test_kill_9_with_a_full_disk(state, start, through_proxy, proxy, tmp_path):
     again = start_primary(start, through_proxy, tmp_path)
     assert again.one("SELECT count(*) FROM t") == 200 + 5 * 500
     sync(again, 30)
-    outage.assert_caught_up(again, through_proxy, tmp_path)
+    outage.assert_caught_up(again, in_s3, tmp_path)
 
 
-def test_the_disk_of_the_database_is_full(start, through_proxy, tmp_path):
+def test_the_disk_of_the_database_is_full(start, through_proxy, in_s3, tmp_path):
     """SQLite refuses the transaction; it is not in the replica, and the ones before and after it are."""
     with small_disk(tmp_path / "disk", 4) as disk:
         worker = start("python", through_proxy)
@@ -93,6 +93,6 @@ def test_the_disk_of_the_database_is_full(start, through_proxy, tmp_path):
         filler.unlink()
         insert(db, rows=3)
         sync(db, 30)
-        outage.assert_caught_up(db, through_proxy, tmp_path)
+        outage.assert_caught_up(db, in_s3, tmp_path)
         db.close()
         worker.kill()

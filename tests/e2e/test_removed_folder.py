@@ -19,7 +19,7 @@ def state(tmp_path):
 
 @pytest.mark.parametrize("what", ["the folder", "the spool", "the state file"])
 @pytest.mark.parametrize("when", ["while the store is up", "while commits wait"])
-def test_local_state_is_removed(what, when, state, start, through_proxy, proxy, tmp_path):
+def test_local_state_is_removed(what, when, state, start, through_proxy, in_s3, proxy, tmp_path):
     worker = start("python", through_proxy, env=outage.logged(tmp_path))
     db = worker.open(through_proxy.primary(tmp_path / "app.db", sync_interval="50ms"))
     fill(db)
@@ -38,17 +38,17 @@ def test_local_state_is_removed(what, when, state, start, through_proxy, proxy, 
         db.run("PRAGMA wal_checkpoint(TRUNCATE)")
     if when == "while commits wait":
         proxy.accept()
-    outage.assert_caught_up(db, through_proxy, tmp_path)
+    outage.assert_caught_up(db, in_s3, tmp_path)
     # And the next process finds its way.
     insert(db, rows=10)
     worker.kill()
     again = start("python", through_proxy).open(through_proxy.primary(tmp_path / "app.db"))
     insert(again, rows=10)
     sync(again, 30)
-    outage.assert_caught_up(again, through_proxy, tmp_path)
+    outage.assert_caught_up(again, in_s3, tmp_path)
 
 
-def test_the_folder_is_removed_while_the_database_is_closed(state, start, through_proxy, tmp_path):
+def test_the_folder_is_removed_while_the_database_is_closed(state, start, through_proxy, in_s3, tmp_path):
     uri = through_proxy.primary(tmp_path / "app.db")
     worker = start("python", through_proxy)
     db = worker.open(uri)
@@ -58,4 +58,4 @@ def test_the_folder_is_removed_while_the_database_is_closed(state, start, throug
     db = worker.open(uri)
     insert(db)
     sync(db, 30)
-    outage.assert_caught_up(db, through_proxy, tmp_path)
+    outage.assert_caught_up(db, in_s3, tmp_path)
