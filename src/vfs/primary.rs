@@ -164,7 +164,11 @@ impl File for PrimaryFile {
 
     fn shm_lock(&mut self, lock: ShmLock, flags: ShmLockFlags) -> Result<(), Code> {
         if !(lock.covers(ShmLock::WRITE) && flags.is_exclusive()) {
-            return self.guard.shm_lock(&mut self.base, lock, flags);
+            self.guard.shm_lock(&mut self.base, lock, flags)?;
+            if lock.covers(ShmLock::CHECKPOINT) && flags.is_exclusive() && flags.is_lock() {
+                self.primary.checkpoint_begins();
+            }
+            return Ok(());
         }
         if flags.is_lock() {
             self.guard.shm_lock(&mut self.base, lock, flags)?;
