@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What every room may use.
-const LEAVES: [&str; 6] = ["page", "error", "clock", "runtime", "logging", "failures"];
+const LEAVES: [&str; 7] = ["page", "error", "clock", "fork", "runtime", "logging", "failures"];
 
 /// Each room, and the rooms that it may use beside itself and the leaves.
 const ARROWS: [(&str, &[&str]); 17] = [

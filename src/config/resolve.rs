@@ -28,6 +28,8 @@ pub struct PrimaryConfig {
     pub path: PathBuf,
     /// How it behaves.
     pub options: primary::Options,
+    /// Whether SQLite's WAL-reset bug is guarded against, on hosts that have it.
+    pub wal_reset_guard: bool,
 }
 
 /// What a replica needs.
@@ -124,7 +126,8 @@ fn primary(
         sync_interval: given.duration("sync_interval")?,
         close_timeout: given.duration("close_timeout")?,
     };
-    Ok(PrimaryConfig { target, path: path.to_owned(), options })
+    let wal_reset_guard = given.flag("wal_reset_guard")?;
+    Ok(PrimaryConfig { target, path: path.to_owned(), options, wal_reset_guard })
 }
 
 /// Refuses parameters that switch off the locks that WAL mode, and so replication, relies on.
@@ -241,6 +244,7 @@ mod tests {
         let expected =
             primary::Options { sync_interval: Duration::from_secs(1), close_timeout: Duration::from_secs(5) };
         assert_eq!(c.options, expected);
+        assert!(c.wal_reset_guard);
         let Config::Replica(c) = open("replica=file:///r", true, &[]).unwrap() else {
             panic!("not a replica")
         };

@@ -42,6 +42,14 @@ pub const SETTINGS: &[Setting] = &[
     .env(&["LITESTREAM_CLOSE_TIMEOUT"])
     .default("5s"),
     setting(
+        Scope::Primary,
+        "wal_reset_guard",
+        Kind::Flag,
+        "Keep the WAL-reset bug of SQLite before 3.51.3 from losing commits. Without effect on versions that do not have it.",
+    )
+    .env(&["LITESTREAM_WAL_RESET_GUARD"])
+    .default("true"),
+    setting(
         Scope::Replica,
         "open_timeout",
         Kind::Duration { min: "0s", max: "10m" },

@@ -17,6 +17,7 @@
 //! | `vfs_methods`, `file_methods`, `fcntl`, `installed` | the trampolines and the memory that SQLite holds |
 //! | `host`, `load`, `log` | which SQLite called us, and what we register with it |
 //! | `function`, `table` | scalar and table-valued SQL functions |
+//! | `forked` | what a forked child inherits |
 //! | `refused`, `roles`, `connection` | what is done with a connection |
 
 mod base;
@@ -28,6 +29,7 @@ mod fcntl;
 mod file;
 mod file_methods;
 mod flags;
+mod forked;
 mod function;
 mod host;
 mod installed;

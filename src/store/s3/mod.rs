@@ -19,6 +19,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::{FileId, Level, Txid};
 
 mod address;
+mod common;
 mod credentials;
 mod delete;
 mod failure;
