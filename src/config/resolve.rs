@@ -144,8 +144,17 @@ fn replica(given: &Given<'_>, target: Target) -> Result<ReplicaConfig> {
         open_timeout: given.duration("open_timeout")?,
         poll_interval: given.duration("poll_interval")?,
         cache_bytes: usize::try_from(given.size("cache_size")?).unwrap_or(usize::MAX),
+        disk: disk(given)?,
     };
     Ok(ReplicaConfig { target, options })
+}
+
+/// The disk cache: none unless its folder is given. A relative folder is one of the current folder.
+fn disk(given: &Given<'_>) -> Result<Option<replica::DiskOptions>> {
+    let bytes = given.size("cache_dir_size")?;
+    let Some(folder) = given.text("cache_dir") else { return Ok(None) };
+    let folder = std::path::absolute(&folder).map_err(|e| Error::io(format!("cache_dir={folder}"), e))?;
+    Ok(Some(replica::DiskOptions { folder, bytes }))
 }
 
 #[cfg(test)]
@@ -248,8 +257,26 @@ mod tests {
             open_timeout: Duration::from_secs(10),
             poll_interval: Duration::from_secs(1),
             cache_bytes: 32 << 20,
+            disk: None,
         };
         assert_eq!(c.options, expected);
+    }
+
+    #[test]
+    fn a_disk_cache_needs_a_folder_and_has_a_size() {
+        let disk = |query: &str, env: &dyn Env| match open(&format!("replica=file:///r&{query}"), true, env) {
+            Ok(Config::Replica(c)) => c.options.disk,
+            other => panic!("{other:?}"),
+        };
+        let at = |folder: &str, bytes| Some(replica::DiskOptions { folder: folder.into(), bytes });
+        assert_eq!(disk("cache_dir_size=2GiB", &[]), None);
+        assert_eq!(disk("cache_dir=/var/cache/app", &[]), at("/var/cache/app", 1 << 30));
+        assert_eq!(disk("cacheDir=/c&cache-dir-size=100MiB", &[]), at("/c", 100 << 20));
+        assert_eq!(disk("", &[("LITESTREAM_CACHE_DIR", "/e")]), at("/e", 1 << 30));
+        let relative = disk("cache_dir=here", &[]).unwrap().folder;
+        assert_eq!(relative, std::env::current_dir().unwrap().join("here"));
+        assert!(refusal("replica=file:///r&mode=ro&cache_dir_size=1MiB").contains("64MiB"));
+        assert!(refusal("replica=file:///r&cache_dir=").contains("cache_dir"));
     }
 
     #[test]

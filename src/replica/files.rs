@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use futures_util::stream::{self, BoxStream, StreamExt as _};
 
 use super::cache::PageCache;
+use super::disk::{Disk, DiskFile};
 use super::load::{Loaded, load};
 use super::map::{Frame, PageMap, ReplicaFile};
 use super::plan::{Plan, RestorePoint};
@@ -15,10 +16,13 @@ use super::source::Source;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::{FileId, Header, Level};
 use crate::page::PageSize;
+use crate::runtime;
 use crate::store::FileInfo;
 
 /// Page indexes that are fetched at the same time.
 const PARALLEL: usize = 16;
+/// Going through this many pages takes about a millisecond.
+const MANY_PAGES: usize = 100_000;
 
 /// A replica, the pages of it that are in memory, and the numbers of its files.
 #[derive(Debug)]
@@ -27,13 +31,14 @@ pub(super) struct Files {
     pub(super) source: Source,
     /// The pages that were read.
     pub(super) cache: PageCache,
+    disk: Option<Arc<Disk>>,
     numbers: AtomicU32,
 }
 
 impl Files {
-    /// The files of `source`, with a cache of `cache_bytes`.
-    pub(super) fn new(source: Source, cache_bytes: usize) -> Self {
-        Self { source, cache: PageCache::new(cache_bytes), numbers: AtomicU32::new(1) }
+    /// The files of `source`, with a cache of `cache_bytes`, and one on disk if there is one.
+    pub(super) fn new(source: Source, cache_bytes: usize, disk: Option<Arc<Disk>>) -> Self {
+        Self { source, cache: PageCache::new(cache_bytes), disk, numbers: AtomicU32::new(1) }
     }
 
     /// The state of the database that `plan` makes. Files that `known` has keep their numbers, and
@@ -70,7 +75,7 @@ impl Files {
             check_page_size(&info, &loaded.header, &mut page_size)?;
             let file = self.number(&info, &known);
             self.keep_pages(&file, &loaded);
-            map.apply(&file, loaded.header.commit, &loaded.index)?;
+            unhindered(&loaded, || map.apply(&file, loaded.header.commit, &loaded.index))?;
             last = Some(loaded.header);
         }
         let last = last.expect("BUG: a plan has at least one file");
@@ -114,7 +119,8 @@ impl Files {
             let (info, loaded) = next?;
             check_page_size(&info, &loaded.header, &mut Some(snapshot.page_size))?;
             check_history(snapshot, &info, &loaded.header)?;
-            map.absorb(&self.number(&info, &known), &loaded.index)?;
+            let file = self.number(&info, &known);
+            unhindered(&loaded, || map.absorb(&file, &loaded.index))?;
         }
         Ok(map)
     }
@@ -122,7 +128,7 @@ impl Files {
     /// What must be known of each file, in order.
     fn load_all(&self, files: Vec<FileInfo>) -> BoxStream<'_, Result<(FileInfo, Loaded)>> {
         let load = move |file: FileInfo| async move {
-            let loaded = load(&self.source, &file).await?;
+            let loaded = load(&self.source, self.on_disk(&file).as_ref(), &file).await?;
             Ok((file, loaded))
         };
         stream::iter(files).map(load).buffered(PARALLEL).boxed()
@@ -135,8 +141,13 @@ impl Files {
             _ => Arc::new(ReplicaFile {
                 number: self.numbers.fetch_add(1, Ordering::Relaxed),
                 info: info.clone(),
+                disk: self.on_disk(info),
             }),
         }
+    }
+
+    fn on_disk(&self, info: &FileInfo) -> Option<DiskFile> {
+        self.disk.as_ref().map(|disk| disk.file(info))
     }
 
     fn keep_pages(&self, file: &ReplicaFile, loaded: &Loaded) {
@@ -145,6 +156,11 @@ impl Files {
             self.cache.insert(frame.into(), page.clone());
         }
     }
+}
+
+/// Does what takes time for each page of `loaded`, without keeping other tasks waiting if it has many.
+fn unhindered<T>(loaded: &Loaded, work: impl FnOnce() -> T) -> T {
+    if loaded.index.len() > MANY_PAGES { runtime::busy(work) } else { work() }
 }
 
 fn by_id(map: &PageMap) -> HashMap<FileId, Arc<ReplicaFile>> {

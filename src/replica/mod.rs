@@ -12,7 +12,7 @@
 //! | `map` | where each page is |
 //! | `files` | maps from plans, and from other plans after compaction |
 //! | `snapshot` | one state of the database |
-//! | `cache`, `fetch` | pages in memory; pages from the store |
+//! | `cache`, `disk`, `fetch` | pages in memory; on disk; from the store |
 //! | `read_ahead` | how much is read at once |
 //! | `follow` | what is new |
 //! | `core`, `shared` | all of these together; one per replica and process |
@@ -20,6 +20,7 @@
 
 mod cache;
 mod core;
+mod disk;
 mod fetch;
 mod files;
 mod follow;
@@ -38,6 +39,7 @@ mod tests;
 mod view;
 
 pub use core::{Core, Options, ReplicaStatus};
+pub use disk::DiskOptions;
 pub use plan::{Plan, RestorePoint};
 pub use read_ahead::ReadAhead;
 pub use shared::open;
