@@ -13,17 +13,22 @@
 //! | `files` | maps from plans, and from other plans after compaction |
 //! | `snapshot` | one state of the database |
 //! | `cache`, `fetch` | pages in memory; pages from the store |
+//! | `span`, `flight` | which ranges bring them; requests under way |
 //! | `read_ahead` | how much is read at once |
+//! | `btree`, `trees`, `lookups` | what pages tell of those that come next |
 //! | `follow` | what is new |
 //! | `core`, `shared` | all of these together; one per replica and process |
 //! | `view` | one connection |
 
+mod btree;
 mod cache;
 mod core;
 mod fetch;
 mod files;
+mod flight;
 mod follow;
 mod load;
+mod lookups;
 mod map;
 mod pace;
 mod plan;
@@ -31,10 +36,12 @@ mod read_ahead;
 mod shared;
 mod snapshot;
 mod source;
+mod span;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+mod trees;
 mod view;
 
 pub use core::{Core, Options, ReplicaStatus};

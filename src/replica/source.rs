@@ -120,10 +120,23 @@ impl Source {
     /// # Errors
     /// As [`Source::stream`].
     pub(crate) async fn read(&self, file: &FileInfo, range: ByteRange) -> Result<Bytes> {
+        self.read_by_and_by(file, range, |_| ()).await
+    }
+
+    /// Bytes of a file; `progress` is shown all that have come whenever more have.
+    ///
+    /// # Errors
+    /// As [`Source::stream`].
+    pub(crate) async fn read_by_and_by(
+        &self,
+        file: &FileInfo,
+        range: ByteRange,
+        progress: impl FnMut(&[u8]),
+    ) -> Result<Bytes> {
         let asked = Instant::now();
         let (body, len) = self.stream(file, range).await?;
         let begun = Instant::now();
-        let bytes = collect(file, body, len).await?;
+        let bytes = collect(file, body, len, progress).await?;
         self.pace.note(begun - asked, begun.elapsed(), len);
         Ok(bytes)
     }
@@ -202,13 +215,19 @@ impl Source {
 }
 
 /// The `len` bytes of `body`, in memory of just that size: a buffer that grows would take twice as much.
-async fn collect(file: &FileInfo, mut body: BoxStream<'static, Result<Bytes>>, len: usize) -> Result<Bytes> {
+async fn collect(
+    file: &FileInfo,
+    mut body: Body,
+    len: usize,
+    mut progress: impl FnMut(&[u8]),
+) -> Result<Bytes> {
     let mut all = BytesMut::with_capacity(len);
     while let Some(chunk) = body.next().await.transpose()? {
         all.extend_from_slice(&chunk);
         if all.len() > len {
             break;
         }
+        progress(&all);
     }
     if all.len() == len { Ok(all.freeze()) } else { Err(wrong_length(file, all.len(), len)) }
 }
