@@ -372,3 +372,6 @@ fn copy(page: &[u8], buf: &mut [u8]) -> Result<()> {
     buf.copy_from_slice(page);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,7 +18,7 @@ use crate::page::PageSize;
 use crate::store::FileInfo;
 
 /// Page indexes that are fetched at the same time.
-const PARALLEL: usize = 16;
+const PARALLEL: usize = 48;
 
 /// A replica, the pages of it that are in memory, and the numbers of its files.
 #[derive(Debug)]

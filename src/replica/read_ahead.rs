@@ -6,6 +6,7 @@
 //!
 //! A page of a tree that continues nothing is fetched alone: its neighbours are most likely not wanted.
 
+use std::fmt;
 use std::ops::Range;
 
 use super::lookups::Lookups;
@@ -126,9 +127,12 @@ impl Walk {
     }
 }
 
+/// Says whether a wait shall end.
+pub(super) type Interrupted = Box<dyn Fn() -> bool + Send>;
+
 /// Where a connection has been reading.
-#[derive(Debug)]
 pub struct ReadAhead {
+    interrupted: Option<Interrupted>,
     places: [Place; PLACES],
     requests: u64,
     strays: u32,
@@ -142,7 +146,21 @@ pub struct ReadAhead {
 impl Default for ReadAhead {
     fn default() -> Self {
         let (places, lookups) = (Default::default(), Lookups::default());
-        Self { places, requests: 0, strays: 0, reported: [0; REPORTED], scattered: (None, 0), lookups }
+        Self {
+            interrupted: None,
+            places,
+            requests: 0,
+            strays: 0,
+            reported: [0; REPORTED],
+            scattered: (None, 0),
+            lookups,
+        }
+    }
+}
+
+impl fmt::Debug for ReadAhead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReadAhead").field("places", &self.places).finish_non_exhaustive()
     }
 }
 
@@ -272,7 +290,12 @@ impl ReadAhead {
 
     /// Whether the application has interrupted the query.
     pub(super) fn is_interrupted(&self) -> bool {
-        false
+        self.interrupted.as_ref().is_some_and(|interrupted| interrupted())
+    }
+
+    /// From now on `interrupted` is asked.
+    pub(super) fn ask_for_interrupts(&mut self, interrupted: Interrupted) {
+        self.interrupted = Some(interrupted);
     }
 
     /// Whether the interior page whose frame has this number has not been reported lately.
@@ -319,5 +342,105 @@ fn larger(bytes: u64, pace: &Pace) -> u64 {
         0 => SMALLEST,
         _ if bytes < MEDIUM => (bytes * GROWTH).min(MEDIUM),
         _ => (bytes * 2).min(limit),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::btree::tests::table;
+    use super::*;
+
+    const COMMIT: PageCount = PageCount::new(100_000);
+
+    fn pgno(n: u32) -> Pgno {
+        Pgno::new(n).unwrap()
+    }
+
+    /// Asks for `n`, looks at up to `most` pages, and says which and for how many KiB.
+    fn ask(reads: &mut ReadAhead, trees: &Trees, n: u32, most: usize) -> (Vec<u32>, u64) {
+        let window = reads.window(pgno(n), trees, &Pace::default());
+        let mut walk = window.pages.clone();
+        let most = if window.bytes == 0 { 1 } else { most };
+        let pages: Vec<Pgno> = std::iter::from_fn(|| walk.next(trees, COMMIT)).take(most).collect();
+        reads.looked_at(&window, &pages, walk, trees);
+        (pages.iter().map(|page| page.get()).collect(), window.bytes / 1024)
+    }
+
+    #[test]
+    fn reading_on_in_either_direction_gets_more_each_time() {
+        let (mut reads, trees) = (ReadAhead::default(), Trees::new());
+        assert_eq!(ask(&mut reads, &trees, 1000, 3), (vec![1000, 1001, 1002], 32));
+        assert_eq!(ask(&mut reads, &trees, 1003, 2), (vec![1003, 1004], 256));
+        assert_eq!(ask(&mut reads, &trees, 1008, 1), (vec![1008], 2048));
+        assert_eq!(ask(&mut reads, &trees, 5000, 2), (vec![5000, 5001], 32));
+        assert_eq!(ask(&mut reads, &trees, 4999, 2), (vec![4999, 4998], 256));
+        assert_eq!(ask(&mut reads, &trees, 4990, 2), (vec![4990, 4989], 2048));
+        for n in 0..10 {
+            ask(&mut reads, &trees, 1009 + n, 1);
+        }
+        assert_eq!(ask(&mut reads, &trees, 1019, 1).1 * 1024, LARGE);
+    }
+
+    #[test]
+    fn several_places_are_followed_by_turns() {
+        let (mut reads, trees) = (ReadAhead::default(), Trees::new());
+        for (round, kib) in [32, 256, 2048].into_iter().enumerate() {
+            for place in 0..PLACES as u32 {
+                // The first pages that continue nothing bring others, later ones do not.
+                let kib = if round == 0 && place >= STRAYS { 0 } else { kib };
+                let kib = if round > 0 && place >= STRAYS { [32, 256][round - 1] } else { kib };
+                assert_eq!(ask(&mut reads, &trees, place * 1000 + 1 + round as u32, 1).1, kib);
+            }
+        }
+    }
+
+    /// Root 2 with the interior pages 3, 4, 5; those with the leaves 30.., 70, 60, 50 and 90...
+    fn known(all: bool) -> Trees {
+        let trees = Trees::new();
+        trees.learn(pgno(2), &table(&[3, 4, 5], &[30, 60]), COMMIT);
+        trees.learn(pgno(3), &table(&[30, 32, 31], &[10, 20]), COMMIT);
+        if all {
+            trees.learn(pgno(4), &table(&[70, 60, 50], &[40, 50]), COMMIT);
+        }
+        trees
+    }
+
+    #[test]
+    fn a_place_in_a_tree_follows_the_tree() {
+        let (mut reads, trees) = (ReadAhead::default(), known(true));
+        assert_eq!(ask(&mut reads, &trees, 30, 9), (vec![30], 0));
+        assert_eq!(ask(&mut reads, &trees, 32, 3), (vec![32, 31, 70], 32));
+        assert_eq!(ask(&mut reads, &trees, 60, 9), (vec![60, 50, 5], 256));
+        trees.learn(pgno(5), &table(&[90, 91], &[70]), COMMIT);
+        assert_eq!(ask(&mut reads, &trees, 90, 9), (vec![90, 91], 2048));
+        // And down again.
+        assert_eq!(ask(&mut reads, &trees, 50, 2), (vec![50], 0));
+        assert_eq!(ask(&mut reads, &trees, 60, 9), (vec![60, 70, 31, 32, 30], 32));
+    }
+
+    #[test]
+    fn an_interior_page_that_is_not_known_comes_before_its_leaves() {
+        let (mut reads, trees) = (ReadAhead::default(), known(false));
+        ask(&mut reads, &trees, 32, 1);
+        assert_eq!(ask(&mut reads, &trees, 31, 9), (vec![31, 4], 32));
+        trees.learn(pgno(4), &table(&[70, 60, 50], &[40, 50]), COMMIT);
+        assert_eq!(ask(&mut reads, &trees, 70, 2), (vec![70, 60], 256));
+    }
+
+    #[test]
+    fn a_steady_reader_is_one_window_ahead() {
+        let (mut reads, trees) = (ReadAhead::default(), Trees::new());
+        let mut at = 1000;
+        while reads.places.iter().all(|place| place.trigger.is_none()) {
+            assert!(at < 1100, "never steady");
+            let pages = ask(&mut reads, &trees, at, 8).0;
+            at = pages.last().unwrap() + 1;
+        }
+        assert!(reads.next_window(pgno(at), &Pace::default()).is_none());
+        assert!(reads.is_trigger(pgno(at - 7)));
+        let window = reads.next_window(pgno(at - 7), &Pace::default()).unwrap();
+        assert_eq!(window.pages.clone().next(&trees, COMMIT), Some(pgno(at)));
+        assert_eq!(window.bytes, LARGE);
+        assert!(reads.next_window(pgno(at - 7), &Pace::default()).is_none(), "once is enough");
     }
 }
