@@ -109,6 +109,9 @@ impl Fetcher {
             buf.copy_from_slice(&page);
             return Ok(());
         }
+        if self.files.local().is_some_and(|local| local.read(pgno, frame, buf)) {
+            return Ok(());
+        }
         let span = self.span(map, page_size, pgno, frame, file, ahead);
         let fetched = match self.way(&span, frame) {
             Way::Cached(page) => {
@@ -200,6 +203,9 @@ impl Fetcher {
     }
 
     fn read(&self, file: &Arc<ReplicaFile>, start: u64, end: u64) -> Result<Fetched> {
+        if let Some(Ok(bytes)) = file.kept.as_ref().map(|kept| kept.read(start, (end - start) as usize)) {
+            return Ok(Fetched { start, bytes });
+        }
         let (files, file) = (self.files.clone(), file.clone());
         runtime::block_on(async move {
             let range = ByteRange::Bounded { offset: start, len: end - start };

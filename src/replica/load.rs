@@ -30,6 +30,8 @@ pub(super) struct Loaded {
     pub(super) index: PageIndex,
     /// Pages by the offset of their frame; they passed the file's checksum.
     pub(super) pages: Vec<(u64, Arc<[u8]>)>,
+    /// The file, if it came whole.
+    pub(super) whole: Option<Bytes>,
 }
 
 /// Reads what must be known of `file`: one request, or two at the same time if the file is large.
@@ -39,10 +41,11 @@ pub(super) struct Loaded {
 pub(super) async fn load(source: &Source, file: &FileInfo) -> Result<Loaded> {
     if file.size <= WHOLE {
         let bytes = source.read(file, ByteRange::All).await?;
-        return verify_whole(file, &bytes).map_err(|e| named(file, e));
+        let loaded = verify_whole(file, &bytes).map_err(|e| named(file, e))?;
+        return Ok(Loaded { whole: Some(bytes), ..loaded });
     }
     let (header, index) = try_join(source.header(file), read_index(source, file)).await?;
-    Ok(Loaded { header, index, pages: Vec::new() })
+    Ok(Loaded { header, index, pages: Vec::new(), whole: None })
 }
 
 /// Says which file an error is about, unless it says so already.
@@ -69,7 +72,7 @@ fn verify_whole(file: &FileInfo, bytes: &[u8]) -> Result<Loaded> {
     }
     decoder.finish()?;
     drop(entries);
-    Ok(Loaded { header, index, pages })
+    Ok(Loaded { header, index, pages, whole: None })
 }
 
 async fn read_index(source: &Source, file: &FileInfo) -> Result<PageIndex> {

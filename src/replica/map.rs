@@ -3,9 +3,12 @@
 //! A map of a million pages costs 16 MB, and its successor after a transaction shares all chunks in
 //! which nothing changed.
 
+mod changes;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::keep::Kept;
 use crate::error::{Error, Result};
 use crate::ltx::PageIndex;
 use crate::page::{PageCount, Pgno};
@@ -22,6 +25,8 @@ pub(super) struct ReplicaFile {
     pub(super) number: u32,
     /// What the listing said.
     pub(super) info: FileInfo,
+    /// All of it, if it is small: a state that needs it may outlive it.
+    pub(super) kept: Option<Kept>,
 }
 
 /// Where the frame of a page is.

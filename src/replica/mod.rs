@@ -11,10 +11,12 @@
 //! | `load` | header and page index of one file |
 //! | `map` | where each page is |
 //! | `files` | maps from plans, and from other plans after compaction |
+//! | `moves`, `keep` | where pages go when files are merged; what is kept of files that go |
+//! | `hydration` | the whole database in a local file |
 //! | `snapshot` | one state of the database |
 //! | `cache`, `fetch` | pages in memory; pages from the store |
 //! | `read_ahead` | how much is read at once |
-//! | `follow` | what is new |
+//! | `follow`, `poller` | what is new, and when to look |
 //! | `core`, `shared` | all of these together; one per replica and process |
 //! | `view` | one connection |
 
@@ -23,10 +25,14 @@ mod core;
 mod fetch;
 mod files;
 mod follow;
+mod hydration;
+mod keep;
 mod load;
 mod map;
+mod moves;
 mod pace;
 mod plan;
+mod poller;
 mod read_ahead;
 mod shared;
 mod snapshot;
@@ -38,6 +44,7 @@ mod tests;
 mod view;
 
 pub use core::{Core, Options, ReplicaStatus};
+pub use hydration::HydrationStatus;
 pub use plan::{Plan, RestorePoint};
 pub use read_ahead::ReadAhead;
 pub use shared::open;
