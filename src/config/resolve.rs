@@ -146,6 +146,7 @@ fn replica(path: Option<&Path>, given: &Given<'_>, target: Target) -> Result<Rep
         poll_idle_interval: given.duration("poll_idle_interval")?,
         cache_bytes: usize::try_from(given.size("cache_size")?).unwrap_or(usize::MAX),
         hydration: hydration(path, given)?,
+        disk: disk(given)?,
     };
     Ok(ReplicaConfig { target, options })
 }
@@ -156,8 +157,8 @@ fn hydration(database: Option<&Path>, given: &Given<'_>) -> Result<Option<PathBu
     if !given.flag("hydrate")? {
         return Ok(None);
     }
-    let path = match given.param("hydration_path").or_else(|| given.env("hydration_path")) {
-        Some(found) => PathBuf::from(found.text),
+    let path = match given.text("hydration_path") {
+        Some(path) => PathBuf::from(path),
         None => default_hydration_path(database).ok_or_else(|| {
             Error::config("hydrate=1 needs a place: give the database a name, or hydration_path")
         })?,
@@ -172,6 +173,14 @@ fn default_hydration_path(database: Option<&Path>) -> Option<PathBuf> {
     folder.push(database.file_name()?);
     folder.push("-litestream");
     Some(database.with_file_name(folder).join("hydration.db"))
+}
+
+/// The disk cache: none unless its folder is given. A relative folder is one of the current folder.
+fn disk(given: &Given<'_>) -> Result<Option<replica::DiskOptions>> {
+    let bytes = given.size("cache_dir_size")?;
+    let Some(folder) = given.text("cache_dir") else { return Ok(None) };
+    let folder = std::path::absolute(&folder).map_err(|e| Error::io(format!("cache_dir={folder}"), e))?;
+    Ok(Some(replica::DiskOptions { folder, bytes }))
 }
 
 #[cfg(test)]
@@ -276,6 +285,7 @@ mod tests {
             poll_idle_interval: Duration::from_secs(30),
             cache_bytes: 32 << 20,
             hydration: None,
+            disk: None,
         };
         assert_eq!(c.options, expected);
     }
@@ -296,6 +306,23 @@ mod tests {
         assert_eq!(hydration("", &litestreams), at("/h/x.db"));
         assert_eq!(hydration("hydrate=0", &litestreams), None);
         assert!(refusal("replica=file:///r&hydrate=maybe").contains("hydrate"));
+    }
+
+    #[test]
+    fn a_disk_cache_needs_a_folder_and_has_a_size() {
+        let disk = |query: &str, env: &dyn Env| match open(&format!("replica=file:///r&{query}"), true, env) {
+            Ok(Config::Replica(c)) => c.options.disk,
+            other => panic!("{other:?}"),
+        };
+        let at = |folder: &str, bytes| Some(replica::DiskOptions { folder: folder.into(), bytes });
+        assert_eq!(disk("cache_dir_size=2GiB", &[]), None);
+        assert_eq!(disk("cache_dir=/var/cache/app", &[]), at("/var/cache/app", 1 << 30));
+        assert_eq!(disk("cacheDir=/c&cache-dir-size=100MiB", &[]), at("/c", 100 << 20));
+        assert_eq!(disk("", &[("LITESTREAM_CACHE_DIR", "/e")]), at("/e", 1 << 30));
+        let relative = disk("cache_dir=here", &[]).unwrap().folder;
+        assert_eq!(relative, std::env::current_dir().unwrap().join("here"));
+        assert!(refusal("replica=file:///r&mode=ro&cache_dir_size=1MiB").contains("64MiB"));
+        assert!(refusal("replica=file:///r&cache_dir=").contains("cache_dir"));
     }
 
     #[test]

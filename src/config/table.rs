@@ -89,6 +89,22 @@ pub const SETTINGS: &[Setting] = &[
     .env(&["LITESTREAM_CACHE_SIZE"])
     .default("32MiB"),
     setting(
+        Scope::Replica,
+        "cache_dir",
+        Kind::Text,
+        "Folder for what was read, so that it need not be fetched again after a restart. Processes may \
+         share it.",
+    )
+    .env(&["LITESTREAM_CACHE_DIR"]),
+    setting(
+        Scope::Replica,
+        "cache_dir_size",
+        Kind::Size { min: "64MiB", max: "1TiB" },
+        "What all that is in `cache_dir` may take.",
+    )
+    .env(&["LITESTREAM_CACHE_DIR_SIZE"])
+    .default("1GiB"),
+    setting(
         Scope::Store,
         "endpoint",
         Kind::Text,

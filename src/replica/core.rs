@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::task::AbortHandle;
 
+use super::disk::{Disk, DiskOptions};
 use super::fetch::Fetcher;
 use super::files::{Files, gone};
 use super::follow::{self, Follow};
@@ -39,6 +40,8 @@ pub struct Options {
     pub cache_bytes: usize,
     /// The local file that the whole database is downloaded to, if it is.
     pub hydration: Option<PathBuf>,
+    /// What is read is also kept here, if anywhere.
+    pub disk: Option<DiskOptions>,
 }
 
 impl Default for Options {
@@ -49,6 +52,7 @@ impl Default for Options {
             open_timeout: Duration::from_secs(10),
             cache_bytes: 32 * 1024 * 1024,
             hydration: None,
+            disk: None,
         }
     }
 }
@@ -117,9 +121,17 @@ impl Core {
     /// Opens the replica in `store`, for nobody else to share. [`super::open`] shares.
     ///
     /// # Errors
-    /// Those of the store; `NotFound` if the replica stays empty; `Corrupt`.
+    /// Those of the store; `NotFound` if the replica stays empty; `Corrupt`; those of the file system
+    /// if the disk cache cannot be used.
     pub fn with_store(store: Arc<dyn Store>, options: &Options) -> Result<Arc<Self>> {
-        let files = Arc::new(Files::new(Source::new(store), options.cache_bytes));
+        let place = store.url();
+        Self::at(store, &place, options)
+    }
+
+    /// The same for a replica whose URL does not say all that tells it from others; `place` does.
+    pub(super) fn at(store: Arc<dyn Store>, place: &str, options: &Options) -> Result<Arc<Self>> {
+        let disk = options.disk.as_ref().map(|disk| Disk::open(disk, place)).transpose()?;
+        let files = Arc::new(Files::new(Source::new(store), options.cache_bytes, disk));
         let opening = (files.clone(), options.clone());
         let (snapshot, follow) =
             runtime::block_on(async move { follow::open(&opening.0, &opening.1).await })?;

@@ -10,7 +10,7 @@ use super::files::Files;
 use super::map::{Frame, PageMap, ReplicaFile};
 use super::read_ahead::{Direction, ReadAhead, Window};
 use crate::error::{Error, ErrorKind, Result};
-use crate::ltx::decode_frame;
+use crate::ltx::{IndexEntry, decode_frame};
 use crate::page::{PageSize, Pgno};
 use crate::runtime;
 use crate::store::ByteRange;
@@ -110,6 +110,10 @@ impl Fetcher {
             return Ok(());
         }
         if self.files.local().is_some_and(|local| local.read(pgno, frame, buf)) {
+            return Ok(());
+        }
+        if file.disk.as_ref().is_some_and(|disk| disk.read(entry(pgno, frame), page_size, buf)) {
+            self.files.cache.insert(frame.into(), Arc::from(&*buf));
             return Ok(());
         }
         let span = self.span(map, page_size, pgno, frame, file, ahead);
@@ -216,10 +220,15 @@ impl Fetcher {
     /// Puts the pages of a span into the cache; one that does not decode is left to who wants it.
     fn keep(&self, span: &Span, page_size: PageSize, fetched: &Fetched) {
         let mut page = vec![0; page_size.bytes()];
+        let mut good = Vec::with_capacity(span.frames.len());
         for &(pgno, frame) in &span.frames {
             if fetched.decode(pgno, frame, page_size, &mut page).is_ok() {
                 self.files.cache.insert(frame.into(), Arc::from(page.as_slice()));
+                good.push(entry(pgno, frame));
             }
+        }
+        if let Some(disk) = &span.file.disk {
+            disk.keep(good, fetched.start, &fetched.bytes);
         }
     }
 
@@ -243,6 +252,10 @@ impl Fetcher {
     fn lock(&self) -> MutexGuard<'_, HashMap<FrameKey, Arc<Flight>>> {
         self.flights.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn entry(pgno: Pgno, frame: Frame) -> IndexEntry {
+    IndexEntry { pgno, offset: frame.offset, size: frame.size.into() }
 }
 
 impl Flight {

@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use futures_util::stream::{self, BoxStream, StreamExt as _};
 
 use super::cache::PageCache;
+use super::disk::{Disk, DiskFile};
 use super::hydration::Local;
 use super::keep::Keep;
 use super::load::{Loaded, load};
@@ -17,10 +18,13 @@ use super::source::Source;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::{FileId, Header, Level};
 use crate::page::PageSize;
+use crate::runtime;
 use crate::store::FileInfo;
 
 /// Page indexes that are fetched at the same time.
 const PARALLEL: usize = 16;
+/// Going through this many pages takes about a millisecond.
+const MANY_PAGES: usize = 100_000;
 
 /// A replica, the pages of it that are in memory, and the numbers of its files.
 #[derive(Debug)]
@@ -32,15 +36,17 @@ pub(super) struct Files {
     /// Bytes that are wanted when their file is gone.
     pub(super) keep: Keep,
     local: OnceLock<Arc<Local>>,
+    disk: Option<Arc<Disk>>,
     numbers: AtomicU32,
 }
 
 impl Files {
-    /// The files of `source`, with a cache of `cache_bytes`.
-    pub(super) fn new(source: Source, cache_bytes: usize) -> Self {
+    /// The files of `source`, with a cache of `cache_bytes`, and one on disk if there is one.
+    pub(super) fn new(source: Source, cache_bytes: usize, disk: Option<Arc<Disk>>) -> Self {
         Self {
             source,
             cache: PageCache::new(cache_bytes),
+            disk,
             keep: Keep::default(),
             local: OnceLock::new(),
             numbers: AtomicU32::new(1),
@@ -91,7 +97,7 @@ impl Files {
             check_page_size(&info, &loaded.header, &mut page_size)?;
             let file = self.number(&info, &known, &loaded);
             self.keep_pages(&file, &loaded);
-            map.apply(&file, loaded.header.commit, &loaded.index)?;
+            unhindered(&loaded, || map.apply(&file, loaded.header.commit, &loaded.index))?;
             last = Some(loaded.header);
         }
         let last = last.expect("BUG: a plan has at least one file");
@@ -112,7 +118,8 @@ impl Files {
             let (info, loaded) = next?;
             check_page_size(&info, &loaded.header, &mut Some(snapshot.page_size))?;
             check_history(snapshot, &info, &loaded.header)?;
-            map.absorb(&self.number(&info, &known, &loaded), &loaded.index)?;
+            let file = self.number(&info, &known, &loaded);
+            unhindered(&loaded, || map.absorb(&file, &loaded.index))?;
         }
         Ok(map)
     }
@@ -120,9 +127,10 @@ impl Files {
     /// What must be known of each file, in order.
     fn load_all(&self, files: Vec<FileInfo>) -> BoxStream<'_, Result<(FileInfo, Loaded)>> {
         let load = move |file: FileInfo| async move {
-            let loaded = match load(&self.source, &file).await {
+            let disk = self.on_disk(&file);
+            let loaded = match load(&self.source, disk.as_ref(), &file).await {
                 // Damaged in the store, or only on its way?
-                Err(e) if e.kind() == ErrorKind::Corrupt => load(&self.source, &file).await?,
+                Err(e) if e.kind() == ErrorKind::Corrupt => load(&self.source, disk.as_ref(), &file).await?,
                 loaded => loaded?,
             };
             Ok((file, loaded))
@@ -143,8 +151,13 @@ impl Files {
                 number: self.numbers.fetch_add(1, Ordering::Relaxed),
                 info: info.clone(),
                 kept: loaded.whole.clone().and_then(|bytes| self.keep.keep(bytes)),
+                disk: self.on_disk(info),
             }),
         }
+    }
+
+    fn on_disk(&self, info: &FileInfo) -> Option<DiskFile> {
+        self.disk.as_ref().map(|disk| disk.file(info))
     }
 
     fn keep_pages(&self, file: &ReplicaFile, loaded: &Loaded) {
@@ -153,6 +166,11 @@ impl Files {
             self.cache.insert(frame.into(), page.clone());
         }
     }
+}
+
+/// Does what takes time for each page of `loaded`, without keeping other tasks waiting if it has many.
+fn unhindered<T>(loaded: &Loaded, work: impl FnOnce() -> T) -> T {
+    if loaded.index.len() > MANY_PAGES { runtime::busy(work) } else { work() }
 }
 
 fn by_id(map: &PageMap) -> HashMap<FileId, Arc<ReplicaFile>> {

@@ -9,7 +9,6 @@ use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::task::block_in_place;
 use tokio::time::{Instant, sleep_until};
 
 use super::core::{Core, Options};
@@ -21,6 +20,7 @@ use super::source::Survey;
 use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::error::{ErrorKind, Result};
 use crate::ltx::{FileId, Level, Txid};
+use crate::runtime;
 use crate::store::FileInfo;
 
 /// A map that is spread over more files than this is moved to compacted ones when time permits.
@@ -125,7 +125,7 @@ impl Core {
                 Ok(None) => return Ok(()),
                 Ok(Some(next)) => {
                     follow.anchor = anchor(&listed, next.txid);
-                    block_in_place(|| self.publish(next));
+                    runtime::busy(|| self.publish(next));
                     return Ok(());
                 }
                 Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::Corrupt) => {}
@@ -166,7 +166,7 @@ impl Core {
                 Ok(next) => {
                     follow.anchor = anchor(&survey.files, next.txid);
                     follow.polls = 0;
-                    block_in_place(|| self.publish(next));
+                    runtime::busy(|| self.publish(next));
                     return Ok(());
                 }
                 Err(e) if e.kind() == ErrorKind::NotFound && attempt < ATTEMPTS => attempt += 1,
@@ -201,7 +201,7 @@ impl Core {
         let before = next.map();
         next.moved(moved);
         // Transactions that read older states wait for the replica meanwhile: not a matter of moments.
-        block_in_place(|| self.spread(&before, &next.map()));
+        runtime::busy(|| self.spread(&before, &next.map()));
         Ok(next)
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use futures_util::future::try_join;
 
+use super::disk::DiskFile;
 use super::source::{Source, check_name, header_of};
 use crate::error::{Error, Result};
 use crate::ltx::{Decoder, Header, PageIndex, TailRead};
@@ -34,17 +35,28 @@ pub(super) struct Loaded {
     pub(super) whole: Option<Bytes>,
 }
 
-/// Reads what must be known of `file`: one request, or two at the same time if the file is large.
+/// Reads what must be known of `file`: from `disk`, or with one request, or two at the same time if the
+/// file is large.
 ///
 /// # Errors
 /// Those of the store, `NotFound` if the file was replaced, `Corrupt`; all name the file.
-pub(super) async fn load(source: &Source, file: &FileInfo) -> Result<Loaded> {
+pub(super) async fn load(source: &Source, disk: Option<&DiskFile>, file: &FileInfo) -> Result<Loaded> {
+    if let Some((header, index)) = disk.and_then(DiskFile::index) {
+        return Ok(Loaded { header, index, pages: Vec::new(), whole: None });
+    }
     if file.size <= WHOLE {
         let bytes = source.read(file, ByteRange::All).await?;
         let loaded = verify_whole(file, &bytes).map_err(|e| named(file, e))?;
+        if let Some(disk) = disk {
+            disk.keep_index(&loaded.header, &loaded.index);
+            disk.keep(loaded.index.iter().collect(), 0, &bytes);
+        }
         return Ok(Loaded { whole: Some(bytes), ..loaded });
     }
     let (header, index) = try_join(source.header(file), read_index(source, file)).await?;
+    if let Some(disk) = disk {
+        disk.keep_index(&header, &index);
+    }
     Ok(Loaded { header, index, pages: Vec::new(), whole: None })
 }
 

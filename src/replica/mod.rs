@@ -14,7 +14,7 @@
 //! | `moves`, `keep` | where pages go when files are merged; what is kept of files that go |
 //! | `hydration` | the whole database in a local file |
 //! | `snapshot` | one state of the database |
-//! | `cache`, `fetch` | pages in memory; pages from the store |
+//! | `cache`, `disk`, `fetch` | pages in memory; on disk; from the store |
 //! | `read_ahead` | how much is read at once |
 //! | `follow`, `poller` | what is new, and when to look |
 //! | `core`, `shared` | all of these together; one per replica and process |
@@ -22,6 +22,7 @@
 
 mod cache;
 mod core;
+mod disk;
 mod fetch;
 mod files;
 mod follow;
@@ -44,6 +45,7 @@ mod tests;
 mod view;
 
 pub use core::{Core, Options, ReplicaStatus};
+pub use disk::DiskOptions;
 pub use hydration::HydrationStatus;
 pub use plan::{Plan, RestorePoint};
 pub use read_ahead::ReadAhead;

@@ -27,7 +27,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
-use tokio::task::{AbortHandle, block_in_place};
+use tokio::task::AbortHandle;
 
 pub(super) use self::local::Local;
 use self::span::{Span, Spans};
@@ -153,7 +153,7 @@ async fn local(core: &Weak<Core>) -> Option<Arc<Local>> {
                 return Some(local.clone());
             }
             let hydration = core.hydration()?;
-            if let Err(e) = block_in_place(|| hydration.take(&core.files, &core.snapshot())) {
+            if let Err(e) = runtime::busy(|| hydration.take(&core.files, &core.snapshot())) {
                 hydration.note(&Err(e));
             }
         }

@@ -2,16 +2,18 @@
 
 use std::sync::Arc;
 
-use super::{CHUNK, Frame, PageMap, ReplicaFile, Used};
+use super::{Chunk, FAN, Frame, GROUP, PageMap, ReplicaFile};
 use crate::page::Pgno;
 
 impl PageMap {
     /// The pages that are not at the same place in both maps, or only in one of them, in order.
     pub(in crate::replica) fn differences<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = Pgno> + 'a {
-        let chunks = self.chunks.len().max(other.chunks.len());
-        (0..chunks)
-            .filter(|&n| !self.shares(other, n))
-            .flat_map(|n| n * CHUNK + 1..=(n + 1) * CHUNK)
+        let groups = self.groups.len().max(other.groups.len());
+        (0..groups)
+            .filter(|&n| !same(self.groups.get(n), other.groups.get(n)))
+            .flat_map(|n| n * FAN..(n + 1) * FAN)
+            .filter(|&n| !same(self.chunk(n), other.chunk(n)))
+            .flat_map(|n| n * FAN + 1..=(n + 1) * FAN)
             .filter_map(|n| u32::try_from(n).ok().and_then(Pgno::new))
             .filter(|&pgno| self.frame(pgno) != other.frame(pgno))
     }
@@ -25,20 +27,26 @@ impl PageMap {
                 self.set(pgno, to, file);
             }
         }
-        self.forget_unused();
+        self.files.forget_unused();
     }
 
-    fn shares(&self, other: &Self, chunk: usize) -> bool {
-        match (self.chunks.get(chunk), other.chunks.get(chunk)) {
-            (Some(ours), Some(theirs)) => Arc::ptr_eq(ours, theirs),
-            _ => false,
-        }
+    fn chunk(&self, number: usize) -> Option<&Arc<Chunk>> {
+        self.groups.get(number / FAN).map(|group| &group[number % FAN])
     }
 
     fn set(&mut self, pgno: Pgno, frame: Frame, file: &Arc<ReplicaFile>) {
-        let chunk = self.chunks.get_mut(pgno.index() / CHUNK).expect("BUG: a page beyond the commit");
-        let old = std::mem::replace(&mut Arc::make_mut(chunk)[pgno.index() % CHUNK], frame);
-        self.files.entry(file.number).or_insert_with(|| Used { file: file.clone(), frames: 0 }).frames += 1;
-        self.release(old);
+        let index = pgno.index();
+        self.files.hold(file, 1);
+        let group = Arc::make_mut(&mut self.groups[index / GROUP]);
+        let chunk = Arc::make_mut(&mut group[index / FAN % FAN]);
+        self.files.release(std::mem::replace(&mut chunk[index % FAN], frame));
+    }
+}
+
+/// Whether two maps share a part, or neither has it.
+fn same<T>(a: Option<&Arc<T>>, b: Option<&Arc<T>>) -> bool {
+    match (a, b) {
+        (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+        (a, b) => a.is_none() && b.is_none(),
     }
 }
