@@ -50,6 +50,7 @@ bench: tools build
 	cargo build --release --locked --manifest-path benches/host/Cargo.toml
 	$(VENV)/bin/python benches/replica.py
 	$(VENV)/bin/python benches/primary.py
+	$(VENV)/bin/python benches/hot.py
 
 install: build
 	install -d $(DESTDIR)$(PREFIX)/lib

@@ -179,6 +179,13 @@ def cold_table(bench: Bench, network: Network, ways: list[str], chosen: list[str
     return results
 
 
+def trace(traffic: Traffic) -> list[str]:
+    """Each request: when it began and how long it took in milliseconds, and what was asked for."""
+    start = min((r.began for r in traffic.requests), default=0)
+    return [f"{(r.began - start) / 1e6:8.1f} {((r.ended or r.began) - r.began) / 1e6:7.1f}  {r.status} {r.size:8} {r.range:24} "
+            f"{r.target.partition('?')[0] if r.kind == 'GET' else r.target}" for r in traffic.requests]
+
+
 def unused(bench: Bench, result: dict) -> str:
     """The share of the bytes that came and that SQLite did not ask for."""
     used = result["pages"] * bench.frame
@@ -201,6 +208,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=250_000)
     parser.add_argument("--rtt", type=float, default=20, help="milliseconds")
     parser.add_argument("--ours-only", action="store_true")
+    parser.add_argument("--trace", action="store_true", help="print each request of the cold steps")
     parser.add_argument("--only", nargs="+", help="parts of the names of the cold steps to run, and nothing else")
     arguments = parser.parse_args()
     ways = [OURS] if arguments.ours_only else [OURS, PEER]
@@ -213,6 +221,8 @@ def main() -> None:
             chosen = [s for s in bench.steps if not arguments.only or any(o in s for o in arguments.only)]
             results = cold_table(bench, network, ways, chosen)
             for (way, step), result in results.items():
+                if arguments.trace:
+                    print(f"{way}: {step}", *trace(result["traffic"]), sep="\n")
                 if "random" in step:
                     print(f"{way}: {unused(bench, result)} of the bytes of '{step}' were not used")
             if not arguments.only:

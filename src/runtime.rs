@@ -48,6 +48,12 @@ pub fn handle() -> Result<Handle> {
     Ok(handle)
 }
 
+/// Does `work` that keeps a thread busy for more than a moment, while the tasks that are on the same
+/// thread of the runtime go on elsewhere.
+pub fn busy<T>(work: impl FnOnce() -> T) -> T {
+    tokio::task::block_in_place(work)
+}
+
 /// Runs `work` on the runtime and waits for it on the calling thread.
 ///
 /// # Errors

@@ -1,8 +1,11 @@
 //! Pages from the store: neighbours in one request, what comes next at the same time, and one request
 //! for all who want the same page.
 
+use std::cell::RefCell;
 use std::sync::Arc;
+use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
@@ -16,13 +19,17 @@ use super::read_ahead::{ReadAhead, Window};
 use super::span::{Span, spans};
 use super::trees::{Home, Trees};
 use crate::error::{Error, Result};
-use crate::ltx::decode_frame;
+use crate::ltx::{IndexEntry, decode_frame};
 use crate::page::{PageSize, Pgno};
 use crate::runtime;
 use crate::store::ByteRange;
 
 /// Requests for what nobody waits for, at the same time.
 const EARLY: usize = 32;
+/// How long a close waits for what is on its way to the disk cache.
+const CLOSING: Duration = Duration::from_millis(500);
+/// In a window of this size ranges of a few pages are made longer.
+const STRETCHED: u64 = 256 * 1024;
 /// Ranges that one window may need.
 const RANGES: usize = 32;
 /// After so many interior pages below one page were missing, the others below it come too.
@@ -60,6 +67,9 @@ struct Wanted<'a> {
 impl Drop for Fetcher {
     fn drop(&mut self) {
         self.0.flights.close();
+        if self.0.files.has_disk() {
+            self.0.flights.wait_for_all(CLOSING);
+        }
     }
 }
 
@@ -89,7 +99,7 @@ impl Fetcher {
         };
         if let Some(page) = self.0.files.cache.get(frame.into()) {
             buf.copy_from_slice(&page);
-        } else {
+        } else if !self.0.read_here(pgno, frame, file, page_size, buf) {
             let state = State { map: map.clone(), page_size };
             self.missing(&state, &Wanted { pgno, frame, file }, ahead, buf)?;
             if btree::looks_interior(buf) {
@@ -163,7 +173,11 @@ impl Fetcher {
     ) -> Result<Option<Arc<Flight>>> {
         let shared = &self.0;
         let home = shared.trees.home(wanted.pgno);
-        let window = ahead.window(wanted.pgno, &shared.trees, shared.files.source.pace());
+        let is_here = |pgno| {
+            let place = state.map.get(pgno);
+            place.is_none_or(|(frame, file)| file.kept.is_some() || shared.files.cache.contains(frame.into()))
+        };
+        let window = ahead.window(wanted.pgno, &shared.trees, shared.files.source.pace(), &is_here);
         let mut spans = self.spans(state, &window, ahead);
         if !spans.iter().any(|span| span.has(wanted.frame)) {
             spans.push(Span::one(wanted.file, wanted.pgno, wanted.frame));
@@ -213,7 +227,12 @@ impl Fetcher {
             pages.push(pgno);
         }
         ahead.looked_at(window, &pages, walk, trees);
-        let mut spans = spans(&state.map, &files.cache, &pages);
+        let mut spans = self.0.spans(state, &pages);
+        if window.bytes >= STRETCHED
+            && let Some(last) = pages.iter().max()
+        {
+            spans.iter_mut().for_each(|span| span.stretch(&state.map, *last));
+        }
         if spans.len() > RANGES {
             spans.sort_by_key(|span| pages.iter().position(|page| span.frames[0].0 == *page));
             spans.truncate(RANGES);
@@ -249,7 +268,7 @@ impl Fetcher {
     fn complete_level(&self, state: &State, pgno: Pgno, ahead: &mut ReadAhead) {
         let Some(home) = self.0.trees.home(pgno) else { return };
         if ahead.interior_was_missing(home.parent) == SCATTERED && home.children().len() <= FEW {
-            for span in spans(&state.map, &self.0.files.cache, home.children()) {
+            for span in self.0.spans(state, home.children()) {
                 self.0.early(state, span);
             }
         }
@@ -270,6 +289,38 @@ impl Fetcher {
 }
 
 impl Shared {
+    /// Reads a page that is on this machine, though not in the cache.
+    fn read_here(
+        &self,
+        pgno: Pgno,
+        frame: Frame,
+        file: &ReplicaFile,
+        page_size: PageSize,
+        buf: &mut [u8],
+    ) -> bool {
+        if self.files.local().is_some_and(|local| local.read(pgno, frame, buf)) {
+            return true;
+        }
+        let kept = file.kept.as_ref().and_then(|kept| kept.read(frame.offset, frame.size as usize).ok());
+        let here = kept.is_some_and(|bytes| decode(&bytes, pgno, page_size, buf).is_ok())
+            || file.disk.as_ref().is_some_and(|disk| disk.read(entry(pgno, frame), page_size, buf));
+        if here {
+            self.files.cache.insert(frame.into(), Arc::from(&*buf));
+        }
+        here
+    }
+
+    /// The spans that bring those of `pages` that are not on this machine.
+    fn spans(&self, state: &State, pages: &[Pgno]) -> Vec<Span> {
+        let mut page = vec![0; state.page_size.bytes()];
+        let page = RefCell::new(&mut page);
+        spans(&state.map, pages, |pgno, frame, file| {
+            self.files.cache.contains(frame.into())
+                || file.kept.is_some()
+                || self.read_here(pgno, frame, file, state.page_size, &mut page.borrow_mut())
+        })
+    }
+
     fn begin(&self, span: Span, is_awaited: bool) -> Option<Departure> {
         self.flights.begin(span, is_awaited, |frame| self.files.cache.contains(frame.into()))
     }
@@ -295,7 +346,7 @@ impl Shared {
         }
         let (start, end) = (departure.span.start(), departure.span.end());
         let range = ByteRange::Bounded { offset: start, len: end - start };
-        let (mut page, mut next) = (vec![0; state.page_size.bytes()], 0);
+        let (mut page, mut next, mut good) = (vec![0; state.page_size.bytes()], 0, Vec::new());
         let unpack = |bytes: &[u8]| {
             while let Some((pgno, frame)) = departure.frame(next)
                 && let Some(bytes) = bytes.get(..(frame.end() - start) as usize)
@@ -303,13 +354,18 @@ impl Shared {
                 let frame_bytes = &bytes[(frame.offset - start) as usize..];
                 if decode(frame_bytes, pgno, state.page_size, &mut page).is_ok() {
                     self.keep(state, pgno, frame, &page, &departure.flight);
+                    good.push(entry(pgno, frame));
                 }
                 next += 1;
             }
             departure.flight.tell();
         };
         let outcome = self.files.source.read_by_and_by(&departure.span.file.info, range, unpack).await;
-        departure.land(outcome.map(|_| ()));
+        let outcome = match outcome {
+            Ok(bytes) => Ok(keep_on_disk(&departure.span.file, good, start, bytes).await),
+            Err(e) => Err(e),
+        };
+        departure.land(outcome);
     }
 
     /// Puts a page into the cache and gives it to who waits.
@@ -328,7 +384,7 @@ impl Shared {
         for _ in 0..depth {
             let ways: Vec<(Pgno, usize)> = rows.iter().map(|row| self.trees.way_to(root, *row)).collect();
             let leaves = distinct(ways.iter().filter(|(_, d)| *d >= depth).map(|(page, _)| *page));
-            for span in spans(&state.map, &self.files.cache, &leaves) {
+            for span in self.spans(&state, &leaves) {
                 self.early(&state, span);
             }
             let interior = distinct(ways.iter().filter(|(_, d)| *d < depth).map(|(page, _)| *page));
@@ -347,15 +403,28 @@ impl Shared {
                 self.trees.learn(pgno, &page, state.map.commit());
             }
         }
-        let requests: Vec<_> = spans(&state.map, &self.files.cache, pages)
-            .into_iter()
-            .filter_map(|span| self.early(state, span))
-            .collect();
+        let requests: Vec<_> =
+            self.spans(state, pages).into_iter().filter_map(|span| self.early(state, span)).collect();
         for request in requests {
             // One that failed is tried again by who really wants the page.
             let _ = request.await;
         }
     }
+}
+
+/// Puts frames into the disk cache, if there is one.
+async fn keep_on_disk(file: &Arc<ReplicaFile>, entries: Vec<IndexEntry>, start: u64, bytes: Bytes) {
+    if file.disk.is_none() {
+        return;
+    }
+    let file = file.clone();
+    let keep = move || file.disk.as_ref().map(|disk| disk.keep(entries, start, &bytes));
+    // Writing may take long, and nobody waits for it; what is not kept is fetched again.
+    let _ = tokio::task::spawn_blocking(keep).await;
+}
+
+fn entry(pgno: Pgno, frame: Frame) -> IndexEntry {
+    IndexEntry { pgno, offset: frame.offset, size: frame.size.into() }
 }
 
 /// Decodes the frame that `bytes` are.

@@ -79,6 +79,7 @@ impl Flight {
 #[derive(Debug, Default)]
 pub(super) struct Flights {
     by_frame: Mutex<HashMap<FrameKey, Arc<Flight>>>,
+    landed: Condvar,
     /// Nobody will want anything any more.
     closed: AtomicBool,
 }
@@ -113,6 +114,12 @@ impl Flights {
     /// Ends what nobody waits for.
     pub(super) fn close(&self) {
         self.closed.store(true, Ordering::Relaxed);
+    }
+
+    /// Waits until all have ended, or for so long.
+    pub(super) fn wait_for_all(&self, timeout: Duration) {
+        let is_busy = |flights: &mut HashMap<_, _>| !flights.is_empty();
+        drop(self.landed.wait_timeout_while(self.lock(), timeout, is_busy));
     }
 
     /// Whether it was closed.
@@ -152,6 +159,7 @@ impl Drop for Departure {
             flights.remove(&(*frame).into());
         }
         drop(flights);
+        self.flights.landed.notify_all();
         self.flight.lock().outcome.get_or_insert_with(|| {
             Err(Error::new(ErrorKind::Interrupted, "the request for this page ended early"))
         });

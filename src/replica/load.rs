@@ -5,9 +5,10 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use futures_util::future::try_join;
 
+use super::disk::DiskFile;
 use super::source::{Source, check_name, header_of};
 use crate::error::{Error, Result};
-use crate::ltx::{Decoder, Header, PageIndex, TailRead, decode_frame};
+use crate::ltx::{Decoder, Header, IndexEntry, PageIndex, TailRead, decode_frame};
 use crate::store::{ByteRange, FileInfo};
 
 /// A file of up to this many bytes comes whole, and its checksum is verified. Of larger files only
@@ -15,7 +16,7 @@ use crate::store::{ByteRange, FileInfo};
 /// only if it does not decompress to one page.
 const WHOLE: u64 = 1024 * 1024;
 /// Pages of one file that came along are kept until they take this many bytes.
-const KEEP: usize = 1024 * 1024;
+const KEEP: usize = 2 * 1024 * 1024;
 /// What comes with the header of a snapshot: the schema, and the roots of what was created first. Costs
 /// hardly more than the round trip.
 const HEAD: u64 = 32 * 1024;
@@ -33,24 +34,43 @@ pub(super) struct Loaded {
     pub(super) index: PageIndex,
     /// Pages by the offset of their frame. Those of a small file passed its checksum.
     pub(super) pages: Vec<(u64, Arc<[u8]>)>,
+    /// The file, if it came whole.
+    pub(super) whole: Option<Bytes>,
 }
 
-/// Reads what must be known of `file`: one request, or two at the same time if the file is large.
+/// Reads what must be known of `file`: from `disk`, or with one request, or two at the same time if the
+/// file is large.
 ///
 /// # Errors
 /// Those of the store, `NotFound` if the file was replaced, `Corrupt`; all name the file.
-pub(super) async fn load(source: &Source, file: &FileInfo) -> Result<Loaded> {
+pub(super) async fn load(source: &Source, disk: Option<&DiskFile>, file: &FileInfo) -> Result<Loaded> {
+    if let Some((header, index)) = disk.and_then(DiskFile::index) {
+        return Ok(Loaded { header, index, pages: Vec::new(), whole: None });
+    }
     if file.size <= WHOLE {
         let bytes = source.read(file, ByteRange::All).await?;
-        return verify_whole(file, &bytes).map_err(|e| named(file, e));
+        let loaded = verify_whole(file, &bytes).map_err(|e| named(file, e))?;
+        if let Some(disk) = disk {
+            disk.keep_index(&loaded.header, &loaded.index);
+            disk.keep(loaded.index.iter().collect(), 0, &bytes);
+        }
+        return Ok(Loaded { whole: Some(bytes), ..loaded });
     }
     let (head, (tail, index)) = try_join(read_head(source, file), read_index(source, file)).await?;
     let header = header_of(file, &head)?;
     let mut pages = Vec::new();
     for (start, bytes) in [(0, &head), (file.size - tail.len() as u64, &tail)] {
-        pages.extend(pages_within(&header, &index, start, bytes).take(KEEP / header.page_size.bytes()));
+        let found = pages_within(&header, &index, start, bytes);
+        if let Some(disk) = disk {
+            disk.keep(found.iter().map(|(entry, _)| *entry).collect(), start, bytes);
+        }
+        let most = KEEP / header.page_size.bytes();
+        pages.extend(found.into_iter().take(most).map(|(entry, page)| (entry.offset, page)));
     }
-    Ok(Loaded { header, index, pages })
+    if let Some(disk) = disk {
+        disk.keep_index(&header, &index);
+    }
+    Ok(Loaded { header, index, pages, whole: None })
 }
 
 /// The header of a large file, and of a snapshot some pages.
@@ -61,20 +81,21 @@ async fn read_head(source: &Source, file: &FileInfo) -> Result<Bytes> {
 
 /// The pages whose frames are in `bytes`, which begin at `start` of the file. One that does not decode is
 /// left to who wants it.
-fn pages_within<'a>(
-    header: &'a Header,
-    index: &'a PageIndex,
+fn pages_within(
+    header: &Header,
+    index: &PageIndex,
     start: u64,
-    bytes: &'a [u8],
-) -> impl Iterator<Item = (u64, Arc<[u8]>)> + 'a {
+    bytes: &[u8],
+) -> Vec<(IndexEntry, Arc<[u8]>)> {
     let end = start + bytes.len() as u64;
-    let within = index.iter().filter(move |entry| start <= entry.offset && entry.offset + entry.size <= end);
-    within.filter_map(move |entry| {
+    let within = index.iter().filter(|entry| start <= entry.offset && entry.offset + entry.size <= end);
+    let page = |entry: IndexEntry| {
         let frame = (entry.offset - start) as usize;
         let mut page = vec![0; header.page_size.bytes()];
         let found = decode_frame(&bytes[frame..frame + entry.size as usize], header.page_size, &mut page);
-        (found.ok()? == entry.pgno).then(|| (entry.offset, Arc::from(page)))
-    })
+        (found.ok()? == entry.pgno).then(|| (entry, Arc::from(page)))
+    };
+    within.filter_map(page).collect()
 }
 
 /// Says which file an error is about, unless it says so already.
@@ -101,7 +122,7 @@ fn verify_whole(file: &FileInfo, bytes: &[u8]) -> Result<Loaded> {
     }
     decoder.finish()?;
     drop(entries);
-    Ok(Loaded { header, index, pages })
+    Ok(Loaded { header, index, pages, whole: None })
 }
 
 /// The page index, and the end of the file that brought it.

@@ -28,6 +28,10 @@ const LARGEST: u64 = 16 * 1024 * 1024;
 const STEADY: u64 = 4 * 1024 * 1024;
 /// A scan may leave out this many pages and still counts as one.
 const SKIP: u32 = 16;
+/// Leaving out pages that are here already does not count, up to so many.
+const HERE: u32 = 64;
+/// So many children side by side tell that a table was filled in order.
+const IN_ORDER: usize = 4;
 /// Places that are followed.
 const PLACES: usize = 6;
 /// After so many pages in a row that continue nothing, a page comes alone.
@@ -97,10 +101,7 @@ impl Walk {
             Spot::Above(page) => (page, self.below(page)),
             Spot::Tree { parent, at } => {
                 let children = &trees.children(parent)?.children;
-                match children.get(at) {
-                    Some(page) => (*page, self.after(trees, parent, at, children.len())),
-                    None => return None,
-                }
+                (*children.get(at)?, self.after(trees, parent, at, children))
             }
         };
         self.spot = next;
@@ -108,8 +109,8 @@ impl Walk {
     }
 
     /// What comes after a child: the next one, or the first of the parent's neighbour.
-    fn after(&self, trees: &Trees, parent: Pgno, at: usize, children: usize) -> Option<Spot> {
-        if let Some(at) = self.direction.next(at).filter(|at| *at < children) {
+    fn after(&self, trees: &Trees, parent: Pgno, at: usize, children: &[Pgno]) -> Option<Spot> {
+        if let Some(at) = self.direction.next(at).filter(|at| *at < children.len()) {
             return Some(Spot::Tree { parent, at });
         }
         let beside = trees.beside(parent, self.direction)?;
@@ -118,8 +119,21 @@ impl Walk {
                 Some(Spot::Tree { parent: beside, at: node.children.len().checked_sub(1)? })
             }
             Some(_) => Some(Spot::Tree { parent: beside, at: 0 }),
+            // What is below the neighbour is not known. In a table that was filled in order it is what
+            // comes next in the file, and the neighbour itself is there too.
+            None if self.is_in_order(children) => self.direction.step(children[at]).map(Spot::File),
             None => Some(Spot::Above(beside)),
         }
+    }
+
+    /// Whether the last pages of a walk lie one after another in the file.
+    fn is_in_order(&self, children: &[Pgno]) -> bool {
+        let end = match self.direction {
+            Direction::Up => &children[children.len().saturating_sub(IN_ORDER)..],
+            Direction::Down => &children[..children.len().min(IN_ORDER)],
+        };
+        end.len() == IN_ORDER
+            && end.windows(2).all(|two| (1..=2).contains(&two[1].get().wrapping_sub(two[0].get())))
     }
 
     fn below(&self, parent: Pgno) -> Option<Spot> {
@@ -190,11 +204,11 @@ enum Seen {
     Tree { parent: Pgno, at: Range<u32> },
 }
 
-/// In which direction reading goes on from a range if `n` is next.
-fn continues(seen: &Range<u32>, n: u32) -> Option<Direction> {
-    if (seen.end..=seen.end.saturating_add(SKIP)).contains(&n) {
+/// In which direction reading goes on from a range if `n` is next, leaving out at most `most`.
+fn continues(seen: &Range<u32>, n: u32, most: u32) -> Option<Direction> {
+    if (seen.end..=seen.end.saturating_add(most)).contains(&n) {
         Some(Direction::Up)
-    } else if (seen.start.saturating_sub(SKIP + 1)..seen.start).contains(&n) {
+    } else if (seen.start.saturating_sub(most + 1)..seen.start).contains(&n) {
         Some(Direction::Down)
     } else {
         None
@@ -202,20 +216,31 @@ fn continues(seen: &Range<u32>, n: u32) -> Option<Direction> {
 }
 
 impl Place {
-    fn continues(&self, spot: Spot, trees: &Trees) -> Option<Direction> {
+    fn continues(&self, spot: Spot, trees: &Trees, is_here: &dyn Fn(Pgno) -> bool) -> Option<Direction> {
         match (&self.seen, spot) {
-            (Seen::File(pages), Spot::File(page)) => continues(pages, page.get()),
+            (Seen::File(pages), Spot::File(page)) => continues(pages, page.get(), SKIP),
+            // A walk that went on in the order of the file, and what was there is known by now.
+            (Seen::File(pages), Spot::Tree { parent, at }) => {
+                continues(pages, trees.children(parent)?.children.get(at)?.get(), SKIP)
+            }
             (Seen::Tree { parent, at: seen }, Spot::Tree { parent: now, at }) if *parent == now => {
-                continues(seen, at as u32)
+                let direction = continues(seen, at as u32, HERE)?;
+                let children = &trees.children(now)?.children;
+                let between = match direction {
+                    Direction::Up => children.get(seen.end as usize..at)?,
+                    Direction::Down => children.get(at + 1..seen.start as usize)?,
+                };
+                let left_out = between.iter().filter(|page| !is_here(**page)).count();
+                (left_out as u32 <= SKIP).then_some(direction)
             }
             (Seen::Tree { parent, at: seen }, Spot::Tree { parent: now, at }) => {
                 let children = trees.children(*parent)?.children.len() as u32;
                 let to_end = children.saturating_sub(seen.end);
-                if at as u32 + to_end <= SKIP && trees.beside(*parent, Direction::Up) == Some(now) {
+                if at as u32 + to_end <= HERE && trees.beside(*parent, Direction::Up) == Some(now) {
                     return Some(Direction::Up);
                 }
                 let from_start = trees.children(now)?.children.len() as u32 - at as u32 + seen.start;
-                (from_start <= SKIP && trees.beside(*parent, Direction::Down) == Some(now))
+                (from_start <= HERE && trees.beside(*parent, Direction::Down) == Some(now))
                     .then_some(Direction::Down)
             }
             _ => None,
@@ -225,7 +250,14 @@ impl Place {
 
 impl ReadAhead {
     /// What to read for `pgno`: more than before if it continues what was read somewhere.
-    pub(super) fn window(&mut self, pgno: Pgno, trees: &Trees, pace: &Pace) -> Window {
+    /// `is_here` tells of which pages nothing needs to be fetched.
+    pub(super) fn window(
+        &mut self,
+        pgno: Pgno,
+        trees: &Trees,
+        pace: &Pace,
+        is_here: &dyn Fn(Pgno) -> bool,
+    ) -> Window {
         self.requests += 1;
         let home = trees.home(pgno);
         let spot =
@@ -234,7 +266,7 @@ impl ReadAhead {
             .places
             .iter()
             .enumerate()
-            .find_map(|(place, p)| p.continues(spot, trees).map(|direction| (place, direction)));
+            .find_map(|(place, p)| p.continues(spot, trees, is_here).map(|direction| (place, direction)));
         let Some((place, direction)) = continued else {
             self.strays += 1;
             let alone = home.is_some() || self.strays > STRAYS;
@@ -260,11 +292,12 @@ impl ReadAhead {
     /// Remembers what was looked at for a window: `pages`, and after them is `rest`.
     pub(super) fn looked_at(&mut self, window: &Window, pages: &[Pgno], rest: Walk, trees: &Trees) {
         let (Some(first), Some(last)) = (pages.first(), pages.last()) else { return };
-        let seen = match window.pages.spot {
-            Some(Spot::File(_)) => {
-                Seen::File(first.get().min(last.get())..first.get().max(last.get()).saturating_add(1))
-            }
-            _ => seen_in_tree(pages, trees),
+        let began_in_file = matches!(window.pages.spot, Some(Spot::File(_)));
+        let seen = if began_in_file || matches!(rest.spot, Some(Spot::File(_))) {
+            let (low, high) = if first < last { (first, last) } else { (last, first) };
+            Seen::File(low.get()..high.get().saturating_add(1))
+        } else {
+            seen_in_tree(pages, trees)
         };
         let place = &mut self.places[window.place];
         place.seen = seen;
@@ -358,7 +391,7 @@ mod tests {
 
     /// Asks for `n`, looks at up to `most` pages, and says which and for how many KiB.
     fn ask(reads: &mut ReadAhead, trees: &Trees, n: u32, most: usize) -> (Vec<u32>, u64) {
-        let window = reads.window(pgno(n), trees, &Pace::default());
+        let window = reads.window(pgno(n), trees, &Pace::default(), &|_| false);
         let mut walk = window.pages.clone();
         let most = if window.bytes == 0 { 1 } else { most };
         let pages: Vec<Pgno> = std::iter::from_fn(|| walk.next(trees, COMMIT)).take(most).collect();
@@ -413,7 +446,8 @@ mod tests {
         assert_eq!(ask(&mut reads, &trees, 60, 9), (vec![60, 50, 5], 256));
         trees.learn(pgno(5), &table(&[90, 91], &[70]), COMMIT);
         assert_eq!(ask(&mut reads, &trees, 90, 9), (vec![90, 91], 2048));
-        // And down again.
+        // And down.
+        let mut reads = ReadAhead::default();
         assert_eq!(ask(&mut reads, &trees, 50, 2), (vec![50], 0));
         assert_eq!(ask(&mut reads, &trees, 60, 9), (vec![60, 70, 31, 32, 30], 32));
     }
@@ -425,6 +459,30 @@ mod tests {
         assert_eq!(ask(&mut reads, &trees, 31, 9), (vec![31, 4], 32));
         trees.learn(pgno(4), &table(&[70, 60, 50], &[40, 50]), COMMIT);
         assert_eq!(ask(&mut reads, &trees, 70, 2), (vec![70, 60], 256));
+    }
+
+    #[test]
+    fn a_table_that_was_filled_in_order_goes_on_in_the_file() {
+        let (mut reads, trees) = (ReadAhead::default(), Trees::new());
+        trees.learn(pgno(2), &table(&[3, 4, 5], &[30, 60]), COMMIT);
+        trees.learn(pgno(3), &table(&[30, 31, 32, 33, 35], &[10, 20, 30, 40]), COMMIT);
+        ask(&mut reads, &trees, 30, 1);
+        assert_eq!(ask(&mut reads, &trees, 31, 7), (vec![31, 32, 33, 35, 36, 37, 38], 32));
+        trees.learn(pgno(4), &table(&[37, 39, 40], &[60, 70]), COMMIT);
+        assert_eq!(ask(&mut reads, &trees, 39, 2), (vec![39, 40], 256));
+    }
+
+    #[test]
+    fn pages_that_are_here_are_not_left_out() {
+        let trees = Trees::new();
+        let children: Vec<u32> = (0..60).map(|n| 100 + 7 * n).collect();
+        trees.learn(pgno(3), &table(&children, &(0..59).collect::<Vec<u8>>()), COMMIT);
+        for (here, kib) in [(false, 0), (true, 32)] {
+            let mut reads = ReadAhead::default();
+            ask(&mut reads, &trees, children[2], 1);
+            let window = reads.window(pgno(children[40]), &trees, &Pace::default(), &|_| here);
+            assert_eq!(window.bytes / 1024, kib);
+        }
     }
 
     #[test]

@@ -56,7 +56,7 @@ impl View {
     /// From now on sees the latest state, and no later one before [`View::unpin`].
     pub fn pin(&mut self) {
         if self.pinned.is_none() {
-            self.pinned = Some(self.seen.core.snapshot());
+            self.pinned = Some(self.seen.core.latest());
             *self.seen.lock() = self.pinned.clone();
         }
     }
@@ -69,7 +69,7 @@ impl View {
 
     /// The state that is seen.
     pub fn snapshot(&self) -> Arc<Snapshot> {
-        self.pinned.clone().unwrap_or_else(|| self.seen.core.snapshot())
+        self.pinned.clone().unwrap_or_else(|| self.seen.core.latest())
     }
 
     /// The size of the database in bytes.
@@ -138,7 +138,8 @@ impl Seen {
 
     /// The state that the connection sees: that of its transaction, or else the latest.
     pub fn snapshot(&self) -> Arc<Snapshot> {
-        self.lock().clone().unwrap_or_else(|| self.core.snapshot())
+        let pinned = self.lock().clone();
+        pinned.unwrap_or_else(|| self.core.latest())
     }
 
     /// How the replica is doing, with the state that the connection sees.

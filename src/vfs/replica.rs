@@ -50,6 +50,31 @@ impl ReplicaFile {
         code
     }
 
+    /// `PRAGMA litestream_poll`: looks for new transactions now, and answers the last that there is. A
+    /// transaction that is open still sees what it saw.
+    fn poll(&self, arg: Option<&str>) -> PragmaAnswer {
+        if arg.is_some() {
+            return PragmaAnswer::Error("litestream_poll takes no value".to_owned());
+        }
+        match self.view.core().poll_now() {
+            Ok(()) => PragmaAnswer::Value(self.view.core().snapshot().txid.to_string()),
+            Err(e) => PragmaAnswer::Error(e.to_string()),
+        }
+    }
+
+    /// In percent, as Litestream's extension tells it; 0 without hydration.
+    fn hydration_progress(&self) -> String {
+        let hydration = self.view.core().status().hydration;
+        let per_mille = hydration.map_or(0, |hydration| hydration.per_mille);
+        format!("{}.{}", per_mille / 10, per_mille % 10)
+    }
+
+    /// The path of the local file; empty without hydration.
+    fn hydration_file(&self) -> String {
+        let hydration = self.view.core().status().hydration;
+        hydration.map_or_else(String::new, |hydration| hydration.path.display().to_string())
+    }
+
     fn lag(&self) -> i64 {
         let last_poll = self.view.core().status().last_poll;
         (SystemClock.now().as_millis() - last_poll.as_millis()).max(0) / 1000
@@ -106,11 +131,16 @@ impl File for ReplicaFile {
 
     fn pragma(&mut self, name: &str, arg: Option<&str>) -> PragmaAnswer {
         let name = name.to_ascii_lowercase();
+        if name == "litestream_poll" {
+            return self.poll(arg);
+        }
         let snapshot = self.view.snapshot();
         let value = match name.as_str() {
             "litestream_txid" => snapshot.txid.to_string(),
             "litestream_lag" => self.lag().to_string(),
             "litestream_time" => snapshot.timestamp.to_string(),
+            "litestream_hydration_progress" => self.hydration_progress(),
+            "litestream_hydration_file" => self.hydration_file(),
             _ => return PragmaAnswer::NotMine,
         };
         match arg {

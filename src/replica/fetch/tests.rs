@@ -11,7 +11,7 @@ use crate::replica::testing::{History, Hooked, id};
 use crate::replica::{Core, Options, View};
 use crate::store::{ByteRange, Fault, Faults, Op};
 
-const PAGES: u32 = 2000;
+const PAGES: u32 = 8000;
 const SIZE: u64 = 4096;
 /// The interior page of a table.
 const ROOT: u32 = 2;
@@ -27,7 +27,7 @@ fn scattered() -> (History, Vec<u32>) {
     let mut history = History::new(4096, 7);
     history.commit(PAGES, &[]);
     history.put(9, 1, 1);
-    let mut free: Vec<u32> = (0..CHILDREN).map(|n| 400 + n * 15).collect();
+    let mut free: Vec<u32> = (0..CHILDREN).map(|n| 400 + n * 75).collect();
     let children: Vec<u32> =
         (0..CHILDREN).map(|_| free.swap_remove(history.below(free.len() as u64) as usize)).collect();
     let rowids: Vec<u8> = (0..CHILDREN as u8 - 1).collect();
@@ -106,7 +106,7 @@ fn a_scan_follows_the_tree_where_the_order_of_the_file_is_another() {
 #[test]
 fn rows_that_an_index_names_come_early() {
     let (mut history, children) = scattered();
-    let rows: Vec<u8> = (0..CHILDREN as u8).map(|n| (n * 37) % CHILDREN as u8).collect();
+    let rows: Vec<u8> = (0..CHILDREN).map(|n| (n * 37 % CHILDREN) as u8).collect();
     let mut leaf = vec![0; SIZE as usize];
     leaf[0] = 10;
     leaf[4] = CHILDREN as u8;

@@ -21,7 +21,7 @@ const PAGE: usize = 4096;
 /// Rows that a transaction changes, and as many that it adds.
 const CHANGED: u64 = 10;
 /// Level, files of it, transactions in each: 36 files with the snapshot.
-const FILES: [(u8, u64, u64); 4] = [(3, 1, 60), (2, 3, 10), (1, 7, 3), (0, 24, 1)];
+const FILES: [(u8, u64, u64); 4] = [(3, 1, 60), (2, 3, 8), (1, 7, 3), (0, 24, 1)];
 const KINDS: u64 = 20;
 
 fn main() -> Result<()> {
