@@ -9,10 +9,13 @@
 //! group - 153 pointers for 10 million pages - and its successor after a transaction shares all groups
 //! and chunks in which nothing changed.
 
+mod changes;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
 use super::disk::DiskFile;
+use super::keep::Kept;
 use crate::error::{Error, Result};
 use crate::ltx::{IndexEntry, PageIndex};
 use crate::page::{PageCount, Pgno};
@@ -38,6 +41,8 @@ pub(super) struct ReplicaFile {
     pub(super) number: u32,
     /// What the listing said.
     pub(super) info: FileInfo,
+    /// All of it, if it is small: a state that needs it may outlive it.
+    pub(super) kept: Option<Kept>,
     /// Its part of the disk cache, if there is one.
     pub(super) disk: Option<DiskFile>,
 }
