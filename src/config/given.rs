@@ -95,6 +95,11 @@ impl<'a> Given<'a> {
         read(&found.text).map(Some).map_err(|e| e.context(found.origin))
     }
 
+    /// A setting that is any text.
+    pub(super) fn text(&self, name: &str) -> Option<String> {
+        self.find(name).map(|found| found.text)
+    }
+
     /// A setting that is text of a type of its own.
     pub(super) fn parsed<T: std::str::FromStr<Err = Error>>(&self, name: &str) -> Result<Option<T>> {
         self.typed(name, str::parse)

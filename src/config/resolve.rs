@@ -78,7 +78,7 @@ pub fn resolve(path: Option<&Path>, params: &dyn Params, read_only: bool, env: &
     let target = Target::parse(&url.text, &|name| given.store(name)).map_err(|e| e.context(url.origin))?;
     match role {
         Role::Primary => primary(path, params, &given, target).map(Config::Primary),
-        Role::Replica => replica(&given, target).map(Config::Replica),
+        Role::Replica => replica(path, &given, target).map(Config::Replica),
     }
 }
 
@@ -142,13 +142,48 @@ fn refuse_lockless(params: &dyn Params) -> Result<()> {
     Ok(())
 }
 
-fn replica(given: &Given<'_>, target: Target) -> Result<ReplicaConfig> {
+fn replica(path: Option<&Path>, given: &Given<'_>, target: Target) -> Result<ReplicaConfig> {
     let options = replica::Options {
         open_timeout: given.duration("open_timeout")?,
         poll_interval: given.duration("poll_interval")?,
+        poll_idle_interval: given.duration("poll_idle_interval")?,
         cache_bytes: usize::try_from(given.size("cache_size")?).unwrap_or(usize::MAX),
+        hydration: hydration(path, given)?,
+        disk: disk(given)?,
     };
     Ok(ReplicaConfig { target, options })
+}
+
+/// The local file that the whole database is downloaded to, if it is. A relative path is one in the
+/// current folder.
+fn hydration(database: Option<&Path>, given: &Given<'_>) -> Result<Option<PathBuf>> {
+    if !given.flag("hydrate")? {
+        return Ok(None);
+    }
+    let path = match given.text("hydration_path") {
+        Some(path) => PathBuf::from(path),
+        None => default_hydration_path(database).ok_or_else(|| {
+            Error::config("hydrate=1 needs a place: give the database a name, or hydration_path")
+        })?,
+    };
+    let absolute = std::path::absolute(&path);
+    absolute.map(Some).map_err(|e| Error::io(format!("hydration_path={}", path.display()), e))
+}
+
+fn default_hydration_path(database: Option<&Path>) -> Option<PathBuf> {
+    let database = database?;
+    let mut folder = std::ffi::OsString::from(".");
+    folder.push(database.file_name()?);
+    folder.push("-litestream");
+    Some(database.with_file_name(folder).join("hydration.db"))
+}
+
+/// The disk cache: none unless its folder is given. A relative folder is one of the current folder.
+fn disk(given: &Given<'_>) -> Result<Option<replica::DiskOptions>> {
+    let bytes = given.size("cache_dir_size")?;
+    let Some(folder) = given.text("cache_dir") else { return Ok(None) };
+    let folder = std::path::absolute(&folder).map_err(|e| Error::io(format!("cache_dir={folder}"), e))?;
+    Ok(Some(replica::DiskOptions { folder, bytes }))
 }
 
 #[cfg(test)]
@@ -251,9 +286,47 @@ mod tests {
         let expected = replica::Options {
             open_timeout: Duration::from_secs(10),
             poll_interval: Duration::from_secs(1),
+            poll_idle_interval: Duration::from_secs(30),
             cache_bytes: 32 << 20,
+            hydration: None,
+            disk: None,
         };
         assert_eq!(c.options, expected);
+    }
+
+    #[test]
+    fn hydration_is_beside_the_database_unless_told_where() {
+        let hydration =
+            |query: &str, env: &dyn Env| match open(&format!("replica=file:///r&{query}"), true, env) {
+                Ok(Config::Replica(c)) => c.options.hydration,
+                other => panic!("{other:?}"),
+            };
+        let at = |path: &str| Some(PathBuf::from(path));
+        assert_eq!(hydration("hydration_path=/h/app.db", &[]), None);
+        assert_eq!(hydration("hydrate=1", &[]), at("/data/.app.db-litestream/hydration.db"));
+        assert_eq!(hydration("hydrate=1&hydration-path=/h/app.db", &[]), at("/h/app.db"));
+        let litestreams =
+            [("LITESTREAM_HYDRATION_ENABLED", "true"), ("LITESTREAM_HYDRATION_PATH", "/h/x.db")];
+        assert_eq!(hydration("", &litestreams), at("/h/x.db"));
+        assert_eq!(hydration("hydrate=0", &litestreams), None);
+        assert!(refusal("replica=file:///r&hydrate=maybe").contains("hydrate"));
+    }
+
+    #[test]
+    fn a_disk_cache_needs_a_folder_and_has_a_size() {
+        let disk = |query: &str, env: &dyn Env| match open(&format!("replica=file:///r&{query}"), true, env) {
+            Ok(Config::Replica(c)) => c.options.disk,
+            other => panic!("{other:?}"),
+        };
+        let at = |folder: &str, bytes| Some(replica::DiskOptions { folder: folder.into(), bytes });
+        assert_eq!(disk("cache_dir_size=2GiB", &[]), None);
+        assert_eq!(disk("cache_dir=/var/cache/app", &[]), at("/var/cache/app", 1 << 30));
+        assert_eq!(disk("cacheDir=/c&cache-dir-size=100MiB", &[]), at("/c", 100 << 20));
+        assert_eq!(disk("", &[("LITESTREAM_CACHE_DIR", "/e")]), at("/e", 1 << 30));
+        let relative = disk("cache_dir=here", &[]).unwrap().folder;
+        assert_eq!(relative, std::env::current_dir().unwrap().join("here"));
+        assert!(refusal("replica=file:///r&mode=ro&cache_dir_size=1MiB").contains("64MiB"));
+        assert!(refusal("replica=file:///r&cache_dir=").contains("cache_dir"));
     }
 
     #[test]

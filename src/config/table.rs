@@ -67,12 +67,51 @@ pub const SETTINGS: &[Setting] = &[
     .default("1s"),
     setting(
         Scope::Replica,
+        "poll_idle_interval",
+        Kind::Duration { min: "10ms", max: "24h" },
+        "How often it looks when nobody has read for ten polls. Who reads then waits for a poll, a second at most.",
+    )
+    .env(&["LITESTREAM_POLL_IDLE_INTERVAL"])
+    .default("30s"),
+    setting(
+        Scope::Replica,
+        "hydrate",
+        Kind::Flag,
+        "Download the whole database in the background; then pages are read from a local file.",
+    )
+    .env(&["LITESTREAM_HYDRATION_ENABLED"])
+    .default("false"),
+    setting(
+        Scope::Replica,
+        "hydration_path",
+        Kind::Text,
+        "That file. Default: `hydration.db` in `.<file name>-litestream/` beside the database's name.",
+    )
+    .env(&["LITESTREAM_HYDRATION_PATH"]),
+    setting(
+        Scope::Replica,
         "cache_size",
         Kind::Size { min: "1MiB", max: "1TiB" },
         "Memory for cached pages, shared by all connections to the replica.",
     )
     .env(&["LITESTREAM_CACHE_SIZE"])
     .default("32MiB"),
+    setting(
+        Scope::Replica,
+        "cache_dir",
+        Kind::Text,
+        "Folder for what was read, so that it need not be fetched again after a restart. Processes may \
+         share it.",
+    )
+    .env(&["LITESTREAM_CACHE_DIR"]),
+    setting(
+        Scope::Replica,
+        "cache_dir_size",
+        Kind::Size { min: "64MiB", max: "1TiB" },
+        "What all that is in `cache_dir` may take.",
+    )
+    .env(&["LITESTREAM_CACHE_DIR_SIZE"])
+    .default("1GiB"),
     setting(
         Scope::Store,
         "endpoint",

@@ -117,7 +117,7 @@ fn of_replica(seen: &Seen) -> Facts {
         pages: Some(status.pages.get()),
         cache_bytes: Some(status.cache_bytes),
         requests: Some(status.requests),
-        last_error: status.last_error,
+        last_error: status.last_error.or(status.hydration.and_then(|hydration| hydration.error)),
         ..Facts::default()
     }
 }

@@ -43,6 +43,11 @@ impl View {
         &self.seen.core
     }
 
+    /// A read that waits for the store asks `interrupted` now and then whether to go on.
+    pub fn ask_for_interrupts(&mut self, interrupted: impl Fn() -> bool + Send + 'static) {
+        self.ahead.ask_for_interrupts(Box::new(interrupted));
+    }
+
     /// What this view sees, for others to ask.
     pub fn seen(&self) -> &Arc<Seen> {
         &self.seen
@@ -51,7 +56,7 @@ impl View {
     /// From now on sees the latest state, and no later one before [`View::unpin`].
     pub fn pin(&mut self) {
         if self.pinned.is_none() {
-            self.pinned = Some(self.seen.core.snapshot());
+            self.pinned = Some(self.seen.core.latest());
             *self.seen.lock() = self.pinned.clone();
         }
     }
@@ -64,7 +69,7 @@ impl View {
 
     /// The state that is seen.
     pub fn snapshot(&self) -> Arc<Snapshot> {
-        self.pinned.clone().unwrap_or_else(|| self.seen.core.snapshot())
+        self.pinned.clone().unwrap_or_else(|| self.seen.core.latest())
     }
 
     /// The size of the database in bytes.
@@ -133,7 +138,8 @@ impl Seen {
 
     /// The state that the connection sees: that of its transaction, or else the latest.
     pub fn snapshot(&self) -> Arc<Snapshot> {
-        self.lock().clone().unwrap_or_else(|| self.core.snapshot())
+        let pinned = self.lock().clone();
+        pinned.unwrap_or_else(|| self.core.latest())
     }
 
     /// How the replica is doing, with the state that the connection sees.
