@@ -109,9 +109,6 @@ impl Fetcher {
             buf.copy_from_slice(&page);
             return Ok(());
         }
-        if self.files.local().is_some_and(|local| local.read(pgno, frame, buf)) {
-            return Ok(());
-        }
         if file.disk.as_ref().is_some_and(|disk| disk.read(entry(pgno, frame), page_size, buf)) {
             self.files.cache.insert(frame.into(), Arc::from(&*buf));
             return Ok(());
@@ -207,9 +204,6 @@ impl Fetcher {
     }
 
     fn read(&self, file: &Arc<ReplicaFile>, start: u64, end: u64) -> Result<Fetched> {
-        if let Some(Ok(bytes)) = file.kept.as_ref().map(|kept| kept.read(start, (end - start) as usize)) {
-            return Ok(Fetched { start, bytes });
-        }
         let (files, file) = (self.files.clone(), file.clone());
         runtime::block_on(async move {
             let range = ByteRange::Bounded { offset: start, len: end - start };
