@@ -3,6 +3,8 @@
 //!
 //! The snapshot is made up: the store answers a header and a page index, and has no pages.
 #![cfg(target_os = "linux")]
+// Nothing here is outside of a test.
+#![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};

@@ -102,7 +102,7 @@ impl Files {
             check_page_size(&info, &loaded.header, &mut page_size)?;
             let file = self.number(&info, &known, &loaded);
             self.keep_pages(&file, &loaded);
-            unhindered(&loaded, || map.apply(&file, loaded.header.commit, &loaded.index))?;
+            runtime::busy(is_long(&loaded), || map.apply(&file, loaded.header.commit, &loaded.index))?;
             last = Some(loaded.header);
         }
         let last = last.expect("BUG: a plan has at least one file");
@@ -124,7 +124,7 @@ impl Files {
             check_page_size(&info, &loaded.header, &mut Some(snapshot.page_size))?;
             check_history(snapshot, &info, &loaded.header)?;
             let file = self.number(&info, &known, &loaded);
-            unhindered(&loaded, || map.absorb(&file, &loaded.index))?;
+            runtime::busy(is_long(&loaded), || map.absorb(&file, &loaded.index))?;
         }
         Ok(map)
     }
@@ -173,9 +173,9 @@ impl Files {
     }
 }
 
-/// Does what takes time for each page of `loaded`, without keeping other tasks waiting if it has many.
-fn unhindered<T>(loaded: &Loaded, work: impl FnOnce() -> T) -> T {
-    if loaded.index.len() > MANY_PAGES { runtime::busy(work) } else { work() }
+/// Whether going through the page index takes more than a moment.
+fn is_long(loaded: &Loaded) -> bool {
+    loaded.index.len() > MANY_PAGES
 }
 
 fn by_id(map: &PageMap) -> HashMap<FileId, Arc<ReplicaFile>> {

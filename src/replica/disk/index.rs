@@ -7,22 +7,33 @@
 //! ```
 //! It is written under another name and renamed, so that it is whole or not there.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::path::Path;
 
 use super::{DiskFile, checksum};
 use crate::ltx::{Header, PageIndex};
+use crate::runtime;
 
 const CHECKSUM: usize = 8;
+/// Reading or writing this many bytes takes milliseconds.
+const LONG: u64 = 1024 * 1024;
+/// What a page takes in a page index, more or less.
+const ENTRY: u64 = 10;
 /// The name of the entry.
 pub(super) const NAME: &str = "index";
 
 impl DiskFile {
     /// Header and page index, if they are here.
     pub(in crate::replica) fn index(&self) -> Option<(Header, PageIndex)> {
+        let file = self.open(&self.folder.join(NAME)).ok()?;
+        let size = file.metadata().ok()?.len();
+        runtime::busy(size > LONG, || self.read_index(file))
+    }
+
+    fn read_index(&self, mut file: File) -> Option<(Header, PageIndex)> {
         let mut bytes = Vec::new();
-        self.open(&self.folder.join(NAME)).ok()?.read_to_end(&mut bytes).ok()?;
+        file.read_to_end(&mut bytes).ok()?;
         let (sum, rest) = bytes.split_first_chunk::<CHECKSUM>()?;
         let header = rest.first_chunk::<{ Header::SIZE }>()?;
         if u64::from_be_bytes(*sum) != self.index_checksum(rest) {
@@ -33,6 +44,10 @@ impl DiskFile {
 
     /// Keeps header and page index.
     pub(in crate::replica) fn keep_index(&self, header: &Header, index: &PageIndex) {
+        runtime::busy(index.len() as u64 * ENTRY > LONG, || self.write_index(header, index));
+    }
+
+    fn write_index(&self, header: &Header, index: &PageIndex) {
         let mut bytes = vec![0; CHECKSUM];
         bytes.extend_from_slice(&header.encode());
         bytes.extend_from_slice(&index.encode());

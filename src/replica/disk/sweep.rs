@@ -11,6 +11,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 use super::index;
+use crate::runtime;
 
 /// A file system gives space in blocks: what an entry may take beyond its bytes, at both ends.
 const BLOCKS: u64 = 2 * 4096;
@@ -42,7 +43,8 @@ impl Room {
             Some(before) if before + bytes <= step => *unseen = Some(before + bytes),
             _ => {
                 // Afterwards there is room for `bytes` and for a step until the next look.
-                sweep(&self.root, self.capacity - step - bytes, step);
+                let limit = self.capacity - step - bytes;
+                runtime::busy(true, || sweep(&self.root, limit, step));
                 *unseen = Some(0);
             }
         }
