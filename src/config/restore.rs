@@ -42,6 +42,26 @@ pub fn restore(url: &str, options: Option<&str>, env: &dyn Env) -> Result<Restor
     })
 }
 
+/// What a verification needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VerifyConfig {
+    /// Where the replica is.
+    pub target: Target,
+    /// Only list the files and look at their headers and page indexes.
+    pub quick: bool,
+}
+
+/// Reads the arguments of `litestream_verify`: a replica URL, and options as a JSON object.
+///
+/// # Errors
+/// `Config`: not a JSON object, an unknown option, or a value that does not fit.
+pub fn verify(url: &str, options: Option<&str>, env: &dyn Env) -> Result<VerifyConfig> {
+    let scopes = [Scope::Verify, Scope::Store];
+    let given = Given::read(&json_params(options)?, env, &scopes, Unknown::Refused)?;
+    let target = Target::parse(url, &|name| given.store(name))?;
+    Ok(VerifyConfig { target, quick: given.flag("quick")? })
+}
+
 /// Reads a replica URL, and options of the store as a JSON object.
 ///
 /// # Errors
@@ -109,6 +129,14 @@ mod tests {
             panic!("not S3")
         };
         assert_eq!((s3.endpoint.as_deref(), s3.path_style), (Some("http://127.0.0.1:9"), true));
+    }
+
+    #[test]
+    fn a_verification_is_quick_or_thorough() {
+        assert!(!verify("file:///r", None, &[]).unwrap().quick);
+        assert!(verify("file:///r", Some(r#"{"quick": true}"#), &[]).unwrap().quick);
+        let e = verify("file:///r", Some(r#"{"force": true}"#), &[]).unwrap_err();
+        assert!(e.to_string().contains("unknown parameter 'force'"), "{e}");
     }
 
     #[test]

@@ -16,6 +16,8 @@ pub enum Scope {
     Store,
     /// An option of `litestream_restore`.
     Restore,
+    /// An option of `litestream_verify`.
+    Verify,
     /// The whole process: an environment variable only.
     Process,
 }
@@ -29,6 +31,7 @@ impl Scope {
             Self::Replica => "URI, replica",
             Self::Store => "URI, replica URL, options",
             Self::Restore => "options of `litestream_restore`",
+            Self::Verify => "options of `litestream_verify`",
             Self::Process => "environment",
         }
     }

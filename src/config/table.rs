@@ -150,6 +150,8 @@ pub const SETTINGS: &[Setting] = &[
     setting(Scope::Restore, "timestamp", Kind::Time, "Restore the last state at or before this time."),
     setting(Scope::Restore, "parallelism", Kind::Count { min: 1, max: 64 }, "Downloads at the same time.")
         .default("8"),
+    setting(Scope::Verify, "quick", Kind::Flag, "Only list the files and check their page indexes.")
+        .default("false"),
     setting(
         Scope::Process,
         "log_level",

@@ -39,7 +39,7 @@ impl Table for LtxTable {
     }
 }
 
-fn text<'a>(value: &'a Value, name: &str) -> Result<Option<&'a str>> {
+pub(super) fn text<'a>(value: &'a Value, name: &str) -> Result<Option<&'a str>> {
     match value {
         Value::Null => Ok(None),
         Value::Text(text) => Ok(Some(text)),

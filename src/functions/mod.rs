@@ -7,6 +7,7 @@
 //! | `litestream_sync([timeout])` | waits until all commits are in the replica | statements of the application |
 //! | `litestream_txid()`, `litestream_time()`, `litestream_lag()` | where this database stands | anywhere |
 //! | `litestream_status()`, `litestream_status` | all that is known, as JSON and as a table | also trusted schemas |
+//! | `litestream_verify(url [, options])` | table of what is wrong with a replica | statements of the application |
 //! | `litestream_ltx(url [, options])` | table of the files of a replica | statements of the application |
 
 mod database;
@@ -16,6 +17,7 @@ mod position;
 mod restore;
 mod status;
 mod sync;
+mod verify;
 
 use rusqlite::Connection;
 use rusqlite::types::Value;
@@ -40,6 +42,7 @@ pub fn register(conn: &Connection) -> rusqlite::Result<()> {
     create_function(conn, "litestream_lag", 0, Safety::Innocuous, position::lag)?;
     create_function(conn, "litestream_status", 0, Safety::TrustedSchema, status::status)?;
     create_table_function::<status::StatusTable>(conn)?;
+    create_table_function::<verify::VerifyTable>(conn)?;
     create_table_function::<ltx::LtxTable>(conn)
 }
 

@@ -72,7 +72,11 @@ fn verify_whole(file: &FileInfo, bytes: &[u8]) -> Result<Loaded> {
     Ok(Loaded { header, index, pages })
 }
 
-async fn read_index(source: &Source, file: &FileInfo) -> Result<PageIndex> {
+/// Reads the page index from the end of `file`.
+///
+/// # Errors
+/// As [`load`].
+pub(crate) async fn read_index(source: &Source, file: &FileInfo) -> Result<PageIndex> {
     let tail = source.read(file, ByteRange::Suffix { len: first_guess(file.size) }).await?;
     let missing = match PageIndex::from_tail(&tail, file.size).map_err(|e| named(file, e))? {
         TailRead::Index(index) => return Ok(index),

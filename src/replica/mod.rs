@@ -44,5 +44,6 @@ pub use shared::open;
 pub use snapshot::Snapshot;
 pub use view::{Seen, View};
 
+pub(crate) use load::read_index;
 pub(crate) use plan::empty;
-pub(crate) use source::{Source, check_name, wrong_length};
+pub(crate) use source::{Body, Source, check_name, wrong_length};
