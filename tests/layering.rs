@@ -21,7 +21,7 @@ const ARROWS: [(&str, &[&str]); 18] = [
     ("store", &["ltx"]),
     ("primary", &["wal", "ltx", "store"]),
     ("replica", &["ltx", "store"]),
-    ("restore", &["ltx", "store", "replica"]),
+    ("restore", &["wal", "ltx", "store", "replica"]),
     ("verify", &["ltx", "store", "replica"]),
     ("config", &["ltx", "store", "primary", "replica"]),
     ("vfs", &["ltx", "wal", "sqlite", "store", "primary", "replica", "restore", "config"]),

@@ -15,7 +15,7 @@ mod value;
 use std::fmt;
 
 pub use resolve::{Config, PrimaryConfig, ReplicaConfig, resolve};
-pub use restore::{RestoreConfig, VerifyConfig, restore, target, verify};
+pub use restore::{Age, RestoreConfig, VerifyConfig, restore, target, verify};
 pub use settings::{Kind, Scope, Setting};
 pub use start::start_logging;
 pub use table::{SETTINGS, settings_markdown};

@@ -1,11 +1,13 @@
 //! What the SQL functions that take a replica URL are told.
 
+use std::path::PathBuf;
+
 use super::Env;
 use super::given::{Given, Unknown};
 use super::settings::Scope;
 use crate::error::{Error, Result};
 use crate::replica::RestorePoint;
-use crate::store::Target;
+use crate::store::{Secret, Target};
 
 /// What a restore needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +20,20 @@ pub struct RestoreConfig {
     pub force: bool,
     /// Downloads at the same time.
     pub parallelism: usize,
+    /// What opens an encrypted replica.
+    pub age: Age,
+}
+
+/// Where the identities that open a replica encrypted with age are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Age {
+    /// None are given.
+    #[default]
+    None,
+    /// Here.
+    Identities(Secret),
+    /// In a file.
+    File(PathBuf),
 }
 
 /// Reads the arguments of `litestream_restore`: a replica URL, and options as a JSON object.
@@ -39,7 +55,19 @@ pub fn restore(url: &str, options: Option<&str>, env: &dyn Env) -> Result<Restor
         point,
         force: given.flag("force")?,
         parallelism: given.count("parallelism")? as usize,
+        age: age(&given)?,
     })
+}
+
+fn age(given: &Given<'_>) -> Result<Age> {
+    match (given.param("age_identity"), given.param("age_identity_file")) {
+        (Some(_), Some(_)) => {
+            Err(Error::config("'age_identity' and 'age_identity_file' are both given; keep one"))
+        }
+        (Some(found), None) => Ok(Age::Identities(Secret::new(found.text))),
+        (None, Some(found)) => Ok(Age::File(found.text.into())),
+        (None, None) => Ok(Age::None),
+    }
 }
 
 /// What a verification needs.
@@ -129,6 +157,16 @@ mod tests {
             panic!("not S3")
         };
         assert_eq!((s3.endpoint.as_deref(), s3.path_style), (Some("http://127.0.0.1:9"), true));
+    }
+
+    #[test]
+    fn identities_are_given_in_one_way_and_not_shown() {
+        let config = read(r#"{"ageIdentity": "AGE-SECRET-KEY-1QQQ"}"#).unwrap();
+        assert_eq!(config.age, Age::Identities(Secret::new("AGE-SECRET-KEY-1QQQ")));
+        assert!(!format!("{config:?}").contains("QQQ"));
+        assert_eq!(read(r#"{"age_identity_file": "/k"}"#).unwrap().age, Age::File("/k".into()));
+        let e = read(r#"{"age_identity": "QQQ", "age_identity_file": "/k"}"#).unwrap_err().to_string();
+        assert!(e.contains("keep one") && !e.contains("QQQ"), "{e}");
     }
 
     #[test]

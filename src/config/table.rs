@@ -150,6 +150,18 @@ pub const SETTINGS: &[Setting] = &[
     setting(Scope::Restore, "timestamp", Kind::Time, "Restore the last state at or before this time."),
     setting(Scope::Restore, "parallelism", Kind::Count { min: 1, max: 64 }, "Downloads at the same time.")
         .default("8"),
+    setting(
+        Scope::Restore,
+        "age_identity",
+        Kind::Secret,
+        "`AGE-SECRET-KEY-1…`: opens a replica of Litestream 0.3 that is encrypted with age.",
+    ),
+    setting(
+        Scope::Restore,
+        "age_identity_file",
+        Kind::Text,
+        "A file with such identities, as `age-keygen` writes it.",
+    ),
     setting(Scope::Verify, "quick", Kind::Flag, "Only list the files and check their page indexes.")
         .default("false"),
     setting(

@@ -7,9 +7,9 @@ use rusqlite::types::Value;
 use serde_json::json;
 
 use super::interruptible::run;
-use crate::config::{self, ProcessEnv};
+use crate::config::{self, Age, ProcessEnv};
 use crate::error::{Error, Result};
-use crate::restore::{self, Cancel, Report};
+use crate::restore::{self, Cancel, Identities, Report};
 use crate::sqlite::{self, Call};
 use crate::store;
 
@@ -28,22 +28,37 @@ pub(super) fn restore(call: &Call<'_>) -> Result<Value> {
     let config = config::restore(&url, options.as_deref(), &ProcessEnv)?;
     let store = store::connect(&config.target)?;
     let (point, force, parallelism) = (config.point, config.force, config.parallelism);
+    let identities = identities(&config.age)?;
     let report = run(
         || sqlite::is_interrupted(call.connection()),
         move |stop| {
             let cancel = Cancel::when(move || stop.load(Ordering::Relaxed));
-            let options = restore::Options { point, force, parallelism, cancel };
+            let options = restore::Options { point, force, parallelism, identities, cancel };
             restore::restore(store, &PathBuf::from(path), &options)
         },
     )?;
     Ok(Value::Text(answer(&report)))
 }
 
+/// What opens an encrypted replica. The text of the identities is not repeated in errors.
+fn identities(age: &Age) -> Result<Identities> {
+    match age {
+        Age::None => Ok(Identities::default()),
+        Age::Identities(text) => Identities::parse(text.reveal()).map_err(|e| e.context("age_identity")),
+        Age::File(path) => {
+            let text = std::fs::read_to_string(path)
+                .map_err(|e| Error::io(format!("age_identity_file: cannot read {}", path.display()), e))?;
+            Identities::parse(&text).map_err(|e| e.context(format!("age_identity_file {}", path.display())))
+        }
+    }
+}
+
 /// The report as JSON; `duration` is in seconds.
 fn answer(report: &Report) -> String {
     json!({
         "path": report.path.to_string_lossy(),
-        "txid": report.txid.to_string(),
+        "txid": report.txid.map(|txid| txid.to_string()),
+        "generation": report.generation,
         "timestamp": report.timestamp.to_string(),
         "pages": report.pages.get(),
         "bytes": report.bytes,

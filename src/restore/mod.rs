@@ -5,6 +5,7 @@
 //! large the database is. Whatever goes wrong, nothing is left behind and the target is as it was.
 
 mod apply;
+mod generations;
 mod in_use;
 mod output;
 mod segments;
@@ -25,6 +26,8 @@ use crate::replica::Source;
 use crate::store::Store;
 
 use apply::Applier;
+use generations::Chosen;
+pub use generations::Identities;
 use output::Output;
 
 /// How to restore.
@@ -36,6 +39,8 @@ pub struct Options {
     pub force: bool,
     /// Requests at the same time, at least 1. Each may hold 2 MiB.
     pub parallelism: usize,
+    /// What opens replicas of Litestream 0.3 that are encrypted with age.
+    pub identities: Identities,
     /// Asked now and then whether to give up.
     pub cancel: Cancel,
 }
@@ -48,7 +53,13 @@ impl Options {
 impl Default for Options {
     fn default() -> Self {
         let point = RestorePoint::Latest;
-        Self { point, force: false, parallelism: Self::PARALLELISM, cancel: Cancel::never() }
+        Self {
+            point,
+            force: false,
+            parallelism: Self::PARALLELISM,
+            identities: Identities::default(),
+            cancel: Cancel::never(),
+        }
     }
 }
 
@@ -89,15 +100,17 @@ impl fmt::Debug for Cancel {
 pub struct Report {
     /// The database file.
     pub path: PathBuf,
-    /// The last transaction that it has.
-    pub txid: Txid,
-    /// When that was committed.
+    /// The last transaction that it has; `None` if Litestream 0.3 wrote the replica, which counts none.
+    pub txid: Option<Txid>,
+    /// The generation, if Litestream 0.3 wrote the replica.
+    pub generation: Option<String>,
+    /// When that was committed, or stored by Litestream 0.3.
     pub timestamp: Timestamp,
     /// The size of the database in pages.
     pub pages: PageCount,
     /// The size of the database in bytes.
     pub bytes: u64,
-    /// The number of LTX files that were applied.
+    /// The number of files that were applied.
     pub files: usize,
     /// How long it took.
     pub duration: Duration,
@@ -117,19 +130,42 @@ pub struct Report {
 pub fn restore(store: Arc<dyn Store>, path: &Path, options: &Options) -> Result<Report> {
     let begun = Instant::now();
     let output = Output::prepare(path, options.force)?;
-    let applier = Applier::new(Arc::new(Source::new(store)), options);
-    let plan = applier.first_plan()?;
-    let mut output = output.create()?;
-    let applied = applier.run(plan, &mut output)?;
+    let applier = Applier::new(Arc::new(Source::new(store.clone())), options);
+    let chosen = generations::choose(&store, options, applier.first_plan())?;
+    let mut draft = output.create()?;
+    let mut report = match chosen {
+        Chosen::Ltx(plan) => of_ltx(path, &applier.run(plan, &mut draft)?),
+        Chosen::Old(backup) => of_old(path, generations::apply(store, backup, options, &mut draft)?),
+    };
     options.cancel.check()?;
-    output.publish()?;
-    Ok(Report {
+    draft.publish()?;
+    report.duration = begun.elapsed();
+    Ok(report)
+}
+
+fn of_ltx(path: &Path, applied: &apply::Applied) -> Report {
+    let header = &applied.header;
+    Report {
         path: path.to_owned(),
-        txid: applied.header.max,
-        timestamp: applied.header.timestamp,
-        pages: applied.header.commit,
-        bytes: applied.header.commit.bytes(applied.header.page_size),
+        txid: Some(header.max),
+        generation: None,
+        timestamp: header.timestamp,
+        pages: header.commit,
+        bytes: header.commit.bytes(header.page_size),
         files: applied.files,
-        duration: begun.elapsed(),
-    })
+        duration: Duration::ZERO,
+    }
+}
+
+fn of_old(path: &Path, applied: generations::Applied) -> Report {
+    Report {
+        path: path.to_owned(),
+        txid: None,
+        generation: Some(applied.generation),
+        timestamp: applied.timestamp,
+        pages: applied.commit,
+        bytes: applied.commit.bytes(applied.page_size),
+        files: applied.files,
+        duration: Duration::ZERO,
+    }
 }

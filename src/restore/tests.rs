@@ -54,7 +54,7 @@ fn every_state_can_be_restored() {
             let path = folder.path().join(format!("{n}-{point:?}.db"));
             let report = restore(history.store(), &path, &to(point)).unwrap();
             assert!(fs::read(&path).unwrap() == history.image(n), "{point:?}");
-            assert_eq!((report.txid, report.timestamp), (txid(n), history.time(n)));
+            assert_eq!((report.txid, report.timestamp), (Some(txid(n)), history.time(n)));
             assert_eq!(report.bytes, history.image(n).len() as u64);
             assert_eq!(u64::from(report.pages.get()) * 512, report.bytes);
         }
@@ -64,7 +64,10 @@ fn every_state_can_be_restored() {
     assert!(fs::read(&path).unwrap() == history.image(10));
     let between = Timestamp::from_millis(history.time(6).as_millis() + 999);
     let path = folder.path().join("between.db");
-    assert_eq!(restore(history.store(), &path, &to(RestorePoint::Timestamp(between))).unwrap().txid, txid(6));
+    assert_eq!(
+        restore(history.store(), &path, &to(RestorePoint::Timestamp(between))).unwrap().txid,
+        Some(txid(6))
+    );
 }
 
 #[test]
@@ -117,7 +120,7 @@ proptest! {
         let path = folder.path().join("app.db");
         let options = |point, force| Options { point, force, parallelism, ..Options::default() };
         let report = restore(history.store(), &path, &options(RestorePoint::Latest, false)).unwrap();
-        prop_assert_eq!(report.txid, txid(last));
+        prop_assert_eq!(report.txid, Some(txid(last)));
         prop_assert!(fs::read(&path).unwrap() == history.image(last));
         for n in 1..=last {
             match restore(history.store(), &path, &options(at(n), true)) {
@@ -331,7 +334,7 @@ fn a_listing_that_tells_only_when_files_were_stored_is_enough_for_a_time() {
     for n in 1..=10 {
         let path = folder.path().join(format!("{n}.db"));
         let point = RestorePoint::Timestamp(Timestamp::from_millis(copy.time(n).as_millis() + 500));
-        assert_eq!(restore(copy.store(), &path, &to(point)).unwrap().txid, txid(n));
+        assert_eq!(restore(copy.store(), &path, &to(point)).unwrap().txid, Some(txid(n)));
         assert!(fs::read(&path).unwrap() == copy.image(n));
     }
     let early = RestorePoint::Timestamp(Timestamp::from_millis(copy.time(1).as_millis() - 1));
@@ -358,7 +361,7 @@ fn files_that_compaction_removes_meanwhile_are_found_in_their_new_place() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("app.db");
     let report = restore(store, &path, &Options { parallelism: 1, ..Options::default() }).unwrap();
-    assert_eq!((report.txid, report.files), (txid(10), 4));
+    assert_eq!((report.txid, report.files), (Some(txid(10)), 4));
     assert!(fs::read(&path).unwrap() == history.image(10));
 }
 
