@@ -106,6 +106,11 @@ pub(super) struct Draft {
 }
 
 impl Draft {
+    /// Where it is until it is published.
+    pub(super) fn path(&self) -> &Path {
+        &self.temporary
+    }
+
     /// Writes a page.
     pub(super) fn write(&mut self, pgno: Pgno, page: &[u8]) -> Result<()> {
         let offset = u64::from(pgno.get() - 1) * page.len() as u64;
