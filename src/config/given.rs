@@ -90,14 +90,9 @@ impl<'a> Given<'a> {
     }
 
     /// The value of setting `name` that has precedence, as `read` reads it.
-    fn typed<T>(&self, name: &str, read: impl FnOnce(&str) -> Result<T>) -> Result<Option<T>> {
+    pub(super) fn typed<T>(&self, name: &str, read: impl FnOnce(&str) -> Result<T>) -> Result<Option<T>> {
         let Some(found) = self.find(name) else { return Ok(None) };
         read(&found.text).map(Some).map_err(|e| e.context(found.origin))
-    }
-
-    /// A setting that is text of a type of its own.
-    pub(super) fn parsed<T: std::str::FromStr<Err = Error>>(&self, name: &str) -> Result<Option<T>> {
-        self.typed(name, str::parse)
     }
 
     /// A setting that is a duration and has a default.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::given::{Found, Given, Unknown};
 use super::settings::Scope;
-use super::{Env, Params, value};
+use super::{Env, Params, point, value};
 use crate::error::{Error, Result};
 use crate::primary;
 use crate::replica;
@@ -37,6 +37,8 @@ pub struct ReplicaConfig {
     pub target: Target,
     /// How it behaves.
     pub options: replica::Options,
+    /// The state that is read.
+    pub point: replica::RestorePoint,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,6 +122,9 @@ fn primary(
         Error::config("a primary is a file: give the database a name, such as file:app.db?vfs=litestream")
     })?;
     refuse_lockless(params)?;
+    if given.param("asof").is_some() {
+        return Err(Error::config("asof reads a past state of the replica: add mode=ro to the URI"));
+    }
     let options = primary::Options {
         sync_interval: given.duration("sync_interval")?,
         close_timeout: given.duration("close_timeout")?,
@@ -145,7 +150,8 @@ fn replica(given: &Given<'_>, target: Target) -> Result<ReplicaConfig> {
         poll_interval: given.duration("poll_interval")?,
         cache_bytes: usize::try_from(given.size("cache_size")?).unwrap_or(usize::MAX),
     };
-    Ok(ReplicaConfig { target, options })
+    let point = given.typed("asof", point::point)?.unwrap_or_default();
+    Ok(ReplicaConfig { target, options, point })
 }
 
 #[cfg(test)]
@@ -153,7 +159,10 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::clock::Timestamp;
     use crate::config::tests::params;
+    use crate::ltx::Txid;
+    use crate::replica::RestorePoint;
 
     const FROM_ENV: [(&str, &str); 1] = [("LITESTREAM_REPLICA_URL", "file:///from-env")];
 
@@ -231,6 +240,22 @@ mod tests {
         assert_eq!(c.options.poll_interval, Duration::from_secs(2));
         assert_eq!(c.options.cache_bytes, 2 << 20);
         assert_eq!(c.options.open_timeout, Duration::from_secs(10));
+    }
+
+    #[test]
+    fn a_replica_is_read_as_of_a_point() {
+        for (query, expected) in [
+            ("replica=file:///r", RestorePoint::Latest),
+            ("replica=file:///r&asof=latest", RestorePoint::Latest),
+            ("replica=file:///r&asof=txid:42", RestorePoint::Txid(Txid::new(42).unwrap())),
+            (
+                "replica=file:///r&asof=2026-01-31T13:00:00.5+01:00",
+                RestorePoint::Timestamp(Timestamp::from_millis(1_769_860_800_500)),
+            ),
+        ] {
+            let Config::Replica(c) = open(query, true, &[]).unwrap() else { panic!("not a replica") };
+            assert_eq!(c.point, expected, "{query}");
+        }
     }
 
     #[test]
@@ -332,6 +357,8 @@ mod tests {
             ("replica=", "replica: the value is empty"),
             ("replica=file:///r&immutable=1", "immutable=1 switches off the locks"),
             ("replica=file:///r&nolock=yes", "nolock=yes switches off the locks"),
+            ("replica=file:///r&asof=noon", "asof: 'noon' is not a point in time"),
+            ("replica=file:///r&asof=yesterday", "asof reads a past state of the replica: add mode=ro"),
         ] {
             let message = refusal(query);
             assert!(message.contains(expected), "{query}: {message}");

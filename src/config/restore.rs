@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use super::Env;
 use super::given::{Given, Unknown};
 use super::settings::Scope;
+use super::{Env, point};
 use crate::error::{Error, Result};
 use crate::replica::RestorePoint;
 use crate::store::{Secret, Target};
@@ -20,6 +20,14 @@ pub struct RestoreConfig {
     pub force: bool,
     /// Downloads at the same time.
     pub parallelism: usize,
+    /// That the file exists is no error.
+    pub if_db_not_exists: bool,
+    /// That the replica is empty is no error.
+    pub if_replica_exists: bool,
+    /// What SQLite checks before the file gets its name.
+    pub integrity_check: IntegrityCheck,
+    /// Only tell what would be restored.
+    pub dry_run: bool,
     /// What opens an encrypted replica.
     pub age: Age,
 }
@@ -36,7 +44,28 @@ pub enum Age {
     File(PathBuf),
 }
 
-/// Reads the arguments of `litestream_restore`: a replica URL, and options as a JSON object.
+/// How SQLite checks a restored database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IntegrityCheck {
+    /// Not at all.
+    None,
+    /// `PRAGMA quick_check`.
+    Quick,
+    /// `PRAGMA integrity_check`.
+    Full,
+}
+
+impl IntegrityCheck {
+    fn of(word: &str) -> Self {
+        match word {
+            "quick" => Self::Quick,
+            "full" => Self::Full,
+            _ => Self::None,
+        }
+    }
+}
+
+/// Reads the arguments of `litestream_restore` and `litestream_restore_plan`: a replica URL, and options as a JSON object.
 ///
 /// # Errors
 /// `Config`: not a JSON object, an unknown option, a value that does not fit, or both `txid` and
@@ -44,7 +73,7 @@ pub enum Age {
 pub fn restore(url: &str, options: Option<&str>, env: &dyn Env) -> Result<RestoreConfig> {
     let scopes = [Scope::Restore, Scope::Store];
     let given = Given::read(&json_params(options)?, env, &scopes, Unknown::Refused)?;
-    let point = match (given.parsed("txid")?, given.parsed("timestamp")?) {
+    let point = match (given.typed("txid", point::txid)?, given.typed("timestamp", point::time)?) {
         (Some(_), Some(_)) => return Err(Error::config("'txid' and 'timestamp' are both given; keep one")),
         (Some(txid), None) => RestorePoint::Txid(txid),
         (None, Some(time)) => RestorePoint::Timestamp(time),
@@ -55,6 +84,10 @@ pub fn restore(url: &str, options: Option<&str>, env: &dyn Env) -> Result<Restor
         point,
         force: given.flag("force")?,
         parallelism: given.count("parallelism")? as usize,
+        if_db_not_exists: given.flag("if_db_not_exists")?,
+        if_replica_exists: given.flag("if_replica_exists")?,
+        integrity_check: given.word("integrity_check")?.map_or(IntegrityCheck::None, IntegrityCheck::of),
+        dry_run: given.flag("dry_run")?,
         age: age(&given)?,
     })
 }
@@ -112,6 +145,8 @@ fn json_params(json: Option<&str>) -> Result<Vec<(String, String)>> {
         match value {
             Value::Null => {}
             Value::String(text) => params.push((key, text)),
+            // A number has no hexadecimal digits: it can only be decimal.
+            Value::Number(n) if key == "txid" => params.push((key, format!("#{n}"))),
             Value::Bool(_) | Value::Number(_) => params.push((key, value.to_string())),
             Value::Array(_) | Value::Object(_) => {
                 return Err(Error::config(format!("option '{key}' is neither text, number nor boolean")));
@@ -146,6 +181,12 @@ mod tests {
             read(r#"{"force": true, "txid": "000000000000002a", "parallelism": 2, "region": "x"}"#).unwrap();
         assert_eq!(config.point, RestorePoint::Txid(Txid::new(42).unwrap()));
         assert_eq!((config.force, config.parallelism), (true, 2));
+        let config = read(r#"{"txid": 42, "ifReplicaExists": true, "integrity-check": "FULL"}"#).unwrap();
+        assert_eq!(config.point, RestorePoint::Txid(Txid::new(42).unwrap()));
+        assert!(config.if_replica_exists && !config.if_db_not_exists && !config.dry_run);
+        assert_eq!(config.integrity_check, IntegrityCheck::Full);
+        let config = read(r#"{"timestamp": 1769860800}"#).unwrap();
+        assert_eq!(config.point, RestorePoint::Timestamp(Timestamp::from_millis(1_769_860_800_000)));
         let config = read(r#"{"timestamp": "2026-01-31T12:00:00Z"}"#).unwrap();
         assert_eq!(config.point, RestorePoint::Timestamp(Timestamp::from_millis(1_769_860_800_000)));
     }

@@ -14,7 +14,7 @@ pub enum Scope {
     /// How the replica is reached: a parameter of the SQLite URI or of the replica URL, or an option of
     /// a SQL function.
     Store,
-    /// An option of `litestream_restore`.
+    /// An option of `litestream_restore` and `litestream_restore_plan`.
     Restore,
     /// An option of `litestream_verify`.
     Verify,
@@ -69,10 +69,12 @@ pub enum Kind {
         /// The greatest.
         max: &'static str,
     },
-    /// 16 hexadecimal digits.
+    /// A transaction, as [`super::point`] reads one.
     Txid,
-    /// RFC 3339.
+    /// A time, as [`super::point`] reads one.
     Time,
+    /// A time or a transaction.
+    Point,
 }
 
 /// One setting.

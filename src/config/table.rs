@@ -66,6 +66,12 @@ pub const SETTINGS: &[Setting] = &[
     .env(&["LITESTREAM_CACHE_SIZE"])
     .default("32MiB"),
     setting(
+        Scope::Replica,
+        "asof",
+        Kind::Point,
+        "The state to read: a time, a TXID or `latest`, see [points in time](#points-in-time). Without it: the latest.",
+    ),
+    setting(
         Scope::Store,
         "endpoint",
         Kind::Text,
@@ -150,6 +156,22 @@ pub const SETTINGS: &[Setting] = &[
     setting(Scope::Restore, "timestamp", Kind::Time, "Restore the last state at or before this time."),
     setting(Scope::Restore, "parallelism", Kind::Count { min: 1, max: 64 }, "Downloads at the same time.")
         .default("8"),
+    setting(
+        Scope::Restore,
+        "if_db_not_exists",
+        Kind::Flag,
+        "If the file exists, leave it as it is; that is no error.",
+    )
+    .default("false"),
+    setting(Scope::Restore, "if_replica_exists", Kind::Flag, "An empty replica is no error.").default("false"),
+    setting(
+        Scope::Restore,
+        "integrity_check",
+        Kind::Word(&["none", "quick", "full"]),
+        "SQLite checks the database before it gets its name: `PRAGMA quick_check` or `PRAGMA integrity_check`.",
+    )
+    .default("none"),
+    setting(Scope::Restore, "dry_run", Kind::Flag, "Only report what would be restored.").default("false"),
     setting(
         Scope::Restore,
         "age_identity",

@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
+use super::point;
 use super::settings::{Kind, Setting};
-use crate::clock::Timestamp;
 use crate::error::{Error, Result};
-use crate::ltx::Txid;
 
 /// Says whether `text` is a value of `setting`.
 ///
@@ -20,8 +19,9 @@ pub(super) fn check(setting: &Setting, text: &str) -> Result<()> {
         Kind::Count { min, max } => count(text, min, max).map(drop),
         Kind::Duration { min, max } => duration_within(text, min, max).map(drop),
         Kind::Size { min, max } => size_within(text, min, max).map(drop),
-        Kind::Txid => text.parse::<Txid>().map(drop),
-        Kind::Time => text.parse::<Timestamp>().map(drop),
+        Kind::Txid => point::txid(text).map(drop),
+        Kind::Time => point::time(text).map(drop),
+        Kind::Point => point::point(text).map(drop),
     }
 }
 

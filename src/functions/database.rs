@@ -74,6 +74,14 @@ impl Database {
         }
     }
 
+    /// What the connection sees of the replica, if it is one.
+    pub(super) fn seen(&self) -> Option<&Seen> {
+        match &self.role {
+            Role::Primary(_) => None,
+            Role::Replica(seen) => Some(seen),
+        }
+    }
+
     /// What is known of it now.
     pub(super) fn facts(&self) -> Facts {
         match &self.role {
@@ -109,10 +117,14 @@ fn of_replica(seen: &Seen) -> Facts {
     Facts {
         role: "replica",
         url: status.url,
-        state: if status.last_error.is_none() { "following" } else { "retrying" },
+        state: match (seen.is_past(), &status.last_error) {
+            (true, _) => "past",
+            (false, None) => "following",
+            (false, Some(_)) => "retrying",
+        },
         txid: Some(status.txid),
         time: Some(status.timestamp),
-        lag: Some(Duration::from_millis(since_poll.try_into().unwrap_or(0))),
+        lag: (!seen.is_past()).then(|| Duration::from_millis(since_poll.try_into().unwrap_or(0))),
         page_size: Some(status.page_size),
         pages: Some(status.pages.get()),
         cache_bytes: Some(status.cache_bytes),

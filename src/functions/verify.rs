@@ -4,9 +4,9 @@ use rusqlite::Connection;
 use rusqlite::types::Value;
 
 use super::interruptible::run;
-use super::ltx::text;
+use super::ltx::url_and_options;
 use crate::config::{self, ProcessEnv};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::sqlite::{self, Row, Safety, Table};
 use crate::store;
 use crate::verify::{self, Finding, Options};
@@ -29,12 +29,9 @@ impl Table for VerifyTable {
     const SAFETY: Safety = Safety::DirectOnly;
 
     fn rows(conn: &Connection, arguments: &[Value]) -> Result<Vec<Row>> {
-        let [url, options] = arguments else { unreachable!("BUG: not as many arguments as were declared") };
-        let url = text(url, "url")?.ok_or_else(|| {
-            Error::config("give it a replica URL, such as litestream_verify('s3://bucket/path')")
-        })?;
+        let (url, options) = url_and_options(arguments, Self::NAME)?;
         config::start_logging(&ProcessEnv);
-        let config = config::verify(url, text(options, "options")?, &ProcessEnv)?;
+        let config = config::verify(url, options, &ProcessEnv)?;
         let store = store::connect(&config.target)?;
         let outcome = run(
             || sqlite::is_interrupted(conn),

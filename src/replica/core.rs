@@ -9,6 +9,7 @@ use tokio::task::AbortHandle;
 use super::fetch::Fetcher;
 use super::files::Files;
 use super::follow::{self, Follow};
+use super::past::Pasts;
 use super::read_ahead::ReadAhead;
 use super::snapshot::Snapshot;
 use super::source::Source;
@@ -90,6 +91,7 @@ pub struct Core {
     fetcher: Fetcher,
     current: RwLock<Arc<Snapshot>>,
     poller: OnceLock<AbortHandle>,
+    pub(super) pasts: Pasts,
     /// A reader found files gone and nothing in their place.
     pub(super) suspect: AtomicBool,
 }
@@ -111,6 +113,7 @@ impl Core {
             follow: tokio::sync::Mutex::new(follow),
             current: RwLock::new(Arc::new(snapshot)),
             poller: OnceLock::new(),
+            pasts: Pasts::default(),
             suspect: AtomicBool::new(false),
         });
         let poller = runtime::handle()?.spawn(follow::run(Arc::downgrade(&core), options.poll_interval));

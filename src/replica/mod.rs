@@ -16,6 +16,8 @@
 //! | `read_ahead` | how much is read at once |
 //! | `follow` | what is new |
 //! | `core`, `shared` | all of these together; one per replica and process |
+//! | `history` | the points that can be restored |
+//! | `past` | other states than the latest |
 //! | `view` | one connection |
 
 mod cache;
@@ -23,9 +25,11 @@ mod core;
 mod fetch;
 mod files;
 mod follow;
+mod history;
 mod load;
 mod map;
 mod pace;
+mod past;
 mod plan;
 mod read_ahead;
 mod shared;
@@ -38,6 +42,7 @@ mod tests;
 mod view;
 
 pub use core::{Core, Options, ReplicaStatus};
+pub use history::{HistoryPoint, Wanted, describe, points};
 pub use plan::{Plan, RestorePoint};
 pub use read_ahead::ReadAhead;
 pub use shared::open;

@@ -106,6 +106,11 @@ pub(super) struct Draft {
 }
 
 impl Draft {
+    /// Where it is until it is published.
+    pub(super) fn path(&self) -> &Path {
+        &self.temporary
+    }
+
     /// A file without a name, for what is needed until the database is there.
     pub(super) fn scratch(&self) -> Result<File> {
         let path = self.folder.join(format!(".litestream-restore-{}", unpredictable()?));

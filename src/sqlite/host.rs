@@ -165,16 +165,14 @@ struct ApiOf341 {
     is_interrupted: Option<unsafe extern "C" fn(*mut ffi::sqlite3) -> c_int>,
 }
 
-/// `sqlite3_is_interrupted`, false on hosts that do not have it.
-pub(super) fn is_interrupted(conn: &Connection) -> bool {
+/// `sqlite3_is_interrupted`, `None` on hosts that do not have it.
+pub(super) fn is_interrupted(conn: &Connection) -> Option<bool> {
     let api = HostApi(LOADED.load(Ordering::Acquire));
     if api.version_number() < HAS_IS_INTERRUPTED {
-        return false;
+        return None;
     }
     // SAFETY: the table of a library of this version has this beginning and lives as long as it.
-    let Some(ask) = (unsafe { api.0.cast::<ApiOf341>().as_ref() }).and_then(|api| api.is_interrupted) else {
-        return false;
-    };
+    let ask = (unsafe { api.0.cast::<ApiOf341>().as_ref() }).and_then(|api| api.is_interrupted)?;
     // SAFETY: the connection is open.
-    unsafe { ask(conn.handle()) != 0 }
+    Some(unsafe { ask(conn.handle()) != 0 })
 }

@@ -11,8 +11,8 @@ use super::objects::Objects;
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
 use crate::page::{PageCount, PageSize, Pgno};
-use crate::restore::Options;
 use crate::restore::output::Draft;
+use crate::restore::{Forecast, Options, Progress};
 use crate::store::Store;
 use crate::wal::{Committed, End, FrameHeader, Position, Scan, WalHeader, read_header, scan};
 
@@ -47,12 +47,16 @@ pub(in crate::restore) fn apply(
     store: Arc<dyn Store>,
     backup: Backup,
     options: &Options,
+    progress: &Arc<Progress>,
     draft: &mut Draft,
 ) -> Result<Applied> {
     backup.check()?;
-    let mut objects = Objects::new(store, backup.objects(), options.parallelism, options.cancel.clone())?;
+    let Forecast { files, download, .. } = backup.forecast();
+    progress.planned_files(None, files, download);
+    let mut objects = Objects::new(store, backup.objects(), options, progress)?;
     let mut next = || Content::open(objects.open_next()?, &options.identities);
     let (page_size, mut commit) = apply_snapshot(&mut next()?, draft)?;
+    progress.applied();
     for (_, wal) in &backup.wals {
         let file = draft.scratch()?;
         let mut len = 0;
@@ -61,6 +65,7 @@ pub(in crate::restore) fn apply(
                 return Err(broken(format!("what precedes {} is missing", segment.path)));
             }
             len += copy(&mut next()?, &file, len)?;
+            progress.applied();
         }
         let (_, last) = wal.last().expect("BUG: a WAL file has pieces");
         if let Some(committed) = committed(&file, len, page_size).map_err(|e| e.context(&last.path))? {
@@ -69,13 +74,7 @@ pub(in crate::restore) fn apply(
         }
     }
     draft.finish(commit, page_size)?;
-    Ok(Applied {
-        timestamp: backup.last(),
-        commit,
-        page_size,
-        files: backup.objects().count(),
-        generation: backup.generation,
-    })
+    Ok(Applied { timestamp: backup.last(), commit, page_size, files, generation: backup.generation })
 }
 
 /// Copies the pages of a database file; returns their size and number.

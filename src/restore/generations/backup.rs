@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::name::{Name, Part};
-use super::{RestorePoint, broken};
+use super::{Forecast, RestorePoint, broken};
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::RawInfo;
@@ -35,6 +35,10 @@ pub(in crate::restore) struct Backup {
 }
 
 impl Generations {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The generations that `listed` objects belong to.
     pub(super) fn of(listed: Vec<RawInfo>) -> Self {
         let mut generations = Self::default();
@@ -99,6 +103,19 @@ impl Backup {
     /// When the last of them was stored.
     pub(in crate::restore) fn last(&self) -> Timestamp {
         self.objects().map(|object| object.timestamp).max().unwrap_or(self.snapshot.timestamp)
+    }
+
+    /// What restoring it would do.
+    pub(in crate::restore) fn forecast(&self) -> Forecast {
+        Forecast {
+            txid: None,
+            generation: Some(self.generation.clone()),
+            timestamp: self.last(),
+            pages: None,
+            bytes: None,
+            files: self.objects().count(),
+            download: self.objects().map(|object| object.size).sum(),
+        }
     }
 
     /// Checks that the WAL files follow one another and begin at their beginning. That the end of one is

@@ -30,12 +30,9 @@ mod objects;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
-
-use super::{Options, RestorePoint};
+use super::{Forecast, RestorePoint};
 use crate::error::{Error, ErrorKind, Result};
 use crate::replica::Plan;
-use crate::runtime;
 use crate::store::Store;
 
 pub use age::Identities;
@@ -61,12 +58,12 @@ pub(super) enum Chosen {
 ///
 /// # Errors
 /// Those of `planned`, if nothing else reaches the point; those of the store.
-pub(super) fn choose(store: &Arc<dyn Store>, options: &Options, planned: Result<Plan>) -> Result<Chosen> {
-    if matches!(options.point, RestorePoint::Txid(_)) {
+pub(super) async fn choose(store: &dyn Store, point: RestorePoint, planned: Result<Plan>) -> Result<Chosen> {
+    if matches!(point, RestorePoint::Txid(_)) {
         return planned.map(Chosen::Ltx);
     }
-    let generations = find(store)?;
-    let backup = generations.backup(options.point);
+    let generations = find(store).await?;
+    let backup = generations.backup(point);
     match (planned, backup) {
         (Ok(plan), Some(backup)) if backup.last() > plan.last().timestamp => Ok(Chosen::Old(backup)),
         (Ok(plan), _) => Ok(Chosen::Ltx(plan)),
@@ -76,10 +73,16 @@ pub(super) fn choose(store: &Arc<dyn Store>, options: &Options, planned: Result<
     }
 }
 
-fn find(store: &Arc<dyn Store>) -> Result<Generations> {
-    let store = Arc::clone(store);
-    let listed = runtime::block_on(async move { store.list_raw(FOLDER).await })?;
-    Ok(Generations::of(listed))
+/// Whether Litestream 0.3 has left anything.
+///
+/// # Errors
+/// Those of the store.
+pub(super) async fn exist(store: &dyn Store) -> Result<bool> {
+    Ok(!find(store).await?.is_empty())
+}
+
+async fn find(store: &dyn Store) -> Result<Generations> {
+    Ok(Generations::of(store.list_raw(FOLDER).await?))
 }
 
 /// What cannot be restored because of what is in the replica.

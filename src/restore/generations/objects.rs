@@ -11,8 +11,8 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::super::Cancel;
 use crate::error::{Error, ErrorKind, Result};
+use crate::restore::{Cancel, Options, Progress};
 use crate::runtime;
 use crate::store::{ByteRange, RawInfo, Store};
 
@@ -26,6 +26,7 @@ pub(super) struct Objects {
     store: Arc<dyn Store>,
     runtime: Handle,
     cancel: Cancel,
+    progress: Arc<Progress>,
     parallelism: usize,
     /// Those that nobody has asked for yet.
     waiting: VecDeque<RawInfo>,
@@ -42,11 +43,18 @@ impl Objects {
     pub(super) fn new<'a>(
         store: Arc<dyn Store>,
         objects: impl Iterator<Item = &'a RawInfo>,
-        parallelism: usize,
-        cancel: Cancel,
+        options: &Options,
+        progress: &Arc<Progress>,
     ) -> Result<Self> {
-        let (runtime, waiting) = (runtime::handle()?, objects.cloned().collect());
-        Ok(Self { store, runtime, cancel, parallelism: parallelism.max(1), waiting, ahead: VecDeque::new() })
+        Ok(Self {
+            store,
+            runtime: runtime::handle()?,
+            cancel: options.cancel.clone(),
+            progress: Arc::clone(progress),
+            parallelism: options.parallelism.max(1),
+            waiting: objects.cloned().collect(),
+            ahead: VecDeque::new(),
+        })
     }
 
     /// The next object, to be read to its end.
@@ -64,8 +72,14 @@ impl Objects {
                     (object, stream::once(async { Ok(bytes) }).boxed())
                 }
             };
-        let (runtime, cancel) = (self.runtime.clone(), self.cancel.clone());
-        Ok(Download { object, runtime, cancel, body, piece: Bytes::new() })
+        Ok(Download {
+            object,
+            runtime: self.runtime.clone(),
+            cancel: self.cancel.clone(),
+            progress: Arc::clone(&self.progress),
+            body,
+            piece: Bytes::new(),
+        })
     }
 
     fn fill(&mut self) {
@@ -109,6 +123,7 @@ pub(super) struct Download {
     pub(super) object: RawInfo,
     runtime: Handle,
     cancel: Cancel,
+    progress: Arc<Progress>,
     body: BoxStream<'static, Result<Bytes>>,
     piece: Bytes,
 }
@@ -125,6 +140,7 @@ impl Read for Download {
             }
         }
         let n = buf.len().min(self.piece.len());
+        self.progress.received(n);
         self.piece.copy_to_slice(&mut buf[..n]);
         Ok(n)
     }

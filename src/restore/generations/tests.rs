@@ -196,13 +196,13 @@ fn errors_of_the_store_and_cancelling_leave_nothing() {
         let e = restored(Arc::new(faults), &Options::default()).unwrap_err();
         assert_eq!(e.kind(), ErrorKind::Denied, "{op:?}");
     }
-    for asked in [1, 3, 9, 20] {
+    for asked in [1, 3, 6] {
         let left = AtomicUsize::new(asked);
         let cancel = Cancel::when(move || {
             left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_err()
         });
         let given_up = Options { cancel, ..Options::default() };
-        let e = restored(Arc::new(replica(&objects("plain"))), &given_up).unwrap_err();
+        let e = restored(Arc::new(replica(&objects("plain"))), &given_up).map(drop).unwrap_err();
         assert_eq!(e.kind(), ErrorKind::Interrupted);
     }
 }
