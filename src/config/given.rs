@@ -103,6 +103,14 @@ impl<'a> Given<'a> {
         Ok(self.typed(name, |text| value::duration_within(text, min, max))?.expect("BUG: no default"))
     }
 
+    /// A setting that is a list of durations and has a default.
+    pub(super) fn durations(&self, name: &str) -> Result<Vec<Duration>> {
+        let Kind::Durations { min, max, count } = named(name).kind else {
+            unreachable!("BUG: {name} is no list of durations")
+        };
+        Ok(self.typed(name, |text| value::durations(text, min, max, count))?.expect("BUG: no default"))
+    }
+
     /// A setting that is a size in bytes and has a default.
     pub(super) fn size(&self, name: &str) -> Result<u64> {
         let Kind::Size { min, max } = named(name).kind else { unreachable!("BUG: {name} is no size") };

@@ -128,6 +128,13 @@ fn primary(
     let options = primary::Options {
         sync_interval: given.duration("sync_interval")?,
         close_timeout: given.duration("close_timeout")?,
+        history: primary::HistorySettings {
+            levels: given.durations("levels")?,
+            snapshot_interval: given.duration("snapshot_interval")?,
+            snapshot_retention: given.duration("snapshot_retention")?,
+            l0_retention: given.duration("l0_retention")?,
+            retention: given.flag("retention")?,
+        },
     };
     Ok(PrimaryConfig { target, path: path.to_owned(), options })
 }
@@ -263,8 +270,18 @@ mod tests {
         let Config::Primary(c) = open("replica=file:///r", false, &[]).unwrap() else {
             panic!("not a primary")
         };
-        let expected =
-            primary::Options { sync_interval: Duration::from_secs(1), close_timeout: Duration::from_secs(5) };
+        let day = Duration::from_secs(24 * 3600);
+        let expected = primary::Options {
+            sync_interval: Duration::from_secs(1),
+            close_timeout: Duration::from_secs(5),
+            history: primary::HistorySettings {
+                levels: [30, 300, 3600].map(Duration::from_secs).to_vec(),
+                snapshot_interval: day,
+                snapshot_retention: day,
+                l0_retention: Duration::from_secs(300),
+                retention: true,
+            },
+        };
         assert_eq!(c.options, expected);
         let Config::Replica(c) = open("replica=file:///r", true, &[]).unwrap() else {
             panic!("not a replica")

@@ -62,6 +62,15 @@ pub enum Kind {
         /// The greatest.
         max: &'static str,
     },
+    /// Durations with commas between them.
+    Durations {
+        /// The least.
+        min: &'static str,
+        /// The greatest.
+        max: &'static str,
+        /// How many at most; there is at least one.
+        count: usize,
+    },
     /// `32MB`, `32MiB`, or a number of bytes.
     Size {
         /// The least.

@@ -42,6 +42,47 @@ pub const SETTINGS: &[Setting] = &[
     .env(&["LITESTREAM_CLOSE_TIMEOUT"])
     .default("5s"),
     setting(
+        Scope::Primary,
+        "levels",
+        Kind::Durations { min: "1s", max: "8760h", count: 8 },
+        "How much time one file of each level covers, from level 1 on: files are merged at the end of each such time.",
+    )
+    .env(&["LITESTREAM_LEVELS"])
+    .default("30s,5m,1h"),
+    setting(
+        Scope::Primary,
+        "snapshot_interval",
+        Kind::Duration { min: "1s", max: "8760h" },
+        "How often the whole database becomes one file, if it changed.",
+    )
+    .env(&["LITESTREAM_SNAPSHOT_INTERVAL"])
+    .default("24h"),
+    setting(
+        Scope::Primary,
+        "snapshot_retention",
+        Kind::Duration { min: "1s", max: "876000h" },
+        "How far back one can go. A snapshot is deleted when a later one is this old, and with it what \
+         only leads to older states.",
+    )
+    .env(&["LITESTREAM_SNAPSHOT_RETENTION"])
+    .default("24h"),
+    setting(
+        Scope::Primary,
+        "l0_retention",
+        Kind::Duration { min: "1s", max: "8760h" },
+        "How long a file of level 0 stays at least, once it is merged into level 1.",
+    )
+    .env(&["LITESTREAM_L0_RETENTION"])
+    .default("5m"),
+    setting(
+        Scope::Primary,
+        "retention",
+        Kind::Flag,
+        "With `off` nothing is ever deleted, and no permission to delete is needed.",
+    )
+    .env(&["LITESTREAM_RETENTION"])
+    .default("on"),
+    setting(
         Scope::Replica,
         "open_timeout",
         Kind::Duration { min: "0s", max: "10m" },
@@ -214,6 +255,7 @@ pub fn settings_markdown() -> String {
         let words = match s.kind {
             Kind::Word(words) if s.scope == Scope::Process => format!(" One of `{}`.", words.join("`, `")),
             Kind::Duration { min, max } | Kind::Size { min, max } => format!(" From {min} to {max}."),
+            Kind::Durations { min, max, count } => format!(" Up to {count}, each from {min} to {max}."),
             _ => String::new(),
         };
         writeln!(table, "| {name} | {} | {env} | {default} | {}{words} |", s.scope.title(), s.doc)

@@ -5,6 +5,7 @@
 //! | `litestream_version()` | this library's version | anywhere |
 //! | `litestream_restore(url, path [, options])` | writes a database file from a replica | statements of the application |
 //! | `litestream_sync([timeout])` | waits until all commits are in the replica | statements of the application |
+//! | `litestream_snapshot()` | makes a snapshot of all commits | statements of the application |
 //! | `litestream_txid()`, `litestream_time()`, `litestream_lag()` | where this database stands | anywhere |
 //! | `litestream_set_time(t [, schema])` | which state of a replica is read | statements of the application |
 //! | `litestream_status()`, `litestream_status` | all that is known, as JSON and as a table | also trusted schemas |
@@ -22,6 +23,7 @@ mod plan;
 mod position;
 mod restore;
 mod restores;
+mod snapshot;
 mod status;
 mod sync;
 mod time;
@@ -45,6 +47,7 @@ pub fn register(conn: &Connection) -> rusqlite::Result<()> {
     for arguments in [0, 1] {
         create_function(conn, "litestream_sync", arguments, Safety::DirectOnly, sync::sync)?;
     }
+    create_function(conn, "litestream_snapshot", 0, Safety::DirectOnly, snapshot::snapshot)?;
     create_function(conn, "litestream_txid", 0, Safety::Innocuous, position::txid)?;
     create_function(conn, "litestream_time", 0, Safety::Innocuous, position::time)?;
     create_function(conn, "litestream_lag", 0, Safety::Innocuous, position::lag)?;

@@ -13,6 +13,7 @@ use crate::ltx::Txid;
 use crate::page::PageSize;
 use crate::primary::capture::Capture;
 use crate::primary::commits::{CommitSeq, Commits, Signal};
+use crate::primary::history::History;
 use crate::primary::host::Host;
 use crate::primary::options::Options;
 use crate::primary::role::{PublisherLock, Publishing, Role};
@@ -90,6 +91,7 @@ pub(super) struct Shared {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) commits: Commits,
     pub(super) signal: Signal,
+    pub(super) history: Arc<History>,
     /// A connection of this process holds the WRITE lock of the WAL.
     pub(super) write_locked: AtomicBool,
     /// The database had no pages when it was opened.
@@ -119,6 +121,7 @@ impl Shared {
             commits: Commits::new(Arc::clone(&clock)),
             clock,
             signal: Signal::default(),
+            history: Arc::default(),
             write_locked: AtomicBool::new(false),
             was_empty: std::fs::metadata(path).map_or(true, |meta| meta.len() == 0),
             publishing: Mutex::new(Role::Standby),
@@ -315,6 +318,7 @@ impl Shared {
 
     /// `txid` is in the replica from an earlier life; what is to be sent takes the next.
     pub(super) fn skip_to(&self, txid: Txid) {
+        self.history.found_unknown();
         self.change(|p| {
             p.txid = Some(txid);
             p.may_land = false;
