@@ -19,7 +19,7 @@ const ARROWS: [(&str, &[&str]); 18] = [
     ("wal", &[]),
     ("sqlite", &[]),
     ("store", &["ltx"]),
-    ("primary", &["wal", "ltx", "store"]),
+    ("primary", &["wal", "ltx", "store", "verify"]),
     ("replica", &["ltx", "store"]),
     ("restore", &["wal", "ltx", "store", "replica"]),
     ("verify", &["ltx", "store", "replica"]),

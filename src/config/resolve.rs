@@ -128,6 +128,7 @@ fn primary(
     let options = primary::Options {
         sync_interval: given.duration("sync_interval")?,
         close_timeout: given.duration("close_timeout")?,
+        verify_interval: given.duration("verify_interval")?,
         history: primary::HistorySettings {
             levels: given.durations("levels")?,
             snapshot_interval: given.duration("snapshot_interval")?,
@@ -274,6 +275,7 @@ mod tests {
         let expected = primary::Options {
             sync_interval: Duration::from_secs(1),
             close_timeout: Duration::from_secs(5),
+            verify_interval: Duration::ZERO,
             history: primary::HistorySettings {
                 levels: [30, 300, 3600].map(Duration::from_secs).to_vec(),
                 snapshot_interval: day,

@@ -43,6 +43,14 @@ pub const SETTINGS: &[Setting] = &[
     .default("5s"),
     setting(
         Scope::Primary,
+        "verify_interval",
+        Kind::Duration { min: "0s", max: "8760h" },
+        "How often the replica is read in the background to prove that it restores, if it changed. With `0s` never.",
+    )
+    .env(&["LITESTREAM_VERIFY_INTERVAL"])
+    .default("0s"),
+    setting(
+        Scope::Primary,
         "levels",
         Kind::Durations { min: "1s", max: "8760h", count: 8 },
         "How much time one file of each level covers, from level 1 on: files are merged at the end of each such time.",

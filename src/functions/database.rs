@@ -62,6 +62,8 @@ pub(super) struct Facts {
     pub(super) cache_bytes: Option<usize>,
     /// Requests made since the open.
     pub(super) requests: Option<u64>,
+    /// The last transaction that is proven restorable, and when that was proven.
+    pub(super) verified: Option<(Txid, Timestamp)>,
     pub(super) last_error: Option<String>,
 }
 
@@ -106,6 +108,7 @@ fn of_primary(primary: &Primary) -> Facts {
             Fencing::Atomic => "atomic",
             Fencing::LookFirst => "look first",
         }),
+        verified: status.verified,
         last_error: status.error.map(|e| e.to_string()),
         ..Facts::default()
     }

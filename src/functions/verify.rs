@@ -35,7 +35,7 @@ impl Table for VerifyTable {
         let store = store::connect(&config.target)?;
         let outcome = run(
             || sqlite::is_interrupted(conn),
-            move |stop| verify::verify(store, &Options { quick: config.quick, stop }),
+            move |stop| verify::verify(store, &Options { quick: config.quick, stop, ..Options::default() }),
         )?;
         Ok(outcome.findings.into_iter().map(row).collect())
     }

@@ -16,6 +16,7 @@ use crate::primary::commits::Noticed;
 use crate::primary::history;
 use crate::primary::host::Host;
 use crate::primary::options::Options;
+use crate::primary::proof;
 use crate::primary::publisher;
 use crate::primary::shared::{Phase, Shared};
 use crate::primary::stamp;
@@ -41,6 +42,7 @@ pub struct Primary {
     target: Target,
     task: JoinHandle<()>,
     history: JoinHandle<()>,
+    proof: Option<JoinHandle<()>>,
 }
 
 /// How replication of one database stands.
@@ -64,6 +66,8 @@ pub struct Status {
     pub waiting_bytes: u64,
     /// How well the store keeps two writers apart.
     pub fencing: Fencing,
+    /// The last transaction that is proven restorable, and when that was proven.
+    pub verified: Option<(Txid, Timestamp)>,
     /// What is wrong now.
     pub error: Option<Error>,
 }
@@ -107,7 +111,9 @@ impl Primary {
         let runtime = crate::runtime::handle()?;
         let task = runtime.spawn(publisher::run(Arc::clone(&shared)));
         let history = runtime.spawn(history::run(Arc::clone(&shared)));
-        let primary = Arc::new(Self { shared, target: target.clone(), task, history });
+        let verifies = !shared.options.verify_interval.is_zero();
+        let proof = verifies.then(|| runtime.spawn(proof::run(Arc::clone(&shared))));
+        let primary = Arc::new(Self { shared, target: target.clone(), task, history, proof });
         open.insert(key, Entry { primary: Arc::clone(&primary), connections: 1 });
         Ok(primary)
     }
@@ -157,6 +163,7 @@ impl Primary {
         }
         self.task.abort();
         self.history.abort();
+        self.stop_proof();
         self.shared.abandon();
     }
 
@@ -166,9 +173,17 @@ impl Primary {
         self.shared.duplicate_lock()
     }
 
+    fn stop_proof(&self) {
+        self.shared.proof.stop();
+        if let Some(task) = &self.proof {
+            task.abort();
+        }
+    }
+
     fn end(&self, unsynced: Option<Error>) {
         self.task.abort();
         self.history.abort();
+        self.stop_proof();
         let folder = state::folder(&self.shared.path);
         self.shared.history.remember(&folder, &self.shared.store.url());
         let settled = self.shared.finish();
@@ -315,6 +330,7 @@ impl Primary {
         let (waiting_files, waiting_bytes) =
             self.shared.with_capture(|c| (c.spool.segments().len(), c.spool.bytes())).unwrap_or_default();
         let lag = self.shared.lag();
+        let verified = self.shared.proof.verified().clone();
         let progress = self.shared.progress();
         Status {
             path: self.shared.path.clone(),
@@ -326,7 +342,8 @@ impl Primary {
             waiting_files,
             waiting_bytes,
             fencing: self.shared.store.fencing(),
-            error: progress.error.clone().or_else(|| self.shared.history.error()),
+            verified: verified.proven,
+            error: progress.error.clone().or_else(|| self.shared.history.error()).or(verified.error),
         }
     }
 }

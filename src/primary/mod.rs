@@ -24,6 +24,7 @@ mod options;
 mod outgoing;
 mod parts;
 mod pending;
+mod proof;
 mod publisher;
 mod resume;
 mod role;

@@ -11,6 +11,8 @@ pub struct Options {
     pub sync_interval: Duration,
     /// How long the last close waits for what is not yet in the replica.
     pub close_timeout: Duration,
+    /// How often the replica is verified, if it changed; zero for never.
+    pub verify_interval: Duration,
     /// How much history the replica keeps.
     pub history: history::Settings,
 }

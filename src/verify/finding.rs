@@ -104,14 +104,22 @@ impl Finding {
         Self { severity, problem: Problem::Gap, file: None, path: None, txids: Some((first, last)), message }
     }
 
-    pub(super) fn empty(url: String) -> Self {
+    /// No LTX files: nothing at all, or only what Litestream 0.3 left.
+    pub(super) fn empty(url: &str, is_old: bool) -> Self {
+        let message = if is_old {
+            format!(
+                "replica {url} has no LTX files: Litestream 0.3 wrote it. It can be restored, not verified"
+            )
+        } else {
+            format!("replica {url} is empty: nothing was replicated to it, or the URL is wrong")
+        };
         Self {
             severity: Severity::Error,
             problem: Problem::Empty,
             file: None,
             path: None,
             txids: None,
-            message: format!("replica {url} is empty: nothing was replicated to it, or the URL is wrong"),
+            message,
         }
     }
 

@@ -40,6 +40,12 @@ pub(super) fn settled(store: &Arc<dyn Store>, attempts: usize) -> Result<Listing
     Ok(listing)
 }
 
+/// Whether Litestream 0.3 has left something.
+pub(super) fn has_generations(store: &Arc<dyn Store>) -> Result<bool> {
+    let store = Arc::clone(store);
+    Ok(!runtime::block_on(async move { store.list_raw("generations").await })?.is_empty())
+}
+
 /// Lists one level after the other from below: what is moved up meanwhile is seen.
 async fn list(store: &dyn Store) -> Result<Listing> {
     let mut listing = Listing::default();

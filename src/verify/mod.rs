@@ -32,18 +32,24 @@ use crate::store::{FileInfo, Store};
 pub use finding::{Finding, Problem, Severity};
 use listing::Listing;
 
-/// Files that are read at the same time; each takes a few hundred KiB.
-const PARALLELISM: usize = 8;
 /// Listings until what they tell counts: a file that is just moved up may be seen on neither level.
 const LISTINGS: usize = 3;
 
 /// How to verify.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// Only list the files and look at their headers and page indexes.
     pub quick: bool,
+    /// Files that are read at the same time, at least 1; each takes a few hundred KiB.
+    pub parallelism: usize,
     /// Becomes true when the work should be given up.
     pub stop: Arc<AtomicBool>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { quick: false, parallelism: 8, stop: Arc::default() }
+    }
 }
 
 /// What was found.
@@ -77,13 +83,10 @@ pub fn verify(store: Arc<dyn Store>, options: &Options) -> Result<Outcome> {
     let source = Arc::new(Source::new(store.clone()));
     let first = listing::settled(&store, LISTINGS)?;
     if first.files.is_empty() {
-        let findings = vec![Finding::empty(store.url())];
-        return Ok(Outcome {
-            findings: [findings, first.findings()].concat(),
-            proven: None,
-            files: 0,
-            bytes: 0,
-        });
+        let is_old = listing::has_generations(&store)?;
+        let mut findings = vec![Finding::empty(&store.url(), is_old)];
+        findings.extend(first.findings());
+        return Ok(Outcome { findings, proven: None, files: 0, bytes: 0 });
     }
     let read = Reader::run(&source, &first, options)?;
     let last = if read.vanished.is_empty() { first } else { listing::settled(&store, LISTINGS)? };
@@ -158,7 +161,7 @@ impl<'a> Reader<'a> {
             failure: Mutex::default(),
         };
         thread::scope(|scope| {
-            for _ in 0..PARALLELISM.min(listing.files.len()) {
+            for _ in 0..options.parallelism.max(1).min(listing.files.len()) {
                 scope.spawn(|| reader.work());
             }
         });

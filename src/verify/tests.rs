@@ -217,8 +217,12 @@ fn a_replica_without_snapshot_or_without_anything_is_no_good_one() {
     assert_eq!(outcome.findings.len(), 1);
     assert!(outcome.findings[0].message.contains("no snapshot"), "{:?}", outcome.findings);
     assert_eq!(outcome.proven, None);
-    let outcome = run(History::new(512, 1).store(), true);
+    let history = History::new(512, 1);
+    let outcome = run(history.store(), true);
     assert_eq!(brief(&outcome.findings), [(Severity::Error, Problem::Empty, None)]);
+    history.store.put_raw("generations/0123456789abcdef/snapshots/x", Bytes::new(), history.time(1));
+    let outcome = run(history.store(), false);
+    assert!(outcome.findings[0].message.contains("Litestream 0.3 wrote it"), "{:?}", outcome.findings);
 }
 
 #[test]
@@ -271,6 +275,6 @@ fn a_replica_that_cannot_be_listed_is_an_error() {
 #[test]
 fn it_stops_when_told() {
     let stop = Arc::new(AtomicBool::new(true));
-    let e = verify(twenty().store(), &Options { quick: false, stop }).unwrap_err();
+    let e = verify(twenty().store(), &Options { stop, ..Options::default() }).unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Interrupted);
 }

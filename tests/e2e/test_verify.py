@@ -169,6 +169,27 @@ def test_a_wrong_name_is_found(replica, db):
     assert findings(db, replica) == []
 
 
+def test_a_primary_proves_in_the_background_that_its_replica_restores(start, in_folder, tmp_path):
+    primary = start("python", in_folder).open(in_folder.primary(tmp_path / "app.db", verify_interval="300ms"))
+    fill(primary)
+    last = f"{sync(primary):016x}"
+
+    def status():
+        return dict(zip(("proven", "at", "error"), primary.rows(
+            "SELECT verified_txid, verified_at, last_error FROM litestream_status")[0], strict=True))
+
+    until(lambda: status()["proven"] == last, 20, "the proof of what is in the replica")
+    assert status()["at"].startswith("20") and status()["error"] is None
+    # Somebody damages what is there, and the next proof tells.
+    largest = max(in_folder.files(), key=lambda file: file.size)
+    flip(largest, largest.size // 2)
+    insert(primary)
+    sync(primary)
+    until(lambda: status()["error"], 20, "the damage to be noticed")
+    assert "verification found 1 problem" in status()["error"]
+    assert status()["proven"] == last, "what was proven before stays known"
+
+
 def test_an_empty_replica_and_a_wrong_option_say_so(db, location):
     assert [row[1] for row in findings(db, location)] == ["empty"]
     with pytest.raises(Exception, match="unknown parameter 'fast'"):

@@ -16,6 +16,7 @@ use crate::primary::commits::{CommitSeq, Commits, Signal};
 use crate::primary::history::History;
 use crate::primary::host::Host;
 use crate::primary::options::Options;
+use crate::primary::proof::Proof;
 use crate::primary::role::{PublisherLock, Publishing, Role};
 use crate::primary::state;
 use crate::store::Store;
@@ -92,6 +93,7 @@ pub(super) struct Shared {
     pub(super) commits: Commits,
     pub(super) signal: Signal,
     pub(super) history: Arc<History>,
+    pub(super) proof: Proof,
     /// A connection of this process holds the WRITE lock of the WAL.
     pub(super) write_locked: AtomicBool,
     /// The database had no pages when it was opened.
@@ -118,6 +120,7 @@ impl Shared {
             options,
             store,
             host,
+            proof: Proof::default(),
             commits: Commits::new(Arc::clone(&clock)),
             clock,
             signal: Signal::default(),

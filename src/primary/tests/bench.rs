@@ -53,6 +53,7 @@ impl Bench {
             clock: Arc::new(ManualClock::new(Timestamp::from_millis(1_000_000))),
             options: Options {
                 sync_interval: Duration::ZERO,
+                verify_interval: Duration::ZERO,
                 close_timeout: PATIENCE,
                 history: no_history(),
             },

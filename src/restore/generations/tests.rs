@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
@@ -10,7 +11,8 @@ use tempfile::TempDir;
 use super::*;
 use crate::clock::Timestamp;
 use crate::replica::testing::History;
-use crate::restore::{Cancel, restore};
+use crate::restore::{Cancel, Options, restore};
+use crate::runtime;
 use crate::store::{Fault, Faults, FileStore, MemoryStore, Op};
 
 fn golden(name: &str) -> PathBuf {
