@@ -488,3 +488,81 @@ fn what_is_no_file_is_not_replaced() {
     let error = restore(ten().store(), Path::new("/proc/nowhere/app.db"), &latest()).unwrap_err();
     assert!(error.to_string().contains("/proc"), "{error}");
 }
+
+#[test]
+fn files_of_one_level_that_overlap_are_refused() {
+    let history = ten();
+    history.put(0, 8, 9);
+    history.put(0, 9, 10);
+    history.delete(&[id(0, 8, 8), id(0, 9, 9), id(0, 10, 10)]);
+    let error = refused(history.store(), &latest());
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    for file in [id(0, 8, 9), id(0, 9, 10)] {
+        assert!(error.to_string().contains(&file.to_string()), "{error}");
+    }
+    let planned = runtime::block_on(plan(history.store(), RestorePoint::Latest)).unwrap_err();
+    assert_eq!(planned.to_string(), error.to_string());
+    let folder = tempfile::tempdir().unwrap();
+    let before = restore(history.store(), &folder.path().join("app.db"), &to(at(9))).unwrap();
+    assert_eq!(before.txid, txid(9));
+}
+
+#[test]
+fn missing_files_and_snapshots_that_are_none_are_refused() {
+    let history = ten();
+    history.delete(&[id(0, 9, 9)]);
+    let error = refused(history.store(), &latest());
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    assert!(error.to_string().contains("TXID 0000000000000009 is missing"), "{error}");
+
+    let history = ten().with_store(&MemoryStore::new());
+    history.put_bytes(id(9, 2, 4), history.encode(2, 4), 4);
+    let error = refused(history.store(), &latest());
+    assert!(error.to_string().contains("begins at TXID 1"), "{error}");
+}
+
+#[test]
+fn a_snapshot_that_lacks_pages_is_refused() {
+    let mut history = History::new(512, 7);
+    history.commit(30, &[]);
+    history.commit(30, &[1, 5, 7]);
+    // Header bytes 16 to 32 are the first and the last transaction: the file now claims to be the first.
+    let one = [1u64.to_be_bytes(), 1u64.to_be_bytes()].concat();
+    let mut bytes = history.encode(2, 2).to_vec();
+    bytes[16..32].copy_from_slice(&one);
+    history.put_bytes(id(9, 1, 1), bytes.into(), 1);
+    let error = refused(history.store(), &latest());
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    assert!(error.to_string().contains("the snapshot has 3 pages instead of 30"), "{error}");
+    assert!(error.to_string().contains(&id(9, 1, 1).to_string()), "{error}");
+}
+
+#[test]
+fn what_the_check_refuses_gets_no_name() {
+    let history = ten();
+    let seen = Arc::new(AtomicUsize::new(0));
+    let looked = seen.clone();
+    let expected = history.image(10);
+    let check = Check::that(move |path| {
+        assert!(fs::read(path).unwrap() == expected);
+        looked.fetch_add(1, Ordering::SeqCst);
+        Err(Error::corrupt("not sound"))
+    });
+    let error = refused(history.store(), &Options { check: Some(check), ..Options::default() });
+    assert_eq!((error.to_string().as_str(), seen.load(Ordering::SeqCst)), ("not sound", 1));
+}
+
+#[test]
+fn a_dry_run_writes_nothing_and_reads_one_header() {
+    let history = ten();
+    let store = crate::store::Faults::new(history.store(), 1);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("new/app.db");
+    let (told, plan) = dry_run(Arc::new(store.clone()), &path, &latest()).unwrap();
+    assert_eq!(store.count(crate::store::Op::Get), 1);
+    assert_eq!(names(folder.path()), [""; 0]);
+    let done = restore(history.store(), &path, &latest()).unwrap();
+    assert_eq!(Report { duration: told.duration, ..done }, told);
+    assert_eq!(plan.files().len(), told.files);
+    assert_eq!(dry_run(history.store(), &path, &latest()).unwrap_err().kind(), ErrorKind::AlreadyExists);
+}

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.history import Commit, committed, digest, now, record, rfc3339
 from harness.litestream import Replicate
 from harness.location import Location
+from harness.recorded import Commit, committed, digest, now, record, rfc3339
 from harness.sql import restore, sync, txid
 from harness.wait import until
 from harness.worker import Connection, SqlError
