@@ -11,6 +11,7 @@
 //! | [`primary`] | the write flow: capture, publish, snapshot, resume |
 //! | [`replica`] | the read flow: plan, snapshot, follower, page cache |
 //! | [`restore`] | a replica becomes a database file |
+//! | [`verify`] | whether a replica can be restored |
 //! | [`config`] | URI and environment become one typed configuration |
 //! | [`sqlite`] | the only room with `unsafe`: trampolines and the host's API |
 //! | [`vfs`] | routes an open to a role and implements its file methods |
@@ -40,5 +41,6 @@ pub mod restore;
 pub mod runtime;
 pub mod sqlite;
 pub mod store;
+pub mod verify;
 pub mod vfs;
 pub mod wal;

@@ -18,7 +18,7 @@ use litestream_vfs::error::Result;
 use litestream_vfs::ltx::{Encoder, FileId, FileName, Header, IndexEntry, Level, PageIndex, Trailer, Txid};
 use litestream_vfs::page::{PageCount, PageSize, Pgno};
 use litestream_vfs::replica::{Core, Options, View};
-use litestream_vfs::store::{ByteRange, Content, Fencing, FileInfo, PutOptions, Store, Upload};
+use litestream_vfs::store::{ByteRange, Content, Fencing, FileInfo, PutOptions, RawInfo, Store, Upload};
 
 const PAGES: u32 = 10_000_000;
 const PAGE_SIZE: u32 = 4096;
@@ -94,6 +94,15 @@ impl Store for MadeUp {
     }
     fn fencing(&self) -> Fencing {
         Fencing::Atomic
+    }
+    fn folder_of(&self, level: Level) -> String {
+        level.to_string()
+    }
+    async fn list_raw(&self, _: &str) -> Result<Vec<RawInfo>> {
+        Ok(Vec::new())
+    }
+    async fn get_raw(&self, _: &str, _: ByteRange) -> Result<Content> {
+        unimplemented!()
     }
 }
 

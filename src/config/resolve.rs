@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::given::{Found, Given, Unknown};
 use super::settings::Scope;
-use super::{Env, Params, value};
+use super::{Env, Params, point, value};
 use crate::error::{Error, Result};
 use crate::primary;
 use crate::replica;
@@ -39,6 +39,8 @@ pub struct ReplicaConfig {
     pub target: Target,
     /// How it behaves.
     pub options: replica::Options,
+    /// The state that is read.
+    pub point: replica::RestorePoint,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,9 +124,20 @@ fn primary(
         Error::config("a primary is a file: give the database a name, such as file:app.db?vfs=litestream")
     })?;
     refuse_lockless(params)?;
+    if given.param("asof").is_some() {
+        return Err(Error::config("asof reads a past state of the replica: add mode=ro to the URI"));
+    }
     let options = primary::Options {
         sync_interval: given.duration("sync_interval")?,
         close_timeout: given.duration("close_timeout")?,
+        verify_interval: given.duration("verify_interval")?,
+        history: primary::HistorySettings {
+            levels: given.durations("levels")?,
+            snapshot_interval: given.duration("snapshot_interval")?,
+            snapshot_retention: given.duration("snapshot_retention")?,
+            l0_retention: given.duration("l0_retention")?,
+            retention: given.flag("retention")?,
+        },
     };
     let wal_reset_guard = given.flag("wal_reset_guard")?;
     Ok(PrimaryConfig { target, path: path.to_owned(), options, wal_reset_guard })
@@ -151,7 +164,8 @@ fn replica(path: Option<&Path>, given: &Given<'_>, target: Target) -> Result<Rep
         hydration: hydration(path, given)?,
         disk: disk(given)?,
     };
-    Ok(ReplicaConfig { target, options })
+    let point = given.typed("asof", point::point)?.unwrap_or_default();
+    Ok(ReplicaConfig { target, options, point })
 }
 
 /// The local file that the whole database is downloaded to, if it is. A relative path is one in the
@@ -191,7 +205,10 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::clock::Timestamp;
     use crate::config::tests::params;
+    use crate::ltx::Txid;
+    use crate::replica::RestorePoint;
 
     const FROM_ENV: [(&str, &str); 1] = [("LITESTREAM_REPLICA_URL", "file:///from-env")];
 
@@ -272,12 +289,39 @@ mod tests {
     }
 
     #[test]
+    fn a_replica_is_read_as_of_a_point() {
+        for (query, expected) in [
+            ("replica=file:///r", RestorePoint::Latest),
+            ("replica=file:///r&asof=latest", RestorePoint::Latest),
+            ("replica=file:///r&asof=txid:42", RestorePoint::Txid(Txid::new(42).unwrap())),
+            (
+                "replica=file:///r&asof=2026-01-31T13:00:00.5+01:00",
+                RestorePoint::Timestamp(Timestamp::from_millis(1_769_860_800_500)),
+            ),
+        ] {
+            let Config::Replica(c) = open(query, true, &[]).unwrap() else { panic!("not a replica") };
+            assert_eq!(c.point, expected, "{query}");
+        }
+    }
+
+    #[test]
     fn defaults_are_those_of_the_design() {
         let Config::Primary(c) = open("replica=file:///r", false, &[]).unwrap() else {
             panic!("not a primary")
         };
-        let expected =
-            primary::Options { sync_interval: Duration::from_secs(1), close_timeout: Duration::from_secs(5) };
+        let day = Duration::from_secs(24 * 3600);
+        let expected = primary::Options {
+            sync_interval: Duration::from_secs(1),
+            close_timeout: Duration::from_secs(5),
+            verify_interval: Duration::ZERO,
+            history: primary::HistorySettings {
+                levels: [30, 300, 3600].map(Duration::from_secs).to_vec(),
+                snapshot_interval: day,
+                snapshot_retention: day,
+                l0_retention: Duration::from_secs(300),
+                retention: true,
+            },
+        };
         assert_eq!(c.options, expected);
         assert!(c.wal_reset_guard);
         let Config::Replica(c) = open("replica=file:///r", true, &[]).unwrap() else {
@@ -409,6 +453,8 @@ mod tests {
             ("replica=", "replica: the value is empty"),
             ("replica=file:///r&immutable=1", "immutable=1 switches off the locks"),
             ("replica=file:///r&nolock=yes", "nolock=yes switches off the locks"),
+            ("replica=file:///r&asof=noon", "asof: 'noon' is not a point in time"),
+            ("replica=file:///r&asof=yesterday", "asof reads a past state of the replica: add mode=ro"),
         ] {
             let message = refusal(query);
             assert!(message.contains(expected), "{query}: {message}");

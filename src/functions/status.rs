@@ -41,6 +41,8 @@ impl Table for StatusTable {
         "pages INTEGER",
         "cache_bytes INTEGER",
         "requests INTEGER",
+        "verified_txid TEXT",
+        "verified_at TEXT",
         "last_error TEXT",
     ];
     const ARGUMENTS: &'static [&'static str] = &[];
@@ -75,6 +77,7 @@ fn failure_row(failure: Failure) -> Row {
 
 fn row(schema: Option<String>, facts: Facts) -> Row {
     let (waiting_files, waiting_bytes) = facts.waiting.unzip();
+    let (verified_txid, verified_at) = facts.verified.unzip();
     vec![
         text(schema),
         text(facts.path.map(|p| p.display().to_string())),
@@ -91,6 +94,8 @@ fn row(schema: Option<String>, facts: Facts) -> Row {
         number(facts.pages),
         number(facts.cache_bytes),
         number(facts.requests),
+        text(verified_txid),
+        text(verified_at),
         text(facts.last_error),
     ]
 }

@@ -1,4 +1,4 @@
-//! The write flow: capture, publish, copy, resume.
+//! The write flow: capture, publish, copy, resume, compact.
 //!
 //! | file | what it is |
 //! | --- | --- |
@@ -10,7 +10,9 @@
 //! | `outgoing` | the file that is on its way |
 //! | `state`, `stamp` | what is remembered across processes, and what bears it out |
 //! | `anchor` | the full copy that later files build on |
+//! | `parts` | a file is encoded while it is uploaded |
 //! | `publisher` | the background task that takes all this to the replica |
+//! | `history` | levels, snapshots and retention: what becomes of published files |
 //! | `resume` | what the replica holds when a primary begins |
 
 mod anchor;
@@ -18,11 +20,14 @@ mod capture;
 mod commits;
 mod database;
 mod generations;
+mod history;
 mod host;
 mod kept;
 mod options;
 mod outgoing;
+mod parts;
 mod pending;
+mod proof;
 mod publisher;
 mod resume;
 mod role;
@@ -34,6 +39,7 @@ mod state;
 mod tests;
 
 pub use database::{Primary, Status};
+pub use history::Settings as HistorySettings;
 pub use host::{Host, ReadView};
 pub use options::Options;
 pub use shared::Phase;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::primary::history;
+
 /// How a primary replicates. The defaults and spellings are in `config`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
@@ -9,4 +11,8 @@ pub struct Options {
     pub sync_interval: Duration,
     /// How long the last close waits for what is not yet in the replica.
     pub close_timeout: Duration,
+    /// How often the replica is verified, if it changed; zero for never.
+    pub verify_interval: Duration,
+    /// How much history the replica keeps.
+    pub history: history::Settings,
 }

@@ -16,6 +16,7 @@ use crate::ltx::{FileName, Header};
 use crate::primary::anchor::{self, ViewPages};
 use crate::primary::commits::CommitSeq;
 use crate::primary::outgoing::{Body, Outgoing};
+use crate::primary::parts;
 use crate::primary::resume::{self, Local};
 use crate::primary::shared::{Phase, Shared};
 use crate::primary::state::Captured;
@@ -103,6 +104,9 @@ async fn round(shared: &Arc<Shared>) -> Result<bool> {
     if !blocking(shared, |shared| shared.become_publisher()).await? {
         return Ok(false);
     }
+    if let Some(conflict) = shared.history.take_conflict() {
+        return Err(conflict);
+    }
     if !shared.is_resumed() {
         resume(shared).await?;
     }
@@ -141,6 +145,7 @@ async fn resume(shared: &Arc<Shared>) -> Result<()> {
     // What an earlier process left counts as a commit: whoever waits waits for it too.
     shared.commits.note_other();
     shared.resumed(resumed.last);
+    shared.history.begin(resumed.last, local.node_id);
     Ok(())
 }
 
@@ -181,10 +186,10 @@ async fn anchor(shared: &Arc<Shared>) -> Result<bool> {
         let completed = upload.complete().await;
         match &completed {
             Ok(()) => {}
-            Err(e) if e.kind() == ErrorKind::AlreadyExists => anchor::abort(upload).await,
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => parts::abort(upload).await,
             Err(_) => {
                 shared.with_capture(|capture| capture.attempted(header))?;
-                anchor::abort(upload).await;
+                parts::abort(upload).await;
             }
         }
         completed
@@ -197,6 +202,7 @@ async fn anchor(shared: &Arc<Shared>) -> Result<bool> {
     if let Ok(Landed::This) = landed {
         shared.with_capture(|capture| capture.anchored(header.max))?;
         shared.published(header.max, covers, header.timestamp);
+        shared.history.published(id, shared.clock.now(), None);
         return Ok(true);
     }
     shared.with_capture(|capture| {
@@ -269,16 +275,17 @@ async fn send(shared: &Arc<Shared>, out: Outgoing) -> Result<bool> {
     shared.set_phase(Phase::Publishing);
     let id = resume::single(out.txid);
     let options = PutOptions { timestamp: out.header.timestamp, if_absent: true };
-    let sent = match merged(shared, &out).await? {
+    let body = merged(shared, &out).await?;
+    let sent = match &body {
         Body::File(scratch) => upload_file(shared, id, options, scratch.path()).await,
-        Body::Memory(bytes) => shared.store.put(id, bytes, options).await,
+        Body::Memory(bytes) => shared.store.put(id, bytes.clone(), options).await,
         Body::Waiting(_) => unreachable!("BUG: what waits was merged"),
     };
     match sent {
-        Ok(()) => delivered(shared, &out),
+        Ok(()) => delivered(shared, &out, body),
         Err(e) if e.kind() == ErrorKind::AlreadyExists => match identify(shared, &out.header).await? {
             // An earlier attempt landed, and only its answer was lost.
-            Landed::This => delivered(shared, &out),
+            Landed::This => delivered(shared, &out, body),
             Landed::Earlier => {
                 shared.with_capture(|capture| capture.requeue(out.txid))??;
                 shared.skip_to(out.txid);
@@ -308,9 +315,11 @@ async fn merged(shared: &Arc<Shared>, out: &Outgoing) -> Result<Body> {
     .await
 }
 
-fn delivered(shared: &Shared, out: &Outgoing) -> Result<bool> {
+fn delivered(shared: &Shared, out: &Outgoing, body: Body) -> Result<bool> {
     shared.with_capture(|capture| capture.delivered(out))?;
     shared.published(out.txid, out.covers, out.header.timestamp);
+    let bytes = if let Body::Memory(bytes) = body { Some(bytes) } else { None };
+    shared.history.published(resume::single(out.txid), shared.clock.now(), bytes);
     Ok(true)
 }
 

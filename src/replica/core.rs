@@ -12,6 +12,7 @@ use super::fetch::Fetcher;
 use super::files::Files;
 use super::follow::{self, Follow};
 use super::hydration::{Hydration, HydrationStatus};
+use super::past::Pasts;
 use super::poller::{self, Poller};
 use super::snapshot::Snapshot;
 use super::source::Source;
@@ -111,6 +112,7 @@ pub struct Core {
     pub(super) poller: Arc<Poller>,
     polling: OnceLock<AbortHandle>,
     hydration: Option<Hydration>,
+    pub(super) pasts: Pasts,
     /// A reader found files gone and nothing in their place.
     pub(super) suspect: AtomicBool,
 }
@@ -123,11 +125,11 @@ impl Core {
     /// if the disk cache cannot be used.
     pub fn with_store(store: Arc<dyn Store>, options: &Options) -> Result<Arc<Self>> {
         let place = store.url();
-        Self::at(store, &place, options)
+        Self::at_place(store, &place, options)
     }
 
     /// The same for a replica whose URL does not say all that tells it from others; `place` does.
-    pub(super) fn at(store: Arc<dyn Store>, place: &str, options: &Options) -> Result<Arc<Self>> {
+    pub(super) fn at_place(store: Arc<dyn Store>, place: &str, options: &Options) -> Result<Arc<Self>> {
         let disk = options.disk.as_ref().map(|disk| Disk::open(disk, place)).transpose()?;
         let files = Arc::new(Files::new(Source::new(store), options.cache_bytes, disk));
         let opening = (files.clone(), options.clone());
@@ -146,6 +148,7 @@ impl Core {
             poller: poller.clone(),
             polling: OnceLock::new(),
             hydration,
+            pasts: Pasts::default(),
             suspect: AtomicBool::new(false),
         });
         let polling = runtime::handle()?.spawn(poller::run(Arc::downgrade(&core), poller));

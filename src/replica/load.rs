@@ -56,7 +56,7 @@ pub(super) async fn load(source: &Source, disk: Option<&DiskFile>, file: &FileIn
         }
         return Ok(Loaded { whole: Some(bytes), ..loaded });
     }
-    let (head, (tail, index)) = try_join(read_head(source, file), read_index(source, file)).await?;
+    let (head, (tail, index)) = try_join(read_head(source, file), read_tail(source, file)).await?;
     let header = header_of(file, &head)?;
     let mut pages = Vec::new();
     for (start, bytes) in [(0, &head), (file.size - tail.len() as u64, &tail)] {
@@ -125,8 +125,16 @@ fn verify_whole(file: &FileInfo, bytes: &[u8]) -> Result<Loaded> {
     Ok(Loaded { header, index, pages, whole: None })
 }
 
+/// Reads the page index from the end of `file`.
+///
+/// # Errors
+/// As [`load`].
+pub(crate) async fn read_index(source: &Source, file: &FileInfo) -> Result<PageIndex> {
+    read_tail(source, file).await.map(|(_, index)| index)
+}
+
 /// The page index, and the end of the file that brought it.
-async fn read_index(source: &Source, file: &FileInfo) -> Result<(Bytes, PageIndex)> {
+async fn read_tail(source: &Source, file: &FileInfo) -> Result<(Bytes, PageIndex)> {
     let tail = source.read(file, ByteRange::Suffix { len: first_guess(file.size) }).await?;
     let missing = match PageIndex::from_tail(&tail, file.size).map_err(|e| named(file, e))? {
         TailRead::Index(index) => return Ok((tail, index)),

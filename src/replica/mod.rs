@@ -20,6 +20,8 @@
 //! | `btree`, `trees`, `lookups` | what pages tell of those that come next |
 //! | `follow`, `poller` | what is new, and when to look |
 //! | `core`, `shared` | all of these together; one per replica and process |
+//! | `history` | the points that can be restored |
+//! | `past` | other states than the latest |
 //! | `view` | one connection |
 
 mod btree;
@@ -30,6 +32,7 @@ mod fetch;
 mod files;
 mod flight;
 mod follow;
+mod history;
 mod hydration;
 mod keep;
 mod load;
@@ -38,6 +41,7 @@ mod map;
 mod moves;
 mod pace;
 mod pages;
+mod past;
 mod plan;
 mod poller;
 mod read_ahead;
@@ -54,6 +58,7 @@ mod view;
 
 pub use core::{Core, Options, ReplicaStatus};
 pub use disk::DiskOptions;
+pub use history::{HistoryPoint, Wanted, describe, points};
 pub use hydration::HydrationStatus;
 pub use plan::{Plan, RestorePoint};
 pub use read_ahead::ReadAhead;
@@ -61,5 +66,6 @@ pub use shared::open;
 pub use snapshot::Snapshot;
 pub use view::{Seen, View};
 
+pub(crate) use load::read_index;
 pub(crate) use plan::empty;
-pub(crate) use source::{Source, check_name, wrong_length};
+pub(crate) use source::{Body, Source, check_name, wrong_length};

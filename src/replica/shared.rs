@@ -52,7 +52,7 @@ pub fn open(target: &Target, options: &Options) -> Result<Arc<Core>> {
     {
         return Err(error.clone());
     }
-    match store::connect(target).and_then(|store| Core::at(store, &place_of(target), options)) {
+    match store::connect(target).and_then(|store| Core::at_place(store, &place_of(target), options)) {
         Ok(core) => {
             place.core = Arc::downgrade(&core);
             place.error = None;

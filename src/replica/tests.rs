@@ -9,6 +9,7 @@ use proptest::prelude::*;
 
 use super::testing::{History, Hooked, id, txid};
 use super::*;
+use crate::clock::Timestamp;
 use crate::error::ErrorKind;
 use crate::page::Pgno;
 use crate::store::{Fault, Faults, FileStore, Lookup, MemoryStore, Op, Store, Target};
@@ -772,4 +773,57 @@ fn the_status_tells_how_the_replica_is_doing() {
     assert_eq!(u64::from(status.pages.get()) * u64::from(status.page_size), core.snapshot().bytes());
     assert!(status.cache_bytes > 0 && status.requests == 16);
     assert_eq!(status.url, history.store.url());
+}
+
+#[test]
+fn a_view_sees_the_state_that_was_chosen_and_then_the_latest_again() {
+    let mut history = small(40);
+    history.grow(12);
+    let core = open_history(&history);
+    let (mut past, mut now) = (View::new(core.clone()), View::new(core.clone()));
+    for n in [3, 9, 1, 12] {
+        past.seen().choose(RestorePoint::Txid(txid(n))).unwrap();
+        assert!(past.seen().is_past());
+        assert_sees(&mut past, &history, n);
+    }
+    let between = Timestamp::from_millis(history.time(4).as_millis() + 999);
+    past.seen().choose(RestorePoint::Timestamp(between)).unwrap();
+    assert_sees(&mut past, &history, 4);
+    let early = RestorePoint::Timestamp(Timestamp::from_millis(history.time(1).as_millis() - 1));
+    let refused = past.seen().choose(early).unwrap_err();
+    assert!(refused.to_string().contains(&history.time(12).to_string()), "{refused}");
+    assert_sees(&mut past, &history, 4);
+
+    past.pin();
+    assert_eq!(past.seen().choose(RestorePoint::Latest).unwrap_err().kind(), ErrorKind::Busy);
+    past.unpin();
+    history.grow(15);
+    core.poll_now().unwrap();
+    assert_sees(&mut past, &history, 4);
+    assert_sees(&mut now, &history, 15);
+    past.seen().choose(RestorePoint::Latest).unwrap();
+    assert_sees(&mut past, &history, 15);
+}
+
+#[test]
+fn views_of_one_past_state_share_it_and_find_it_after_compaction() {
+    let mut history = small(40);
+    history.grow(12);
+    let core = open_history(&history);
+    let mut views = [View::new(core.clone()), View::new(core.clone())];
+    for view in &views {
+        view.seen().choose(RestorePoint::Txid(txid(8))).unwrap();
+    }
+    assert!(Arc::ptr_eq(&views[0].snapshot(), &views[1].snapshot()));
+    history.put(1, 2, 8);
+    history.retire(0, 2, 8);
+    assert_sees(&mut views[0], &history, 8);
+    assert_sees(&mut views[1], &history, 8);
+    // Merged with what follows it is in no file by itself.
+    history.put(2, 2, 12);
+    history.retire(0, 9, 12);
+    history.retire(1, 2, 8);
+    let refused = View::new(core).seen().choose(RestorePoint::Txid(txid(8))).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::NotFound);
+    assert!(refused.to_string().contains(&txid(12).to_string()), "{refused}");
 }

@@ -122,7 +122,7 @@ impl FileConnection {
     /// Whether `sqlite3_interrupt` was called on it. False on a host older than SQLite 3.41.
     pub fn is_interrupted(&self) -> bool {
         // SAFETY: a method of the file is being called, so the place is there and the connection open.
-        unsafe { host::is_interrupted_raw(self.0.read()) }
+        unsafe { host::is_interrupted_raw(self.0.read()) }.unwrap_or(false)
     }
 }
 

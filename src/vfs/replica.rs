@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use super::hidden;
 use crate::clock::{Clock as _, SystemClock};
-use crate::config::ReplicaConfig;
+use crate::config::{self, ReplicaConfig};
 use crate::error::{Error, ErrorKind, Result};
-use crate::replica::{self, View};
+use crate::replica::{self, RestorePoint, View};
 use crate::sqlite::{
     BaseFile, Code, File, FileControl, IoVersion, LockLevel, OpenFlags, OpenRequest, Opened, PragmaAnswer,
     ReadOutcome, SyncFlags, log,
@@ -17,10 +17,14 @@ use crate::sqlite::{
 /// Opens a replica, or joins those of this process that have it open.
 pub(super) fn open(request: &OpenRequest<'_>, config: ReplicaConfig) -> Result<Opened> {
     let core = replica::open(&config.target, &config.options)?;
+    let view = View::new(core);
+    if config.point != RestorePoint::Latest {
+        view.seen().choose(config.point).map_err(|e| e.context("asof"))?;
+    }
     let path = request.path().map(PathBuf::from).unwrap_or_default();
     let out_flags =
         request.flags().without(OpenFlags::READWRITE.with(OpenFlags::CREATE)).with(OpenFlags::READONLY);
-    Ok(Opened::File { file: Box::new(ReplicaFile { view: View::new(core), path }), out_flags })
+    Ok(Opened::File { file: Box::new(ReplicaFile { view, path }), out_flags })
 }
 
 /// One connection's file.
@@ -73,6 +77,14 @@ impl ReplicaFile {
     fn hydration_file(&self) -> String {
         let hydration = self.view.core().status().hydration;
         hydration.map_or_else(String::new, |hydration| hydration.path.display().to_string())
+    }
+
+    /// `PRAGMA litestream_time = …`.
+    fn set_time(&self, text: &str) -> PragmaAnswer {
+        match config::point(text).and_then(|point| self.view.seen().choose(point)) {
+            Ok(()) => PragmaAnswer::Value(self.view.snapshot().timestamp.to_string()),
+            Err(e) => PragmaAnswer::Error(format!("litestream_time: {e}")),
+        }
     }
 
     fn lag(&self) -> i64 {
@@ -145,6 +157,7 @@ impl File for ReplicaFile {
         };
         match arg {
             None => PragmaAnswer::Value(value),
+            Some(text) if name == "litestream_time" => self.set_time(text),
             Some(_) => PragmaAnswer::Error(format!("{name} cannot be set")),
         }
     }

@@ -14,8 +14,10 @@ use crate::page::PageSize;
 use crate::primary::capture::Capture;
 use crate::primary::commits::{CommitSeq, Commits, Signal};
 use crate::primary::generations::Generations;
+use crate::primary::history::History;
 use crate::primary::host::Host;
 use crate::primary::options::Options;
+use crate::primary::proof::Proof;
 use crate::primary::role::{PublisherLock, Publishing, Role};
 use crate::primary::state;
 use crate::store::Store;
@@ -93,6 +95,8 @@ pub(super) struct Shared {
     pub(super) commits: Commits,
     pub(super) generations: Arc<Generations>,
     pub(super) signal: Signal,
+    pub(super) history: Arc<History>,
+    pub(super) proof: Proof,
     /// A connection of this process holds the WRITE lock of the WAL.
     pub(super) write_locked: AtomicBool,
     /// The database had no pages when it was opened.
@@ -122,9 +126,11 @@ impl Shared {
             options,
             store,
             host,
+            proof: Proof::default(),
             commits: Commits::new(Arc::clone(&clock)),
             clock,
             signal: Signal::default(),
+            history: Arc::default(),
             write_locked: AtomicBool::new(false),
             was_empty: std::fs::metadata(path).map_or(true, |meta| meta.len() == 0),
             publishing: Mutex::new(Role::Standby),
@@ -333,6 +339,7 @@ impl Shared {
 
     /// `txid` is in the replica from an earlier life; what is to be sent takes the next.
     pub(super) fn skip_to(&self, txid: Txid) {
+        self.history.found_unknown();
         self.change(|p| {
             p.txid = Some(txid);
             p.may_land = false;
