@@ -18,7 +18,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--store", choices=("s3", "file"), default="s3")
     parser.add_argument("--threads", type=int, default=8)
-    parser.add_argument("--long", type=float, default=60, help="seconds of each transaction of the first thread")
+    parser.add_argument("--long", type=float, default=45, help="seconds of each transaction of the first thread")
     parser.add_argument("--hydrate", action="store_true")
     arguments = parser.parse_args()
     print(f"seed {arguments.seed}, {arguments.minutes} minutes", flush=True)

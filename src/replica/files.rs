@@ -155,7 +155,11 @@ impl Files {
             _ => Arc::new(ReplicaFile {
                 number: self.numbers.fetch_add(1, Ordering::Relaxed),
                 info: info.clone(),
-                kept: loaded.whole.clone().and_then(|bytes| self.keep.keep(bytes)),
+                kept: loaded
+                    .whole
+                    .clone()
+                    .and_then(|bytes| self.keep.keep(bytes))
+                    .map_or_else(OnceLock::new, OnceLock::from),
                 disk: self.on_disk(info),
             }),
         }

@@ -124,6 +124,7 @@ impl Core {
             match self.continued(&snapshot, &listed).await {
                 Ok(None) => return Ok(()),
                 Ok(Some(next)) => {
+                    self.files.keep_large(&next.map()).await;
                     follow.anchor = anchor(&listed, next.txid);
                     runtime::busy(|| self.publish(next));
                     return Ok(());
@@ -164,6 +165,7 @@ impl Core {
             let survey = Survey { files, plan };
             match self.catch_up(follow, &survey).await {
                 Ok(next) => {
+                    self.files.keep_large(&next.map()).await;
                     follow.anchor = anchor(&survey.files, next.txid);
                     follow.polls = 0;
                     runtime::busy(|| self.publish(next));

@@ -92,6 +92,16 @@ impl Keep {
     }
 
     fn write(&self, bytes: &[u8]) -> io::Result<Kept> {
+        let mut draft = self.draft(bytes.len())?;
+        draft.write(bytes)?;
+        Ok(draft.finish())
+    }
+
+    /// A place for `len` bytes that come in parts and are not to be in memory.
+    ///
+    /// # Errors
+    /// Those of the temporary file.
+    pub(super) fn draft(&self, len: usize) -> io::Result<Draft> {
         let mut segment = self.segment.lock().unwrap_or_else(PoisonError::into_inner);
         let mut current = match segment.take() {
             // Nobody else has it: all that was in it is gone.
@@ -100,11 +110,44 @@ impl Keep {
             _ => Segment { file: Arc::new(unnamed()?), used: 0 },
         };
         let start = current.used;
-        current.file.write_all_at(bytes, start)?;
-        current.used += bytes.len() as u64;
+        current.used += len as u64;
         let file = current.file.clone();
         *segment = Some(current);
-        Ok(Kept::at(Place::Disk { file, start, len: bytes.len() }))
+        Ok(Draft { file, start, written: 0, len })
+    }
+}
+
+/// Bytes that are being written.
+#[derive(Debug)]
+pub(super) struct Draft {
+    file: Arc<File>,
+    start: u64,
+    written: usize,
+    len: usize,
+}
+
+impl Draft {
+    /// Adds the next bytes.
+    ///
+    /// # Errors
+    /// Those of the temporary file, and if they are more than were announced.
+    pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if bytes.len() > self.len - self.written {
+            return Err(io::Error::other("more bytes than were announced"));
+        }
+        self.file.write_all_at(bytes, self.start + self.written as u64)?;
+        self.written += bytes.len();
+        Ok(())
+    }
+
+    /// Whether all bytes are there.
+    pub(super) fn is_whole(&self) -> bool {
+        self.written == self.len
+    }
+
+    /// All of them.
+    pub(super) fn finish(self) -> Kept {
+        Kept::at(Place::Disk { file: self.file, start: self.start, len: self.len })
     }
 }
 

@@ -12,7 +12,7 @@
 mod changes;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 
 use super::disk::DiskFile;
 use super::keep::Kept;
@@ -41,8 +41,8 @@ pub(super) struct ReplicaFile {
     pub(super) number: u32,
     /// What the listing said.
     pub(super) info: FileInfo,
-    /// All of it, if it is small: a state that needs it may outlive it.
-    pub(super) kept: Option<Kept>,
+    /// All of it, if it is not large: a state that needs it may outlive it.
+    pub(super) kept: OnceLock<Kept>,
     /// Its part of the disk cache, if there is one.
     pub(super) disk: Option<DiskFile>,
 }

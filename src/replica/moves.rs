@@ -4,19 +4,27 @@
 //! - The replica holds it by itself: a plan leads to just this transaction.
 //! - A file of it was merged into one that ends no later than the state: all its pages are there.
 //! - A page was not changed since: it is where the latest state has it.
-//! - It was changed, and its file was small: it was kept when the file was read.
+//! - It was changed, and its file was not large: that was kept when it was found.
 //!
 //! What none of these finds is an error for that transaction; the next one reads the latest state.
 
 use std::sync::{Arc, PoisonError};
 
+use futures_util::StreamExt as _;
+
 use super::core::Core;
 use super::files::{Files, gone};
-use super::map::PageMap;
+use super::keep::Kept;
+use super::map::{PageMap, ReplicaFile};
 use super::plan::{Plan, RestorePoint};
 use super::snapshot::Snapshot;
+use super::source::wrong_length;
 use crate::error::{Error, Result};
-use crate::store::FileInfo;
+use crate::ltx::Level;
+use crate::store::{ByteRange, FileInfo};
+
+/// Larger files of level 0 are not kept.
+const LARGEST_KEPT: u64 = 16 * 1024 * 1024;
 
 impl Files {
     /// Finds the pages of `snapshot` again after files of it were compacted or removed.
@@ -57,6 +65,38 @@ impl Files {
         }
         snapshot.moved(self.absorb(snapshot, &covers).await?);
         Ok(())
+    }
+}
+
+impl Files {
+    /// Keeps the files of level 0 that `map` needs and that did not come whole: they are the ones that
+    /// are removed soon, merged with what comes after them.
+    pub(super) async fn keep_large(&self, map: &PageMap) {
+        let is_large = |file: &&Arc<ReplicaFile>| {
+            let FileInfo { id, size, .. } = file.info;
+            let is_change = id.level == Level::L0 && !id.name.is_snapshot();
+            is_change && file.kept.get().is_none() && size <= LARGEST_KEPT
+        };
+        let files: Vec<_> = map.files().filter(is_large).cloned().collect();
+        for file in files {
+            match self.download(&file.info).await {
+                Ok(kept) => {
+                    let _ = file.kept.set(kept);
+                }
+                // It is read page by page, as long as it is there.
+                Err(e) => tracing::debug!(file = %file.info.id, error = %e, "cannot keep a file"),
+            }
+        }
+    }
+
+    async fn download(&self, file: &FileInfo) -> Result<Kept> {
+        let failed = |e| Error::io("cannot write a temporary file", e);
+        let (mut body, len) = self.source.stream(file, ByteRange::All).await?;
+        let mut draft = self.keep.draft(len).map_err(failed)?;
+        while let Some(bytes) = body.next().await.transpose()? {
+            draft.write(&bytes).map_err(failed)?;
+        }
+        if draft.is_whole() { Ok(draft.finish()) } else { Err(wrong_length(file, 0, len)) }
     }
 }
 

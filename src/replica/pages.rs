@@ -112,7 +112,7 @@ impl Core {
 /// Reads a page from its file as it was kept; with `only_gone`, only if that is known to be gone.
 fn read_kept(snapshot: &Snapshot, map: &PageMap, pgno: Pgno, only_gone: bool, buf: &mut [u8]) -> bool {
     let Some((frame, file)) = map.get(pgno) else { return false };
-    let Some(kept) = file.kept.as_ref().filter(|kept| !only_gone || kept.is_gone()) else { return false };
+    let Some(kept) = file.kept.get().filter(|kept| !only_gone || kept.is_gone()) else { return false };
     let Ok(bytes) = kept.read(frame.offset, frame.size as usize) else { return false };
     let read = decode_frame(&bytes, snapshot.page_size, buf).is_ok_and(|found| found == pgno);
     if read {

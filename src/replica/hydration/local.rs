@@ -169,7 +169,7 @@ impl Local {
         let mut written = Vec::new();
         for &pgno in changed {
             let Some((frame, file)) = map.get(pgno) else { continue };
-            let Some(kept) = &file.kept else { continue };
+            let Some(kept) = file.kept.get() else { continue };
             let bytes = kept.read(frame.offset, frame.size as usize)?;
             if decode_frame(&bytes, self.page_size, &mut page).is_ok_and(|found| found == pgno) {
                 self.file.write_all_at(&page, self.offset(pgno))?;

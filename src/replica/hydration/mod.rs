@@ -244,7 +244,7 @@ async fn fetch(files: &Arc<Files>, local: &Arc<Local>, span: Span) -> Result<()>
 
 async fn fetch_once(files: &Arc<Files>, local: &Arc<Local>, span: &Arc<Span>) -> Result<()> {
     let len = span.end - span.start;
-    let kept = span.file.kept.as_ref().and_then(|kept| kept.read(span.start, len as usize).ok());
+    let kept = span.file.kept.get().and_then(|kept| kept.read(span.start, len as usize).ok());
     let bytes = match kept {
         Some(bytes) => bytes,
         None => {

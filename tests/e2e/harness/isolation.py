@@ -87,13 +87,13 @@ class Remover(threading.Thread):
                     self.removed[file.level] = self.removed.get(file.level, 0) + 1
 
     def _merged(self, file: Ltx, files: list[Ltx]) -> bool:
-        over = [f for f in files if f.level > file.level and f.min <= file.min and f.max >= file.max]
+        over = [f for f in files if file.level < f.level < 9 and f.min <= file.min and f.max >= file.max]
         # The latest of each level stays: Litestream goes on from it.
         latest = max((f.max for f in files if f.level == file.level), default=0)
         if not over or file.max == latest:
             return False
         try:
-            return file.level == 0 or time.time() - max(f.path.stat().st_mtime for f in over) > self.later
+            return file.level == 0 or time.time() - min(f.path.stat().st_mtime for f in over) > self.later
         except FileNotFoundError:
             return False
 
