@@ -12,6 +12,7 @@
 //! | `closing` | a close waits, but not for ever |
 //! | `foreign` | a process without the shim writes the database |
 //! | `acks` | what `litestream_sync` promises |
+//! | `history` | levels and snapshots of a primary that publishes |
 //! | `random` | all of it in any order |
 
 mod acks;
@@ -19,6 +20,7 @@ mod bench;
 mod closing;
 mod conflict;
 mod foreign;
+mod history;
 mod outage;
 mod pace;
 mod random;

@@ -15,6 +15,7 @@
     compare    the content of a database, for equality
     workload   seeded mixed work that keeps an invariant
     soak       that work on a primary, with replicas that read
+    history    levels, snapshots and retention, restored at many moments
     crash      that a process is killed or closed while threads write, again and again
     big        a database with a lock page, and what it costs in memory
 """
