@@ -201,8 +201,8 @@ async fn anchor(shared: &Arc<Shared>) -> Result<bool> {
     };
     if let Ok(Landed::This) = landed {
         shared.with_capture(|capture| capture.anchored(header.max))?;
-        shared.published(header.max, covers, header.timestamp);
         shared.history.published(id, shared.clock.now(), None);
+        shared.published(header.max, covers, header.timestamp);
         return Ok(true);
     }
     shared.with_capture(|capture| {
@@ -317,9 +317,10 @@ async fn merged(shared: &Arc<Shared>, out: &Outgoing) -> Result<Body> {
 
 fn delivered(shared: &Shared, out: &Outgoing, body: Body) -> Result<bool> {
     shared.with_capture(|capture| capture.delivered(out))?;
-    shared.published(out.txid, out.covers, out.header.timestamp);
     let bytes = if let Body::Memory(bytes) = body { Some(bytes) } else { None };
+    // Before whoever waits for it hears of it and asks for a snapshot.
     shared.history.published(resume::single(out.txid), shared.clock.now(), bytes);
+    shared.published(out.txid, out.covers, out.header.timestamp);
     Ok(true)
 }
 

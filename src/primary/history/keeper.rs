@@ -32,14 +32,17 @@ pub(in crate::primary) async fn run(shared: Arc<Shared>) {
         state::folder(&shared.path),
     );
     loop {
-        if let Err(e) = keeper.round().await {
-            if e.kind() == ErrorKind::Conflict {
+        match keeper.round().await {
+            // The publisher ends replication.
+            Err(e) if e.kind() == ErrorKind::Conflict => {
                 shared.history.end();
-                // The publisher ends replication.
                 shared.signal.hurry();
-                return;
             }
-            tracing::warn!("{}: {e}", shared.path.display());
+            Err(e) => tracing::warn!("{}: {e}", shared.path.display()),
+            Ok(()) => {}
+        }
+        if shared.history.lock().ended {
+            return;
         }
         keeper.rest().await;
     }
@@ -139,8 +142,12 @@ impl Keeper {
             self.files = None;
         }
         if let Some(files) = &mut self.files {
+            let earliest = news.published.iter().map(|file| self.settings.earliest(file.timestamp)).min();
             news.published.into_iter().for_each(|file| files.add(file));
-            self.due = self.next();
+            // Under load this is not asked anew for each file.
+            if self.due.is_none_or(|due| earliest.is_some_and(|earliest| earliest < due)) {
+                self.due = self.next();
+            }
         } else if let Some(tick) = self.settings.levels.first()
             && (news.unknown || !news.published.is_empty())
             && self.backoff == BACKOFF_MIN

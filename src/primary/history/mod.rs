@@ -70,6 +70,8 @@ struct Inner {
     /// This process publishes since; taken by the keeper.
     begin: Option<Begin>,
     begun: bool,
+    /// The history is no longer ours to keep.
+    ended: bool,
     news: News,
     kept: kept::Kept,
     /// The keeper has nothing to do now.
@@ -120,11 +122,13 @@ impl History {
         self.news.notify_one();
     }
 
-    /// Nobody keeps the history any more.
-    fn end(&self) {
+    /// The history is no longer ours to keep: somebody else writes to the replica.
+    pub(super) fn end(&self) {
         let mut inner = self.lock();
-        (inner.begun, inner.news) = (false, News::default());
+        (inner.begun, inner.ended, inner.news) = (false, true, News::default());
         self.resting.notify_all();
+        self.stop.notify_waiters();
+        self.news.notify_one();
     }
 
     /// A file of level 0 was written at `time`; `bytes` are its content if that is in memory.
@@ -161,7 +165,12 @@ impl History {
     /// Those of the merge; `Interrupted`.
     pub(super) fn snapshot(&self, interrupted: &dyn Fn() -> bool) -> Result<Txid> {
         let (sender, answer): (_, Receiver<Result<Txid>>) = channel();
-        self.lock().news.requests.push(sender);
+        {
+            let mut inner = self.lock();
+            if !inner.ended {
+                inner.news.requests.push(sender);
+            }
+        }
         self.news.notify_one();
         loop {
             match answer.recv_timeout(LOOK) {

@@ -21,6 +21,14 @@ pub struct Settings {
     pub retention: bool,
 }
 
+impl Settings {
+    /// Before this, a file that was published at `time` leads to no work.
+    pub(super) fn earliest(&self, time: Timestamp) -> Timestamp {
+        let level = self.levels.first().copied().unwrap_or(Duration::MAX);
+        window_end(time, level.min(self.snapshot_interval))
+    }
+}
+
 /// Windows are counted from the beginning of the year 1, in UTC, as Go's `time.Truncate` does.
 const EPOCH_MS: i64 = 62_135_596_800_000;
 

@@ -388,6 +388,7 @@ impl Shared {
     /// Replication ends: somebody else is on the replica.
     pub(super) fn stop(&self, error: Error) {
         tracing::error!("{}: {error}", self.path.display());
+        self.history.end();
         if let Role::Publisher(publishing) = &mut *self.publishing() {
             publishing.capture.stop();
         }

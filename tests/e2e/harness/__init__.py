@@ -20,6 +20,7 @@
     small_disk a file system that a test can fill
     between    a VFS that runs a step in the middle of a checkpoint
     torture    SQLite's own test programs
+    history    levels, snapshots and retention, restored at many moments
     crash      that a process is killed or closed while threads write, again and again
     big        a database with a lock page, and what it costs in memory
 """

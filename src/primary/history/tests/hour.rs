@@ -6,7 +6,8 @@ use std::time::Duration;
 use super::world::{MINUTE, World, settings};
 use crate::primary::history::Settings;
 
-/// Commits for `seconds`, at times that `world` chooses; every half minute all is checked.
+/// Commits for `seconds`, at times that `world` chooses; all is checked again and again, at each third
+/// end of a window.
 fn commit_for(world: &mut World, seconds: u64) {
     let mut quiet = 0;
     for second in 1..=seconds {
@@ -20,7 +21,7 @@ fn commit_for(world: &mut World, seconds: u64) {
             }
         }
         world.round();
-        if second % 30 == 29 {
+        if second % 90 == 29 {
             world.assert_restores();
             world.assert_tidy();
         }
