@@ -174,7 +174,9 @@ impl Fetcher {
         let home = shared.trees.home(wanted.pgno);
         let is_here = |pgno| {
             let place = state.map.get(pgno);
-            place.is_none_or(|(frame, file)| file.kept.is_some() || shared.files.cache.contains(frame.into()))
+            place.is_none_or(|(frame, file)| {
+                file.kept.get().is_some() || shared.files.cache.contains(frame.into())
+            })
         };
         let window = ahead.window(wanted.pgno, &shared.trees, shared.files.source.pace(), &is_here);
         let mut spans = self.spans(state, &window, ahead);
@@ -300,7 +302,7 @@ impl Shared {
         if self.files.local().is_some_and(|local| local.read(pgno, frame, buf)) {
             return true;
         }
-        let kept = file.kept.as_ref().and_then(|kept| kept.read(frame.offset, frame.size as usize).ok());
+        let kept = file.kept.get().and_then(|kept| kept.read(frame.offset, frame.size as usize).ok());
         let here = kept.is_some_and(|bytes| decode(&bytes, pgno, page_size, buf).is_ok())
             || file.disk.as_ref().is_some_and(|disk| disk.read(entry(pgno, frame), page_size, buf));
         if here {
@@ -315,7 +317,7 @@ impl Shared {
         let page = RefCell::new(&mut page);
         spans(&state.map, pages, |pgno, frame, file| {
             self.files.cache.contains(frame.into())
-                || file.kept.is_some()
+                || file.kept.get().is_some()
                 || self.read_here(pgno, frame, file, state.page_size, &mut page.borrow_mut())
         })
     }
