@@ -1,7 +1,7 @@
 # make demo    build, replicate a database to a folder, read it as a replica, restore it, compare
 # make test    everything: Rust tests, then end-to-end tests against a real S3 server and Litestream
 # make check   formatting, lints, layering
-# make bench   commit rate, stalls, memory and commit-to-object latency on this machine
+# make bench   what a replica costs to read, and a primary to write, on this machine
 # make build   dist/litestream_vfs.so (.dylib on macOS)
 # make install PREFIX=/usr/local
 #
@@ -48,6 +48,7 @@ check:
 
 bench: tools build
 	cargo build --release --locked --manifest-path benches/host/Cargo.toml
+	$(VENV)/bin/python benches/replica.py
 	$(VENV)/bin/python benches/primary.py
 	$(VENV)/bin/python benches/hot.py
 

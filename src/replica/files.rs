@@ -22,7 +22,7 @@ use crate::runtime;
 use crate::store::FileInfo;
 
 /// Page indexes that are fetched at the same time.
-const PARALLEL: usize = 16;
+const PARALLEL: usize = 48;
 /// Going through this many pages takes about a millisecond.
 const MANY_PAGES: usize = 100_000;
 
@@ -51,6 +51,11 @@ impl Files {
             local: OnceLock::new(),
             numbers: AtomicU32::new(1),
         }
+    }
+
+    /// Whether there is a disk cache.
+    pub(super) fn has_disk(&self) -> bool {
+        self.disk.is_some()
     }
 
     /// The pages that are in a local file, if there is one.
@@ -97,7 +102,7 @@ impl Files {
             check_page_size(&info, &loaded.header, &mut page_size)?;
             let file = self.number(&info, &known, &loaded);
             self.keep_pages(&file, &loaded);
-            runtime::busy(is_long(&loaded), || map.apply(&file, loaded.header.commit, &loaded.index))?;
+            runtime::busy_if(is_long(&loaded), || map.apply(&file, loaded.header.commit, &loaded.index))?;
             last = Some(loaded.header);
         }
         let last = last.expect("BUG: a plan has at least one file");
@@ -119,7 +124,7 @@ impl Files {
             check_page_size(&info, &loaded.header, &mut Some(snapshot.page_size))?;
             check_history(snapshot, &info, &loaded.header)?;
             let file = self.number(&info, &known, &loaded);
-            runtime::busy(is_long(&loaded), || map.absorb(&file, &loaded.index))?;
+            runtime::busy_if(is_long(&loaded), || map.absorb(&file, &loaded.index))?;
         }
         Ok(map)
     }

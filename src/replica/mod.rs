@@ -15,20 +15,25 @@
 //! | `hydration` | the whole database in a local file |
 //! | `snapshot` | one state of the database |
 //! | `cache`, `disk`, `fetch` | pages in memory; on disk; from the store |
+//! | `span`, `flight` | which ranges bring them; requests under way |
 //! | `read_ahead` | how much is read at once |
+//! | `btree`, `trees`, `lookups` | what pages tell of those that come next |
 //! | `follow`, `poller` | what is new, and when to look |
 //! | `core`, `shared` | all of these together; one per replica and process |
 //! | `view` | one connection |
 
+mod btree;
 mod cache;
 mod core;
 mod disk;
 mod fetch;
 mod files;
+mod flight;
 mod follow;
 mod hydration;
 mod keep;
 mod load;
+mod lookups;
 mod map;
 mod moves;
 mod pace;
@@ -39,10 +44,12 @@ mod read_ahead;
 mod shared;
 mod snapshot;
 mod source;
+mod span;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+mod trees;
 mod view;
 
 pub use core::{Core, Options, ReplicaStatus};

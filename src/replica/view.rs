@@ -43,6 +43,11 @@ impl View {
         &self.seen.core
     }
 
+    /// A read that waits for the store asks `interrupted` now and then whether to go on.
+    pub fn ask_for_interrupts(&mut self, interrupted: impl Fn() -> bool + Send + 'static) {
+        self.ahead.ask_for_interrupts(Box::new(interrupted));
+    }
+
     /// What this view sees, for others to ask.
     pub fn seen(&self) -> &Arc<Seen> {
         &self.seen

@@ -167,6 +167,18 @@ struct ApiOf341 {
 
 /// `sqlite3_is_interrupted`, false on hosts that do not have it.
 pub(super) fn is_interrupted(conn: &Connection) -> bool {
+    // SAFETY: the connection is open.
+    unsafe { is_interrupted_raw(conn.handle()) }
+}
+
+/// The same.
+///
+/// # Safety
+/// `db` must be an open connection, or null.
+pub(super) unsafe fn is_interrupted_raw(db: *mut ffi::sqlite3) -> bool {
+    if db.is_null() {
+        return false;
+    }
     let api = HostApi(LOADED.load(Ordering::Acquire));
     if api.version_number() < HAS_IS_INTERRUPTED {
         return false;
@@ -175,6 +187,6 @@ pub(super) fn is_interrupted(conn: &Connection) -> bool {
     let Some(ask) = (unsafe { api.0.cast::<ApiOf341>().as_ref() }).and_then(|api| api.is_interrupted) else {
         return false;
     };
-    // SAFETY: the connection is open.
-    unsafe { ask(conn.handle()) != 0 }
+    // SAFETY: as the caller promises.
+    unsafe { ask(db) != 0 }
 }

@@ -46,7 +46,7 @@ pub use base::BaseVfs;
 pub use base_file::BaseFile;
 pub use code::Code;
 pub use connection::{is_interrupted, open_internal};
-pub use control::{FileControl, FileControlOp, PragmaAnswer};
+pub use control::{FileConnection, FileControl, FileControlOp, PragmaAnswer};
 pub use file::{Fetched, File, IoVersion, ReadOutcome};
 pub use flags::{
     Access, DeviceCharacteristics, FileKind, LockLevel, OpenFlags, ShmLock, ShmLockFlags, SyncFlags,

@@ -47,6 +47,19 @@ async fn listed(store: &dyn Store, level: u8, from: u64) -> Result<Vec<FileId>> 
     Ok(files.into_iter().map(|file| file.id).collect())
 }
 
+/// What one answer has of all levels, and the rest from one answer for each level.
+async fn listed_at_once(store: &dyn Store) -> Result<Vec<FileId>> {
+    let listing = store.list_at_once().await?;
+    let mut files: Vec<FileId> = listing.files.into_iter().map(|file| file.id).collect();
+    if let Some((first, from)) = listing.rest {
+        for level in first.get()..=Level::SNAPSHOT.get() {
+            let from = if level == first.get() { from.get() } else { 1 };
+            files.extend(listed(store, level, from).await?);
+        }
+    }
+    Ok(files)
+}
+
 pub(super) type Shared = Arc<dyn Store>;
 
 async fn an_empty_replica_has_no_files(store: Shared) -> Result<()> {
@@ -102,8 +115,12 @@ async fn more_files_than_a_page_are_listed_and_deleted(store: Shared) -> Result<
     results.into_iter().collect::<Result<Vec<()>>>()?;
     assert_eq!(listed(&*store, 0, 1).await?, files);
     assert_eq!(listed(&*store, 0, 900).await?, files[899..]);
+    store.put(id(2, 7, 8), body(1), options(false)).await?;
+    let all: Vec<FileId> = files.iter().copied().chain([id(2, 7, 8)]).collect();
+    assert_eq!(listed_at_once(&*store).await?, all);
     store.delete(&files[3..]).await?;
     assert_eq!(listed(&*store, 0, 1).await?, files[..3]);
+    assert_eq!(listed_at_once(&*store).await?, [&files[..3], &[id(2, 7, 8)]].concat());
     Ok(())
 }
 

@@ -64,6 +64,12 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// an empty one, a bucket that does not exist is an error.
     async fn list(&self, level: Level, from: Txid) -> Result<Vec<FileInfo>>;
 
+    /// The files of as many levels, from level 0 upwards, as one answer holds. A store that cannot list
+    /// several levels at once tells none.
+    async fn list_at_once(&self) -> Result<Listing> {
+        Ok(Listing { files: Vec::new(), rest: Some((Level::L0, Txid::ONE)) })
+    }
+
     /// What is known of one file, without its content.
     ///
     /// # Errors
@@ -123,6 +129,16 @@ pub struct FileInfo {
     /// When its content was committed, if the store told it (`litestream-timestamp`), else when it
     /// was stored. A listing usually knows only the latter.
     pub timestamp: Timestamp,
+}
+
+/// The beginning of what is in a replica, level by level from 0 on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listing {
+    /// The files, by level and name.
+    pub files: Vec<FileInfo>,
+    /// Where the files begin that are missing: from a transaction of a level on, and all of the levels
+    /// above it. `None` if these are all.
+    pub rest: Option<(Level, Txid)>,
 }
 
 /// A range of bytes of a file.

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt as _};
 use tokio::time::Instant;
 
-use super::{ByteRange, Content, Fencing, FileInfo, PutOptions, Store, Upload};
+use super::{ByteRange, Content, Fencing, FileInfo, Listing, PutOptions, Store, Upload};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::{FileId, Level, Txid};
 
@@ -67,6 +67,16 @@ impl Store for Retry {
         let mut backoff = Backoff::new(&self.policy);
         loop {
             match self.inner.list(level, from).await {
+                Err(e) => backoff.pause(e).await?,
+                listed => return listed,
+            }
+        }
+    }
+
+    async fn list_at_once(&self) -> Result<Listing> {
+        let mut backoff = Backoff::new(&self.policy);
+        loop {
+            match self.inner.list_at_once().await {
                 Err(e) => backoff.pause(e).await?,
                 listed => return listed,
             }

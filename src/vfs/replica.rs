@@ -10,8 +10,8 @@ use crate::config::ReplicaConfig;
 use crate::error::{Error, ErrorKind, Result};
 use crate::replica::{self, View};
 use crate::sqlite::{
-    BaseFile, Code, File, IoVersion, LockLevel, OpenFlags, OpenRequest, Opened, PragmaAnswer, ReadOutcome,
-    SyncFlags, log,
+    BaseFile, Code, File, FileControl, IoVersion, LockLevel, OpenFlags, OpenRequest, Opened, PragmaAnswer,
+    ReadOutcome, SyncFlags, log,
 };
 
 /// Opens a replica, or joins those of this process that have it open.
@@ -38,6 +38,9 @@ struct ReplicaFile {
 impl ReplicaFile {
     /// Says what went wrong where the host and the operator find it, and gives SQLite a code.
     fn failed(&self, error: &Error) -> Code {
+        if error.kind() == ErrorKind::Interrupted {
+            return Code::INTERRUPT;
+        }
         let code = match error.kind() {
             ErrorKind::Corrupt | ErrorKind::Denied | ErrorKind::Timeout => Code::from(error),
             _ => Code::IOERR_READ,
@@ -144,6 +147,13 @@ impl File for ReplicaFile {
             None => PragmaAnswer::Value(value),
             Some(_) => PragmaAnswer::Error(format!("{name} cannot be set")),
         }
+    }
+
+    fn file_control(&mut self, control: FileControl<'_>) -> Result<(), Code> {
+        if let Some(connection) = control.connection() {
+            self.view.ask_for_interrupts(move || connection.is_interrupted());
+        }
+        Err(Code::NOTFOUND)
     }
 
     fn io_version(&mut self) -> IoVersion {

@@ -8,7 +8,7 @@ use super::{S3Store, xml};
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
 use crate::ltx::{FileId, FileName, Level, Txid};
-use crate::store::FileInfo;
+use crate::store::{FileInfo, Listing};
 
 /// A page has at most 1000 entries of about 500 bytes.
 const MAX_PAGE: usize = 16 << 20;
@@ -47,7 +47,8 @@ impl S3Store {
         // Names begin with their first transaction, so this text sorts before all that are wanted.
         let mut start = (from > Txid::ONE).then(|| Start::After(format!("{prefix}{from}")));
         loop {
-            let page = self.page(&session, level, &prefix, start.as_ref()).await?;
+            let what = format!("list level {level}");
+            let page = self.page(&session, &what, &prefix, start.as_ref()).await?;
             for object in &page.contents {
                 files.extend(file(object, level, &prefix)?.filter(|file| file.id.name.min() >= from));
             }
@@ -62,13 +63,29 @@ impl S3Store {
         Ok(files)
     }
 
-    async fn page(
-        &self,
-        session: &Session,
-        level: Level,
-        prefix: &str,
-        start: Option<&Start>,
-    ) -> Result<Page> {
+    /// The first page of a listing of all levels.
+    pub(super) async fn list_first_objects(&self) -> Result<Listing> {
+        let session = self.session().await?;
+        let page = self.page(&session, "list all levels", &self.prefix_of_all(), None).await?;
+        let mut files = Vec::new();
+        for object in &page.contents {
+            for level in Level::all() {
+                files.extend(file(object, level, &self.prefix(level))?);
+            }
+        }
+        files.sort_unstable_by_key(|file| file.id);
+        files.dedup_by_key(|file| file.id);
+        if !page.is_truncated {
+            return Ok(Listing { files, rest: None });
+        }
+        // Pages are in the order of the keys, which is that of levels and names. Of files that begin at
+        // one transaction the page may have only some.
+        let last = files.last().map_or((Level::L0, Txid::ONE), |file| (file.id.level, file.id.name.min()));
+        files.retain(|file| (file.id.level, file.id.name.min()) < last);
+        Ok(Listing { files, rest: Some(last) })
+    }
+
+    async fn page(&self, session: &Session, what: &str, prefix: &str, start: Option<&Start>) -> Result<Page> {
         let mut request = Request::bucket(Method::GET).query("list-type", "2").query("prefix", prefix);
         request = match start {
             Some(Start::After(key)) => request.query("start-after", key),
@@ -77,11 +94,10 @@ impl S3Store {
         };
         // Signed in the order of the names.
         request.query.sort_unstable();
-        let what = || format!("list level {level}");
-        let response = session.send(&request).await.map_err(|failure| session.explain(failure, &what()))?;
+        let response = session.send(&request).await.map_err(|failure| session.explain(failure, what))?;
         let body = session.http.read_all(response, MAX_PAGE).await;
         let page = body.and_then(|body| xml::document(&body, "ListBucketResult"));
-        page.map_err(|e| e.context(format_args!("cannot {} of {}", what(), self.target())))
+        page.map_err(|e| e.context(format_args!("cannot {what} of {}", self.target())))
     }
 }
 

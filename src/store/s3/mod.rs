@@ -14,7 +14,9 @@ use bytes::Bytes;
 use reqwest::Method;
 use tokio::sync::OnceCell;
 
-use super::{ByteRange, Content, Encryption, Fencing, FileInfo, PutOptions, S3Target, Store, Upload, errors};
+use super::{
+    ByteRange, Content, Encryption, Fencing, FileInfo, Listing, PutOptions, S3Target, Store, Upload, errors,
+};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::{FileId, Level, Txid};
 
@@ -98,6 +100,13 @@ impl S3Store {
         let path = &self.target().path;
         let slash = if path.is_empty() { "" } else { "/" };
         format!("{path}{slash}{:04x}/", level.get())
+    }
+
+    /// What the prefixes of all levels begin with, and hardly anything else.
+    fn prefix_of_all(&self) -> String {
+        let path = &self.target().path;
+        let slash = if path.is_empty() { "" } else { "/" };
+        format!("{path}{slash}000")
     }
 
     fn key(&self, id: FileId) -> String {
@@ -213,6 +222,10 @@ impl Store for S3Store {
 
     async fn list(&self, level: Level, from: Txid) -> Result<Vec<FileInfo>> {
         self.list_objects(level, from).await
+    }
+
+    async fn list_at_once(&self) -> Result<Listing> {
+        self.list_first_objects().await
     }
 
     async fn head(&self, id: FileId) -> Result<FileInfo> {
