@@ -9,18 +9,16 @@ use tokio::task::AbortHandle;
 
 use super::disk::{Disk, DiskOptions};
 use super::fetch::Fetcher;
-use super::files::{Files, gone};
+use super::files::Files;
 use super::follow::{self, Follow};
 use super::hydration::{Hydration, HydrationStatus};
-use super::map::PageMap;
 use super::poller::{self, Poller};
-use super::read_ahead::ReadAhead;
 use super::snapshot::Snapshot;
 use super::source::Source;
 use crate::clock::Timestamp;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::ltx::Txid;
-use crate::page::{PageCount, Pgno};
+use crate::page::PageCount;
 use crate::runtime;
 use crate::store::Store;
 
@@ -106,7 +104,7 @@ pub struct Core {
     pub(super) files: Arc<Files>,
     pub(super) polls: Mutex<Polls>,
     pub(super) follow: tokio::sync::Mutex<Follow>,
-    fetcher: Fetcher,
+    pub(super) fetcher: Fetcher,
     current: RwLock<Arc<Snapshot>>,
     /// Those before it that some transaction may still read.
     older: Mutex<Vec<Weak<Snapshot>>>,
@@ -208,87 +206,6 @@ impl Core {
     pub(super) fn older(&self) -> Vec<Arc<Snapshot>> {
         let older = self.older.lock().unwrap_or_else(PoisonError::into_inner);
         older.iter().filter_map(Weak::upgrade).collect()
-    }
-
-    /// Reads page `pgno` of `snapshot`. `buf` has the size of a page.
-    ///
-    /// # Errors
-    /// Those of the store; `Corrupt`; `NotFound` if the replica no longer holds that state.
-    pub fn page(
-        self: &Arc<Self>,
-        snapshot: &Arc<Snapshot>,
-        pgno: Pgno,
-        ahead: &mut ReadAhead,
-        buf: &mut [u8],
-    ) -> Result<()> {
-        if snapshot.read_preserved(pgno, buf) {
-            return Ok(());
-        }
-        let map = snapshot.map();
-        match self.fetcher.page(&map, snapshot.page_size, pgno, ahead, buf) {
-            Err(e) if e.kind() == ErrorKind::NotFound => {
-                self.page_that_moved(snapshot, &map, pgno, ahead, buf)
-            }
-            Err(e) if e.kind() == ErrorKind::Corrupt && self.was_replaced(&map, pgno)? => {
-                self.page_that_moved(snapshot, &map, pgno, ahead, buf)
-            }
-            done => done,
-        }
-    }
-
-    /// Whether the file in which `map` has page `pgno` is no longer there as it was: what it holds now
-    /// is not damaged, it is another file.
-    #[cold]
-    fn was_replaced(&self, map: &PageMap, pgno: Pgno) -> Result<bool> {
-        let Some((_, file)) = map.get(pgno) else { return Ok(false) };
-        let (files, file) = (self.files.clone(), file.clone());
-        runtime::block_on(async move {
-            let id = file.info.id;
-            Ok(!files.source.list(id.level, id.name.min()).await?.contains(&file.info))
-        })
-    }
-
-    /// Reads a page whose file, of `map`, is gone.
-    #[cold]
-    fn page_that_moved(
-        self: &Arc<Self>,
-        snapshot: &Arc<Snapshot>,
-        map: &Arc<PageMap>,
-        pgno: Pgno,
-        ahead: &mut ReadAhead,
-        buf: &mut [u8],
-    ) -> Result<()> {
-        let relocated = self.relocate(snapshot, map);
-        if let Ok(()) = relocated {
-            match self.fetcher.page(&snapshot.map(), snapshot.page_size, pgno, ahead, buf) {
-                Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::Corrupt) => {}
-                done => return done,
-            }
-        }
-        // What the latest state still has of this one is found with it.
-        let core = self.clone();
-        let polled = runtime::block_on(async move { core.poll_suspiciously().await });
-        if snapshot.read_preserved(pgno, buf) {
-            return Ok(());
-        }
-        match self.fetcher.page(&snapshot.map(), snapshot.page_size, pgno, ahead, buf) {
-            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::Corrupt) => {
-                relocated?;
-                polled?;
-                Err(gone(snapshot, &e))
-            }
-            done => done,
-        }
-    }
-
-    /// Finds out where the pages of `snapshot` are now, unless somebody else has since `map` was read.
-    fn relocate(&self, snapshot: &Arc<Snapshot>, map: &Arc<PageMap>) -> Result<()> {
-        let _alone = snapshot.moving.lock().unwrap_or_else(PoisonError::into_inner);
-        if !Arc::ptr_eq(&snapshot.map(), map) {
-            return Ok(());
-        }
-        let (files, snapshot) = (self.files.clone(), snapshot.clone());
-        runtime::block_on(async move { files.relocate(&snapshot).await })
     }
 
     /// Looks for new transactions now, and waits for the answer.

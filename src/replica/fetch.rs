@@ -360,7 +360,7 @@ impl Shared {
             }
             // First of all: what a process has read is there for the next one, however soon it ends.
             if let Some(disk) = &departure.span.file.disk {
-                runtime::busy(|| disk.keep(good, start, bytes));
+                runtime::busy(true, || disk.keep(good, start, bytes));
             }
             departure.flight.tell();
         };

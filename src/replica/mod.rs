@@ -11,7 +11,7 @@
 //! | `load` | header and page index of one file |
 //! | `map` | where each page is |
 //! | `files` | maps from plans, and from other plans after compaction |
-//! | `moves`, `keep` | where pages go when files are merged; what is kept of files that go |
+//! | `pages`, `moves`, `keep` | a page of a state; where it goes when files are merged; what is kept of them |
 //! | `hydration` | the whole database in a local file |
 //! | `snapshot` | one state of the database |
 //! | `cache`, `disk`, `fetch` | pages in memory; on disk; from the store |
@@ -37,6 +37,7 @@ mod lookups;
 mod map;
 mod moves;
 mod pace;
+mod pages;
 mod plan;
 mod poller;
 mod read_ahead;
