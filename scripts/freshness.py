@@ -31,7 +31,7 @@ class Replica(threading.Thread):
     def run(self) -> None:
         last = 0
         while not self.ending.wait(0.001):
-            now = self.db.one("SELECT max(id) FROM t")
+            now = self.db.one("SELECT coalesce(max(id), 0) FROM t")
             at = time.monotonic()
             for n in range(last + 1, now + 1):
                 self.seen[n] = at

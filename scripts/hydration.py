@@ -8,7 +8,8 @@ import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "e2e"))
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT / "tests" / "e2e"), str(ROOT / "benches")]
 
 from harness.location import Location  # noqa: E402
 from harness.proc import peak_rss_kib, rss_kib  # noqa: E402
@@ -18,6 +19,7 @@ from harness.scratch import scratch  # noqa: E402
 from harness.sql import sync  # noqa: E402
 from harness.wait import until  # noqa: E402
 from harness.worker import Connection, Worker  # noqa: E402
+from presign import presigned  # noqa: E402
 
 QUERIES = (
     "SELECT count(*), sum(length(payload)) FROM item NOT INDEXED",
@@ -27,10 +29,12 @@ QUERIES = (
 )
 
 
-def curl(location: Location, *arguments: str) -> str:
-    done = subprocess.run(["curl", "--silent", "--fail", "--aws-sigv4", f"aws:amz:{REGION}:s3", "--user",
-                           f"{ACCESS_KEY}:{SECRET_KEY}", *arguments], check=True, stdout=subprocess.PIPE, text=True)
-    return done.stdout
+def curl(method: str, *urls: str, upload: Path | None = None) -> None:
+    """Downloads to nowhere, or uploads a file."""
+    target = ["--upload-file", str(upload)] if upload else []
+    ways = [a for url in urls for a in (*target, *([] if upload else ["--output", "/dev/null"]),
+                                        presigned(method, url, REGION, ACCESS_KEY, SECRET_KEY))]
+    subprocess.run(["curl", "--silent", "--fail", *ways], check=True)
 
 
 def urls(location: Location) -> dict[str, Path]:
@@ -55,7 +59,7 @@ def build(location: Location, folder: Path, rows: int) -> None:
     for url, path in urls(location).items():
         copy = folder / "object"
         copy.write_bytes(path.read_bytes())
-        curl(location, "--upload-file", str(copy), url)
+        curl("PUT", url, upload=copy)
 
 
 def opened(location: Location, folder: Path, path: str) -> Connection:
@@ -86,7 +90,7 @@ def main() -> None:
         size = sum(f.size for f in location.files())
 
         began = time.monotonic()
-        curl(location, *(a for url in urls(location) for a in ("--output", "/dev/null", url)))
+        curl("GET", *urls(location))
         by_curl = time.monotonic() - began
 
         mark, began = len(proxy.requests), time.monotonic()

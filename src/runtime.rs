@@ -48,15 +48,10 @@ pub fn handle() -> Result<Handle> {
     Ok(handle)
 }
 
-/// Does `work` that keeps a thread busy for more than a moment, while the tasks that are on the same
-/// thread of the runtime go on elsewhere.
-pub fn busy<T>(work: impl FnOnce() -> T) -> T {
-    tokio::task::block_in_place(work)
-}
-
-/// Does `work`, as [`busy`] does if it `is_long`.
-pub fn busy_if<T>(is_long: bool, work: impl FnOnce() -> T) -> T {
-    if is_long { busy(work) } else { work() }
+/// Does `work` on this thread. If it `is_long`, keeping the thread busy for more than a moment, the
+/// runtime's tasks on the same thread go on elsewhere.
+pub fn busy<T>(is_long: bool, work: impl FnOnce() -> T) -> T {
+    if is_long { tokio::task::block_in_place(work) } else { work() }
 }
 
 /// Runs `work` on the runtime and waits for it on the calling thread.

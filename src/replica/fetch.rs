@@ -1,6 +1,8 @@
 //! Pages from the store: neighbours in one request, what comes next at the same time, and one request
 //! for all who want the same page.
 
+mod early;
+
 use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,11 +14,10 @@ use super::btree;
 use super::cache::FrameKey;
 use super::files::Files;
 use super::flight::{Arrival, Departure, Flight, Flights};
-use super::lookups::distinct;
 use super::map::{Frame, PageMap, ReplicaFile};
 use super::read_ahead::{ReadAhead, Window};
 use super::span::{Span, spans};
-use super::trees::{Home, Trees};
+use super::trees::Trees;
 use crate::error::{Error, Result};
 use crate::ltx::{IndexEntry, decode_frame};
 use crate::page::{PageSize, Pgno};
@@ -31,11 +32,6 @@ const CLOSING: Duration = Duration::from_millis(500);
 const STRETCHED: u64 = 256 * 1024;
 /// Ranges that one window may need.
 const RANGES: usize = 32;
-/// After so many interior pages below one page were missing, the others below it come too.
-const SCATTERED: u32 = 4;
-/// Unless there are more than this.
-const FEW: usize = 64;
-
 /// Brings pages through the cache of [`Files`].
 #[derive(Debug)]
 pub(super) struct Fetcher(Arc<Shared>);
@@ -249,32 +245,6 @@ impl Fetcher {
         }
     }
 
-    /// Sends the requests for the rows that an index names, if look-ups follow it.
-    fn look_further(&self, state: &State, pgno: Pgno, home: &Home, ahead: &mut ReadAhead) -> Result<()> {
-        let is_there = |rowid| home.sibling_with(rowid) == Some(pgno);
-        let rows = if home.sibling_with(0).is_some() {
-            ahead.lookups.rows_after(is_there, |key| self.0.files.cache.get(key))
-        } else {
-            Vec::new()
-        };
-        if !rows.is_empty() {
-            let (root, depth) = self.0.trees.root_of(pgno);
-            runtime::handle()?.spawn(self.0.clone().look_up(state.clone(), root, depth, rows));
-        }
-        Ok(())
-    }
-
-    /// Sends the requests for all interior pages beside `pgno` once some of them were missing one after
-    /// another: look-ups all over a table need them all.
-    fn complete_level(&self, state: &State, pgno: Pgno, ahead: &mut ReadAhead) {
-        let Some(home) = self.0.trees.home(pgno) else { return };
-        if ahead.interior_was_missing(home.parent) == SCATTERED && home.children().len() <= FEW {
-            for span in self.0.spans(state, home.children()) {
-                self.0.early(state, span);
-            }
-        }
-    }
-
     /// Fetches one page once more, because what came was not it.
     fn again(&self, wanted: &Wanted<'_>, page_size: PageSize, buf: &mut [u8]) -> Result<()> {
         let Wanted { pgno, frame, file } = *wanted;
@@ -362,7 +332,7 @@ impl Shared {
             }
             // First of all: what a process has read is there for the next one, however soon it ends.
             if let Some(disk) = &departure.span.file.disk {
-                runtime::busy(|| disk.keep(good, start, bytes));
+                runtime::busy(true, || disk.keep(good, start, bytes));
             }
             departure.flight.tell();
         };
@@ -378,39 +348,6 @@ impl Shared {
         let page: Arc<[u8]> = Arc::from(page);
         self.files.cache.insert(frame.into(), page.clone());
         flight.bring(frame.into(), page);
-    }
-
-    /// Brings the pages on the ways from `root` to `rows`, of which the leaves are `depth` levels below
-    /// it.
-    async fn look_up(self: Arc<Self>, state: State, root: Pgno, depth: usize, rows: Vec<i64>) {
-        for _ in 0..depth {
-            let ways: Vec<(Pgno, usize)> = rows.iter().map(|row| self.trees.way_to(root, *row)).collect();
-            let leaves = distinct(ways.iter().filter(|(_, d)| *d >= depth).map(|(page, _)| *page));
-            for span in self.spans(&state, &leaves) {
-                self.early(&state, span);
-            }
-            let interior = distinct(ways.iter().filter(|(_, d)| *d < depth).map(|(page, _)| *page));
-            if interior.is_empty() || self.flights.is_closed() {
-                return;
-            }
-            self.bring_interior(&state, &interior).await;
-        }
-    }
-
-    /// Brings interior pages and waits until they are known.
-    async fn bring_interior(self: &Arc<Self>, state: &State, pages: &[Pgno]) {
-        for &pgno in pages {
-            let page = state.map.frame(pgno).and_then(|frame| self.files.cache.get(frame.into()));
-            if let Some(page) = page {
-                self.trees.learn(pgno, &page, state.map.commit());
-            }
-        }
-        let requests: Vec<_> =
-            self.spans(state, pages).into_iter().filter_map(|span| self.early(state, span)).collect();
-        for request in requests {
-            // One that failed is tried again by who really wants the page.
-            let _ = request.await;
-        }
     }
 }
 

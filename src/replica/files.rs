@@ -102,7 +102,7 @@ impl Files {
             check_page_size(&info, &loaded.header, &mut page_size)?;
             let file = self.number(&info, &known, &loaded);
             self.keep_pages(&file, &loaded);
-            runtime::busy_if(is_long(&loaded), || map.apply(&file, loaded.header.commit, &loaded.index))?;
+            runtime::busy(is_long(&loaded), || map.apply(&file, loaded.header.commit, &loaded.index))?;
             last = Some(loaded.header);
         }
         let last = last.expect("BUG: a plan has at least one file");

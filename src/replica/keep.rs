@@ -4,7 +4,7 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -21,8 +21,6 @@ const SEGMENT: u64 = 16 * 1024 * 1024;
 pub(super) struct Keep {
     memory: Arc<AtomicUsize>,
     segment: Mutex<Option<Segment>>,
-    /// Some file that was kept is gone.
-    needed: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -33,11 +31,7 @@ struct Segment {
 
 /// Bytes that are kept for as long as this lives.
 #[derive(Debug)]
-pub(super) struct Kept {
-    place: Place,
-    /// The replica no longer has them.
-    gone: AtomicBool,
-}
+pub(super) struct Kept(Place);
 
 #[derive(Debug)]
 enum Place {
@@ -62,22 +56,12 @@ impl Keep {
     /// Keeps `bytes`; `None` if there is neither memory nor a temporary file for them.
     pub(super) fn keep(&self, bytes: Bytes) -> Option<Kept> {
         match self.share(bytes.len() + ENTRY) {
-            Some(share) => Some(Kept::at(Place::Memory(bytes, share))),
+            Some(share) => Some(Kept(Place::Memory(bytes, share))),
             None => self
                 .write(&bytes)
                 .inspect_err(|e| tracing::debug!(error = %e, "cannot keep bytes of a replica"))
                 .ok(),
         }
-    }
-
-    /// Whether some file that was kept is gone.
-    pub(super) fn is_needed(&self) -> bool {
-        self.needed.load(Ordering::Relaxed)
-    }
-
-    /// Notes that a file that was kept is gone.
-    pub(super) fn note_need(&self) {
-        self.needed.store(true, Ordering::Relaxed);
     }
 
     #[cfg(test)]
@@ -147,25 +131,11 @@ impl Draft {
 
     /// All of them.
     pub(super) fn finish(self) -> Kept {
-        Kept::at(Place::Disk { file: self.file, start: self.start, len: self.len })
+        Kept(Place::Disk { file: self.file, start: self.start, len: self.len })
     }
 }
 
 impl Kept {
-    fn at(place: Place) -> Self {
-        Self { place, gone: AtomicBool::new(false) }
-    }
-
-    /// Whether it is known that the replica no longer has them.
-    pub(super) fn is_gone(&self) -> bool {
-        self.gone.load(Ordering::Relaxed)
-    }
-
-    /// Notes that the replica no longer has them.
-    pub(super) fn note_gone(&self) {
-        self.gone.store(true, Ordering::Relaxed);
-    }
-
     /// `len` of the bytes, from `start` on.
     ///
     /// # Errors
@@ -174,7 +144,7 @@ impl Kept {
     /// # Panics
     /// If there are not so many.
     pub(super) fn read(&self, start: u64, len: usize) -> io::Result<Bytes> {
-        match &self.place {
+        match &self.0 {
             Place::Memory(bytes, _) => Ok(bytes.slice(start as usize..start as usize + len)),
             Place::Disk { file, start: from, len: all } => {
                 assert!(start as usize + len <= *all, "BUG: more bytes than were kept");
@@ -205,7 +175,7 @@ mod tests {
         let part = |n: u8| Bytes::from(vec![n; 1024 * 1024]);
         let kept: Vec<Kept> = (0..40).map(|n| keep.keep(part(n)).unwrap()).collect();
         assert!(keep.memory() <= MEMORY);
-        let on_disk = |kept: &[Kept]| kept.iter().filter(|k| matches!(k.place, Place::Disk { .. })).count();
+        let on_disk = |kept: &[Kept]| kept.iter().filter(|k| matches!(k.0, Place::Disk { .. })).count();
         assert_eq!(on_disk(&kept), 37);
         for (n, kept) in kept.iter().enumerate() {
             assert_eq!(kept.read(0, 1024 * 1024).unwrap(), part(n as u8));

@@ -8,7 +8,6 @@ use super::map::PageMap;
 use super::read_ahead::ReadAhead;
 use super::snapshot::Snapshot;
 use crate::error::{ErrorKind, Result};
-use crate::ltx::decode_frame;
 use crate::page::Pgno;
 use crate::runtime;
 
@@ -25,10 +24,7 @@ impl Core {
         buf: &mut [u8],
     ) -> Result<()> {
         let map = snapshot.map();
-        if snapshot.read_preserved(pgno, buf)
-            || self.read_local(&map, pgno, buf)
-            || self.files.keep.is_needed() && read_kept(snapshot, &map, pgno, true, buf)
-        {
+        if snapshot.read_preserved(pgno, buf) {
             return Ok(());
         }
         match self.fetcher.page(&map, snapshot.page_size, pgno, ahead, buf) {
@@ -40,12 +36,6 @@ impl Core {
             }
             done => done,
         }
-    }
-
-    /// Reads a page from the file that the database is downloaded to.
-    fn read_local(&self, map: &PageMap, pgno: Pgno, buf: &mut [u8]) -> bool {
-        let Some(local) = self.files.local() else { return false };
-        map.frame(pgno).is_some_and(|frame| local.read(pgno, frame, buf))
     }
 
     /// Whether the file in which `map` has page `pgno` is no longer there as it was: what it holds now
@@ -70,10 +60,6 @@ impl Core {
         ahead: &mut ReadAhead,
         buf: &mut [u8],
     ) -> Result<()> {
-        if read_kept(snapshot, map, pgno, false, buf) {
-            self.files.keep.note_need();
-            return Ok(());
-        }
         let relocated = self.relocate(snapshot, map);
         if let Ok(()) = relocated {
             match self.fetcher.page(&snapshot.map(), snapshot.page_size, pgno, ahead, buf) {
@@ -85,7 +71,7 @@ impl Core {
         let core = self.clone();
         let polled = runtime::block_on(async move { core.poll_suspiciously().await });
         let map = snapshot.map();
-        if snapshot.read_preserved(pgno, buf) || read_kept(snapshot, &map, pgno, false, buf) {
+        if snapshot.read_preserved(pgno, buf) {
             return Ok(());
         }
         match self.fetcher.page(&map, snapshot.page_size, pgno, ahead, buf) {
@@ -107,16 +93,4 @@ impl Core {
         let (files, snapshot) = (self.files.clone(), snapshot.clone());
         runtime::block_on(async move { files.relocate(&snapshot).await })
     }
-}
-
-/// Reads a page from its file as it was kept; with `only_gone`, only if that is known to be gone.
-fn read_kept(snapshot: &Snapshot, map: &PageMap, pgno: Pgno, only_gone: bool, buf: &mut [u8]) -> bool {
-    let Some((frame, file)) = map.get(pgno) else { return false };
-    let Some(kept) = file.kept.get().filter(|kept| !only_gone || kept.is_gone()) else { return false };
-    let Ok(bytes) = kept.read(frame.offset, frame.size as usize) else { return false };
-    let read = decode_frame(&bytes, snapshot.page_size, buf).is_ok_and(|found| found == pgno);
-    if read {
-        kept.note_gone();
-    }
-    read
 }

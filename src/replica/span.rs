@@ -74,7 +74,8 @@ pub(super) fn spans(
     pages: &[Pgno],
     is_here: impl Fn(Pgno, Frame, &ReplicaFile) -> bool,
 ) -> Vec<Span> {
-    let mut files: BTreeMap<u32, (Arc<ReplicaFile>, Vec<(Pgno, Frame)>)> = BTreeMap::new();
+    type InFile = (Arc<ReplicaFile>, Vec<(Pgno, Frame)>);
+    let mut files: BTreeMap<u32, InFile> = BTreeMap::new();
     for &pgno in pages {
         if let Some((frame, file)) = map.get(pgno).filter(|(frame, file)| !is_here(pgno, *frame, file)) {
             files.entry(frame.file).or_insert_with(|| (file.clone(), Vec::new())).1.push((pgno, frame));

@@ -168,6 +168,27 @@ fn an_old_state_is_read_from_what_is_merged_and_from_what_was_kept() {
 }
 
 #[test]
+fn a_transaction_too_large_to_come_whole_is_kept_too() {
+    let mut history = large_with(5);
+    let core = without_cache(&history);
+    let pages: Vec<u32> = (1..=LARGE as u32).collect();
+    let txid = history.commit(LARGE as u32, &pages);
+    let id = history.put(0, txid, txid);
+    assert!(history.encode(txid, txid).len() > 1024 * 1024);
+    core.poll_now().unwrap();
+    let mut old = View::new(core.clone());
+    old.pin();
+    // It is merged with the next transactions, which write the same pages, and gone at once.
+    history.commit(LARGE as u32, &pages);
+    history.put(1, txid, history.last());
+    history.delete(&[id]);
+    assert_sees(&mut old, &history, txid);
+    core.poll_now().unwrap();
+    assert_sees(&mut old, &history, txid);
+    assert_sees(&mut View::new(core), &history, txid + 1);
+}
+
+#[test]
 fn a_state_whose_files_are_gone_altogether_says_what_to_do() {
     let history = large_with(5);
     let core = without_cache(&history);

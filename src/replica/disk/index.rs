@@ -28,7 +28,7 @@ impl DiskFile {
     pub(in crate::replica) fn index(&self) -> Option<(Header, PageIndex)> {
         let file = self.open(&self.folder.join(NAME)).ok()?;
         let size = file.metadata().ok()?.len();
-        runtime::busy_if(size > LONG, || self.read_index(file))
+        runtime::busy(size > LONG, || self.read_index(file))
     }
 
     fn read_index(&self, mut file: File) -> Option<(Header, PageIndex)> {
@@ -44,7 +44,7 @@ impl DiskFile {
 
     /// Keeps header and page index.
     pub(in crate::replica) fn keep_index(&self, header: &Header, index: &PageIndex) {
-        runtime::busy_if(index.len() as u64 * ENTRY > LONG, || self.write_index(header, index));
+        runtime::busy(index.len() as u64 * ENTRY > LONG, || self.write_index(header, index));
     }
 
     fn write_index(&self, header: &Header, index: &PageIndex) {

@@ -44,7 +44,7 @@ impl Room {
             _ => {
                 // Afterwards there is room for `bytes` and for a step until the next look.
                 let limit = self.capacity - step - bytes;
-                runtime::busy(|| sweep(&self.root, limit, step));
+                runtime::busy(true, || sweep(&self.root, limit, step));
                 *unseen = Some(0);
             }
         }
