@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::{FileName, Header};
 use crate::primary::anchor::{self, ViewPages};
-use crate::primary::commits::{CommitSeq, Wake};
+use crate::primary::commits::CommitSeq;
 use crate::primary::outgoing::{Body, Outgoing};
 use crate::primary::parts;
 use crate::primary::resume::{self, Local};
@@ -38,13 +38,35 @@ enum Step {
     Send(Outgoing),
 }
 
-/// Publishes until the task is aborted or somebody else is found on the replica.
+/// Publishes and captures until the task is aborted or somebody else is found on the replica.
 pub(super) async fn run(shared: Arc<Shared>) {
+    tokio::select! {
+        () = publish(&shared) => {}
+        () = capture_when_asked(&shared) => {}
+    }
+}
+
+/// Captures without publishing, whatever the publisher is waiting for, so that little is kept on disk.
+async fn capture_when_asked(shared: &Arc<Shared>) {
+    loop {
+        shared.signal.capture_asked().await;
+        let captured = blocking(shared, |shared| {
+            shared.generations.copy_ahead(&shared.commits)?;
+            shared.capture_now()?;
+            if shared.has_failed() { shared.tidy() } else { Ok(()) }
+        });
+        if let Err(e) = captured.await {
+            tracing::debug!("{}: {e}", shared.path.display());
+        }
+    }
+}
+
+async fn publish(shared: &Arc<Shared>) {
     let mut backoff = BACKOFF_MIN;
     loop {
         let started = Instant::now();
         shared.begin_round();
-        let wait = match round(&shared).await {
+        let wait = match round(shared).await {
             Ok(sent) => {
                 backoff = BACKOFF_MIN;
                 shared.recovered();
@@ -58,41 +80,23 @@ pub(super) async fn run(shared: Arc<Shared>) {
                 shared.failed(e);
                 let wait = jittered(backoff);
                 backoff = (backoff * 2).min(BACKOFF_MAX);
-                if let Err(e) = blocking(&shared, |shared| shared.tidy()).await {
+                if let Err(e) = blocking(shared, |shared| shared.tidy()).await {
                     tracing::warn!("{e}");
                 }
                 wait
             }
         };
-        let hurried = pause(&shared, started + wait).await;
+        let hurried = pause(shared, started + wait).await;
         if hurried || shared.has_failed() {
             continue;
         }
-        while shared.signal.next().await == Wake::Capture {
-            capture(&shared).await;
-        }
+        shared.signal.next().await;
     }
 }
 
-/// Waits until `deadline` or, then true, until somebody waits for the replica; captures meanwhile when
-/// asked to.
+/// Waits until `deadline` or, then true, until somebody waits for the replica.
 async fn pause(shared: &Arc<Shared>, deadline: Instant) -> bool {
-    loop {
-        tokio::select! {
-            () = tokio::time::sleep_until(deadline) => return false,
-            wake = shared.signal.urgent() => match wake {
-                Wake::Hurry => return true,
-                Wake::Capture | Wake::Commit => capture(shared).await,
-            },
-        }
-    }
-}
-
-/// Captures without publishing, so that the next restart of the WAL finds little to do.
-async fn capture(shared: &Arc<Shared>) {
-    if let Err(e) = blocking(shared, |shared| shared.capture_now()).await {
-        tracing::warn!("{}: {e}", shared.path.display());
-    }
+    tokio::time::timeout_at(deadline, shared.signal.hurried()).await.is_ok()
 }
 
 /// Brings the replica up to what is committed now; `false` if it was there already.
@@ -148,11 +152,12 @@ async fn resume(shared: &Arc<Shared>) -> Result<()> {
 async fn next_step(shared: &Arc<Shared>) -> Result<Step> {
     blocking(shared, |shared| {
         let txid = shared.next_txid();
+        shared.capture_now()?;
         let (step, seq) = shared.with_capture(|capture| {
-            // Under the lock of the capture, so that no restart of the WAL comes between the two.
+            // What is taken now is captured now, or was before.
             let (noted, since) = shared.commits.take();
             shared.on_the_way(since);
-            capture.catch_up(&noted)?;
+            capture.catch_up(&shared.commits)?;
             if capture.anchor_reason().is_some() {
                 return Ok((Step::Anchor, noted.seq));
             }
@@ -215,8 +220,9 @@ async fn anchor(shared: &Arc<Shared>) -> Result<bool> {
 /// Opens a view of the database and makes it the base of all that is captured from now on.
 fn begin_anchor(shared: &Shared) -> Result<Option<(ViewPages, CommitSeq, Header)>> {
     let txid = shared.next_txid();
-    // Hooks wait for this lock, so that no restart of the WAL falls between view and position.
+    // Hooks wait for these locks, so that no restart of the WAL falls between view and position.
     shared.with_capture(|capture| {
+        let mut passage = shared.generations.lock();
         let (noted, since) = shared.commits.take();
         shared.on_the_way(since);
         let Some(view) = shared.host.read_view()? else { return Ok(None) };
@@ -228,14 +234,15 @@ fn begin_anchor(shared: &Shared) -> Result<Option<(ViewPages, CommitSeq, Header)
             Some(index) if index.mx_frame > FrameNo::ZERO => Captured::At(Position::end_of(&index)),
             // A writer of ours is between the header of a generation and its first commit.
             _ if shared.commits.last().end.is_none()
-                && let Some(begun) = capture.begun() =>
+                && let Some(begun) = passage.begun() =>
             {
                 begun
             }
             Some(index) => start_of_wal(&index, &shared.wal_path)?,
             None => Captured::NextGeneration,
         };
-        capture.begin_anchor(position, index)?;
+        capture.begin_anchor(position, index, &mut passage)?;
+        drop(passage);
         let pages = ViewPages::new(view, &shared.wal_path)?;
         let name = FileName::single(txid);
         let mut header = Header::new(pages.page_size(), pages.commit(), name, noted.time);

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::ltx::Txid;
+use crate::primary::kept::Kept;
 use crate::primary::stamp::{Stamp, inode};
 use crate::wal::{Checksum, FrameNo, Position, Salts};
 
@@ -142,7 +143,7 @@ impl State {
     }
 
     /// Up to where the database's commits are captured, as far as the files on disk bear it out.
-    pub(super) fn captured(&self, database: &Path, wal: &Path) -> Option<Captured> {
+    pub(super) fn captured(&self, database: &Path, wal: &Path, kept: &Path) -> Option<Captured> {
         if self.inode.is_none() || self.inode != inode(database) {
             return None;
         }
@@ -154,9 +155,19 @@ impl State {
         if let Some(position) = in_wal {
             return Some(Captured::At(position));
         }
+        // The WAL was restarted, by a writer that kept what it held.
+        let position = self.position.map(Position::from);
+        if let Some(position) = position.filter(|position| was_kept(kept, *position)) {
+            return Some(Captured::At(position));
+        }
         let no_wal = fs::metadata(wal).map_or(true, |meta| meta.len() == 0);
         let unchanged = self.closed.is_some() && self.closed == Stamp::of(database);
         (no_wal && unchanged).then_some(Captured::NextGeneration)
+    }
+
+    /// Up to where the state says that all is in the replica or waits, if that is in the WAL.
+    pub(super) fn position(&self) -> Option<Captured> {
+        self.position.map(|position| Captured::At(position.into()))
     }
 
     /// What the database file looked like when the WAL was emptied.
@@ -202,4 +213,10 @@ fn boot() -> Option<String> {
 /// Whether the WAL file holds the frame that `position` speaks of.
 fn wal_has(wal: &Path, position: Position) -> bool {
     fs::File::open(wal).is_ok_and(|file| crate::wal::holds(&file, position).unwrap_or(false))
+}
+
+/// Whether what was kept of the WAL holds the frame that `position` speaks of.
+fn was_kept(folder: &Path, position: Position) -> bool {
+    let kept = Kept::find(folder, position.salts).and_then(|kept| kept.open(folder).ok());
+    kept.is_some_and(|wal| crate::wal::holds(&wal, position).unwrap_or(false))
 }
