@@ -215,13 +215,13 @@ impl Keeper {
         if work.inputs[0].id.level == Level::L0 {
             self.check_alone(files).await?;
         }
-        let kept = |id: FileId| self.history.lock().kept.get(id);
+        let kept = |id: FileId| self.history.lock().recent.get(id);
         let node_id = self.node_id.unwrap_or_default();
         let stop = self.history.stop.notified();
         let written = merge::run(&self.store, work, kept, node_id, stop).await?;
         tracing::info!("{}: {} holds {} files", self.store.url(), written.id, work.inputs.len());
         if level != Level::SNAPSHOT {
-            self.history.lock().kept.forget(written.id.name.max());
+            self.history.lock().recent.forget(written.id.name.max());
         }
         files.add(written);
         Ok(())

@@ -7,7 +7,7 @@
 //! | `inventory` | the files of the replica, as its only writer knows them |
 //! | `due` | what is to be done, and when: a function of the inventory and the time |
 //! | `merge` | several files become one, as a stream |
-//! | `kept` | files that are still in memory |
+//! | `recent` | files that are still in memory |
 //! | `keeper` | the background task of a database that does it |
 //! | `hint` | when there will be something to do, for the next process |
 //!
@@ -26,8 +26,8 @@ mod due;
 mod hint;
 mod inventory;
 mod keeper;
-mod kept;
 mod merge;
+mod recent;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -73,7 +73,7 @@ struct Inner {
     /// The history is no longer ours to keep.
     ended: bool,
     news: News,
-    kept: kept::Kept,
+    recent: recent::Recent,
     /// The keeper has nothing to do now.
     rests: bool,
     /// When it will have; `None` if that is not known.
@@ -137,7 +137,7 @@ impl History {
         // One that is not in memory is large.
         let size = bytes.as_ref().map_or(u64::MAX, |bytes| bytes.len() as u64);
         if let Some(bytes) = bytes {
-            inner.kept.add(id, bytes);
+            inner.recent.add(id, bytes);
         }
         inner.news.published.push(FileInfo { id, size, timestamp: time });
         self.news.notify_one();

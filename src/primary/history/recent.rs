@@ -11,12 +11,12 @@ const LIMIT: usize = 4 * 1024 * 1024;
 
 /// Files of level 0 in memory, the oldest given up first.
 #[derive(Debug, Default)]
-pub(super) struct Kept {
+pub(super) struct Recent {
     files: BTreeMap<FileId, Bytes>,
     size: usize,
 }
 
-impl Kept {
+impl Recent {
     /// Keeps a file, and gives up the oldest ones for it where they become too many.
     pub(super) fn add(&mut self, id: FileId, bytes: Bytes) {
         if bytes.len() > LIMIT {
@@ -55,16 +55,16 @@ mod tests {
 
     #[test]
     fn the_latest_files_are_kept_within_the_limit() {
-        let mut kept = Kept::default();
+        let mut recent = Recent::default();
         let third = Bytes::from(vec![0; LIMIT / 3]);
         for txid in 1..=5 {
-            kept.add(id(txid), third.clone());
+            recent.add(id(txid), third.clone());
         }
-        kept.add(id(6), Bytes::from(vec![0; LIMIT + 1]));
-        let there: Vec<u64> = (1..=6).filter(|txid| kept.get(id(*txid)).is_some()).collect();
+        recent.add(id(6), Bytes::from(vec![0; LIMIT + 1]));
+        let there: Vec<u64> = (1..=6).filter(|txid| recent.get(id(*txid)).is_some()).collect();
         assert_eq!(there, [3, 4, 5]);
-        kept.forget(Txid::new(4).unwrap());
-        assert!(kept.get(id(4)).is_none() && kept.get(id(5)).is_some());
-        assert_eq!(kept.size, LIMIT / 3);
+        recent.forget(Txid::new(4).unwrap());
+        assert!(recent.get(id(4)).is_none() && recent.get(id(5)).is_some());
+        assert_eq!(recent.size, LIMIT / 3);
     }
 }
