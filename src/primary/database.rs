@@ -145,6 +145,12 @@ impl Primary {
         self.shared.abandon();
     }
 
+    /// Does `work` while nothing is captured.
+    #[cfg(test)]
+    pub(crate) fn without_capture<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.shared.with_capture(|_| work()).expect("this process publishes")
+    }
+
     /// The lock by which this process publishes, as a forked child has it.
     #[cfg(test)]
     pub(crate) fn duplicate_lock(&self) -> Option<std::fs::File> {
