@@ -96,8 +96,11 @@ class Crash:
 
     def _write_without_us(self) -> None:
         """A process without the shim takes the WAL over, writes, and closes."""
-        self.foreign += 1
         db = self.plain.open(self.database, "foreign")
+        if not db.rows("SELECT 1 FROM sqlite_schema WHERE name = 'ledger'"):
+            db.close()  # all were killed before they had created it
+            return
+        self.foreign += 1
         db.run("INSERT INTO t(thread, data) SELECT thread, randomblob(700) FROM ledger")
         if self.random.random() < 0.5:
             db.run("PRAGMA wal_checkpoint(TRUNCATE)")
