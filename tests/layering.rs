@@ -8,13 +8,14 @@ use std::path::{Path, PathBuf};
 const LEAVES: [&str; 7] = ["page", "error", "clock", "fork", "runtime", "logging", "failures"];
 
 /// Each room, and the rooms that it may use beside itself and the leaves.
-const ARROWS: [(&str, &[&str]); 18] = [
+const ARROWS: [(&str, &[&str]); 19] = [
     ("page", &[]),
     ("error", &[]),
     ("clock", &[]),
     ("runtime", &[]),
     ("logging", &[]),
     ("failures", &[]),
+    ("fork", &[]),
     ("ltx", &[]),
     ("wal", &[]),
     ("sqlite", &[]),

@@ -124,7 +124,7 @@ impl Files {
             check_page_size(&info, &loaded.header, &mut Some(snapshot.page_size))?;
             check_history(snapshot, &info, &loaded.header)?;
             let file = self.number(&info, &known, &loaded);
-            runtime::busy_if(is_long(&loaded), || map.absorb(&file, &loaded.index))?;
+            runtime::busy(is_long(&loaded), || map.absorb(&file, &loaded.index))?;
         }
         Ok(map)
     }

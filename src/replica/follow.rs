@@ -126,7 +126,7 @@ impl Core {
                 Ok(Some(next)) => {
                     self.files.keep_large(&next.map()).await;
                     follow.anchor = anchor(&listed, next.txid);
-                    runtime::busy(|| self.publish(next));
+                    runtime::busy(true, || self.publish(next));
                     return Ok(());
                 }
                 Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::Corrupt) => {}
@@ -168,7 +168,7 @@ impl Core {
                     self.files.keep_large(&next.map()).await;
                     follow.anchor = anchor(&survey.files, next.txid);
                     follow.polls = 0;
-                    runtime::busy(|| self.publish(next));
+                    runtime::busy(true, || self.publish(next));
                     return Ok(());
                 }
                 Err(e) if e.kind() == ErrorKind::NotFound && attempt < ATTEMPTS => attempt += 1,
@@ -203,7 +203,7 @@ impl Core {
         let before = next.map();
         next.moved(moved);
         // Transactions that read older states wait for the replica meanwhile: not a matter of moments.
-        runtime::busy(|| self.spread(&before, &next.map()));
+        runtime::busy(true, || self.spread(&before, &next.map()));
         Ok(next)
     }
 }

@@ -153,7 +153,7 @@ async fn local(core: &Weak<Core>) -> Option<Arc<Local>> {
                 return Some(local.clone());
             }
             let hydration = core.hydration()?;
-            if let Err(e) = runtime::busy(|| hydration.take(&core.files, &core.snapshot())) {
+            if let Err(e) = runtime::busy(true, || hydration.take(&core.files, &core.snapshot())) {
                 hydration.note(&Err(e));
             }
         }
