@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::{FileName, Header, Txid};
 use crate::primary::commits::{Commits, Noted};
 use crate::primary::generations::Waiting;
-use crate::primary::kept::Kept;
+use crate::primary::kept::{self, Kept};
 use crate::primary::pending::Pending;
 use crate::primary::stamp::Stamp;
 use crate::primary::state::Captured;
@@ -82,6 +82,26 @@ impl Capture {
         let Some(kept) = Kept::find(self.generations.folder(), at.salts) else { return Ok(false) };
         self.take_generation(kept, at, End::LastCommit, noted)?;
         Ok(true)
+    }
+
+    /// Captures all that an earlier process kept, up to the generation that is in the WAL. No commit need
+    /// have been made in that one, so nothing else would ask for it.
+    pub(super) fn take_what_was_kept(&mut self, noted: &Noted) {
+        let mut taken = Ok(true);
+        while let Ok(true) = taken {
+            taken = self.take_kept(noted);
+        }
+        match self.captured {
+            Some(Captured::At(at)) if !holds_generation(&self.wal_path, at.salts) => {
+                if let Err(e) = taken {
+                    tracing::warn!("{e}");
+                }
+                self.lost(RESTARTED);
+            }
+            // What is there was kept before a restart that did not happen, or long ago.
+            _ if self.taken.is_empty() => kept::remove_all(self.generations.folder()),
+            _ => {}
+        }
     }
 
     fn take_generation(&mut self, kept: Kept, at: Position, end: End, noted: &Noted) -> Result<()> {

@@ -10,9 +10,9 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::ltx::{Header, Txid};
-use crate::primary::commits::CommitSeq;
+use crate::primary::commits::{CommitSeq, Noted};
 use crate::primary::generations::Generations;
-use crate::primary::kept::{self, Kept};
+use crate::primary::kept::Kept;
 use crate::primary::outgoing::Outgoing;
 use crate::primary::pending::Pending;
 use crate::primary::spool::Spool;
@@ -69,7 +69,8 @@ struct Emptied {
 }
 
 impl Capture {
-    /// Takes up where the local state says that an earlier process ended.
+    /// Takes up where the local state says that an earlier process ended, and captures what that one kept
+    /// of the WAL; `noted` is the last commit noted.
     ///
     /// # Errors
     /// `Io`, `Denied`, `NoSpace` on the state folder.
@@ -79,6 +80,7 @@ impl Capture {
         folder: &Path,
         url: &str,
         generations: Arc<Generations>,
+        noted: &Noted,
     ) -> Result<Self> {
         let kept = generations.folder();
         std::fs::create_dir_all(kept)
@@ -122,13 +124,9 @@ impl Capture {
             capture.state.forget_captured();
             capture.spool.clear()?;
         }
-        let was_restarted =
-            matches!(captured, Some(Captured::At(at)) if !holds_generation(wal_path, at.salts));
-        if !was_restarted {
-            kept::remove_all(capture.generations.folder());
-        }
         capture.state.save(folder)?;
         capture.generations.set_safe(captured);
+        capture.take_what_was_kept(noted);
         Ok(capture)
     }
 

@@ -184,7 +184,14 @@ impl Shared {
         };
         let capture = {
             let generations = Arc::clone(&self.generations);
-            Capture::open(&self.path, &self.wal_path, &folder, &self.store.url(), generations)?
+            Capture::open(
+                &self.path,
+                &self.wal_path,
+                &folder,
+                &self.store.url(),
+                generations,
+                &self.commits.last(),
+            )?
         };
         *publishing = Role::Publisher(Box::new(Publishing { capture, _lock: lock }));
         drop(publishing);
