@@ -16,7 +16,7 @@ use super::files::Files;
 use super::flight::{Arrival, Departure, Flight, Flights};
 use super::map::{Frame, PageMap, ReplicaFile};
 use super::read_ahead::{ReadAhead, Window};
-use super::span::{Span, spans};
+use super::span::{Ranges, Span, spans};
 use super::trees::Trees;
 use crate::error::{Error, Result};
 use crate::ltx::{IndexEntry, decode_frame};
@@ -217,10 +217,22 @@ impl Fetcher {
         let (files, trees) = (&self.0.files, &self.0.trees);
         let most = (files.cache.capacity() / 4 / state.page_size.bytes()).max(1);
         let (mut walk, mut pages, mut bytes) = (window.pages.clone(), Vec::new(), 0);
+        let mut ranges = Ranges::default();
         while pages.len() < most && (pages.is_empty() || bytes < window.bytes) {
+            let before = walk.clone();
             let Some(pgno) = walk.next(trees, state.map.commit()) else { break };
-            let frame = state.map.frame(pgno).filter(|frame| !files.cache.contains((*frame).into()));
-            bytes += frame.map_or(0, |frame| u64::from(frame.size));
+            let place = state.map.get(pgno);
+            let away = |frame: Frame, file: &ReplicaFile| {
+                file.kept.get().is_none() && !files.cache.contains(frame.into())
+            };
+            if let Some((frame, _)) = place.filter(|(frame, file)| away(*frame, file)) {
+                ranges.add(frame);
+                if ranges.count() > RANGES {
+                    walk = before;
+                    break;
+                }
+                bytes += u64::from(frame.size);
+            }
             pages.push(pgno);
         }
         ahead.looked_at(window, &pages, walk, trees);
@@ -229,10 +241,6 @@ impl Fetcher {
             && let Some(last) = pages.iter().max()
         {
             spans.iter_mut().for_each(|span| span.stretch(&state.map, *last));
-        }
-        if spans.len() > RANGES {
-            spans.sort_by_key(|span| pages.iter().position(|page| span.frames[0].0 == *page));
-            spans.truncate(RANGES);
         }
         spans
     }

@@ -1,6 +1,6 @@
 //! Which ranges of which files bring some pages: frames that lie close together come in one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::map::{Frame, PageMap, ReplicaFile};
@@ -65,6 +65,28 @@ impl Span {
 
     fn reaches(&self, frame: Frame) -> bool {
         frame.offset.saturating_sub(self.end()) <= HOLE && frame.end() - self.start() <= LONGEST
+    }
+}
+
+/// About how many ranges bring some frames, counted as they are added.
+#[derive(Debug, Default)]
+pub(super) struct Ranges {
+    ends: HashMap<u32, u64>,
+    count: usize,
+}
+
+impl Ranges {
+    /// Adds a frame.
+    pub(super) fn add(&mut self, frame: Frame) {
+        let end = self.ends.insert(frame.file, frame.end());
+        if end.is_none_or(|end| end.abs_diff(frame.offset) > HOLE) {
+            self.count += 1;
+        }
+    }
+
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.count
     }
 }
 
