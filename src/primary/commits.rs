@@ -102,6 +102,15 @@ impl Commits {
         }
     }
 
+    /// The database was looked at, and its index was `header`, after the change `seq` was noted. If that is
+    /// still the last one, what was noted of it is older: the WAL may have been restarted since.
+    pub(super) fn supersede(&self, seq: CommitSeq, header: IndexHeader) {
+        let mut noted = self.lock();
+        if noted.seq == seq && matches!(noted.end, Some(End::Index(_))) {
+            noted.end = (header.mx_frame > FrameNo::ZERO).then_some(End::Index(header));
+        }
+    }
+
     /// Notes a change that the WAL does not show.
     pub(super) fn note_other(&self) {
         let mut noted = self.lock();
@@ -189,9 +198,9 @@ impl Signal {
         self.idle.store(false, Ordering::SeqCst);
     }
 
-    /// Sleeps until somebody waits.
-    pub(super) async fn hurried(&self) {
-        while !self.hurry.swap(false, Ordering::SeqCst) {
+    /// Sleeps until somebody waits; `awaited` tells whether who said so still does.
+    pub(super) async fn hurried(&self, awaited: impl Fn() -> bool) {
+        while !(self.hurry.swap(false, Ordering::SeqCst) && awaited()) {
             self.notify.notified().await;
         }
     }

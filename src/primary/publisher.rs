@@ -96,7 +96,7 @@ async fn publish(shared: &Arc<Shared>) {
 
 /// Waits until `deadline` or, then true, until somebody waits for the replica.
 async fn pause(shared: &Arc<Shared>, deadline: Instant) -> bool {
-    tokio::time::timeout_at(deadline, shared.signal.hurried()).await.is_ok()
+    tokio::time::timeout_at(deadline, shared.signal.hurried(|| shared.is_awaited())).await.is_ok()
 }
 
 /// Brings the replica up to what is committed now; `false` if it was there already.
@@ -241,6 +241,9 @@ fn begin_anchor(shared: &Shared) -> Result<Option<(ViewPages, CommitSeq, Header)
             Some(index) => start_of_wal(&index, &shared.wal_path)?,
             None => Captured::NextGeneration,
         };
+        if let Some(index) = index {
+            shared.commits.supersede(noted.seq, index);
+        }
         capture.begin_anchor(position, index, &mut passage)?;
         drop(passage);
         let pages = ViewPages::new(view, &shared.wal_path)?;

@@ -3,7 +3,7 @@
 mod wait;
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -101,6 +101,8 @@ pub(super) struct Shared {
     pub(super) write_locked: AtomicBool,
     /// The database had no pages when it was opened.
     pub(super) was_empty: bool,
+    /// How many threads wait for the replica.
+    waiting: AtomicUsize,
     /// Never locked while `progress` is.
     publishing: Mutex<Role>,
     progress: Mutex<Progress>,
@@ -132,6 +134,7 @@ impl Shared {
             signal: Signal::default(),
             history: Arc::default(),
             write_locked: AtomicBool::new(false),
+            waiting: AtomicUsize::new(0),
             was_empty: std::fs::metadata(path).map_or(true, |meta| meta.len() == 0),
             publishing: Mutex::new(Role::Standby),
             progress: Mutex::new(Progress {
@@ -359,6 +362,11 @@ impl Shared {
             p.acked = p.acked.max(seq);
             p.on_the_way_since = None;
         });
+    }
+
+    /// Whether somebody waits for the replica.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.waiting.load(Ordering::SeqCst) > 0
     }
 
     /// The last round succeeded.
