@@ -90,6 +90,8 @@ impl Primary {
         let mut open = open_primaries();
         let open = open.get_or_insert_default();
         let key = (std::process::id(), path.to_path_buf());
+        let inherited = open.iter().filter(|((process, _), _)| *process != key.0);
+        inherited.for_each(|(_, entry)| entry.primary.shared.leave_to_parent());
         if let Some(entry) = open.get_mut(&key) {
             if entry.primary.target != *target {
                 return Err(Error::config(format!(

@@ -19,16 +19,22 @@ pub(super) enum Role {
 /// What only the publishing process has.
 pub(super) struct Publishing {
     pub(super) capture: Capture,
-    pub(super) _lock: PublisherLock,
+    pub(super) lock: PublisherLock,
 }
 
 /// The lock by which one process publishes a database.
-pub(super) struct PublisherLock(File);
+pub(super) struct PublisherLock {
+    file: File,
+    /// It is the parent's, from which this process was forked: not ours to release.
+    is_inherited: bool,
+}
 
 impl Drop for PublisherLock {
     fn drop(&mut self) {
         // A forked child has the same open file: closing ours alone would not release the lock.
-        let _ = self.0.unlock();
+        if !self.is_inherited {
+            let _ = self.file.unlock();
+        }
     }
 }
 
@@ -42,15 +48,20 @@ impl PublisherLock {
         std::fs::create_dir_all(folder).map_err(named)?;
         let file = File::create(folder.join("vfs.lock")).map_err(named)?;
         match file.try_lock() {
-            Ok(()) => Ok(Some(Self(file))),
+            Ok(()) => Ok(Some(Self { file, is_inherited: false })),
             Err(std::fs::TryLockError::WouldBlock) => Ok(None),
             Err(std::fs::TryLockError::Error(e)) => Err(named(e)),
         }
     }
 
+    /// Closes the lock file that a forked child has of its parent, who keeps the lock.
+    pub(super) fn leave_to_parent(mut self) {
+        self.is_inherited = true;
+    }
+
     /// The lock as a forked child has it.
     #[cfg(test)]
     pub(super) fn duplicate(&self) -> Option<File> {
-        self.0.try_clone().ok()
+        self.file.try_clone().ok()
     }
 }

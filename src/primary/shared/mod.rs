@@ -83,6 +83,8 @@ pub(super) struct Progress {
     on_the_way_since: Option<Timestamp>,
     /// The failure of the last attempt, if it failed, or what ended replication.
     pub(super) error: Option<Error>,
+    /// The log tells of a failure, and not yet of its end.
+    logged: bool,
 }
 
 pub(super) struct Shared {
@@ -148,6 +150,7 @@ impl Shared {
                 time: None,
                 on_the_way_since: None,
                 error: None,
+                logged: false,
             }),
             progressed: Condvar::new(),
         }
@@ -196,7 +199,7 @@ impl Shared {
                 &self.commits.last(),
             )?
         };
-        *publishing = Role::Publisher(Box::new(Publishing { capture, _lock: lock }));
+        *publishing = Role::Publisher(Box::new(Publishing { capture, lock }));
         drop(publishing);
         self.set_phase(Phase::Starting);
         Ok(true)
@@ -252,6 +255,18 @@ impl Shared {
         }
     }
 
+    /// In a forked child: closes what would keep the parent's lock alive after its death. All else of
+    /// the parent stays untouched.
+    pub(super) fn leave_to_parent(&self) {
+        // A thread of the parent that had it locked at the fork does not exist here.
+        let Ok(mut role) = self.publishing.try_lock() else { return };
+        if let Role::Publisher(publishing) = std::mem::replace(&mut *role, Role::Ended) {
+            let Publishing { capture, lock } = *publishing;
+            std::mem::forget(capture);
+            lock.leave_to_parent();
+        }
+    }
+
     /// Gives up publishing, and what is only in memory with it.
     #[cfg(test)]
     pub(super) fn abandon(&self) {
@@ -262,7 +277,7 @@ impl Shared {
     #[cfg(test)]
     pub(super) fn duplicate_lock(&self) -> Option<std::fs::File> {
         match &*self.publishing() {
-            Role::Publisher(publishing) => publishing._lock.duplicate(),
+            Role::Publisher(publishing) => publishing.lock.duplicate(),
             Role::Standby | Role::Ended => None,
         }
     }
@@ -380,17 +395,21 @@ impl Shared {
     }
 
     fn works_again(&self, progress: &mut Progress) {
-        if progress.error.take().is_some() {
+        progress.error = None;
+        if std::mem::take(&mut progress.logged) {
             tracing::info!("{}: replication goes on", self.path.display());
         }
     }
 
     /// The last round failed and will be repeated.
     pub(super) fn failed(&self, error: Error) {
-        if self.progress().error.is_none() {
-            tracing::warn!("{}: {error}", self.path.display());
-        }
         self.change(|p| {
+            // A database that is locked just now is no failure yet.
+            let passes = error.kind() == ErrorKind::Busy && p.error.is_none();
+            if !passes && !p.logged {
+                tracing::warn!("{}: {error}", self.path.display());
+                p.logged = true;
+            }
             p.phase = Phase::Retrying;
             p.error = Some(error);
         });
