@@ -98,14 +98,13 @@ impl Walk {
         }
     }
 
-    /// The last of the parents from `beside` on that lie between their children: where leaves come one after
-    /// another for so far that the next parent is about as far away as they are many. What comes after the
-    /// last one's children may be something else.
+    /// The last of the parents from `beside` on that lie among the children of all of them: each comes before
+    /// the one before it has used up its number of children twice. What comes after the last one's children
+    /// may be something else.
     fn run_end(&self, trees: &Trees, children: &[Pgno], beside: Pgno) -> Option<Pgno> {
         let is_near =
             |from: Pgno, to: Pgno, most: usize| to > from && (to.get() - from.get()) as usize <= most;
-        let last = *children.last()?;
-        if self.direction == Direction::Down || !is_near(last, beside, IN_ORDER) {
+        if self.direction == Direction::Down || !is_near(*children.last()?, beside, children.len()) {
             return None;
         }
         let home = trees.home(beside)?;
