@@ -197,9 +197,10 @@ impl ReadAhead {
     }
 }
 
-/// The size of the window after one of `bytes`.
+/// The size of the window after one of `bytes`. While a large one is read the next one is on its way: it has
+/// what comes in the time of a round trip, and half as much again for the time that its own bytes take.
 fn larger(bytes: u64, pace: &Pace) -> u64 {
-    let limit = pace.worthwhile().unwrap_or(0).clamp(LARGE, LARGEST);
+    let limit = pace.worthwhile().map_or(0, |bytes| bytes / 2 * 3).clamp(LARGE, LARGEST);
     match bytes {
         0 => SMALLEST,
         _ if bytes < MEDIUM => (bytes * GROWTH).min(MEDIUM),
@@ -209,6 +210,8 @@ fn larger(bytes: u64, pace: &Pace) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::super::btree::tests::table;
     use super::*;
     use crate::page::PageCount;
@@ -311,6 +314,27 @@ mod tests {
         assert_eq!(ask(&mut reads, &trees, 31, 7), (vec![31, 32, 33, 35, 36, 37, 38], 32));
         trees.learn(pgno(4), &table(&[37, 39, 40], &[60, 70]), COMMIT);
         assert_eq!(ask(&mut reads, &trees, 39, 2), (vec![39, 40], 256));
+    }
+
+    #[test]
+    fn pages_that_were_split_off_continue_what_was_read_in_the_order_of_the_file() {
+        for (split, pages, rest) in [(90, vec![90, 32, 33, 95, 34], 256), (70, vec![70], 0)] {
+            let (mut reads, trees) = (ReadAhead::default(), Trees::new());
+            assert_eq!(ask(&mut reads, &trees, 30, 3), (vec![30, 31, 32], 32));
+            trees.learn(pgno(3), &table(&[30, 31, 90, 32, 33, 95, 34], &[1, 2, 3, 4, 5, 6]), COMMIT);
+            trees.learn(pgno(4), &table(&[60, 70, 80], &[7, 8]), COMMIT);
+            assert_eq!(ask(&mut reads, &trees, split, 9), (pages, rest));
+        }
+    }
+
+    #[test]
+    fn large_windows_are_what_comes_in_a_round_trip_and_half_as_much_again() {
+        let pace = Pace::default();
+        for _ in 0..50 {
+            pace.note(Duration::from_millis(20), Duration::from_millis(10), 3_000_000);
+        }
+        assert!((8_900_000..9_100_000).contains(&larger(LARGE * 2, &pace)));
+        assert_eq!(larger(LARGE * 2, &Pace::default()), LARGE);
     }
 
     #[test]

@@ -61,7 +61,13 @@ impl Place {
             }
             // A walk that went on in the order of the file, and what was there is known by now.
             (Seen::File(pages), Spot::Tree { parent, at }) => {
-                continues(pages, trees.children(parent)?.children.get(at)?.get(), SKIP)
+                let node = trees.children(parent)?;
+                let child = |at: usize| node.children.get(at).map(|child| child.get());
+                // A page that was split off lies elsewhere, and its neighbours in the tree do not.
+                let was_passed = |at: Option<usize>| at.and_then(child).is_some_and(|n| pages.contains(&n));
+                continues(pages, child(at)?, SKIP)
+                    .or_else(|| was_passed(at.checked_sub(1)).then_some(Direction::Up))
+                    .or_else(|| was_passed(at.checked_add(1)).then_some(Direction::Down))
             }
             (Seen::Tree { parent, at: seen }, Spot::Tree { parent: now, at }) if *parent == now => {
                 let direction = continues(seen, at as u32, HERE)?;
