@@ -5,6 +5,7 @@
 //! large the database is. Whatever goes wrong, nothing is left behind and the target is as it was.
 
 mod apply;
+mod early_sync;
 mod generations;
 mod in_use;
 mod output;
@@ -12,6 +13,7 @@ mod progress;
 mod segments;
 #[cfg(test)]
 mod tests;
+mod window;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -40,7 +42,8 @@ pub struct Options {
     pub point: RestorePoint,
     /// Replace a database that is there.
     pub force: bool,
-    /// Requests at the same time, at least 1. Each may hold 2 MiB.
+    /// Requests of 2 MiB at the same time, at least 1; with 2 or more, up to eight times as many that
+    /// bring less.
     pub parallelism: usize,
     /// What opens replicas of Litestream 0.3 that are encrypted with age.
     pub identities: Identities,
