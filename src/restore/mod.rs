@@ -172,6 +172,9 @@ fn run(store: Arc<dyn Store>, path: &Path, options: &Options, progress: &Arc<Pro
     let applier = Applier::new(Arc::new(Source::new(store.clone())), options, progress.clone());
     let chosen = choose(store.clone(), options.point, applier.first_plan())?;
     let mut draft = output.create()?;
+    if options.check.is_some() {
+        draft.will_be_read();
+    }
     let mut report = match chosen {
         Chosen::Ltx(plan) => of_ltx(path, &applier.run(plan, &mut draft)?),
         Chosen::Old(backup) => {

@@ -122,6 +122,11 @@ impl Draft {
         &self.temporary
     }
 
+    /// Says that the file is read before it is published.
+    pub(super) fn will_be_read(&mut self) {
+        self.early_sync.stay_cached();
+    }
+
     /// A file without a name, for what is needed until the database is there.
     pub(super) fn scratch(&self) -> Result<File> {
         let path = self.folder.join(format!(".litestream-restore-{}", unpredictable()?));
