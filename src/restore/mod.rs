@@ -27,7 +27,7 @@ use crate::page::PageCount;
 pub use crate::replica::{Plan, RestorePoint};
 use crate::replica::{Source, empty};
 use crate::runtime;
-use crate::store::Store;
+use crate::store::{RawInfo, Store};
 
 use apply::Applier;
 use generations::Chosen;
@@ -269,20 +269,26 @@ pub fn dry_run(store: Arc<dyn Store>, path: &Path, options: &Options) -> Result<
     })
 }
 
-/// The files that a restore to `point` would apply.
+/// What a restore applies, in order.
+#[derive(Debug)]
+pub enum Steps {
+    /// LTX files.
+    Ltx(Plan),
+    /// The objects of Litestream 0.3: a snapshot, and pieces of the WAL files that continue it.
+    Old(Vec<RawInfo>),
+}
+
+/// What a restore to `point` would apply.
 ///
 /// # Errors
 /// `NotFound` if the replica is empty or does not reach the point; `Corrupt` if its files do not fit
-/// together; `Unsupported` if Litestream 0.3 wrote it; those of the store.
-pub async fn plan(store: Arc<dyn Store>, point: RestorePoint) -> Result<Plan> {
+/// together; those of the store.
+pub async fn plan(store: Arc<dyn Store>, point: RestorePoint) -> Result<Steps> {
     let planned = plan_from(&Source::new(store.clone()), point).await;
-    match generations::choose(&*store, point, planned).await? {
-        Chosen::Ltx(plan) => Ok(plan),
-        Chosen::Old(_) => Err(Error::new(
-            ErrorKind::Unsupported,
-            "Litestream 0.3 wrote this state of the replica, without LTX files; litestream_restore restores it",
-        )),
-    }
+    Ok(match generations::choose(&*store, point, planned).await? {
+        Chosen::Ltx(plan) => Steps::Ltx(plan),
+        Chosen::Old(backup) => Steps::Old(backup.objects().cloned().collect()),
+    })
 }
 
 /// Whether the replica has no file at all.
