@@ -123,6 +123,8 @@ fn primary(
     let options = primary::Options {
         sync_interval: given.duration("sync_interval")?,
         close_timeout: given.duration("close_timeout")?,
+        watch_interval: given.duration("watch_interval")?,
+        spool_limit: given.size("spool_limit")?,
     };
     Ok(PrimaryConfig { target, path: path.to_owned(), options })
 }
@@ -238,8 +240,12 @@ mod tests {
         let Config::Primary(c) = open("replica=file:///r", false, &[]).unwrap() else {
             panic!("not a primary")
         };
-        let expected =
-            primary::Options { sync_interval: Duration::from_secs(1), close_timeout: Duration::from_secs(5) };
+        let expected = primary::Options {
+            sync_interval: Duration::from_secs(1),
+            close_timeout: Duration::from_secs(5),
+            watch_interval: Duration::from_secs(10),
+            spool_limit: 1 << 30,
+        };
         assert_eq!(c.options, expected);
         let Config::Replica(c) = open("replica=file:///r", true, &[]).unwrap() else {
             panic!("not a replica")

@@ -42,6 +42,23 @@ pub const SETTINGS: &[Setting] = &[
     .env(&["LITESTREAM_CLOSE_TIMEOUT"])
     .default("5s"),
     setting(
+        Scope::Primary,
+        "watch_interval",
+        Kind::Duration { min: "100ms", max: "1h" },
+        "How often an idle primary looks whether the database was written by a process without this library.",
+    )
+    .env(&["LITESTREAM_WATCH_INTERVAL"])
+    .default("10s"),
+    setting(
+        Scope::Primary,
+        "spool_limit",
+        Kind::Size { min: "1MiB", max: "1TiB" },
+        "What waits on local disk while the store cannot be reached. Beyond it, what changed is found by comparing \
+         pages when the store is back.",
+    )
+    .env(&["LITESTREAM_SPOOL_LIMIT"])
+    .default("1GiB"),
+    setting(
         Scope::Replica,
         "open_timeout",
         Kind::Duration { min: "0s", max: "10m" },

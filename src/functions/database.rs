@@ -62,6 +62,8 @@ pub(super) struct Facts {
     pub(super) cache_bytes: Option<usize>,
     /// Requests made since the open.
     pub(super) requests: Option<u64>,
+    /// What was found and repaired last.
+    pub(super) notice: Option<String>,
     pub(super) last_error: Option<String>,
 }
 
@@ -98,6 +100,7 @@ fn of_primary(primary: &Primary) -> Facts {
             Fencing::Atomic => "atomic",
             Fencing::LookFirst => "look first",
         }),
+        notice: status.notice,
         last_error: status.error.map(|e| e.to_string()),
         ..Facts::default()
     }

@@ -5,6 +5,7 @@
 //! | `litestream_version()` | this library's version | anywhere |
 //! | `litestream_restore(url, path [, options])` | writes a database file from a replica | statements of the application |
 //! | `litestream_sync([timeout])` | waits until all commits are in the replica | statements of the application |
+//! | `litestream_resume([mode])` | replication that stopped looks again, or goes on by force | statements of the application |
 //! | `litestream_txid()`, `litestream_time()`, `litestream_lag()` | where this database stands | anywhere |
 //! | `litestream_status()`, `litestream_status` | all that is known, as JSON and as a table | also trusted schemas |
 //! | `litestream_ltx(url [, options])` | table of the files of a replica | statements of the application |
@@ -14,6 +15,7 @@ mod interruptible;
 mod ltx;
 mod position;
 mod restore;
+mod resume;
 mod status;
 mod sync;
 
@@ -34,6 +36,9 @@ pub fn register(conn: &Connection) -> rusqlite::Result<()> {
     }
     for arguments in [0, 1] {
         create_function(conn, "litestream_sync", arguments, Safety::DirectOnly, sync::sync)?;
+    }
+    for arguments in [0, 1] {
+        create_function(conn, "litestream_resume", arguments, Safety::DirectOnly, resume::resume)?;
     }
     create_function(conn, "litestream_txid", 0, Safety::Innocuous, position::txid)?;
     create_function(conn, "litestream_time", 0, Safety::Innocuous, position::time)?;

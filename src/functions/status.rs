@@ -41,6 +41,7 @@ impl Table for StatusTable {
         "pages INTEGER",
         "cache_bytes INTEGER",
         "requests INTEGER",
+        "notice TEXT",
         "last_error TEXT",
     ];
     const ARGUMENTS: &'static [&'static str] = &[];
@@ -91,6 +92,7 @@ fn row(schema: Option<String>, facts: Facts) -> Row {
         number(facts.pages),
         number(facts.cache_bytes),
         number(facts.requests),
+        text(facts.notice),
         text(facts.last_error),
     ]
 }

@@ -91,14 +91,28 @@ impl Commits {
     /// Makes sure that the commits that `header` tells of are noted. It was read while others write: what
     /// is noted may be newer, and an empty WAL may be one that a writer has begun.
     pub(super) fn agree_with(&self, header: IndexHeader) {
+        let mut noted = self.lock();
         if header.mx_frame == FrameNo::ZERO {
+            // Whether anything was lost with the generation that we know, capture will find.
+            if noted.header().is_some_and(|old| old.salts != header.salts) {
+                let end = noted.end.expect("BUG: a noted header is an end");
+                self.note(&mut noted, end);
+            }
             return;
         }
-        let mut noted = self.lock();
         match noted.end {
             Some(End::LastCommit) => {}
             Some(End::Index(old)) if old.salts == header.salts && old.mx_frame >= header.mx_frame => {}
             _ => self.note(&mut noted, End::Index(header)),
+        }
+    }
+
+    /// Forgets the end of a generation that is no more: `header`, of an empty WAL, was read when nothing
+    /// had been noted since `seq`.
+    pub(super) fn forget_older(&self, seq: CommitSeq, header: IndexHeader) {
+        let mut noted = self.lock();
+        if noted.seq == seq && noted.header().is_some_and(|old| old.salts != header.salts) {
+            noted.end = None;
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
 
@@ -14,6 +14,7 @@ use crate::ltx::Txid;
 use crate::primary::capture::generation_of;
 use crate::primary::commits::Noticed;
 use crate::primary::host::Host;
+use crate::primary::line::Message;
 use crate::primary::options::Options;
 use crate::primary::publisher;
 use crate::primary::shared::{Phase, Shared};
@@ -62,6 +63,8 @@ pub struct Status {
     pub waiting_bytes: u64,
     /// How well the store keeps two writers apart.
     pub fencing: Fencing,
+    /// What was found and repaired last.
+    pub notice: Option<String>,
     /// What is wrong now.
     pub error: Option<Error>,
 }
@@ -128,6 +131,9 @@ impl Primary {
             }
         }
         let synced = self.shared.wait(self.shared.options.close_timeout, &|| false);
+        if self.shared.with_capture(|_| ()).is_err() {
+            self.shared.tell_of_commits();
+        }
         // From here on a write by somebody else must be seen at the next open.
         stamp::outwait(&self.shared.path);
         let mut open = open_primaries();
@@ -150,12 +156,6 @@ impl Primary {
         self.shared.abandon();
     }
 
-    /// The lock by which this process publishes, as a forked child has it.
-    #[cfg(test)]
-    pub(crate) fn duplicate_lock(&self) -> Option<std::fs::File> {
-        self.shared.duplicate_lock()
-    }
-
     fn end(&self, unsynced: Option<Error>) {
         self.task.abort();
         let settled = self.shared.finish();
@@ -169,15 +169,16 @@ impl Primary {
         }
     }
 
-    /// The WAL-index header was read while no other writer could change it: a connection just took or
-    /// is about to release the WRITE lock, or has the database for itself.
+    /// The WAL-index header was read while no other writer could change it: a connection just took the
+    /// WRITE lock, which [`Primary::set_write_locked`] tells after that, or is about to release it, or
+    /// has the database for itself.
     pub fn look(&self, header: IndexHeader) {
         match self.shared.commits.look(header) {
             Noticed::Nothing => {}
             Noticed::Commit => self.committed(),
             Noticed::NewGeneration => {
                 // The old generation's frames are in the file until the next write: now or never.
-                if let Err(e) = self.capture_now() {
+                if let Err(e) = self.end_generation() {
                     tracing::warn!("{}: {e}", self.shared.path.display());
                 }
                 self.shared.commits.replace(header);
@@ -191,9 +192,13 @@ impl Primary {
         self.shared.capture_if_behind(CAPTURE_AT_FRAMES);
     }
 
-    fn capture_now(&self) -> Result<()> {
+    fn end_generation(&self) -> Result<()> {
         match self.shared.capture_now() {
-            Err(e) if e.kind() == ErrorKind::Busy => Ok(()),
+            Err(e) if e.kind() == ErrorKind::Busy => {
+                // What was noted is the generation's end only if it ended while we held the WRITE lock.
+                let ended_it = self.shared.write_locked.load(Ordering::Acquire);
+                if ended_it { self.shared.hand_over_end(&self.shared.commits.last()) } else { Ok(()) }
+            }
             other => other,
         }
     }
@@ -235,9 +240,19 @@ impl Primary {
         match kept {
             Ok(Err(e)) => tracing::warn!("{}: {e}", self.shared.path.display()),
             Ok(Ok(())) => self.shared.signal.commit(),
-            // Another process publishes.
+            Err(e) if e.kind() == ErrorKind::Busy => self.hand_over(next),
             Err(_) => {}
         }
+    }
+
+    /// Another process publishes.
+    fn hand_over(&self, next: Captured) {
+        let noted = self.shared.commits.last();
+        self.shared.commits.forget();
+        if let Err(e) = self.shared.hand_over(&noted, next) {
+            tracing::warn!("{}: {e}", self.shared.path.display());
+        }
+        self.shared.signal.commit();
     }
 
     /// The database is about to leave WAL mode, in which alone commits can be captured.
@@ -256,13 +271,48 @@ impl Primary {
     ///
     /// # Errors
     /// `Timeout`, naming what is wrong as far as it is known; `Conflict`; `Busy` if another process
-    /// publishes; `NotFound` while the database is empty; `Interrupted`.
+    /// publishes that cannot be asked; `NotFound` while the database is empty; `Interrupted`.
     pub fn sync(&self, timeout: Duration, interrupted: &dyn Fn() -> bool) -> Result<Txid> {
         // Commits of other processes count too, and nothing has shown them to us yet.
         if let Err(e) = self.shared.look_at_database() {
             tracing::debug!("{}: {e}", self.shared.path.display());
         }
-        self.shared.wait(timeout, interrupted)
+        self.wait(Message::Sync, timeout, interrupted)
+    }
+
+    /// Waits here if this process publishes, and else says `message` to the one that does.
+    fn wait(
+        &self,
+        message: impl Fn(String) -> Message,
+        timeout: Duration,
+        interrupted: &dyn Fn() -> bool,
+    ) -> Result<Txid> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.shared.wait(left, interrupted) {
+                Err(e) if e.kind() == ErrorKind::Busy => {}
+                other => return other,
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if let Some(txid) = self.shared.ask_publisher(&message, left, interrupted)? {
+                return Ok(txid);
+            }
+        }
+    }
+
+    /// Replication that stopped because of what it found in the replica looks again, and goes on with a
+    /// full copy if that is gone. With `force` it goes on after whatever the replica holds now. Waits
+    /// as [`Primary::sync`] does.
+    ///
+    /// # Errors
+    /// As [`Primary::sync`].
+    pub fn resume(&self, force: bool, timeout: Duration, interrupted: &dyn Fn() -> bool) -> Result<Txid> {
+        match self.shared.go_on(force) {
+            Err(e) if e.kind() != ErrorKind::Busy => return Err(e),
+            _ => {}
+        }
+        self.wait(|mailbox| Message::Resume(force, mailbox), timeout, interrupted)
     }
 
     /// A connection could not lock the database exclusively, as the last one does that closes. If the
@@ -274,7 +324,11 @@ impl Primary {
 
     /// The last transaction in the replica.
     pub fn txid(&self) -> Option<Txid> {
-        self.shared.progress().txid
+        let (phase, txid) = {
+            let progress = self.shared.progress();
+            (progress.phase, progress.txid)
+        };
+        if phase == Phase::Standby { self.shared.remembered_txid() } else { txid }
     }
 
     /// When the last transaction in the replica was committed, as far as this process has seen it.
@@ -292,17 +346,19 @@ impl Primary {
         let (waiting_files, waiting_bytes) =
             self.shared.with_capture(|c| (c.spool.segments().len(), c.spool.bytes())).unwrap_or_default();
         let lag = self.shared.lag();
+        let txid = self.txid();
         let progress = self.shared.progress();
         Status {
             path: self.shared.path.clone(),
             url: self.shared.store.url(),
             phase: progress.phase,
-            txid: progress.txid,
+            txid,
             time: progress.time,
             lag,
             waiting_files,
             waiting_bytes,
             fencing: self.shared.store.fencing(),
+            notice: progress.notice.as_ref().map(|(at, notice)| format!("{at}: {notice}")),
             error: progress.error.clone(),
         }
     }

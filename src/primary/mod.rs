@@ -9,14 +9,21 @@
 //! | `outgoing` | the file that is on its way |
 //! | `state`, `stamp` | what is remembered across processes, and what bears it out |
 //! | `anchor` | the full copy that later files build on |
+//! | `sums` | checksums of the pages that the replica has |
+//! | `watch` | whether the database was written without our knowing |
 //! | `publisher` | the background task that takes all this to the replica |
-//! | `resume` | what the replica holds when a primary begins |
+//! | `handover` | what other processes leave before the WAL loses it |
+//! | `standby`, `line` | a process that does not publish, and how it reaches the one that does |
+//! | `resume`, `kinship` | what the replica holds when a primary begins |
 
 mod anchor;
 mod capture;
 mod commits;
 mod database;
+mod handover;
 mod host;
+mod kinship;
+mod line;
 mod options;
 mod outgoing;
 mod pending;
@@ -26,9 +33,12 @@ mod role;
 mod shared;
 mod spool;
 mod stamp;
+mod standby;
 mod state;
+mod sums;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 pub use database::{Primary, Status};
 pub use host::{Host, ReadView};

@@ -9,4 +9,8 @@ pub struct Options {
     pub sync_interval: Duration,
     /// How long the last close waits for what is not yet in the replica.
     pub close_timeout: Duration,
+    /// How often the publisher looks whether the database was written without its knowing.
+    pub watch_interval: Duration,
+    /// What waits on local disk is at most this, in bytes, and the last file.
+    pub spool_limit: u64,
 }

@@ -12,14 +12,19 @@ use tokio::io::AsyncReadExt;
 use tokio::time::Instant;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::ltx::{FileName, Header};
-use crate::primary::anchor::{self, ViewPages};
+use crate::ltx::{Decoder, FileName, Header, Txid};
+use crate::primary::anchor::{self, Compared, ViewPages};
 use crate::primary::commits::{CommitSeq, Wake};
+use crate::primary::handover;
+use crate::primary::kinship;
 use crate::primary::outgoing::{Body, Outgoing};
 use crate::primary::resume::{self, Local};
 use crate::primary::shared::{Phase, Shared};
-use crate::primary::state::Captured;
-use crate::store::PutOptions;
+use crate::primary::standby;
+use crate::primary::state::{self, Captured};
+use crate::primary::sums::Sums;
+use crate::primary::watch;
+use crate::store::{FileInfo, PutOptions};
 use crate::wal::{FrameNo, IndexHeader, Position, read_header};
 
 /// The wait after a first failure; it doubles up to `BACKOFF_MAX`, and each wait is drawn at random
@@ -37,13 +42,20 @@ enum Step {
     Send(Outgoing),
 }
 
-/// Publishes until the task is aborted or somebody else is found on the replica.
+/// Publishes until the task is aborted.
 pub(super) async fn run(shared: Arc<Shared>) {
     let mut backoff = BACKOFF_MIN;
     loop {
         let started = Instant::now();
         shared.begin_round();
-        let wait = match round(&shared).await {
+        let waiting = shared.requests.take_waiting();
+        let outcome = round(&shared, !waiting.is_empty()).await;
+        shared.answer(waiting, outcome.as_ref().map(|_| ()));
+        let wait = match outcome {
+            Ok(_) if shared.is_standby() => {
+                standby::rest(&shared).await;
+                continue;
+            }
             Ok(sent) => {
                 backoff = BACKOFF_MIN;
                 shared.recovered();
@@ -51,7 +63,8 @@ pub(super) async fn run(shared: Arc<Shared>) {
             }
             Err(e) if e.kind() == ErrorKind::Conflict => {
                 shared.stop(e);
-                return;
+                stopped(&shared).await;
+                continue;
             }
             Err(e) => {
                 shared.failed(e);
@@ -67,9 +80,17 @@ pub(super) async fn run(shared: Arc<Shared>) {
         if hurried || shared.has_failed() {
             continue;
         }
-        while shared.signal.next().await == Wake::Capture {
+        while watch::idle(&shared).await == Wake::Capture {
             capture(&shared).await;
         }
+    }
+}
+
+/// Answers who asks, until somebody decides that replication shall go on.
+async fn stopped(shared: &Shared) {
+    while let Some(error) = shared.stopped() {
+        shared.answer(shared.requests.take_waiting(), Err(&error));
+        shared.signal.urgent().await;
     }
 }
 
@@ -95,13 +116,15 @@ async fn capture(shared: &Arc<Shared>) {
 }
 
 /// Brings the replica up to what is committed now; `false` if it was there already.
-async fn round(shared: &Arc<Shared>) -> Result<bool> {
+async fn round(shared: &Arc<Shared>, asked: bool) -> Result<bool> {
     if !blocking(shared, |shared| shared.become_publisher()).await? {
         return Ok(false);
     }
+    shared.listen();
     if !shared.is_resumed() {
         resume(shared).await?;
     }
+    look_at_others(shared, asked).await?;
     let goal = shared.commits.last().seq;
     let mut sent = false;
     loop {
@@ -120,6 +143,24 @@ async fn round(shared: &Arc<Shared>) -> Result<bool> {
     }
 }
 
+/// Notes what other processes committed, if there is a sign that they did; `asked` if one of them waits.
+async fn look_at_others(shared: &Arc<Shared>, asked: bool) -> Result<()> {
+    if !shared.requests.take_look() {
+        return Ok(());
+    }
+    shared.looks();
+    let looked = blocking(shared, |shared| shared.look_at_database()).await;
+    if looked.is_err() {
+        shared.requests.look();
+    }
+    tracing::debug!("{}: looked for commits of other processes: {looked:?}", shared.path.display());
+    match looked {
+        // Whoever has the database for itself is not somebody else, or will be heard of later.
+        Err(e) if e.kind() == ErrorKind::Busy && !asked => Ok(()),
+        other => other.map(drop),
+    }
+}
+
 async fn resume(shared: &Arc<Shared>) -> Result<()> {
     let url = shared.store.url();
     let page_size = blocking(shared, |shared| shared.look_at_database()).await?;
@@ -127,10 +168,20 @@ async fn resume(shared: &Arc<Shared>) -> Result<()> {
         txid: capture.known_txid(&url),
         node_id: capture.node_id(),
         page_size,
-        was_empty: shared.was_empty,
+        was_empty: shared.was_empty(),
+        forced: capture.is_forced(),
         same_boot: capture.is_of_this_boot(),
     })?;
     let resumed = resume::resume(shared.store.as_ref(), local).await?;
+    let unknown = resumed.stranger.is_some();
+    if let (Some(last), Some(stranger)) = (resumed.last, resumed.stranger)
+        && !is_related(shared, stranger).await?
+    {
+        return Err(resume::another(shared.store.as_ref(), last));
+    }
+    if local.forced || unknown {
+        sums_of(shared).forget();
+    }
     if resumed.is_ahead {
         shared.with_capture(|capture| capture.lost("the replica is further than local state knows"))?;
     }
@@ -138,6 +189,24 @@ async fn resume(shared: &Arc<Shared>) -> Result<()> {
     shared.commits.note_other();
     shared.resumed(resumed.last);
     Ok(())
+}
+
+/// Whether a replica that local state knows nothing of holds this database; `newest` is its newest file.
+async fn is_related(shared: &Arc<Shared>, newest: FileInfo) -> Result<bool> {
+    let store = shared.store.as_ref();
+    let mut files = resume::full_files(store).await?;
+    files.insert(0, newest);
+    for file in files {
+        let sample = kinship::sample(store, &file).await?;
+        let related = blocking(shared, move |shared| {
+            let Some(view) = shared.host.read_view()? else { return Ok(false) };
+            kinship::is_related(&sample, &mut ViewPages::new(view, &shared.wal_path)?)
+        });
+        if related.await? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 async fn next_step(shared: &Arc<Shared>) -> Result<Step> {
@@ -151,7 +220,12 @@ async fn next_step(shared: &Arc<Shared>) -> Result<Step> {
             if capture.anchor_reason().is_some() {
                 return Ok((Step::Anchor, noted.seq));
             }
-            let step = capture.next_outgoing(txid, &noted)?.map_or(Step::Done, Step::Send);
+            let step = match capture.next_outgoing(txid, &noted)? {
+                Some(out) => Step::Send(out),
+                // What waited was just given up.
+                None if capture.anchor_reason().is_some() => Step::Anchor,
+                None => Step::Done,
+            };
             Ok((step, noted.seq))
         })??;
         if let Step::Done = step {
@@ -164,15 +238,26 @@ async fn next_step(shared: &Arc<Shared>) -> Result<Step> {
 
 /// Copies the whole database; `false` if it has no pages yet.
 async fn anchor(shared: &Arc<Shared>) -> Result<bool> {
-    let Some((pages, covers, header)) = blocking(shared, begin_anchor).await? else {
+    sums_of(shared).catch_up(shared.store.as_ref(), shared.progress_txid()).await;
+    let Some((pages, covers, header, reason)) = blocking(shared, begin_anchor).await? else {
         shared.nothing_here(Phase::Empty);
         return Ok(false);
     };
+    let page_size = pages.page_size();
+    let compared = blocking(shared, move |shared| {
+        Ok(Compared::with(&sums_of(shared), shared.progress_txid(), page_size))
+    })
+    .await?;
+    let copied = if compared.has_base() { "what differs is sent" } else { "all of it is sent" };
+    if shared.progress_txid().is_some() {
+        shared.notice(format!("{reason}; the database is compared with the replica, and {copied}"));
+    }
     shared.set_phase(Phase::Copying);
     let id = resume::single(header.max);
     let options = PutOptions { timestamp: header.timestamp, if_absent: true };
     let done = async {
-        let mut upload = anchor::upload(&shared.store, id, options, pages, header).await?;
+        let (mut upload, compared) =
+            anchor::upload(&shared.store, id, options, pages, header, compared).await?;
         let completed = upload.complete().await;
         match &completed {
             Ok(()) => {}
@@ -182,15 +267,16 @@ async fn anchor(shared: &Arc<Shared>) -> Result<bool> {
                 anchor::abort(upload).await;
             }
         }
-        completed
+        completed.map(|()| compared)
     };
-    let landed = match done.await {
-        Err(e) if e.kind() == ErrorKind::AlreadyExists => identify(shared, &header).await,
-        Err(e) => Err(e),
-        Ok(()) => Ok(Landed::This),
+    let (landed, compared) = match done.await {
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => (identify(shared, &header).await, None),
+        Err(e) => (Err(e), None),
+        Ok(compared) => (Ok(Landed::This), Some(compared)),
     };
     if let Ok(Landed::This) = landed {
         shared.with_capture(|capture| capture.anchored(header.max))?;
+        anchored(shared, header.max, compared).await;
         shared.published(header.max, covers, header.timestamp);
         return Ok(true);
     }
@@ -206,17 +292,35 @@ async fn anchor(shared: &Arc<Shared>) -> Result<bool> {
     })
 }
 
+/// The database is in the replica as `txid`.
+async fn anchored(shared: &Arc<Shared>, txid: Txid, compared: Option<Compared>) {
+    let Some(compared) = compared else { return };
+    tracing::info!("{}: {} pages were sent as {txid}", shared.path.display(), compared.differing);
+    if let Err(e) = blocking(shared, move |_| compared.adopt(txid)).await {
+        tracing::warn!("{e}");
+    }
+}
+
+/// The checksums of what the replica holds.
+fn sums_of(shared: &Shared) -> Sums {
+    Sums::new(&state::folder(&shared.path), &shared.store.url())
+}
+
 /// Opens a view of the database and makes it the base of all that is captured from now on.
-fn begin_anchor(shared: &Shared) -> Result<Option<(ViewPages, CommitSeq, Header)>> {
+fn begin_anchor(shared: &Shared) -> Result<Option<(ViewPages, CommitSeq, Header, &'static str)>> {
     let txid = shared.next_txid();
     // Hooks wait for this lock, so that no restart of the WAL falls between view and position.
     shared.with_capture(|capture| {
         let (noted, since) = shared.commits.take();
         shared.on_the_way(since);
+        // What other processes left before the view is part of it.
+        let old = capture.handover.names();
         let Some(view) = shared.host.read_view()? else { return Ok(None) };
         let index = view.header();
-        if let Some(index) = index {
-            shared.commits.agree_with(index);
+        match index {
+            Some(index) if index.mx_frame == FrameNo::ZERO => shared.commits.forget_older(noted.seq, index),
+            Some(index) => shared.commits.agree_with(index),
+            None => {}
         }
         let position = match index {
             Some(index) if index.mx_frame > FrameNo::ZERO => Captured::At(Position::end_of(&index)),
@@ -229,7 +333,9 @@ fn begin_anchor(shared: &Shared) -> Result<Option<(ViewPages, CommitSeq, Header)
             Some(index) => start_of_wal(&index, &shared.wal_path)?,
             None => Captured::NextGeneration,
         };
+        let reason = capture.anchor_reason().unwrap_or_default();
         capture.begin_anchor(position, index)?;
+        handover::remove(old);
         let pages = ViewPages::new(view, &shared.wal_path)?;
         let name = FileName::single(txid);
         let mut header = Header::new(pages.page_size(), pages.commit(), name, noted.time);
@@ -240,7 +346,7 @@ fn begin_anchor(shared: &Shared) -> Result<Option<(ViewPages, CommitSeq, Header)
             header.wal_size = (index.mx_frame.end_offset(header.page_size) - start) as i64;
             (header.salt1, header.salt2) = (index.salts.0, index.salts.1);
         }
-        Ok(Some((pages, noted.seq, header)))
+        Ok(Some((pages, noted.seq, header, reason)))
     })?
 }
 
@@ -262,16 +368,17 @@ async fn send(shared: &Arc<Shared>, out: Outgoing) -> Result<bool> {
     shared.set_phase(Phase::Publishing);
     let id = resume::single(out.txid);
     let options = PutOptions { timestamp: out.header.timestamp, if_absent: true };
-    let sent = match merged(shared, &out).await? {
+    let body = merged(shared, &out).await?;
+    let sent = match &body {
         Body::File(scratch) => upload_file(shared, id, options, scratch.path()).await,
-        Body::Memory(bytes) => shared.store.put(id, bytes, options).await,
+        Body::Memory(bytes) => shared.store.put(id, bytes.clone(), options).await,
         Body::Waiting(_) => unreachable!("BUG: what waits was merged"),
     };
     match sent {
-        Ok(()) => delivered(shared, &out),
+        Ok(()) => delivered(shared, &out, body).await,
         Err(e) if e.kind() == ErrorKind::AlreadyExists => match identify(shared, &out.header).await? {
             // An earlier attempt landed, and only its answer was lost.
-            Landed::This => delivered(shared, &out),
+            Landed::This => delivered(shared, &out, body).await,
             Landed::Earlier => {
                 shared.with_capture(|capture| capture.requeue(out.txid))??;
                 shared.skip_to(out.txid);
@@ -301,9 +408,19 @@ async fn merged(shared: &Arc<Shared>, out: &Outgoing) -> Result<Body> {
     .await
 }
 
-fn delivered(shared: &Shared, out: &Outgoing) -> Result<bool> {
+async fn delivered(shared: &Arc<Shared>, out: &Outgoing, body: Body) -> Result<bool> {
     shared.with_capture(|capture| capture.delivered(out))?;
     shared.published(out.txid, out.covers, out.header.timestamp);
+    // Without them a repair copies more than it needs.
+    let noted = blocking(shared, move |shared| match body {
+        Body::Memory(bytes) => sums_of(shared).apply(Decoder::new(&bytes[..])?),
+        Body::File(scratch) => sums_of(shared).apply(scratch.open()?),
+        Body::Waiting(_) => Ok(()),
+    });
+    if let Err(e) = noted.await {
+        tracing::debug!("{e}");
+    }
+    sums_of(shared).catch_up(shared.store.as_ref(), Some(out.txid)).await;
     Ok(true)
 }
 
@@ -367,7 +484,8 @@ async fn identify(shared: &Shared, ours: &Header) -> Result<Landed> {
         ErrorKind::Conflict,
         format!(
             "another primary wrote transaction {txid} to {}: replication of {} stopped. Stop one of the \
-             two, or give this one another replica URL",
+             two, or give this one another replica URL; if this one is the right one, call \
+             litestream_resume('force') to publish it after that",
             shared.store.url(),
             shared.path.display()
         ),

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::ltx::Txid;
+use crate::primary::handover::Handover;
 use crate::primary::stamp::{Stamp, inode};
 use crate::wal::{Checksum, FrameNo, Position, Salts};
 
@@ -65,7 +66,7 @@ pub(super) struct State {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct StoredPosition {
+pub(super) struct StoredPosition {
     salts: (u32, u32),
     frame: u32,
     checksum: (u32, u32),
@@ -141,22 +142,29 @@ impl State {
         (self.position, self.previous, self.closed, self.spool) = (None, None, None, None);
     }
 
-    /// Up to where the database's commits are captured, as far as the files on disk bear it out.
-    pub(super) fn captured(&self, database: &Path, wal: &Path) -> Option<Captured> {
+    /// Up to where the database's commits are captured, as far as the WAL, or what other
+    /// processes saved of it, bears it out.
+    pub(super) fn captured(&self, database: &Path, wal: &Path, handover: &Handover) -> Option<Captured> {
         if self.inode.is_none() || self.inode != inode(database) {
             return None;
         }
-        let in_wal = [self.position, self.previous]
-            .into_iter()
-            .flatten()
-            .map(Position::from)
-            .find(|position| wal_has(wal, *position));
-        if let Some(position) = in_wal {
+        let positions = [self.position, self.previous].map(|position| position.map(Position::from));
+        let mut positions = positions.into_iter().flatten();
+        let in_wal = positions.clone().find(|position| wal_has(wal, *position));
+        if let Some(position) = in_wal.or_else(|| positions.find(|position| handover.covers(*position))) {
             return Some(Captured::At(position));
+        }
+        if self.closed.is_some_and(|emptied| handover.goes_on(emptied)) {
+            return Some(Captured::NextGeneration);
         }
         let no_wal = fs::metadata(wal).map_or(true, |meta| meta.len() == 0);
         let unchanged = self.closed.is_some() && self.closed == Stamp::of(database);
         (no_wal && unchanged).then_some(Captured::NextGeneration)
+    }
+
+    /// Everything up to here is in the replica or in the spool.
+    pub(super) fn position(&self) -> Option<Position> {
+        self.position.map(Position::from)
     }
 
     /// What the database file looked like when the WAL was emptied.

@@ -5,10 +5,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::{Capture, Emptied};
-use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
-use crate::ltx::{FileName, Header, Txid};
 use crate::primary::commits::Noted;
+use crate::primary::handover::header_of;
 use crate::primary::pending::Pending;
 use crate::primary::stamp::Stamp;
 use crate::primary::state::Captured;
@@ -23,11 +22,16 @@ impl Capture {
     /// # Errors
     /// `Io`, `NoSpace` and the like on the WAL or the spool; what was not captured still can be.
     pub(in crate::primary) fn catch_up(&mut self, noted: &Noted) -> Result<()> {
-        noted.end.map_or(Ok(()), |end| self.catch_up_to(end, noted))
+        match noted.end {
+            Some(end) => self.catch_up_to(end, noted),
+            None => self.take_handed_over(),
+        }
     }
 
     fn catch_up_to(&mut self, end: End, noted: &Noted) -> Result<()> {
+        self.take_handed_over()?;
         match (self.captured, end) {
+            _ if self.has_passed(end) => Ok(()),
             (None, _) => Ok(()),
             (Some(Captured::NextGeneration), _) => self.expect_empty_wal(end),
             // The index was reset, and nothing was committed since.
@@ -38,6 +42,26 @@ impl Capture {
             }
             (Some(Captured::At(at)), _) => self.capture_from(at, end, noted),
         }
+    }
+
+    /// Takes a look at the index, which says whether somebody used the WAL that we know as empty.
+    ///
+    /// # Errors
+    /// As [`Capture::catch_up`].
+    pub(in crate::primary) fn look(&mut self, index: &IndexHeader) -> Result<()> {
+        self.take_handed_over()?;
+        if index.mx_frame == FrameNo::ZERO && self.captured == Some(Captured::NextGeneration) {
+            self.expect_empty_wal(End::Index(*index))?;
+        }
+        Ok(())
+    }
+
+    /// Whether `end` is that of a generation which another process ended, and all of it is captured.
+    fn has_passed(&self, end: End) -> bool {
+        let End::Index(index) = end else { return false };
+        let at = self.handed_to.filter(|at| self.captured == Some(Captured::At(*at)));
+        self.passed.contains(&index.salts)
+            || at.is_some_and(|at| index.salts == at.salts && index.mx_frame <= at.frame)
     }
 
     fn expect_empty_wal(&mut self, end: End) -> Result<()> {
@@ -61,7 +85,10 @@ impl Capture {
 
     /// The WAL file must hold nothing that was committed after `at`.
     fn expect_end_of_generation(&mut self, at: Position) -> Result<()> {
+        let handed_over = self.handed_to == Some(at);
         let nothing_more = match self.wal()? {
+            // Frames after the end that another process saw were never committed.
+            Some(wal) if handed_over => read_header(wal)?.is_some_and(|header| header.salts == at.salts),
             Some(wal) => matches!(scan(wal, at, End::LastCommit)?, Scan::Nothing),
             None => false,
         };
@@ -92,7 +119,7 @@ impl Capture {
         }
     }
 
-    fn wal(&mut self) -> Result<Option<&File>> {
+    pub(super) fn wal(&mut self) -> Result<Option<&File>> {
         if self.wal.as_ref().is_some_and(|file| !is_at(file, &self.wal_path)) {
             self.wal = None;
         }
@@ -109,7 +136,7 @@ impl Capture {
     }
 
     fn take(&mut self, committed: &Committed, noted: &Noted) -> Result<()> {
-        let header = self.header_of(committed, noted.time);
+        let header = header_of(committed, noted.time, self.node_id());
         let in_memory = self.pending.has_room_for(committed);
         if !in_memory {
             self.keep_in_flight()?;
@@ -129,19 +156,10 @@ impl Capture {
         }
         self.set_captured(Captured::At(committed.to));
         if !in_memory {
+            self.keep_to_limit()?;
             self.remember_all();
         }
         Ok(())
-    }
-
-    fn header_of(&self, committed: &Committed, time: Timestamp) -> Header {
-        let name = FileName::single(Txid::ONE.next());
-        let mut header = Header::new(committed.page_size, committed.commit, name, time);
-        header.wal_offset = committed.from.frame.end_offset(committed.page_size) as i64;
-        header.wal_size = committed.to.frame.end_offset(committed.page_size) as i64 - header.wal_offset;
-        (header.salt1, header.salt2) = (committed.to.salts.0, committed.to.salts.1);
-        header.node_id = self.node_id();
-        header
     }
 
     /// The WAL is about to lose what it holds: captures all that is committed and puts on disk what is

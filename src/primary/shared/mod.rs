@@ -3,7 +3,7 @@
 mod wait;
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,9 +14,12 @@ use crate::page::PageSize;
 use crate::primary::capture::Capture;
 use crate::primary::commits::{CommitSeq, Commits, Signal};
 use crate::primary::host::Host;
+use crate::primary::line::{self, Ear};
 use crate::primary::options::Options;
 use crate::primary::role::{PublisherLock, Publishing, Role};
+use crate::primary::standby::Requests;
 use crate::primary::state;
+use crate::primary::watch::Watch;
 use crate::store::Store;
 
 /// What the publisher is doing.
@@ -77,6 +80,8 @@ pub(super) struct Progress {
     pub(super) time: Option<Timestamp>,
     /// Since when the oldest commit waits of those that are on their way.
     on_the_way_since: Option<Timestamp>,
+    /// What was found and repaired last, and when.
+    pub(super) notice: Option<(Timestamp, String)>,
     /// The failure of the last attempt, if it failed, or what ended replication.
     pub(super) error: Option<Error>,
 }
@@ -92,8 +97,14 @@ pub(super) struct Shared {
     pub(super) signal: Signal,
     /// A connection of this process holds the WRITE lock of the WAL.
     pub(super) write_locked: AtomicBool,
-    /// The database had no pages when it was opened.
-    pub(super) was_empty: bool,
+    /// What the files looked like at the last look.
+    pub(super) watch: Watch,
+    /// What other processes ask of this one, if it publishes.
+    pub(super) requests: Requests,
+    /// Hears other processes while this one publishes.
+    ear: Mutex<Option<Ear>>,
+    /// The database had no pages when this process began to publish it.
+    was_empty: AtomicBool,
     /// Never locked while `progress` is.
     publishing: Mutex<Role>,
     progress: Mutex<Progress>,
@@ -120,7 +131,10 @@ impl Shared {
             clock,
             signal: Signal::default(),
             write_locked: AtomicBool::new(false),
-            was_empty: std::fs::metadata(path).map_or(true, |meta| meta.len() == 0),
+            watch: Watch::default(),
+            requests: Requests::default(),
+            ear: Mutex::new(None),
+            was_empty: AtomicBool::new(false),
             publishing: Mutex::new(Role::Standby),
             progress: Mutex::new(Progress {
                 phase: Phase::Starting,
@@ -132,6 +146,7 @@ impl Shared {
                 acked: CommitSeq::default(),
                 time: None,
                 on_the_way_since: None,
+                notice: None,
                 error: None,
             }),
             progressed: Condvar::new(),
@@ -170,11 +185,35 @@ impl Shared {
             self.nothing_here(Phase::Standby);
             return Ok(false);
         };
-        let capture = Capture::open(&self.path, &self.wal_path, &folder, &self.store.url())?;
+        let limit = self.options.spool_limit;
+        let capture = Capture::open(&self.path, &self.wal_path, &folder, &self.store.url(), limit)?;
+        let is_empty = std::fs::metadata(&self.path).map_or(true, |meta| meta.len() == 0);
+        self.was_empty.store(is_empty, Ordering::Relaxed);
         *publishing = Role::Publisher(Box::new(Publishing { capture, _lock: lock }));
         drop(publishing);
         self.set_phase(Phase::Starting);
         Ok(true)
+    }
+
+    fn ear(&self) -> MutexGuard<'_, Option<Ear>> {
+        self.ear.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Listens for other processes, which tell of their commits. Without it those are noticed by
+    /// `watch_interval`.
+    pub(super) fn listen(self: &Arc<Self>) {
+        let mut ear = self.ear();
+        if ear.is_none() {
+            match Ear::open(self) {
+                Ok(open) => *ear = Some(open),
+                Err(e) => tracing::debug!("{}: no socket for other processes: {e}", self.path.display()),
+            }
+        }
+    }
+
+    /// The database had no pages when this process began to publish it.
+    pub(super) fn was_empty(&self) -> bool {
+        self.was_empty.load(Ordering::Relaxed)
     }
 
     /// Works on the capture state.
@@ -213,8 +252,13 @@ impl Shared {
 
     /// Puts on disk what is only in memory and gives up publishing.
     pub(super) fn finish(&self) -> Result<()> {
+        *self.ear() = None;
         match std::mem::replace(&mut *self.publishing(), Role::Ended) {
-            Role::Publisher(mut publishing) => publishing.capture.settle(),
+            Role::Publisher(mut publishing) => {
+                // While the lock is still held: the next publisher listens there.
+                line::close(&state::folder(&self.path));
+                publishing.capture.settle()
+            }
             Role::Standby | Role::Ended => Ok(()),
         }
     }
@@ -222,16 +266,8 @@ impl Shared {
     /// Gives up publishing, and what is only in memory with it.
     #[cfg(test)]
     pub(super) fn abandon(&self) {
+        *self.ear() = None;
         *self.publishing() = Role::Ended;
-    }
-
-    /// The lock by which this process publishes, as a forked child has it.
-    #[cfg(test)]
-    pub(super) fn duplicate_lock(&self) -> Option<std::fs::File> {
-        match &*self.publishing() {
-            Role::Publisher(publishing) => publishing._lock.duplicate(),
-            Role::Standby | Role::Ended => None,
-        }
     }
 
     /// Keeps the local files that wait few. Takes the time that it needs: committing threads do not
@@ -247,13 +283,27 @@ impl Shared {
     /// Notes the commits that are in the database already, and returns its page size.
     pub(super) fn look_at_database(&self) -> Result<Option<PageSize>> {
         // Hooks wait for this lock, so that no restart of the WAL falls between view and note.
-        self.with_capture(|_| {
+        self.with_capture(|capture| {
             let Some(view) = self.host.read_view()? else { return Ok(None) };
             if let Some(header) = view.header() {
                 self.commits.agree_with(header);
+                capture.look(&header)?;
+                if capture.anchor_reason().is_some() {
+                    self.commits.note_other();
+                }
             }
             Ok(Some(view.page_size()))
         })?
+    }
+
+    pub(super) fn is_standby(&self) -> bool {
+        self.progress().phase == Phase::Standby
+    }
+
+    /// What ended replication, if it ended.
+    pub(super) fn stopped(&self) -> Option<Error> {
+        let progress = self.progress();
+        progress.error.clone().filter(|_| progress.phase == Phase::Stopped)
     }
 
     pub(super) fn is_resumed(&self) -> bool {
@@ -266,6 +316,18 @@ impl Shared {
             p.may_land = true;
             p.txid = last;
         });
+    }
+
+    /// The last transaction in the replica.
+    pub(super) fn progress_txid(&self) -> Option<Txid> {
+        self.progress().txid
+    }
+
+    /// Something was found that the status is to tell of.
+    pub(super) fn notice(&self, notice: String) {
+        tracing::info!("{}: {notice}", self.path.display());
+        let now = self.clock.now();
+        self.progress().notice = Some((now, notice));
     }
 
     pub(super) fn next_txid(&self) -> Txid {
@@ -358,6 +420,30 @@ impl Shared {
 
     pub(super) fn has_failed(&self) -> bool {
         self.progress().error.is_some()
+    }
+
+    /// Replication that stopped begins anew, with a full copy; `force` says that what is in the replica
+    /// is to be taken as it is.
+    ///
+    /// # Errors
+    /// `Busy` if another process publishes; `Interrupted` after the last close.
+    pub(super) fn go_on(&self, force: bool) -> Result<()> {
+        if self.progress().phase != Phase::Stopped {
+            return self.with_capture(|_| ());
+        }
+        self.with_capture(|capture| capture.begin_again(force))?;
+        self.change(|p| {
+            p.phase = Phase::Starting;
+            p.resumed = false;
+            p.error = None;
+        });
+        tracing::info!(
+            "{}: replication begins again{}",
+            self.path.display(),
+            if force { ", by force" } else { "" }
+        );
+        self.signal.hurry();
+        Ok(())
     }
 
     /// Replication ends: somebody else is on the replica.

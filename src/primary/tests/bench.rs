@@ -51,7 +51,12 @@ impl Bench {
             store: Faults::new(Arc::new(memory.clone()), 1),
             memory,
             clock: Arc::new(ManualClock::new(Timestamp::from_millis(1_000_000))),
-            options: Options { sync_interval: Duration::ZERO, close_timeout: PATIENCE },
+            options: Options {
+                sync_interval: Duration::ZERO,
+                close_timeout: PATIENCE,
+                watch_interval: Duration::from_secs(3600),
+                spool_limit: 1 << 30,
+            },
             retries: false,
         }
     }

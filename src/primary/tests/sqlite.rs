@@ -136,8 +136,8 @@ impl Db {
         if let Some(primary) = &self.primary
             && !self.exclusive
         {
-            primary.set_write_locked(true);
             primary.look(self.header());
+            primary.set_write_locked(true);
         }
     }
 
