@@ -167,22 +167,11 @@ pub(super) struct Signal {
     idle: AtomicBool,
     /// Something was committed.
     commit: AtomicBool,
-    /// So much was committed that a capture now saves a stall later.
-    capture: AtomicBool,
     /// Somebody waits for the replica.
     hurry: AtomicBool,
     notify: Notify,
-}
-
-/// Why the publisher woke up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Wake {
-    /// Something was committed.
-    Commit,
-    /// A capture is due.
-    Capture,
-    /// Somebody waits for the replica.
-    Hurry,
+    /// So much was committed that it should be captured now. Remembered until somebody listens.
+    capture: Notify,
 }
 
 impl Signal {
@@ -196,9 +185,7 @@ impl Signal {
 
     /// Much was committed since the last capture.
     pub(super) fn capture(&self) {
-        if !self.capture.swap(true, Ordering::SeqCst) {
-            self.notify.notify_one();
-        }
+        self.capture.notify_one();
     }
 
     /// Somebody waits.
@@ -207,36 +194,32 @@ impl Signal {
         self.notify.notify_one();
     }
 
-    /// Sleeps, without a timer, until there is anything to do.
-    pub(super) async fn next(&self) -> Wake {
+    /// Sleeps, without a timer, until there is anything to publish or, then true, somebody
+    /// waits.
+    pub(super) async fn next(&self) -> bool {
         self.idle.store(true, Ordering::SeqCst);
-        let wake = loop {
-            if let Some(wake) = self.take_urgent() {
-                break wake;
+        let hurried = loop {
+            if self.hurry.swap(false, Ordering::SeqCst) {
+                break true;
             }
             if self.commit.swap(false, Ordering::SeqCst) {
-                break Wake::Commit;
+                break false;
             }
             self.notify.notified().await;
         };
         self.idle.store(false, Ordering::SeqCst);
-        wake
+        hurried
     }
 
-    /// Sleeps until there is something that does not wait for the end of the interval.
-    pub(super) async fn urgent(&self) -> Wake {
-        loop {
-            if let Some(wake) = self.take_urgent() {
-                return wake;
-            }
+    /// Sleeps until somebody waits.
+    pub(super) async fn hurried(&self) {
+        while !self.hurry.swap(false, Ordering::SeqCst) {
             self.notify.notified().await;
         }
     }
 
-    fn take_urgent(&self) -> Option<Wake> {
-        if self.hurry.swap(false, Ordering::SeqCst) {
-            return Some(Wake::Hurry);
-        }
-        self.capture.swap(false, Ordering::SeqCst).then_some(Wake::Capture)
+    /// Sleeps until a capture is asked for.
+    pub(super) async fn capture_asked(&self) {
+        self.capture.notified().await;
     }
 }

@@ -11,7 +11,6 @@ use tokio::task::JoinHandle;
 use crate::clock::{Clock, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::Txid;
-use crate::primary::capture::generation_of;
 use crate::primary::commits::Noticed;
 use crate::primary::host::Host;
 use crate::primary::line::Message;
@@ -21,11 +20,7 @@ use crate::primary::shared::{Phase, Shared};
 use crate::primary::stamp;
 use crate::primary::state::Captured;
 use crate::store::{Fencing, Store, Target};
-use crate::wal::IndexHeader;
-
-/// So many frames behind, a capture in the background saves the committing thread a stall when the
-/// WAL restarts (SQLite restarts it about every 1000 frames).
-const CAPTURE_AT_FRAMES: u32 = 256;
+use crate::wal::{IndexHeader, Position, WalHeader};
 
 /// The primaries of this process, by process id (a forked child has none) and path.
 static OPEN: Mutex<Option<HashMap<(u32, PathBuf), Entry>>> = Mutex::new(None);
@@ -175,21 +170,23 @@ impl Primary {
     pub fn look(&self, header: IndexHeader) {
         match self.shared.commits.look(header) {
             Noticed::Nothing => {}
-            Noticed::Commit => self.committed(),
+            Noticed::Commit => self.shared.signal.commit(),
             Noticed::NewGeneration => {
                 // The old generation's frames are in the file until the next write: now or never.
                 if let Err(e) = self.end_generation() {
                     tracing::warn!("{}: {e}", self.shared.path.display());
                 }
                 self.shared.commits.replace(header);
-                self.committed();
+                self.shared.signal.commit();
             }
         }
     }
 
-    fn committed(&self) {
-        self.shared.signal.commit();
-        self.shared.capture_if_behind(CAPTURE_AT_FRAMES);
+    /// A checkpoint begins. It may let the next writer restart the WAL, and takes its time until then.
+    pub fn checkpoint_begins(&self) {
+        if self.shared.generations.is_behind(&self.shared.commits) {
+            self.shared.signal.capture();
+        }
     }
 
     fn end_generation(&self) -> Result<()> {
@@ -219,8 +216,15 @@ impl Primary {
 
     /// A new WAL header is about to be written over the frames that are there.
     pub fn before_wal_restart(&self, header: &[u8]) {
-        if let Some(next) = generation_of(header) {
-            self.before_wal_is_lost(next);
+        let Some(next) = header.first_chunk().and_then(|header| WalHeader::decode(header).ok()) else {
+            return;
+        };
+        let next = Position::start_of(&next);
+        if self.shared.keep_generation(next) {
+            self.shared.signal.commit();
+            self.shared.signal.capture();
+        } else {
+            self.before_wal_is_lost(Captured::At(next));
         }
     }
 
@@ -231,13 +235,7 @@ impl Primary {
 
     fn before_wal_is_lost(&self, next: Captured) {
         let commits = &self.shared.commits;
-        let kept = self.shared.with_capture(|capture| {
-            let kept = capture.before_wal_is_lost(&commits.last(), next);
-            // What was noted is the end of a generation that is no more.
-            commits.forget();
-            kept
-        });
-        match kept {
+        match self.shared.with_capture(|capture| capture.before_wal_is_lost(commits, next)) {
             Ok(Err(e)) => tracing::warn!("{}: {e}", self.shared.path.display()),
             Ok(Ok(())) => self.shared.signal.commit(),
             Err(e) if e.kind() == ErrorKind::Busy => self.hand_over(next),
@@ -345,6 +343,7 @@ impl Primary {
     pub fn status(&self) -> Status {
         let (waiting_files, waiting_bytes) =
             self.shared.with_capture(|c| (c.spool.segments().len(), c.spool.bytes())).unwrap_or_default();
+        let waiting_bytes = waiting_bytes + self.shared.generations.bytes();
         let lag = self.shared.lag();
         let txid = self.txid();
         let progress = self.shared.progress();

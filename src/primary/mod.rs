@@ -3,6 +3,7 @@
 //! | file | what it is |
 //! | --- | --- |
 //! | `commits` | what SQLite committed, as the shim saw it; the wake-up of the publisher |
+//! | `generations`, `kept` | what a committing thread does when it restarts the WAL, and what it keeps then |
 //! | `capture` | committed frames leave the WAL before it loses them |
 //! | `pending` | captured pages in memory |
 //! | `spool` | local LTX files that wait for the replica |
@@ -20,8 +21,10 @@ mod anchor;
 mod capture;
 mod commits;
 mod database;
+mod generations;
 mod handover;
 mod host;
+mod kept;
 mod kinship;
 mod line;
 mod options;

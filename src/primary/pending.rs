@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
-use std::os::unix::fs::FileExt;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::ltx::{Encoder, Header};
-use crate::page::{PageSize, Pgno};
-use crate::wal::{Committed, FrameNo};
+use crate::page::Pgno;
+use crate::wal::Committed;
 
 /// Captured pages are kept in memory up to this; beyond, they go to the spool.
 const MEMORY_LIMIT: usize = 4 * 1024 * 1024;
@@ -34,16 +33,10 @@ impl Pending {
     }
 
     /// Takes the pages of `committed`, which is newer; `header` is that of a file with all of them.
-    ///
-    /// # Errors
-    /// `Io` on the WAL; some pages are newer then, and `header` is as it was.
-    pub(super) fn add(&mut self, committed: &Committed, wal: &File, header: Header) -> Result<()> {
-        for (pgno, frame) in &committed.pages {
-            self.pages.insert(*pgno, read_page(wal, *frame, committed.page_size)?);
-        }
+    pub(super) fn add(&mut self, committed: &Committed, pages: Vec<(Pgno, Box<[u8]>)>, header: Header) {
+        self.pages.extend(pages);
         self.pages.retain(|pgno, _| committed.commit.contains(*pgno));
         self.header = Some(header);
-        Ok(())
     }
 
     /// Writes the pages, in order.
@@ -66,15 +59,8 @@ impl Pending {
                 encoder.page(*older, page)?;
             }
             old.next_if(|(older, _)| *older == pgno);
-            encoder.page(*pgno, &read_page(wal, *frame, committed.page_size)?)?;
+            encoder.page(*pgno, &committed.read_page(wal, *frame)?)?;
         }
         old.try_for_each(|(pgno, page)| encoder.page(*pgno, page))
     }
-}
-
-fn read_page(wal: &File, frame: FrameNo, page_size: PageSize) -> Result<Box<[u8]>> {
-    let mut page = vec![0; page_size.bytes()].into_boxed_slice();
-    wal.read_exact_at(&mut page, frame.page_offset(page_size))
-        .map_err(|e| Error::io("cannot read the WAL", e))?;
-    Ok(page)
 }

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::{Decoder, FileName, Header, Txid};
 use crate::primary::anchor::{self, Compared, ViewPages};
-use crate::primary::commits::{CommitSeq, Wake};
+use crate::primary::commits::CommitSeq;
 use crate::primary::handover;
 use crate::primary::kinship;
 use crate::primary::outgoing::{Body, Outgoing};
@@ -42,18 +42,40 @@ enum Step {
     Send(Outgoing),
 }
 
-/// Publishes until the task is aborted.
+/// Publishes and captures until the task is aborted.
 pub(super) async fn run(shared: Arc<Shared>) {
+    tokio::select! {
+        () = publish(&shared) => {}
+        () = capture_when_asked(&shared) => {}
+    }
+}
+
+/// Captures without publishing, whatever the publisher is waiting for, so that little is kept on disk.
+async fn capture_when_asked(shared: &Arc<Shared>) {
+    loop {
+        shared.signal.capture_asked().await;
+        let captured = blocking(shared, |shared| {
+            shared.generations.copy_ahead(&shared.commits)?;
+            shared.capture_now()?;
+            if shared.has_failed() { shared.tidy() } else { Ok(()) }
+        });
+        if let Err(e) = captured.await {
+            tracing::debug!("{}: {e}", shared.path.display());
+        }
+    }
+}
+
+async fn publish(shared: &Arc<Shared>) {
     let mut backoff = BACKOFF_MIN;
     loop {
         let started = Instant::now();
         shared.begin_round();
         let waiting = shared.requests.take_waiting();
-        let outcome = round(&shared, !waiting.is_empty()).await;
+        let outcome = round(shared, !waiting.is_empty()).await;
         shared.answer(waiting, outcome.as_ref().map(|_| ()));
         let wait = match outcome {
             Ok(_) if shared.is_standby() => {
-                standby::rest(&shared).await;
+                standby::rest(shared).await;
                 continue;
             }
             Ok(sent) => {
@@ -63,26 +85,24 @@ pub(super) async fn run(shared: Arc<Shared>) {
             }
             Err(e) if e.kind() == ErrorKind::Conflict => {
                 shared.stop(e);
-                stopped(&shared).await;
+                stopped(shared).await;
                 continue;
             }
             Err(e) => {
                 shared.failed(e);
                 let wait = jittered(backoff);
                 backoff = (backoff * 2).min(BACKOFF_MAX);
-                if let Err(e) = blocking(&shared, |shared| shared.tidy()).await {
+                if let Err(e) = blocking(shared, |shared| shared.tidy()).await {
                     tracing::warn!("{e}");
                 }
                 wait
             }
         };
-        let hurried = pause(&shared, started + wait).await;
+        let hurried = pause(shared, started + wait).await;
         if hurried || shared.has_failed() {
             continue;
         }
-        while watch::idle(&shared).await == Wake::Capture {
-            capture(&shared).await;
-        }
+        watch::idle(shared).await;
     }
 }
 
@@ -90,29 +110,13 @@ pub(super) async fn run(shared: Arc<Shared>) {
 async fn stopped(shared: &Shared) {
     while let Some(error) = shared.stopped() {
         shared.answer(shared.requests.take_waiting(), Err(&error));
-        shared.signal.urgent().await;
+        shared.signal.hurried().await;
     }
 }
 
-/// Waits until `deadline` or, then true, until somebody waits for the replica; captures meanwhile when
-/// asked to.
+/// Waits until `deadline` or, then true, until somebody waits for the replica.
 async fn pause(shared: &Arc<Shared>, deadline: Instant) -> bool {
-    loop {
-        tokio::select! {
-            () = tokio::time::sleep_until(deadline) => return false,
-            wake = shared.signal.urgent() => match wake {
-                Wake::Hurry => return true,
-                Wake::Capture | Wake::Commit => capture(shared).await,
-            },
-        }
-    }
-}
-
-/// Captures without publishing, so that the next restart of the WAL finds little to do.
-async fn capture(shared: &Arc<Shared>) {
-    if let Err(e) = blocking(shared, |shared| shared.capture_now()).await {
-        tracing::warn!("{}: {e}", shared.path.display());
-    }
+    tokio::time::timeout_at(deadline, shared.signal.hurried()).await.is_ok()
 }
 
 /// Brings the replica up to what is committed now; `false` if it was there already.
@@ -212,11 +216,12 @@ async fn is_related(shared: &Arc<Shared>, newest: FileInfo) -> Result<bool> {
 async fn next_step(shared: &Arc<Shared>) -> Result<Step> {
     blocking(shared, |shared| {
         let txid = shared.next_txid();
+        shared.capture_now()?;
         let (step, seq) = shared.with_capture(|capture| {
-            // Under the lock of the capture, so that no restart of the WAL comes between the two.
+            // What is taken now is captured now, or was before.
             let (noted, since) = shared.commits.take();
             shared.on_the_way(since);
-            capture.catch_up(&noted)?;
+            capture.catch_up(&shared.commits)?;
             if capture.anchor_reason().is_some() {
                 return Ok((Step::Anchor, noted.seq));
             }
@@ -309,8 +314,9 @@ fn sums_of(shared: &Shared) -> Sums {
 /// Opens a view of the database and makes it the base of all that is captured from now on.
 fn begin_anchor(shared: &Shared) -> Result<Option<(ViewPages, CommitSeq, Header, &'static str)>> {
     let txid = shared.next_txid();
-    // Hooks wait for this lock, so that no restart of the WAL falls between view and position.
+    // Hooks wait for these locks, so that no restart of the WAL falls between view and position.
     shared.with_capture(|capture| {
+        let mut passage = shared.generations.lock();
         let (noted, since) = shared.commits.take();
         shared.on_the_way(since);
         // What other processes left before the view is part of it.
@@ -326,7 +332,7 @@ fn begin_anchor(shared: &Shared) -> Result<Option<(ViewPages, CommitSeq, Header,
             Some(index) if index.mx_frame > FrameNo::ZERO => Captured::At(Position::end_of(&index)),
             // A writer of ours is between the header of a generation and its first commit.
             _ if shared.commits.last().end.is_none()
-                && let Some(begun) = capture.begun() =>
+                && let Some(begun) = passage.begun() =>
             {
                 begun
             }
@@ -334,7 +340,8 @@ fn begin_anchor(shared: &Shared) -> Result<Option<(ViewPages, CommitSeq, Header,
             None => Captured::NextGeneration,
         };
         let reason = capture.anchor_reason().unwrap_or_default();
-        capture.begin_anchor(position, index)?;
+        capture.begin_anchor(position, index, &mut passage)?;
+        drop(passage);
         handover::remove(old);
         let pages = ViewPages::new(view, &shared.wal_path)?;
         let name = FileName::single(txid);

@@ -185,6 +185,13 @@ impl Spool {
         Ok(())
     }
 
+    /// Removes the file that was written last.
+    pub(super) fn remove_newest(&mut self) -> Result<()> {
+        let Some(newest) = self.segments.pop() else { return Ok(()) };
+        self.next = newest.header.min.get();
+        remove(&newest.path)
+    }
+
     /// Removes all files: a full copy takes their place.
     pub(super) fn clear(&mut self) -> Result<()> {
         self.remove_oldest(self.segments.len())

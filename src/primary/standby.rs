@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::Txid;
-use crate::primary::commits::{Noted, Wake};
+use crate::primary::commits::Noted;
 use crate::primary::handover::{Handover, Next, Point};
 use crate::primary::line::{self, Answer, Mailbox, Message};
 use crate::primary::role::PublisherLock;
@@ -74,8 +74,8 @@ pub(super) async fn rest(shared: &Shared) {
                     return;
                 }
             }
-            wake = shared.signal.next() => {
-                if wake == Wake::Hurry || line::tell(&folder, &Message::Committed).is_err() {
+            hurried = shared.signal.next() => {
+                if hurried || line::tell(&folder, &Message::Committed).is_err() {
                     return;
                 }
                 tokio::time::sleep(TELL_EVERY).await;
@@ -226,7 +226,10 @@ impl Shared {
         }
         let header = read_header(&wal)?.ok_or_else(|| Error::corrupt("the WAL has no valid header"))?;
         let state = State::load(&state::folder(&self.path))?;
-        let known = state.position().filter(|_| state.url == self.store.url());
+        let known = match state.position() {
+            Some(Captured::At(position)) if state.url == self.store.url() => Some(position),
+            _ => None,
+        };
         handover.leave_end(&wal, &header, noted.end, known, noted.time)?;
         Ok(Some(Point::End(header.salts)))
     }

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::ltx::Txid;
 use crate::primary::handover::Handover;
+use crate::primary::kept::Kept;
 use crate::primary::stamp::{Stamp, inode};
 use crate::wal::{Checksum, FrameNo, Position, Salts};
 
@@ -142,16 +143,26 @@ impl State {
         (self.position, self.previous, self.closed, self.spool) = (None, None, None, None);
     }
 
-    /// Up to where the database's commits are captured, as far as the WAL, or what other
-    /// processes saved of it, bears it out.
-    pub(super) fn captured(&self, database: &Path, wal: &Path, handover: &Handover) -> Option<Captured> {
+    /// Up to where the database's commits are captured, as far as the WAL, or what was saved of it in
+    /// `kept` and by other processes, bears it out.
+    pub(super) fn captured(
+        &self,
+        database: &Path,
+        wal: &Path,
+        kept: &Path,
+        handover: &Handover,
+    ) -> Option<Captured> {
         if self.inode.is_none() || self.inode != inode(database) {
             return None;
         }
         let positions = [self.position, self.previous].map(|position| position.map(Position::from));
-        let mut positions = positions.into_iter().flatten();
-        let in_wal = positions.clone().find(|position| wal_has(wal, *position));
-        if let Some(position) = in_wal.or_else(|| positions.find(|position| handover.covers(*position))) {
+        let positions = || positions.into_iter().flatten();
+        let saved = || {
+            // The WAL was restarted, by a writer that saved what it held.
+            let position = positions().next().filter(|position| was_kept(kept, *position));
+            position.or_else(|| positions().find(|position| handover.covers(*position)))
+        };
+        if let Some(position) = positions().find(|position| wal_has(wal, *position)).or_else(saved) {
             return Some(Captured::At(position));
         }
         if self.closed.is_some_and(|emptied| handover.goes_on(emptied)) {
@@ -162,9 +173,9 @@ impl State {
         (no_wal && unchanged).then_some(Captured::NextGeneration)
     }
 
-    /// Everything up to here is in the replica or in the spool.
-    pub(super) fn position(&self) -> Option<Position> {
-        self.position.map(Position::from)
+    /// Up to where the state says that all is in the replica or waits, if that is in the WAL.
+    pub(super) fn position(&self) -> Option<Captured> {
+        self.position.map(|position| Captured::At(position.into()))
     }
 
     /// What the database file looked like when the WAL was emptied.
@@ -210,4 +221,10 @@ fn boot() -> Option<String> {
 /// Whether the WAL file holds the frame that `position` speaks of.
 fn wal_has(wal: &Path, position: Position) -> bool {
     fs::File::open(wal).is_ok_and(|file| crate::wal::holds(&file, position).unwrap_or(false))
+}
+
+/// Whether what was kept of the WAL holds the frame that `position` speaks of.
+fn was_kept(folder: &Path, position: Position) -> bool {
+    let kept = Kept::find(folder, position.salts).and_then(|kept| kept.open(folder).ok());
+    kept.is_some_and(|wal| crate::wal::holds(&wal, position).unwrap_or(false))
 }

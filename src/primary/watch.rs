@@ -2,7 +2,6 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use crate::primary::commits::Wake;
 use crate::primary::shared::Shared;
 use crate::primary::stamp::Stamp;
 
@@ -27,15 +26,15 @@ impl Shared {
 }
 
 /// Sleeps until there is something to do; looks at the files now and then.
-pub(super) async fn idle(shared: &Shared) -> Wake {
+pub(super) async fn idle(shared: &Shared) {
     loop {
         tokio::select! {
-            wake = shared.signal.next() => return wake,
+            _ = shared.signal.next() => return,
             () = tokio::time::sleep(shared.options.watch_interval) => {
                 if shared.watch.look(shared) {
                     tracing::debug!("{}: the files changed", shared.path.display());
                     shared.requests.look();
-                    return Wake::Commit;
+                    return;
                 }
             }
         }

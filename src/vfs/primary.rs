@@ -159,7 +159,11 @@ impl File for PrimaryFile {
 
     fn shm_lock(&mut self, lock: ShmLock, flags: ShmLockFlags) -> Result<(), Code> {
         if !(lock.covers(ShmLock::WRITE) && flags.is_exclusive()) {
-            return self.base.shm_lock(lock, flags);
+            self.base.shm_lock(lock, flags)?;
+            if lock.covers(ShmLock::CHECKPOINT) && flags.is_exclusive() && flags.is_lock() {
+                self.primary.checkpoint_begins();
+            }
+            return Ok(());
         }
         if flags.is_lock() {
             self.base.shm_lock(lock, flags)?;

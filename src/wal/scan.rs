@@ -68,6 +68,28 @@ pub struct Committed {
     pub pages: BTreeMap<Pgno, FrameNo>,
 }
 
+impl Committed {
+    /// Reads the page that frame `frame` holds. Nothing is verified: the scan has done that, if the WAL
+    /// was not restarted since.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn read_page(&self, wal: &File, frame: FrameNo) -> Result<Box<[u8]>> {
+        let mut page = vec![0; self.page_size.bytes()].into_boxed_slice();
+        wal.read_exact_at(&mut page, frame.page_offset(self.page_size))
+            .map_err(|e| Error::io("cannot read the WAL", e))?;
+        Ok(page)
+    }
+
+    /// Reads all pages, in order, as [`Committed::read_page`] does.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn read_pages(&self, wal: &File) -> Result<Vec<(Pgno, Box<[u8]>)>> {
+        self.pages.iter().map(|(pgno, frame)| Ok((*pgno, self.read_page(wal, *frame)?))).collect()
+    }
+}
+
 /// What a scan found.
 #[derive(Clone, Debug)]
 pub enum Scan {

@@ -4,6 +4,7 @@ use super::{Capture, Emptied};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::{Encoder, Header, Txid};
 use crate::primary::commits::{CommitSeq, Noted};
+use crate::primary::generations::Passage;
 use crate::primary::outgoing::{Body, Outgoing};
 use crate::primary::pending::Pending;
 use crate::primary::spool::{self, Merge, Scratch, Segment};
@@ -149,7 +150,8 @@ impl Capture {
         self.attempted.push(header);
     }
 
-    /// Begins a full copy as of `position`: what was captured before is part of it.
+    /// Begins a full copy as of `position`: what was captured before is part of it. No writer restarts the
+    /// WAL meanwhile, which holding `passage` ensures.
     ///
     /// # Errors
     /// `Io` on the spool.
@@ -157,6 +159,7 @@ impl Capture {
         &mut self,
         position: Captured,
         index: Option<IndexHeader>,
+        passage: &mut Passage,
     ) -> Result<()> {
         self.attempted.extend(self.in_flight.take().map(|out| out.header));
         self.pending = Pending::default();
@@ -165,6 +168,8 @@ impl Capture {
         self.state.forget_captured();
         self.save(0);
         self.spool.clear()?;
+        self.taken.clear();
+        self.generations.begin(passage, Some(position));
         self.wal = None;
         self.emptied = Emptied { stamp: Stamp::of(&self.database), salts: index.map(|index| index.salts) };
         self.set_captured(position);
@@ -174,6 +179,7 @@ impl Capture {
     /// The full copy did not get to the replica.
     pub(in crate::primary) fn abandon_anchor(&mut self) {
         self.captured = None;
+        self.forget_kept();
         self.pending = Pending::default();
     }
 

@@ -4,35 +4,121 @@ use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use super::{Capture, Emptied};
+use super::{Capture, Emptied, holds_generation};
 use crate::error::{Error, ErrorKind, Result};
-use crate::primary::commits::Noted;
+use crate::primary::commits::{Commits, Noted};
+use crate::primary::generations::Waiting;
 use crate::primary::handover::header_of;
+use crate::primary::kept::Kept;
 use crate::primary::pending::Pending;
 use crate::primary::stamp::Stamp;
 use crate::primary::state::Captured;
-use crate::wal::{Committed, End, FrameNo, IndexHeader, Position, Scan, WalHeader, read_header, scan};
+use crate::wal::{Committed, End, FrameNo, IndexHeader, Position, Scan, read_header, scan};
+
+/// What became of an attempt to read from the WAL.
+enum Read {
+    /// All that was asked for is captured.
+    Done,
+    /// The WAL does not hold it, or not any more.
+    Gone(&'static str),
+}
+
+const RESTARTED: &str = "the WAL was restarted by a process without litestream";
 
 impl Capture {
     /// Captures all that is noted.
     ///
-    /// If the WAL does not hold it any more, somebody else restarted it: the database is to be copied
-    /// anew.
+    /// If neither the WAL nor what was kept of it holds that any more, somebody else restarted it: the
+    /// database is to be copied anew.
     ///
     /// # Errors
     /// `Io`, `NoSpace` and the like on the WAL or the spool; what was not captured still can be.
-    pub(in crate::primary) fn catch_up(&mut self, noted: &Noted) -> Result<()> {
-        match noted.end {
-            Some(end) => self.catch_up_to(end, noted),
-            None => self.take_handed_over(),
+    pub(in crate::primary) fn catch_up(&mut self, commits: &Commits) -> Result<()> {
+        loop {
+            let (noted, waiting) = self.generations.now(commits);
+            waiting.iter().try_for_each(|waiting| self.take_waiting(waiting))?;
+            self.take_handed_over()?;
+            let Some(end) = noted.end else {
+                // Nothing was noted yet: what a dead process kept leads on to what others handed over.
+                if self.generations.oldest().is_none() && self.take_kept(&noted)? {
+                    continue;
+                }
+                return Ok(());
+            };
+            let Read::Gone(why) = self.follow_wal(end, &noted)? else { return Ok(()) };
+            // A committing thread may have restarted it while it was read.
+            let restarted = self.generations.oldest().is_some() || self.take_handed_over()?;
+            if !restarted && !self.take_kept(&noted)? {
+                self.lost(why);
+                return Ok(());
+            }
         }
     }
 
-    fn catch_up_to(&mut self, end: End, noted: &Noted) -> Result<()> {
-        self.take_handed_over()?;
+    /// Captures the oldest generation that was kept; `false` if there is none.
+    ///
+    /// # Errors
+    /// As [`Capture::catch_up`].
+    pub(in crate::primary) fn catch_up_kept(&mut self) -> Result<bool> {
+        let Some(waiting) = self.generations.oldest() else { return Ok(false) };
+        self.take_waiting(&waiting).map(|()| true)
+    }
+
+    /// Captures a generation that a writer of this process kept.
+    fn take_waiting(&mut self, waiting: &Waiting) -> Result<()> {
+        match self.captured {
+            Some(Captured::At(at)) if at.salts == waiting.kept.salts => {
+                self.take_generation(waiting.kept, at, waiting.end, &waiting.noted)?;
+            }
+            // All is copied anew.
+            None => {}
+            Some(_) => self.lost(RESTARTED),
+        }
+        self.generations.captured(&waiting.kept);
+        Ok(())
+    }
+
+    /// Captures the rest of a generation that another process kept, or an earlier one; `false` if none
+    /// did.
+    fn take_kept(&mut self, noted: &Noted) -> Result<bool> {
+        let Some(Captured::At(at)) = self.captured else { return Ok(false) };
+        // If it is not restarted yet, what was kept may be older than what is there.
+        if holds_generation(&self.wal_path, at.salts) {
+            return Ok(false);
+        }
+        let Some(kept) = Kept::find(self.generations.folder(), at.salts) else { return Ok(false) };
+        self.take_generation(kept, at, End::LastCommit, noted)?;
+        Ok(true)
+    }
+
+    fn take_generation(&mut self, kept: Kept, at: Position, end: End, noted: &Noted) -> Result<()> {
+        const BROKEN: &str = "what was kept of the WAL is broken";
+        let wal = match kept.open(self.generations.folder()) {
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                self.lost("what was kept of the WAL is gone");
+                return Ok(());
+            }
+            wal => wal?,
+        };
+        if let Read::Gone(_) = self.capture_from(&wal, at, end, noted)? {
+            self.lost(BROKEN);
+        }
+        match self.captured {
+            Some(Captured::At(to)) if to.frame == kept.last => {
+                self.set_captured(Captured::At(kept.next));
+                self.taken.push((self.mark, kept));
+                self.release_kept();
+            }
+            Some(_) => self.lost(BROKEN),
+            None => {}
+        }
+        Ok(())
+    }
+
+    fn follow_wal(&mut self, end: End, noted: &Noted) -> Result<Read> {
         match (self.captured, end) {
-            _ if self.has_passed(end) => Ok(()),
-            (None, _) => Ok(()),
+            _ if self.has_passed(end) => Ok(Read::Done),
+            (None, _) => Ok(Read::Done),
             (Some(Captured::NextGeneration), _) => self.expect_empty_wal(end),
             // The index was reset, and nothing was committed since.
             (Some(Captured::At(at)), End::Index(index))
@@ -40,7 +126,13 @@ impl Capture {
             {
                 self.expect_end_of_generation(at)
             }
-            (Some(Captured::At(at)), _) => self.capture_from(at, end, noted),
+            (Some(Captured::At(at)), _) => match self.wal()? {
+                Some(wal) => {
+                    let wal = wal.try_clone().map_err(|e| Error::io("cannot read the WAL", e))?;
+                    self.capture_from(&wal, at, end, noted)
+                }
+                None => Ok(Read::Gone("the WAL was deleted by a process without litestream")),
+            },
         }
     }
 
@@ -50,8 +142,11 @@ impl Capture {
     /// As [`Capture::catch_up`].
     pub(in crate::primary) fn look(&mut self, index: &IndexHeader) -> Result<()> {
         self.take_handed_over()?;
-        if index.mx_frame == FrameNo::ZERO && self.captured == Some(Captured::NextGeneration) {
-            self.expect_empty_wal(End::Index(*index))?;
+        if index.mx_frame == FrameNo::ZERO
+            && self.captured == Some(Captured::NextGeneration)
+            && let Read::Gone(why) = self.expect_empty_wal(End::Index(*index))?
+        {
+            self.lost(why);
         }
         Ok(())
     }
@@ -64,15 +159,15 @@ impl Capture {
             || at.is_some_and(|at| index.salts == at.salts && index.mx_frame <= at.frame)
     }
 
-    fn expect_empty_wal(&mut self, end: End) -> Result<()> {
+    fn expect_empty_wal(&mut self, end: End) -> Result<Read> {
         let is_empty = match end {
             End::Index(index) => index.mx_frame == FrameNo::ZERO && self.is_untouched(&index),
             End::LastCommit => self.wal()?.is_none_or(|f| f.metadata().is_ok_and(|m| m.len() == 0)),
         };
-        if !is_empty {
-            self.lost("the WAL was begun anew by a process without litestream");
+        if is_empty {
+            return Ok(Read::Done);
         }
-        Ok(())
+        Ok(Read::Gone("the WAL was begun anew by a process without litestream"))
     }
 
     /// Whether the emptied WAL was not even used and emptied again: that would give the database file
@@ -84,7 +179,7 @@ impl Capture {
     }
 
     /// The WAL file must hold nothing that was committed after `at`.
-    fn expect_end_of_generation(&mut self, at: Position) -> Result<()> {
+    fn expect_end_of_generation(&mut self, at: Position) -> Result<Read> {
         let handed_over = self.handed_to == Some(at);
         let nothing_more = match self.wal()? {
             // Frames after the end that another process saw were never committed.
@@ -92,28 +187,17 @@ impl Capture {
             Some(wal) => matches!(scan(wal, at, End::LastCommit)?, Scan::Nothing),
             None => false,
         };
-        if !nothing_more {
-            self.lost("the WAL was restarted by a process without litestream");
-        }
-        Ok(())
+        if nothing_more { Ok(Read::Done) } else { Ok(Read::Gone(RESTARTED)) }
     }
 
-    fn capture_from(&mut self, at: Position, end: End, noted: &Noted) -> Result<()> {
-        let Some(wal) = self.wal()? else {
-            self.lost("the WAL was deleted by a process without litestream");
-            return Ok(());
-        };
+    fn capture_from(&mut self, wal: &File, at: Position, end: End, noted: &Noted) -> Result<Read> {
         match scan(wal, at, end) {
-            Ok(Scan::Nothing) => Ok(()),
-            Ok(Scan::Committed(committed)) => self.take(&committed, noted),
-            Ok(Scan::OtherGeneration) => {
-                self.lost("the WAL was restarted by a process without litestream");
-                Ok(())
-            }
+            Ok(Scan::Nothing) => Ok(Read::Done),
+            Ok(Scan::Committed(committed)) => self.take(&committed, wal, noted),
+            Ok(Scan::OtherGeneration) => Ok(Read::Gone(RESTARTED)),
             Err(e) if e.kind() == ErrorKind::Corrupt => {
-                tracing::warn!("{}: {e}", self.wal_path.display());
-                self.lost("the WAL does not hold what its index says is committed");
-                Ok(())
+                tracing::debug!("{}: {e}", self.wal_path.display());
+                Ok(Read::Gone("the WAL does not hold what its index says is committed"))
             }
             Err(e) => Err(e),
         }
@@ -135,31 +219,33 @@ impl Capture {
         Ok(self.wal.as_ref())
     }
 
-    fn take(&mut self, committed: &Committed, noted: &Noted) -> Result<()> {
+    fn take(&mut self, committed: &Committed, wal: &File, noted: &Noted) -> Result<Read> {
         let header = header_of(committed, noted.time, self.node_id());
-        let in_memory = self.pending.has_room_for(committed);
-        if !in_memory {
-            self.keep_in_flight()?;
+        // The scan has verified what it read, but the pages are read once more, and a committing thread
+        // may be restarting the WAL.
+        let is_still_there =
+            || Ok(read_header(wal)?.is_some_and(|header| header.salts == committed.to.salts));
+        if self.pending.has_room_for(committed) {
+            let pages = committed.read_pages(wal)?;
+            if !is_still_there()? {
+                return Ok(Read::Gone(RESTARTED));
+            }
+            self.pending.add(committed, pages, header);
+            self.set_captured(Captured::At(committed.to));
+            return Ok(Read::Done);
         }
-        let wal = self.wal.as_ref().expect("BUG: the scan has read the WAL");
-        if in_memory {
-            self.pending.add(committed, wal, header)?;
-        } else {
-            let pending = &self.pending;
-            self.spool.write(header, noted.seq, |encoder| pending.encode_under(committed, wal, encoder))?;
-            self.pending = Pending::default();
+        self.keep_in_flight()?;
+        let pending = &self.pending;
+        self.spool.write(header, noted.seq, |encoder| pending.encode_under(committed, wal, encoder))?;
+        if !is_still_there()? {
+            self.spool.remove_newest()?;
+            return Ok(Read::Gone(RESTARTED));
         }
-        // The scan has verified what it read, but the pages were read once more.
-        if !read_header(wal)?.is_some_and(|header| header.salts == committed.to.salts) {
-            self.lost("the WAL was restarted by a process without litestream");
-            return Ok(());
-        }
+        self.pending = Pending::default();
         self.set_captured(Captured::At(committed.to));
-        if !in_memory {
-            self.keep_to_limit()?;
-            self.remember_all();
-        }
-        Ok(())
+        self.keep_to_limit()?;
+        self.remember_all();
+        Ok(Read::Done)
     }
 
     /// The WAL is about to lose what it holds: captures all that is committed and puts on disk what is
@@ -167,11 +253,9 @@ impl Capture {
     ///
     /// # Errors
     /// As [`Capture::catch_up`]. The WAL will be lost all the same; the database is copied anew then.
-    pub(in crate::primary) fn before_wal_is_lost(&mut self, noted: &Noted, next: Captured) -> Result<()> {
-        // Nobody looked at the index yet: what recovery would find in the file is what is committed.
-        let end = noted.end.unwrap_or(End::LastCommit);
-        let kept = self.catch_up_to(end, noted).and_then(|()| self.spill(noted.seq));
-        self.begun = Some(next).filter(|next| *next != Captured::NextGeneration);
+    pub(in crate::primary) fn before_wal_is_lost(&mut self, commits: &Commits, next: Captured) -> Result<()> {
+        let kept = self.keep_on_disk(commits);
+        self.generations.lost_wal(commits, next);
         if next == Captured::NextGeneration {
             self.wal = None;
             self.emptied = Emptied { stamp: Stamp::of(&self.database), salts: None };
@@ -189,12 +273,18 @@ impl Capture {
             }
         }
     }
-}
 
-/// Where the commits go on after a WAL header: the start of its generation.
-pub(in crate::primary) fn generation_of(header: &[u8]) -> Option<Captured> {
-    let header = WalHeader::decode(header.first_chunk()?).ok()?;
-    Some(Captured::At(Position::start_of(&header)))
+    fn keep_on_disk(&mut self, commits: &Commits) -> Result<()> {
+        self.catch_up(commits)?;
+        let noted = commits.last();
+        // Nobody looked at the index yet: what recovery would find in the file is what is committed.
+        if noted.end.is_none()
+            && let Read::Gone(why) = self.follow_wal(End::LastCommit, &noted)?
+        {
+            self.lost(why);
+        }
+        self.spill(noted.seq)
+    }
 }
 
 /// Whether `file` is what stands at `path`.

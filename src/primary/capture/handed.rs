@@ -13,11 +13,12 @@ use crate::wal::{Position, read_header};
 const PASSED: usize = 16;
 
 impl Capture {
-    /// Follows the generations of the WAL that other processes ended, as far as they left word.
+    /// Follows the generations of the WAL that other processes ended, as far as they left word; whether
+    /// any was left behind.
     ///
     /// # Errors
     /// `Io`, `NoSpace` on the spool and on what was left.
-    pub(super) fn take_handed_over(&mut self) -> Result<()> {
+    pub(super) fn take_handed_over(&mut self) -> Result<bool> {
         let mut followed = Vec::new();
         let outcome = loop {
             match self.step() {
@@ -31,12 +32,13 @@ impl Capture {
                 Err(e) => break Err(e),
             }
         };
-        if !followed.is_empty() {
+        let any = !followed.is_empty();
+        if any {
             // First the state, so that it does not need what is gone.
             self.remember_all();
             followed.into_iter().for_each(|point| self.handover.followed(point));
         }
-        outcome
+        outcome.map(|()| any)
     }
 
     /// Follows one step; returns the point that was left behind, if any was.

@@ -8,19 +8,20 @@ mod handed;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-pub(super) use follow::generation_of;
-
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ltx::{Header, Txid};
-use crate::primary::commits::{CommitSeq, Noted};
+use crate::primary::commits::CommitSeq;
+use crate::primary::generations::Generations;
 use crate::primary::handover::Handover;
+use crate::primary::kept::{self, Kept};
 use crate::primary::outgoing::Outgoing;
 use crate::primary::pending::Pending;
 use crate::primary::spool::Spool;
 use crate::primary::stamp::Stamp;
 use crate::primary::state::{Captured, State};
-use crate::wal::{End, Position, Salts};
+use crate::wal::{Position, Salts, read_header};
 
 /// What is captured of one database.
 ///
@@ -38,8 +39,9 @@ pub(super) struct Capture {
     captured: Option<Captured>,
     /// While `captured` is `NextGeneration`: what tells that nobody wrote since the WAL was emptied.
     emptied: Emptied,
-    /// The generation of the WAL that a writer of this process began last, if it was not emptied since.
-    begun: Option<Captured>,
+    generations: Arc<Generations>,
+    /// Kept generations that are captured, and the marks of that: their files go when the state says so.
+    taken: Vec<(u64, Kept)>,
     /// What other processes leave.
     pub(super) handover: Handover,
     /// Generations of the WAL that other processes ended and that are captured, the last one first.
@@ -89,13 +91,18 @@ impl Capture {
         wal_path: &Path,
         folder: &Path,
         url: &str,
+        generations: Arc<Generations>,
         spool_limit: u64,
     ) -> Result<Self> {
         let handover = Handover::new(folder, spool_limit);
+        let kept = generations.folder();
+        std::fs::create_dir_all(kept)
+            .map_err(|e| Error::io(format_args!("cannot create {}", kept.display()), e))?;
         let mut state = State::load(folder)?;
         let ours = state.url == url;
         let (spool, complete) = Spool::open(folder, state.spool.filter(|_| ours))?;
-        let captured = if ours && complete { state.captured(database, wal_path, &handover) } else { None };
+        let captured =
+            if ours && complete { state.captured(database, wal_path, kept, &handover) } else { None };
         let anchor_reason = match captured {
             Some(_) => None,
             None if ours => Some("what is on disk is not what was last replicated"),
@@ -114,7 +121,8 @@ impl Capture {
             anchored: captured.is_some(),
             captured,
             emptied,
-            begun: None,
+            taken: Vec::new(),
+            generations,
             handover,
             spool_limit,
             passed: VecDeque::new(),
@@ -135,7 +143,13 @@ impl Capture {
             capture.state.forget_captured();
             capture.spool.clear()?;
         }
+        let was_restarted =
+            matches!(captured, Some(Captured::At(at)) if !holds_generation(wal_path, at.salts));
+        if !was_restarted {
+            kept::remove_all(capture.generations.folder());
+        }
         capture.state.save(folder)?;
+        capture.generations.set_safe(captured);
         Ok(capture)
     }
 
@@ -159,30 +173,16 @@ impl Capture {
         self.anchor_reason
     }
 
-    /// The generation of the WAL that a writer of this process began last, if it was not emptied since.
-    pub(super) fn begun(&self) -> Option<Captured> {
-        self.begun
-    }
-
     /// Whether there is captured content that is not in the replica.
     pub(super) fn has_waiting(&self) -> bool {
         self.in_flight.is_some() || !self.spool.segments().is_empty() || self.pending.header().is_some()
-    }
-
-    /// How many frames `noted` is ahead of what is captured; 0 if that cannot be told.
-    pub(super) fn frames_behind(&self, noted: &Noted) -> u32 {
-        match (self.captured, noted.end) {
-            (Some(Captured::At(at)), Some(End::Index(index))) if index.salts == at.salts => {
-                index.mx_frame.0.saturating_sub(at.frame.0)
-            }
-            _ => 0,
-        }
     }
 
     /// Ends replication for good: the database goes on, nothing more is captured.
     pub(super) fn stop(&mut self) {
         self.stopped = true;
         self.captured = None;
+        self.forget_kept();
         self.pending = Pending::default();
         self.in_flight = None;
     }
@@ -203,6 +203,7 @@ impl Capture {
     pub(super) fn lost(&mut self, reason: &'static str) {
         tracing::warn!("{}: {reason}; the database is copied anew", self.database.display());
         self.captured = None;
+        self.forget_kept();
         self.anchor_reason = Some(reason);
         self.pending = Pending::default();
         self.anchored = false;
@@ -254,6 +255,21 @@ impl Capture {
         }
     }
 
+    /// What was kept of the WAL is of no use any more.
+    fn forget_kept(&mut self) {
+        self.taken.clear();
+        self.generations.reset();
+    }
+
+    /// Removes the kept generations that nobody needs any more: the state on disk is behind them, or all
+    /// is copied anew if this process ends.
+    fn release_kept(&mut self) {
+        let (anchored, remembered) = (self.anchored, self.remembered);
+        for (_, kept) in self.taken.extract_if(.., |(mark, _)| !anchored || *mark <= remembered) {
+            self.generations.release(&kept);
+        }
+    }
+
     fn remember(&mut self, captured: Captured, mark: u64) {
         self.state.set_captured(captured, self.emptied.stamp, &self.database);
         self.remembered = mark;
@@ -269,6 +285,10 @@ impl Capture {
         if let Err(e) = self.state.save(&self.folder) {
             tracing::warn!("{e}");
         }
+        if self.anchored && self.captured.is_some() {
+            self.generations.set_safe(self.state.position());
+        }
+        self.release_kept();
     }
 
     /// Puts what is only in memory on disk and remembers the position, for a close.
@@ -278,6 +298,13 @@ impl Capture {
     pub(super) fn settle(&mut self) -> Result<()> {
         self.spill(CommitSeq::default())?;
         self.remember_all();
+        self.generations.drop_spares();
         Ok(())
     }
+}
+
+/// Whether the WAL file holds the generation with `salts`.
+fn holds_generation(wal_path: &Path, salts: Salts) -> bool {
+    let header = File::open(wal_path).ok().and_then(|wal| read_header(&wal).ok().flatten());
+    header.is_some_and(|header| header.salts == salts)
 }

@@ -13,6 +13,7 @@ use crate::ltx::Txid;
 use crate::page::PageSize;
 use crate::primary::capture::Capture;
 use crate::primary::commits::{CommitSeq, Commits, Signal};
+use crate::primary::generations::Generations;
 use crate::primary::host::Host;
 use crate::primary::line::{self, Ear};
 use crate::primary::options::Options;
@@ -21,6 +22,7 @@ use crate::primary::standby::Requests;
 use crate::primary::state;
 use crate::primary::watch::Watch;
 use crate::store::Store;
+use crate::wal::Position;
 
 /// What the publisher is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +96,7 @@ pub(super) struct Shared {
     pub(super) host: Arc<dyn Host>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) commits: Commits,
+    pub(super) generations: Arc<Generations>,
     pub(super) signal: Signal,
     /// A connection of this process holds the WRITE lock of the WAL.
     pub(super) write_locked: AtomicBool,
@@ -121,9 +124,12 @@ impl Shared {
     ) -> Self {
         let mut wal_path = path.as_os_str().to_owned();
         wal_path.push("-wal");
+        let wal_path = PathBuf::from(wal_path);
+        let generations = Arc::new(Generations::new(&wal_path, &state::folder(path)));
         Self {
             path: path.to_path_buf(),
-            wal_path: wal_path.into(),
+            wal_path,
+            generations,
             options,
             store,
             host,
@@ -186,7 +192,10 @@ impl Shared {
             return Ok(false);
         };
         let limit = self.options.spool_limit;
-        let capture = Capture::open(&self.path, &self.wal_path, &folder, &self.store.url(), limit)?;
+        let capture = {
+            let generations = Arc::clone(&self.generations);
+            Capture::open(&self.path, &self.wal_path, &folder, &self.store.url(), generations, limit)?
+        };
         let is_empty = std::fs::metadata(&self.path).map_or(true, |meta| meta.len() == 0);
         self.was_empty.store(is_empty, Ordering::Relaxed);
         *publishing = Role::Publisher(Box::new(Publishing { capture, _lock: lock }));
@@ -235,19 +244,27 @@ impl Shared {
         Error::new(ErrorKind::Interrupted, format!("{} was closed", self.path.display()))
     }
 
-    /// Captures what is committed.
+    /// Captures what is committed. Committing threads that wait for the capture state wait for one
+    /// generation of the WAL at most.
     pub(super) fn capture_now(&self) -> Result<()> {
-        self.with_capture(|capture| capture.catch_up(&self.commits.last()))?
+        while self.with_capture(Capture::catch_up_kept)?? {
+            std::thread::yield_now();
+        }
+        self.with_capture(|capture| capture.catch_up(&self.commits))?
     }
 
-    /// Asks for a capture in the background if it is `frames` behind. Never waits.
-    pub(super) fn capture_if_behind(&self, frames: u32) {
-        let Ok(mut publishing) = self.publishing.try_lock() else { return };
-        if let Role::Publisher(publishing) = &mut *publishing
-            && publishing.capture.frames_behind(&self.commits.last()) >= frames
-        {
-            self.signal.capture();
+    /// SQLite is about to restart the WAL, after which commits go on at `next`: keeps what is needed of
+    /// it. `false` if that could not be done, or is not how to do it.
+    pub(super) fn keep_generation(&self, next: Position) -> bool {
+        while self.generations.is_full() {
+            if !matches!(self.with_capture(Capture::catch_up_kept), Ok(Ok(true))) {
+                break;
+            }
         }
+        self.generations.keep(&self.commits, next).unwrap_or_else(|e| {
+            tracing::debug!("{e}");
+            false
+        })
     }
 
     /// Puts on disk what is only in memory and gives up publishing.
@@ -282,11 +299,16 @@ impl Shared {
 
     /// Notes the commits that are in the database already, and returns its page size.
     pub(super) fn look_at_database(&self) -> Result<Option<PageSize>> {
-        // Hooks wait for this lock, so that no restart of the WAL falls between view and note.
         self.with_capture(|capture| {
+            // Hooks wait for these locks, so that no restart of the WAL falls between view and note.
+            let passage = self.generations.lock();
             let Some(view) = self.host.read_view()? else { return Ok(None) };
-            if let Some(header) = view.header() {
+            let header = view.header();
+            if let Some(header) = header {
                 self.commits.agree_with(header);
+            }
+            drop(passage);
+            if let Some(header) = header {
                 capture.look(&header)?;
                 if capture.anchor_reason().is_some() {
                     self.commits.note_other();
