@@ -151,6 +151,12 @@ impl Primary {
         self.shared.abandon();
     }
 
+    /// Does `work` while nothing is captured.
+    #[cfg(test)]
+    pub(crate) fn without_capture<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.shared.with_capture(|_| work()).expect("this process publishes")
+    }
+
     fn end(&self, unsynced: Option<Error>) {
         self.task.abort();
         let settled = self.shared.finish();

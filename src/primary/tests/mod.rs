@@ -3,6 +3,7 @@
 //! | file | its story |
 //! | --- | --- |
 //! | `restart` | the WAL loses what it holds: no commit is lost with it |
+//! | `kept` | the WAL is restarted before it was captured |
 //! | `spool` | waiting files outlive their process |
 //! | `state` | local state is believed only as far as it is borne out |
 //! | `replies` | a request is done, and its answer is lost |
@@ -19,6 +20,7 @@ mod bench;
 mod closing;
 mod conflict;
 mod foreign;
+mod kept;
 mod outage;
 mod pace;
 mod random;
