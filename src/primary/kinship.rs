@@ -5,12 +5,17 @@
 //! replica are compared with the local ones. What differs may have been changed since; that nothing at
 //! all agrees is not how one database looks.
 
+use std::sync::Arc;
+
 use futures_util::StreamExt;
 
 use crate::error::Result;
 use crate::ltx::Decoder;
 use crate::page::Pgno;
 use crate::primary::anchor::ViewPages;
+use crate::primary::publisher::blocking;
+use crate::primary::resume;
+use crate::primary::shared::Shared;
 use crate::store::{ByteRange, FileInfo, Store};
 
 /// How much of a file is looked at.
@@ -20,14 +25,35 @@ const SAMPLE_PAGES: usize = 64;
 /// A page with fewer bytes that are not zero may be the same in any database.
 const DISTINCT_BYTES: usize = 64;
 
+/// Whether a replica that local state knows nothing of holds this database; `newest` is its newest file.
+///
+/// # Errors
+/// Those of the store; `Io`, `Busy` on the database.
+pub(super) async fn holds_ours(shared: &Arc<Shared>, newest: FileInfo) -> Result<bool> {
+    let store = shared.store.as_ref();
+    let mut files = resume::full_files(store).await?;
+    files.insert(0, newest);
+    for file in files {
+        let sample = sample(store, &file).await?;
+        let related = blocking(shared, move |shared| {
+            let Some(view) = shared.host.read_view()? else { return Ok(false) };
+            is_related(&sample, &mut ViewPages::new(view, &shared.wal_path)?)
+        });
+        if related.await? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Some pages of a file in the replica.
-pub(super) type Sample = Vec<(Pgno, Vec<u8>)>;
+type Sample = Vec<(Pgno, Vec<u8>)>;
 
 /// Reads the first pages of a file.
 ///
 /// # Errors
 /// Those of the store; `Corrupt` if the file does not even begin as one.
-pub(super) async fn sample(store: &dyn Store, file: &FileInfo) -> Result<Sample> {
+async fn sample(store: &dyn Store, file: &FileInfo) -> Result<Sample> {
     let (id, len) = (file.id, file.size.min(SAMPLE_BYTES));
     let content = store.get(id, ByteRange::Bounded { offset: 0, len }).await?;
     let mut body = content.body;
@@ -52,7 +78,7 @@ pub(super) async fn sample(store: &dyn Store, file: &FileInfo) -> Result<Sample>
 ///
 /// # Errors
 /// `Io` on the database.
-pub(super) fn is_related(sample: &Sample, local: &mut ViewPages) -> Result<bool> {
+fn is_related(sample: &Sample, local: &mut ViewPages) -> Result<bool> {
     let mut all_agree = true;
     for (pgno, theirs) in sample {
         let agrees = local.commit().contains(*pgno) && local.page(*pgno)? == *theirs;

@@ -24,7 +24,7 @@ use crate::primary::standby;
 use crate::primary::state::{self, Captured};
 use crate::primary::sums::Sums;
 use crate::primary::watch;
-use crate::store::{FileInfo, PutOptions};
+use crate::store::PutOptions;
 use crate::wal::{FrameNo, IndexHeader, Position, read_header};
 
 /// The wait after a first failure; it doubles up to `BACKOFF_MAX`, and each wait is drawn at random
@@ -85,7 +85,7 @@ async fn publish(shared: &Arc<Shared>) {
             }
             Err(e) if e.kind() == ErrorKind::Conflict => {
                 shared.stop(e);
-                stopped(shared).await;
+                standby::until_told(shared).await;
                 continue;
             }
             Err(e) => {
@@ -106,14 +106,6 @@ async fn publish(shared: &Arc<Shared>) {
     }
 }
 
-/// Answers who asks, until somebody decides that replication shall go on.
-async fn stopped(shared: &Shared) {
-    while let Some(error) = shared.stopped() {
-        shared.answer(shared.requests.take_waiting(), Err(&error));
-        shared.signal.hurried().await;
-    }
-}
-
 /// Waits until `deadline` or, then true, until somebody waits for the replica.
 async fn pause(shared: &Arc<Shared>, deadline: Instant) -> bool {
     tokio::time::timeout_at(deadline, shared.signal.hurried()).await.is_ok()
@@ -128,7 +120,7 @@ async fn round(shared: &Arc<Shared>, asked: bool) -> Result<bool> {
     if !shared.is_resumed() {
         resume(shared).await?;
     }
-    look_at_others(shared, asked).await?;
+    standby::look_at_others(shared, asked).await?;
     let goal = shared.commits.last().seq;
     let mut sent = false;
     loop {
@@ -147,24 +139,6 @@ async fn round(shared: &Arc<Shared>, asked: bool) -> Result<bool> {
     }
 }
 
-/// Notes what other processes committed, if there is a sign that they did; `asked` if one of them waits.
-async fn look_at_others(shared: &Arc<Shared>, asked: bool) -> Result<()> {
-    if !shared.requests.take_look() {
-        return Ok(());
-    }
-    shared.looks();
-    let looked = blocking(shared, |shared| shared.look_at_database()).await;
-    if looked.is_err() {
-        shared.requests.look();
-    }
-    tracing::debug!("{}: looked for commits of other processes: {looked:?}", shared.path.display());
-    match looked {
-        // Whoever has the database for itself is not somebody else, or will be heard of later.
-        Err(e) if e.kind() == ErrorKind::Busy && !asked => Ok(()),
-        other => other.map(drop),
-    }
-}
-
 async fn resume(shared: &Arc<Shared>) -> Result<()> {
     let url = shared.store.url();
     let page_size = blocking(shared, |shared| shared.look_at_database()).await?;
@@ -179,7 +153,7 @@ async fn resume(shared: &Arc<Shared>) -> Result<()> {
     let resumed = resume::resume(shared.store.as_ref(), local).await?;
     let unknown = resumed.stranger.is_some();
     if let (Some(last), Some(stranger)) = (resumed.last, resumed.stranger)
-        && !is_related(shared, stranger).await?
+        && !kinship::holds_ours(shared, stranger).await?
     {
         return Err(resume::another(shared.store.as_ref(), last));
     }
@@ -193,24 +167,6 @@ async fn resume(shared: &Arc<Shared>) -> Result<()> {
     shared.commits.note_other();
     shared.resumed(resumed.last);
     Ok(())
-}
-
-/// Whether a replica that local state knows nothing of holds this database; `newest` is its newest file.
-async fn is_related(shared: &Arc<Shared>, newest: FileInfo) -> Result<bool> {
-    let store = shared.store.as_ref();
-    let mut files = resume::full_files(store).await?;
-    files.insert(0, newest);
-    for file in files {
-        let sample = kinship::sample(store, &file).await?;
-        let related = blocking(shared, move |shared| {
-            let Some(view) = shared.host.read_view()? else { return Ok(false) };
-            kinship::is_related(&sample, &mut ViewPages::new(view, &shared.wal_path)?)
-        });
-        if related.await? {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }
 
 async fn next_step(shared: &Arc<Shared>) -> Result<Step> {
@@ -500,7 +456,7 @@ async fn identify(shared: &Shared, ours: &Header) -> Result<Landed> {
 }
 
 /// Runs `work`, which waits for files and locks, off the asynchronous threads.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     shared: &Arc<Shared>,
     work: impl FnOnce(&Shared) -> Result<T> + Send + 'static,
 ) -> Result<T> {

@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -11,6 +11,7 @@ use crate::ltx::Txid;
 use crate::primary::commits::Noted;
 use crate::primary::handover::{Handover, Next, Point};
 use crate::primary::line::{self, Answer, Mailbox, Message};
+use crate::primary::publisher::blocking;
 use crate::primary::role::PublisherLock;
 use crate::primary::shared::{Phase, Shared};
 use crate::primary::stamp::Stamp;
@@ -81,6 +82,35 @@ pub(super) async fn rest(shared: &Shared) {
                 tokio::time::sleep(TELL_EVERY).await;
             }
         }
+    }
+}
+
+/// Notes what other processes committed, if there is a sign that they did; `asked` if one of them waits.
+///
+/// # Errors
+/// `Io`, `Corrupt` on the database; `Busy` if one waits and the locks cannot be had.
+pub(super) async fn look_at_others(shared: &Arc<Shared>, asked: bool) -> Result<()> {
+    if !shared.requests.take_look() {
+        return Ok(());
+    }
+    shared.looks();
+    let looked = blocking(shared, |shared| shared.look_at_database()).await;
+    if looked.is_err() {
+        shared.requests.look();
+    }
+    tracing::debug!("{}: looked for commits of other processes: {looked:?}", shared.path.display());
+    match looked {
+        // Whoever has the database for itself is not somebody else, or will be heard of later.
+        Err(e) if e.kind() == ErrorKind::Busy && !asked => Ok(()),
+        other => other.map(drop),
+    }
+}
+
+/// Answers who asks, until somebody decides that replication shall go on.
+pub(super) async fn until_told(shared: &Shared) {
+    while let Some(error) = shared.stopped() {
+        shared.answer(shared.requests.take_waiting(), Err(&error));
+        shared.signal.hurried().await;
     }
 }
 

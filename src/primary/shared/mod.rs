@@ -1,5 +1,6 @@
 //! What the committing threads, the publisher and the SQL functions share of one database.
 
+mod others;
 mod wait;
 
 use std::path::{Path, PathBuf};
@@ -208,23 +209,6 @@ impl Shared {
         self.ear.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Listens for other processes, which tell of their commits. Without it those are noticed by
-    /// `watch_interval`.
-    pub(super) fn listen(self: &Arc<Self>) {
-        let mut ear = self.ear();
-        if ear.is_none() {
-            match Ear::open(self) {
-                Ok(open) => *ear = Some(open),
-                Err(e) => tracing::debug!("{}: no socket for other processes: {e}", self.path.display()),
-            }
-        }
-    }
-
-    /// The database had no pages when this process began to publish it.
-    pub(super) fn was_empty(&self) -> bool {
-        self.was_empty.load(Ordering::Relaxed)
-    }
-
     /// Works on the capture state.
     ///
     /// # Errors
@@ -322,12 +306,6 @@ impl Shared {
         self.progress().phase == Phase::Standby
     }
 
-    /// What ended replication, if it ended.
-    pub(super) fn stopped(&self) -> Option<Error> {
-        let progress = self.progress();
-        progress.error.clone().filter(|_| progress.phase == Phase::Stopped)
-    }
-
     pub(super) fn is_resumed(&self) -> bool {
         self.progress().resumed
     }
@@ -343,13 +321,6 @@ impl Shared {
     /// The last transaction in the replica.
     pub(super) fn progress_txid(&self) -> Option<Txid> {
         self.progress().txid
-    }
-
-    /// Something was found that the status is to tell of.
-    pub(super) fn notice(&self, notice: String) {
-        tracing::info!("{}: {notice}", self.path.display());
-        let now = self.clock.now();
-        self.progress().notice = Some((now, notice));
     }
 
     pub(super) fn next_txid(&self) -> Txid {
@@ -442,30 +413,6 @@ impl Shared {
 
     pub(super) fn has_failed(&self) -> bool {
         self.progress().error.is_some()
-    }
-
-    /// Replication that stopped begins anew, with a full copy; `force` says that what is in the replica
-    /// is to be taken as it is.
-    ///
-    /// # Errors
-    /// `Busy` if another process publishes; `Interrupted` after the last close.
-    pub(super) fn go_on(&self, force: bool) -> Result<()> {
-        if self.progress().phase != Phase::Stopped {
-            return self.with_capture(|_| ());
-        }
-        self.with_capture(|capture| capture.begin_again(force))?;
-        self.change(|p| {
-            p.phase = Phase::Starting;
-            p.resumed = false;
-            p.error = None;
-        });
-        tracing::info!(
-            "{}: replication begins again{}",
-            self.path.display(),
-            if force { ", by force" } else { "" }
-        );
-        self.signal.hurry();
-        Ok(())
     }
 
     /// Replication ends: somebody else is on the replica.
