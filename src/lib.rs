@@ -4,13 +4,14 @@
 //!
 //! | room | what it is |
 //! | --- | --- |
-//! | [`page`], [`error`], [`clock`], [`runtime`], [`logging`], [`failures`] | leaves that every room may use |
+//! | [`page`], [`error`], [`clock`], [`fork`], [`runtime`], [`logging`], [`failures`] | leaves that every room may use |
 //! | [`ltx`] | the LTX codec: bytes in, bytes out |
 //! | [`wal`] | WAL and WAL-index formats: bytes in, committed transactions out |
 //! | [`store`] | object stores; knows LTX names, never SQLite |
 //! | [`primary`] | the write flow: capture, publish, snapshot, resume |
 //! | [`replica`] | the read flow: plan, snapshot, follower, page cache |
 //! | [`restore`] | a replica becomes a database file |
+//! | [`verify`] | whether a replica can be restored |
 //! | [`config`] | URI and environment become one typed configuration |
 //! | [`sqlite`] | the only room with `unsafe`: trampolines and the host's API |
 //! | [`vfs`] | routes an open to a role and implements its file methods |
@@ -29,6 +30,7 @@ pub mod config;
 pub mod error;
 pub mod extension;
 pub mod failures;
+pub mod fork;
 pub mod functions;
 pub mod logging;
 pub mod ltx;
@@ -39,5 +41,6 @@ pub mod restore;
 pub mod runtime;
 pub mod sqlite;
 pub mod store;
+pub mod verify;
 pub mod vfs;
 pub mod wal;

@@ -14,6 +14,7 @@ use tracing::span;
 use tracing::{Event, Metadata, Subscriber};
 
 use crate::clock::{Clock, SystemClock};
+use crate::fork;
 
 /// What is logged, and where to.
 #[derive(Debug)]
@@ -90,6 +91,7 @@ impl Subscriber for Lines {
 
     fn event(&self, event: &Event<'_>) {
         let line = line(&SystemClock, event);
+        let _section = fork::section();
         // One write, so that lines of several threads and processes do not mix. A log that cannot be
         // written must not disturb the database.
         let _ = match &self.out {

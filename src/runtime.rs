@@ -48,6 +48,12 @@ pub fn handle() -> Result<Handle> {
     Ok(handle)
 }
 
+/// Does `work` on this thread. If it `is_long`, keeping the thread busy for more than a moment, the
+/// runtime's tasks on the same thread go on elsewhere.
+pub fn busy<T>(is_long: bool, work: impl FnOnce() -> T) -> T {
+    if is_long { tokio::task::block_in_place(work) } else { work() }
+}
+
 /// Runs `work` on the runtime and waits for it on the calling thread.
 ///
 /// # Errors

@@ -5,29 +5,43 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What every room may use.
-const LEAVES: [&str; 6] = ["page", "error", "clock", "runtime", "logging", "failures"];
+const LEAVES: [&str; 7] = ["page", "error", "clock", "fork", "runtime", "logging", "failures"];
 
 /// Each room, and the rooms that it may use beside itself and the leaves.
-const ARROWS: [(&str, &[&str]); 17] = [
+const ARROWS: [(&str, &[&str]); 19] = [
     ("page", &[]),
     ("error", &[]),
     ("clock", &[]),
     ("runtime", &[]),
     ("logging", &[]),
     ("failures", &[]),
+    ("fork", &[]),
     ("ltx", &[]),
     ("wal", &[]),
     ("sqlite", &[]),
     ("store", &["ltx"]),
-    ("primary", &["wal", "ltx", "store"]),
+    ("primary", &["wal", "ltx", "store", "verify"]),
     ("replica", &["ltx", "store"]),
-    ("restore", &["ltx", "store", "replica"]),
+    ("restore", &["wal", "ltx", "store", "replica"]),
+    ("verify", &["ltx", "store", "replica"]),
     ("config", &["ltx", "store", "primary", "replica"]),
     ("vfs", &["ltx", "wal", "sqlite", "store", "primary", "replica", "restore", "config"]),
-    ("functions", &["ltx", "wal", "sqlite", "store", "primary", "replica", "restore", "config"]),
+    ("functions", &["ltx", "wal", "sqlite", "store", "primary", "replica", "restore", "verify", "config"]),
     (
         "extension",
-        &["ltx", "wal", "sqlite", "store", "primary", "replica", "restore", "config", "vfs", "functions"],
+        &[
+            "ltx",
+            "wal",
+            "sqlite",
+            "store",
+            "primary",
+            "replica",
+            "restore",
+            "verify",
+            "config",
+            "vfs",
+            "functions",
+        ],
     ),
 ];
 

@@ -90,14 +90,14 @@ impl<'a> Given<'a> {
     }
 
     /// The value of setting `name` that has precedence, as `read` reads it.
-    fn typed<T>(&self, name: &str, read: impl FnOnce(&str) -> Result<T>) -> Result<Option<T>> {
+    pub(super) fn typed<T>(&self, name: &str, read: impl FnOnce(&str) -> Result<T>) -> Result<Option<T>> {
         let Some(found) = self.find(name) else { return Ok(None) };
         read(&found.text).map(Some).map_err(|e| e.context(found.origin))
     }
 
-    /// A setting that is text of a type of its own.
-    pub(super) fn parsed<T: std::str::FromStr<Err = Error>>(&self, name: &str) -> Result<Option<T>> {
-        self.typed(name, str::parse)
+    /// A setting that is any text.
+    pub(super) fn text(&self, name: &str) -> Option<String> {
+        self.find(name).map(|found| found.text)
     }
 
     /// A setting that is a duration and has a default.
@@ -106,6 +106,14 @@ impl<'a> Given<'a> {
             unreachable!("BUG: {name} is no duration")
         };
         Ok(self.typed(name, |text| value::duration_within(text, min, max))?.expect("BUG: no default"))
+    }
+
+    /// A setting that is a list of durations and has a default.
+    pub(super) fn durations(&self, name: &str) -> Result<Vec<Duration>> {
+        let Kind::Durations { min, max, count } = named(name).kind else {
+            unreachable!("BUG: {name} is no list of durations")
+        };
+        Ok(self.typed(name, |text| value::durations(text, min, max, count))?.expect("BUG: no default"))
     }
 
     /// A setting that is a size in bytes and has a default.

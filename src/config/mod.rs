@@ -5,6 +5,7 @@
 //! environment, then default. Nothing is read before a call needs it.
 
 mod given;
+mod point;
 mod resolve;
 mod restore;
 mod settings;
@@ -14,8 +15,9 @@ mod value;
 
 use std::fmt;
 
+pub use point::point;
 pub use resolve::{Config, PrimaryConfig, ReplicaConfig, resolve};
-pub use restore::{RestoreConfig, restore, target};
+pub use restore::{Age, IntegrityCheck, RestoreConfig, VerifyConfig, restore, target, verify};
 pub use settings::{Kind, Scope, Setting};
 pub use start::start_logging;
 pub use table::{SETTINGS, settings_markdown};

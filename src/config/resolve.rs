@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::given::{Found, Given, Unknown};
 use super::settings::Scope;
-use super::{Env, Params, value};
+use super::{Env, Params, point, value};
 use crate::error::{Error, Result};
 use crate::primary;
 use crate::replica;
@@ -28,6 +28,8 @@ pub struct PrimaryConfig {
     pub path: PathBuf,
     /// How it behaves.
     pub options: primary::Options,
+    /// Whether SQLite's WAL-reset bug is guarded against, on hosts that have it.
+    pub wal_reset_guard: bool,
 }
 
 /// What a replica needs.
@@ -37,6 +39,8 @@ pub struct ReplicaConfig {
     pub target: Target,
     /// How it behaves.
     pub options: replica::Options,
+    /// The state that is read.
+    pub point: replica::RestorePoint,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,7 +80,7 @@ pub fn resolve(path: Option<&Path>, params: &dyn Params, read_only: bool, env: &
     let target = Target::parse(&url.text, &|name| given.store(name)).map_err(|e| e.context(url.origin))?;
     match role {
         Role::Primary => primary(path, params, &given, target).map(Config::Primary),
-        Role::Replica => replica(&given, target).map(Config::Replica),
+        Role::Replica => replica(path, &given, target).map(Config::Replica),
     }
 }
 
@@ -120,13 +124,25 @@ fn primary(
         Error::config("a primary is a file: give the database a name, such as file:app.db?vfs=litestream")
     })?;
     refuse_lockless(params)?;
+    if given.param("asof").is_some() {
+        return Err(Error::config("asof reads a past state of the replica: add mode=ro to the URI"));
+    }
     let options = primary::Options {
         sync_interval: given.duration("sync_interval")?,
         close_timeout: given.duration("close_timeout")?,
         watch_interval: given.duration("watch_interval")?,
         spool_limit: given.size("spool_limit")?,
+        verify_interval: given.duration("verify_interval")?,
+        history: primary::HistorySettings {
+            levels: given.durations("levels")?,
+            snapshot_interval: given.duration("snapshot_interval")?,
+            snapshot_retention: given.duration("snapshot_retention")?,
+            l0_retention: given.duration("l0_retention")?,
+            retention: given.flag("retention")?,
+        },
     };
-    Ok(PrimaryConfig { target, path: path.to_owned(), options })
+    let wal_reset_guard = given.flag("wal_reset_guard")?;
+    Ok(PrimaryConfig { target, path: path.to_owned(), options, wal_reset_guard })
 }
 
 /// Refuses parameters that switch off the locks that WAL mode, and so replication, relies on.
@@ -141,13 +157,49 @@ fn refuse_lockless(params: &dyn Params) -> Result<()> {
     Ok(())
 }
 
-fn replica(given: &Given<'_>, target: Target) -> Result<ReplicaConfig> {
+fn replica(path: Option<&Path>, given: &Given<'_>, target: Target) -> Result<ReplicaConfig> {
     let options = replica::Options {
         open_timeout: given.duration("open_timeout")?,
         poll_interval: given.duration("poll_interval")?,
+        poll_idle_interval: given.duration("poll_idle_interval")?,
         cache_bytes: usize::try_from(given.size("cache_size")?).unwrap_or(usize::MAX),
+        hydration: hydration(path, given)?,
+        disk: disk(given)?,
     };
-    Ok(ReplicaConfig { target, options })
+    let point = given.typed("asof", point::point)?.unwrap_or_default();
+    Ok(ReplicaConfig { target, options, point })
+}
+
+/// The local file that the whole database is downloaded to, if it is. A relative path is one in the
+/// current folder.
+fn hydration(database: Option<&Path>, given: &Given<'_>) -> Result<Option<PathBuf>> {
+    if !given.flag("hydrate")? {
+        return Ok(None);
+    }
+    let path = match given.text("hydration_path") {
+        Some(path) => PathBuf::from(path),
+        None => default_hydration_path(database).ok_or_else(|| {
+            Error::config("hydrate=1 needs a place: give the database a name, or hydration_path")
+        })?,
+    };
+    let absolute = std::path::absolute(&path);
+    absolute.map(Some).map_err(|e| Error::io(format!("hydration_path={}", path.display()), e))
+}
+
+fn default_hydration_path(database: Option<&Path>) -> Option<PathBuf> {
+    let database = database?;
+    let mut folder = std::ffi::OsString::from(".");
+    folder.push(database.file_name()?);
+    folder.push("-litestream");
+    Some(database.with_file_name(folder).join("hydration.db"))
+}
+
+/// The disk cache: none unless its folder is given. A relative folder is one of the current folder.
+fn disk(given: &Given<'_>) -> Result<Option<replica::DiskOptions>> {
+    let bytes = given.size("cache_dir_size")?;
+    let Some(folder) = given.text("cache_dir") else { return Ok(None) };
+    let folder = std::path::absolute(&folder).map_err(|e| Error::io(format!("cache_dir={folder}"), e))?;
+    Ok(Some(replica::DiskOptions { folder, bytes }))
 }
 
 #[cfg(test)]
@@ -155,7 +207,10 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::clock::Timestamp;
     use crate::config::tests::params;
+    use crate::ltx::Txid;
+    use crate::replica::RestorePoint;
 
     const FROM_ENV: [(&str, &str); 1] = [("LITESTREAM_REPLICA_URL", "file:///from-env")];
 
@@ -236,26 +291,90 @@ mod tests {
     }
 
     #[test]
+    fn a_replica_is_read_as_of_a_point() {
+        for (query, expected) in [
+            ("replica=file:///r", RestorePoint::Latest),
+            ("replica=file:///r&asof=latest", RestorePoint::Latest),
+            ("replica=file:///r&asof=txid:42", RestorePoint::Txid(Txid::new(42).unwrap())),
+            (
+                "replica=file:///r&asof=2026-01-31T13:00:00.5+01:00",
+                RestorePoint::Timestamp(Timestamp::from_millis(1_769_860_800_500)),
+            ),
+        ] {
+            let Config::Replica(c) = open(query, true, &[]).unwrap() else { panic!("not a replica") };
+            assert_eq!(c.point, expected, "{query}");
+        }
+    }
+
+    #[test]
     fn defaults_are_those_of_the_design() {
         let Config::Primary(c) = open("replica=file:///r", false, &[]).unwrap() else {
             panic!("not a primary")
         };
+        let day = Duration::from_secs(24 * 3600);
         let expected = primary::Options {
             sync_interval: Duration::from_secs(1),
             close_timeout: Duration::from_secs(5),
             watch_interval: Duration::from_secs(10),
             spool_limit: 1 << 30,
+            verify_interval: Duration::ZERO,
+            history: primary::HistorySettings {
+                levels: [30, 300, 3600].map(Duration::from_secs).to_vec(),
+                snapshot_interval: day,
+                snapshot_retention: day,
+                l0_retention: Duration::from_secs(300),
+                retention: true,
+            },
         };
         assert_eq!(c.options, expected);
+        assert!(c.wal_reset_guard);
         let Config::Replica(c) = open("replica=file:///r", true, &[]).unwrap() else {
             panic!("not a replica")
         };
         let expected = replica::Options {
             open_timeout: Duration::from_secs(10),
             poll_interval: Duration::from_secs(1),
+            poll_idle_interval: Duration::from_secs(30),
             cache_bytes: 32 << 20,
+            hydration: None,
+            disk: None,
         };
         assert_eq!(c.options, expected);
+    }
+
+    #[test]
+    fn hydration_is_beside_the_database_unless_told_where() {
+        let hydration =
+            |query: &str, env: &dyn Env| match open(&format!("replica=file:///r&{query}"), true, env) {
+                Ok(Config::Replica(c)) => c.options.hydration,
+                other => panic!("{other:?}"),
+            };
+        let at = |path: &str| Some(PathBuf::from(path));
+        assert_eq!(hydration("hydration_path=/h/app.db", &[]), None);
+        assert_eq!(hydration("hydrate=1", &[]), at("/data/.app.db-litestream/hydration.db"));
+        assert_eq!(hydration("hydrate=1&hydration-path=/h/app.db", &[]), at("/h/app.db"));
+        let litestreams =
+            [("LITESTREAM_HYDRATION_ENABLED", "true"), ("LITESTREAM_HYDRATION_PATH", "/h/x.db")];
+        assert_eq!(hydration("", &litestreams), at("/h/x.db"));
+        assert_eq!(hydration("hydrate=0", &litestreams), None);
+        assert!(refusal("replica=file:///r&hydrate=maybe").contains("hydrate"));
+    }
+
+    #[test]
+    fn a_disk_cache_needs_a_folder_and_has_a_size() {
+        let disk = |query: &str, env: &dyn Env| match open(&format!("replica=file:///r&{query}"), true, env) {
+            Ok(Config::Replica(c)) => c.options.disk,
+            other => panic!("{other:?}"),
+        };
+        let at = |folder: &str, bytes| Some(replica::DiskOptions { folder: folder.into(), bytes });
+        assert_eq!(disk("cache_dir_size=2GiB", &[]), None);
+        assert_eq!(disk("cache_dir=/var/cache/app", &[]), at("/var/cache/app", 1 << 30));
+        assert_eq!(disk("cacheDir=/c&cache-dir-size=100MiB", &[]), at("/c", 100 << 20));
+        assert_eq!(disk("", &[("LITESTREAM_CACHE_DIR", "/e")]), at("/e", 1 << 30));
+        let relative = disk("cache_dir=here", &[]).unwrap().folder;
+        assert_eq!(relative, std::env::current_dir().unwrap().join("here"));
+        assert!(refusal("replica=file:///r&mode=ro&cache_dir_size=1MiB").contains("64MiB"));
+        assert!(refusal("replica=file:///r&cache_dir=").contains("cache_dir"));
     }
 
     #[test]
@@ -338,6 +457,8 @@ mod tests {
             ("replica=", "replica: the value is empty"),
             ("replica=file:///r&immutable=1", "immutable=1 switches off the locks"),
             ("replica=file:///r&nolock=yes", "nolock=yes switches off the locks"),
+            ("replica=file:///r&asof=noon", "asof: 'noon' is not a point in time"),
+            ("replica=file:///r&asof=yesterday", "asof reads a past state of the replica: add mode=ro"),
         ] {
             let message = refusal(query);
             assert!(message.contains(expected), "{query}: {message}");

@@ -1,11 +1,13 @@
 //! What the SQL functions that take a replica URL are told.
 
-use super::Env;
+use std::path::PathBuf;
+
 use super::given::{Given, Unknown};
 use super::settings::Scope;
+use super::{Env, point};
 use crate::error::{Error, Result};
 use crate::replica::RestorePoint;
-use crate::store::Target;
+use crate::store::{Secret, Target};
 
 /// What a restore needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,9 +20,52 @@ pub struct RestoreConfig {
     pub force: bool,
     /// Downloads at the same time.
     pub parallelism: usize,
+    /// That the file exists is no error.
+    pub if_db_not_exists: bool,
+    /// That the replica is empty is no error.
+    pub if_replica_exists: bool,
+    /// What SQLite checks before the file gets its name.
+    pub integrity_check: IntegrityCheck,
+    /// Only tell what would be restored.
+    pub dry_run: bool,
+    /// What opens an encrypted replica.
+    pub age: Age,
 }
 
-/// Reads the arguments of `litestream_restore`: a replica URL, and options as a JSON object.
+/// Where the identities that open a replica encrypted with age are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Age {
+    /// None are given.
+    #[default]
+    None,
+    /// Here.
+    Identities(Secret),
+    /// In a file.
+    File(PathBuf),
+}
+
+/// How SQLite checks a restored database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IntegrityCheck {
+    /// Not at all.
+    None,
+    /// `PRAGMA quick_check`.
+    Quick,
+    /// `PRAGMA integrity_check`.
+    Full,
+}
+
+impl IntegrityCheck {
+    fn of(word: &str) -> Self {
+        match word {
+            "quick" => Self::Quick,
+            "full" => Self::Full,
+            _ => Self::None,
+        }
+    }
+}
+
+/// Reads the arguments of `litestream_restore` and `litestream_restore_plan`: a replica URL, and options as a JSON object.
 ///
 /// # Errors
 /// `Config`: not a JSON object, an unknown option, a value that does not fit, or both `txid` and
@@ -28,7 +73,7 @@ pub struct RestoreConfig {
 pub fn restore(url: &str, options: Option<&str>, env: &dyn Env) -> Result<RestoreConfig> {
     let scopes = [Scope::Restore, Scope::Store];
     let given = Given::read(&json_params(options)?, env, &scopes, Unknown::Refused)?;
-    let point = match (given.parsed("txid")?, given.parsed("timestamp")?) {
+    let point = match (given.typed("txid", point::txid)?, given.typed("timestamp", point::time)?) {
         (Some(_), Some(_)) => return Err(Error::config("'txid' and 'timestamp' are both given; keep one")),
         (Some(txid), None) => RestorePoint::Txid(txid),
         (None, Some(time)) => RestorePoint::Timestamp(time),
@@ -39,7 +84,43 @@ pub fn restore(url: &str, options: Option<&str>, env: &dyn Env) -> Result<Restor
         point,
         force: given.flag("force")?,
         parallelism: given.count("parallelism")? as usize,
+        if_db_not_exists: given.flag("if_db_not_exists")?,
+        if_replica_exists: given.flag("if_replica_exists")?,
+        integrity_check: given.word("integrity_check")?.map_or(IntegrityCheck::None, IntegrityCheck::of),
+        dry_run: given.flag("dry_run")?,
+        age: age(&given)?,
     })
+}
+
+fn age(given: &Given<'_>) -> Result<Age> {
+    match (given.param("age_identity"), given.param("age_identity_file")) {
+        (Some(_), Some(_)) => {
+            Err(Error::config("'age_identity' and 'age_identity_file' are both given; keep one"))
+        }
+        (Some(found), None) => Ok(Age::Identities(Secret::new(found.text))),
+        (None, Some(found)) => Ok(Age::File(found.text.into())),
+        (None, None) => Ok(Age::None),
+    }
+}
+
+/// What a verification needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VerifyConfig {
+    /// Where the replica is.
+    pub target: Target,
+    /// Only list the files and look at their headers and page indexes.
+    pub quick: bool,
+}
+
+/// Reads the arguments of `litestream_verify`: a replica URL, and options as a JSON object.
+///
+/// # Errors
+/// `Config`: not a JSON object, an unknown option, or a value that does not fit.
+pub fn verify(url: &str, options: Option<&str>, env: &dyn Env) -> Result<VerifyConfig> {
+    let scopes = [Scope::Verify, Scope::Store];
+    let given = Given::read(&json_params(options)?, env, &scopes, Unknown::Refused)?;
+    let target = Target::parse(url, &|name| given.store(name))?;
+    Ok(VerifyConfig { target, quick: given.flag("quick")? })
 }
 
 /// Reads a replica URL, and options of the store as a JSON object.
@@ -64,6 +145,8 @@ fn json_params(json: Option<&str>) -> Result<Vec<(String, String)>> {
         match value {
             Value::Null => {}
             Value::String(text) => params.push((key, text)),
+            // A number has no hexadecimal digits: it can only be decimal.
+            Value::Number(n) if key == "txid" => params.push((key, format!("#{n}"))),
             Value::Bool(_) | Value::Number(_) => params.push((key, value.to_string())),
             Value::Array(_) | Value::Object(_) => {
                 return Err(Error::config(format!("option '{key}' is neither text, number nor boolean")));
@@ -98,6 +181,12 @@ mod tests {
             read(r#"{"force": true, "txid": "000000000000002a", "parallelism": 2, "region": "x"}"#).unwrap();
         assert_eq!(config.point, RestorePoint::Txid(Txid::new(42).unwrap()));
         assert_eq!((config.force, config.parallelism), (true, 2));
+        let config = read(r#"{"txid": 42, "ifReplicaExists": true, "integrity-check": "FULL"}"#).unwrap();
+        assert_eq!(config.point, RestorePoint::Txid(Txid::new(42).unwrap()));
+        assert!(config.if_replica_exists && !config.if_db_not_exists && !config.dry_run);
+        assert_eq!(config.integrity_check, IntegrityCheck::Full);
+        let config = read(r#"{"timestamp": 1769860800}"#).unwrap();
+        assert_eq!(config.point, RestorePoint::Timestamp(Timestamp::from_millis(1_769_860_800_000)));
         let config = read(r#"{"timestamp": "2026-01-31T12:00:00Z"}"#).unwrap();
         assert_eq!(config.point, RestorePoint::Timestamp(Timestamp::from_millis(1_769_860_800_000)));
     }
@@ -109,6 +198,24 @@ mod tests {
             panic!("not S3")
         };
         assert_eq!((s3.endpoint.as_deref(), s3.path_style), (Some("http://127.0.0.1:9"), true));
+    }
+
+    #[test]
+    fn identities_are_given_in_one_way_and_not_shown() {
+        let config = read(r#"{"ageIdentity": "AGE-SECRET-KEY-1QQQ"}"#).unwrap();
+        assert_eq!(config.age, Age::Identities(Secret::new("AGE-SECRET-KEY-1QQQ")));
+        assert!(!format!("{config:?}").contains("QQQ"));
+        assert_eq!(read(r#"{"age_identity_file": "/k"}"#).unwrap().age, Age::File("/k".into()));
+        let e = read(r#"{"age_identity": "QQQ", "age_identity_file": "/k"}"#).unwrap_err().to_string();
+        assert!(e.contains("keep one") && !e.contains("QQQ"), "{e}");
+    }
+
+    #[test]
+    fn a_verification_is_quick_or_thorough() {
+        assert!(!verify("file:///r", None, &[]).unwrap().quick);
+        assert!(verify("file:///r", Some(r#"{"quick": true}"#), &[]).unwrap().quick);
+        let e = verify("file:///r", Some(r#"{"force": true}"#), &[]).unwrap_err();
+        assert!(e.to_string().contains("unknown parameter 'force'"), "{e}");
     }
 
     #[test]

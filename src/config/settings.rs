@@ -14,8 +14,10 @@ pub enum Scope {
     /// How the replica is reached: a parameter of the SQLite URI or of the replica URL, or an option of
     /// a SQL function.
     Store,
-    /// An option of `litestream_restore`.
+    /// An option of `litestream_restore` and `litestream_restore_plan`.
     Restore,
+    /// An option of `litestream_verify`.
+    Verify,
     /// The whole process: an environment variable only.
     Process,
 }
@@ -29,6 +31,7 @@ impl Scope {
             Self::Replica => "URI, replica",
             Self::Store => "URI, replica URL, options",
             Self::Restore => "options of `litestream_restore`",
+            Self::Verify => "options of `litestream_verify`",
             Self::Process => "environment",
         }
     }
@@ -59,6 +62,15 @@ pub enum Kind {
         /// The greatest.
         max: &'static str,
     },
+    /// Durations with commas between them.
+    Durations {
+        /// The least.
+        min: &'static str,
+        /// The greatest.
+        max: &'static str,
+        /// How many at most; there is at least one.
+        count: usize,
+    },
     /// `32MB`, `32MiB`, or a number of bytes.
     Size {
         /// The least.
@@ -66,10 +78,12 @@ pub enum Kind {
         /// The greatest.
         max: &'static str,
     },
-    /// 16 hexadecimal digits.
+    /// A transaction, as [`super::point`] reads one.
     Txid,
-    /// RFC 3339.
+    /// A time, as [`super::point`] reads one.
     Time,
+    /// A time or a transaction.
+    Point,
 }
 
 /// One setting.

@@ -59,6 +59,63 @@ pub const SETTINGS: &[Setting] = &[
     .env(&["LITESTREAM_SPOOL_LIMIT"])
     .default("1GiB"),
     setting(
+        Scope::Primary,
+        "wal_reset_guard",
+        Kind::Flag,
+        "Keep the WAL-reset bug of SQLite before 3.51.3 from losing commits. Without effect on versions that do not have it.",
+    )
+    .env(&["LITESTREAM_WAL_RESET_GUARD"])
+    .default("true"),
+    setting(
+        Scope::Primary,
+        "verify_interval",
+        Kind::Duration { min: "0s", max: "8760h" },
+        "How often the replica is read in the background to prove that it restores, if it changed. With `0s` never.",
+    )
+    .env(&["LITESTREAM_VERIFY_INTERVAL"])
+    .default("0s"),
+    setting(
+        Scope::Primary,
+        "levels",
+        Kind::Durations { min: "1s", max: "8760h", count: 8 },
+        "How much time one file of each level covers, from level 1 on: files are merged at the end of each such time.",
+    )
+    .env(&["LITESTREAM_LEVELS"])
+    .default("30s,5m,1h"),
+    setting(
+        Scope::Primary,
+        "snapshot_interval",
+        Kind::Duration { min: "1s", max: "8760h" },
+        "How often the whole database becomes one file, if it changed.",
+    )
+    .env(&["LITESTREAM_SNAPSHOT_INTERVAL"])
+    .default("24h"),
+    setting(
+        Scope::Primary,
+        "snapshot_retention",
+        Kind::Duration { min: "1s", max: "876000h" },
+        "How far back one can go. A snapshot is deleted when a later one is this old, and with it what \
+         only leads to older states.",
+    )
+    .env(&["LITESTREAM_SNAPSHOT_RETENTION"])
+    .default("24h"),
+    setting(
+        Scope::Primary,
+        "l0_retention",
+        Kind::Duration { min: "1s", max: "8760h" },
+        "How long a file of level 0 stays at least, once it is merged into level 1.",
+    )
+    .env(&["LITESTREAM_L0_RETENTION"])
+    .default("5m"),
+    setting(
+        Scope::Primary,
+        "retention",
+        Kind::Flag,
+        "With `off` nothing is ever deleted, and no permission to delete is needed.",
+    )
+    .env(&["LITESTREAM_RETENTION"])
+    .default("on"),
+    setting(
         Scope::Replica,
         "open_timeout",
         Kind::Duration { min: "0s", max: "10m" },
@@ -76,12 +133,57 @@ pub const SETTINGS: &[Setting] = &[
     .default("1s"),
     setting(
         Scope::Replica,
+        "poll_idle_interval",
+        Kind::Duration { min: "10ms", max: "24h" },
+        "How often it looks when nobody has read for ten polls. Who reads then waits for a poll, a second at most.",
+    )
+    .env(&["LITESTREAM_POLL_IDLE_INTERVAL"])
+    .default("30s"),
+    setting(
+        Scope::Replica,
+        "hydrate",
+        Kind::Flag,
+        "Download the whole database in the background; then pages are read from a local file.",
+    )
+    .env(&["LITESTREAM_HYDRATION_ENABLED"])
+    .default("false"),
+    setting(
+        Scope::Replica,
+        "hydration_path",
+        Kind::Text,
+        "That file. Default: `hydration.db` in `.<file name>-litestream/` beside the database's name.",
+    )
+    .env(&["LITESTREAM_HYDRATION_PATH"]),
+    setting(
+        Scope::Replica,
         "cache_size",
         Kind::Size { min: "1MiB", max: "1TiB" },
         "Memory for cached pages, shared by all connections to the replica.",
     )
     .env(&["LITESTREAM_CACHE_SIZE"])
     .default("32MiB"),
+    setting(
+        Scope::Replica,
+        "cache_dir",
+        Kind::Text,
+        "Folder for what was read, so that it need not be fetched again after a restart. Processes may \
+         share it.",
+    )
+    .env(&["LITESTREAM_CACHE_DIR"]),
+    setting(
+        Scope::Replica,
+        "cache_dir_size",
+        Kind::Size { min: "64MiB", max: "1TiB" },
+        "What all that is in `cache_dir` may take.",
+    )
+    .env(&["LITESTREAM_CACHE_DIR_SIZE"])
+    .default("1GiB"),
+    setting(
+        Scope::Replica,
+        "asof",
+        Kind::Point,
+        "The state to read: a time, a TXID or `latest`, see [points in time](#points-in-time). Without it: the latest.",
+    ),
     setting(
         Scope::Store,
         "endpoint",
@@ -168,6 +270,36 @@ pub const SETTINGS: &[Setting] = &[
     setting(Scope::Restore, "parallelism", Kind::Count { min: 1, max: 64 }, "Downloads at the same time.")
         .default("8"),
     setting(
+        Scope::Restore,
+        "if_db_not_exists",
+        Kind::Flag,
+        "If the file exists, leave it as it is; that is no error.",
+    )
+    .default("false"),
+    setting(Scope::Restore, "if_replica_exists", Kind::Flag, "An empty replica is no error.").default("false"),
+    setting(
+        Scope::Restore,
+        "integrity_check",
+        Kind::Word(&["none", "quick", "full"]),
+        "SQLite checks the database before it gets its name: `PRAGMA quick_check` or `PRAGMA integrity_check`.",
+    )
+    .default("none"),
+    setting(Scope::Restore, "dry_run", Kind::Flag, "Only report what would be restored.").default("false"),
+    setting(
+        Scope::Restore,
+        "age_identity",
+        Kind::Secret,
+        "`AGE-SECRET-KEY-1…`: opens a replica of Litestream 0.3 that is encrypted with age.",
+    ),
+    setting(
+        Scope::Restore,
+        "age_identity_file",
+        Kind::Text,
+        "A file with such identities, as `age-keygen` writes it.",
+    ),
+    setting(Scope::Verify, "quick", Kind::Flag, "Only list the files and check their page indexes.")
+        .default("false"),
+    setting(
         Scope::Process,
         "log_level",
         Kind::Word(&["off", "error", "warn", "info", "debug", "trace"]),
@@ -195,6 +327,7 @@ pub fn settings_markdown() -> String {
         let words = match s.kind {
             Kind::Word(words) if s.scope == Scope::Process => format!(" One of `{}`.", words.join("`, `")),
             Kind::Duration { min, max } | Kind::Size { min, max } => format!(" From {min} to {max}."),
+            Kind::Durations { min, max, count } => format!(" Up to {count}, each from {min} to {max}."),
             _ => String::new(),
         };
         writeln!(table, "| {name} | {} | {env} | {default} | {}{words} |", s.scope.title(), s.doc)

@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
+use super::point;
 use super::settings::{Kind, Setting};
-use crate::clock::Timestamp;
 use crate::error::{Error, Result};
-use crate::ltx::Txid;
 
 /// Says whether `text` is a value of `setting`.
 ///
@@ -19,9 +18,11 @@ pub(super) fn check(setting: &Setting, text: &str) -> Result<()> {
         Kind::Flag => flag(text).map(drop),
         Kind::Count { min, max } => count(text, min, max).map(drop),
         Kind::Duration { min, max } => duration_within(text, min, max).map(drop),
+        Kind::Durations { min, max, count } => durations(text, min, max, count).map(drop),
         Kind::Size { min, max } => size_within(text, min, max).map(drop),
-        Kind::Txid => text.parse::<Txid>().map(drop),
-        Kind::Time => text.parse::<Timestamp>().map(drop),
+        Kind::Txid => point::txid(text).map(drop),
+        Kind::Time => point::time(text).map(drop),
+        Kind::Point => point::point(text).map(drop),
     }
 }
 
@@ -57,6 +58,16 @@ pub(super) fn count(text: &str, min: u64, max: u64) -> Result<u64> {
 /// A duration of `min` to `max`.
 pub(super) fn duration_within(text: &str, min: &str, max: &str) -> Result<Duration> {
     within(text, min, max, duration)
+}
+
+/// One to `count` durations of `min` to `max`, with commas between them.
+pub(super) fn durations(text: &str, min: &str, max: &str, count: usize) -> Result<Vec<Duration>> {
+    let all: Vec<_> =
+        text.split(',').map(|text| duration_within(text.trim(), min, max)).collect::<Result<_>>()?;
+    if all.len() > count {
+        return Err(Error::config(format!("'{text}' has {} durations; give at most {count}", all.len())));
+    }
+    Ok(all)
 }
 
 /// A size in bytes of `min` to `max`.
@@ -145,6 +156,18 @@ mod tests {
             let message = duration(text).unwrap_err().to_string();
             assert!(message.contains("500ms"), "{text}: {message}");
         }
+    }
+
+    #[test]
+    fn durations_are_a_list() {
+        let read = |text| durations(text, "1s", "1h", 3);
+        assert_eq!(read("30s, 5m,1h").unwrap(), [30, 300, 3600].map(Duration::from_secs));
+        assert_eq!(read("2").unwrap(), [Duration::from_secs(2)]);
+        assert_eq!(
+            read("1s,2s,3s,4s").unwrap_err().to_string(),
+            "'1s,2s,3s,4s' has 4 durations; give at most 3"
+        );
+        assert!(read("").is_err() && read("1s,,2s").is_err() && read("1s,0s").is_err());
     }
 
     #[test]

@@ -62,6 +62,8 @@ pub(super) struct Facts {
     pub(super) cache_bytes: Option<usize>,
     /// Requests made since the open.
     pub(super) requests: Option<u64>,
+    /// The last transaction that is proven restorable, and when that was proven.
+    pub(super) verified: Option<(Txid, Timestamp)>,
     /// What was found and repaired last.
     pub(super) notice: Option<String>,
     pub(super) last_error: Option<String>,
@@ -73,6 +75,14 @@ impl Database {
         match &self.role {
             Role::Primary(primary) => Some(primary),
             Role::Replica(_) => None,
+        }
+    }
+
+    /// What the connection sees of the replica, if it is one.
+    pub(super) fn seen(&self) -> Option<&Seen> {
+        match &self.role {
+            Role::Primary(_) => None,
+            Role::Replica(seen) => Some(seen),
         }
     }
 
@@ -100,6 +110,7 @@ fn of_primary(primary: &Primary) -> Facts {
             Fencing::Atomic => "atomic",
             Fencing::LookFirst => "look first",
         }),
+        verified: status.verified,
         notice: status.notice,
         last_error: status.error.map(|e| e.to_string()),
         ..Facts::default()
@@ -112,15 +123,19 @@ fn of_replica(seen: &Seen) -> Facts {
     Facts {
         role: "replica",
         url: status.url,
-        state: if status.last_error.is_none() { "following" } else { "retrying" },
+        state: match (seen.is_past(), &status.last_error) {
+            (true, _) => "past",
+            (false, None) => "following",
+            (false, Some(_)) => "retrying",
+        },
         txid: Some(status.txid),
         time: Some(status.timestamp),
-        lag: Some(Duration::from_millis(since_poll.try_into().unwrap_or(0))),
+        lag: (!seen.is_past()).then(|| Duration::from_millis(since_poll.try_into().unwrap_or(0))),
         page_size: Some(status.page_size),
         pages: Some(status.pages.get()),
         cache_bytes: Some(status.cache_bytes),
         requests: Some(status.requests),
-        last_error: status.last_error,
+        last_error: status.last_error.or(status.hydration.and_then(|hydration| hydration.error)),
         ..Facts::default()
     }
 }

@@ -8,7 +8,7 @@ use crate::config::{self, ProcessEnv};
 use crate::error::{Error, Result};
 use crate::ltx::{Level, Txid};
 use crate::sqlite::{self, Row, Safety, Table};
-use crate::store::{self, FileInfo};
+use crate::store::{self, FileInfo, Target};
 
 /// A row for each file, by level and transaction.
 pub(super) struct LtxTable;
@@ -21,13 +21,7 @@ impl Table for LtxTable {
     const SAFETY: Safety = Safety::DirectOnly;
 
     fn rows(conn: &Connection, arguments: &[Value]) -> Result<Vec<Row>> {
-        let [url, options] = arguments else { unreachable!("BUG: not as many arguments as were declared") };
-        let url = text(url, "url")?.ok_or_else(|| {
-            Error::config("give it a replica URL, such as litestream_ltx('s3://bucket/path')")
-        })?;
-        config::start_logging(&ProcessEnv);
-        let target = config::target(url, text(options, "options")?, &ProcessEnv)?;
-        let store = store::connect(&target)?;
+        let store = store::connect(&target(arguments, Self::NAME)?)?;
         let files = wait_for(|| sqlite::is_interrupted(conn), async move {
             let levels = Level::all().map(|level| {
                 let store = &store;
@@ -35,8 +29,27 @@ impl Table for LtxTable {
             });
             futures_util::future::try_join_all(levels).await
         })?;
-        Ok(files.iter().flatten().map(row).collect())
+        Ok(files.iter().flatten().map(file_row).collect())
     }
+}
+
+/// The replica that the arguments `url` and `options` of `function` name.
+pub(super) fn target(arguments: &[Value], function: &str) -> Result<Target> {
+    let (url, options) = url_and_options(arguments, function)?;
+    config::start_logging(&ProcessEnv);
+    config::target(url, options, &ProcessEnv)
+}
+
+/// The arguments `url` and `options` of `function`.
+pub(super) fn url_and_options<'a>(
+    arguments: &'a [Value],
+    function: &str,
+) -> Result<(&'a str, Option<&'a str>)> {
+    let [url, options] = arguments else { unreachable!("BUG: not as many arguments as were declared") };
+    let url = text(url, "url")?.ok_or_else(|| {
+        Error::config(format!("give it a replica URL, such as {function}('s3://bucket/path')"))
+    })?;
+    Ok((url, text(options, "options")?))
 }
 
 fn text<'a>(value: &'a Value, name: &str) -> Result<Option<&'a str>> {
@@ -47,7 +60,8 @@ fn text<'a>(value: &'a Value, name: &str) -> Result<Option<&'a str>> {
     }
 }
 
-fn row(file: &FileInfo) -> Row {
+/// Level, first and last transaction, size, timestamp and name.
+pub(super) fn file_row(file: &FileInfo) -> Row {
     let name = file.id.name;
     vec![
         Value::Integer(file.id.level.get().into()),

@@ -6,18 +6,30 @@
 //! | `litestream_restore(url, path [, options])` | writes a database file from a replica | statements of the application |
 //! | `litestream_sync([timeout])` | waits until all commits are in the replica | statements of the application |
 //! | `litestream_resume([mode])` | replication that stopped looks again, or goes on by force | statements of the application |
+//! | `litestream_snapshot()` | makes a snapshot of all commits | statements of the application |
 //! | `litestream_txid()`, `litestream_time()`, `litestream_lag()` | where this database stands | anywhere |
+//! | `litestream_set_time(t [, schema])` | which state of a replica is read | statements of the application |
 //! | `litestream_status()`, `litestream_status` | all that is known, as JSON and as a table | also trusted schemas |
+//! | `litestream_verify(url [, options])` | table of what is wrong with a replica | statements of the application |
 //! | `litestream_ltx(url [, options])` | table of the files of a replica | statements of the application |
+//! | `litestream_history(url [, options])` | table of the points that can be restored | statements of the application |
+//! | `litestream_restore_plan(url [, options])` | table of the files that a restore takes | statements of the application |
+//! | `litestream_restores` | table of the restores of this process | also trusted schemas |
 
 mod database;
+mod history;
 mod interruptible;
 mod ltx;
+mod plan;
 mod position;
 mod restore;
+mod restores;
 mod resume;
+mod snapshot;
 mod status;
 mod sync;
+mod time;
+mod verify;
 
 use rusqlite::Connection;
 use rusqlite::types::Value;
@@ -40,12 +52,20 @@ pub fn register(conn: &Connection) -> rusqlite::Result<()> {
     for arguments in [0, 1] {
         create_function(conn, "litestream_resume", arguments, Safety::DirectOnly, resume::resume)?;
     }
+    create_function(conn, "litestream_snapshot", 0, Safety::DirectOnly, snapshot::snapshot)?;
     create_function(conn, "litestream_txid", 0, Safety::Innocuous, position::txid)?;
     create_function(conn, "litestream_time", 0, Safety::Innocuous, position::time)?;
     create_function(conn, "litestream_lag", 0, Safety::Innocuous, position::lag)?;
+    for arguments in [1, 2] {
+        create_function(conn, "litestream_set_time", arguments, Safety::DirectOnly, time::set_time)?;
+    }
     create_function(conn, "litestream_status", 0, Safety::TrustedSchema, status::status)?;
     create_table_function::<status::StatusTable>(conn)?;
-    create_table_function::<ltx::LtxTable>(conn)
+    create_table_function::<verify::VerifyTable>(conn)?;
+    create_table_function::<ltx::LtxTable>(conn)?;
+    create_table_function::<history::HistoryTable>(conn)?;
+    create_table_function::<plan::PlanTable>(conn)?;
+    create_table_function::<restores::RestoresTable>(conn)
 }
 
 fn version(_: &Call<'_>) -> Result<Value> {

@@ -1,17 +1,21 @@
 //! `litestream_restore(url, path [, options])`.
 
-use std::path::PathBuf;
-use std::sync::atomic::Ordering;
+use std::cell::RefCell;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rusqlite::types::Value;
 use serde_json::json;
 
 use super::interruptible::run;
-use crate::config::{self, ProcessEnv};
-use crate::error::{Error, Result};
-use crate::restore::{self, Cancel, Report};
-use crate::sqlite::{self, Call};
-use crate::store;
+use super::restores::Line;
+use crate::config::{self, Age, IntegrityCheck, ProcessEnv, RestoreConfig};
+use crate::error::{Error, ErrorKind, Result};
+use crate::restore::{self, Cancel, Check, Forecast, Identities, Progress, Report};
+use crate::runtime;
+use crate::sqlite::{self, Call, Integrity};
+use crate::store::{self, Store};
 
 /// Writes the database file `path` from the replica at `url`, and answers with a JSON object.
 ///
@@ -27,23 +31,95 @@ pub(super) fn restore(call: &Call<'_>) -> Result<Value> {
     config::start_logging(&ProcessEnv);
     let config = config::restore(&url, options.as_deref(), &ProcessEnv)?;
     let store = store::connect(&config.target)?;
-    let (point, force, parallelism) = (config.point, config.force, config.parallelism);
-    let report = run(
-        || sqlite::is_interrupted(call.connection()),
-        move |stop| {
-            let cancel = Cancel::when(move || stop.load(Ordering::Relaxed));
-            let options = restore::Options { point, force, parallelism, cancel };
-            restore::restore(store, &PathBuf::from(path), &options)
-        },
-    )?;
-    Ok(Value::Text(answer(&report)))
+    let path = PathBuf::from(path);
+    if config.if_db_not_exists && path.exists() {
+        return Ok(Value::Text(left_alone(&path, "the file exists")));
+    }
+    let progress = (!config.dry_run).then(|| Progress::begin(store.url(), &path));
+    let line = RefCell::new(Line::new());
+    let interrupted = || {
+        if let Some(progress) = &progress {
+            line.borrow_mut().update(|| progress.standing());
+        }
+        sqlite::is_interrupted(call.connection())
+    };
+    let shown = progress.clone();
+    let answer = run(interrupted, move |stop| work(&store, &path, &config, shown, &stop))?;
+    Ok(Value::Text(answer))
+}
+
+/// Does it, on a thread that may block.
+fn work(
+    store: &Arc<dyn Store>,
+    path: &Path,
+    config: &RestoreConfig,
+    progress: Option<Arc<Progress>>,
+    stop: &Arc<AtomicBool>,
+) -> Result<String> {
+    let stopped = {
+        let stop = stop.clone();
+        move || stop.load(Ordering::Relaxed)
+    };
+    let options = restore::Options {
+        point: config.point,
+        force: config.force,
+        parallelism: config.parallelism,
+        identities: identities(&config.age)?,
+        check: check(config.integrity_check, stopped.clone()),
+        cancel: Cancel::when(stopped),
+        progress,
+    };
+    let outcome = if config.dry_run {
+        restore::dry_run(store.clone(), path, &options).map(|forecast| foretold(path, &forecast))
+    } else {
+        restore::restore(store.clone(), path, &options).map(|report| restored(&report))
+    };
+    match outcome {
+        // Somebody else was faster.
+        Err(e) if e.kind() == ErrorKind::AlreadyExists && config.if_db_not_exists && path.exists() => {
+            Ok(left_alone(path, "the file exists"))
+        }
+        Err(e) if e.kind() == ErrorKind::NotFound && config.if_replica_exists => {
+            let store = store.clone();
+            match runtime::block_on(async move { restore::is_empty(store).await }) {
+                Ok(true) => Ok(left_alone(path, "the replica is empty")),
+                _ => Err(e),
+            }
+        }
+        outcome => outcome,
+    }
+}
+
+/// SQLite's check of the restored file.
+fn check(check: IntegrityCheck, stop: impl Fn() -> bool + Send + Sync + 'static) -> Option<Check> {
+    let integrity = match check {
+        IntegrityCheck::None => return None,
+        IntegrityCheck::Quick => Integrity::Quick,
+        IntegrityCheck::Full => Integrity::Full,
+    };
+    Some(Check::that(move |path| sqlite::check_integrity(path, integrity, &stop)))
+}
+
+/// What opens an encrypted replica. The text of the identities is not repeated in errors.
+fn identities(age: &Age) -> Result<Identities> {
+    match age {
+        Age::None => Ok(Identities::default()),
+        Age::Identities(text) => Identities::parse(text.reveal()).map_err(|e| e.context("age_identity")),
+        Age::File(path) => {
+            let text = std::fs::read_to_string(path)
+                .map_err(|e| Error::io(format!("age_identity_file: cannot read {}", path.display()), e))?;
+            Identities::parse(&text).map_err(|e| e.context(format!("age_identity_file {}", path.display())))
+        }
+    }
 }
 
 /// The report as JSON; `duration` is in seconds.
-fn answer(report: &Report) -> String {
+fn restored(report: &Report) -> String {
     json!({
+        "restored": true,
         "path": report.path.to_string_lossy(),
-        "txid": report.txid.to_string(),
+        "txid": report.txid.map(|txid| txid.to_string()),
+        "generation": report.generation,
         "timestamp": report.timestamp.to_string(),
         "pages": report.pages.get(),
         "bytes": report.bytes,
@@ -51,6 +127,28 @@ fn answer(report: &Report) -> String {
         "duration": report.duration.as_secs_f64(),
     })
     .to_string()
+}
+
+/// What would be restored; `download` is in bytes.
+fn foretold(path: &Path, forecast: &Forecast) -> String {
+    json!({
+        "restored": false,
+        "dry_run": true,
+        "path": path.to_string_lossy(),
+        "txid": forecast.txid.map(|txid| txid.to_string()),
+        "generation": forecast.generation,
+        "timestamp": forecast.timestamp.to_string(),
+        "pages": forecast.pages.map(|pages| pages.get()),
+        "bytes": forecast.bytes,
+        "files": forecast.files,
+        "download": forecast.download,
+    })
+    .to_string()
+}
+
+/// Why nothing was done.
+fn left_alone(path: &Path, reason: &str) -> String {
+    json!({ "restored": false, "path": path.to_string_lossy(), "reason": reason }).to_string()
 }
 
 fn missing(what: &str) -> Error {

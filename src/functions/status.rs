@@ -41,6 +41,8 @@ impl Table for StatusTable {
         "pages INTEGER",
         "cache_bytes INTEGER",
         "requests INTEGER",
+        "verified_txid TEXT",
+        "verified_at TEXT",
         "notice TEXT",
         "last_error TEXT",
     ];
@@ -76,6 +78,7 @@ fn failure_row(failure: Failure) -> Row {
 
 fn row(schema: Option<String>, facts: Facts) -> Row {
     let (waiting_files, waiting_bytes) = facts.waiting.unzip();
+    let (verified_txid, verified_at) = facts.verified.unzip();
     vec![
         text(schema),
         text(facts.path.map(|p| p.display().to_string())),
@@ -92,6 +95,8 @@ fn row(schema: Option<String>, facts: Facts) -> Row {
         number(facts.pages),
         number(facts.cache_bytes),
         number(facts.requests),
+        text(verified_txid),
+        text(verified_at),
         text(facts.notice),
         text(facts.last_error),
     ]

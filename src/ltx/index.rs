@@ -78,6 +78,11 @@ impl PageIndex {
         self.frames.is_empty()
     }
 
+    /// The last page.
+    pub fn last(&self) -> Option<Pgno> {
+        self.frames.last().map(|frame| frame.pgno)
+    }
+
     /// The entries, ascending by page.
     pub fn iter(&self) -> impl Iterator<Item = IndexEntry> + '_ {
         self.frames.iter().scan(Header::SIZE as u64, |offset, frame| {

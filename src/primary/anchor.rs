@@ -3,18 +3,16 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
-use tokio::sync::mpsc;
-
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::ltx::{Encoder, FileId, Header, Txid};
 use crate::page::{PageCount, PageSize, Pgno};
 use crate::primary::host::ReadView;
+use crate::primary::parts::{self, PartWriter};
 use crate::primary::sums::{self, Base, NewSums, Sums};
 use crate::store::{PutOptions, Store, Upload};
 use crate::wal::{End, FrameNo, Position, Scan, read_header, scan};
@@ -171,8 +169,7 @@ impl Compared {
     }
 }
 
-/// Encodes the view in a background thread and uploads it part by part: at most three parts are in
-/// memory. The upload is still to be completed.
+/// Uploads the view, or what `sums` finds to differ. The upload is still to be completed.
 ///
 /// # Errors
 /// Those of the view and of the store; nothing is left in the store then.
@@ -184,76 +181,9 @@ pub(super) async fn upload(
     header: Header,
     mut sums: Compared,
 ) -> Result<(Box<dyn Upload>, Compared)> {
-    let mut upload = store.upload(id, options).await?;
-    let (sender, mut parts) = mpsc::channel::<Bytes>(1);
-    let part_size = upload.part_size();
-    let encoding = tokio::task::spawn_blocking(move || {
-        let out = PartWriter { part: BytesMut::with_capacity(part_size), part_size, sender };
-        pages.encode(out, header, &mut sums)?.finish()?;
-        Ok(sums)
-    });
-    let sent = async {
-        while let Some(part) = parts.recv().await {
-            upload.part(part).await?;
-        }
-        Ok(())
-    }
-    .await;
-    drop(parts);
-    let encoded = encoding.await.map_err(|e| {
-        Error::new(ErrorKind::Interrupted, format!("the copy of the database ended early: {e}"))
-    })?;
-    // An upload that fails closes the channel, so its error is the cause of the encoder's.
-    match sent.and(encoded) {
-        Ok(sums) => Ok((upload, sums)),
-        Err(e) => {
-            abort(upload).await;
-            Err(e)
-        }
-    }
-}
-
-/// Removes what was stored of an upload that came to nothing.
-pub(super) async fn abort(mut upload: Box<dyn Upload>) {
-    if let Err(e) = upload.abort().await {
-        tracing::debug!("{e}");
-    }
-}
-
-/// Cuts what is written into parts.
-struct PartWriter {
-    part: BytesMut,
-    part_size: usize,
-    sender: mpsc::Sender<Bytes>,
-}
-
-impl PartWriter {
-    fn send(&mut self) -> io::Result<()> {
-        let part = std::mem::replace(&mut self.part, BytesMut::with_capacity(self.part_size));
-        self.sender
-            .blocking_send(part.freeze())
-            .map_err(|_| io::Error::new(io::ErrorKind::BrokenPipe, "the upload ended"))
-    }
-
-    fn finish(mut self) -> Result<()> {
-        if self.part.is_empty() {
-            return Ok(());
-        }
-        self.send().map_err(|e| Error::io("cannot upload the copy of the database", e))
-    }
-}
-
-impl Write for PartWriter {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let n = bytes.len().min(self.part_size - self.part.len());
-        self.part.extend_from_slice(&bytes[..n]);
-        if self.part.len() == self.part_size {
-            self.send()?;
-        }
-        Ok(n)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+    let encode = move |out: PartWriter| {
+        let out = pages.encode(out, header, &mut sums)?;
+        Ok((out, sums))
+    };
+    parts::upload(store, id, options, encode, std::future::pending()).await
 }

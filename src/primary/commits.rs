@@ -107,12 +107,12 @@ impl Commits {
         }
     }
 
-    /// Forgets the end of a generation that is no more: `header`, of an empty WAL, was read when nothing
-    /// had been noted since `seq`.
-    pub(super) fn forget_older(&self, seq: CommitSeq, header: IndexHeader) {
+    /// The database was looked at, and its index was `header`, after the change `seq` was noted. If that is
+    /// still the last one, what was noted of it is older: the WAL may have been restarted since.
+    pub(super) fn supersede(&self, seq: CommitSeq, header: IndexHeader) {
         let mut noted = self.lock();
-        if noted.seq == seq && noted.header().is_some_and(|old| old.salts != header.salts) {
-            noted.end = None;
+        if noted.seq == seq && matches!(noted.end, Some(End::Index(_))) {
+            noted.end = (header.mx_frame > FrameNo::ZERO).then_some(End::Index(header));
         }
     }
 
@@ -211,9 +211,9 @@ impl Signal {
         hurried
     }
 
-    /// Sleeps until somebody waits.
-    pub(super) async fn hurried(&self) {
-        while !self.hurry.swap(false, Ordering::SeqCst) {
+    /// Sleeps until somebody waits; `awaited` tells whether who said so still does.
+    pub(super) async fn hurried(&self, awaited: impl Fn() -> bool) {
+        while !(self.hurry.swap(false, Ordering::SeqCst) && awaited()) {
             self.notify.notified().await;
         }
     }

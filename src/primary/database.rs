@@ -12,13 +12,15 @@ use crate::clock::{Clock, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::Txid;
 use crate::primary::commits::Noticed;
+use crate::primary::history;
 use crate::primary::host::Host;
 use crate::primary::line::Message;
 use crate::primary::options::Options;
+use crate::primary::proof;
 use crate::primary::publisher;
 use crate::primary::shared::{Phase, Shared};
 use crate::primary::stamp;
-use crate::primary::state::Captured;
+use crate::primary::state::{self, Captured};
 use crate::store::{Fencing, Store, Target};
 use crate::wal::{IndexHeader, Position, WalHeader};
 
@@ -35,6 +37,8 @@ pub struct Primary {
     shared: Arc<Shared>,
     target: Target,
     task: JoinHandle<()>,
+    history: JoinHandle<()>,
+    proof: Option<JoinHandle<()>>,
 }
 
 /// How replication of one database stands.
@@ -60,6 +64,8 @@ pub struct Status {
     pub fencing: Fencing,
     /// What was found and repaired last.
     pub notice: Option<String>,
+    /// The last transaction that is proven restorable, and when that was proven.
+    pub verified: Option<(Txid, Timestamp)>,
     /// What is wrong now.
     pub error: Option<Error>,
 }
@@ -100,8 +106,12 @@ impl Primary {
         }
         let shared = Arc::new(Shared::new(path, options, connect()?, host(), clock));
         shared.become_publisher()?;
-        let task = crate::runtime::handle()?.spawn(publisher::run(Arc::clone(&shared)));
-        let primary = Arc::new(Self { shared, target: target.clone(), task });
+        let runtime = crate::runtime::handle()?;
+        let task = runtime.spawn(publisher::run(Arc::clone(&shared)));
+        let history = runtime.spawn(history::run(Arc::clone(&shared)));
+        let verifies = !shared.options.verify_interval.is_zero();
+        let proof = verifies.then(|| runtime.spawn(proof::run(Arc::clone(&shared))));
+        let primary = Arc::new(Self { shared, target: target.clone(), task, history, proof });
         open.insert(key, Entry { primary: Arc::clone(&primary), connections: 1 });
         Ok(primary)
     }
@@ -125,9 +135,14 @@ impl Primary {
                 return;
             }
         }
+        let deadline = Instant::now() + self.shared.options.close_timeout;
         let synced = self.shared.wait(self.shared.options.close_timeout, &|| false);
         if self.shared.with_capture(|_| ()).is_err() {
             self.shared.tell_of_commits();
+        }
+        if synced.is_ok() {
+            // A process that lives for a second must get its history done some time.
+            self.shared.history.settle(deadline.saturating_duration_since(Instant::now()));
         }
         // From here on a write by somebody else must be seen at the next open.
         stamp::outwait(&self.shared.path);
@@ -148,6 +163,8 @@ impl Primary {
             primaries.remove(&key);
         }
         self.task.abort();
+        self.history.abort();
+        self.stop_proof();
         self.shared.abandon();
     }
 
@@ -157,8 +174,19 @@ impl Primary {
         self.shared.with_capture(|_| work()).expect("this process publishes")
     }
 
+    fn stop_proof(&self) {
+        self.shared.proof.stop();
+        if let Some(task) = &self.proof {
+            task.abort();
+        }
+    }
+
     fn end(&self, unsynced: Option<Error>) {
         self.task.abort();
+        self.history.abort();
+        self.stop_proof();
+        let folder = state::folder(&self.shared.path);
+        self.shared.history.remember(&folder, &self.shared.store.url());
         let settled = self.shared.finish();
         match settled {
             Err(e) => tracing::warn!("{}: {e}", self.shared.path.display()),
@@ -319,6 +347,16 @@ impl Primary {
         self.wait(|mailbox| Message::Resume(force, mailbox), timeout, interrupted)
     }
 
+    /// Makes a snapshot of every commit made before the call, unless there is one; returns its
+    /// transaction. `timeout` is for the commits to get to the replica.
+    ///
+    /// # Errors
+    /// Those of [`Primary::sync`]; those of the store; `Corrupt` if the replica lacks files.
+    pub fn snapshot(&self, timeout: Duration, interrupted: &dyn Fn() -> bool) -> Result<Txid> {
+        self.sync(timeout, interrupted)?;
+        self.shared.history.snapshot(interrupted)
+    }
+
     /// A connection could not lock the database exclusively, as the last one does that closes. If the
     /// reason is a view of ours, waits at most `close_timeout` until that is gone; `false` if there was
     /// none.
@@ -352,6 +390,7 @@ impl Primary {
         let waiting_bytes = waiting_bytes + self.shared.generations.bytes();
         let lag = self.shared.lag();
         let txid = self.txid();
+        let verified = self.shared.proof.verified().clone();
         let progress = self.shared.progress();
         Status {
             path: self.shared.path.clone(),
@@ -364,7 +403,8 @@ impl Primary {
             waiting_bytes,
             fencing: self.shared.store.fencing(),
             notice: progress.notice.as_ref().map(|(at, notice)| format!("{at}: {notice}")),
-            error: progress.error.clone(),
+            verified: verified.proven,
+            error: progress.error.clone().or_else(|| self.shared.history.error()).or(verified.error),
         }
     }
 }

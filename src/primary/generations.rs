@@ -112,10 +112,12 @@ impl Passage {
 
     /// A file to write to. It has its place in the folder, but no name that tells anything.
     fn spare(&mut self, folder: &Path) -> PathBuf {
-        self.spares.pop().unwrap_or_else(|| {
-            self.files += 1;
-            folder.join(format!("{}-{}.spare", std::process::id(), self.files))
-        })
+        self.spares.pop().unwrap_or_else(|| self.new_spare(folder))
+    }
+
+    fn new_spare(&mut self, folder: &Path) -> PathBuf {
+        self.files += 1;
+        folder.join(format!("{}-{}.spare", std::process::id(), self.files))
     }
 }
 
@@ -169,8 +171,7 @@ impl Generations {
         let path = kept.path(&self.folder);
         let mut passage = self.lock();
         if passage.spares.len() < SPARES {
-            passage.files += 1;
-            let spare = self.folder.join(format!("{}-{}.spare", std::process::id(), passage.files));
+            let spare = passage.new_spare(&self.folder);
             if fs::rename(&path, &spare).is_ok() {
                 passage.spares.push(spare);
                 return;

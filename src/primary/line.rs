@@ -76,12 +76,14 @@ pub(super) fn tell(folder: &Path, message: &Message) -> io::Result<()> {
     send(folder, PUBLISHER, message)
 }
 
-/// Answers to a mailbox. Who is gone needs no answer.
-pub(super) fn answer(folder: &Path, mailbox: &str, answer: &Answer) {
+/// Answers to a mailbox; `false` if nobody is there. Who is gone needs no answer.
+pub(super) fn answer(folder: &Path, mailbox: &str, answer: &Answer) -> bool {
     let is_name = mailbox.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.'));
-    if is_name && let Err(e) = send(folder, mailbox, answer) {
+    let sent = is_name.then(|| send(folder, mailbox, answer));
+    if let Some(Err(e)) = &sent {
         tracing::debug!("no answer to {mailbox}: {e}");
     }
+    sent.is_some_and(|sent| sent.is_ok())
 }
 
 /// Where the answers to one who waits arrive.

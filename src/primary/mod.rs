@@ -1,4 +1,4 @@
-//! The write flow: capture, publish, copy, resume.
+//! The write flow: capture, publish, copy, resume, compact.
 //!
 //! | file | what it is |
 //! | --- | --- |
@@ -10,9 +10,11 @@
 //! | `outgoing` | the file that is on its way |
 //! | `state`, `stamp` | what is remembered across processes, and what bears it out |
 //! | `anchor` | the full copy that later files build on |
+//! | `parts` | a file is encoded while it is uploaded |
 //! | `sums` | checksums of the pages that the replica has |
 //! | `watch` | whether the database was written without our knowing |
 //! | `publisher` | the background task that takes all this to the replica |
+//! | `history` | levels, snapshots and retention: what becomes of published files |
 //! | `handover` | what other processes leave before the WAL loses it |
 //! | `standby`, `line` | a process that does not publish, and how it reaches the one that does |
 //! | `resume`, `kinship` | what the replica holds when a primary begins |
@@ -23,13 +25,16 @@ mod commits;
 mod database;
 mod generations;
 mod handover;
+mod history;
 mod host;
 mod kept;
 mod kinship;
 mod line;
 mod options;
 mod outgoing;
+mod parts;
 mod pending;
+mod proof;
 mod publisher;
 mod resume;
 mod role;
@@ -44,6 +49,7 @@ mod tests;
 mod watch;
 
 pub use database::{Primary, Status};
+pub use history::Settings as HistorySettings;
 pub use host::{Host, ReadView};
 pub use options::Options;
 pub use shared::Phase;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::primary::history;
+
 /// How a primary replicates. The defaults and spellings are in `config`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
@@ -13,4 +15,8 @@ pub struct Options {
     pub watch_interval: Duration,
     /// What waits on local disk is at most this, in bytes, and the last file.
     pub spool_limit: u64,
+    /// How often the replica is verified, if it changed; zero for never.
+    pub verify_interval: Duration,
+    /// How much history the replica keeps.
+    pub history: history::Settings,
 }

@@ -10,6 +10,7 @@ use rustix::fs::{FlockOperation, fcntl_lock};
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
+use crate::fork;
 use crate::primary::capture::Capture;
 
 /// What this process is to the database.
@@ -48,6 +49,7 @@ pub(super) struct PublisherLock {
 
 impl Drop for PublisherLock {
     fn drop(&mut self) {
+        let _section = fork::section();
         let mut held = held();
         // In a forked child, the parent's lock is not the child's to forget.
         if self.key.0 == std::process::id() {
@@ -64,6 +66,7 @@ impl PublisherLock {
     /// `Io`, `Denied`, `NoSpace` on the folder.
     pub(super) fn take(folder: &Path) -> Result<Option<Self>> {
         let named = |e| Error::io(format_args!("cannot use {}", folder.display()), e);
+        let _section = fork::section();
         let mut held = held();
         std::fs::create_dir_all(folder).map_err(named)?;
         let path = folder.join("vfs.lock");

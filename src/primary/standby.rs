@@ -51,6 +51,11 @@ impl Requests {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether one of them waits for the replica.
+    pub(super) fn is_awaited(&self) -> bool {
+        !self.waiting().is_empty()
+    }
+
     /// Those who wait for the replica now.
     pub(super) fn take_waiting(&self) -> Vec<String> {
         std::mem::take(&mut self.waiting())
@@ -110,7 +115,7 @@ pub(super) async fn look_at_others(shared: &Arc<Shared>, asked: bool) -> Result<
 pub(super) async fn until_told(shared: &Shared) {
     while let Some(error) = shared.stopped() {
         shared.answer(shared.requests.take_waiting(), Err(&error));
-        shared.signal.hurried().await;
+        shared.signal.hurried(|| true).await;
     }
 }
 
@@ -150,8 +155,8 @@ impl Shared {
         };
         let folder = state::folder(&self.path);
         for mailbox in waiting {
-            line::answer(&folder, &mailbox, &answer);
-            if let Answer::Failing(_) = answer {
+            let is_heard = line::answer(&folder, &mailbox, &answer);
+            if is_heard && matches!(answer, Answer::Failing(_)) {
                 self.requests.wait(mailbox);
             }
         }

@@ -1,41 +1,57 @@
 //! What all connections to one replica share.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use tokio::task::AbortHandle;
 
+use super::disk::{Disk, DiskOptions};
 use super::fetch::Fetcher;
 use super::files::Files;
 use super::follow::{self, Follow};
-use super::read_ahead::ReadAhead;
+use super::hydration::{Hydration, HydrationStatus};
+use super::past::Pasts;
+use super::poller::{self, Poller};
 use super::snapshot::Snapshot;
 use super::source::Source;
 use crate::clock::Timestamp;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::ltx::Txid;
-use crate::page::{PageCount, Pgno};
+use crate::page::PageCount;
 use crate::runtime;
 use crate::store::Store;
+
+/// How long a reader waits for the poll that ends a rest.
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 /// How a replica is read.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Options {
     /// How often to look for new transactions.
     pub poll_interval: Duration,
+    /// How often to look for them after nobody has read for a while.
+    pub poll_idle_interval: Duration,
     /// How long an open waits for a replica that is still empty.
     pub open_timeout: Duration,
     /// The size of the page cache in bytes.
     pub cache_bytes: usize,
+    /// The local file that the whole database is downloaded to, if it is.
+    pub hydration: Option<PathBuf>,
+    /// What is read is also kept here, if anywhere.
+    pub disk: Option<DiskOptions>,
 }
 
 impl Default for Options {
     fn default() -> Self {
         Self {
             poll_interval: Duration::from_secs(1),
+            poll_idle_interval: Duration::from_secs(30),
             open_timeout: Duration::from_secs(10),
             cache_bytes: 32 * 1024 * 1024,
+            hydration: None,
+            disk: None,
         }
     }
 }
@@ -63,6 +79,8 @@ pub struct ReplicaStatus {
     pub cache_bytes: usize,
     /// Requests made since the replica was opened.
     pub requests: u64,
+    /// How the download to a local file is doing, if there is one.
+    pub hydration: Option<HydrationStatus>,
 }
 
 /// How polls and reads went.
@@ -87,9 +105,14 @@ pub struct Core {
     pub(super) files: Arc<Files>,
     pub(super) polls: Mutex<Polls>,
     pub(super) follow: tokio::sync::Mutex<Follow>,
-    fetcher: Fetcher,
+    pub(super) fetcher: Fetcher,
     current: RwLock<Arc<Snapshot>>,
-    poller: OnceLock<AbortHandle>,
+    /// Those before it that some transaction may still read.
+    older: Mutex<Vec<Weak<Snapshot>>>,
+    pub(super) poller: Arc<Poller>,
+    polling: OnceLock<AbortHandle>,
+    hydration: Option<Hydration>,
+    pub(super) pasts: Pasts,
     /// A reader found files gone and nothing in their place.
     pub(super) suspect: AtomicBool,
 }
@@ -98,24 +121,66 @@ impl Core {
     /// Opens the replica in `store`, for nobody else to share. [`super::open`] shares.
     ///
     /// # Errors
-    /// Those of the store; `NotFound` if the replica stays empty; `Corrupt`.
+    /// Those of the store; `NotFound` if the replica stays empty; `Corrupt`; those of the file system
+    /// if the disk cache cannot be used.
     pub fn with_store(store: Arc<dyn Store>, options: &Options) -> Result<Arc<Self>> {
-        let files = Arc::new(Files::new(Source::new(store), options.cache_bytes));
+        let place = store.url();
+        Self::at_place(store, &place, options)
+    }
+
+    /// The same for a replica whose URL does not say all that tells it from others; `place` does.
+    pub(super) fn at_place(store: Arc<dyn Store>, place: &str, options: &Options) -> Result<Arc<Self>> {
+        let disk = options.disk.as_ref().map(|disk| Disk::open(disk, place)).transpose()?;
+        let files = Arc::new(Files::new(Source::new(store), options.cache_bytes, disk));
         let opening = (files.clone(), options.clone());
         let (snapshot, follow) =
             runtime::block_on(async move { follow::open(&opening.0, &opening.1).await })?;
+        let hydrate = |path: &PathBuf| Hydration::open(path, &files, &snapshot);
+        let hydration = options.hydration.as_ref().map(hydrate).transpose()?;
+        let poller = Arc::new(Poller::new(options));
         let core = Arc::new(Self {
             fetcher: Fetcher::new(files.clone()),
             files,
             polls: Mutex::new(Polls::new(follow::now())),
             follow: tokio::sync::Mutex::new(follow),
             current: RwLock::new(Arc::new(snapshot)),
-            poller: OnceLock::new(),
+            older: Mutex::default(),
+            poller: poller.clone(),
+            polling: OnceLock::new(),
+            hydration,
+            pasts: Pasts::default(),
             suspect: AtomicBool::new(false),
         });
-        let poller = runtime::handle()?.spawn(follow::run(Arc::downgrade(&core), options.poll_interval));
-        core.poller.get_or_init(|| poller.abort_handle());
+        let polling = runtime::handle()?.spawn(poller::run(Arc::downgrade(&core), poller));
+        core.polling.get_or_init(|| polling.abort_handle());
+        if let Some(hydration) = &core.hydration {
+            hydration.start(&core)?;
+        }
         Ok(core)
+    }
+
+    /// The latest state, for somebody who reads it: no older than the usual poll interval, unless the
+    /// replica does not answer.
+    pub(super) fn latest(self: &Arc<Self>) -> Arc<Snapshot> {
+        if self.poller.note_read() {
+            self.end_rest();
+        }
+        self.snapshot()
+    }
+
+    /// Polls after a rest, and does not wait long for it.
+    #[cold]
+    fn end_rest(self: &Arc<Self>) {
+        self.poller.wake();
+        let core = self.clone();
+        let poll = async move {
+            // On its own, so that it goes on when nobody waits any more.
+            let poll = tokio::spawn(async move { core.poll().await });
+            let _ = tokio::time::timeout(LONGEST_WAIT, poll).await;
+            Ok(())
+        };
+        // What went wrong is in the status; what is known stays readable.
+        let _ = runtime::block_on(poll);
     }
 
     /// The latest state that is known.
@@ -123,43 +188,27 @@ impl Core {
         self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(super) fn set_snapshot(&self, snapshot: Snapshot) {
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(snapshot);
-    }
-
-    /// Reads page `pgno` of `snapshot`. `buf` has the size of a page.
-    ///
-    /// # Errors
-    /// Those of the store; `Corrupt`; `NotFound` if the replica no longer holds that state.
-    pub fn page(
-        &self,
-        snapshot: &Arc<Snapshot>,
-        pgno: Pgno,
-        ahead: &mut ReadAhead,
-        buf: &mut [u8],
-    ) -> Result<()> {
-        let map = snapshot.map();
-        match self.fetcher.page(&map, snapshot.page_size, pgno, ahead, buf) {
-            Err(e) if e.kind() == ErrorKind::NotFound => {
-                self.find_again(snapshot, &map)?;
-                self.fetcher.page(&snapshot.map(), snapshot.page_size, pgno, ahead, buf)
-            }
-            done => done,
+    /// Shows `next` to all transactions that begin from now on.
+    pub(super) fn publish(&self, next: Snapshot) {
+        let next = Arc::new(next);
+        let before = {
+            let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *current, next.clone())
+        };
+        let mut older = self.older.lock().unwrap_or_else(PoisonError::into_inner);
+        older.retain(|snapshot| snapshot.strong_count() > 0);
+        older.push(Arc::downgrade(&before));
+        drop(older);
+        drop(before);
+        if let Some(local) = self.files.local() {
+            local.advance(&next, &self.older(), &self.files.keep);
         }
     }
 
-    /// Finds out where the pages of `snapshot` are now, unless somebody else has since `map` was read.
-    fn find_again(&self, snapshot: &Arc<Snapshot>, map: &Arc<super::map::PageMap>) -> Result<()> {
-        let _alone = snapshot.moving.lock().unwrap_or_else(PoisonError::into_inner);
-        if !Arc::ptr_eq(&snapshot.map(), map) {
-            return Ok(());
-        }
-        let (files, snapshot) = (self.files.clone(), snapshot.clone());
-        let found = runtime::block_on(async move { files.relocate(&snapshot).await });
-        if found.is_err() {
-            self.suspect.store(true, Ordering::Relaxed);
-        }
-        found
+    /// The states before the current one that transactions still read.
+    pub(super) fn older(&self) -> Vec<Arc<Snapshot>> {
+        let older = self.older.lock().unwrap_or_else(PoisonError::into_inner);
+        older.iter().filter_map(Weak::upgrade).collect()
     }
 
     /// Looks for new transactions now, and waits for the answer.
@@ -169,6 +218,17 @@ impl Core {
     pub fn poll_now(self: &Arc<Self>) -> Result<()> {
         let core = self.clone();
         runtime::block_on(async move { core.poll().await })
+    }
+
+    /// Looks for new transactions now, and for where files went that are gone.
+    pub(super) async fn poll_suspiciously(&self) -> Result<()> {
+        self.suspect.store(true, Ordering::Relaxed);
+        self.poll().await
+    }
+
+    /// The download to a local file, if there is one.
+    pub(super) fn hydration(&self) -> Option<&Hydration> {
+        self.hydration.as_ref()
     }
 
     /// How the replica is doing.
@@ -195,6 +255,7 @@ impl Core {
             last_read_error: polls.last_read_error.clone(),
             cache_bytes: self.files.cache.bytes(),
             requests: self.files.source.requests(),
+            hydration: self.hydration.as_ref().map(|hydration| hydration.status(&self.files)),
         }
     }
 
@@ -205,8 +266,8 @@ impl Core {
 
 impl Drop for Core {
     fn drop(&mut self) {
-        if let Some(poller) = self.poller.get() {
-            poller.abort();
+        if let Some(polling) = self.polling.get() {
+            polling.abort();
         }
     }
 }

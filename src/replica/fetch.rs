@@ -1,101 +1,88 @@
-//! Pages from the store: neighbours in one request, and one request for all who want the same page.
+//! Pages from the store: neighbours in one request, what comes next at the same time, and one request
+//! for all who want the same page.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+mod early;
 
-use bytes::Bytes;
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::time::Duration;
 
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+
+use super::btree;
 use super::cache::FrameKey;
 use super::files::Files;
+use super::flight::{Arrival, Departure, Flight, Flights};
 use super::map::{Frame, PageMap, ReplicaFile};
-use super::read_ahead::{Direction, ReadAhead, Window};
-use crate::error::{Error, ErrorKind, Result};
-use crate::ltx::decode_frame;
+use super::read_ahead::{ReadAhead, Window};
+use super::span::{Ranges, Span, spans};
+use super::trees::Trees;
+use crate::error::{Error, Result};
+use crate::ltx::{IndexEntry, decode_frame};
 use crate::page::{PageSize, Pgno};
 use crate::runtime;
 use crate::store::ByteRange;
 
-/// A hole that is larger than this is not read through.
-const HOLE: u64 = 64 * 1024;
-
-/// A range of a file, and the pages of the map whose frames it has.
-#[derive(Debug)]
-struct Span {
-    file: Arc<ReplicaFile>,
-    start: u64,
-    end: u64,
-    frames: Vec<(Pgno, Frame)>,
-}
-
-impl Span {
-    /// Whether it may grow to have `frame` too: without a large hole, and to no more than `bytes`.
-    fn reaches(&self, frame: Frame, bytes: u64) -> bool {
-        let hole = frame.offset.saturating_sub(self.end).max(self.start.saturating_sub(frame.end()));
-        hole <= HOLE && self.end.max(frame.end()) - self.start.min(frame.offset) <= bytes
-    }
-
-    fn add(&mut self, pgno: Pgno, frame: Frame) {
-        self.start = self.start.min(frame.offset);
-        self.end = self.end.max(frame.end());
-        self.frames.push((pgno, frame));
-    }
-}
-
-/// A request that others may wait for.
-#[derive(Debug, Default)]
-struct Flight {
-    outcome: Mutex<Option<Result<Fetched>>>,
-    landed: Condvar,
-}
-
-/// Bytes of a file and where they begin in it.
-#[derive(Clone, Debug)]
-struct Fetched {
-    start: u64,
-    bytes: Bytes,
-}
-
-impl Fetched {
-    /// Decodes the page whose frame is at `frame`.
-    fn decode(&self, pgno: Pgno, frame: Frame, page_size: PageSize, buf: &mut [u8]) -> Result<()> {
-        let start = (frame.offset - self.start) as usize;
-        let bytes = &self.bytes[start..start + frame.size as usize];
-        let found = decode_frame(bytes, page_size, buf)?;
-        if found == pgno {
-            Ok(())
-        } else {
-            Err(Error::corrupt(format!("page {found} is where its index puts page {pgno}")))
-        }
-    }
-}
-
+/// Requests for what nobody waits for, at the same time.
+const EARLY: usize = 32;
+/// How long a close waits for what is on its way to the disk cache.
+const CLOSING: Duration = Duration::from_millis(500);
+/// In a window of this size ranges of a few pages are made longer.
+const STRETCHED: u64 = 256 * 1024;
+/// Ranges that one window may need.
+const RANGES: usize = 32;
 /// Brings pages through the cache of [`Files`].
 #[derive(Debug)]
-pub(super) struct Fetcher {
+pub(super) struct Fetcher(Arc<Shared>);
+
+/// What requests under way need, also when the last connection has closed.
+#[derive(Debug)]
+struct Shared {
     files: Arc<Files>,
-    flights: Mutex<HashMap<FrameKey, Arc<Flight>>>,
+    trees: Trees,
+    flights: Arc<Flights>,
+    early: Semaphore,
 }
 
-/// What to do about a page.
-enum Way {
-    Cached(Arc<[u8]>),
-    Wait(Arc<Flight>),
-    Fly(Arc<Flight>),
+/// A state of the database, for requests.
+#[derive(Clone, Debug)]
+struct State {
+    map: Arc<PageMap>,
+    page_size: PageSize,
+}
+
+/// The page that is wanted.
+struct Wanted<'a> {
+    pgno: Pgno,
+    frame: Frame,
+    file: &'a Arc<ReplicaFile>,
+}
+
+impl Drop for Fetcher {
+    fn drop(&mut self) {
+        self.0.flights.close();
+        if self.0.files.has_disk() {
+            self.0.flights.wait_for_all(CLOSING);
+        }
+    }
 }
 
 impl Fetcher {
     /// Brings pages of `files`.
     pub(super) fn new(files: Arc<Files>) -> Self {
-        Self { files, flights: Mutex::new(HashMap::new()) }
+        let (trees, early) = (Trees::new(), Semaphore::new(EARLY));
+        Self(Arc::new(Shared { files, trees, flights: Arc::default(), early }))
     }
 
     /// Reads page `pgno`, whose place `map` knows, into `buf`. A page that nobody wrote is zeros.
     ///
     /// # Errors
-    /// Those of the store; `NotFound` if the file is no longer there; `Corrupt`, after another try.
+    /// Those of the store; `NotFound` if the file is no longer there; `Corrupt`, after another try;
+    /// `Interrupted`.
     pub(super) fn page(
         &self,
-        map: &PageMap,
+        map: &Arc<PageMap>,
         page_size: PageSize,
         pgno: Pgno,
         ahead: &mut ReadAhead,
@@ -105,175 +92,291 @@ impl Fetcher {
             buf.fill(0);
             return Ok(());
         };
-        if let Some(page) = self.files.cache.get(frame.into()) {
+        if let Some(page) = self.0.files.cache.get(frame.into()) {
             buf.copy_from_slice(&page);
-            return Ok(());
-        }
-        let span = self.span(map, page_size, pgno, frame, file, ahead);
-        let fetched = match self.way(&span, frame) {
-            Way::Cached(page) => {
-                buf.copy_from_slice(&page);
-                return Ok(());
+        } else if !self.0.read_here(pgno, frame, file, page_size, buf) {
+            let state = State { map: map.clone(), page_size };
+            self.missing(&state, &Wanted { pgno, frame, file }, ahead, buf)?;
+            if btree::looks_interior(buf) {
+                self.complete_level(&state, pgno, ahead);
             }
-            Way::Wait(flight) => flight.wait()?,
-            Way::Fly(flight) => self.fly(&span, page_size, flight)?,
-        };
-        match fetched.decode(pgno, frame, page_size, buf) {
-            Ok(()) => Ok(()),
-            Err(_) => self.again(file, page_size, pgno, frame, buf),
+        }
+        if ahead.is_trigger(pgno) {
+            self.read_on(&State { map: map.clone(), page_size }, pgno, ahead);
+        }
+        self.learn(map, pgno, frame, ahead, buf);
+        Ok(())
+    }
+
+    /// Takes in what the page tells of others.
+    fn learn(&self, map: &PageMap, pgno: Pgno, frame: Frame, ahead: &mut ReadAhead, page: &[u8]) {
+        if btree::looks_index_leaf(page) {
+            ahead.lookups.leaf_was_read(frame.into());
+        } else if (btree::looks_interior(page) || pgno == Pgno::ONE)
+            && ahead.is_news(u64::from(frame.file) << 40 ^ frame.offset)
+        {
+            self.0.trees.learn(pgno, page, map.commit());
         }
     }
 
-    /// What to read for `pgno`: its frame and those beside it of pages that are not here yet.
-    fn span(
+    /// Brings a page that is not in the cache, and what is likely to be wanted with it.
+    fn missing(
         &self,
-        map: &PageMap,
-        page_size: PageSize,
-        pgno: Pgno,
-        frame: Frame,
-        file: &Arc<ReplicaFile>,
+        state: &State,
+        wanted: &Wanted<'_>,
         ahead: &mut ReadAhead,
-    ) -> Span {
-        let window = ahead.window(pgno, self.files.source.pace());
-        let most = (self.files.cache.capacity() / 4 / page_size.bytes()).max(1);
-        let mut span =
-            Span { file: file.clone(), start: frame.offset, end: frame.end(), frames: vec![(pgno, frame)] };
-        let back =
-            self.grow(&mut span, map, window.direction.back(), pgno, window.skipped.min(most), &window);
-        let forth = self.grow(&mut span, map, window.direction, pgno, most, &window);
-        ahead.looked_at(&window, back.min(forth).get()..back.max(forth).get().saturating_add(1));
-        span
+        buf: &mut [u8],
+    ) -> Result<()> {
+        let flight = match self.0.flights.find(wanted.frame.into()) {
+            Some(flight) => flight,
+            None => match self.depart(state, wanted, ahead)? {
+                Some(flight) => flight,
+                // It has come meanwhile; if it is gone again, once more.
+                None => match self.0.files.cache.get(wanted.frame.into()) {
+                    Some(page) => return copy(&page, buf),
+                    None => self.alone(state, wanted)?,
+                },
+            },
+        };
+        match self.wait(&flight, wanted.frame.into(), ahead) {
+            Arrival::Page(page) => copy(&page, buf),
+            Arrival::Damaged => self.again(wanted, state.page_size, buf),
+            Arrival::Failed(e) if flight.is_awaited || ahead.is_interrupted() => Err(e),
+            // Nobody had asked for it yet. Now somebody does.
+            Arrival::Failed(_) => {
+                let flight = self.alone(state, wanted)?;
+                match self.wait(&flight, wanted.frame.into(), ahead) {
+                    Arrival::Page(page) => copy(&page, buf),
+                    Arrival::Damaged => self.again(wanted, state.page_size, buf),
+                    Arrival::Failed(e) => Err(e),
+                }
+            }
+        }
     }
 
-    /// Adds pages from `from` on to a span of up to `most` pages, and returns the last that was looked
-    /// at.
-    fn grow(
+    fn wait(&self, flight: &Flight, key: FrameKey, ahead: &ReadAhead) -> Arrival {
+        flight.wait(key, || ahead.is_interrupted())
+    }
+
+    /// Sends the requests for a page and for what should come with it. Returns the one that brings the
+    /// page; `None` if it has come meanwhile.
+    fn depart(
         &self,
-        span: &mut Span,
-        map: &PageMap,
-        direction: Direction,
-        from: Pgno,
-        most: usize,
-        window: &Window,
-    ) -> Pgno {
-        let mut last = from;
-        for _ in span.frames.len()..=most {
-            let Some(next) = direction.step(last).filter(|&next| map.commit().contains(next)) else { break };
-            if let Some(neighbour) = map.frame(next).filter(|f| f.file == span.file.number) {
-                if !span.reaches(neighbour, window.bytes) {
+        state: &State,
+        wanted: &Wanted<'_>,
+        ahead: &mut ReadAhead,
+    ) -> Result<Option<Arc<Flight>>> {
+        let shared = &self.0;
+        let home = shared.trees.home(wanted.pgno);
+        let is_here = |pgno| {
+            let place = state.map.get(pgno);
+            place.is_none_or(|(frame, file)| {
+                file.kept.get().is_some() || shared.files.cache.contains(frame.into())
+            })
+        };
+        let window = ahead.window(wanted.pgno, &shared.trees, shared.files.source.pace(), &is_here);
+        let mut spans = self.spans(state, &window, ahead);
+        if !spans.iter().any(|span| span.has(wanted.frame)) {
+            spans.push(Span::one(wanted.file, wanted.pgno, wanted.frame));
+        }
+        // What is waited for goes first.
+        spans.sort_by_key(|span| !span.has(wanted.frame));
+        let mut flight = None;
+        for span in spans {
+            let awaited = span.has(wanted.frame);
+            if let Some(departure) = shared.begin(span, awaited) {
+                flight = flight.or(awaited.then(|| departure.flight.clone()));
+                shared.launch(state, departure)?;
+            }
+        }
+        if let Some(home) = home {
+            self.look_further(state, wanted.pgno, &home, ahead)?;
+        }
+        Ok(flight.or_else(|| shared.flights.find(wanted.frame.into())))
+    }
+
+    /// A flight for nothing but one page.
+    fn alone(&self, state: &State, wanted: &Wanted<'_>) -> Result<Arc<Flight>> {
+        loop {
+            if let Some(flight) = self.0.flights.find(wanted.frame.into()).filter(|flight| flight.is_awaited)
+            {
+                return Ok(flight);
+            }
+            let span = Span::one(wanted.file, wanted.pgno, wanted.frame);
+            if let Some(departure) = self.0.flights.begin(span, true, |_| false) {
+                let flight = departure.flight.clone();
+                self.0.launch(state, departure)?;
+                return Ok(flight);
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    /// The ranges that bring what is missing of a window.
+    fn spans(&self, state: &State, window: &Window, ahead: &mut ReadAhead) -> Vec<Span> {
+        let (files, trees) = (&self.0.files, &self.0.trees);
+        let most = (files.cache.capacity() / 4 / state.page_size.bytes()).max(1);
+        let (mut walk, mut pages, mut bytes) = (window.pages.clone(), Vec::new(), 0);
+        let mut ranges = Ranges::default();
+        while pages.len() < most && (pages.is_empty() || bytes < window.bytes) {
+            let before = walk.clone();
+            let Some(pgno) = walk.next(trees, state.map.commit()) else { break };
+            let place = state.map.get(pgno);
+            let away = |frame: Frame, file: &ReplicaFile| {
+                file.kept.get().is_none() && !files.cache.contains(frame.into())
+            };
+            if let Some((frame, _)) = place.filter(|(frame, file)| away(*frame, file)) {
+                ranges.add(frame);
+                if ranges.count() > RANGES {
+                    walk = before;
                     break;
                 }
-                if !self.files.cache.contains(neighbour.into()) {
-                    span.add(next, neighbour);
-                }
+                bytes += u64::from(frame.size);
             }
-            last = next;
+            pages.push(pgno);
         }
-        last
+        ahead.looked_at(window, &pages, walk, trees);
+        let mut spans = self.0.spans(state, &pages);
+        if window.bytes >= STRETCHED
+            && let Some(last) = pages.iter().max()
+        {
+            spans.iter_mut().for_each(|span| span.stretch(&state.map, *last));
+        }
+        spans
     }
 
-    /// Whether the page arrived meanwhile, is on its way, or has to be fetched by us.
-    fn way(&self, span: &Span, frame: Frame) -> Way {
-        let mut flights = self.lock();
-        if let Some(flight) = flights.get(&frame.into()) {
-            return Way::Wait(flight.clone());
-        }
-        if let Some(page) = self.files.cache.get(frame.into()) {
-            return Way::Cached(page);
-        }
-        let flight = Arc::new(Flight::default());
-        for (_, frame) in &span.frames {
-            flights.entry((*frame).into()).or_insert_with(|| flight.clone());
-        }
-        Way::Fly(flight)
-    }
-
-    /// Fetches a span, keeps its pages, and tells those who wait.
-    fn fly(&self, span: &Span, page_size: PageSize, flight: Arc<Flight>) -> Result<Fetched> {
-        let landing = Landing { fetcher: self, span, flight };
-        let outcome = self.read(&span.file, span.start, span.end);
-        if let Ok(fetched) = &outcome {
-            self.keep(span, page_size, fetched);
-        }
-        *landing.flight.lock() = Some(outcome.clone());
-        outcome
-    }
-
-    fn read(&self, file: &Arc<ReplicaFile>, start: u64, end: u64) -> Result<Fetched> {
-        let (files, file) = (self.files.clone(), file.clone());
-        runtime::block_on(async move {
-            let range = ByteRange::Bounded { offset: start, len: end - start };
-            files.source.read(&file.info, range).await.map(|bytes| Fetched { start, bytes })
-        })
-    }
-
-    /// Puts the pages of a span into the cache; one that does not decode is left to who wants it.
-    fn keep(&self, span: &Span, page_size: PageSize, fetched: &Fetched) {
-        let mut page = vec![0; page_size.bytes()];
-        for &(pgno, frame) in &span.frames {
-            if fetched.decode(pgno, frame, page_size, &mut page).is_ok() {
-                self.files.cache.insert(frame.into(), Arc::from(page.as_slice()));
-            }
+    /// Sends the requests for the window after the one that is being read.
+    fn read_on(&self, state: &State, pgno: Pgno, ahead: &mut ReadAhead) {
+        let Some(window) = ahead.next_window(pgno, self.0.files.source.pace()) else { return };
+        for span in self.spans(state, &window, ahead) {
+            self.0.early(state, span);
         }
     }
 
     /// Fetches one page once more, because what came was not it.
-    fn again(
-        &self,
-        file: &Arc<ReplicaFile>,
-        page_size: PageSize,
-        pgno: Pgno,
-        frame: Frame,
-        buf: &mut [u8],
-    ) -> Result<()> {
-        let fetched = self.read(file, frame.offset, frame.end())?;
-        fetched.decode(pgno, frame, page_size, buf).map_err(|e| {
-            e.context(format!("page {pgno} in {} of replica {}", file.info.id, self.files.source.url()))
+    fn again(&self, wanted: &Wanted<'_>, page_size: PageSize, buf: &mut [u8]) -> Result<()> {
+        let Wanted { pgno, frame, file } = *wanted;
+        let (files, info) = (self.0.files.clone(), file.info.clone());
+        let range = ByteRange::Bounded { offset: frame.offset, len: frame.size.into() };
+        let bytes = runtime::block_on(async move { files.source.read(&info, range).await })?;
+        decode(&bytes, pgno, page_size, buf).map_err(|e| {
+            e.context(format!("page {pgno} in {} of replica {}", file.info.id, self.0.files.source.url()))
         })?;
-        self.files.cache.insert(frame.into(), Arc::from(&*buf));
+        self.0.files.cache.insert(frame.into(), Arc::from(&*buf));
         Ok(())
     }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<FrameKey, Arc<Flight>>> {
-        self.flights.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
-impl Flight {
-    fn lock(&self) -> MutexGuard<'_, Option<Result<Fetched>>> {
-        self.outcome.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn wait(&self) -> Result<Fetched> {
-        let mut outcome = self.lock();
-        loop {
-            if let Some(outcome) = &*outcome {
-                return outcome.clone();
-            }
-            outcome = self.landed.wait(outcome).unwrap_or_else(PoisonError::into_inner);
+impl Shared {
+    /// Reads a page that is on this machine, though not in the cache.
+    fn read_here(
+        &self,
+        pgno: Pgno,
+        frame: Frame,
+        file: &ReplicaFile,
+        page_size: PageSize,
+        buf: &mut [u8],
+    ) -> bool {
+        if self.files.local().is_some_and(|local| local.read(pgno, frame, buf)) {
+            return true;
         }
-    }
-}
-
-/// Ends a flight however its owner leaves, so that nobody waits for ever.
-struct Landing<'a> {
-    fetcher: &'a Fetcher,
-    span: &'a Span,
-    flight: Arc<Flight>,
-}
-
-impl Drop for Landing<'_> {
-    fn drop(&mut self) {
-        let mut flights = self.fetcher.lock();
-        for (_, frame) in &self.span.frames {
-            if flights.get(&(*frame).into()).is_some_and(|f| Arc::ptr_eq(f, &self.flight)) {
-                flights.remove(&(*frame).into());
-            }
+        let kept = file.kept.get().and_then(|kept| kept.read(frame.offset, frame.size as usize).ok());
+        let here = kept.is_some_and(|bytes| decode(&bytes, pgno, page_size, buf).is_ok())
+            || file.disk.as_ref().is_some_and(|disk| disk.read(entry(pgno, frame), page_size, buf));
+        if here {
+            self.files.cache.insert(frame.into(), Arc::from(&*buf));
         }
-        drop(flights);
-        self.flight.lock().get_or_insert_with(|| {
-            Err(Error::new(ErrorKind::Interrupted, "the request for this page ended early"))
-        });
-        self.flight.landed.notify_all();
+        here
+    }
+
+    /// The spans that bring those of `pages` that are not on this machine.
+    fn spans(&self, state: &State, pages: &[Pgno]) -> Vec<Span> {
+        let mut page = vec![0; state.page_size.bytes()];
+        let page = RefCell::new(&mut page);
+        spans(&state.map, pages, |pgno, frame, file| {
+            self.files.cache.contains(frame.into())
+                || file.kept.get().is_some()
+                || self.read_here(pgno, frame, file, state.page_size, &mut page.borrow_mut())
+        })
+    }
+
+    fn begin(&self, span: Span, is_awaited: bool) -> Option<Departure> {
+        self.flights.begin(span, is_awaited, |frame| self.files.cache.contains(frame.into()))
+    }
+
+    /// Sends a request that nobody waits for.
+    fn early(self: &Arc<Self>, state: &State, span: Span) -> Option<JoinHandle<()>> {
+        self.begin(span, false).and_then(|departure| self.launch(state, departure).ok())
+    }
+
+    fn launch(self: &Arc<Self>, state: &State, departure: Departure) -> Result<JoinHandle<()>> {
+        let (shared, state) = (self.clone(), state.clone());
+        Ok(runtime::handle()?.spawn(async move { shared.fly(&state, departure).await }))
+    }
+
+    /// Makes the request, and hands out pages as they come.
+    async fn fly(&self, state: &State, departure: Departure) {
+        let _turn = match departure.flight.is_awaited {
+            true => None,
+            false => Some(self.early.acquire().await),
+        };
+        if self.flights.is_closed() {
+            return;
+        }
+        let (start, end) = (departure.span.start(), departure.span.end());
+        let range = ByteRange::Bounded { offset: start, len: end - start };
+        let (mut page, mut next) = (vec![0; state.page_size.bytes()], 0);
+        let unpack = |bytes: &[u8]| {
+            let mut good = Vec::new();
+            while let Some((pgno, frame)) = departure.frame(next)
+                && let Some(bytes) = bytes.get(..(frame.end() - start) as usize)
+            {
+                let frame_bytes = &bytes[(frame.offset - start) as usize..];
+                if decode(frame_bytes, pgno, state.page_size, &mut page).is_ok() {
+                    self.keep(state, pgno, frame, &page, &departure.flight);
+                    good.push(entry(pgno, frame));
+                }
+                next += 1;
+            }
+            // First of all: what a process has read is there for the next one, however soon it ends.
+            if let Some(disk) = &departure.span.file.disk {
+                runtime::busy(true, || disk.keep(good, start, bytes));
+            }
+            departure.flight.tell();
+        };
+        let outcome = self.files.source.read_by_and_by(&departure.span.file.info, range, unpack).await;
+        departure.land(outcome.map(|_| ()));
+    }
+
+    /// Puts a page into the cache and gives it to who waits.
+    fn keep(&self, state: &State, pgno: Pgno, frame: Frame, page: &[u8], flight: &Flight) {
+        if btree::looks_interior(page) {
+            self.trees.learn(pgno, page, state.map.commit());
+        }
+        let page: Arc<[u8]> = Arc::from(page);
+        self.files.cache.insert(frame.into(), page.clone());
+        flight.bring(frame.into(), page);
     }
 }
+
+fn entry(pgno: Pgno, frame: Frame) -> IndexEntry {
+    IndexEntry { pgno, offset: frame.offset, size: frame.size.into() }
+}
+
+/// Decodes the frame that `bytes` are.
+fn decode(bytes: &[u8], pgno: Pgno, page_size: PageSize, buf: &mut [u8]) -> Result<()> {
+    let found = decode_frame(bytes, page_size, buf)?;
+    if found == pgno {
+        Ok(())
+    } else {
+        Err(Error::corrupt(format!("page {found} is where its index puts page {pgno}")))
+    }
+}
+
+fn copy(page: &[u8], buf: &mut [u8]) -> Result<()> {
+    buf.copy_from_slice(page);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

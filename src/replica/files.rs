@@ -1,24 +1,30 @@
 //! The files that a core reads from: their numbers, their indexes, and maps made of them.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use futures_util::stream::{self, BoxStream, StreamExt as _};
 
 use super::cache::PageCache;
+use super::disk::{Disk, DiskFile};
+use super::hydration::Local;
+use super::keep::Keep;
 use super::load::{Loaded, load};
 use super::map::{Frame, PageMap, ReplicaFile};
-use super::plan::{Plan, RestorePoint};
+use super::plan::Plan;
 use super::snapshot::Snapshot;
 use super::source::Source;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::{FileId, Header, Level};
 use crate::page::PageSize;
+use crate::runtime;
 use crate::store::FileInfo;
 
 /// Page indexes that are fetched at the same time.
-const PARALLEL: usize = 16;
+const PARALLEL: usize = 48;
+/// Going through this many pages takes about a millisecond.
+const MANY_PAGES: usize = 100_000;
 
 /// A replica, the pages of it that are in memory, and the numbers of its files.
 #[derive(Debug)]
@@ -27,13 +33,39 @@ pub(super) struct Files {
     pub(super) source: Source,
     /// The pages that were read.
     pub(super) cache: PageCache,
+    /// Bytes that are wanted when their file is gone.
+    pub(super) keep: Keep,
+    local: OnceLock<Arc<Local>>,
+    disk: Option<Arc<Disk>>,
     numbers: AtomicU32,
 }
 
 impl Files {
-    /// The files of `source`, with a cache of `cache_bytes`.
-    pub(super) fn new(source: Source, cache_bytes: usize) -> Self {
-        Self { source, cache: PageCache::new(cache_bytes), numbers: AtomicU32::new(1) }
+    /// The files of `source`, with a cache of `cache_bytes`, and one on disk if there is one.
+    pub(super) fn new(source: Source, cache_bytes: usize, disk: Option<Arc<Disk>>) -> Self {
+        Self {
+            source,
+            cache: PageCache::new(cache_bytes),
+            disk,
+            keep: Keep::default(),
+            local: OnceLock::new(),
+            numbers: AtomicU32::new(1),
+        }
+    }
+
+    /// Whether there is a disk cache.
+    pub(super) fn has_disk(&self) -> bool {
+        self.disk.is_some()
+    }
+
+    /// The pages that are in a local file, if there is one.
+    pub(super) fn local(&self) -> Option<&Arc<Local>> {
+        self.local.get()
+    }
+
+    /// From now on there is such a file.
+    pub(super) fn set_local(&self, local: Arc<Local>) {
+        self.local.get_or_init(|| local);
     }
 
     /// The state of the database that `plan` makes. Files that `known` has keep their numbers, and
@@ -68,53 +100,31 @@ impl Files {
         while let Some(next) = loads.next().await {
             let (info, loaded) = next?;
             check_page_size(&info, &loaded.header, &mut page_size)?;
-            let file = self.number(&info, &known);
+            let file = self.number(&info, &known, &loaded);
             self.keep_pages(&file, &loaded);
-            map.apply(&file, loaded.header.commit, &loaded.index)?;
+            runtime::busy(is_long(&loaded), || map.apply(&file, loaded.header.commit, &loaded.index))?;
             last = Some(loaded.header);
         }
         let last = last.expect("BUG: a plan has at least one file");
         Ok(Snapshot::new(&last, epoch, map))
     }
 
-    /// Finds the pages of `snapshot` again after files of it were compacted or removed.
-    ///
-    /// # Errors
-    /// Those of the store; `NotFound` if the replica no longer holds that state by itself.
-    pub(super) async fn relocate(&self, snapshot: &Snapshot) -> Result<()> {
-        let listed = self.source.list_all_upwards().await?;
-        if !snapshot.map().files().any(|file| listed.contains(&file.info)) {
-            return Err(gone(snapshot, &"the replica has none of its files any more"));
-        }
-        let plan = Plan::new(&listed, RestorePoint::Txid(snapshot.txid)).map_err(|e| gone(snapshot, &e))?;
-        let map = self.absorb(snapshot, &plan).await?;
-        if map.files().all(|file| plan.files().contains(&file.info)) {
-            snapshot.moved(map);
-            return Ok(());
-        }
-        let rebuilt = self.build(&plan, &map, snapshot.epoch).await?;
-        if (rebuilt.txid, rebuilt.commit) != (snapshot.txid, snapshot.commit) {
-            return Err(gone(snapshot, &"the replica has another history now"));
-        }
-        snapshot.moved((*rebuilt.map()).clone());
-        Ok(())
-    }
-
-    /// The map of `snapshot` with the files of `plan`, which leads to the same transaction, in place
-    /// of those that were merged into them.
+    /// The map of `snapshot` with `files`, which end no later than it, in place of those that were merged
+    /// into them.
     ///
     /// # Errors
     /// Those of the store; `NotFound` if the files are of another history; `Corrupt`.
-    pub(super) async fn absorb(&self, snapshot: &Snapshot, plan: &Plan) -> Result<PageMap> {
+    pub(super) async fn absorb(&self, snapshot: &Snapshot, files: &[FileInfo]) -> Result<PageMap> {
         let mut map = (*snapshot.map()).clone();
         let known = by_id(&map);
         let is_new = |file: &&FileInfo| known.get(&file.id).is_none_or(|known| known.info != **file);
-        let mut loads = self.load_all(plan.files().iter().filter(is_new).cloned().collect());
+        let mut loads = self.load_all(files.iter().filter(is_new).cloned().collect());
         while let Some(next) = loads.next().await {
             let (info, loaded) = next?;
             check_page_size(&info, &loaded.header, &mut Some(snapshot.page_size))?;
             check_history(snapshot, &info, &loaded.header)?;
-            map.absorb(&self.number(&info, &known), &loaded.index)?;
+            let file = self.number(&info, &known, &loaded);
+            runtime::busy(is_long(&loaded), || map.absorb(&file, &loaded.index))?;
         }
         Ok(map)
     }
@@ -122,21 +132,41 @@ impl Files {
     /// What must be known of each file, in order.
     fn load_all(&self, files: Vec<FileInfo>) -> BoxStream<'_, Result<(FileInfo, Loaded)>> {
         let load = move |file: FileInfo| async move {
-            let loaded = load(&self.source, &file).await?;
+            let disk = self.on_disk(&file);
+            let loaded = match load(&self.source, disk.as_ref(), &file).await {
+                // Damaged in the store, or only on its way?
+                Err(e) if e.kind() == ErrorKind::Corrupt => load(&self.source, disk.as_ref(), &file).await?,
+                loaded => loaded?,
+            };
             Ok((file, loaded))
         };
         stream::iter(files).map(load).buffered(PARALLEL).boxed()
     }
 
     /// The file of that listing with its number: that of `known` if it is the same file.
-    fn number(&self, info: &FileInfo, known: &HashMap<FileId, Arc<ReplicaFile>>) -> Arc<ReplicaFile> {
+    fn number(
+        &self,
+        info: &FileInfo,
+        known: &HashMap<FileId, Arc<ReplicaFile>>,
+        loaded: &Loaded,
+    ) -> Arc<ReplicaFile> {
         match known.get(&info.id) {
             Some(file) if file.info == *info => file.clone(),
             _ => Arc::new(ReplicaFile {
                 number: self.numbers.fetch_add(1, Ordering::Relaxed),
                 info: info.clone(),
+                kept: loaded
+                    .whole
+                    .clone()
+                    .and_then(|bytes| self.keep.keep(bytes))
+                    .map_or_else(OnceLock::new, OnceLock::from),
+                disk: self.on_disk(info),
             }),
         }
+    }
+
+    fn on_disk(&self, info: &FileInfo) -> Option<DiskFile> {
+        self.disk.as_ref().map(|disk| disk.file(info))
     }
 
     fn keep_pages(&self, file: &ReplicaFile, loaded: &Loaded) {
@@ -145,6 +175,11 @@ impl Files {
             self.cache.insert(frame.into(), page.clone());
         }
     }
+}
+
+/// Whether going through the page index takes more than a moment.
+fn is_long(loaded: &Loaded) -> bool {
+    loaded.index.len() > MANY_PAGES
 }
 
 fn by_id(map: &PageMap) -> HashMap<FileId, Arc<ReplicaFile>> {
@@ -174,7 +209,7 @@ fn check_history(snapshot: &Snapshot, file: &FileInfo, header: &Header) -> Resul
     Ok(())
 }
 
-fn gone(snapshot: &Snapshot, why: &dyn std::fmt::Display) -> Error {
+pub(super) fn gone(snapshot: &Snapshot, why: &dyn std::fmt::Display) -> Error {
     Error::new(
         ErrorKind::NotFound,
         format!(

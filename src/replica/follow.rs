@@ -6,11 +6,10 @@
 //! a newer snapshot may have replaced them, or the replica was reset and has another history.
 
 use std::collections::HashMap;
-use std::sync::Weak;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 
 use super::core::{Core, Options};
 use super::files::Files;
@@ -21,10 +20,9 @@ use super::source::Survey;
 use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::error::{ErrorKind, Result};
 use crate::ltx::{FileId, Level, Txid};
+use crate::runtime;
 use crate::store::FileInfo;
 
-/// After errors in a row polls become rarer, up to this interval.
-const LONGEST_BACKOFF: Duration = Duration::from_secs(30);
 /// A map that is spread over more files than this is moved to compacted ones when time permits.
 const MANY_FILES: usize = 64;
 /// Polls between two looks at all levels, when there is a reason for one.
@@ -33,12 +31,14 @@ const LOOK_AROUND: u32 = 120;
 const ATTEMPTS: usize = 3;
 
 /// What the follower remembers between polls.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Follow {
     /// The last file of level 0 that is not beyond the current state, as it was listed.
     anchor: Option<FileInfo>,
     /// Polls since all levels were listed.
     polls: u32,
+    /// What the last poll came to.
+    outcome: Result<()>,
 }
 
 pub(super) fn now() -> Timestamp {
@@ -68,7 +68,8 @@ async fn first_state(files: &Files) -> Result<Option<(Snapshot, Follow)>> {
         let Some(survey) = files.source.survey(RestorePoint::Latest).await? else { return Ok(None) };
         match files.build(&survey.plan, &PageMap::default(), 0).await {
             Ok(snapshot) => {
-                let follow = Follow { anchor: anchor(&survey.files, snapshot.txid), polls: 0 };
+                let follow =
+                    Follow { anchor: anchor(&survey.files, snapshot.txid), polls: 0, outcome: Ok(()) };
                 return Ok(Some((snapshot, follow)));
             }
             Err(e) if e.kind() == ErrorKind::NotFound && attempt < ATTEMPTS => attempt += 1,
@@ -83,27 +84,27 @@ fn anchor(files: &[FileInfo], txid: Txid) -> Option<FileInfo> {
     level0.max_by_key(|f| f.id.name).cloned()
 }
 
-/// Polls until the core is dropped.
-pub(super) async fn run(core: Weak<Core>, interval: Duration) {
-    let mut pause = interval;
-    loop {
-        sleep(pause).await;
-        let Some(core) = core.upgrade() else { return };
-        pause = match core.poll().await {
-            Ok(()) => interval,
-            Err(_) => (pause * 2).min(LONGEST_BACKOFF.max(interval)),
-        };
-    }
-}
-
 impl Core {
-    /// Looks for new transactions, and remembers how that went.
+    /// Looks for new transactions, and remembers how that went. A poll that another began after this
+    /// one was asked for serves both.
     pub(super) async fn poll(&self) -> Result<()> {
+        let asked = self.poller.begun();
         let mut follow = self.follow.lock().await;
+        if self.poller.begun() > asked {
+            return follow.outcome.clone();
+        }
+        self.poller.note_begin();
         let outcome = self.advance(&mut follow).await;
+        follow.outcome = outcome.clone();
+        self.note_poll(&outcome);
+        outcome
+    }
+
+    fn note_poll(&self, outcome: &Result<()>) {
         let mut polls = self.polls();
-        match &outcome {
+        match outcome {
             Ok(()) => {
+                self.poller.note_success();
                 polls.last_success = now();
                 polls.last_error = None;
             }
@@ -112,7 +113,6 @@ impl Core {
                 polls.last_error = Some(e.to_string());
             }
         }
-        outcome
     }
 
     async fn advance(&self, follow: &mut Follow) -> Result<()> {
@@ -124,8 +124,9 @@ impl Core {
             match self.continued(&snapshot, &listed).await {
                 Ok(None) => return Ok(()),
                 Ok(Some(next)) => {
+                    self.files.keep_large(&next.map()).await;
                     follow.anchor = anchor(&listed, next.txid);
-                    self.set_snapshot(next);
+                    runtime::busy(true, || self.publish(next));
                     return Ok(());
                 }
                 Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::Corrupt) => {}
@@ -164,9 +165,10 @@ impl Core {
             let survey = Survey { files, plan };
             match self.catch_up(follow, &survey).await {
                 Ok(next) => {
+                    self.files.keep_large(&next.map()).await;
                     follow.anchor = anchor(&survey.files, next.txid);
                     follow.polls = 0;
-                    self.set_snapshot(next);
+                    runtime::busy(true, || self.publish(next));
                     return Ok(());
                 }
                 Err(e) if e.kind() == ErrorKind::NotFound && attempt < ATTEMPTS => attempt += 1,
@@ -194,11 +196,14 @@ impl Core {
         if next.txid < survey.plan.txid() {
             return self.files.build(&survey.plan, &map, snapshot.epoch).await;
         }
-        let moved = self.files.absorb(&next, &survey.plan).await?;
+        let moved = self.files.absorb(&next, survey.plan.files()).await?;
         if moved.files().any(|file| !survey.files.contains(&file.info)) {
             return self.files.build(&survey.plan, &moved, snapshot.epoch).await;
         }
+        let before = next.map();
         next.moved(moved);
+        // Transactions that read older states wait for the replica meanwhile: not a matter of moments.
+        runtime::busy(true, || self.spread(&before, &next.map()));
         Ok(next)
     }
 }

@@ -5,17 +5,21 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use futures_util::future::try_join;
 
+use super::disk::DiskFile;
 use super::source::{Source, check_name, header_of};
 use crate::error::{Error, Result};
-use crate::ltx::{Decoder, Header, PageIndex, TailRead};
+use crate::ltx::{Decoder, Header, IndexEntry, PageIndex, TailRead, decode_frame};
 use crate::store::{ByteRange, FileInfo};
 
 /// A file of up to this many bytes comes whole, and its checksum is verified. Of larger files only
 /// what is asked for comes: LTX has no checksum of a single page, so that a damaged page is noticed
 /// only if it does not decompress to one page.
 const WHOLE: u64 = 1024 * 1024;
-/// Pages of a whole file are kept until they take this many bytes.
-const KEEP: usize = 1024 * 1024;
+/// Pages of one file that came along are kept until they take this many bytes.
+const KEEP: usize = 2 * 1024 * 1024;
+/// What comes with the header of a snapshot: the schema, and the roots of what was created first. Costs
+/// hardly more than the round trip.
+const HEAD: u64 = 32 * 1024;
 /// Less than this does not make a request faster.
 const SMALLEST_GUESS: u64 = 64 * 1024;
 /// More than this is asked for only when it is known to be needed.
@@ -28,21 +32,70 @@ pub(super) struct Loaded {
     pub(super) header: Header,
     /// The page index.
     pub(super) index: PageIndex,
-    /// Pages by the offset of their frame; they passed the file's checksum.
+    /// Pages by the offset of their frame. Those of a small file passed its checksum.
     pub(super) pages: Vec<(u64, Arc<[u8]>)>,
+    /// The file, if it came whole.
+    pub(super) whole: Option<Bytes>,
 }
 
-/// Reads what must be known of `file`: one request, or two at the same time if the file is large.
+/// Reads what must be known of `file`: from `disk`, or with one request, or two at the same time if the
+/// file is large.
 ///
 /// # Errors
 /// Those of the store, `NotFound` if the file was replaced, `Corrupt`; all name the file.
-pub(super) async fn load(source: &Source, file: &FileInfo) -> Result<Loaded> {
+pub(super) async fn load(source: &Source, disk: Option<&DiskFile>, file: &FileInfo) -> Result<Loaded> {
+    if let Some((header, index)) = disk.and_then(DiskFile::index) {
+        return Ok(Loaded { header, index, pages: Vec::new(), whole: None });
+    }
     if file.size <= WHOLE {
         let bytes = source.read(file, ByteRange::All).await?;
-        return verify_whole(file, &bytes).map_err(|e| named(file, e));
+        let loaded = verify_whole(file, &bytes).map_err(|e| named(file, e))?;
+        if let Some(disk) = disk {
+            disk.keep_index(&loaded.header, &loaded.index);
+            disk.keep(loaded.index.iter().collect(), 0, &bytes);
+        }
+        return Ok(Loaded { whole: Some(bytes), ..loaded });
     }
-    let (header, index) = try_join(source.header(file), read_index(source, file)).await?;
-    Ok(Loaded { header, index, pages: Vec::new() })
+    let (head, (tail, index)) = try_join(read_head(source, file), read_tail(source, file)).await?;
+    let header = header_of(file, &head)?;
+    let mut pages = Vec::new();
+    for (start, bytes) in [(0, &head), (file.size - tail.len() as u64, &tail)] {
+        let found = pages_within(&header, &index, start, bytes);
+        if let Some(disk) = disk {
+            disk.keep(found.iter().map(|(entry, _)| *entry).collect(), start, bytes);
+        }
+        let most = KEEP / header.page_size.bytes();
+        pages.extend(found.into_iter().take(most).map(|(entry, page)| (entry.offset, page)));
+    }
+    if let Some(disk) = disk {
+        disk.keep_index(&header, &index);
+    }
+    Ok(Loaded { header, index, pages, whole: None })
+}
+
+/// The header of a large file, and of a snapshot some pages.
+async fn read_head(source: &Source, file: &FileInfo) -> Result<Bytes> {
+    let len = if file.id.name.is_snapshot() { HEAD } else { Header::SIZE as u64 };
+    source.read(file, ByteRange::Bounded { offset: 0, len }).await
+}
+
+/// The pages whose frames are in `bytes`, which begin at `start` of the file. One that does not decode is
+/// left to who wants it.
+fn pages_within(
+    header: &Header,
+    index: &PageIndex,
+    start: u64,
+    bytes: &[u8],
+) -> Vec<(IndexEntry, Arc<[u8]>)> {
+    let end = start + bytes.len() as u64;
+    let within = index.iter().filter(|entry| start <= entry.offset && entry.offset + entry.size <= end);
+    let page = |entry: IndexEntry| {
+        let frame = (entry.offset - start) as usize;
+        let mut page = vec![0; header.page_size.bytes()];
+        let found = decode_frame(&bytes[frame..frame + entry.size as usize], header.page_size, &mut page);
+        (found.ok()? == entry.pgno).then(|| (entry, Arc::from(page)))
+    };
+    within.filter_map(page).collect()
 }
 
 /// Says which file an error is about, unless it says so already.
@@ -69,20 +122,29 @@ fn verify_whole(file: &FileInfo, bytes: &[u8]) -> Result<Loaded> {
     }
     decoder.finish()?;
     drop(entries);
-    Ok(Loaded { header, index, pages })
+    Ok(Loaded { header, index, pages, whole: None })
 }
 
-async fn read_index(source: &Source, file: &FileInfo) -> Result<PageIndex> {
+/// Reads the page index from the end of `file`.
+///
+/// # Errors
+/// As [`load`].
+pub(crate) async fn read_index(source: &Source, file: &FileInfo) -> Result<PageIndex> {
+    read_tail(source, file).await.map(|(_, index)| index)
+}
+
+/// The page index, and the end of the file that brought it.
+async fn read_tail(source: &Source, file: &FileInfo) -> Result<(Bytes, PageIndex)> {
     let tail = source.read(file, ByteRange::Suffix { len: first_guess(file.size) }).await?;
     let missing = match PageIndex::from_tail(&tail, file.size).map_err(|e| named(file, e))? {
-        TailRead::Index(index) => return Ok(index),
+        TailRead::Index(index) => return Ok((tail, index)),
         TailRead::NeedMore(len) => len - tail.len() as u64,
     };
     let offset = file.size - tail.len() as u64 - missing;
     let before = source.read(file, ByteRange::Bounded { offset, len: missing }).await?;
     let tail = join(before, &tail);
     match PageIndex::from_tail(&tail, file.size).map_err(|e| named(file, e))? {
-        TailRead::Index(index) => Ok(index),
+        TailRead::Index(index) => Ok((tail, index)),
         TailRead::NeedMore(_) => Err(Error::corrupt(format!("{}: its page index has no beginning", file.id))),
     }
 }
@@ -93,8 +155,8 @@ fn join(before: Bytes, after: &[u8]) -> Bytes {
     all.freeze()
 }
 
-/// How much of the end of a large file most likely has its page index: an entry takes about 10
-/// bytes, a page of 4 KiB rarely compresses to less than 500.
+/// How much of the end of a large file most likely has its page index: an entry takes about 9 bytes, a
+/// page of 4 KiB rarely compresses to less than 900. What came too much is the file's last pages.
 fn first_guess(size: u64) -> u64 {
-    (size / 50).clamp(SMALLEST_GUESS, LARGEST_GUESS)
+    (size / 100).clamp(SMALLEST_GUESS, LARGEST_GUESS)
 }

@@ -11,38 +11,61 @@
 //! | `load` | header and page index of one file |
 //! | `map` | where each page is |
 //! | `files` | maps from plans, and from other plans after compaction |
+//! | `pages`, `moves`, `keep` | a page of a state; where it goes when files are merged; what is kept of them |
+//! | `hydration` | the whole database in a local file |
 //! | `snapshot` | one state of the database |
-//! | `cache`, `fetch` | pages in memory; pages from the store |
+//! | `cache`, `disk`, `fetch` | pages in memory; on disk; from the store |
+//! | `span`, `flight` | which ranges bring them; requests under way |
 //! | `read_ahead` | how much is read at once |
-//! | `follow` | what is new |
+//! | `btree`, `trees`, `lookups` | what pages tell of those that come next |
+//! | `follow`, `poller` | what is new, and when to look |
 //! | `core`, `shared` | all of these together; one per replica and process |
+//! | `history` | the points that can be restored |
+//! | `past` | other states than the latest |
 //! | `view` | one connection |
 
+mod btree;
 mod cache;
 mod core;
+mod disk;
 mod fetch;
 mod files;
+mod flight;
 mod follow;
+mod history;
+mod hydration;
+mod keep;
 mod load;
+mod lookups;
 mod map;
+mod moves;
 mod pace;
+mod pages;
+mod past;
 mod plan;
+mod poller;
 mod read_ahead;
 mod shared;
 mod snapshot;
 mod source;
+mod span;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+mod trees;
 mod view;
 
 pub use core::{Core, Options, ReplicaStatus};
+pub use disk::DiskOptions;
+pub use history::{HistoryPoint, Wanted, describe, points};
+pub use hydration::HydrationStatus;
 pub use plan::{Plan, RestorePoint};
 pub use read_ahead::ReadAhead;
 pub use shared::open;
 pub use snapshot::Snapshot;
 pub use view::{Seen, View};
 
+pub(crate) use load::read_index;
 pub(crate) use plan::empty;
-pub(crate) use source::{Source, check_name, wrong_length};
+pub(crate) use source::{Body, Source, check_name, wrong_length};

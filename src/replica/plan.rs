@@ -68,6 +68,9 @@ impl Plan {
         extend(&mut plan, files, point, 0);
         let reached = reach(&plan, 0);
         check(files, point, reached)?;
+        if plan.is_empty() {
+            return Err(no_beginning());
+        }
         Ok(Self { files: plan })
     }
 
@@ -108,6 +111,14 @@ pub(crate) fn empty() -> Error {
     Error::new(
         ErrorKind::NotFound,
         "the replica is empty: nothing has been replicated to this URL yet, or the URL is wrong",
+    )
+}
+
+/// The error about snapshots that are none, and nothing else.
+fn no_beginning() -> Error {
+    Error::corrupt(
+        "the replica has no file that begins at TXID 1: let the primary write a new snapshot, or look whether \
+         files were renamed",
     )
 }
 

@@ -1,23 +1,43 @@
 //! How much is read at once: the more, the longer a connection reads on in one direction.
 //!
 //! A connection reads in several places by turns: a table and its index, both sides of a join, the rows
-//! of a table and their overflow pages. Each place is followed by itself.
+//! of a table and their overflow pages. Each place is followed by itself. Where the parents of the pages
+//! are known, a place follows the tree, else the order of the file.
+//!
+//! A page of a tree that continues nothing is fetched alone: its neighbours are most likely not wanted.
 
+use std::fmt;
 use std::ops::Range;
 
+use super::lookups::Lookups;
 use super::pace::Pace;
-use crate::page::Pgno;
+use super::trees::Trees;
+use crate::page::{PageCount, Pgno};
 
-/// What a single page brings along: costs hardly more than the round trip.
+/// What a page brings along of which no parent is known: costs hardly more than the round trip.
 const SMALLEST: u64 = 32 * 1024;
+/// How much more is read each time that reading goes on.
+const GROWTH: u64 = 8;
+/// Up to here that fast, then twice as much each time.
+const MEDIUM: u64 = 2 * 1024 * 1024;
 /// What is read at once of a table that is scanned.
-const LARGE: u64 = 1024 * 1024;
+const LARGE: u64 = 4 * 1024 * 1024;
 /// And from a store that is slow to begin an answer and fast from then on.
 const LARGEST: u64 = 16 * 1024 * 1024;
+/// Who has read so much in one place gets the next window before asking for it.
+const STEADY: u64 = 4 * 1024 * 1024;
 /// A scan may leave out this many pages and still counts as one.
 const SKIP: u32 = 16;
+/// Leaving out pages that are here already does not count, up to so many.
+const HERE: u32 = 64;
+/// So many children side by side tell that a table was filled in order.
+const IN_ORDER: usize = 4;
 /// Places that are followed.
 const PLACES: usize = 6;
+/// After so many pages in a row that continue nothing, a page comes alone.
+const STRAYS: u32 = 4;
+/// Interior pages that a connection remembers to have reported.
+const REPORTED: usize = 64;
 
 /// Which neighbours of a page come along.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,78 +55,286 @@ impl Direction {
         }
     }
 
-    /// The other direction.
-    pub(super) fn back(self) -> Self {
+    /// The next child.
+    fn next(self, at: usize) -> Option<usize> {
         match self {
-            Self::Up => Self::Down,
-            Self::Down => Self::Up,
+            Self::Up => at.checked_add(1),
+            Self::Down => at.checked_sub(1),
         }
     }
 }
 
-/// What to read for a page that is not in the cache.
+/// What to read for a page that is not in the cache, and beyond it.
 #[derive(Debug)]
 pub(super) struct Window {
-    pub(super) direction: Direction,
-    /// The most bytes.
+    /// The pages in the order in which they are likely to be wanted; the first is the one that is.
+    pub(super) pages: Walk,
+    /// About how many bytes.
     pub(super) bytes: u64,
-    /// Pages between those that were read before and this one: read too, they are likely to be wanted.
-    pub(super) skipped: usize,
     place: usize,
 }
 
+/// Where a place goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Spot {
+    /// A page of the file.
+    File(Pgno),
+    /// A child of an interior page.
+    Tree { parent: Pgno, at: usize },
+    /// An interior page that is not known yet: its children come after it.
+    Above(Pgno),
+}
+
+/// Pages one after another, from a spot on.
+#[derive(Clone, Debug)]
+pub(super) struct Walk {
+    spot: Option<Spot>,
+    direction: Direction,
+}
+
+impl Walk {
+    /// The next page of a database of `commit` pages.
+    pub(super) fn next(&mut self, trees: &Trees, commit: PageCount) -> Option<Pgno> {
+        let spot = self.spot?;
+        let (page, next) = match spot {
+            Spot::File(page) => (page, self.direction.step(page).map(Spot::File)),
+            Spot::Above(page) => (page, self.below(page)),
+            Spot::Tree { parent, at } => {
+                let children = &trees.children(parent)?.children;
+                (*children.get(at)?, self.after(trees, parent, at, children))
+            }
+        };
+        self.spot = next;
+        commit.contains(page).then_some(page)
+    }
+
+    /// What comes after a child: the next one, or the first of the parent's neighbour.
+    fn after(&self, trees: &Trees, parent: Pgno, at: usize, children: &[Pgno]) -> Option<Spot> {
+        if let Some(at) = self.direction.next(at).filter(|at| *at < children.len()) {
+            return Some(Spot::Tree { parent, at });
+        }
+        let beside = trees.beside(parent, self.direction)?;
+        match trees.children(beside) {
+            Some(node) if self.direction == Direction::Down => {
+                Some(Spot::Tree { parent: beside, at: node.children.len().checked_sub(1)? })
+            }
+            Some(_) => Some(Spot::Tree { parent: beside, at: 0 }),
+            // What is below the neighbour is not known. In a table that was filled in order it is what
+            // comes next in the file, and the neighbour itself is there too.
+            None if self.is_in_order(children) => self.direction.step(children[at]).map(Spot::File),
+            None => Some(Spot::Above(beside)),
+        }
+    }
+
+    /// Whether the last pages of a walk lie one after another in the file.
+    fn is_in_order(&self, children: &[Pgno]) -> bool {
+        let end = match self.direction {
+            Direction::Up => &children[children.len().saturating_sub(IN_ORDER)..],
+            Direction::Down => &children[..children.len().min(IN_ORDER)],
+        };
+        end.len() == IN_ORDER
+            && end.windows(2).all(|two| (1..=2).contains(&two[1].get().wrapping_sub(two[0].get())))
+    }
+
+    fn below(&self, parent: Pgno) -> Option<Spot> {
+        (self.direction == Direction::Up).then_some(Spot::Tree { parent, at: 0 })
+    }
+}
+
+/// Says whether a wait shall end.
+pub(super) type Interrupted = Box<dyn Fn() -> bool + Send>;
+
 /// Where a connection has been reading.
-#[derive(Debug, Default)]
 pub struct ReadAhead {
+    interrupted: Option<Interrupted>,
     places: [Place; PLACES],
     requests: u64,
+    strays: u32,
+    reported: [u64; REPORTED],
+    /// An interior page, and how many interior pages below it were missing.
+    scattered: (Option<Pgno>, u32),
+    /// What an index told of the rows to come.
+    pub(super) lookups: Lookups,
+}
+
+impl Default for ReadAhead {
+    fn default() -> Self {
+        let (places, lookups) = (Default::default(), Lookups::default());
+        Self {
+            interrupted: None,
+            places,
+            requests: 0,
+            strays: 0,
+            reported: [0; REPORTED],
+            scattered: (None, 0),
+            lookups,
+        }
+    }
+}
+
+impl fmt::Debug for ReadAhead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReadAhead").field("places", &self.places).finish_non_exhaustive()
+    }
 }
 
 /// One place.
 #[derive(Debug, Default)]
 struct Place {
-    /// The pages that were looked at for the last request, from the first to after the last.
-    last: Range<u32>,
+    seen: Seen,
+    /// The size of the last window.
     bytes: u64,
-    /// The number of that request.
+    /// The size of all windows so far.
+    total: u64,
+    /// The page whose reading asks for the next window.
+    trigger: Option<Pgno>,
+    next: Option<Walk>,
+    /// The number of the last request.
     request: u64,
 }
 
+/// What a place has looked at last.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+enum Seen {
+    #[default]
+    Nothing,
+    /// Pages of the file.
+    File(Range<u32>),
+    /// Children of an interior page.
+    Tree { parent: Pgno, at: Range<u32> },
+}
+
+/// In which direction reading goes on from a range if `n` is next, leaving out at most `most`.
+fn continues(seen: &Range<u32>, n: u32, most: u32) -> Option<Direction> {
+    if (seen.end..=seen.end.saturating_add(most)).contains(&n) {
+        Some(Direction::Up)
+    } else if (seen.start.saturating_sub(most + 1)..seen.start).contains(&n) {
+        Some(Direction::Down)
+    } else {
+        None
+    }
+}
+
 impl Place {
-    /// In which direction reading goes on if `pgno` is next, and how many pages it leaves out.
-    fn continues(&self, pgno: u32) -> Option<(Direction, u32)> {
-        let Range { start, end } = self.last;
-        if self.request == 0 {
-            None
-        } else if (end..=end.saturating_add(SKIP)).contains(&pgno) {
-            Some((Direction::Up, pgno - end))
-        } else if (start.saturating_sub(SKIP + 1)..start).contains(&pgno) {
-            Some((Direction::Down, start - 1 - pgno))
-        } else {
-            None
+    fn continues(&self, spot: Spot, trees: &Trees, is_here: &dyn Fn(Pgno) -> bool) -> Option<Direction> {
+        match (&self.seen, spot) {
+            (Seen::File(pages), Spot::File(page)) => continues(pages, page.get(), SKIP),
+            // A walk that went on in the order of the file, and what was there is known by now.
+            (Seen::File(pages), Spot::Tree { parent, at }) => {
+                continues(pages, trees.children(parent)?.children.get(at)?.get(), SKIP)
+            }
+            (Seen::Tree { parent, at: seen }, Spot::Tree { parent: now, at }) if *parent == now => {
+                let direction = continues(seen, at as u32, HERE)?;
+                let children = &trees.children(now)?.children;
+                let between = match direction {
+                    Direction::Up => children.get(seen.end as usize..at)?,
+                    Direction::Down => children.get(at + 1..seen.start as usize)?,
+                };
+                let left_out = between.iter().filter(|page| !is_here(**page)).count();
+                (left_out as u32 <= SKIP).then_some(direction)
+            }
+            (Seen::Tree { parent, at: seen }, Spot::Tree { parent: now, at }) => {
+                let children = trees.children(*parent)?.children.len() as u32;
+                let to_end = children.saturating_sub(seen.end);
+                if at as u32 + to_end <= HERE && trees.beside(*parent, Direction::Up) == Some(now) {
+                    return Some(Direction::Up);
+                }
+                let from_start = trees.children(now)?.children.len() as u32 - at as u32 + seen.start;
+                (from_start <= HERE && trees.beside(*parent, Direction::Down) == Some(now))
+                    .then_some(Direction::Down)
+            }
+            _ => None,
         }
     }
 }
 
 impl ReadAhead {
-    /// What to read for `pgno`: twice as much as before if it continues what was read somewhere.
-    pub(super) fn window(&mut self, pgno: Pgno, pace: &Pace) -> Window {
+    /// What to read for `pgno`: more than before if it continues what was read somewhere.
+    /// `is_here` tells of which pages nothing needs to be fetched.
+    pub(super) fn window(
+        &mut self,
+        pgno: Pgno,
+        trees: &Trees,
+        pace: &Pace,
+        is_here: &dyn Fn(Pgno) -> bool,
+    ) -> Window {
         self.requests += 1;
+        let home = trees.home(pgno);
+        let spot =
+            home.as_ref().map_or(Spot::File(pgno), |home| Spot::Tree { parent: home.parent, at: home.at });
         let continued = self
             .places
             .iter()
             .enumerate()
-            .find_map(|(place, p)| p.continues(pgno.get()).map(|(to, skipped)| (place, to, skipped)));
-        let (place, direction, skipped) = continued.unwrap_or_else(|| (self.oldest(), Direction::Up, 0));
-        let limit = pace.worthwhile().unwrap_or(0).clamp(LARGE, LARGEST);
-        let before = self.places[place].bytes;
-        let bytes = if continued.is_some() { (before * 2).min(limit) } else { SMALLEST };
-        Window { direction, bytes, skipped: skipped as usize, place }
+            .find_map(|(place, p)| p.continues(spot, trees, is_here).map(|direction| (place, direction)));
+        let Some((place, direction)) = continued else {
+            self.strays += 1;
+            let alone = home.is_some() || self.strays > STRAYS;
+            let bytes = if alone { 0 } else { SMALLEST };
+            let place = self.oldest();
+            self.places[place] = Place::default();
+            return Window { pages: Walk { spot: Some(spot), direction: Direction::Up }, bytes, place };
+        };
+        self.strays = 0;
+        let bytes = larger(self.places[place].bytes, pace);
+        Window { pages: Walk { spot: Some(spot), direction }, bytes, place }
     }
 
-    /// Remembers which pages were looked at for a window.
-    pub(super) fn looked_at(&mut self, window: &Window, pages: Range<u32>) {
-        self.places[window.place] = Place { last: pages, bytes: window.bytes, request: self.requests };
+    /// The window that follows what was read where reading `pgno` asks for it.
+    pub(super) fn next_window(&mut self, pgno: Pgno, pace: &Pace) -> Option<Window> {
+        let place = self.places.iter().position(|place| place.trigger == Some(pgno))?;
+        self.requests += 1;
+        self.places[place].trigger = None;
+        let pages = self.places[place].next.take()?;
+        Some(Window { pages, bytes: larger(self.places[place].bytes, pace), place })
+    }
+
+    /// Remembers what was looked at for a window: `pages`, and after them is `rest`.
+    pub(super) fn looked_at(&mut self, window: &Window, pages: &[Pgno], rest: Walk, trees: &Trees) {
+        let (Some(first), Some(last)) = (pages.first(), pages.last()) else { return };
+        let began_in_file = matches!(window.pages.spot, Some(Spot::File(_)));
+        let seen = if began_in_file || matches!(rest.spot, Some(Spot::File(_))) {
+            let (low, high) = if first < last { (first, last) } else { (last, first) };
+            Seen::File(low.get()..high.get().saturating_add(1))
+        } else {
+            seen_in_tree(pages, trees)
+        };
+        let place = &mut self.places[window.place];
+        place.seen = seen;
+        place.bytes = window.bytes;
+        place.total += window.bytes;
+        let steady = place.total >= STEADY && window.bytes > 0;
+        place.trigger = steady.then(|| pages[pages.len() / 8]);
+        place.next = steady.then_some(rest);
+        place.request = self.requests;
+    }
+
+    /// Whether reading `pgno` asks for the next window.
+    pub(super) fn is_trigger(&self, pgno: Pgno) -> bool {
+        self.places.iter().any(|place| place.trigger == Some(pgno))
+    }
+
+    /// An interior page below `parent` was missing. Returns how many were by now.
+    pub(super) fn interior_was_missing(&mut self, parent: Pgno) -> u32 {
+        let before = if self.scattered.0 == Some(parent) { self.scattered.1 } else { 0 };
+        self.scattered = (Some(parent), before.saturating_add(1));
+        self.scattered.1
+    }
+
+    /// Whether the application has interrupted the query.
+    pub(super) fn is_interrupted(&self) -> bool {
+        self.interrupted.as_ref().is_some_and(|interrupted| interrupted())
+    }
+
+    /// From now on `interrupted` is asked.
+    pub(super) fn ask_for_interrupts(&mut self, interrupted: Interrupted) {
+        self.interrupted = Some(interrupted);
+    }
+
+    /// Whether the interior page whose frame has this number has not been reported lately.
+    pub(super) fn is_news(&mut self, frame: u64) -> bool {
+        let slot = &mut self.reported[(frame.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58) as usize % REPORTED];
+        std::mem::replace(slot, frame) != frame
     }
 
     /// The place that was not read at for the longest time.
@@ -116,49 +344,161 @@ impl ReadAhead {
     }
 }
 
+/// The last pages of a walk that have one parent.
+fn seen_in_tree(mut pages: &[Pgno], trees: &Trees) -> Seen {
+    // A walk that ends with an interior page has not seen anything below it.
+    if let [rest @ .., before, last] = pages {
+        let above = trees.home(*before).and_then(|home| trees.home(home.parent));
+        if above.is_some_and(|above| above.children().contains(last)) {
+            pages = &pages[..rest.len() + 1];
+        }
+    }
+    let Some(home) = pages.last().and_then(|last| trees.home(*last)) else { return Seen::Nothing };
+    let (mut start, mut end) = (home.at, home.at + 1);
+    for page in pages.iter().rev() {
+        let children = home.children();
+        if start > 0 && children[start - 1] == *page {
+            start -= 1;
+        } else if children.get(end) == Some(page) {
+            end += 1;
+        } else if children[start] != *page && children[end - 1] != *page {
+            break;
+        }
+    }
+    Seen::Tree { parent: home.parent, at: start as u32..end as u32 }
+}
+
+/// The size of the window after one of `bytes`.
+fn larger(bytes: u64, pace: &Pace) -> u64 {
+    let limit = pace.worthwhile().unwrap_or(0).clamp(LARGE, LARGEST);
+    match bytes {
+        0 => SMALLEST,
+        _ if bytes < MEDIUM => (bytes * GROWTH).min(MEDIUM),
+        _ => (bytes * 2).min(limit),
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::btree::tests::table;
     use super::*;
 
-    /// Asks for `pgno`, and says that pages up to `ahead` further were looked at.
-    fn ask(reads: &mut ReadAhead, pgno: u32, ahead: u32) -> (Direction, u64, usize) {
-        let window = reads.window(Pgno::new(pgno).unwrap(), &Pace::default());
-        let pages = match window.direction {
-            Direction::Up => pgno..pgno + ahead,
-            Direction::Down => pgno + 1 - ahead..pgno + 1,
-        };
-        reads.looked_at(&window, pages);
-        (window.direction, window.bytes / 1024, window.skipped)
+    const COMMIT: PageCount = PageCount::new(100_000);
+
+    fn pgno(n: u32) -> Pgno {
+        Pgno::new(n).unwrap()
+    }
+
+    /// Asks for `n`, looks at up to `most` pages, and says which and for how many KiB.
+    fn ask(reads: &mut ReadAhead, trees: &Trees, n: u32, most: usize) -> (Vec<u32>, u64) {
+        let window = reads.window(pgno(n), trees, &Pace::default(), &|_| false);
+        let mut walk = window.pages.clone();
+        let most = if window.bytes == 0 { 1 } else { most };
+        let pages: Vec<Pgno> = std::iter::from_fn(|| walk.next(trees, COMMIT)).take(most).collect();
+        reads.looked_at(&window, &pages, walk, trees);
+        (pages.iter().map(|page| page.get()).collect(), window.bytes / 1024)
     }
 
     #[test]
     fn reading_on_in_either_direction_gets_more_each_time() {
-        let mut reads = ReadAhead::default();
-        assert_eq!(ask(&mut reads, 1000, 10), (Direction::Up, 32, 0));
-        assert_eq!(ask(&mut reads, 1010, 10), (Direction::Up, 64, 0));
-        assert_eq!(ask(&mut reads, 1023, 10), (Direction::Up, 128, 3));
-        assert_eq!(ask(&mut reads, 5000, 10), (Direction::Up, 32, 0));
-        assert_eq!(ask(&mut reads, 4999, 10), (Direction::Down, 64, 0));
-        assert_eq!(ask(&mut reads, 4985, 10), (Direction::Down, 128, 4));
-        for _ in 0..10 {
-            let end = reads.places[0].last.end;
-            ask(&mut reads, end, 10);
+        let (mut reads, trees) = (ReadAhead::default(), Trees::new());
+        assert_eq!(ask(&mut reads, &trees, 1000, 3), (vec![1000, 1001, 1002], 32));
+        assert_eq!(ask(&mut reads, &trees, 1003, 2), (vec![1003, 1004], 256));
+        assert_eq!(ask(&mut reads, &trees, 1008, 1), (vec![1008], 2048));
+        assert_eq!(ask(&mut reads, &trees, 5000, 2), (vec![5000, 5001], 32));
+        assert_eq!(ask(&mut reads, &trees, 4999, 2), (vec![4999, 4998], 256));
+        assert_eq!(ask(&mut reads, &trees, 4990, 2), (vec![4990, 4989], 2048));
+        for n in 0..10 {
+            ask(&mut reads, &trees, 1009 + n, 1);
         }
-        assert_eq!(reads.places[0].bytes, LARGE);
+        assert_eq!(ask(&mut reads, &trees, 1019, 1).1 * 1024, LARGE);
     }
 
     #[test]
     fn several_places_are_followed_by_turns() {
-        let mut reads = ReadAhead::default();
-        for round in 0..4 {
+        let (mut reads, trees) = (ReadAhead::default(), Trees::new());
+        for (round, kib) in [32, 256, 2048].into_iter().enumerate() {
             for place in 0..PLACES as u32 {
-                let pgno = place * 1000 + 1 + round * 10;
-                assert_eq!(ask(&mut reads, pgno, 10), (Direction::Up, 32 << round, 0));
+                // The first pages that continue nothing bring others, later ones do not.
+                let kib = if round == 0 && place >= STRAYS { 0 } else { kib };
+                let kib = if round > 0 && place >= STRAYS { [32, 256][round - 1] } else { kib };
+                assert_eq!(ask(&mut reads, &trees, place * 1000 + 1 + round as u32, 1).1, kib);
             }
         }
-        // One more takes the place of the one that waited longest.
-        assert_eq!(ask(&mut reads, 50_000, 10), (Direction::Up, 32, 0));
-        assert_eq!(ask(&mut reads, 1041, 10), (Direction::Up, 512, 0));
-        assert_eq!(ask(&mut reads, 41, 10), (Direction::Up, 32, 0));
+    }
+
+    /// Root 2 with the interior pages 3, 4, 5; those with the leaves 30.., 70, 60, 50 and 90...
+    fn known(all: bool) -> Trees {
+        let trees = Trees::new();
+        trees.learn(pgno(2), &table(&[3, 4, 5], &[30, 60]), COMMIT);
+        trees.learn(pgno(3), &table(&[30, 32, 31], &[10, 20]), COMMIT);
+        if all {
+            trees.learn(pgno(4), &table(&[70, 60, 50], &[40, 50]), COMMIT);
+        }
+        trees
+    }
+
+    #[test]
+    fn a_place_in_a_tree_follows_the_tree() {
+        let (mut reads, trees) = (ReadAhead::default(), known(true));
+        assert_eq!(ask(&mut reads, &trees, 30, 9), (vec![30], 0));
+        assert_eq!(ask(&mut reads, &trees, 32, 3), (vec![32, 31, 70], 32));
+        assert_eq!(ask(&mut reads, &trees, 60, 9), (vec![60, 50, 5], 256));
+        trees.learn(pgno(5), &table(&[90, 91], &[70]), COMMIT);
+        assert_eq!(ask(&mut reads, &trees, 90, 9), (vec![90, 91], 2048));
+        // And down.
+        let mut reads = ReadAhead::default();
+        assert_eq!(ask(&mut reads, &trees, 50, 2), (vec![50], 0));
+        assert_eq!(ask(&mut reads, &trees, 60, 9), (vec![60, 70, 31, 32, 30], 32));
+    }
+
+    #[test]
+    fn an_interior_page_that_is_not_known_comes_before_its_leaves() {
+        let (mut reads, trees) = (ReadAhead::default(), known(false));
+        ask(&mut reads, &trees, 32, 1);
+        assert_eq!(ask(&mut reads, &trees, 31, 9), (vec![31, 4], 32));
+        trees.learn(pgno(4), &table(&[70, 60, 50], &[40, 50]), COMMIT);
+        assert_eq!(ask(&mut reads, &trees, 70, 2), (vec![70, 60], 256));
+    }
+
+    #[test]
+    fn a_table_that_was_filled_in_order_goes_on_in_the_file() {
+        let (mut reads, trees) = (ReadAhead::default(), Trees::new());
+        trees.learn(pgno(2), &table(&[3, 4, 5], &[30, 60]), COMMIT);
+        trees.learn(pgno(3), &table(&[30, 31, 32, 33, 35], &[10, 20, 30, 40]), COMMIT);
+        ask(&mut reads, &trees, 30, 1);
+        assert_eq!(ask(&mut reads, &trees, 31, 7), (vec![31, 32, 33, 35, 36, 37, 38], 32));
+        trees.learn(pgno(4), &table(&[37, 39, 40], &[60, 70]), COMMIT);
+        assert_eq!(ask(&mut reads, &trees, 39, 2), (vec![39, 40], 256));
+    }
+
+    #[test]
+    fn pages_that_are_here_are_not_left_out() {
+        let trees = Trees::new();
+        let children: Vec<u32> = (0..60).map(|n| 100 + 7 * n).collect();
+        trees.learn(pgno(3), &table(&children, &(0..59).collect::<Vec<u8>>()), COMMIT);
+        for (here, kib) in [(false, 0), (true, 32)] {
+            let mut reads = ReadAhead::default();
+            ask(&mut reads, &trees, children[2], 1);
+            let window = reads.window(pgno(children[40]), &trees, &Pace::default(), &|_| here);
+            assert_eq!(window.bytes / 1024, kib);
+        }
+    }
+
+    #[test]
+    fn a_steady_reader_is_one_window_ahead() {
+        let (mut reads, trees) = (ReadAhead::default(), Trees::new());
+        let mut at = 1000;
+        while reads.places.iter().all(|place| place.trigger.is_none()) {
+            assert!(at < 1100, "never steady");
+            let pages = ask(&mut reads, &trees, at, 8).0;
+            at = pages.last().unwrap() + 1;
+        }
+        assert!(reads.next_window(pgno(at), &Pace::default()).is_none());
+        assert!(reads.is_trigger(pgno(at - 7)));
+        let window = reads.next_window(pgno(at - 7), &Pace::default()).unwrap();
+        assert_eq!(window.pages.clone().next(&trees, COMMIT), Some(pgno(at)));
+        assert_eq!(window.bytes, LARGE);
+        assert!(reads.next_window(pgno(at - 7), &Pace::default()).is_none(), "once is enough");
     }
 }

@@ -52,7 +52,7 @@ pub fn open(target: &Target, options: &Options) -> Result<Arc<Core>> {
     {
         return Err(error.clone());
     }
-    match store::connect(target).and_then(|store| Core::with_store(store, options)) {
+    match store::connect(target).and_then(|store| Core::at_place(store, &place_of(target), options)) {
         Ok(core) => {
             place.core = Arc::downgrade(&core);
             place.error = None;
@@ -63,6 +63,14 @@ pub fn open(target: &Target, options: &Options) -> Result<Arc<Core>> {
             place.error = Some(e.clone());
             Err(e)
         }
+    }
+}
+
+/// What tells the replica at `target` from all others.
+fn place_of(target: &Target) -> String {
+    match target {
+        Target::File { .. } => target.to_string(),
+        Target::S3(s3) => format!("{s3} {}", s3.endpoint.as_deref().unwrap_or_default()),
     }
 }
 

@@ -1,11 +1,14 @@
 //! One state of the database, as a connection sees it during a transaction.
 
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use super::keep::Kept;
 use super::map::PageMap;
 use crate::clock::Timestamp;
 use crate::ltx::Txid;
-use crate::page::{PageCount, PageSize};
+use crate::page::{PageCount, PageSize, Pgno};
 
 /// The state of the database after a transaction. What it says never changes; where its pages are
 /// does, when compaction moves them.
@@ -22,8 +25,17 @@ pub struct Snapshot {
     /// How often the replica was reset to another history since it was opened.
     pub epoch: u32,
     map: RwLock<Arc<PageMap>>,
+    /// Pages that are nowhere else any more.
+    preserved: Preserved,
     /// Held by whoever is finding out where the pages went.
     pub(super) moving: Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct Preserved {
+    /// Whether there are any.
+    some: AtomicBool,
+    pages: RwLock<HashMap<Pgno, Arc<Kept>>>,
 }
 
 impl Snapshot {
@@ -36,13 +48,19 @@ impl Snapshot {
             timestamp: last.timestamp,
             epoch,
             map: RwLock::new(Arc::new(map)),
+            preserved: Preserved::default(),
             moving: Mutex::new(()),
         }
     }
 
     /// The same state, for a map of its own.
     pub(super) fn same(&self) -> Self {
-        Self { map: RwLock::new(self.map()), moving: Mutex::new(()), ..*self }
+        Self {
+            map: RwLock::new(self.map()),
+            preserved: Preserved::default(),
+            moving: Mutex::new(()),
+            ..*self
+        }
     }
 
     /// Where the pages are.
@@ -53,6 +71,27 @@ impl Snapshot {
     /// Says that the pages are now elsewhere.
     pub(super) fn moved(&self, map: PageMap) {
         *self.map.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(map);
+    }
+
+    /// Keeps a page for as long as this state is read.
+    pub(super) fn preserve(&self, pgno: Pgno, page: Arc<Kept>) {
+        self.preserved.pages.write().unwrap_or_else(PoisonError::into_inner).insert(pgno, page);
+        self.preserved.some.store(true, Ordering::Release);
+    }
+
+    /// Reads a page that was preserved; `false` if it was not.
+    pub(super) fn read_preserved(&self, pgno: Pgno, buf: &mut [u8]) -> bool {
+        if !self.preserved.some.load(Ordering::Acquire) {
+            return false;
+        }
+        let page = self.preserved.pages.read().unwrap_or_else(PoisonError::into_inner).get(&pgno).cloned();
+        match page.map(|page| page.read(0, buf.len())) {
+            Some(Ok(page)) => {
+                buf.copy_from_slice(&page);
+                true
+            }
+            _ => false,
+        }
     }
 
     /// The size of the database in bytes.

@@ -7,15 +7,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
-use futures_util::future::try_join_all;
+use futures_util::future::{Either, select, try_join_all};
 use futures_util::stream::{BoxStream, StreamExt as _};
+use tokio::time::timeout;
 
 use super::pace::Pace;
 use super::plan::{Plan, RestorePoint};
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
-use crate::ltx::{Header, Level, Txid};
-use crate::store::{ByteRange, FileInfo, Store};
+use crate::ltx::{FileId, Header, Level, Txid};
+use crate::store::{ByteRange, Content, FileInfo, Listing, Store};
+
+/// At most one of so many requests is made because another one was slow.
+const REPEATED_SHARE: u64 = 10;
 
 /// Bytes as they arrive.
 pub(crate) type Body = BoxStream<'static, Result<Bytes>>;
@@ -34,13 +38,15 @@ pub(crate) struct Survey {
 pub(crate) struct Source {
     store: Arc<dyn Store>,
     requests: AtomicU64,
+    /// Those that were made because another one was slow.
+    repeated: AtomicU64,
     pace: Pace,
 }
 
 impl Source {
     /// Reads from `store`.
     pub(crate) fn new(store: Arc<dyn Store>) -> Self {
-        Self { store, requests: AtomicU64::new(0), pace: Pace::default() }
+        Self { store, requests: AtomicU64::new(0), repeated: AtomicU64::new(0), pace: Pace::default() }
     }
 
     /// The replica's URL.
@@ -62,27 +68,42 @@ impl Source {
         self.store.list(level, from).await
     }
 
-    /// The files of all levels, asked for at the same time.
+    /// The files of all levels, in as few round trips as the store allows.
     ///
     /// A file that compaction is just moving up may be seen on neither level.
     ///
     /// # Errors
     /// Those of the store.
     pub(crate) async fn list_all(&self) -> Result<Vec<FileInfo>> {
-        let levels = try_join_all(Level::all().map(|level| self.list(level, Txid::ONE))).await?;
-        Ok(levels.concat())
+        let (files, rest) = self.list_at_once().await?;
+        let rest = try_join_all(rest.map(|(level, from)| self.list(level, from))).await?;
+        Ok([files, rest.concat()].concat())
     }
 
-    /// The files of all levels, one after the other from below: what is moved up meanwhile is seen.
+    /// The files of all levels, as they are one after the other from below: what is moved up meanwhile is
+    /// seen.
     ///
     /// # Errors
     /// Those of the store.
     pub(crate) async fn list_all_upwards(&self) -> Result<Vec<FileInfo>> {
-        let mut files = Vec::new();
-        for level in Level::all() {
-            files.extend(self.list(level, Txid::ONE).await?);
+        let (mut files, rest) = self.list_at_once().await?;
+        for (level, from) in rest {
+            files.extend(self.list(level, from).await?);
         }
         Ok(files)
+    }
+
+    /// The files that one answer has, and from where on each level is still to be listed.
+    async fn list_at_once(&self) -> Result<(Vec<FileInfo>, impl Iterator<Item = (Level, Txid)>)> {
+        let Listing { files, rest } = self.store.list_at_once().await?;
+        if rest != Some((Level::L0, Txid::ONE)) {
+            self.requests.fetch_add(1, Ordering::Relaxed);
+        }
+        let levels = Level::all().filter_map(move |level| {
+            let (first, from) = rest?;
+            (level >= first).then_some((level, if level == first { from } else { Txid::ONE }))
+        });
+        Ok((files, levels))
     }
 
     /// How the store answers.
@@ -95,8 +116,7 @@ impl Source {
     /// # Errors
     /// Those of the store; `NotFound` also if the file is no longer the one that was listed.
     pub(crate) async fn stream(&self, file: &FileInfo, range: ByteRange) -> Result<(Body, usize)> {
-        self.requests.fetch_add(1, Ordering::Relaxed);
-        let content = self.store.get(file.id, range).await?;
+        let content = self.first_answer(file.id, range).await?;
         if content.file_size != file.size {
             return Err(Error::new(
                 ErrorKind::NotFound,
@@ -115,15 +135,49 @@ impl Source {
         }
     }
 
+    /// The answer to a request, or to a second one if the first takes much longer than usual.
+    async fn first_answer(&self, id: FileId, range: ByteRange) -> Result<Content> {
+        let made = self.requests.fetch_add(1, Ordering::Relaxed);
+        let mut first = self.store.get(id, range);
+        let Some(patience) = self.pace.patience() else { return first.await };
+        if let Ok(answer) = timeout(patience, &mut first).await {
+            return answer;
+        }
+        // When everything is slow, more requests make it slower.
+        if self.repeated.fetch_add(1, Ordering::Relaxed) > made / REPEATED_SHARE {
+            self.repeated.fetch_sub(1, Ordering::Relaxed);
+            return first.await;
+        }
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        tracing::debug!(file = %id, ?patience, "a request is slow, asking again");
+        match select(first, self.store.get(id, range)).await {
+            Either::Left((Err(_), other)) | Either::Right((Err(_), other)) => other.await,
+            Either::Left((answer, _)) | Either::Right((answer, _)) => answer,
+        }
+    }
+
     /// Bytes of a file.
     ///
     /// # Errors
     /// As [`Source::stream`].
     pub(crate) async fn read(&self, file: &FileInfo, range: ByteRange) -> Result<Bytes> {
+        self.read_by_and_by(file, range, |_| ()).await
+    }
+
+    /// Bytes of a file; `progress` is shown all that have come whenever more have.
+    ///
+    /// # Errors
+    /// As [`Source::stream`].
+    pub(crate) async fn read_by_and_by(
+        &self,
+        file: &FileInfo,
+        range: ByteRange,
+        progress: impl FnMut(&[u8]),
+    ) -> Result<Bytes> {
         let asked = Instant::now();
         let (body, len) = self.stream(file, range).await?;
         let begun = Instant::now();
-        let bytes = collect(file, body, len).await?;
+        let bytes = collect(file, body, len, progress).await?;
         self.pace.note(begun - asked, begun.elapsed(), len);
         Ok(bytes)
     }
@@ -202,13 +256,19 @@ impl Source {
 }
 
 /// The `len` bytes of `body`, in memory of just that size: a buffer that grows would take twice as much.
-async fn collect(file: &FileInfo, mut body: BoxStream<'static, Result<Bytes>>, len: usize) -> Result<Bytes> {
+async fn collect(
+    file: &FileInfo,
+    mut body: Body,
+    len: usize,
+    mut progress: impl FnMut(&[u8]),
+) -> Result<Bytes> {
     let mut all = BytesMut::with_capacity(len);
     while let Some(chunk) = body.next().await.transpose()? {
         all.extend_from_slice(&chunk);
         if all.len() > len {
             break;
         }
+        progress(&all);
     }
     if all.len() == len { Ok(all.freeze()) } else { Err(wrong_length(file, all.len(), len)) }
 }

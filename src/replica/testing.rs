@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::ltx::{Encoder, FileId, FileName, Header, Level, Txid};
 use crate::page::{PageCount, PageSize, Pgno};
 use crate::runtime;
-use crate::store::{ByteRange, Content, Fencing, FileInfo, MemoryStore, PutOptions, Store, Upload};
+use crate::store::{ByteRange, Content, Fencing, FileInfo, MemoryStore, PutOptions, RawInfo, Store, Upload};
 
 /// A database with all its states, and a replica in memory to put files of it into.
 #[derive(Clone, Debug)]
@@ -227,5 +227,14 @@ impl Store for Hooked {
     }
     fn fencing(&self) -> Fencing {
         self.inner.fencing()
+    }
+    fn folder_of(&self, level: Level) -> String {
+        self.inner.folder_of(level)
+    }
+    async fn list_raw(&self, folder: &str) -> Result<Vec<RawInfo>> {
+        self.inner.list_raw(folder).await
+    }
+    async fn get_raw(&self, path: &str, range: ByteRange) -> Result<Content> {
+        self.inner.get_raw(path, range).await
     }
 }

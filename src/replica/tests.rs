@@ -9,6 +9,7 @@ use proptest::prelude::*;
 
 use super::testing::{History, Hooked, id, txid};
 use super::*;
+use crate::clock::Timestamp;
 use crate::error::ErrorKind;
 use crate::page::Pgno;
 use crate::store::{Fault, Faults, FileStore, Lookup, MemoryStore, Op, Store, Target};
@@ -95,18 +96,199 @@ fn files_that_were_merged_are_found_for_old_and_new_states() {
     history.retire(0, 2, 13);
     assert_sees(&mut old, &history, 6);
     assert_sees(&mut new, &history, 14);
-    // A new snapshot takes the place of all that is before it, and the state of 14 needs nothing else.
+    // A new snapshot takes the place of all that is before it. The state of 14 needs nothing else; the
+    // files that the one of 6 needs were small and have been kept.
     history.put(9, 1, 14);
     history.retire(9, 1, 1);
     history.retire(1, 1, 13);
     assert_sees(&mut new, &history, 14);
-    let mut page = vec![0; 512];
-    let error = (0..60).find_map(|n| old.read(&mut page, n * 512).err()).unwrap();
-    assert_eq!(error.kind(), ErrorKind::NotFound);
-    assert!(error.to_string().contains("TXID 0000000000000006"), "{error}");
-    assert!(error.to_string().contains("begin it again"), "{error}");
+    assert_sees(&mut old, &history, 6);
     old.unpin();
     assert_sees(&mut old, &history, 14);
+}
+
+/// A core that keeps no page in memory.
+fn without_cache(history: &History) -> Arc<Core> {
+    Core::with_store(history.store(), &Options { cache_bytes: 0, ..still() }).unwrap()
+}
+
+/// A snapshot that does not come whole, and transactions of a few pages.
+fn large_with(transactions: u64) -> History {
+    let mut history = large();
+    for n in 0..transactions as u32 {
+        let txid = history.commit(LARGE as u32, &[1, 10 + n, 500 + n % 3]);
+        history.put(0, txid, txid);
+    }
+    history
+}
+
+#[test]
+fn an_old_state_is_read_from_what_is_merged_and_from_what_was_kept() {
+    let mut history = large_with(5);
+    let core = without_cache(&history);
+    let mut old = View::new(core.clone());
+    old.pin();
+    // Files that the old state needs are merged with later ones, and gone at once.
+    for round in 0..4 {
+        let first = history.last() + 1;
+        for n in 0..10 {
+            let txid = history.commit(LARGE as u32, &[1, 10 + n, 600 + round]);
+            history.put(0, txid, txid);
+        }
+        core.poll_now().unwrap();
+        history.put(1, if round == 0 { 2 } else { first }, history.last());
+        history.retire(0, 1, history.last());
+    }
+    assert_sees(&mut old, &history, 6);
+    core.poll_now().unwrap();
+    assert_sees(&mut View::new(core.clone()), &history, 46);
+    // The large snapshot is merged with all of it: what did not change since is found there.
+    history.put(9, 1, 46);
+    history.retire(9, 1, 1);
+    history.retire(1, 1, 45);
+    core.poll_now().unwrap();
+    let image = history.image(6);
+    let mut page = vec![0; 4096];
+    let mut gone = 0;
+    for n in 1..LARGE {
+        match old.read(&mut page, n * 4096) {
+            Ok(_) => assert!(page == image[n as usize * 4096..][..4096], "page {}", n + 1),
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::NotFound);
+                assert!(error.to_string().contains("TXID 0000000000000006"), "{error}");
+                assert!(error.to_string().contains("begin it again"), "{error}");
+                gone += 1;
+            }
+        }
+    }
+    // Those that transactions wrote since, whose only older version was in the large file.
+    assert_eq!(gone, 5 + 4);
+    old.unpin();
+    assert_sees(&mut old, &history, 46);
+}
+
+#[test]
+fn a_transaction_too_large_to_come_whole_is_kept_too() {
+    let mut history = large_with(5);
+    let core = without_cache(&history);
+    let pages: Vec<u32> = (1..=LARGE as u32).collect();
+    let txid = history.commit(LARGE as u32, &pages);
+    let id = history.put(0, txid, txid);
+    assert!(history.encode(txid, txid).len() > 1024 * 1024);
+    core.poll_now().unwrap();
+    let mut old = View::new(core.clone());
+    old.pin();
+    // It is merged with the next transactions, which write the same pages, and gone at once.
+    history.commit(LARGE as u32, &pages);
+    history.put(1, txid, history.last());
+    history.delete(&[id]);
+    assert_sees(&mut old, &history, txid);
+    core.poll_now().unwrap();
+    assert_sees(&mut old, &history, txid);
+    assert_sees(&mut View::new(core), &history, txid + 1);
+}
+
+#[test]
+fn a_state_whose_files_are_gone_altogether_says_what_to_do() {
+    let history = large_with(5);
+    let core = without_cache(&history);
+    let mut old = View::new(core.clone());
+    old.pin();
+    let other = reset(&history, 3, 9);
+    let error = old.read(&mut [0; 4096], 300 * 4096).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert!(error.to_string().contains("begin it again"), "{error}");
+    old.unpin();
+    core.poll_now().unwrap();
+    assert_sees(&mut old, &other, 9);
+}
+
+#[test]
+fn states_that_nobody_reads_are_let_go() {
+    let mut history = large_with(5);
+    let core = without_cache(&history);
+    let mut old = View::new(core.clone());
+    old.pin();
+    let states: Vec<_> = (0..50)
+        .map(|n| {
+            let txid = history.commit(LARGE as u32, &[1, 10 + n]);
+            history.put(0, txid, txid);
+            core.poll_now().unwrap();
+            Arc::downgrade(&core.snapshot())
+        })
+        .collect();
+    let alive = states.iter().filter(|state| state.strong_count() > 0).count();
+    assert_eq!(alive, 1, "the latest");
+    assert_eq!(core.older().len(), 1, "the one that is read");
+    assert_sees(&mut old, &history, 6);
+}
+
+#[test]
+fn a_file_that_arrives_damaged_is_read_once_more() {
+    let mut history = small(10);
+    let core = open_history(&history);
+    history.grow(7);
+    let good = history.encode(7, 7);
+    let reads = Arc::new(AtomicUsize::new(0));
+    let (store, count) = (history.store.clone(), reads.clone());
+    let store = Hooked::store(&history.store, move |file, _| {
+        if file == id(0, 7, 7) {
+            let first = count.fetch_add(1, Ordering::SeqCst) == 0;
+            store.tamper(file, |bytes| {
+                bytes.copy_from_slice(&good);
+                bytes[150] ^= u8::from(first);
+            });
+        }
+    });
+    drop(core);
+    let core = Core::with_store(store, &still()).unwrap();
+    assert_eq!(reads.load(Ordering::SeqCst), 2);
+    assert_sees(&mut View::new(core), &history, 7);
+}
+
+#[test]
+fn polls_that_are_asked_for_at_the_same_time_are_one() {
+    const ASKING: usize = 50;
+    let mut history = small(20);
+    let faults = Faults::new(history.store(), 1);
+    let core = Core::with_store(Arc::new(faults.clone()), &still()).unwrap();
+    history.grow(8);
+    let before = faults.count(Op::List);
+    faults.often(Op::List, 1000, Fault::Delay(Duration::from_millis(200)));
+    let barrier = Arc::new(Barrier::new(ASKING));
+    let asking: Vec<_> = (0..ASKING)
+        .map(|_| {
+            let (core, barrier) = (core.clone(), barrier.clone());
+            thread::spawn(move || {
+                barrier.wait();
+                core.poll_now().unwrap();
+                assert_eq!(core.snapshot().txid, txid(8));
+            })
+        })
+        .collect();
+    asking.into_iter().for_each(|asking| asking.join().unwrap());
+    let listings = faults.count(Op::List) - before;
+    assert!(listings <= 3, "{listings} listings");
+}
+
+#[test]
+fn who_reads_after_a_rest_sees_what_is_new() {
+    let mut history = small(20);
+    let faults = Faults::new(history.store(), 1);
+    let core = Core::with_store(Arc::new(faults.clone()), &still()).unwrap();
+    let before = faults.count(Op::List);
+    history.grow(9);
+    // Usually it is the poller that looks.
+    assert_sees(&mut View::new(core.clone()), &history, 6);
+    core.poller.rest();
+    assert_sees(&mut View::new(core.clone()), &history, 9);
+    history.grow(10);
+    assert_sees(&mut View::new(core.clone()), &history, 9);
+    assert_eq!(faults.count(Op::List) - before, 1);
+    // A replica that does not answer is read as it is known.
+    core.poller.rest();
+    faults.often(Op::List, 1000, Fault::Refuse(ErrorKind::Unavailable));
+    assert_sees(&mut View::new(core.clone()), &history, 9);
 }
 
 #[test]
@@ -584,7 +766,8 @@ fn who_waits_for_an_open_that_fails_gets_its_error() {
 fn the_poller_follows_by_itself_and_survives_errors() {
     let mut history = small(20);
     let faults = Faults::new(history.store(), 1);
-    let options = Options { poll_interval: Duration::from_millis(1), ..still() };
+    let brief = Duration::from_millis(1);
+    let options = Options { poll_interval: brief, poll_idle_interval: brief, ..still() };
     let core = Core::with_store(Arc::new(faults.clone()), &options).unwrap();
     faults.often(Op::List, 1000, Fault::Refuse(ErrorKind::Unavailable));
     while core.status().last_error.is_none() {
@@ -597,7 +780,9 @@ fn the_poller_follows_by_itself_and_survives_errors() {
         thread::yield_now();
     }
     assert_sees(&mut View::new(core.clone()), &history, 8);
-    assert_eq!(core.status().last_error, None);
+    while core.status().last_error.is_some() {
+        thread::yield_now();
+    }
 }
 
 #[test]
@@ -609,4 +794,57 @@ fn the_status_tells_how_the_replica_is_doing() {
     assert_eq!(u64::from(status.pages.get()) * u64::from(status.page_size), core.snapshot().bytes());
     assert!(status.cache_bytes > 0 && status.requests == 16);
     assert_eq!(status.url, history.store.url());
+}
+
+#[test]
+fn a_view_sees_the_state_that_was_chosen_and_then_the_latest_again() {
+    let mut history = small(40);
+    history.grow(12);
+    let core = open_history(&history);
+    let (mut past, mut now) = (View::new(core.clone()), View::new(core.clone()));
+    for n in [3, 9, 1, 12] {
+        past.seen().choose(RestorePoint::Txid(txid(n))).unwrap();
+        assert!(past.seen().is_past());
+        assert_sees(&mut past, &history, n);
+    }
+    let between = Timestamp::from_millis(history.time(4).as_millis() + 999);
+    past.seen().choose(RestorePoint::Timestamp(between)).unwrap();
+    assert_sees(&mut past, &history, 4);
+    let early = RestorePoint::Timestamp(Timestamp::from_millis(history.time(1).as_millis() - 1));
+    let refused = past.seen().choose(early).unwrap_err();
+    assert!(refused.to_string().contains(&history.time(12).to_string()), "{refused}");
+    assert_sees(&mut past, &history, 4);
+
+    past.pin();
+    assert_eq!(past.seen().choose(RestorePoint::Latest).unwrap_err().kind(), ErrorKind::Busy);
+    past.unpin();
+    history.grow(15);
+    core.poll_now().unwrap();
+    assert_sees(&mut past, &history, 4);
+    assert_sees(&mut now, &history, 15);
+    past.seen().choose(RestorePoint::Latest).unwrap();
+    assert_sees(&mut past, &history, 15);
+}
+
+#[test]
+fn views_of_one_past_state_share_it_and_find_it_after_compaction() {
+    let mut history = small(40);
+    history.grow(12);
+    let core = open_history(&history);
+    let mut views = [View::new(core.clone()), View::new(core.clone())];
+    for view in &views {
+        view.seen().choose(RestorePoint::Txid(txid(8))).unwrap();
+    }
+    assert!(Arc::ptr_eq(&views[0].snapshot(), &views[1].snapshot()));
+    history.put(1, 2, 8);
+    history.retire(0, 2, 8);
+    assert_sees(&mut views[0], &history, 8);
+    assert_sees(&mut views[1], &history, 8);
+    // Merged with what follows it is in no file by itself.
+    history.put(2, 2, 12);
+    history.retire(0, 9, 12);
+    history.retire(1, 2, 8);
+    let refused = View::new(core).seen().choose(RestorePoint::Txid(txid(8))).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::NotFound);
+    assert!(refused.to_string().contains(&txid(12).to_string()), "{refused}");
 }

@@ -4,9 +4,10 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::core::{Core, ReplicaStatus};
+use super::plan::RestorePoint;
 use super::read_ahead::ReadAhead;
 use super::snapshot::Snapshot;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::page::Pgno;
 
 /// One connection to a replica.
@@ -34,7 +35,7 @@ pub struct View {
 impl View {
     /// A view of the replica that `core` reads.
     pub fn new(core: Arc<Core>) -> Self {
-        let seen = Arc::new(Seen { core, pinned: Mutex::new(None) });
+        let seen = Arc::new(Seen { core, state: Mutex::default() });
         Self { seen, pinned: None, ahead: ReadAhead::default(), scratch: Vec::new() }
     }
 
@@ -43,28 +44,35 @@ impl View {
         &self.seen.core
     }
 
+    /// A read that waits for the store asks `interrupted` now and then whether to go on.
+    pub fn ask_for_interrupts(&mut self, interrupted: impl Fn() -> bool + Send + 'static) {
+        self.ahead.ask_for_interrupts(Box::new(interrupted));
+    }
+
     /// What this view sees, for others to ask.
     pub fn seen(&self) -> &Arc<Seen> {
         &self.seen
     }
 
-    /// From now on sees the latest state, and no later one before [`View::unpin`].
+    /// From now on sees the chosen or else the latest state, and no other before [`View::unpin`].
     pub fn pin(&mut self) {
         if self.pinned.is_none() {
-            self.pinned = Some(self.seen.core.snapshot());
-            *self.seen.lock() = self.pinned.clone();
+            let mut state = self.seen.lock();
+            let snapshot = state.chosen.clone().unwrap_or_else(|| self.seen.core.latest());
+            state.pinned = Some(snapshot.clone());
+            self.pinned = Some(snapshot);
         }
     }
 
     /// Lets go of the state.
     pub fn unpin(&mut self) {
         self.pinned = None;
-        *self.seen.lock() = None;
+        self.seen.lock().pinned = None;
     }
 
     /// The state that is seen.
     pub fn snapshot(&self) -> Arc<Snapshot> {
-        self.pinned.clone().unwrap_or_else(|| self.seen.core.snapshot())
+        self.pinned.clone().unwrap_or_else(|| self.seen.snapshot())
     }
 
     /// The size of the database in bytes.
@@ -122,7 +130,15 @@ impl View {
 #[derive(Debug)]
 pub struct Seen {
     core: Arc<Core>,
-    pinned: Mutex<Option<Arc<Snapshot>>>,
+    state: Mutex<SeenState>,
+}
+
+#[derive(Debug, Default)]
+struct SeenState {
+    /// What the transaction sees.
+    pinned: Option<Arc<Snapshot>>,
+    /// What transactions see instead of the latest state.
+    chosen: Option<Arc<Snapshot>>,
 }
 
 impl Seen {
@@ -131,9 +147,37 @@ impl Seen {
         &self.core
     }
 
-    /// The state that the connection sees: that of its transaction, or else the latest.
+    /// The state that the connection sees: that of its transaction, the one that was chosen, or the
+    /// latest.
     pub fn snapshot(&self) -> Arc<Snapshot> {
-        self.lock().clone().unwrap_or_else(|| self.core.snapshot())
+        let state = self.lock();
+        let held = state.pinned.as_ref().or(state.chosen.as_ref());
+        held.cloned().unwrap_or_else(|| self.core.latest())
+    }
+
+    /// From the next transaction on the connection sees the state at `point`, or follows the latest.
+    ///
+    /// # Errors
+    /// `Busy` in a transaction; those of [`Core::at`], and then nothing changes.
+    pub fn choose(&self, point: RestorePoint) -> Result<()> {
+        let chosen = match point {
+            RestorePoint::Latest => None,
+            point => Some(self.core.at(point)?),
+        };
+        let mut state = self.lock();
+        if state.pinned.is_some() {
+            return Err(Error::new(
+                ErrorKind::Busy,
+                "a transaction is open and sees one state to its end: end it, then choose another time",
+            ));
+        }
+        state.chosen = chosen;
+        Ok(())
+    }
+
+    /// Whether the connection sees a state that was chosen, and does not follow.
+    pub fn is_past(&self) -> bool {
+        self.lock().chosen.is_some()
     }
 
     /// How the replica is doing, with the state that the connection sees.
@@ -141,8 +185,8 @@ impl Seen {
         self.core.status_at(&self.snapshot())
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Arc<Snapshot>>> {
-        self.pinned.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, SeenState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use super::output::Draft;
 use super::segments::{SegmentReader, Segments};
-use super::{Cancel, Options};
+use super::{Cancel, Options, Progress};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::{Decoder, Header, Summary, Txid};
-use crate::replica::{Plan, RestorePoint, Source, check_name, empty};
+use crate::replica::{Plan, RestorePoint, Source, check_name};
 use crate::runtime;
 use crate::store::FileInfo;
 
@@ -29,19 +29,19 @@ pub(super) struct Applier {
     point: RestorePoint,
     parallelism: usize,
     cancel: Cancel,
+    progress: Arc<Progress>,
     applied: Option<Applied>,
 }
 
 impl Applier {
-    pub(super) fn new(source: Arc<Source>, options: &Options) -> Self {
+    pub(super) fn new(source: Arc<Source>, options: &Options, progress: Arc<Progress>) -> Self {
         let Options { point, parallelism, cancel, .. } = options.clone();
-        Self { source, point, parallelism, cancel, applied: None }
+        Self { source, point, parallelism, cancel, progress, applied: None }
     }
 
     pub(super) fn first_plan(&self) -> Result<Plan> {
         let (source, point) = (self.source.clone(), self.point);
-        let survey = runtime::block_on(async move { source.survey(point).await })?;
-        Ok(survey.ok_or_else(empty)?.plan)
+        runtime::block_on(async move { super::plan_from(&source, point).await })
     }
 
     /// Applies `plan` onto `draft`, and what replaces it if files vanish.
@@ -97,8 +97,10 @@ impl Applier {
     }
 
     fn apply_all(&mut self, plan: &Plan, draft: &mut Draft) -> Result<()> {
+        self.progress.planned(plan);
+        let (cancel, progress) = (self.cancel.clone(), self.progress.clone());
         let mut segments =
-            Segments::new(self.source.clone(), plan.files(), self.parallelism, self.cancel.clone())?;
+            Segments::new(self.source.clone(), plan.files(), self.parallelism, cancel, progress)?;
         for file in plan.files() {
             let mut reader = segments.file(file.size);
             let applied = self.apply(file, &mut reader, draft);
@@ -109,6 +111,7 @@ impl Applier {
             })?;
             let files = self.applied.as_ref().map_or(0, |applied| applied.files) + 1;
             self.applied = Some(Applied { header, files });
+            self.progress.applied();
         }
         Ok(())
     }
@@ -148,6 +151,26 @@ impl Applier {
         }
         Ok(())
     }
+}
+
+/// Refuses a plan in which files of one level overlap: compaction never makes such, two writers do, and
+/// then one file's pages belong to another history than the other's.
+///
+/// # Errors
+/// `Corrupt`.
+pub(super) fn refuse_overlap(plan: &Plan) -> Result<()> {
+    let overlap = |pair: &&[FileInfo]| {
+        let [a, b] = pair else { return false };
+        a.id.level == b.id.level && b.id.name.min() <= a.id.name.max()
+    };
+    let Some([a, b]) = plan.files().windows(2).find(overlap) else { return Ok(()) };
+    Err(Error::corrupt(format!(
+        "{} and {} overlap: two writers used this replica; restore up to TXID {}, or let the primary write \
+         a new snapshot",
+        a.id,
+        b.id,
+        a.id.name.max()
+    )))
 }
 
 /// Whether an error is about the bytes of the file that is being read.

@@ -5,8 +5,10 @@
 //! large the database is. Whatever goes wrong, nothing is left behind and the target is as it was.
 
 mod apply;
+mod generations;
 mod in_use;
 mod output;
+mod progress;
 mod segments;
 #[cfg(test)]
 mod tests;
@@ -20,12 +22,16 @@ use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::Txid;
 use crate::page::PageCount;
-pub use crate::replica::RestorePoint;
-use crate::replica::Source;
+pub use crate::replica::{Plan, RestorePoint};
+use crate::replica::{Source, empty};
+use crate::runtime;
 use crate::store::Store;
 
 use apply::Applier;
+use generations::Chosen;
+pub use generations::Identities;
 use output::Output;
+pub use progress::{Phase, Progress, Standing, restores};
 
 /// How to restore.
 #[derive(Clone, Debug)]
@@ -36,8 +42,14 @@ pub struct Options {
     pub force: bool,
     /// Requests at the same time, at least 1. Each may hold 2 MiB.
     pub parallelism: usize,
+    /// What opens replicas of Litestream 0.3 that are encrypted with age.
+    pub identities: Identities,
     /// Asked now and then whether to give up.
     pub cancel: Cancel,
+    /// What the database must pass before it gets its name.
+    pub check: Option<Check>,
+    /// Who tells how far it is; without it the restore registers by itself.
+    pub progress: Option<Arc<Progress>>,
 }
 
 impl Options {
@@ -48,7 +60,15 @@ impl Options {
 impl Default for Options {
     fn default() -> Self {
         let point = RestorePoint::Latest;
-        Self { point, force: false, parallelism: Self::PARALLELISM, cancel: Cancel::never() }
+        Self {
+            point,
+            force: false,
+            parallelism: Self::PARALLELISM,
+            identities: Identities::default(),
+            cancel: Cancel::never(),
+            check: None,
+            progress: None,
+        }
     }
 }
 
@@ -84,20 +104,41 @@ impl fmt::Debug for Cancel {
     }
 }
 
+/// Says whether a database file is sound.
+#[derive(Clone)]
+pub struct Check(Arc<Passes>);
+
+type Passes = dyn Fn(&Path) -> Result<()> + Send + Sync;
+
+impl Check {
+    /// The file is sound if `passes` returns no error.
+    pub fn that(passes: impl Fn(&Path) -> Result<()> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(passes))
+    }
+}
+
+impl fmt::Debug for Check {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Check")
+    }
+}
+
 /// What was restored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
     /// The database file.
     pub path: PathBuf,
-    /// The last transaction that it has.
-    pub txid: Txid,
-    /// When that was committed.
+    /// The last transaction that it has; `None` if Litestream 0.3 wrote the replica, which counts none.
+    pub txid: Option<Txid>,
+    /// The generation, if Litestream 0.3 wrote the replica.
+    pub generation: Option<String>,
+    /// When that was committed, or stored by Litestream 0.3.
     pub timestamp: Timestamp,
     /// The size of the database in pages.
     pub pages: PageCount,
     /// The size of the database in bytes.
     pub bytes: u64,
-    /// The number of LTX files that were applied.
+    /// The number of files that were applied.
     pub files: usize,
     /// How long it took.
     pub duration: Duration,
@@ -113,23 +154,142 @@ pub struct Report {
 /// - `Busy`: the database to replace is in use.
 /// - `Corrupt`: a file of the replica fails its checksum, does not fit its name, or is missing.
 /// - `Interrupted`: [`Options::cancel`] said so.
+/// - what [`Options::check`] says.
 /// - those of the store and of the file system.
 pub fn restore(store: Arc<dyn Store>, path: &Path, options: &Options) -> Result<Report> {
+    let progress = options.progress.clone().unwrap_or_else(|| Progress::begin(store.url(), path));
+    let outcome = run(store, path, options, &progress);
+    progress.ended(&outcome);
+    outcome
+}
+
+fn run(store: Arc<dyn Store>, path: &Path, options: &Options, progress: &Arc<Progress>) -> Result<Report> {
     let begun = Instant::now();
     let output = Output::prepare(path, options.force)?;
-    let applier = Applier::new(Arc::new(Source::new(store)), options);
-    let plan = applier.first_plan()?;
-    let mut output = output.create()?;
-    let applied = applier.run(plan, &mut output)?;
+    let applier = Applier::new(Arc::new(Source::new(store.clone())), options, progress.clone());
+    let chosen = choose(store.clone(), options.point, applier.first_plan())?;
+    let mut draft = output.create()?;
+    let mut report = match chosen {
+        Chosen::Ltx(plan) => of_ltx(path, &applier.run(plan, &mut draft)?),
+        Chosen::Old(backup) => {
+            of_old(path, generations::apply(store, backup, options, progress, &mut draft)?)
+        }
+    };
+    if let Some(Check(passes)) = &options.check {
+        progress.checking();
+        passes(draft.path())?;
+    }
     options.cancel.check()?;
-    output.publish()?;
-    Ok(Report {
+    draft.publish()?;
+    report.duration = begun.elapsed();
+    Ok(report)
+}
+
+fn choose(store: Arc<dyn Store>, point: RestorePoint, planned: Result<Plan>) -> Result<Chosen> {
+    runtime::block_on(async move { generations::choose(&*store, point, planned).await })
+}
+
+fn of_ltx(path: &Path, applied: &apply::Applied) -> Report {
+    let header = &applied.header;
+    Report {
         path: path.to_owned(),
-        txid: applied.header.max,
-        timestamp: applied.header.timestamp,
-        pages: applied.header.commit,
-        bytes: applied.header.commit.bytes(applied.header.page_size),
+        txid: Some(header.max),
+        generation: None,
+        timestamp: header.timestamp,
+        pages: header.commit,
+        bytes: header.commit.bytes(header.page_size),
         files: applied.files,
-        duration: begun.elapsed(),
+        duration: Duration::ZERO,
+    }
+}
+
+fn of_old(path: &Path, applied: generations::Applied) -> Report {
+    Report {
+        path: path.to_owned(),
+        txid: None,
+        generation: Some(applied.generation),
+        timestamp: applied.timestamp,
+        pages: applied.commit,
+        bytes: applied.commit.bytes(applied.page_size),
+        files: applied.files,
+        duration: Duration::ZERO,
+    }
+}
+
+/// What a restore would do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Forecast {
+    /// The last transaction; `None` if Litestream 0.3 wrote the replica, which counts none.
+    pub txid: Option<Txid>,
+    /// The generation, if Litestream 0.3 wrote the replica.
+    pub generation: Option<String>,
+    /// When the last transaction was committed, or stored by Litestream 0.3.
+    pub timestamp: Timestamp,
+    /// The size of the database in pages; not known beforehand of what Litestream 0.3 wrote.
+    pub pages: Option<PageCount>,
+    /// The size of the database in bytes, if that of pages is known.
+    pub bytes: Option<u64>,
+    /// The number of files to apply.
+    pub files: usize,
+    /// Their size in bytes.
+    pub download: u64,
+}
+
+/// Says what [`restore`] would do, and refuses what it would refuse; no page is read and nothing written.
+///
+/// # Errors
+/// Those of [`restore`] that can be known before.
+pub fn dry_run(store: Arc<dyn Store>, path: &Path, options: &Options) -> Result<Forecast> {
+    Output::prepare(path, options.force)?;
+    let point = options.point;
+    runtime::block_on(async move {
+        let source = Source::new(store.clone());
+        let planned = plan_from(&source, point).await;
+        match generations::choose(&*store, point, planned).await? {
+            Chosen::Ltx(plan) => {
+                let header = source.header(plan.last()).await?;
+                Ok(Forecast {
+                    txid: Some(header.max),
+                    generation: None,
+                    timestamp: header.timestamp,
+                    pages: Some(header.commit),
+                    bytes: Some(header.commit.bytes(header.page_size)),
+                    files: plan.files().len(),
+                    download: plan.files().iter().map(|file| file.size).sum(),
+                })
+            }
+            Chosen::Old(backup) => Ok(backup.forecast()),
+        }
     })
+}
+
+/// The files that a restore to `point` would apply.
+///
+/// # Errors
+/// `NotFound` if the replica is empty or does not reach the point; `Corrupt` if its files do not fit
+/// together; `Unsupported` if Litestream 0.3 wrote it; those of the store.
+pub async fn plan(store: Arc<dyn Store>, point: RestorePoint) -> Result<Plan> {
+    let planned = plan_from(&Source::new(store.clone()), point).await;
+    match generations::choose(&*store, point, planned).await? {
+        Chosen::Ltx(plan) => Ok(plan),
+        Chosen::Old(_) => Err(Error::new(
+            ErrorKind::Unsupported,
+            "Litestream 0.3 wrote this state of the replica, without LTX files; litestream_restore restores it",
+        )),
+    }
+}
+
+/// Whether the replica has no file at all.
+///
+/// # Errors
+/// Those of the store.
+pub async fn is_empty(store: Arc<dyn Store>) -> Result<bool> {
+    let no_ltx = Source::new(store.clone()).list_all().await?.is_empty();
+    Ok(no_ltx && !generations::exist(&*store).await?)
+}
+
+async fn plan_from(source: &Source, point: RestorePoint) -> Result<Plan> {
+    let plan = source.survey(point).await?.ok_or_else(empty)?.plan;
+    apply::refuse_overlap(&plan)?;
+    Ok(plan)
 }

@@ -106,6 +106,20 @@ pub(super) struct Draft {
 }
 
 impl Draft {
+    /// Where it is until it is published.
+    pub(super) fn path(&self) -> &Path {
+        &self.temporary
+    }
+
+    /// A file without a name, for what is needed until the database is there.
+    pub(super) fn scratch(&self) -> Result<File> {
+        let path = self.folder.join(format!(".litestream-restore-{}", unpredictable()?));
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path);
+        let file = file.map_err(|e| Error::io(format!("cannot create {}", path.display()), e))?;
+        fs::remove_file(&path).map_err(|e| Error::io(format!("cannot remove {}", path.display()), e))?;
+        Ok(file)
+    }
+
     /// Writes a page.
     pub(super) fn write(&mut self, pgno: Pgno, page: &[u8]) -> Result<()> {
         let offset = u64::from(pgno.get() - 1) * page.len() as u64;

@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::Cancel;
+use super::{Cancel, Progress};
 use crate::error::{Error, ErrorKind, Result};
 use crate::replica::{Source, wrong_length};
 use crate::runtime;
@@ -39,6 +39,7 @@ pub(super) struct Segments {
     files: Arc<[FileInfo]>,
     runtime: Handle,
     cancel: Cancel,
+    progress: Arc<Progress>,
     parallelism: usize,
     /// The rest of the file that is being read, if that comes in one request.
     stream: Option<Stream>,
@@ -61,12 +62,14 @@ impl Segments {
         files: &[FileInfo],
         parallelism: usize,
         cancel: Cancel,
+        progress: Arc<Progress>,
     ) -> Result<Self> {
         Ok(Self {
             source,
             files: files.into(),
             runtime: runtime::handle()?,
             cancel,
+            progress,
             parallelism: parallelism.max(1),
             stream: None,
             ahead: VecDeque::new(),
@@ -219,6 +222,7 @@ impl Read for SegmentReader<'_> {
                 io::Error::other(text)
             })?;
             self.left = self.left.saturating_sub(self.piece.len() as u64);
+            self.segments.progress.received(self.piece.len());
         }
         let n = buf.len().min(self.piece.len());
         self.piece.copy_to_slice(&mut buf[..n]);

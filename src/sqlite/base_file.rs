@@ -9,7 +9,7 @@ use rusqlite::ffi;
 use super::name::OwnedName;
 use super::{
     BaseVfs, Code, DeviceCharacteristics, Fetched, FileControl, IoVersion, LockLevel, OpenFlags, ReadOutcome,
-    ShmLock, ShmLockFlags, ShmRegion, SyncFlags,
+    ShmLock, ShmLockFlags, ShmRegion, SyncFlags, forked,
 };
 
 /// The alignment of a `sqlite3_file` of an unknown VFS, in bytes: that of any C type.
@@ -21,7 +21,7 @@ pub struct BaseFile {
     memory: Memory,
     /// The regions of shared memory that are mapped, by number.
     ///
-    /// Invariant: valid until `shm_unmap` or `close`, which empty it.
+    /// Invariant: valid while the file is open, until `shm_unmap` or `close`, which empty it.
     regions: Vec<Option<Mapping>>,
     /// The name, if we made it. After `memory`, whose file points to it until it is closed.
     name: Option<OwnedName>,
@@ -66,6 +66,7 @@ impl Memory {
     }
 
     fn close(&mut self) -> Result<(), Code> {
+        forked::closes(self.file);
         let Some(close) = self.methods().and_then(|methods| methods.xClose) else { return Ok(()) };
         // SAFETY: the file is open.
         let closed = Code::check(unsafe { close(self.as_ptr()) });
@@ -120,6 +121,7 @@ impl BaseFile {
         let file = Self { memory, regions: Vec::new(), name: None };
         // A file whose open failed may still want to be closed: dropping it does.
         Code::check(opened)?;
+        forked::opened(file.memory.file);
         Ok((file, OpenFlags::from_bits(out_flags)))
     }
 
@@ -261,6 +263,8 @@ impl BaseFile {
     /// A region that was mapped before and not unmapped since.
     pub fn shm_region(&self, region: u32) -> Option<ShmRegion<'_>> {
         let Mapping { start, len, read_only } = (*self.regions.get(region as usize)?)?;
+        // A forked child may have closed it behind our back.
+        self.memory.methods()?;
         // SAFETY: mapped by the invariant of `regions`; unmapping needs `&mut self`.
         unsafe { ShmRegion::new(start, len, read_only) }
     }

@@ -46,8 +46,12 @@ impl Drop for Opening {
     }
 }
 
-/// Whether `sqlite3_interrupt` was called on `conn` and its statements have not ended yet. Always
-/// false on a host older than SQLite 3.41, which cannot tell.
+/// Whether `sqlite3_interrupt` was called on `conn` and its statements have not ended yet; to be asked
+/// while one of them runs.
 pub fn is_interrupted(conn: &Connection) -> bool {
-    host::is_interrupted(conn)
+    // A host older than SQLite 3.41 does not tell, but prepares no statement until then.
+    host::is_interrupted(conn).unwrap_or_else(|| {
+        let refused = conn.prepare("SELECT 1").err();
+        refused.and_then(|e| e.sqlite_error_code()) == Some(rusqlite::ErrorCode::OperationInterrupted)
+    })
 }

@@ -2,8 +2,11 @@
 
 use std::ffi::{c_int, c_void};
 use std::marker::PhantomData;
+use std::ptr::NonNull;
 
 use rusqlite::ffi;
+
+use super::host;
 
 /// What a file control asks: `SQLITE_FCNTL_*`.
 ///
@@ -34,6 +37,9 @@ impl FileControlOp {
     pub const CKPT_START: Self = Self(ffi::SQLITE_FCNTL_CKPT_START);
     /// A checkpoint has ended.
     pub const CKPT_DONE: Self = Self(ffi::SQLITE_FCNTL_CKPT_DONE);
+
+    /// Which connection the file belongs to; see [`FileControl::connection`].
+    pub const PDB: Self = Self(ffi::SQLITE_FCNTL_PDB);
 
     /// The operation with this number.
     pub const fn from_raw(op: c_int) -> Self {
@@ -72,6 +78,12 @@ impl FileControl<'_> {
         self.arg
     }
 
+    /// The connection that the file belongs to, if that is what SQLite tells with this.
+    pub fn connection(&self) -> Option<FileConnection> {
+        let place = NonNull::new(self.arg.cast::<*mut ffi::sqlite3>())?;
+        (self.op == FileControlOp::PDB).then_some(FileConnection(place))
+    }
+
     /// The argument of an operation that takes an `i32`: read it, or write the answer to it.
     pub fn as_i32(&mut self) -> Option<&mut i32> {
         match self.op {
@@ -92,6 +104,25 @@ impl FileControl<'_> {
             }
             _ => None,
         }
+    }
+}
+
+/// The connection that a file belongs to, as SQLite tells it when a database is opened.
+///
+/// Only for use in the methods of that file: the place is part of what SQLite keeps for as long as the
+/// file is open, and does not change while a method of it is called. A file that owns it must drop it
+/// with itself.
+#[derive(Debug)]
+pub struct FileConnection(NonNull<*mut ffi::sqlite3>);
+
+// SAFETY: SQLite calls the methods of a file from one thread at a time, whichever that is.
+unsafe impl Send for FileConnection {}
+
+impl FileConnection {
+    /// Whether `sqlite3_interrupt` was called on it. False on a host older than SQLite 3.41.
+    pub fn is_interrupted(&self) -> bool {
+        // SAFETY: a method of the file is being called, so the place is there and the connection open.
+        unsafe { host::is_interrupted_raw(self.0.read()) }.unwrap_or(false)
     }
 }
 

@@ -165,16 +165,26 @@ struct ApiOf341 {
     is_interrupted: Option<unsafe extern "C" fn(*mut ffi::sqlite3) -> c_int>,
 }
 
-/// `sqlite3_is_interrupted`, false on hosts that do not have it.
-pub(super) fn is_interrupted(conn: &Connection) -> bool {
+/// `sqlite3_is_interrupted`, `None` on hosts that do not have it.
+pub(super) fn is_interrupted(conn: &Connection) -> Option<bool> {
+    // SAFETY: the connection is open.
+    unsafe { is_interrupted_raw(conn.handle()) }
+}
+
+/// The same.
+///
+/// # Safety
+/// `db` must be an open connection, or null.
+pub(super) unsafe fn is_interrupted_raw(db: *mut ffi::sqlite3) -> Option<bool> {
+    if db.is_null() {
+        return None;
+    }
     let api = HostApi(LOADED.load(Ordering::Acquire));
     if api.version_number() < HAS_IS_INTERRUPTED {
-        return false;
+        return None;
     }
     // SAFETY: the table of a library of this version has this beginning and lives as long as it.
-    let Some(ask) = (unsafe { api.0.cast::<ApiOf341>().as_ref() }).and_then(|api| api.is_interrupted) else {
-        return false;
-    };
-    // SAFETY: the connection is open.
-    unsafe { ask(conn.handle()) != 0 }
+    let ask = (unsafe { api.0.cast::<ApiOf341>().as_ref() }).and_then(|api| api.is_interrupted)?;
+    // SAFETY: as the caller promises.
+    Some(unsafe { ask(db) != 0 })
 }

@@ -8,7 +8,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use rusqlite::{Connection, ErrorCode, ffi};
 
 use super::host::{HostApi, HostConnection, HostErrorSlot};
-use super::{BaseVfs, Code, Vfs, connection, log, refused, roles, vfs_methods};
+use super::{BaseVfs, Code, Vfs, connection, forked, log, refused, roles, vfs_methods};
 
 /// What the library gives to its host.
 #[derive(Debug)]
@@ -50,6 +50,7 @@ fn try_load(db: &HostConnection, api: &HostApi, wiring: &'static Wiring) -> Resu
     api.admit().map_err(|unfit| (Code::ERROR, unfit.0))?;
     let again = WIRING.set(wiring).is_err();
     register_vfs(wiring)?;
+    forked::watch_forks();
     register_auto_extension()
         .map_err(|code| (code, format!("litestream_vfs cannot be registered: {code}")))?;
     let functions = db.open().and_then(|conn| (wiring.functions)(&conn));
@@ -108,6 +109,8 @@ unsafe extern "C" fn on_connection(
     // SAFETY: they are those of SQLite's call, which are what the types are for.
     let (db, error) = unsafe { (HostConnection::from_raw(db), HostErrorSlot::from_raw(error)) };
     log::guard_value("auto-extension", ffi::SQLITE_OK, || {
+        // For a database of another VFS: its locks are not taken yet.
+        forked::close_inherited();
         if connection::is_internal() {
             return ffi::SQLITE_OK;
         }

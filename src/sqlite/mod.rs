@@ -17,6 +17,7 @@
 //! | `vfs_methods`, `file_methods`, `fcntl`, `installed` | the trampolines and the memory that SQLite holds |
 //! | `host`, `load`, `log` | which SQLite called us, and what we register with it |
 //! | `function`, `table` | scalar and table-valued SQL functions |
+//! | `forked` | what a forked child inherits |
 //! | `refused`, `roles`, `connection` | what is done with a connection |
 
 mod base;
@@ -28,9 +29,11 @@ mod fcntl;
 mod file;
 mod file_methods;
 mod flags;
+mod forked;
 mod function;
 mod host;
 mod installed;
+mod integrity;
 mod load;
 mod log;
 mod name;
@@ -46,18 +49,19 @@ pub use base::BaseVfs;
 pub use base_file::BaseFile;
 pub use code::Code;
 pub use connection::{is_interrupted, open_internal};
-pub use control::{FileControl, FileControlOp, PragmaAnswer};
+pub use control::{FileConnection, FileControl, FileControlOp, PragmaAnswer};
 pub use file::{Fetched, File, IoVersion, ReadOutcome};
 pub use flags::{
     Access, DeviceCharacteristics, FileKind, LockLevel, OpenFlags, ShmLock, ShmLockFlags, SyncFlags,
 };
 pub use function::{Call, Safety, create_function};
 pub use host::{HostApi, HostConnection, HostErrorSlot};
+pub use integrity::{Integrity, check_integrity};
 pub use load::{Wiring, load};
 pub use log::log;
 pub use refused::{PlainFile, RefusedFile};
 pub use request::{OpenRequest, Opened, Parameters};
 pub use roles::roles;
 pub use shm::ShmRegion;
-pub use table::{Row, Table, create_table_function};
+pub use table::{Columns, Row, Rows, Table, create_table_function};
 pub use vfs::Vfs;

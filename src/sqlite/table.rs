@@ -18,6 +18,46 @@ use crate::error::{Error, ErrorKind, Result};
 /// A row: one value for each of [`Table::COLUMNS`].
 pub type Row = Vec<Value>;
 
+/// Rows that come one by one.
+pub trait Rows {
+    /// The next row; `None` after the last one.
+    ///
+    /// # Errors
+    /// As [`Table::rows`].
+    fn next(&mut self, conn: &Connection) -> Result<Option<Row>>;
+}
+
+impl Rows for std::vec::IntoIter<Row> {
+    fn next(&mut self, _: &Connection) -> Result<Option<Row>> {
+        Ok(Iterator::next(self))
+    }
+}
+
+/// Which of [`Table::COLUMNS`] a statement reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Columns(u32);
+
+impl Columns {
+    /// All of them.
+    pub const ALL: Self = Self(u32::MAX);
+
+    /// Whether the statement reads column `index`, counted from 0.
+    pub const fn has(self, index: u32) -> bool {
+        index >= Self::TOLD || self.0 & (1 << index) != 0
+    }
+
+    /// So many columns fit beside the arguments in SQLite's index number.
+    const TOLD: u32 = 24;
+
+    /// SQLite's mask: bit n is column n, the last bit all beyond.
+    const fn of(used: u64) -> Self {
+        Self(used as u32 & ((1 << Self::TOLD) - 1))
+    }
+}
+
+/// Arguments in SQLite's index number, which has those in its lowest bits, then the columns.
+const ARGUMENT_BITS: u32 = 7;
+
 /// A table-valued function.
 pub trait Table: 'static {
     /// Its name.
@@ -34,6 +74,16 @@ pub trait Table: 'static {
     /// # Errors
     /// Whatever makes the statement fail; the message gets the name in front of it.
     fn rows(conn: &Connection, arguments: &[Value]) -> Result<Vec<Row>>;
+
+    /// The same rows, for a table whose rows cost something: they are asked for one by one, and values
+    /// of columns that are not `wanted` may be anything.
+    ///
+    /// # Errors
+    /// As [`Table::rows`].
+    fn scan(conn: &Connection, arguments: &[Value], wanted: Columns) -> Result<Box<dyn Rows>> {
+        let _ = wanted;
+        Ok(Box::new(Self::rows(conn, arguments)?.into_iter()))
+    }
 }
 
 /// Makes the table-valued function `T` usable on `conn`.
@@ -60,7 +110,7 @@ struct Scan<T> {
     /// The connection, which outlives the table.
     db: *mut ffi::sqlite3,
     arguments: Vec<Value>,
-    rows: std::vec::IntoIter<Row>,
+    rows: Box<dyn Rows>,
     row: Option<Row>,
     rowid: i64,
     table: PhantomData<T>,
@@ -91,7 +141,8 @@ unsafe impl<'vtab, T: Table> VTab<'vtab> for Instance<T> {
         Ok((Cow::Owned(sql), Self { base: sqlite3_vtab::default(), db, table: PhantomData }))
     }
 
-    /// Asks for the arguments in their order; bit n of the index number says that argument n is there.
+    /// Asks for the arguments in their order; bit n of the index number says that argument n is there, and
+    /// the bits above [`ARGUMENT_BITS`] which columns are read.
     fn best_index(&self, info: &mut IndexInfo) -> rusqlite::Result<bool> {
         let mut asked = vec![None; T::ARGUMENTS.len()];
         for (n, constraint) in info.constraints().enumerate() {
@@ -115,7 +166,7 @@ unsafe impl<'vtab, T: Table> VTab<'vtab> for Instance<T> {
                 usage.set_omit(true);
             }
         }
-        info.set_idx_num(mask);
+        info.set_idx_num(mask | (Columns::of(info.col_used()).0 << ARGUMENT_BITS) as c_int);
         info.set_estimated_cost(1000.0);
         info.set_estimated_rows(100);
         Ok(true)
@@ -126,7 +177,7 @@ unsafe impl<'vtab, T: Table> VTab<'vtab> for Instance<T> {
             base: sqlite3_vtab_cursor::default(),
             db: self.db,
             arguments: Vec::new(),
-            rows: Vec::new().into_iter(),
+            rows: Box::new(Vec::new().into_iter()),
             row: None,
             rowid: 0,
             table: PhantomData,
@@ -143,35 +194,36 @@ impl<T: Table> Scan<T> {
             let value = value.map_or(Ok(Value::Null), Value::try_from);
             self.arguments.push(value.map_err(|e| Error::config(format!("argument {}: {e}", argument + 1)))?);
         }
-        // SAFETY: SQLite is running a statement on this connection on this thread, and the reference
-        // ends with this call. It does not close the connection, which it does not own.
-        let conn = unsafe { Connection::from_handle(self.db) }
-            .map_err(|e| Error::new(ErrorKind::Io, "the connection is not usable").with_source(e))?;
-        self.rows = T::rows(&conn, &self.arguments)?.into_iter();
+        let wanted = Columns((mask as u32) >> ARGUMENT_BITS);
+        self.rows = T::scan(&self.connection()?, &self.arguments, wanted)?;
         self.rowid = 0;
-        self.advance();
+        self.advance()
+    }
+
+    fn advance(&mut self) -> Result<()> {
+        let conn = self.connection()?;
+        self.row = self.rows.next(&conn)?;
+        self.rowid += 1;
         Ok(())
     }
 
-    fn advance(&mut self) {
-        self.row = self.rows.next();
-        self.rowid += 1;
+    /// The connection, to be dropped within the call of SQLite's that this is in.
+    fn connection(&self) -> Result<Connection> {
+        // SAFETY: SQLite is running a statement on this connection on this thread, and the reference
+        // ends with this call. It does not close the connection, which it does not own.
+        unsafe { Connection::from_handle(self.db) }
+            .map_err(|e| Error::new(ErrorKind::Io, "the connection is not usable").with_source(e))
     }
 }
 
 // SAFETY: `repr(C)` with `sqlite3_vtab_cursor` first.
 unsafe impl<T: Table> VTabCursor for Scan<T> {
     fn filter(&mut self, mask: c_int, _: Option<&str>, given: &Filters<'_>) -> rusqlite::Result<()> {
-        // rusqlite does not catch panics in the methods of virtual tables; this is the only method that
-        // runs another room's code.
-        let begun = catch_unwind(AssertUnwindSafe(|| self.begin(mask, given)));
-        let begun = begun.unwrap_or_else(|_| Err(Error::new(ErrorKind::Io, "a bug in litestream_vfs")));
-        begun.map_err(|e| sql_error(T::NAME, e))
+        caught(T::NAME, || self.begin(mask, given))
     }
 
     fn next(&mut self) -> rusqlite::Result<()> {
-        self.advance();
-        Ok(())
+        caught(T::NAME, || self.advance())
     }
 
     fn eof(&self) -> bool {
@@ -191,4 +243,11 @@ unsafe impl<T: Table> VTabCursor for Scan<T> {
     fn rowid(&self) -> rusqlite::Result<i64> {
         Ok(self.rowid)
     }
+}
+
+/// Runs what calls another room's code: rusqlite does not catch panics in the methods of virtual tables.
+fn caught(name: &str, work: impl FnOnce() -> Result<()>) -> rusqlite::Result<()> {
+    let done = catch_unwind(AssertUnwindSafe(work));
+    let done = done.unwrap_or_else(|_| Err(Error::new(ErrorKind::Io, "a bug in litestream_vfs")));
+    done.map_err(|e| sql_error(name, e))
 }

@@ -8,7 +8,7 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 use rusqlite::ffi::{self, sqlite3_file, sqlite3_int64, sqlite3_syscall_ptr, sqlite3_vfs};
 
 use super::name::{FileName, path_of};
-use super::{Access, BaseVfs, Code, OpenFlags, OpenRequest, Opened, Vfs, installed, log};
+use super::{Access, BaseVfs, Code, OpenFlags, OpenRequest, Opened, Vfs, forked, installed, log};
 
 /// A VFS that SQLite knows, and what is behind it.
 pub(super) struct Shim {
@@ -93,6 +93,7 @@ unsafe extern "C" fn x_open(
     // SAFETY: SQLite gives memory for a file. It looks at `pMethods` after a failed open too.
     unsafe { (*file).pMethods = std::ptr::null() };
     log::guard("xOpen", Code::CANTOPEN, || {
+        forked::close_inherited();
         // SAFETY: see the module; SQLite's name lives longer than the call.
         let (shim, name) = unsafe { (shim(vfs), FileName::new(name)) };
         let request = OpenRequest::new(name, OpenFlags::from_bits(flags), &shim.base);

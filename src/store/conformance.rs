@@ -47,6 +47,19 @@ async fn listed(store: &dyn Store, level: u8, from: u64) -> Result<Vec<FileId>> 
     Ok(files.into_iter().map(|file| file.id).collect())
 }
 
+/// What one answer has of all levels, and the rest from one answer for each level.
+async fn listed_at_once(store: &dyn Store) -> Result<Vec<FileId>> {
+    let listing = store.list_at_once().await?;
+    let mut files: Vec<FileId> = listing.files.into_iter().map(|file| file.id).collect();
+    if let Some((first, from)) = listing.rest {
+        for level in first.get()..=Level::SNAPSHOT.get() {
+            let from = if level == first.get() { from.get() } else { 1 };
+            files.extend(listed(store, level, from).await?);
+        }
+    }
+    Ok(files)
+}
+
 pub(super) type Shared = Arc<dyn Store>;
 
 async fn an_empty_replica_has_no_files(store: Shared) -> Result<()> {
@@ -102,8 +115,12 @@ async fn more_files_than_a_page_are_listed_and_deleted(store: Shared) -> Result<
     results.into_iter().collect::<Result<Vec<()>>>()?;
     assert_eq!(listed(&*store, 0, 1).await?, files);
     assert_eq!(listed(&*store, 0, 900).await?, files[899..]);
+    store.put(id(2, 7, 8), body(1), options(false)).await?;
+    let all: Vec<FileId> = files.iter().copied().chain([id(2, 7, 8)]).collect();
+    assert_eq!(listed_at_once(&*store).await?, all);
     store.delete(&files[3..]).await?;
     assert_eq!(listed(&*store, 0, 1).await?, files[..3]);
+    assert_eq!(listed_at_once(&*store).await?, [&files[..3], &[id(2, 7, 8)]].concat());
     Ok(())
 }
 
@@ -206,6 +223,30 @@ pub(super) async fn of_many_writers_at_once_one_wins(store: Shared) -> Result<()
         assert_eq!(winners.len(), 1, "round {round}: {winners:?}");
         assert_eq!(read(&*store, file, ByteRange::All).await?, body(1000 + winners[0]));
     }
+    Ok(())
+}
+
+async fn what_is_below_a_folder_is_listed_and_read_by_path(store: Shared) -> Result<()> {
+    let files = [id(0, 1, 1), id(0, 2, 0x20), id(1, 1, 0x20)];
+    for (n, file) in files.iter().enumerate() {
+        store.put(*file, body(2000 + n), options(true)).await?;
+    }
+    let path = |file: &FileId| format!("{}/{}", store.folder_of(file.level), file.name);
+    let listed = store.list_raw(&store.folder_of(Level::L0)).await?;
+    let found: Vec<(&str, u64)> = listed.iter().map(|raw| (raw.path.as_str(), raw.size)).collect();
+    let paths: Vec<String> = files.iter().map(path).collect();
+    assert_eq!(found, [(paths[0].as_str(), 2000), (paths[1].as_str(), 2001)]);
+    for (n, path) in paths.iter().enumerate() {
+        let content = store.get_raw(path, ByteRange::All).await?;
+        assert_eq!(content.bytes().await?, body(2000 + n));
+        let content = store.get_raw(path, ByteRange::Bounded { offset: 900, len: 500 }).await?;
+        assert_eq!((content.offset, content.file_size), (900, 2000 + n as u64));
+        assert_eq!(content.bytes().await?, body(2000 + n).slice(900..1400));
+    }
+    assert_eq!(store.list_raw("nothing").await?, []);
+    let e = store.get_raw("nothing/here", ByteRange::All).await.unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::NotFound, "{e}");
+    assert!(e.to_string().contains("nothing/here") && e.to_string().contains(&store.url()), "{e}");
     Ok(())
 }
 
@@ -313,6 +354,7 @@ macro_rules! conformance {
         an_empty_file_has_empty_ranges
         a_missing_file_is_not_found
         deleting_what_is_not_there_is_no_error
+        what_is_below_a_folder_is_listed_and_read_by_path
         an_upload_appears_when_it_is_complete
         an_upload_does_not_replace_if_absent
         an_upload_that_is_given_up_leaves_nothing
@@ -475,6 +517,33 @@ fn what_is_no_ltx_file_is_not_listed() {
     }
     let store = FileStore::new(folder.path());
     assert_eq!(block_on(async move { listed(&store, 0, 1).await }).unwrap(), []);
+}
+
+#[test]
+fn what_is_no_ltx_file_is_listed_raw() {
+    let folder = TempDir::new().unwrap();
+    let server = S3Server::shared();
+    let path = server.fresh_path();
+    let in_s3 = server.folder(&path);
+    for (root, store) in [
+        (folder.path().to_owned(), connect(&Target::File { path: folder.path().into() }).unwrap()),
+        (in_s3, connect(&server.target(&path)).unwrap()),
+    ] {
+        for (name, len) in [("a/b/c/deep.lz4", 3), ("a/b/top", 70_000), ("a/b2/beside", 1), ("root", 1)] {
+            fs::create_dir_all(root.join(name).parent().unwrap()).unwrap();
+            fs::write(root.join(name), body(len)).unwrap();
+        }
+        let before = Timestamp::from_millis(1_600_000_000_000);
+        block_on(async move {
+            let found = store.list_raw("a/b").await?;
+            assert!(found.iter().all(|raw| raw.timestamp > before), "{found:?}");
+            let found: Vec<(&str, u64)> = found.iter().map(|raw| (raw.path.as_str(), raw.size)).collect();
+            assert_eq!(found, [("a/b/c/deep.lz4", 3), ("a/b/top", 70_000)], "{}", store.url());
+            assert_eq!(store.get_raw("a/b/top", ByteRange::All).await?.bytes().await?, body(70_000));
+            Ok(())
+        })
+        .unwrap();
+    }
 }
 
 #[test]

@@ -8,13 +8,13 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt as _};
 
-use super::{ByteRange, Content, Fencing, FileInfo, PutOptions, Store, Upload};
+use super::{ByteRange, Content, Fencing, FileInfo, PutOptions, RawInfo, Store, Upload};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::{FileId, Level, Txid};
 
 /// A kind of request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[allow(missing_docs, reason = "each is the method of Store or Upload of the same name")]
+#[allow(missing_docs, reason = "each is the method of Store or Upload of the same name, raw or not")]
 pub enum Op {
     List,
     Head,
@@ -139,6 +139,15 @@ fn end<T>(op: Op, fault: Option<Fault>, answer: Result<T>) -> Result<T> {
     }
 }
 
+/// The answer of a `get`, unless it gets lost, or as much of it as arrives.
+fn got(fault: Option<Fault>, answer: Result<Content>) -> Result<Content> {
+    let content = end(Op::Get, fault, answer)?;
+    Ok(match fault {
+        Some(Fault::Truncate(keep)) => truncated(content, keep),
+        _ => content,
+    })
+}
+
 fn truncated(content: Content, keep: u64) -> Content {
     let mut left = keep;
     let body = content.body.map(move |chunk| {
@@ -177,11 +186,7 @@ impl Store for Faults {
 
     async fn get(&self, id: FileId, range: ByteRange) -> Result<Content> {
         let fault = self.begin(Op::Get).await?;
-        let content = end(Op::Get, fault, self.inner.get(id, range).await)?;
-        Ok(match fault {
-            Some(Fault::Truncate(keep)) => truncated(content, keep),
-            _ => content,
-        })
+        got(fault, self.inner.get(id, range).await)
     }
 
     async fn put(&self, id: FileId, body: Bytes, options: PutOptions) -> Result<()> {
@@ -202,6 +207,20 @@ impl Store for Faults {
 
     fn fencing(&self) -> Fencing {
         self.inner.fencing()
+    }
+
+    fn folder_of(&self, level: Level) -> String {
+        self.inner.folder_of(level)
+    }
+
+    async fn list_raw(&self, folder: &str) -> Result<Vec<RawInfo>> {
+        let fault = self.begin(Op::List).await?;
+        end(Op::List, fault, self.inner.list_raw(folder).await)
+    }
+
+    async fn get_raw(&self, path: &str, range: ByteRange) -> Result<Content> {
+        let fault = self.begin(Op::Get).await?;
+        got(fault, self.inner.get_raw(path, range).await)
     }
 }
 

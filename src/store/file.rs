@@ -4,6 +4,7 @@
 //! name in its own folder, synced, and then given its name, so that it appears whole or not at all; a
 //! temporary name is none that we or Litestream take for an LTX file.
 
+use std::fmt::Display;
 use std::fs::{self, File, FileTimes};
 use std::io::{self, ErrorKind as IoKind, Write as _};
 use std::os::unix::fs::FileExt as _;
@@ -16,7 +17,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt as _};
 
-use super::{ByteRange, Content, Fencing, FileInfo, PutOptions, Store, Upload, errors};
+use super::{ByteRange, Content, Fencing, FileInfo, PutOptions, RawInfo, Store, Upload, errors};
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::{FileId, FileName, Level, Txid};
@@ -46,7 +47,7 @@ impl FileStore {
     }
 
     fn folder(&self, level: Level) -> PathBuf {
-        self.root.join("ltx").join(level.to_string())
+        self.root.join(self.folder_of(level))
     }
 
     fn path(&self, id: FileId) -> PathBuf {
@@ -62,11 +63,10 @@ impl FileStore {
         blocking(move || work(&store)).await
     }
 
-    fn open(&self, id: FileId) -> Result<File> {
-        let path = self.path(id);
-        File::open(&path).map_err(|e| match e.kind() {
-            IoKind::NotFound => errors::not_found(&self.url(), id),
-            _ => io_error("open", &path, e),
+    fn open(&self, path: &Path, name: impl Display) -> Result<File> {
+        File::open(path).map_err(|e| match e.kind() {
+            IoKind::NotFound => errors::not_found(&self.url(), name),
+            _ => io_error("open", path, e),
         })
     }
 
@@ -94,12 +94,37 @@ impl FileStore {
         Ok(files)
     }
 
-    fn get_now(&self, id: FileId, range: ByteRange) -> Result<Content> {
-        let file = self.open(id)?;
-        let size = file.metadata().map_err(|e| io_error("look at", &self.path(id), e))?.len();
+    /// The content of the file at `path`, which is called `name` in messages.
+    fn get_now(&self, path: PathBuf, name: impl Display, range: ByteRange) -> Result<Content> {
+        let file = self.open(&path, &name)?;
+        let size = file.metadata().map_err(|e| io_error("look at", &path, e))?.len();
         let (start, end) =
-            range.within(size).ok_or_else(|| errors::too_short(&self.url(), id, range, size))?;
-        Ok(Content { offset: start, file_size: size, body: chunks(file, self.path(id), start, end) })
+            range.within(size).ok_or_else(|| errors::too_short(&self.url(), name, range, size))?;
+        Ok(Content { offset: start, file_size: size, body: chunks(file, path, start, end) })
+    }
+
+    /// Adds what is in `folder`, whose path below the root is `path`, and in the folders below it.
+    fn list_raw_now(&self, folder: &Path, path: &str, found: &mut Vec<RawInfo>) -> Result<()> {
+        let entries = match fs::read_dir(folder) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == IoKind::NotFound => return Ok(()),
+            Err(e) => return Err(io_error("list", folder, e)),
+        };
+        for entry in entries {
+            let entry = entry.map_err(|e| io_error("list", folder, e))?;
+            let path = format!("{path}/{}", entry.file_name().to_string_lossy());
+            match fs::metadata(entry.path()) {
+                Ok(metadata) if metadata.is_dir() => self.list_raw_now(&entry.path(), &path, found)?,
+                Ok(metadata) => {
+                    let timestamp = modified(&metadata);
+                    found.push(RawInfo { path, size: metadata.len(), timestamp });
+                }
+                // Removed since the folder was read.
+                Err(e) if e.kind() == IoKind::NotFound => {}
+                Err(e) => return Err(io_error("look at", &entry.path(), e)),
+            }
+        }
+        Ok(())
     }
 
     fn put_now(&self, id: FileId, body: &[u8], options: &PutOptions) -> Result<()> {
@@ -156,7 +181,7 @@ impl Store for FileStore {
     }
 
     async fn get(&self, id: FileId, range: ByteRange) -> Result<Content> {
-        self.blocking(move |store| store.get_now(id, range)).await
+        self.blocking(move |store| store.get_now(store.path(id), id, range)).await
     }
 
     async fn put(&self, id: FileId, body: Bytes, options: PutOptions) -> Result<()> {
@@ -190,6 +215,26 @@ impl Store for FileStore {
 
     fn fencing(&self) -> Fencing {
         if self.no_links.load(Ordering::Relaxed) { Fencing::LookFirst } else { Fencing::Atomic }
+    }
+
+    fn folder_of(&self, level: Level) -> String {
+        format!("ltx/{level}")
+    }
+
+    async fn list_raw(&self, folder: &str) -> Result<Vec<RawInfo>> {
+        let folder = folder.to_owned();
+        self.blocking(move |store| {
+            let mut found = Vec::new();
+            store.list_raw_now(&store.root.join(&folder), &folder, &mut found)?;
+            found.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+            Ok(found)
+        })
+        .await
+    }
+
+    async fn get_raw(&self, path: &str, range: ByteRange) -> Result<Content> {
+        let path = path.to_owned();
+        self.blocking(move |store| store.get_now(store.root.join(&path), path, range)).await
     }
 }
 
@@ -334,12 +379,16 @@ fn io_error(verb: &str, path: &Path, e: io::Error) -> Error {
 }
 
 fn info(id: FileId, metadata: &fs::Metadata) -> FileInfo {
+    FileInfo { id, size: metadata.len(), timestamp: modified(metadata) }
+}
+
+fn modified(metadata: &fs::Metadata) -> Timestamp {
     let modified = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
     let millis = match modified.duration_since(SystemTime::UNIX_EPOCH) {
         Ok(after) => after.as_millis() as i64,
         Err(before) => -(before.duration().as_nanos().div_ceil(1_000_000) as i64),
     };
-    FileInfo { id, size: metadata.len(), timestamp: Timestamp::from_millis(millis) }
+    Timestamp::from_millis(millis)
 }
 
 fn system_time(timestamp: Timestamp) -> SystemTime {

@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use futures_util::stream;
 
-use super::{ByteRange, Content, Fencing, FileInfo, PutOptions, Store, Upload, errors};
+use super::{ByteRange, Content, Fencing, FileInfo, PutOptions, RawInfo, Store, Upload, errors};
 use crate::clock::Timestamp;
 use crate::error::Result;
 use crate::ltx::{FileId, FileName, Level, Txid};
@@ -20,6 +20,8 @@ const CHUNK: usize = 1000;
 #[derive(Clone, Debug, Default)]
 pub struct MemoryStore {
     files: Arc<Mutex<BTreeMap<FileId, (Bytes, Timestamp)>>>,
+    /// What is no LTX file, by path.
+    strays: Arc<Mutex<BTreeMap<String, (Bytes, Timestamp)>>>,
 }
 
 impl MemoryStore {
@@ -33,6 +35,11 @@ impl MemoryStore {
         self.lock().iter().map(|(id, (body, _))| (*id, body.len())).collect()
     }
 
+    /// Puts something that is no LTX file at `path`.
+    pub fn put_raw(&self, path: &str, body: Bytes, timestamp: Timestamp) {
+        self.strays().insert(path.to_owned(), (body, timestamp));
+    }
+
     /// Changes the content of a file behind everybody's back; nothing happens if it is not there.
     pub fn tamper(&self, id: FileId, change: impl FnOnce(&mut Vec<u8>)) {
         if let Some((body, _)) = self.lock().get_mut(&id) {
@@ -44,6 +51,14 @@ impl MemoryStore {
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<FileId, (Bytes, Timestamp)>> {
         self.files.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn strays(&self) -> MutexGuard<'_, BTreeMap<String, (Bytes, Timestamp)>> {
+        self.strays.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn path_of(&self, id: FileId) -> String {
+        format!("{}/{}", self.folder_of(id.level), id.name)
     }
 
     fn write(&self, id: FileId, body: Bytes, options: &PutOptions) -> Result<()> {
@@ -85,12 +100,7 @@ impl Store for MemoryStore {
         let body = self.lock().get(&id).map(|(body, _)| body.clone());
         let body = body.ok_or_else(|| errors::not_found(&self.url(), id))?;
         let file_size = body.len() as u64;
-        let (start, end) =
-            range.within(file_size).ok_or_else(|| errors::too_short(&self.url(), id, range, file_size))?;
-        let mut rest = body.slice(start as usize..end as usize);
-        let chunks =
-            std::iter::from_fn(move || (!rest.is_empty()).then(|| Ok(rest.split_to(CHUNK.min(rest.len())))));
-        Ok(Content { offset: start, file_size, body: stream::iter(chunks).boxed() })
+        content(&body, range).ok_or_else(|| errors::too_short(&self.url(), id, range, file_size))
     }
 
     async fn put(&self, id: FileId, body: Bytes, options: PutOptions) -> Result<()> {
@@ -112,6 +122,42 @@ impl Store for MemoryStore {
     fn fencing(&self) -> Fencing {
         Fencing::Atomic
     }
+
+    fn folder_of(&self, level: Level) -> String {
+        format!("ltx/{level}")
+    }
+
+    async fn list_raw(&self, folder: &str) -> Result<Vec<RawInfo>> {
+        let info = |path: String, (body, timestamp): &(Bytes, Timestamp)| RawInfo {
+            path,
+            size: body.len() as u64,
+            timestamp: *timestamp,
+        };
+        let mut found: Vec<RawInfo> =
+            self.lock().iter().map(|(id, entry)| info(self.path_of(*id), entry)).collect();
+        found.extend(self.strays().iter().map(|(path, entry)| info(path.clone(), entry)));
+        found.retain(|raw| raw.path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/')));
+        found.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+        Ok(found)
+    }
+
+    async fn get_raw(&self, path: &str, range: ByteRange) -> Result<Content> {
+        let stray = self.strays().get(path).map(|(body, _)| body.clone());
+        let file = || self.lock().iter().find(|(id, _)| self.path_of(**id) == path).map(|(_, f)| f.0.clone());
+        let body = stray.or_else(file).ok_or_else(|| errors::not_found(&self.url(), path))?;
+        let file_size = body.len() as u64;
+        content(&body, range).ok_or_else(|| errors::too_short(&self.url(), path, range, file_size))
+    }
+}
+
+/// The bytes of `range`; `None` if the file ends before.
+fn content(body: &Bytes, range: ByteRange) -> Option<Content> {
+    let file_size = body.len() as u64;
+    let (start, end) = range.within(file_size)?;
+    let mut rest = body.slice(start as usize..end as usize);
+    let chunks =
+        std::iter::from_fn(move || (!rest.is_empty()).then(|| Ok(rest.split_to(CHUNK.min(rest.len())))));
+    Some(Content { offset: start, file_size, body: stream::iter(chunks).boxed() })
 }
 
 struct MemoryUpload {

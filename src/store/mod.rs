@@ -64,6 +64,12 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// an empty one, a bucket that does not exist is an error.
     async fn list(&self, level: Level, from: Txid) -> Result<Vec<FileInfo>>;
 
+    /// The files of as many levels, from level 0 upwards, as one answer holds. A store that cannot list
+    /// several levels at once tells none.
+    async fn list_at_once(&self) -> Result<Listing> {
+        Ok(Listing { files: Vec::new(), rest: Some((Level::L0, Txid::ONE)) })
+    }
+
     /// What is known of one file, without its content.
     ///
     /// # Errors
@@ -92,6 +98,19 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// How well `if_absent` is kept, as far as is known by now.
     fn fencing(&self) -> Fencing;
+
+    /// Where the files of `level` are below the replica's root, as this store lays them out.
+    fn folder_of(&self, level: Level) -> String;
+
+    /// Whatever is in `folder` below the replica's root and in the folders below it, in order of path:
+    /// LTX files or not. A folder that does not exist is an empty one.
+    async fn list_raw(&self, folder: &str) -> Result<Vec<RawInfo>>;
+
+    /// The bytes of `range` of whatever is at `path` below the replica's root.
+    ///
+    /// # Errors
+    /// As [`Store::get`].
+    async fn get_raw(&self, path: &str, range: ByteRange) -> Result<Content>;
 }
 
 /// A file that is being written in parts.
@@ -122,6 +141,27 @@ pub struct FileInfo {
     pub size: u64,
     /// When its content was committed, if the store told it (`litestream-timestamp`), else when it
     /// was stored. A listing usually knows only the latter.
+    pub timestamp: Timestamp,
+}
+
+/// The beginning of what is in a replica, level by level from 0 on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listing {
+    /// The files, by level and name.
+    pub files: Vec<FileInfo>,
+    /// Where the files begin that are missing: from a transaction of a level on, and all of the levels
+    /// above it. `None` if these are all.
+    pub rest: Option<(Level, Txid)>,
+}
+
+/// What a listing tells of an object whose name means nothing to the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RawInfo {
+    /// Its path below the replica's root, with slashes and none in front.
+    pub path: String,
+    /// Its size in bytes.
+    pub size: u64,
+    /// When it was stored.
     pub timestamp: Timestamp,
 }
 
@@ -214,10 +254,12 @@ pub enum Fencing {
 
 /// The errors that every store words alike.
 mod errors {
+    use std::fmt::Display;
+
     use super::{ByteRange, FileId};
     use crate::error::{Error, ErrorKind};
 
-    pub(super) fn not_found(url: &str, id: FileId) -> Error {
+    pub(super) fn not_found(url: &str, id: impl Display) -> Error {
         Error::new(ErrorKind::NotFound, format!("replica {url} has no {id}"))
     }
 
@@ -225,7 +267,7 @@ mod errors {
         Error::new(ErrorKind::AlreadyExists, format!("replica {url} has {id} already"))
     }
 
-    pub(super) fn too_short(url: &str, id: FileId, range: ByteRange, size: u64) -> Error {
+    pub(super) fn too_short(url: &str, id: impl Display, range: ByteRange, size: u64) -> Error {
         Error::corrupt(format!(
             "{id} of replica {url} has {size} bytes and ends before {range:?}; it was cut off"
         ))

@@ -1,5 +1,6 @@
 //! Trying again what failed for now.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt as _};
 use tokio::time::Instant;
 
-use super::{ByteRange, Content, Fencing, FileInfo, PutOptions, Store, Upload};
+use super::{ByteRange, Content, Fencing, FileInfo, Listing, PutOptions, RawInfo, Store, Upload};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::{FileId, Level, Txid};
 
@@ -55,6 +56,41 @@ impl Retry {
     pub fn new(inner: Arc<dyn Store>, policy: RetryPolicy) -> Self {
         Self { inner, policy: Arc::new(policy) }
     }
+
+    async fn download(&self, what: What, range: ByteRange) -> Result<Content> {
+        let mut backoff = Backoff::new(&self.policy);
+        loop {
+            match what.get(&*self.inner, range).await {
+                Err(e) => backoff.pause(e).await?,
+                Ok(content) => return Ok(Download::resumable(self, what, range, content)),
+            }
+        }
+    }
+}
+
+/// What is downloaded.
+#[derive(Clone, Debug)]
+enum What {
+    File(FileId),
+    Raw(Arc<str>),
+}
+
+impl What {
+    async fn get(&self, store: &dyn Store, range: ByteRange) -> Result<Content> {
+        match self {
+            Self::File(id) => store.get(*id, range).await,
+            Self::Raw(path) => store.get_raw(path, range).await,
+        }
+    }
+}
+
+impl fmt::Display for What {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(id) => fmt::Display::fmt(id, f),
+            Self::Raw(path) => fmt::Display::fmt(path, f),
+        }
+    }
 }
 
 #[async_trait]
@@ -73,6 +109,16 @@ impl Store for Retry {
         }
     }
 
+    async fn list_at_once(&self) -> Result<Listing> {
+        let mut backoff = Backoff::new(&self.policy);
+        loop {
+            match self.inner.list_at_once().await {
+                Err(e) => backoff.pause(e).await?,
+                listed => return listed,
+            }
+        }
+    }
+
     async fn head(&self, id: FileId) -> Result<FileInfo> {
         let mut backoff = Backoff::new(&self.policy);
         loop {
@@ -84,13 +130,7 @@ impl Store for Retry {
     }
 
     async fn get(&self, id: FileId, range: ByteRange) -> Result<Content> {
-        let mut backoff = Backoff::new(&self.policy);
-        loop {
-            match self.inner.get(id, range).await {
-                Err(e) => backoff.pause(e).await?,
-                Ok(content) => return Ok(Download::resumable(self, id, range, content)),
-            }
-        }
+        self.download(What::File(id), range).await
     }
 
     async fn put(&self, id: FileId, body: Bytes, options: PutOptions) -> Result<()> {
@@ -125,6 +165,24 @@ impl Store for Retry {
 
     fn fencing(&self) -> Fencing {
         self.inner.fencing()
+    }
+
+    fn folder_of(&self, level: Level) -> String {
+        self.inner.folder_of(level)
+    }
+
+    async fn list_raw(&self, folder: &str) -> Result<Vec<RawInfo>> {
+        let mut backoff = Backoff::new(&self.policy);
+        loop {
+            match self.inner.list_raw(folder).await {
+                Err(e) => backoff.pause(e).await?,
+                listed => return listed,
+            }
+        }
+    }
+
+    async fn get_raw(&self, path: &str, range: ByteRange) -> Result<Content> {
+        self.download(What::Raw(path.into()), range).await
     }
 }
 
@@ -173,7 +231,7 @@ impl Upload for RetryUpload {
 /// What is still to come of a file.
 struct Download {
     store: Retry,
-    id: FileId,
+    what: What,
     file_size: u64,
     /// The bytes `at..end` are still to come.
     at: u64,
@@ -182,10 +240,10 @@ struct Download {
 }
 
 impl Download {
-    fn resumable(store: &Retry, id: FileId, range: ByteRange, content: Content) -> Content {
+    fn resumable(store: &Retry, what: What, range: ByteRange, content: Content) -> Content {
         let (offset, file_size) = (content.offset, content.file_size);
         let end = range.within(file_size).map_or(file_size, |(_, end)| end);
-        let download = Self { store: store.clone(), id, file_size, at: offset, end, body: content.body };
+        let download = Self { store: store.clone(), what, file_size, at: offset, end, body: content.body };
         let body = stream::try_unfold(download, |mut download| async move {
             Ok(download.next().await?.map(|chunk| (chunk, download)))
         });
@@ -202,7 +260,7 @@ impl Download {
                     return Ok(Some(chunk));
                 }
                 Some(Err(e)) => e,
-                None => Error::new(ErrorKind::Unavailable, format!("{} ended early", self.id)),
+                None => Error::new(ErrorKind::Unavailable, format!("{} ended early", self.what)),
             };
             backoff.pause(failure).await?;
             self.reopen(&mut backoff).await?;
@@ -213,7 +271,7 @@ impl Download {
     async fn reopen(&mut self, backoff: &mut Backoff<'_>) -> Result<()> {
         let range = ByteRange::Bounded { offset: self.at, len: self.end - self.at };
         loop {
-            match self.store.inner.get(self.id, range).await {
+            match self.what.get(&*self.store.inner, range).await {
                 Err(e) => backoff.pause(e).await?,
                 Ok(content) if content.file_size == self.file_size && content.offset == self.at => {
                     self.body = content.body;
@@ -222,7 +280,7 @@ impl Download {
                 Ok(_) => {
                     return Err(Error::corrupt(format!(
                         "{} of replica {} was replaced while it was read",
-                        self.id,
+                        self.what,
                         self.store.url()
                     )));
                 }

@@ -5,6 +5,7 @@
 //! | `primary` | the main database of a primary: everything passes, commits are noted |
 //! | `wal` | its WAL: what it is about to lose is captured first |
 //! | `wal_mode` | puts a database into WAL mode |
+//! | `reset_guard` | keeps SQLite's WAL-reset bug from losing commits |
 //! | `read_view` | a consistent view of a database that is being written |
 //! | `replica` | the main database of a replica |
 //! | `hidden` | hides the files of a local database from a replica of the same name |
@@ -13,6 +14,7 @@ mod hidden;
 mod primary;
 mod read_view;
 mod replica;
+mod reset_guard;
 mod wal;
 mod wal_mode;
 

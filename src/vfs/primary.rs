@@ -15,6 +15,7 @@ use crate::sqlite::{
 use crate::store::{self, RetryPolicy};
 use crate::vfs::hidden;
 use crate::vfs::read_view::SqliteHost;
+use crate::vfs::reset_guard::{self, ResetGuard};
 use crate::vfs::wal_mode::{self, JournalMode};
 use crate::wal::IndexHeader;
 
@@ -35,6 +36,9 @@ struct PrimaryFile {
     vfs: BaseVfs,
     path: PathBuf,
     primary: Arc<Primary>,
+    guard: ResetGuard,
+    /// The process that opened it.
+    pid: u32,
     /// The database is in WAL mode. Until it is, every release of the lock is a chance to put it
     /// there: SQLite creates a database with a rollback journal.
     in_wal_mode: bool,
@@ -63,8 +67,9 @@ pub(super) fn open(request: &OpenRequest<'_>, config: PrimaryConfig) -> Result<O
         || store::connect_with(&config.target, RETRY),
         || Arc::new(SqliteHost::new(&path, vfs)),
     )?;
+    let guard = ResetGuard::new(config.wal_reset_guard && reset_guard::is_needed(rusqlite::version_number()));
     let in_wal_mode = mode == JournalMode::Wal;
-    let file = PrimaryFile { base, vfs, path, primary, in_wal_mode };
+    let file = PrimaryFile { base, vfs, path, primary, guard, pid: std::process::id(), in_wal_mode };
     Ok(Opened::File { file: Box::new(file), out_flags })
 }
 
@@ -159,14 +164,14 @@ impl File for PrimaryFile {
 
     fn shm_lock(&mut self, lock: ShmLock, flags: ShmLockFlags) -> Result<(), Code> {
         if !(lock.covers(ShmLock::WRITE) && flags.is_exclusive()) {
-            self.base.shm_lock(lock, flags)?;
+            self.guard.shm_lock(&mut self.base, lock, flags)?;
             if lock.covers(ShmLock::CHECKPOINT) && flags.is_exclusive() && flags.is_lock() {
                 self.primary.checkpoint_begins();
             }
             return Ok(());
         }
         if flags.is_lock() {
-            self.base.shm_lock(lock, flags)?;
+            self.guard.shm_lock(&mut self.base, lock, flags)?;
             // What other processes committed, before this one may restart the WAL.
             self.look_at_index();
             self.primary.set_write_locked(true);
@@ -175,7 +180,7 @@ impl File for PrimaryFile {
             // While the lock is still held, what the header says cannot change.
             self.look_at_index();
             self.primary.set_write_locked(false);
-            self.base.shm_lock(lock, flags)
+            self.guard.shm_lock(&mut self.base, lock, flags)
         }
     }
 
@@ -204,7 +209,10 @@ impl File for PrimaryFile {
     fn close(&mut self) -> Result<(), Code> {
         // Locks go first: nobody waits for the network.
         let closed = self.base.close();
-        self.primary.close();
+        // In a forked child it is the parent's.
+        if self.pid == std::process::id() {
+            self.primary.close();
+        }
         closed
     }
 

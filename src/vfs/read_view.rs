@@ -13,6 +13,7 @@ use std::time::Duration;
 use rusqlite::OpenFlags as ConnectionFlags;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::fork;
 use crate::page::{PageCount, PageSize};
 use crate::primary::{Host, ReadView};
 use crate::sqlite::{
@@ -91,6 +92,7 @@ impl SqliteHost {
 
 impl Host for SqliteHost {
     fn read_view(&self) -> Result<Option<Box<dyn ReadView>>> {
+        let _section = fork::section();
         let failed = |code| self.failed(code);
         let flags = OpenFlags::READWRITE;
         let mut file = match self.vfs.open_database(&self.path, &[], flags) {
@@ -305,6 +307,7 @@ impl ReadView for View {
 
 impl Drop for View {
     fn drop(&mut self) {
+        let _section = fork::section();
         // A lock that cannot be released goes with the file.
         if let Some(slot) = self.slot {
             let _ = self.file.shm_lock(read_lock(slot), ShmLockFlags::UNLOCK_SHARED);

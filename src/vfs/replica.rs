@@ -6,21 +6,25 @@ use std::sync::Arc;
 
 use super::hidden;
 use crate::clock::{Clock as _, SystemClock};
-use crate::config::ReplicaConfig;
+use crate::config::{self, ReplicaConfig};
 use crate::error::{Error, ErrorKind, Result};
-use crate::replica::{self, View};
+use crate::replica::{self, RestorePoint, View};
 use crate::sqlite::{
-    BaseFile, Code, File, IoVersion, LockLevel, OpenFlags, OpenRequest, Opened, PragmaAnswer, ReadOutcome,
-    SyncFlags, log,
+    BaseFile, Code, File, FileControl, IoVersion, LockLevel, OpenFlags, OpenRequest, Opened, PragmaAnswer,
+    ReadOutcome, SyncFlags, log,
 };
 
 /// Opens a replica, or joins those of this process that have it open.
 pub(super) fn open(request: &OpenRequest<'_>, config: ReplicaConfig) -> Result<Opened> {
     let core = replica::open(&config.target, &config.options)?;
+    let view = View::new(core);
+    if config.point != RestorePoint::Latest {
+        view.seen().choose(config.point).map_err(|e| e.context("asof"))?;
+    }
     let path = request.path().map(PathBuf::from).unwrap_or_default();
     let out_flags =
         request.flags().without(OpenFlags::READWRITE.with(OpenFlags::CREATE)).with(OpenFlags::READONLY);
-    Ok(Opened::File { file: Box::new(ReplicaFile { view: View::new(core), path }), out_flags })
+    Ok(Opened::File { file: Box::new(ReplicaFile { view, path }), out_flags })
 }
 
 /// One connection's file.
@@ -38,6 +42,9 @@ struct ReplicaFile {
 impl ReplicaFile {
     /// Says what went wrong where the host and the operator find it, and gives SQLite a code.
     fn failed(&self, error: &Error) -> Code {
+        if error.kind() == ErrorKind::Interrupted {
+            return Code::INTERRUPT;
+        }
         let code = match error.kind() {
             ErrorKind::Corrupt | ErrorKind::Denied | ErrorKind::Timeout => Code::from(error),
             _ => Code::IOERR_READ,
@@ -45,6 +52,39 @@ impl ReplicaFile {
         self.view.core().note_read_error(error);
         log(code, &format!("litestream: cannot read {}: {error}", self.path.display()));
         code
+    }
+
+    /// `PRAGMA litestream_poll`: looks for new transactions now, and answers the last that there is. A
+    /// transaction that is open still sees what it saw.
+    fn poll(&self, arg: Option<&str>) -> PragmaAnswer {
+        if arg.is_some() {
+            return PragmaAnswer::Error("litestream_poll takes no value".to_owned());
+        }
+        match self.view.core().poll_now() {
+            Ok(()) => PragmaAnswer::Value(self.view.core().snapshot().txid.to_string()),
+            Err(e) => PragmaAnswer::Error(e.to_string()),
+        }
+    }
+
+    /// In percent, as Litestream's extension tells it; 0 without hydration.
+    fn hydration_progress(&self) -> String {
+        let hydration = self.view.core().status().hydration;
+        let per_mille = hydration.map_or(0, |hydration| hydration.per_mille);
+        format!("{}.{}", per_mille / 10, per_mille % 10)
+    }
+
+    /// The path of the local file; empty without hydration.
+    fn hydration_file(&self) -> String {
+        let hydration = self.view.core().status().hydration;
+        hydration.map_or_else(String::new, |hydration| hydration.path.display().to_string())
+    }
+
+    /// `PRAGMA litestream_time = …`.
+    fn set_time(&self, text: &str) -> PragmaAnswer {
+        match config::point(text).and_then(|point| self.view.seen().choose(point)) {
+            Ok(()) => PragmaAnswer::Value(self.view.snapshot().timestamp.to_string()),
+            Err(e) => PragmaAnswer::Error(format!("litestream_time: {e}")),
+        }
     }
 
     fn lag(&self) -> i64 {
@@ -103,17 +143,30 @@ impl File for ReplicaFile {
 
     fn pragma(&mut self, name: &str, arg: Option<&str>) -> PragmaAnswer {
         let name = name.to_ascii_lowercase();
+        if name == "litestream_poll" {
+            return self.poll(arg);
+        }
         let snapshot = self.view.snapshot();
         let value = match name.as_str() {
             "litestream_txid" => snapshot.txid.to_string(),
             "litestream_lag" => self.lag().to_string(),
             "litestream_time" => snapshot.timestamp.to_string(),
+            "litestream_hydration_progress" => self.hydration_progress(),
+            "litestream_hydration_file" => self.hydration_file(),
             _ => return PragmaAnswer::NotMine,
         };
         match arg {
             None => PragmaAnswer::Value(value),
+            Some(text) if name == "litestream_time" => self.set_time(text),
             Some(_) => PragmaAnswer::Error(format!("{name} cannot be set")),
         }
+    }
+
+    fn file_control(&mut self, control: FileControl<'_>) -> Result<(), Code> {
+        if let Some(connection) = control.connection() {
+            self.view.ask_for_interrupts(move || connection.is_interrupted());
+        }
+        Err(Code::NOTFOUND)
     }
 
     fn io_version(&mut self) -> IoVersion {

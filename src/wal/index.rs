@@ -45,6 +45,10 @@ pub struct IndexHeader {
 impl IndexHeader {
     /// The size of one copy in bytes.
     pub const SIZE: usize = 48;
+    /// Where the salts are.
+    pub const SALTS_OFFSET: usize = 32;
+    /// The size of the salts in bytes.
+    pub const SALTS_SIZE: usize = 8;
     const VERSION: u32 = 3_007_000;
 
     /// Reads and verifies one copy. `None` if it is not initialised or caught in the middle of a
@@ -69,7 +73,7 @@ impl IndexHeader {
             mx_frame: FrameNo(word(16)),
             page_count: PageCount::new(word(20)),
             frame_checksum: Checksum(word(24), word(28)),
-            salts: Salts::from_be_bytes(pair(32)),
+            salts: Salts::from_be_bytes(pair(Self::SALTS_OFFSET)),
         })
     }
 }

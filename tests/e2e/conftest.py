@@ -15,6 +15,9 @@ from harness.worker import Worker
 
 _numbers = itertools.count(1)
 
+NO_TICKS = {"LITESTREAM_LEVELS": "24h"}
+"""Files are merged only in tests that say so, not whenever a half minute is over."""
+
 
 def pytest_sessionstart(session: pytest.Session) -> None:
     if not LIBRARY.exists():
@@ -77,7 +80,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Worker]]:
     started: list[Worker] = []
 
     def start(host: str = "python", location: Location | None = None, **options) -> Worker:
-        env = (location.env if location else {}) | options.pop("env", {})
+        env = NO_TICKS | (location.env if location else {}) | options.pop("env", {})
         started.append(Worker(host, env=env, cwd=tmp_path, **options))
         return started[-1]
 
@@ -99,7 +102,7 @@ def shell(tmp_path: Path) -> Iterator[Callable[..., Shell]]:
     started: list[Shell] = []
 
     def start(location: Location | None = None, **options) -> Shell:
-        env = (location.env if location else {}) | options.pop("env", {})
+        env = NO_TICKS | (location.env if location else {}) | options.pop("env", {})
         started.append(Shell(env=env, cwd=tmp_path, **options))
         return started[-1]
 

@@ -37,6 +37,12 @@ def test_ltx_script(session, location):
     assert session.run("SELECT 1, 2;") == "1|2", "the shell's mode is as before"
 
 
+def test_history_script(session, location):
+    output = session.run(f".read {SQL / 'history.sql'}")
+    assert "txid" in output and f"{location.last_txid():016x}" in output and "Error" not in output
+    assert session.run("SELECT 1, 2;") == "1|2", "the shell's mode is as before"
+
+
 def test_restore_script(session, tmp_path):
     session.run(".parameter set @path 'restored.db'")
     output = session.run(f".read {SQL / 'restore.sql'}")

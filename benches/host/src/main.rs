@@ -4,11 +4,13 @@
 //! bench-host prepare PATH ROWS                         a database of ROWS rows with two indexes
 //! bench-host insert  URI SECONDS [LIBRARY]             autocommitted inserts as fast as they go
 //! bench-host single  URI COUNT INTERVAL_MS [LIBRARY]   single commits, each after a pause
+//! bench-host points  URI SECONDS ROWS KIB [LIBRARY]    single rows of the first ROWS by primary key
 //! ```
 //!
-//! With a library, it is loaded and `litestream_sync()` is called before anything is measured.
+//! With a library, it is loaded and, before anything is written, `litestream_sync()` is called.
 //! `insert` prints one JSON object; `single` prints the wall-clock time after each commit, in
-//! nanoseconds since 1970.
+//! nanoseconds since 1970; `points` prints queries a second, each a transaction of its own, with a
+//! page cache of KIB.
 
 use std::error::Error;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -29,11 +31,26 @@ fn main() -> Result<()> {
         ["single", uri, count, ms, library] => {
             single(&open(uri, Some(library))?, count.parse()?, ms.parse()?)
         }
-        _ => Err("usage: bench-host prepare|insert|single …; see src/main.rs".into()),
+        ["points", uri, seconds, rows, kib] => {
+            points(&connect(uri, None)?, seconds.parse()?, rows.parse()?, kib.parse()?)
+        }
+        ["points", uri, seconds, rows, kib, library] => {
+            points(&connect(uri, Some(library))?, seconds.parse()?, rows.parse()?, kib.parse()?)
+        }
+        _ => Err("usage: bench-host prepare|insert|single|points …; see src/main.rs".into()),
     }
 }
 
 fn open(uri: &str, library: Option<&str>) -> Result<Connection> {
+    let db = connect(uri, library)?;
+    db.execute_batch("PRAGMA synchronous=NORMAL")?;
+    if library.is_some() {
+        db.query_row("SELECT litestream_sync(300)", (), |_| Ok(()))?;
+    }
+    Ok(db)
+}
+
+fn connect(uri: &str, library: Option<&str>) -> Result<Connection> {
     if let Some(library) = library {
         let loader = Connection::open_in_memory()?;
         // SAFETY: the library is the one under test, and stays loaded.
@@ -42,12 +59,7 @@ fn open(uri: &str, library: Option<&str>) -> Result<Connection> {
             loader.load_extension(library, None::<&str>)?;
         }
     }
-    let db = Connection::open(uri)?;
-    db.execute_batch("PRAGMA synchronous=NORMAL")?;
-    if library.is_some() {
-        db.query_row("SELECT litestream_sync(300)", (), |_| Ok(()))?;
-    }
-    Ok(db)
+    Ok(Connection::open(uri)?)
 }
 
 fn prepare(path: &str, rows: u64) -> Result<()> {
@@ -103,6 +115,26 @@ fn single(db: &Connection, count: u64, interval_ms: u64) -> Result<()> {
         statement.execute((user(n), kind(n), body(n, 100)))?;
         println!("{}", SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos());
     }
+    Ok(())
+}
+
+fn points(db: &Connection, seconds: f64, rows: u64, kib: u64) -> Result<()> {
+    db.execute_batch(&format!("PRAGMA cache_size=-{kib}"))?;
+    let mut warm = db.prepare("SELECT sum(length(body)) FROM event WHERE id BETWEEN 1 AND ?1")?;
+    // Twice: what comes first may push out what it finds.
+    (0..2).try_for_each(|_| warm.query_row((rows as i64,), |_| Ok(())))?;
+    let mut statement = db.prepare("SELECT body FROM event WHERE id = ?1")?;
+    let limit = Duration::from_secs_f64(seconds);
+    let began = Instant::now();
+    let mut queries = 0;
+    while began.elapsed() < limit {
+        for _ in 0..100 {
+            queries += 1;
+            let id = (1 + mix(queries) % rows) as i64;
+            statement.query_row((id,), |row| Ok(row.get_ref(0)?.as_blob()?.len()))?;
+        }
+    }
+    println!("{:.0}", queries as f64 / began.elapsed().as_secs_f64());
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::primary::commits::{Commits, Noted};
 use crate::primary::generations::Waiting;
 use crate::primary::handover::header_of;
-use crate::primary::kept::Kept;
+use crate::primary::kept::{self, Kept};
 use crate::primary::pending::Pending;
 use crate::primary::stamp::Stamp;
 use crate::primary::state::Captured;
@@ -38,13 +38,7 @@ impl Capture {
             let (noted, waiting) = self.generations.now(commits);
             waiting.iter().try_for_each(|waiting| self.take_waiting(waiting))?;
             self.take_handed_over()?;
-            let Some(end) = noted.end else {
-                // Nothing was noted yet: what a dead process kept leads on to what others handed over.
-                if self.generations.oldest().is_none() && self.take_kept(&noted)? {
-                    continue;
-                }
-                return Ok(());
-            };
+            let Some(end) = noted.end else { return Ok(()) };
             let Read::Gone(why) = self.follow_wal(end, &noted)? else { return Ok(()) };
             // A committing thread may have restarted it while it was read.
             let restarted = self.generations.oldest().is_some() || self.take_handed_over()?;
@@ -89,6 +83,38 @@ impl Capture {
         let Some(kept) = Kept::find(self.generations.folder(), at.salts) else { return Ok(false) };
         self.take_generation(kept, at, End::LastCommit, noted)?;
         Ok(true)
+    }
+
+    /// Captures all that an earlier process kept and others handed over, up to the generation that is in
+    /// the WAL. No commit need have been made in that one, so nothing else would ask for it.
+    pub(super) fn take_what_was_kept(&mut self, noted: &Noted) {
+        let is_there = |capture: &Self| match capture.captured {
+            Some(Captured::At(at)) => holds_generation(&capture.wal_path, at.salts),
+            _ => true,
+        };
+        loop {
+            // Looked at first: who restarts the WAL leaves word before.
+            let is_there = is_there(self);
+            match self.take_kept(noted).and_then(|taken| Ok(taken || self.take_handed_over()?)) {
+                Ok(true) => {}
+                Ok(false) if is_there => break,
+                Ok(false) => {
+                    self.lost(RESTARTED);
+                    break;
+                }
+                Err(e) => {
+                    tracing::warn!("{}: {e}", self.database.display());
+                    if !is_there {
+                        self.lost(RESTARTED);
+                    }
+                    break;
+                }
+            }
+        }
+        if self.taken.is_empty() {
+            // What is there was kept before a restart that did not happen, or long ago.
+            kept::remove_all(self.generations.folder());
+        }
     }
 
     fn take_generation(&mut self, kept: Kept, at: Position, end: End, noted: &Noted) -> Result<()> {

@@ -12,10 +12,10 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::ltx::{Header, Txid};
-use crate::primary::commits::CommitSeq;
+use crate::primary::commits::{CommitSeq, Noted};
 use crate::primary::generations::Generations;
 use crate::primary::handover::Handover;
-use crate::primary::kept::{self, Kept};
+use crate::primary::kept::Kept;
 use crate::primary::outgoing::Outgoing;
 use crate::primary::pending::Pending;
 use crate::primary::spool::Spool;
@@ -82,7 +82,8 @@ struct Emptied {
 }
 
 impl Capture {
-    /// Takes up where the local state says that an earlier process ended.
+    /// Takes up where the local state says that an earlier process ended, and captures what that one kept
+    /// of the WAL; `noted` is the last commit noted.
     ///
     /// # Errors
     /// `Io`, `Denied`, `NoSpace` on the state folder.
@@ -92,6 +93,7 @@ impl Capture {
         folder: &Path,
         url: &str,
         generations: Arc<Generations>,
+        noted: &Noted,
         spool_limit: u64,
     ) -> Result<Self> {
         let handover = Handover::new(folder, spool_limit);
@@ -143,13 +145,9 @@ impl Capture {
             capture.state.forget_captured();
             capture.spool.clear()?;
         }
-        let was_restarted =
-            matches!(captured, Some(Captured::At(at)) if !holds_generation(wal_path, at.salts));
-        if !was_restarted {
-            kept::remove_all(capture.generations.folder());
-        }
         capture.state.save(folder)?;
         capture.generations.set_safe(captured);
+        capture.take_what_was_kept(noted);
         Ok(capture)
     }
 
@@ -204,7 +202,8 @@ impl Capture {
         tracing::warn!("{}: {reason}; the database is copied anew", self.database.display());
         self.captured = None;
         self.forget_kept();
-        self.anchor_reason = Some(reason);
+        // What is lost until the copy is there follows from the first loss.
+        self.anchor_reason.get_or_insert(reason);
         self.pending = Pending::default();
         self.anchored = false;
         self.state.forget_captured();

@@ -57,8 +57,10 @@ impl Shared {
 
     /// Something was found that the status is to tell of.
     pub(in crate::primary) fn notice(&self, notice: String) {
-        tracing::info!("{}: {notice}", self.path.display());
         let now = self.clock.now();
-        self.progress().notice = Some((now, notice));
+        let last = self.progress().notice.replace((now, notice.clone()));
+        if last.is_none_or(|(_, last)| last != notice) {
+            tracing::info!("{}: {notice}", self.path.display());
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Waiting for the replica.
 
 use std::sync::PoisonError;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::{Phase, Progress, Shared};
@@ -19,6 +20,7 @@ impl Shared {
         let deadline = Instant::now() + timeout;
         let mut goal = None;
         let asked = self.progress().round;
+        let _waiting = Waiting::new(&self.waiting);
         self.signal.hurry();
         let mut progress = self.progress();
         loop {
@@ -76,5 +78,21 @@ impl Shared {
             ErrorKind::Timeout,
             format!("not everything is in {} after {timeout:?}{cause}", self.store.url()),
         )
+    }
+}
+
+/// Somebody waits as long as this lives.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }

@@ -12,7 +12,7 @@ use crate::clock::{ManualClock, Timestamp};
 use crate::error::{Error, Result};
 use crate::ltx::{Decoder, Encoder, FileId, FileName, Header, Level, Txid};
 use crate::page::{PageCount, PageSize, Pgno};
-use crate::primary::{Options, Primary, Status, state_folder};
+use crate::primary::{HistorySettings, Options, Primary, Status, state_folder};
 use crate::store::{ByteRange, Faults, MemoryStore, Op, PutOptions, Retry, RetryPolicy, Store, Target};
 
 /// Longer than anything takes that does not hang.
@@ -53,9 +53,11 @@ impl Bench {
             clock: Arc::new(ManualClock::new(Timestamp::from_millis(1_000_000))),
             options: Options {
                 sync_interval: Duration::ZERO,
+                verify_interval: Duration::ZERO,
                 close_timeout: PATIENCE,
                 watch_interval: Duration::from_secs(3600),
                 spool_limit: 1 << 30,
+                history: no_history(),
             },
             retries: false,
         }
@@ -207,6 +209,18 @@ impl Bench {
             assert!(Instant::now() < deadline, "{what} did not come");
             std::thread::sleep(Duration::from_millis(2));
         }
+    }
+}
+
+/// Files stay as they are published.
+pub(super) fn no_history() -> HistorySettings {
+    let day = Duration::from_secs(24 * 3600);
+    HistorySettings {
+        levels: Vec::new(),
+        snapshot_interval: day,
+        snapshot_retention: day,
+        l0_retention: day,
+        retention: false,
     }
 }
 

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::bench::Bench;
+use super::sqlite::Db;
 use crate::error::ErrorKind;
 use crate::primary::state_folder;
 use crate::store::{Fault, Op};
@@ -15,9 +16,10 @@ fn copy_folder(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
         let to = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
+        let kind = entry.file_type().unwrap();
+        if kind.is_dir() {
             copy_folder(&entry.path(), &to);
-        } else {
+        } else if kind.is_file() {
             fs::copy(entry.path(), to).unwrap();
         }
     }
@@ -29,9 +31,9 @@ fn kept(folder: &Path) -> Vec<PathBuf> {
     files.filter(|path| path.extension().is_some_and(|suffix| suffix == "wal")).collect()
 }
 
-/// A database that was killed after `restarts` restarts of the WAL that no capture has seen, while the
-/// replica could not be reached.
-fn killed_after(restarts: u32) -> Bench {
+/// A database that was killed after `restarts` restarts of the WAL that no capture has seen, the last one
+/// by `last`, while the replica could not be reached.
+fn killed_after(restarts: u32, last: fn(&mut Db)) -> Bench {
     let mut bench = Bench::synced(5);
     bench.db.change(1);
     bench.sync();
@@ -45,7 +47,7 @@ fn killed_after(restarts: u32) -> Bench {
             bench.db.change(1 + i);
             assert!(bench.db.checkpoint());
         }
-        bench.db.change(4);
+        last(&mut bench.db);
         copy_folder(&folder, &as_killed);
     });
     drop(primary);
@@ -61,13 +63,35 @@ fn killed_after(restarts: u32) -> Bench {
 #[test]
 fn it_is_taken_up_after_a_kill() {
     for restarts in 1..4 {
-        let mut bench = killed_after(restarts);
+        let mut bench = killed_after(restarts, |db| db.change(4));
         bench.open();
         bench.db.change(2);
         bench.sync();
         bench.assert_replica_is_current();
         assert_eq!(bench.copies(), 1, "{restarts} restarts: the database was copied anew");
     }
+}
+
+#[test]
+fn it_is_taken_up_though_no_commit_follows_it() {
+    // As a process leaves it that is killed between the header of a generation and its first commit.
+    let mut bench = killed_after(2, Db::roll_back);
+    bench.open();
+    bench.sync();
+    bench.assert_replica_is_current();
+    assert_eq!(bench.copies(), 1, "the database was copied anew");
+}
+
+#[test]
+fn nothing_is_taken_for_done_if_it_leads_to_no_wal() {
+    let mut bench = killed_after(2, |db| db.change(4));
+    // A process without the shim committed and emptied the WAL.
+    bench.db.change(2);
+    assert!(bench.db.truncate());
+    bench.open();
+    bench.sync();
+    bench.assert_replica_is_current();
+    assert_eq!(bench.copies(), 2);
 }
 
 #[test]
@@ -85,7 +109,7 @@ fn one_that_is_missing_or_broken_leads_to_a_full_copy() {
     ];
     for harm in harm {
         for which in 0..2 {
-            let mut bench = killed_after(2);
+            let mut bench = killed_after(2, |db| db.change(4));
             let mut files = kept(&state_folder(&bench.db.path));
             files.sort();
             harm(&files[which]);
@@ -100,7 +124,7 @@ fn one_that_is_missing_or_broken_leads_to_a_full_copy() {
 
 #[test]
 fn one_that_does_not_lead_to_the_wal_is_not_believed() {
-    let mut bench = killed_after(1);
+    let mut bench = killed_after(1, |db| db.change(4));
     // A process without the shim restarted the WAL once more.
     assert!(bench.db.checkpoint());
     bench.db.change(3);

@@ -13,6 +13,7 @@
 //! | `closing` | a close waits, but not for ever |
 //! | `foreign` | a process without the shim writes the database |
 //! | `acks` | what `litestream_sync` promises |
+//! | `history` | levels and snapshots of a primary that publishes |
 //! | `random` | all of it in any order |
 
 mod acks;
@@ -20,6 +21,7 @@ mod bench;
 mod closing;
 mod conflict;
 mod foreign;
+mod history;
 mod kept;
 mod outage;
 mod pace;

@@ -21,6 +21,8 @@ struct Shm {
     backfilled: bool,
     /// How many views hold a read mark.
     views: usize,
+    /// The last connection has the database for itself: it is closing.
+    locked: bool,
 }
 
 /// What happens while a view is opened.
@@ -70,7 +72,7 @@ fn no_wal(page_size: PageSize) -> IndexHeader {
 impl Db {
     /// A database of `pages` pages without a WAL. 0: an empty file.
     pub(super) fn new(path: &Path, page_size: PageSize, pages: usize) -> Self {
-        let shm = Shm { header: no_wal(page_size), backfilled: true, views: 0 };
+        let shm = Shm { header: no_wal(page_size), backfilled: true, views: 0, locked: false };
         let mut db = Self {
             path: path.to_path_buf(),
             page_size,
@@ -307,7 +309,7 @@ impl Db {
     /// The last connection closes: a checkpoint, and the WAL is deleted. `false` if a view is in the way.
     pub(super) fn close_last(&mut self) -> bool {
         self.lock_exclusively();
-        if !self.checkpoint() {
+        if !self.checkpoint() || !self.lock_out() {
             return false;
         }
         if let Some(primary) = &self.primary {
@@ -316,8 +318,16 @@ impl Db {
         let _ = fs::remove_file(self.wal_path());
         self.wal = None;
         self.synced();
-        self.shm.lock().unwrap().header = no_wal(self.page_size);
+        let mut shm = self.shm.lock().unwrap();
+        (shm.header, shm.locked) = (no_wal(self.page_size), false);
         true
+    }
+
+    /// Keeps views away; `false` if there is one.
+    fn lock_out(&self) -> bool {
+        let mut shm = self.shm.lock().unwrap();
+        shm.locked = shm.views == 0;
+        shm.locked
     }
 
     /// The machine goes down and comes up again with the commits since the last sync but the last
@@ -365,6 +375,9 @@ impl Host for FakeHost {
             let mut shm = self.shm.lock().unwrap();
             let len = file.metadata().map_err(|e| Error::io(self.path.display(), e))?.len();
             let header = shm.header;
+            if shm.locked {
+                return Err(Error::new(ErrorKind::Busy, "the database is locked"));
+            }
             if len == 0 && header.mx_frame == FrameNo::ZERO {
                 return Ok(None);
             }

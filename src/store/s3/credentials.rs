@@ -2,11 +2,13 @@
 
 use std::error::Error as _;
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use aws_config::SdkConfig;
 use aws_credential_types::Credentials;
+use aws_credential_types::provider::ProvideCredentials as _;
 use aws_credential_types::provider::error::CredentialsError;
-use aws_credential_types::provider::{ProvideCredentials as _, SharedCredentialsProvider};
 use tokio::sync::Mutex;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -18,7 +20,8 @@ const RENEW_BEFORE: Duration = Duration::from_secs(60);
 pub(super) enum Identity {
     Given(Credentials),
     Chain {
-        provider: Option<SharedCredentialsProvider>,
+        /// Shared with the other stores of the process.
+        config: Arc<SdkConfig>,
         /// Held while they are fetched, so that one fetch serves all who wait.
         cached: Mutex<Option<Credentials>>,
     },
@@ -32,18 +35,18 @@ impl Identity {
         Some(Self::Given(Credentials::new(id, secret.reveal(), token, None, "replica settings")))
     }
 
-    /// The credentials that `provider` finds when they are needed.
-    pub(super) fn chain(provider: Option<SharedCredentialsProvider>) -> Self {
-        Self::Chain { provider, cached: Mutex::new(None) }
+    /// The credentials that AWS's chain finds when they are needed.
+    pub(super) fn chain(config: Arc<SdkConfig>) -> Self {
+        Self::Chain { config, cached: Mutex::new(None) }
     }
 
     /// The credentials, fetched or renewed if need be.
     pub(super) async fn credentials(&self, url: &str) -> Result<Credentials> {
-        let (provider, cached) = match self {
+        let (config, cached) = match self {
             Self::Given(credentials) => return Ok(credentials.clone()),
-            Self::Chain { provider, cached } => (provider, cached),
+            Self::Chain { config, cached } => (config, cached),
         };
-        let provider = provider.as_ref().ok_or_else(|| missing(url))?;
+        let provider = config.credentials_provider().ok_or_else(|| missing(url))?;
         let mut cached = cached.lock().await;
         let now = SystemTime::now();
         if let Some(known) = cached.as_ref().filter(|c| valid_at(c, now + RENEW_BEFORE)) {

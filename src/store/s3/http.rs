@@ -14,6 +14,7 @@ use http_body::{Frame, SizeHint};
 use reqwest::{Certificate, Client, Response};
 use url::Url;
 
+use super::common::{Common, Environment, environment};
 use crate::error::{Error, ErrorKind, Result};
 
 /// To resolve, connect and agree on TLS.
@@ -24,33 +25,68 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 const TEST_IDLE_TIMEOUT: Duration = Duration::from_secs(1);
 /// An unused connection is kept for so long. Until then it costs at most one wake-up.
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// More unused connections to one server are closed at once.
+const POOL_MAX_IDLE: usize = 32;
 /// The pieces in which a request's body is handed to the connection, so that progress is seen.
 const PIECE: usize = 64 << 10;
 
 /// A client of one server.
 #[derive(Clone, Debug)]
 pub(super) struct Http {
-    client: Client,
+    /// Shared with the other stores of the process.
+    client: Arc<Client>,
     /// What messages call the server.
     endpoint: Arc<str>,
     idle_timeout: Duration,
 }
 
+/// What clients differ in.
+#[derive(PartialEq)]
+struct Kind {
+    loopback: bool,
+    plain: bool,
+    skip_verify: bool,
+    /// Certificates and proxies.
+    environment: Environment,
+}
+
+static CLIENTS: Common<Kind, Client> = Common::new();
+
 /// A client of the server at `base`, a URL. Reads the environment for certificates and proxies.
-fn client(base: &str, skip_verify: bool) -> Result<Client> {
+fn client(base: &str, skip_verify: bool) -> Result<Arc<Client>> {
+    let matters = |name: &str| {
+        name == "AWS_CA_BUNDLE"
+            || name.starts_with("SSL_CERT_")
+            || name.to_ascii_lowercase().ends_with("_proxy")
+    };
+    let kind = Kind {
+        loopback: is_loopback(base),
+        plain: base.starts_with("http://"),
+        skip_verify,
+        environment: environment(matters),
+    };
+    if let Some(client) = CLIENTS.get(&kind) {
+        return Ok(client);
+    }
+    let client = new_client(&kind)?;
+    Ok(CLIENTS.share(kind, client))
+}
+
+fn new_client(kind: &Kind) -> Result<Client> {
     let mut builder = Client::builder()
         .user_agent(concat!("litestream_vfs/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(CONNECT_TIMEOUT)
         .pool_idle_timeout(POOL_IDLE_TIMEOUT)
+        .pool_max_idle_per_host(POOL_MAX_IDLE)
         .tcp_nodelay(true)
         .redirect(reqwest::redirect::Policy::none());
-    if is_loopback(base) {
+    if kind.loopback {
         builder = builder.no_proxy();
     }
-    if base.starts_with("http://") {
+    if kind.plain {
         // No certificate will be seen: do not read and keep the system's.
         builder = builder.tls_certs_only([]);
-    } else if skip_verify {
+    } else if kind.skip_verify {
         builder = builder.tls_danger_accept_invalid_certs(true);
     } else if let Some(bundle) = std::env::var_os("AWS_CA_BUNDLE").filter(|path| !path.is_empty()) {
         builder = builder.tls_certs_only(certificates(bundle.as_ref())?);

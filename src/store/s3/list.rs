@@ -8,7 +8,7 @@ use super::{S3Store, xml};
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
 use crate::ltx::{FileId, FileName, Level, Txid};
-use crate::store::FileInfo;
+use crate::store::{FileInfo, Listing, RawInfo};
 
 /// A page has at most 1000 entries of about 500 bytes.
 const MAX_PAGE: usize = 16 << 20;
@@ -33,6 +33,13 @@ struct Object {
     last_modified: String,
 }
 
+impl Object {
+    fn stored(&self) -> Result<Timestamp> {
+        let unclear = |_| Error::corrupt(format!("the store lists '{}' without a time", self.key));
+        self.last_modified.parse().map_err(unclear)
+    }
+}
+
 /// Where the next page begins.
 enum Start {
     After(String),
@@ -40,35 +47,77 @@ enum Start {
 }
 
 impl S3Store {
-    pub(super) async fn list_objects(&self, level: Level, from: Txid) -> Result<Vec<FileInfo>> {
-        let session = self.session().await?;
+    pub(super) async fn list_files(&self, level: Level, from: Txid) -> Result<Vec<FileInfo>> {
         let prefix = self.prefix(level);
-        let mut files = Vec::new();
         // Names begin with their first transaction, so this text sorts before all that are wanted.
-        let mut start = (from > Txid::ONE).then(|| Start::After(format!("{prefix}{from}")));
-        loop {
-            let page = self.page(&session, level, &prefix, start.as_ref()).await?;
-            for object in &page.contents {
-                files.extend(file(object, level, &prefix)?.filter(|file| file.id.name.min() >= from));
-            }
-            start = match next(page, start.as_ref()) {
-                Some(next) => Some(next?),
-                None => break,
-            };
-        }
+        let start = (from > Txid::ONE).then(|| Start::After(format!("{prefix}{from}")));
+        let mut files = self
+            .list_objects(&format!("list level {level}"), &prefix, start, |object| {
+                file(object, level, &prefix)
+            })
+            .await?;
+        files.retain(|file| file.id.name.min() >= from);
         // Stores differ in what they do with `start-after`, and some in order.
         files.sort_unstable_by_key(|file| file.id);
         files.dedup_by_key(|file| file.id);
         Ok(files)
     }
 
-    async fn page(
+    pub(super) async fn list_below(&self, folder: &str) -> Result<Vec<RawInfo>> {
+        let (root, prefix) = (self.below(""), self.below(&format!("{folder}/")));
+        let mut found = self
+            .list_objects(&format!("list '{prefix}'"), &prefix, None, |object| raw(object, &root))
+            .await?;
+        found.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+        found.dedup_by(|a, b| a.path == b.path);
+        Ok(found)
+    }
+
+    /// What `read` makes of each object whose key begins with `prefix`.
+    async fn list_objects<T>(
         &self,
-        session: &Session,
-        level: Level,
+        what: &str,
         prefix: &str,
-        start: Option<&Start>,
-    ) -> Result<Page> {
+        mut start: Option<Start>,
+        read: impl Fn(&Object) -> Result<Option<T>>,
+    ) -> Result<Vec<T>> {
+        let session = self.session().await?;
+        let mut found = Vec::new();
+        loop {
+            let page = self.page(&session, what, prefix, start.as_ref()).await?;
+            for object in &page.contents {
+                found.extend(read(object)?);
+            }
+            start = match next(page, start.as_ref()) {
+                Some(next) => Some(next?),
+                None => return Ok(found),
+            };
+        }
+    }
+
+    /// The first page of a listing of all levels.
+    pub(super) async fn list_first_objects(&self) -> Result<Listing> {
+        let session = self.session().await?;
+        let page = self.page(&session, "list all levels", &self.prefix_of_all(), None).await?;
+        let mut files = Vec::new();
+        for object in &page.contents {
+            for level in Level::all() {
+                files.extend(file(object, level, &self.prefix(level))?);
+            }
+        }
+        files.sort_unstable_by_key(|file| file.id);
+        files.dedup_by_key(|file| file.id);
+        if !page.is_truncated {
+            return Ok(Listing { files, rest: None });
+        }
+        // Pages are in the order of the keys, which is that of levels and names. Of files that begin at
+        // one transaction the page may have only some.
+        let last = files.last().map_or((Level::L0, Txid::ONE), |file| (file.id.level, file.id.name.min()));
+        files.retain(|file| (file.id.level, file.id.name.min()) < last);
+        Ok(Listing { files, rest: Some(last) })
+    }
+
+    async fn page(&self, session: &Session, what: &str, prefix: &str, start: Option<&Start>) -> Result<Page> {
         let mut request = Request::bucket(Method::GET).query("list-type", "2").query("prefix", prefix);
         request = match start {
             Some(Start::After(key)) => request.query("start-after", key),
@@ -77,11 +126,10 @@ impl S3Store {
         };
         // Signed in the order of the names.
         request.query.sort_unstable();
-        let what = || format!("list level {level}");
-        let response = session.send(&request).await.map_err(|failure| session.explain(failure, &what()))?;
+        let response = session.send(&request).await.map_err(|failure| session.explain(failure, what))?;
         let body = session.http.read_all(response, MAX_PAGE).await;
         let page = body.and_then(|body| xml::document(&body, "ListBucketResult"));
-        page.map_err(|e| e.context(format_args!("cannot {} of {}", what(), self.target())))
+        page.map_err(|e| e.context(format_args!("cannot {what} of {}", self.target())))
     }
 }
 
@@ -89,11 +137,18 @@ impl S3Store {
 fn file(object: &Object, level: Level, prefix: &str) -> Result<Option<FileInfo>> {
     let name = object.key.strip_prefix(prefix).and_then(|name| name.parse::<FileName>().ok());
     let Some(name) = name else { return Ok(None) };
-    let timestamp: Timestamp = object
-        .last_modified
-        .parse()
-        .map_err(|_| Error::corrupt(format!("the store lists '{}' without a time", object.key)))?;
+    let timestamp = object.stored()?;
     Ok(Some(FileInfo { id: FileId::new(level, name), size: object.size, timestamp }))
+}
+
+/// An object that may be anything. Some tools mark folders with objects whose keys end with a slash.
+fn raw(object: &Object, root: &str) -> Result<Option<RawInfo>> {
+    match object.key.strip_prefix(root) {
+        Some(path) if !path.ends_with('/') => {
+            Ok(Some(RawInfo { path: path.to_owned(), size: object.size, timestamp: object.stored()? }))
+        }
+        _ => Ok(None),
+    }
 }
 
 /// Where the page after `page` begins, if there is one.

@@ -14,11 +14,15 @@ use bytes::Bytes;
 use reqwest::Method;
 use tokio::sync::OnceCell;
 
-use super::{ByteRange, Content, Encryption, Fencing, FileInfo, PutOptions, S3Target, Store, Upload, errors};
+use super::{
+    ByteRange, Content, Encryption, Fencing, FileInfo, Listing, PutOptions, RawInfo, S3Target, Store, Upload,
+    errors,
+};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::{FileId, Level, Txid};
 
 mod address;
+mod common;
 mod credentials;
 mod delete;
 mod failure;
@@ -95,9 +99,19 @@ impl S3Store {
 
     /// The prefix of the keys of `level`, with a slash at its end.
     fn prefix(&self, level: Level) -> String {
-        let path = &self.target().path;
-        let slash = if path.is_empty() { "" } else { "/" };
-        format!("{path}{slash}{:04x}/", level.get())
+        self.below(&format!("{}/", self.folder_of(level)))
+    }
+
+    /// The key of what is at `path` below the replica's root.
+    fn below(&self, path: &str) -> String {
+        let root = &self.target().path;
+        let slash = if root.is_empty() { "" } else { "/" };
+        format!("{root}{slash}{path}")
+    }
+
+    /// What the prefixes of all levels begin with, and hardly anything else.
+    fn prefix_of_all(&self) -> String {
+        self.below("000")
     }
 
     fn key(&self, id: FileId) -> String {
@@ -212,15 +226,19 @@ impl Store for S3Store {
     }
 
     async fn list(&self, level: Level, from: Txid) -> Result<Vec<FileInfo>> {
-        self.list_objects(level, from).await
+        self.list_files(level, from).await
+    }
+
+    async fn list_at_once(&self) -> Result<Listing> {
+        self.list_first_objects().await
     }
 
     async fn head(&self, id: FileId) -> Result<FileInfo> {
-        self.head_object(id).await
+        self.head_object(self.key(id), &id).await.map(|(size, timestamp)| FileInfo { id, size, timestamp })
     }
 
     async fn get(&self, id: FileId, range: ByteRange) -> Result<Content> {
-        self.get_object(id, range).await
+        self.get_object(self.key(id), &id, range).await
     }
 
     async fn put(&self, id: FileId, body: Bytes, options: PutOptions) -> Result<()> {
@@ -237,5 +255,17 @@ impl Store for S3Store {
 
     fn fencing(&self) -> Fencing {
         if self.looks_first() { Fencing::LookFirst } else { Fencing::Atomic }
+    }
+
+    fn folder_of(&self, level: Level) -> String {
+        format!("{:04x}", level.get())
+    }
+
+    async fn list_raw(&self, folder: &str) -> Result<Vec<RawInfo>> {
+        self.list_below(folder).await
+    }
+
+    async fn get_raw(&self, path: &str, range: ByteRange) -> Result<Content> {
+        self.get_object(self.below(path), &path, range).await
     }
 }

@@ -1,5 +1,7 @@
 //! Reading objects: HeadObject and GetObject with ranges.
 
+use std::fmt::Display;
+
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt as _};
 use http::HeaderMap;
@@ -11,16 +13,19 @@ use super::session::{Request, Session};
 use super::{S3Store, TIMESTAMP};
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
-use crate::ltx::FileId;
-use crate::store::{ByteRange, Content, FileInfo, Store as _, errors};
+use crate::store::{ByteRange, Content, Store as _, errors};
 
 /// No file is larger, and many servers know no larger number.
 const MAX_OFFSET: u64 = i64::MAX as u64;
 
+/// What an object is called in messages.
+type Name<'a> = &'a (dyn Display + Sync);
+
 impl S3Store {
-    pub(super) async fn head_object(&self, id: FileId) -> Result<FileInfo> {
+    /// Size and time of an object, which is called `id` in messages.
+    pub(super) async fn head_object(&self, key: String, id: Name<'_>) -> Result<(u64, Timestamp)> {
         let session = self.session().await?;
-        let request = Request::object(Method::HEAD, self.key(id)).headers(self.key_headers());
+        let request = Request::object(Method::HEAD, key).headers(self.key_headers());
         let response = match session.send(&request).await {
             Ok(response) => response,
             Err(failure) => return Err(self.read_error(&session, failure, id)),
@@ -29,7 +34,7 @@ impl S3Store {
         let size = number(headers.get(CONTENT_LENGTH));
         let timestamp = timestamp(headers);
         match (size, timestamp) {
-            (Some(size), Some(timestamp)) => Ok(FileInfo { id, size, timestamp }),
+            (Some(size), Some(timestamp)) => Ok((size, timestamp)),
             _ => Err(Error::corrupt(format!(
                 "{} tells neither size nor time of {id}",
                 session.http.endpoint()
@@ -37,9 +42,10 @@ impl S3Store {
         }
     }
 
-    pub(super) async fn get_object(&self, id: FileId, range: ByteRange) -> Result<Content> {
+    /// The bytes of `range` of an object, which is called `id` in messages.
+    pub(super) async fn get_object(&self, key: String, id: Name<'_>, range: ByteRange) -> Result<Content> {
         let session = self.session().await?;
-        let mut request = Request::object(Method::GET, self.key(id)).headers(self.key_headers());
+        let mut request = Request::object(Method::GET, key.clone()).headers(self.key_headers());
         if let Some(range) = range_header(range) {
             request = request.header("range", range);
         }
@@ -47,7 +53,8 @@ impl S3Store {
             Ok(response) => self.content(&session, response, id, range),
             Err(Failure::Refused(refusal)) => match (range, refusal.status) {
                 (ByteRange::Suffix { len }, 416 | 500) => {
-                    self.short_suffix(id, len, session.explain(refusal.into(), &format!("read {id}"))).await
+                    let refused = session.explain(refusal.into(), &format!("read {id}"));
+                    self.short_suffix(key, id, len, refused).await
                 }
                 (ByteRange::Bounded { .. }, 416) => {
                     let size = refusal.content_range.as_deref();
@@ -63,12 +70,12 @@ impl S3Store {
     /// The last `len` bytes of a file of which the store refused them. Some stores fail where a suffix is
     /// longer than the file (s3s-fs 0.14 with 500, all of them with 416 if the file is empty): the whole
     /// file is what was asked for then, else `refused` stands.
-    async fn short_suffix(&self, id: FileId, len: u64, refused: Error) -> Result<Content> {
-        match self.head_object(id).await?.size {
+    async fn short_suffix(&self, key: String, id: Name<'_>, len: u64, refused: Error) -> Result<Content> {
+        match self.head_object(key.clone(), id).await?.0 {
             0 => Ok(empty()),
             size if size < len => {
                 let exact = ByteRange::Bounded { offset: 0, len: size };
-                Box::pin(self.get_object(id, exact)).await
+                Box::pin(self.get_object(key, id, exact)).await
             }
             _ => Err(refused),
         }
@@ -79,7 +86,7 @@ impl S3Store {
         &self,
         session: &Session,
         response: Response,
-        id: FileId,
+        id: Name<'_>,
         range: ByteRange,
     ) -> Result<Content> {
         let headers = response.headers();
@@ -104,7 +111,7 @@ impl S3Store {
         Ok(Content { offset: start, file_size, body })
     }
 
-    fn read_error(&self, session: &Session, failure: Failure, id: FileId) -> Error {
+    fn read_error(&self, session: &Session, failure: Failure, id: Name<'_>) -> Error {
         match failure {
             Failure::Refused(refusal)
                 if refusal.status == 404 && matches!(refusal.code.as_str(), "" | "NoSuchKey") =>

@@ -3,10 +3,10 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
-use aws_config::BehaviorVersion;
 use aws_config::environment::region::EnvironmentVariableRegionProvider;
 use aws_config::meta::region::RegionProviderChain;
 use aws_config::profile::region::ProfileFileRegionProvider;
+use aws_config::{BehaviorVersion, SdkConfig};
 use aws_sigv4::http_request::{
     PayloadChecksumKind, PercentEncodingMode, SignableBody, SignableRequest, SigningSettings,
     UriPathNormalizationMode, sign,
@@ -18,6 +18,7 @@ use http::header::{CONTENT_RANGE, HeaderName, HeaderValue};
 use reqwest::{Method, Response};
 
 use super::address::{self, Address};
+use super::common::{Common, Environment, environment};
 use super::credentials::Identity;
 use super::failure::{Failure, Place, Refusal};
 use super::http::Http;
@@ -102,7 +103,7 @@ impl Session {
                 if endpoint.is_none() && !target.bucket.starts_with("arn:") {
                     endpoint = configured_endpoint(&config);
                 }
-                given.unwrap_or_else(|| Identity::chain(config.credentials_provider()))
+                given.unwrap_or_else(|| Identity::chain(config))
             }
         };
         let region = region.unwrap_or_else(|| DEFAULT_REGION.to_owned());
@@ -218,10 +219,16 @@ impl Session {
 
 /// What AWS's environment variables and files say. The machine's own metadata service is not asked
 /// for a region: it takes seconds to fail where there is none, and a wrong region is corrected anyway.
-async fn configuration() -> aws_config::SdkConfig {
+async fn configuration() -> Arc<SdkConfig> {
+    static CONFIGURATIONS: Common<Environment, SdkConfig> = Common::new();
+    let environment = environment(|name| name.starts_with("AWS_") || name == "HOME");
+    if let Some(config) = CONFIGURATIONS.get(&environment) {
+        return config;
+    }
     let region = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new())
         .or_else(ProfileFileRegionProvider::new());
-    aws_config::defaults(BehaviorVersion::latest()).region(region).load().await
+    let config = aws_config::defaults(BehaviorVersion::latest()).region(region).load().await;
+    CONFIGURATIONS.share(environment, config)
 }
 
 fn configured_endpoint(config: &aws_config::SdkConfig) -> Option<String> {

@@ -15,6 +15,12 @@
     compare    the content of a database, for equality
     workload   seeded mixed work that keeps an invariant
     soak       that work on a primary, with replicas that read
+    script     programs of a few lines, each run to its end
+    outage     an application that writes on while its store is in trouble
+    small_disk a file system that a test can fill
+    between    a VFS that runs a step in the middle of a checkpoint
+    torture    SQLite's own test programs
+    history    levels, snapshots and retention, restored at many moments
     crash      that a process is killed or closed while threads write, again and again
     big        a database with a lock page, and what it costs in memory
 """

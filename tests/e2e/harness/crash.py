@@ -10,6 +10,7 @@ from pathlib import Path
 from . import litestream
 from .location import Location
 from .paths import LIBRARY, SYSTEM_PYTHON, clean_env
+from .sql import sync
 from .worker import Worker
 
 MAIN = Path(__file__).with_name("crash_main.py")
@@ -21,11 +22,11 @@ GROUP BY thread HAVING rows <> count(id) OR bytes <> total(length(data))
 
 
 class Crash:
-    """One database, its replica, and a process that comes and goes."""
+    """One database, its replica, and processes that come and go."""
 
-    def __init__(self, seed: int, location: Location, folder: Path, say: Callable[[str], None]):
+    def __init__(self, seed: int, location: Location, folder: Path, processes: int, say: Callable[[str], None]):
         self.random = random.Random(seed)
-        self.location, self.folder, self.say = location, folder, say
+        self.location, self.folder, self.processes, self.say = location, folder, processes, say
         self.database = folder / "crash.db"
         self.plain = Worker("python", cwd=folder, load=False)
         self.kills = self.acked = self.foreign = 0
@@ -43,38 +44,63 @@ class Crash:
         return report
 
     def _round(self, number: int, seconds: float, threads: int) -> None:
-        end = "kill" if number % 2 else "close"
-        acked = self._host(end, self.random.uniform(0.2, seconds), self.random.randint(1, threads))
+        end = "kill" if number % 2 or self.processes > 1 else "close"
+        acked = self._hosts(end, seconds, threads)
         if end == "kill":
-            self.kills += 1
+            self.kills += self.processes
             self._assert_acked_is_in_the_replica(acked)
             if self.random.random() < 0.3:
                 self._write_without_us()
-            self._host("close", 0, 1)
+            self._reopen()
         self._assert_identical()
         self.say(f"round {number}: {end}, {sum(acked.values())} transactions acknowledged, "
                  f"TXID {self.location.last_txid()}")
 
-    def _host(self, end: str, seconds: float, threads: int) -> dict[int, int]:
-        """Runs a host to its end; the last transaction of each thread that a sync answered for."""
+    def _hosts(self, end: str, seconds: float, threads: int) -> dict[int, int]:
+        """Runs the processes to their ends; the last transaction of each thread that a sync answered for."""
+        started = [self._start(number, end, self.random.uniform(0.2, seconds), self.random.randint(1, threads))
+                   for number in range(self.processes)]
+        acked: dict[int, int] = {}
+        for process in started:
+            output, errors = process.communicate(timeout=300)
+            expected = (0,) if end == "close" else (0, -9)
+            assert process.returncode in expected, f"{process.returncode}: {errors}"
+            for line in output.splitlines():
+                _, thread, transactions = line.split()
+                acked[int(thread)] = int(transactions)
+                self.acked += 1
+        return acked
+
+    def _start(self, number: int, end: str, seconds: float, threads: int) -> subprocess.Popen:
         uri = self.location.primary(self.database, sync_interval=self.random.choice(["20ms", "200ms", "5s"]),
                                     close_timeout="60s")
         order = {"library": str(LIBRARY), "uri": uri, "seed": self.random.getrandbits(32), "seconds": seconds,
-                 "threads": threads, "end": end}
-        done = subprocess.run([SYSTEM_PYTHON, str(MAIN), json.dumps(order)], env=clean_env(**self.location.env),
-                              cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=300)
-        assert done.returncode in ((0,) if end == "close" else (0, -9)), f"{done.returncode}: {done.stderr}"
-        acked: dict[int, int] = {}
-        for line in done.stdout.splitlines():
-            _, thread, transactions = line.split()
-            acked[int(thread)] = int(transactions)
-        self.acked += len(done.stdout.splitlines())
-        return acked
+                 "first": number * 100, "threads": threads, "end": end}
+        return subprocess.Popen([SYSTEM_PYTHON, str(MAIN), json.dumps(order)], env=clean_env(**self.location.env),
+                                cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def _reopen(self) -> None:
+        """The next process goes on with exactly what SQLite kept, and sends it."""
+        kept = self._copy()
+        expected = kept.content()
+        kept.close()
+        worker = Worker("python", env=self.location.env, cwd=self.folder)
+        db = worker.open(self.location.primary(self.database, close_timeout="60s"))
+        sync(db, 60)
+        assert db.content() == expected, "the reopened database is not what SQLite kept"
+        if self.random.random() < 0.5:
+            db.close()
+            worker.end()
+        else:
+            worker.kill()
 
     def _write_without_us(self) -> None:
         """A process without the shim takes the WAL over, writes, and closes."""
-        self.foreign += 1
         db = self.plain.open(self.database, "foreign")
+        if not db.rows("SELECT 1 FROM sqlite_schema WHERE name = 'ledger'"):
+            db.close()  # all were killed before they had created it
+            return
+        self.foreign += 1
         db.run("INSERT INTO t(thread, data) SELECT thread, randomblob(700) FROM ledger")
         if self.random.random() < 0.5:
             db.run("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -93,17 +119,21 @@ class Crash:
 
     def _assert_identical(self) -> None:
         assert self.location.gaps() == []
-        copy = self.folder / "copy.db"
-        for suffix in ("", "-wal"):
-            source = self.folder / f"crash.db{suffix}"
-            if source.exists():
-                shutil.copy(source, self.folder / f"copy.db{suffix}")
-        source, restored = self.plain.open(copy, "copy"), self._restore()
+        source, restored = self._copy(), self._restore()
         expected = source.content()
         assert expected.integrity == "ok", expected.integrity
         assert restored.content() == expected, "the replica differs from the database"
         for db in (source, restored):
             db.close()
+
+    def _copy(self):
+        """What SQLite makes of the files as they are now."""
+        for suffix in ("", "-wal", "-shm"):
+            source, copy = self.folder / f"crash.db{suffix}", self.folder / f"copy.db{suffix}"
+            copy.unlink(missing_ok=True)
+            if source.exists() and suffix != "-shm":
+                shutil.copy(source, copy)
+        return self.plain.open(self.folder / "copy.db", "copy")
 
     def _restore(self):
         path = self.folder / "restored.db"
@@ -113,6 +143,9 @@ class Crash:
 
 
 def run(rounds: int, seed: int, location: Location, folder: Path, seconds: float = 2, threads: int = 3,
-        say: Callable[[str], None] = lambda line: None) -> dict:
-    """`rounds` rounds of up to `seconds` with up to `threads` threads; every second one ends with kill -9."""
-    return Crash(seed, location, folder, say).run(rounds, seconds, threads)
+        processes: int = 1, say: Callable[[str], None] = lambda line: None) -> dict:
+    """`rounds` rounds of up to `seconds` with up to `threads` threads in each of `processes` processes.
+
+    With one process every second round ends with kill -9, with several all do, each process at a moment of its own.
+    """
+    return Crash(seed, location, folder, processes, say).run(rounds, seconds, threads)

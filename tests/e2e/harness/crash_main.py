@@ -1,8 +1,9 @@
 """A host that several threads write through, until it is told to close or is killed.
 
-    python crash_main.py '{"library": …, "uri": …, "seed": …, "seconds": …, "threads": …, "end": "close" | "kill"}'
+    python crash_main.py '{"library": …, "uri": …, "seed": …, "seconds": …, "first": …, "threads": …,
+                            "end": "close" | "kill"}'
 
-With `end: kill` the process kills itself in the middle of everything. Each line of the output is
+Threads are numbered from `first` on. With `end: kill` the process kills itself in the middle of everything. Each line of the output is
 `acked THREAD N`: transaction N of that thread was in the replica when `litestream_sync` returned.
 """
 
@@ -90,7 +91,12 @@ class Thread(threading.Thread):
 
     def sync(self, db: sqlite3.Connection) -> None:
         (done,) = db.execute("SELECT transactions FROM ledger WHERE thread = ?", (self.number,)).fetchone()
-        db.execute("SELECT litestream_sync(60)").fetchone()
+        try:
+            db.execute("SELECT litestream_sync(60)").fetchone()
+        except sqlite3.OperationalError as e:
+            if "another process" in str(e):
+                return
+            raise
         os.write(1, f"acked {self.number} {done}\n".encode())
 
 
@@ -104,7 +110,7 @@ def main() -> None:
     if order["end"] == "kill":
         seconds = order["seconds"] * random.Random(order["seed"]).uniform(0.2, 1.0)
         threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGKILL)).start()
-    threads = [Thread(n, order) for n in range(order["threads"])]
+    threads = [Thread(order["first"] + n, order) for n in range(order["threads"])]
     for thread in threads:
         thread.start()
     for thread in threads:

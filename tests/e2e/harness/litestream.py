@@ -1,9 +1,12 @@
 """The real Litestream: it replicates, it restores, and its VFS reads."""
 
+import http.client
 import json
 import re
 import signal
+import socket
 import subprocess
+import tempfile
 from pathlib import Path
 
 from .compare import Content
@@ -48,6 +51,19 @@ def read_by_vfs(location: Location) -> Content:
         worker.kill()
 
 
+class _Control(http.client.HTTPConnection):
+    """HTTP over Litestream's control socket."""
+
+    def __init__(self, path: Path):
+        super().__init__("localhost", timeout=60)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
 class Replicate:
     """`litestream replicate` with intervals short enough for a test. A context manager."""
 
@@ -57,6 +73,9 @@ class Replicate:
         self.database, self.location = database, location
         self.log = folder / f"{database.name}.litestream.log"
         self._config = folder / f"{database.name}.litestream.yml"
+        # The folder of a test may have a longer name than a socket can have.
+        self._sockets = tempfile.TemporaryDirectory(prefix="litestream-")
+        self._socket = Path(self._sockets.name) / "control"
         replica = {"sync-interval": sync}
         if location.is_s3:
             bucket, _, path = location.url.removeprefix("s3://").partition("/")
@@ -66,6 +85,7 @@ class Replicate:
             replica |= {"type": "file", "path": str(location.folder)}
         # JSON is YAML.
         self._config.write_text(json.dumps({
+            "socket": {"enabled": True, "path": str(self._socket)},
             "snapshot": {"interval": snapshot, "retention": "1h"},
             "levels": [{"interval": i} for i in levels],
             "l0-retention": l0_retention,
@@ -91,6 +111,18 @@ class Replicate:
     def pid(self) -> int:
         return self._process.pid
 
+    def sync(self) -> int:
+        """`litestream sync -wait`; the last TXID of the replica then."""
+        control = _Control(self._socket)
+        control.request("POST", "/sync", json.dumps({"path": str(self.database), "wait": True, "timeout": 30}),
+                        {"Content-Type": "application/json"})
+        answer = control.getresponse()
+        text = answer.read().decode()
+        control.close()
+        if answer.status != 200:
+            raise RuntimeError(f"litestream sync: {answer.status} {text}")
+        return self.location.last_txid()
+
     def compacted(self) -> set[int]:
         """The levels that have a file by now."""
         return {f.level for f in self.location.files()}
@@ -112,3 +144,4 @@ class Replicate:
 
     def __exit__(self, *_) -> None:
         self.stop()
+        self._sockets.cleanup()

@@ -19,6 +19,8 @@ SYSTEM_PYTHON = os.environ.get("SYSTEM_PYTHON", "/usr/bin/python3")
 
 SQLITE_SHELL = shutil.which("sqlite3") or "sqlite3"
 LITESTREAM = Path(sys.executable).parent / "litestream"
+LITESTREAM_03 = Path(os.environ.get("LITESTREAM_03") or ROOT / ".tools" / "litestream-0.3" / "bin" / "litestream")
+"""Litestream 0.3.13, whose replicas are restored."""
 S3S_FS = Path(os.environ.get("S3S_FS") or ROOT / ".tools" / "bin" / "s3s-fs")
 
 

@@ -49,13 +49,27 @@ class LoseAnswer:
 
 
 @dataclass(frozen=True)
+class CutRequest:
+    """Pass on this many bytes of the request's body, then close both connections."""
+
+    after: int
+
+
+@dataclass(frozen=True)
+class LateAnswer:
+    """Ask the server at once, and pass on its answer after this many seconds."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
 class CutBody:
     """Close the connection after this many bytes of the answer's body."""
 
     after: int
 
 
-Fault = Status | Hang | LoseAnswer | CutBody
+Fault = Status | Hang | LoseAnswer | CutRequest | LateAnswer | CutBody
 
 
 class _Stream:
@@ -96,6 +110,8 @@ class Proxy:
     def __init__(self, upstream: int):
         self.upstream = upstream
         self.requests: list[Request] = []
+        self.answers: list[tuple[Request, int]] = []
+        """What the server answered, whether or not the client got to see it."""
         self.connections = 0
         """Connections accepted so far."""
         self.delay = 0.0
@@ -116,6 +132,11 @@ class Proxy:
     def counts(self) -> Counter:
         """Requests so far, by kind."""
         return Counter(r.kind for r in list(self.requests))
+
+    def stored(self) -> Counter:
+        """How often each object was written, by its path."""
+        return Counter(request.path for request, status in list(self.answers)
+                       if request.method == "PUT" and status == 200)
 
     def accept(self) -> None:
         """Listens (again), on the same port."""
@@ -195,20 +216,26 @@ class Proxy:
             up.sock.sendall(_head(f"HTTP/1.1 {fault.code} Fault", [("content-length", str(len(fault.body)))])
                             + (b"" if method == "HEAD" else fault.body))
             return True
+        if isinstance(fault, CutRequest):
+            down.sock.sendall(_head(start, pairs) + body[: fault.after])
+            return False
         down.sock.sendall(_head(start, pairs) + body)
-        return self._answer(method, up, down, fault)
+        return self._answer(request, up, down, fault)
 
-    def _answer(self, method: str, up: _Stream, down: _Stream, fault: Fault | None) -> bool:
+    def _answer(self, request: Request, up: _Stream, down: _Stream, fault: Fault | None) -> bool:
         head = down.head()
         if head is None:
             return False
         start, pairs = head
         headers = {k.lower(): v for k, v in pairs}
         status = int(start.split()[1])
-        bare = method == "HEAD" or status in (204, 304)
+        bare = request.method == "HEAD" or status in (204, 304)
         body = b"" if bare else down.body(headers, to_end=True)
+        self.answers.append((request, status))
         if isinstance(fault, LoseAnswer):
             return False
+        if isinstance(fault, LateAnswer):
+            self._closed.wait(fault.seconds)
         if isinstance(fault, CutBody):
             up.sock.sendall(_head(start, pairs) + body[: fault.after])
             return False

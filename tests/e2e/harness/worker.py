@@ -74,16 +74,20 @@ class Worker:
         """One request and its answer; a host that is silent for `deadline` seconds is killed."""
         if self.ended:
             raise HostDied(f"{self.host} ended with {self._process.returncode}")
+        self.begin(op, **arguments)
+        answer = json.loads(self._line(op, deadline), object_hook=_decode)
+        if "error" in answer:
+            raise SqlError(*answer["error"])
+        return answer["ok"]
+
+    def begin(self, op: str, **arguments) -> None:
+        """A request whose answer is not waited for: nothing else can be asked after it."""
         line = json.dumps({"op": op, **arguments}, default=_encode).encode() + b"\n"
         try:
             self._process.stdin.write(line)
             self._process.stdin.flush()
         except BrokenPipeError:
             raise HostDied(f"{self.host} ended with {self._process.wait()}") from None
-        answer = json.loads(self._line(op, deadline), object_hook=_decode)
-        if "error" in answer:
-            raise SqlError(*answer["error"])
-        return answer["ok"]
 
     def _line(self, op: str, seconds: float) -> bytes:
         deadline = time.monotonic() + seconds

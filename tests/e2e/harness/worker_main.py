@@ -88,6 +88,10 @@ class Worker:
         return content(lambda sql: connection.cursor().execute(sql) if sql[:6] == "SELECT"
                        else list(connection.cursor().execute(sql))).to_json()
 
+    def op_cache_misses(self, name):
+        """How often the connection did not find a page in SQLite's own cache; only apsw can tell."""
+        return self.connections[name].status(self.host.module.SQLITE_DBSTATUS_CACHE_MISS)[0]
+
     def op_env(self, name):
         return os.environ.get(name)
 

@@ -1,20 +1,16 @@
 //! Any bytes: decoding them does not panic, and what verifies can be written and read again.
 #![no_main]
 
-use std::alloc::System;
+mod heap;
 
-use cap::Cap;
 use libfuzzer_sys::fuzz_target;
 use litestream_vfs::error::Result;
 use litestream_vfs::ltx::{Decoder, Encoder, Summary, decode_frame};
 use litestream_vfs::page::{PageSize, Pgno};
 
-#[global_allocator]
-static HEAP: Cap<System> = Cap::new(System, 16 << 20);
-
 type Pages = Vec<(Pgno, Vec<u8>)>;
 
-fuzz_target!(|bytes: &[u8]| {
+fuzz_target!(init: heap::limit_until_panic(), |bytes: &[u8]| {
     if let Ok((pages, summary)) = decode(bytes) {
         assert_eq!((pages.len() as u64, bytes.len() as u64), (summary.pages, summary.size));
         rewrite(&pages, &summary);

@@ -2,16 +2,12 @@
 //! and survives being written and read.
 #![no_main]
 
-use std::alloc::System;
+mod heap;
 
-use cap::Cap;
 use libfuzzer_sys::fuzz_target;
 use litestream_vfs::ltx::{PageIndex, TailRead};
 
-#[global_allocator]
-static HEAP: Cap<System> = Cap::new(System, 16 << 20);
-
-fuzz_target!(|bytes: &[u8]| {
+fuzz_target!(init: heap::limit_until_panic(), |bytes: &[u8]| {
     if let Ok(index) = PageIndex::decode(bytes) {
         assert_eq!(index.encode(), bytes);
         check(&index);

@@ -1,0 +1,116 @@
+//! What a fork must not come in the middle of.
+//!
+//! A forked child has only the thread that forked. What other threads had locked at that moment, such as
+//! SQLite's own mutexes or standard error, stays locked in it for ever. So threads of ours enter a section
+//! while they use such things, and a fork waits until they have left it. `sqlite` has the host's forks
+//! call [`begins`], [`ends_in_parent`] and [`ends_in_child`].
+
+use std::cell::Cell;
+use std::marker::PhantomData;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+/// A fork does not wait longer than this: the host's thread may hold what a section waits for.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// How long each side sleeps between two looks.
+const NAP: Duration = Duration::from_micros(100);
+
+/// Forks that are under way.
+static FORKS: AtomicUsize = AtomicUsize::new(0);
+/// Threads that are in a section.
+static INSIDE: AtomicUsize = AtomicUsize::new(0);
+
+thread_local! {
+    /// How many sections this thread is in.
+    static DEPTH: Cell<usize> = const { Cell::new(0) };
+}
+
+/// A section, which ends when it is dropped.
+#[derive(Debug)]
+#[must_use]
+pub struct Section(PhantomData<*const ()>);
+
+/// Begins a section, after a fork that is under way.
+pub fn section() -> Section {
+    if DEPTH.replace(DEPTH.get() + 1) == 0 {
+        loop {
+            INSIDE.fetch_add(1, Ordering::SeqCst);
+            if FORKS.load(Ordering::SeqCst) == 0 {
+                break;
+            }
+            INSIDE.fetch_sub(1, Ordering::SeqCst);
+            std::thread::sleep(NAP);
+        }
+    }
+    Section(PhantomData)
+}
+
+impl Drop for Section {
+    fn drop(&mut self) {
+        DEPTH.set(DEPTH.get() - 1);
+        if DEPTH.get() == 0 {
+            INSIDE.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+}
+
+/// This thread is in a section.
+fn is_inside() -> usize {
+    usize::from(DEPTH.get() > 0)
+}
+
+/// The calling thread is about to fork: waits for the sections of the others, and keeps new ones off.
+pub fn begins() {
+    FORKS.fetch_add(1, Ordering::SeqCst);
+    let deadline = Instant::now() + PATIENCE;
+    while INSIDE.load(Ordering::SeqCst) > is_inside() && Instant::now() < deadline {
+        std::thread::sleep(NAP);
+    }
+}
+
+/// The fork is done, in the parent.
+pub fn ends_in_parent() {
+    FORKS.fetch_sub(1, Ordering::SeqCst);
+}
+
+/// The fork is done, in the child, where no other thread is.
+pub fn ends_in_child() {
+    FORKS.store(0, Ordering::SeqCst);
+    INSIDE.store(is_inside(), Ordering::SeqCst);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn a_fork_waits_for_sections_and_sections_for_a_fork() {
+        let (entered, has_entered) = mpsc::channel();
+        let (leave, may_leave) = mpsc::channel::<()>();
+        let left = std::sync::Arc::new(AtomicUsize::new(0));
+        let thread = std::thread::spawn({
+            let left = std::sync::Arc::clone(&left);
+            move || {
+                let outer = section();
+                let inner = section();
+                drop(inner);
+                entered.send(()).unwrap();
+                may_leave.recv().unwrap();
+                left.store(1, Ordering::SeqCst);
+                drop(outer);
+                // Until the fork ends.
+                drop(section());
+                left.store(2, Ordering::SeqCst);
+            }
+        });
+        has_entered.recv().unwrap();
+        leave.send(()).unwrap();
+        begins();
+        assert_eq!(left.load(Ordering::SeqCst), 1);
+        ends_in_parent();
+        thread.join().unwrap();
+        assert_eq!((left.load(Ordering::SeqCst), FORKS.load(Ordering::SeqCst)), (2, 0));
+    }
+}

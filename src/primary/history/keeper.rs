@@ -1,0 +1,344 @@
+//! The background task that keeps the history of a database. It sleeps without a timer while there is
+//! nothing that will be due.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::{Clock, Timestamp};
+use crate::error::{Error, ErrorKind, Result};
+use crate::ltx::{FileId, Level, Txid};
+use crate::primary::history::due::{Due, Job, Merge};
+use crate::primary::history::hint::{self, Next};
+use crate::primary::history::inventory::Inventory;
+use crate::primary::history::merge;
+use crate::primary::history::settings::{after, window_end};
+use crate::primary::history::{Begin, History, News, Settings};
+use crate::primary::shared::Shared;
+use crate::primary::state;
+use crate::store::Store;
+
+/// The wait after a first failure; it doubles up to `BACKOFF_MAX`.
+const BACKOFF_MIN: Duration = Duration::from_secs(5);
+const BACKOFF_MAX: Duration = Duration::from_secs(600);
+
+/// Keeps the history of a database until the task is aborted.
+pub(in crate::primary) async fn run(shared: Arc<Shared>) {
+    let mut keeper = Keeper::new(
+        Arc::clone(&shared.store),
+        shared.options.history.clone(),
+        Arc::clone(&shared.clock),
+        Arc::clone(&shared.history),
+        state::folder(&shared.path),
+    );
+    loop {
+        match keeper.round().await {
+            // The publisher ends replication.
+            Err(e) if e.kind() == ErrorKind::Conflict => {
+                shared.history.end();
+                shared.signal.hurry();
+            }
+            Err(e) => tracing::warn!("{}: {e}", shared.path.display()),
+            Ok(()) => {}
+        }
+        if shared.history.lock().ended {
+            keeper.node_id = None;
+        }
+        keeper.rest().await;
+    }
+}
+
+/// Does what is due.
+pub(super) struct Keeper {
+    store: Arc<dyn Store>,
+    settings: Settings,
+    clock: Arc<dyn Clock>,
+    history: Arc<History>,
+    /// Where local state is.
+    folder: PathBuf,
+    /// This process publishes, as this node.
+    node_id: Option<u64>,
+    /// The files of the replica; `None` while they are not known.
+    files: Option<Inventory>,
+    /// When there is something to do, or the replica is to be looked at.
+    due: Option<Timestamp>,
+    /// When all was done that was due.
+    worked: Timestamp,
+    /// A deletion was refused: not tried again.
+    may_delete: bool,
+    backoff: Duration,
+}
+
+impl Keeper {
+    pub(super) fn new(
+        store: Arc<dyn Store>,
+        settings: Settings,
+        clock: Arc<dyn Clock>,
+        history: Arc<History>,
+        folder: PathBuf,
+    ) -> Self {
+        let worked = clock.now();
+        Self {
+            store,
+            settings,
+            clock,
+            history,
+            folder,
+            node_id: None,
+            files: None,
+            due: None,
+            worked,
+            may_delete: true,
+            backoff: BACKOFF_MIN,
+        }
+    }
+
+    /// Takes up the news and does what is due.
+    ///
+    /// # Errors
+    /// Those of the work, which is done again later; `Conflict`, after which nothing more is done.
+    pub(super) async fn round(&mut self) -> Result<()> {
+        let (begin, news) = {
+            let mut inner = self.history.lock();
+            inner.rests = false;
+            (inner.begin.take(), std::mem::take(&mut inner.news))
+        };
+        if let Some(begin) = begin {
+            self.begin(begin);
+        }
+        let requests = self.take(news);
+        let mut done = Ok(());
+        if self.is_due() {
+            done = self.work().await;
+            done = self.settle(done);
+        }
+        for request in requests {
+            let snapshot = self.snapshot().await;
+            // Who asked may have given up.
+            let _ = request.send(self.settle(snapshot));
+        }
+        done
+    }
+
+    fn begin(&mut self, begin: Begin) {
+        self.node_id = Some(begin.node_id);
+        (self.may_delete, self.backoff) = (true, BACKOFF_MIN);
+        self.files = begin.is_empty.then(Inventory::default);
+        if begin.is_empty {
+            self.due = None;
+            return;
+        }
+        self.due = match (hint::read(&self.folder, &self.store.url()), self.settings.levels.first()) {
+            (_, None) | (Some(Next::Never), _) => None,
+            (Some(Next::At(time)), _) => Some(time),
+            (None, _) => Some(self.clock.now()),
+        };
+    }
+
+    /// Takes up what was published; returns who waits for a snapshot.
+    fn take(&mut self, news: News) -> Vec<std::sync::mpsc::Sender<Result<Txid>>> {
+        if !news.published.is_empty() || news.unknown {
+            hint::remove(&self.folder);
+        }
+        if news.unknown {
+            self.files = None;
+        }
+        if let Some(files) = &mut self.files {
+            let earliest = news.published.iter().map(|file| self.settings.earliest(file.timestamp)).min();
+            news.published.into_iter().for_each(|file| files.add(file));
+            // Under load this is not asked anew for each file.
+            if self.due.is_none_or(|due| earliest.is_some_and(|earliest| earliest < due)) {
+                self.due = self.next();
+            }
+        } else if let Some(tick) = self.settings.levels.first()
+            && (news.unknown || !news.published.is_empty())
+            && self.backoff == BACKOFF_MIN
+        {
+            let time = news.published.first().map_or_else(|| self.clock.now(), |file| file.timestamp);
+            let end = window_end(time, *tick);
+            self.due = Some(self.due.map_or(end, |due| due.min(end)));
+        }
+        news.requests
+    }
+
+    fn is_due(&self) -> bool {
+        self.node_id.is_some() && self.due.is_some_and(|due| due <= self.clock.now())
+    }
+
+    fn next(&self) -> Option<Timestamp> {
+        let files = self.files.as_ref()?;
+        self.decisions(files).next(self.worked)
+    }
+
+    fn decisions<'a>(&'a self, inventory: &'a Inventory) -> Due<'a> {
+        Due { inventory, settings: &self.settings, may_delete: self.may_delete }
+    }
+
+    /// Does all that is due now. Without success the files are not known any more.
+    async fn work(&mut self) -> Result<()> {
+        let mut files = self.look().await?;
+        loop {
+            let now = self.clock.now();
+            match self.decisions(&files).job(now) {
+                None => {
+                    (self.files, self.worked) = (Some(files), now);
+                    return Ok(());
+                }
+                Some(Job::Merge(work)) => self.merge(&mut files, &work).await?,
+                Some(Job::Delete(ids)) => self.delete(&mut files, &ids).await?,
+            }
+        }
+    }
+
+    /// The files of the replica, listed if they are not known.
+    async fn look(&mut self) -> Result<Inventory> {
+        match self.files.take() {
+            Some(files) => Ok(files),
+            None => {
+                let mut files = Inventory::list(self.store.as_ref(), self.clock.now()).await?;
+                self.absorb(&mut files)?;
+                Ok(files)
+            }
+        }
+    }
+
+    /// Adds what was published meanwhile.
+    fn absorb(&self, files: &mut Inventory) -> Result<()> {
+        let mut inner = self.history.lock();
+        if inner.news.unknown {
+            return Err(Error::new(ErrorKind::Unavailable, "the replica has changed and is looked at again"));
+        }
+        inner.news.published.drain(..).for_each(|file| files.add(file));
+        Ok(())
+    }
+
+    async fn merge(&self, files: &mut Inventory, work: &Merge) -> Result<()> {
+        let level = work.to.level;
+        if work.inputs[0].id.level == Level::L0 {
+            self.check_alone(files).await?;
+        }
+        let kept = |id: FileId| self.history.lock().recent.get(id);
+        let node_id = self.node_id.unwrap_or_default();
+        let stop = self.history.stop.notified();
+        let written = merge::run(&self.store, work, kept, node_id, stop).await?;
+        tracing::info!("{}: {} holds {} files", self.store.url(), written.id, work.inputs.len());
+        if level != Level::SNAPSHOT {
+            self.history.lock().recent.forget(written.id.name.max());
+        }
+        files.add(written);
+        Ok(())
+    }
+
+    /// Makes sure that nobody else publishes: once our files of level 0 are merged and deleted, their
+    /// names no longer keep another writer from the same transactions.
+    async fn check_alone(&self, files: &mut Inventory) -> Result<()> {
+        let Some(last) = files.last() else { return Ok(()) };
+        let later = self.store.list(Level::L0, last.next()).await?;
+        self.absorb(files)?;
+        let known = files.last().unwrap_or(last);
+        // The next one may be ours, on its way.
+        let Some(foreign) = later.iter().find(|file| file.id.name.max() > known.next()) else {
+            return Ok(());
+        };
+        let error = Error::new(
+            ErrorKind::Conflict,
+            format!(
+                "{} has {}, but we published up to {known}. Another primary writes to it: stop one of \
+                 the two, or give another replica URL",
+                self.store.url(),
+                foreign.id
+            ),
+        );
+        self.history.lock().conflict = Some(error.clone());
+        Err(error)
+    }
+
+    async fn delete(&mut self, files: &mut Inventory, ids: &[FileId]) -> Result<()> {
+        match self.store.delete(ids).await {
+            Err(e) if e.kind() == ErrorKind::Denied => {
+                let e = e.context("old files cannot be deleted; allow it, or open with retention=off");
+                tracing::warn!("{e}");
+                self.history.lock().error = Some(e);
+                self.may_delete = false;
+                Ok(())
+            }
+            Err(e) => Err(e),
+            Ok(()) => {
+                tracing::info!("{}: {} old files were deleted", self.store.url(), ids.len());
+                files.remove(ids);
+                Ok(())
+            }
+        }
+    }
+
+    /// Makes a snapshot of all that was published.
+    async fn snapshot(&mut self) -> Result<Txid> {
+        let mut files = self.look().await?;
+        self.absorb(&mut files)?;
+        let last = files.last().ok_or_else(|| Error::new(ErrorKind::NotFound, "the replica is empty"))?;
+        if let Some(work) = self.decisions(&files).snapshot_now() {
+            self.merge(&mut files, &work).await?;
+        }
+        let there = files.last_of(Level::SNAPSHOT);
+        self.files = Some(files);
+        if there == Some(last) {
+            return Ok(last);
+        }
+        Err(Error::corrupt(format!(
+            "{} lacks files that lead to transaction {last}: there is no snapshot of it",
+            self.store.url()
+        )))
+    }
+
+    /// Notes how work ended, and when there will be some again.
+    fn settle<T>(&mut self, done: Result<T>) -> Result<T> {
+        match &done {
+            Ok(_) => {
+                self.backoff = BACKOFF_MIN;
+                if self.files.is_some() {
+                    self.due = self.next();
+                    if self.may_delete {
+                        self.history.lock().error = None;
+                    }
+                }
+            }
+            Err(e) => {
+                self.due = Some(after(self.clock.now(), self.backoff));
+                self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
+                if e.kind() != ErrorKind::Interrupted {
+                    self.history.lock().error = Some(e.clone());
+                }
+            }
+        }
+        done
+    }
+
+    /// Tells whoever waits that there is nothing to do now, and when there will be.
+    pub(super) fn tell(&self) {
+        let mut inner = self.history.lock();
+        inner.rests = true;
+        inner.next = Some(self.due.map_or(Next::Never, Next::At));
+        self.history.resting.notify_all();
+    }
+
+    /// Waits for news, or until something is due.
+    async fn rest(&self) {
+        self.tell();
+        let news = self.history.news.notified();
+        match self.due.filter(|_| self.node_id.is_some()) {
+            None => news.await,
+            Some(due) => {
+                let wait = due.as_millis() - self.clock.now().as_millis();
+                let wait = Duration::from_millis(wait.max(1) as u64);
+                // A timer that runs out is as good as news.
+                let _ = tokio::time::timeout(wait, news).await;
+            }
+        }
+    }
+
+    /// When there is something to do, or the replica is to be looked at.
+    #[cfg(test)]
+    pub(super) fn due(&self) -> Option<Timestamp> {
+        self.due
+    }
+}

@@ -1,0 +1,15 @@
+//! The history of a replica in memory, by a clock that is set by hand.
+//!
+//! | file | its story |
+//! | --- | --- |
+//! | `hour` | an hour and more of commits: at any moment all that is promised is there, and no more |
+//! | `interrupted` | requests fail and processes die at any moment |
+//! | `brief` | processes that live for a second |
+//! | `requests` | what is asked of the store, and what is not |
+//! | `world` | the replica, what it should hold, and a restore of its own |
+
+mod brief;
+mod hour;
+mod interrupted;
+mod requests;
+mod world;

@@ -1,0 +1,105 @@
+//! A file is encoded in a background thread and uploaded part by part meanwhile.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use tokio::sync::mpsc;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::ltx::FileId;
+use crate::store::{PutOptions, Store, Upload};
+
+/// Uploads what `encode` writes: at most three parts are in memory. The upload is still to be
+/// completed. It is given up as soon as `stop` ends.
+///
+/// # Errors
+/// Those of `encode` and of the store; `Interrupted`. Nothing is left in the store then.
+pub(super) async fn upload<T: Send + 'static>(
+    store: &Arc<dyn Store>,
+    id: FileId,
+    options: PutOptions,
+    encode: impl FnOnce(PartWriter) -> Result<(PartWriter, T)> + Send + 'static,
+    stop: impl Future<Output = ()>,
+) -> Result<(Box<dyn Upload>, T)> {
+    let mut upload = store.upload(id, options).await?;
+    let (sender, mut parts) = mpsc::channel::<Bytes>(1);
+    let part_size = upload.part_size();
+    let encoding = tokio::task::spawn_blocking(move || {
+        let out = PartWriter { part: BytesMut::new(), part_size, sender };
+        let (out, encoded) = encode(out)?;
+        out.finish().map(|()| encoded)
+    });
+    let sent = async {
+        while let Some(part) = parts.recv().await {
+            upload.part(part).await?;
+        }
+        Ok(())
+    };
+    let sent = tokio::select! {
+        sent = sent => Some(sent),
+        () = stop => None,
+    };
+    drop(parts);
+    let Some(sent) = sent else {
+        // The encoder may wait for a server that is silent: it ends by itself.
+        abort(upload).await;
+        return Err(Error::new(ErrorKind::Interrupted, format!("{id} was not written to its end")));
+    };
+    let encoded = encoding
+        .await
+        .unwrap_or_else(|e| Err(Error::new(ErrorKind::Interrupted, format!("{id} was not encoded: {e}"))));
+    // An upload that fails closes the channel, so its error is the cause of the encoder's.
+    match sent.and(encoded) {
+        Ok(encoded) => Ok((upload, encoded)),
+        Err(e) => {
+            abort(upload).await;
+            Err(e)
+        }
+    }
+}
+
+/// Removes what was stored of an upload that came to nothing.
+pub(super) async fn abort(mut upload: Box<dyn Upload>) {
+    if let Err(e) = upload.abort().await {
+        tracing::debug!("{e}");
+    }
+}
+
+/// Cuts what is written into parts.
+pub(super) struct PartWriter {
+    part: BytesMut,
+    part_size: usize,
+    sender: mpsc::Sender<Bytes>,
+}
+
+impl PartWriter {
+    fn send(&mut self) -> io::Result<()> {
+        let part = std::mem::take(&mut self.part);
+        self.sender
+            .blocking_send(part.freeze())
+            .map_err(|_| io::Error::new(io::ErrorKind::BrokenPipe, "the upload ended"))
+    }
+
+    fn finish(mut self) -> Result<()> {
+        if self.part.is_empty() {
+            return Ok(());
+        }
+        self.send().map_err(|e| Error::io("cannot upload a file", e))
+    }
+}
+
+impl Write for PartWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let n = bytes.len().min(self.part_size - self.part.len());
+        self.part.extend_from_slice(&bytes[..n]);
+        if self.part.len() == self.part_size {
+            self.send()?;
+        }
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

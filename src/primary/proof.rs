@@ -1,0 +1,82 @@
+//! Proof that the replica restores, in the background: every `verify_interval` it is read as
+//! [`crate::verify`] does, if it changed since.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::clock::Timestamp;
+use crate::error::{Error, Result};
+use crate::ltx::Txid;
+use crate::primary::shared::{Phase, Shared};
+use crate::verify::{self, Outcome, Severity};
+
+/// What the last verification told.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Verified {
+    /// The last transaction that is proven restorable, and when that was proven.
+    pub(super) proven: Option<(Txid, Timestamp)>,
+    /// What is wrong with the replica.
+    pub(super) error: Option<Error>,
+}
+
+/// What is known, and how to stop learning more.
+#[derive(Debug, Default)]
+pub(super) struct Proof {
+    verified: Mutex<Verified>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Proof {
+    /// What is known now.
+    pub(super) fn verified(&self) -> MutexGuard<'_, Verified> {
+        self.verified.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends a verification that is under way.
+    pub(super) fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+
+    fn note(&self, outcome: &Outcome, url: &str, now: Timestamp) {
+        let mut verified = self.verified();
+        if let Some(proven) = outcome.proven {
+            verified.proven = Some((proven.txid, now));
+        }
+        let errors = || outcome.findings.iter().filter(|f| f.severity == Severity::Error);
+        verified.error = errors().next().map(|first| {
+            Error::corrupt(format!(
+                "verification found {} problem(s) of replica {url}, the first: {}; litestream_verify tells all",
+                errors().count(),
+                first.message
+            ))
+        });
+    }
+}
+
+/// Verifies now and then until the task is aborted. One file at a time, so that it is not noticed.
+pub(super) async fn run(shared: Arc<Shared>) {
+    let mut last = None;
+    loop {
+        tokio::time::sleep(shared.options.verify_interval).await;
+        let (phase, txid) = {
+            let progress = shared.progress();
+            (progress.phase, progress.txid)
+        };
+        if txid.is_none() || txid == last || phase == Phase::Standby {
+            continue;
+        }
+        let verifying = Arc::clone(&shared);
+        match tokio::task::spawn_blocking(move || verify(&verifying)).await {
+            Ok(Ok(())) => last = txid,
+            Ok(Err(e)) => tracing::warn!("{}: cannot verify the replica: {e}", shared.path.display()),
+            Err(e) => tracing::warn!("{}: verification ended early: {e}", shared.path.display()),
+        }
+    }
+}
+
+fn verify(shared: &Shared) -> Result<()> {
+    let options = verify::Options { quick: false, parallelism: 1, stop: Arc::clone(&shared.proof.stop) };
+    let outcome = verify::verify(Arc::clone(&shared.store), &options)?;
+    shared.proof.note(&outcome, &shared.store.url(), shared.clock.now());
+    Ok(())
+}

@@ -1,0 +1,170 @@
+//! What is fetched for a page, and what comes with it.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crate::error::ErrorKind;
+use crate::ltx::FileId;
+use crate::replica::btree::tests::table;
+use crate::replica::testing::{History, Hooked, id};
+use crate::replica::{Core, Options, View};
+use crate::store::{ByteRange, Fault, Faults, Op};
+
+const PAGES: u32 = 8000;
+const SIZE: u64 = 4096;
+/// The interior page of a table.
+const ROOT: u32 = 2;
+const CHILDREN: u32 = 100;
+
+fn still() -> Options {
+    Options { poll_interval: Duration::from_secs(3600), open_timeout: Duration::ZERO, ..Options::default() }
+}
+
+/// A database whose page 2 is an interior page with children in an order that is not the file's, and far
+/// from each other; and the image of the database before that. Child n has the row n.
+fn scattered() -> (History, Vec<u32>, Vec<u8>) {
+    let mut history = History::new(4096, 7);
+    history.commit(PAGES, &[]);
+    history.put(9, 1, 1);
+    let mut free: Vec<u32> = (0..CHILDREN).map(|n| 400 + n * 75).collect();
+    let children: Vec<u32> =
+        (0..CHILDREN).map(|_| free.swap_remove(history.below(free.len() as u64) as usize)).collect();
+    let rowids: Vec<u8> = (0..CHILDREN as u8 - 1).collect();
+    history.put_sparse(2, PAGES, ROOT, &table(&children, &rowids));
+    let image = history.image(1);
+    (history, children, image)
+}
+
+/// A core, and the ranges of the snapshot that were read since it was opened.
+fn recorded(history: &History) -> (Arc<Core>, Arc<Mutex<Vec<ByteRange>>>) {
+    let ranges = Arc::new(Mutex::new(Vec::new()));
+    let record = ranges.clone();
+    let store = Hooked::store(&history.store, move |file: FileId, range| {
+        if file == id(9, 1, 1) {
+            record.lock().unwrap().push(range);
+        }
+    });
+    let core = Core::with_store(store, &still()).unwrap();
+    ranges.lock().unwrap().clear();
+    (core, ranges)
+}
+
+fn read(view: &mut View, pgno: u32) -> Vec<u8> {
+    let mut page = vec![0; SIZE as usize];
+    assert_eq!(view.read(&mut page, u64::from(pgno - 1) * SIZE).unwrap(), SIZE as usize);
+    page
+}
+
+/// Reads page `pgno` and checks that it is what was stored in transaction 1.
+fn check(view: &mut View, image: &[u8], pgno: u32) {
+    let place = (u64::from(pgno - 1) * SIZE) as usize;
+    assert!(read(view, pgno) == image[place..place + SIZE as usize], "page {pgno}");
+}
+
+fn len(range: &ByteRange) -> u64 {
+    match range {
+        ByteRange::Bounded { len, .. } | ByteRange::Suffix { len } => *len,
+        ByteRange::All => u64::MAX,
+    }
+}
+
+#[test]
+fn a_page_of_a_tree_that_continues_nothing_comes_alone() {
+    let (history, children, image) = scattered();
+    let (core, ranges) = recorded(&history);
+    let mut view = View::new(core);
+    read(&mut view, ROOT);
+    for n in [50, 10, 90, 30, 70] {
+        check(&mut view, &image, children[n]);
+    }
+    let ranges = ranges.lock().unwrap();
+    assert_eq!(ranges.len(), 5);
+    assert!(ranges.iter().all(|range| len(range) <= SIZE + 100), "{ranges:?}");
+}
+
+#[test]
+fn a_scan_follows_the_tree_where_the_order_of_the_file_is_another() {
+    let (history, children, image) = scattered();
+    for backwards in [false, true] {
+        let (core, ranges) = recorded(&history);
+        let mut view = View::new(core);
+        read(&mut view, ROOT);
+        let mut order = children.clone();
+        if backwards {
+            order.reverse();
+        }
+        let mut early = 0;
+        for (n, child) in order.iter().enumerate() {
+            check(&mut view, &image, *child);
+            early = early.max(ranges.lock().unwrap().len().saturating_sub(n + 1));
+        }
+        assert!(early >= 20, "at most {early} requests were made before their pages were wanted");
+        assert!(ranges.lock().unwrap().len() <= children.len());
+    }
+}
+
+#[test]
+fn rows_that_an_index_names_come_early() {
+    let (mut history, children, image) = scattered();
+    let rows: Vec<u8> = (0..CHILDREN).map(|n| (n * 37 % CHILDREN) as u8).collect();
+    let mut leaf = vec![0; SIZE as usize];
+    leaf[0] = 10;
+    leaf[4] = CHILDREN as u8;
+    for (n, row) in rows.iter().enumerate() {
+        let at = 4000 - 8 * n;
+        leaf[8 + 2 * n..][..2].copy_from_slice(&(at as u16).to_be_bytes());
+        leaf[at..at + 4].copy_from_slice(&[3, 2, 1, *row]);
+    }
+    history.commit(PAGES, &[ROOT]);
+    history.put_sparse(3, PAGES, 3, &leaf);
+    let (core, ranges) = recorded(&history);
+    let mut view = View::new(core);
+    read(&mut view, ROOT);
+    assert!(read(&mut view, 3) == leaf);
+    // The second look-up brings the next 8 rows early, and the first that is missing after those 32 more.
+    // When the requests begin is decided on other threads.
+    for row in &rows[..11] {
+        check(&mut view, &image, children[usize::from(*row)]);
+    }
+    while ranges.lock().unwrap().len() < 11 + 20 {
+        std::thread::yield_now();
+    }
+    for row in &rows {
+        check(&mut view, &image, children[usize::from(*row)]);
+    }
+    let offsets: BTreeSet<String> = ranges.lock().unwrap().iter().map(|range| format!("{range:?}")).collect();
+    assert_eq!(ranges.lock().unwrap().len(), offsets.len(), "a page was asked for twice");
+}
+
+#[test]
+fn an_interrupt_ends_a_wait_and_the_next_read_works() {
+    let (history, children, image) = scattered();
+    let faults = Faults::new(history.store(), 1);
+    let core = Core::with_store(Arc::new(faults.clone()), &still()).unwrap();
+    let (mut interrupted, mut other) = (View::new(core.clone()), View::new(core));
+    interrupted.ask_for_interrupts(|| true);
+    faults.next(Op::Get, Fault::Delay(Duration::from_secs(3600)));
+    let page = &mut [0; SIZE as usize];
+    let error = interrupted.read(page, u64::from(children[5] - 1) * SIZE).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Interrupted);
+    check(&mut other, &image, children[60]);
+}
+
+#[test]
+fn a_request_that_fails_early_is_made_again_by_who_wants_the_page() {
+    let (history, children, image) = scattered();
+    let faults = Faults::new(history.store(), 1);
+    let core = Core::with_store(Arc::new(faults.clone()), &still()).unwrap();
+    let mut view = View::new(core);
+    read(&mut view, ROOT);
+    check(&mut view, &image, children[0]);
+    check(&mut view, &image, children[1]);
+    faults.often(Op::Get, 500, Fault::Refuse(ErrorKind::Unavailable));
+    for child in &children[2..] {
+        let mut page = vec![0; SIZE as usize];
+        while view.read(&mut page, u64::from(child - 1) * SIZE).is_err() {}
+        let place = (u64::from(child - 1) * SIZE) as usize;
+        assert!(page == image[place..place + SIZE as usize]);
+    }
+}

@@ -1,0 +1,262 @@
+//! The whole database in a local file: downloaded in the background while queries go on, and kept up
+//! to date from then on.
+//!
+//! A page is read from the file as soon as it is there, so nothing has to be switched over when the
+//! last one is. Which version of a page the file has is known by where the replica has it; a
+//! transaction that reads an older state gets the older version, from the replica or from what was
+//! preserved for it.
+//!
+//! | file | what it does |
+//! | --- | --- |
+//! | `local` | the file, and which pages it has |
+//! | `span` | large ranges that hold missing pages |
+//! | `record` | what is known of the file after a restart |
+//! | `bits` | a set of pages |
+
+mod bits;
+mod local;
+mod record;
+mod span;
+#[cfg(test)]
+mod tests;
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+use tokio::task::AbortHandle;
+
+pub(super) use self::local::Local;
+use self::span::{Span, Spans};
+use super::core::Core;
+use super::files::Files;
+use super::snapshot::Snapshot;
+use crate::error::{Error, ErrorKind, Result};
+use crate::runtime;
+use crate::store::ByteRange;
+
+/// Ranges that are fetched at the same time.
+const PARALLEL: usize = 4;
+/// How often it is written down how far the download is.
+const RECORD: Duration = Duration::from_secs(1);
+/// After an error the download pauses for this long, and twice as long after each further one, up to
+/// [`LONGEST_PAUSE`].
+const PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// How the download is doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HydrationStatus {
+    /// The local file.
+    pub path: PathBuf,
+    /// The share of the database that is in it, 0 to 1000.
+    pub per_mille: u64,
+    /// Why it does not go on, if it does not.
+    pub error: Option<String>,
+}
+
+/// The download of one core.
+#[derive(Debug)]
+pub(super) struct Hydration {
+    path: PathBuf,
+    error: Mutex<Option<String>>,
+    task: OnceLock<AbortHandle>,
+}
+
+impl Hydration {
+    /// Opens or creates the file at `path` for `snapshot`, and from then on `files` reads from it.
+    ///
+    /// If somebody else has the file, this core reads without until it is free.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub(super) fn open(path: &Path, files: &Files, snapshot: &Snapshot) -> Result<Self> {
+        let hydration = Self { path: path.to_owned(), error: Mutex::default(), task: OnceLock::new() };
+        if !hydration.take(files, snapshot)? {
+            *hydration.error() = Some(format!(
+                "{} is in use by another process or connection: this one reads without it until it is free; \
+                 give it a hydration_path of its own",
+                path.display()
+            ));
+        }
+        Ok(hydration)
+    }
+
+    /// Takes the file, unless somebody else has it.
+    fn take(&self, files: &Files, snapshot: &Snapshot) -> Result<bool> {
+        let Some(file) = locked(&self.path)? else { return Ok(false) };
+        files.set_local(Arc::new(Local::begin(&self.path, file, files.source.url(), snapshot)?));
+        Ok(true)
+    }
+
+    /// Begins to download for `core`.
+    ///
+    /// # Errors
+    /// `Io` if the runtime cannot be started.
+    pub(super) fn start(&self, core: &Arc<Core>) -> Result<()> {
+        let task = runtime::handle()?.spawn(run(Arc::downgrade(core)));
+        self.task.get_or_init(|| task.abort_handle());
+        Ok(())
+    }
+
+    /// How the download is doing.
+    pub(super) fn status(&self, files: &Files) -> HydrationStatus {
+        let per_mille = files.local().map_or(0, |local| local.per_mille());
+        HydrationStatus { path: self.path.clone(), per_mille, error: self.error().clone() }
+    }
+
+    fn note(&self, outcome: &Result<()>) {
+        *self.error() = outcome.as_ref().err().map(|e| format!("hydration: {e}"));
+    }
+
+    fn error(&self) -> MutexGuard<'_, Option<String>> {
+        self.error.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Hydration {
+    fn drop(&mut self) {
+        if let Some(task) = self.task.get() {
+            task.abort();
+        }
+    }
+}
+
+/// Opens or creates the file at `path`, and the folder it is in; `None` if somebody else has it.
+fn locked(path: &Path) -> Result<Option<File>> {
+    let failed = |e| Error::io(format!("cannot open {}", path.display()), e);
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
+    }
+    if fs::metadata(path).is_ok_and(|meta| !meta.is_file()) {
+        return Err(Error::config(format!("{} is not a file: give another hydration_path", path.display())));
+    }
+    let mut options = OpenOptions::new();
+    let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
+    let file = file.map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(e)) => Err(failed(e)),
+    }
+}
+
+/// Waits until the file is ours; `None` if the core is dropped before.
+async fn local(core: &Weak<Core>) -> Option<Arc<Local>> {
+    loop {
+        {
+            let core = core.upgrade()?;
+            if let Some(local) = core.files.local() {
+                return Some(local.clone());
+            }
+            let hydration = core.hydration()?;
+            if let Err(e) = runtime::busy(true, || hydration.take(&core.files, &core.snapshot())) {
+                hydration.note(&Err(e));
+            }
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Downloads until the core is dropped.
+async fn run(core: Weak<Core>) {
+    let Some(local) = local(&core).await else { return };
+    let mut pause = PAUSE;
+    loop {
+        let outcome = {
+            let Some(core) = core.upgrade() else { return };
+            let files = core.files.clone();
+            // The download does not keep the core alive.
+            drop(core);
+            complete(&files, &local).await
+        };
+        let Some(upgraded) = core.upgrade() else { return };
+        if let Some(hydration) = upgraded.hydration() {
+            hydration.note(&outcome);
+        }
+        match outcome {
+            Ok(()) => {
+                pause = PAUSE;
+                drop(upgraded);
+                local.woken.notified().await;
+                // What comes shortly after goes into the same record.
+                tokio::time::sleep(RECORD).await;
+            }
+            Err(e) => {
+                tracing::warn!(error = %e, "hydration pauses");
+                if e.kind() == ErrorKind::NotFound {
+                    // Files went: where their pages are now, the next poll says, or has said already.
+                    let _ = upgraded.poll_suspiciously().await;
+                }
+                drop(upgraded);
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+        }
+    }
+}
+
+/// Downloads what is missing, and writes down what is there.
+async fn complete(files: &Arc<Files>, local: &Arc<Local>) -> Result<()> {
+    while let Some((map, bits)) = local.wanted() {
+        let recorded = Mutex::new(Instant::now());
+        let spans = stream::iter(Spans::new(map, bits));
+        let fetched = spans.map(|span| fetch(files, local, span)).buffer_unordered(PARALLEL);
+        let outcome = fetched
+            .try_for_each(|()| async {
+                if !is_time(&recorded) {
+                    return Ok(());
+                }
+                record(local).await
+            })
+            .await;
+        record(local).await?;
+        outcome?;
+    }
+    record(local).await
+}
+
+fn is_time(recorded: &Mutex<Instant>) -> bool {
+    let mut recorded = recorded.lock().unwrap_or_else(PoisonError::into_inner);
+    let due = recorded.elapsed() >= RECORD;
+    if due {
+        *recorded = Instant::now();
+    }
+    due
+}
+
+async fn record(local: &Arc<Local>) -> Result<()> {
+    let local = local.clone();
+    blocking(move || local.record()).await
+}
+
+/// Fetches a range and takes its pages in. What does not decode is fetched once more.
+async fn fetch(files: &Arc<Files>, local: &Arc<Local>, span: Span) -> Result<()> {
+    let span = Arc::new(span);
+    match fetch_once(files, local, &span).await {
+        Err(e) if e.kind() == ErrorKind::Corrupt => fetch_once(files, local, &span).await,
+        done => done,
+    }
+}
+
+async fn fetch_once(files: &Arc<Files>, local: &Arc<Local>, span: &Arc<Span>) -> Result<()> {
+    let len = span.end - span.start;
+    let kept = span.file.kept.get().and_then(|kept| kept.read(span.start, len as usize).ok());
+    let bytes = match kept {
+        Some(bytes) => bytes,
+        None => {
+            let range = ByteRange::Bounded { offset: span.start, len };
+            files.source.read(&span.file.info, range).await?
+        }
+    };
+    let (local, span) = (local.clone(), span.clone());
+    blocking(move || local.fill(&span, &bytes)).await
+}
+
+async fn blocking(work: impl FnOnce() -> Result<()> + Send + 'static) -> Result<()> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|e| Err(Error::new(ErrorKind::Interrupted, format!("hydration ended early: {e}"))))
+}

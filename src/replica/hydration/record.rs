@@ -1,0 +1,178 @@
+//! What is known of the local file, beside it: what a process that opens it again may believe.
+//!
+//! ```text
+//!   0   8  "LSHYDR01"
+//!   8   4  length of the description, big-endian
+//!  12   n  the description, JSON
+//!        m  one bit for each page of the database: whether the file has it
+//!        8  CRC-64/GO-ISO of all before, big-endian
+//! ```
+//!
+//! It is written after what it speaks of is on disk. A page that is in it as present may since have
+//! been replaced by a later version; that one is of a later transaction than the record, so who opens
+//! the file again fetches it anew.
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use crc_fast::{CrcAlgorithm, checksum};
+use serde::{Deserialize, Serialize};
+
+use super::bits::Bits;
+use crate::store::FileInfo;
+
+const MAGIC: &[u8; 8] = b"LSHYDR01";
+const CRC: usize = 8;
+
+/// The description.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Record {
+    /// The replica's URL.
+    pub(super) url: String,
+    pub(super) page_size: u32,
+    /// The size of the database in pages.
+    pub(super) commit: u32,
+    /// The last transaction that the pages are of.
+    pub(super) txid: u64,
+    /// The files that held them.
+    pub(super) files: Vec<Origin>,
+}
+
+/// A file of the replica as it was listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Origin {
+    level: u8,
+    min: u64,
+    max: u64,
+    size: u64,
+    timestamp: i64,
+}
+
+impl From<&FileInfo> for Origin {
+    fn from(file: &FileInfo) -> Self {
+        Self {
+            level: file.id.level.get(),
+            min: file.id.name.min().get(),
+            max: file.id.name.max().get(),
+            size: file.size,
+            timestamp: file.timestamp.as_millis(),
+        }
+    }
+}
+
+impl Origin {
+    /// Whether both have the same name.
+    fn is_named_as(&self, other: &Self) -> bool {
+        (self.level, self.min, self.max) == (other.level, other.min, other.max)
+    }
+}
+
+impl Record {
+    /// Whether a database of the files `now` may be the one of this record: some files are the same, and
+    /// none is another of the same name.
+    pub(super) fn is_of(&self, now: &[Origin]) -> bool {
+        let other = |a: &Origin| now.iter().any(|b| a.is_named_as(b) && a != b);
+        self.files.iter().any(|file| now.contains(file)) && !self.files.iter().any(other)
+    }
+
+    /// Writes the record for the file at `path`, in place of the one that is there.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub(super) fn write(&self, bits: &Bits, path: &Path) -> io::Result<()> {
+        let description = serde_json::to_vec(self)?;
+        let mut bytes = Vec::with_capacity(MAGIC.len() + 4 + description.len() + bits.as_bytes().len() + CRC);
+        bytes.extend_from_slice(MAGIC);
+        bytes.extend_from_slice(&(description.len() as u32).to_be_bytes());
+        bytes.extend_from_slice(&description);
+        bytes.extend_from_slice(bits.as_bytes());
+        let crc = checksum(CrcAlgorithm::Crc64GoIso, &bytes);
+        bytes.extend_from_slice(&crc.to_be_bytes());
+        let (record, new) = (record_path(path), path_with(path, "-record.new"));
+        let mut file = File::create(&new)?;
+        file.write_all(&bytes)?;
+        file.sync_all()?;
+        fs::rename(&new, &record)
+    }
+
+    /// The record of the file at `path`; `None` if there is none that is whole.
+    pub(super) fn read(path: &Path) -> Option<(Self, Bits)> {
+        let bytes = fs::read(record_path(path)).ok()?;
+        let (body, crc) = bytes.split_last_chunk::<CRC>()?;
+        if checksum(CrcAlgorithm::Crc64GoIso, body) != u64::from_be_bytes(*crc) {
+            return None;
+        }
+        let (len, rest) = body.strip_prefix(MAGIC)?.split_first_chunk::<4>()?;
+        let (description, bits) = rest.split_at_checked(u32::from_be_bytes(*len) as usize)?;
+        Some((serde_json::from_slice(description).ok()?, Bits::from_bytes(bits.to_vec())))
+    }
+
+    /// Removes the record of the file at `path`, if there is one.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub(super) fn remove(path: &Path) -> io::Result<()> {
+        match fs::remove_file(record_path(path)) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn record_path(path: &Path) -> PathBuf {
+    path_with(path, "-record")
+}
+
+fn path_with(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::page::{PageCount, Pgno};
+
+    fn origin(max: u64, size: u64) -> Origin {
+        Origin { level: 0, min: max, max, size, timestamp: 7 }
+    }
+
+    fn record(files: Vec<Origin>) -> Record {
+        Record { url: "s3://b/app".to_owned(), page_size: 4096, commit: 11, txid: 5, files }
+    }
+
+    #[test]
+    fn what_was_written_is_read_and_what_is_damaged_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("hydration.db");
+        assert!(Record::read(&path).is_none());
+        let mut bits = Bits::default();
+        bits.resize(PageCount::new(11));
+        bits.add(Pgno::new(3).unwrap());
+        let record = record(vec![origin(5, 100)]);
+        record.write(&bits, &path).unwrap();
+        assert_eq!(Record::read(&path).unwrap(), (record, bits));
+        let good = fs::read(record_path(&path)).unwrap();
+        for at in 0..good.len() {
+            let mut bad = good.clone();
+            bad[at] ^= 1;
+            fs::write(record_path(&path), &bad).unwrap();
+            assert!(Record::read(&path).is_none(), "byte {at}");
+            fs::write(record_path(&path), &good[..at]).unwrap();
+            assert!(Record::read(&path).is_none(), "cut off at {at}");
+        }
+        Record::remove(&path).unwrap();
+        Record::remove(&path).unwrap();
+        assert!(Record::read(&path).is_none());
+    }
+
+    #[test]
+    fn another_database_is_told_by_its_files() {
+        let record = record(vec![origin(1, 100), origin(2, 100)]);
+        assert!(record.is_of(&[origin(1, 100), origin(9, 100)]));
+        assert!(!record.is_of(&[origin(8, 100), origin(9, 100)]));
+        assert!(!record.is_of(&[origin(1, 100), origin(2, 101)]));
+    }
+}

@@ -1,0 +1,66 @@
+//! States other than the latest, for connections that ask for one.
+
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use super::core::Core;
+use super::files::Files;
+use super::plan::{RestorePoint, empty};
+use super::snapshot::Snapshot;
+use crate::error::{ErrorKind, Result};
+use crate::runtime;
+
+/// Files may vanish between being listed and being read this many times in a row.
+const ATTEMPTS: usize = 3;
+
+/// The past states that connections see, so that those which see the same one share it.
+#[derive(Debug, Default)]
+pub(super) struct Pasts(Mutex<Vec<Weak<Snapshot>>>);
+
+impl Pasts {
+    fn find(&self, alike: impl Fn(&Snapshot) -> bool) -> Option<Arc<Snapshot>> {
+        let pasts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        pasts.iter().filter_map(Weak::upgrade).find(|past| alike(past))
+    }
+
+    fn add(&self, past: &Arc<Snapshot>) {
+        let mut pasts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        pasts.retain(|past| past.strong_count() > 0);
+        pasts.push(Arc::downgrade(past));
+    }
+}
+
+impl Core {
+    /// The state of the database at `point`; the latest one does not follow.
+    ///
+    /// # Errors
+    /// `NotFound` if the replica does not reach the point, with the range that it covers; those of the
+    /// store; `Corrupt`.
+    pub fn at(self: &Arc<Self>, point: RestorePoint) -> Result<Arc<Snapshot>> {
+        if point == RestorePoint::Latest {
+            return Ok(self.snapshot());
+        }
+        let core = self.clone();
+        runtime::block_on(async move {
+            let mut attempt = 1;
+            loop {
+                match core.find(&core.files, point).await {
+                    Err(e) if e.kind() == ErrorKind::NotFound && attempt < ATTEMPTS => attempt += 1,
+                    found => return found,
+                }
+            }
+        })
+    }
+
+    async fn find(&self, files: &Files, point: RestorePoint) -> Result<Arc<Snapshot>> {
+        let plan = files.source.survey(point).await?.ok_or_else(empty)?.plan;
+        let current = self.snapshot();
+        // After a reset the same TXID is another state.
+        let alike = |s: &Snapshot| s.txid == plan.txid() && s.epoch == current.epoch;
+        if let Some(past) = self.pasts.find(alike) {
+            return Ok(past);
+        }
+        let past = Arc::new(files.build(&plan, &current.map(), current.epoch).await?);
+        self.pasts.add(&past);
+        Ok(past)
+    }
+}

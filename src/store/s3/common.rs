@@ -1,0 +1,64 @@
+//! What the stores of a process have in common, so that a hundred of them cost little more than one: HTTP
+//! clients with their connections, and AWS's configuration.
+
+use std::ffi::OsString;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+/// Environment variables and their values, in order.
+pub(super) type Environment = Vec<(OsString, OsString)>;
+
+/// The environment variables whose names `wanted` accepts.
+pub(super) fn environment(wanted: impl Fn(&str) -> bool) -> Environment {
+    let mut found: Environment =
+        std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(&wanted)).collect();
+    found.sort();
+    found
+}
+
+/// Values that those who use them at the same time share, by key. A forked child has none of its
+/// parent's.
+pub(super) struct Common<K, V>(Mutex<Vec<Entry<K, V>>>);
+
+struct Entry<K, V> {
+    pid: u32,
+    key: K,
+    value: Weak<V>,
+}
+
+impl<K: PartialEq, V> Common<K, V> {
+    pub(super) const fn new() -> Self {
+        Self(Mutex::new(Vec::new()))
+    }
+
+    /// The value of `key` that is in use.
+    pub(super) fn get(&self, key: &K) -> Option<Arc<V>> {
+        let pid = std::process::id();
+        let entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.iter().find(|entry| entry.pid == pid && entry.key == *key)?.value.upgrade()
+    }
+
+    /// Shares `value` with those who will ask for `key`.
+    pub(super) fn share(&self, key: K, value: V) -> Arc<V> {
+        let value = Arc::new(value);
+        let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.retain(|entry| entry.value.strong_count() > 0 && entry.key != key);
+        entries.push(Entry { pid: std::process::id(), key, value: Arc::downgrade(&value) });
+        value
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_is_shared_as_long_as_it_is_used() {
+        let common: Common<&str, u32> = Common::new();
+        assert_eq!(common.get(&"a"), None);
+        let one = common.share("a", 1);
+        let _other = common.share("b", 2);
+        assert!(Arc::ptr_eq(&one, &common.get(&"a").unwrap()));
+        drop(one);
+        assert_eq!((common.get(&"a"), common.get(&"b").as_deref()), (None, Some(&2)));
+    }
+}

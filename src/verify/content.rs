@@ -1,0 +1,117 @@
+//! One file: to its end, or only its header and page index.
+
+use std::io::{self, Read};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::{Buf as _, Bytes};
+use futures_util::StreamExt as _;
+use futures_util::future::try_join;
+use tokio::runtime::Handle;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::ltx::{Decoder, Header, PageIndex, TailRead};
+use crate::replica::{Body, Source, read_index};
+use crate::runtime;
+use crate::store::{ByteRange, FileInfo};
+
+/// A file of up to this many bytes comes whole: it is a single request.
+const SMALL: u64 = 64 * 1024;
+
+/// Reads `file` to its end and verifies every checksum; gives its header. Gives up when `stop` is set.
+///
+/// # Errors
+/// Those of the store; `Corrupt`, `Unsupported`.
+pub(super) fn whole(source: &Arc<Source>, file: &FileInfo, stop: &AtomicBool) -> Result<Header> {
+    let runtime = runtime::handle()?;
+    let (body, left) = {
+        let (source, file) = (Arc::clone(source), file.clone());
+        runtime::block_on(async move { source.stream(&file, ByteRange::All).await })?
+    };
+    let mut download = Download { runtime, body, left, piece: Bytes::new(), stop };
+    let mut decoder = Decoder::new(&mut download)?;
+    let mut page = vec![0; decoder.header().page_size.bytes()];
+    while decoder.next_page(&mut page)?.is_some() {}
+    Ok(decoder.finish()?.header)
+}
+
+/// Reads header and page index of `file`; gives the header.
+///
+/// # Errors
+/// Those of the store; `Corrupt`, `Unsupported`.
+pub(super) fn outline(source: &Arc<Source>, file: &FileInfo) -> Result<Header> {
+    let (header, index) = {
+        let (source, file) = (Arc::clone(source), file.clone());
+        runtime::block_on(async move { header_and_index(&source, &file).await })?
+    };
+    check_pages(&header, &index)?;
+    Ok(header)
+}
+
+async fn header_and_index(source: &Source, file: &FileInfo) -> Result<(Header, PageIndex)> {
+    if file.size > SMALL {
+        let head = source.read(file, ByteRange::Bounded { offset: 0, len: Header::SIZE as u64 });
+        let (head, index) = try_join(head, read_index(source, file)).await?;
+        return Ok((decode_header(&head)?, index));
+    }
+    let bytes = source.read(file, ByteRange::All).await?;
+    let header = decode_header(&bytes)?;
+    match PageIndex::from_tail(&bytes, file.size)? {
+        TailRead::Index(index) => Ok((header, index)),
+        TailRead::NeedMore(_) => Err(Error::corrupt("the page index has no beginning")),
+    }
+}
+
+fn decode_header(bytes: &[u8]) -> Result<Header> {
+    let cut_off = || Error::corrupt(format!("the file has only {} bytes: it was cut off", bytes.len()));
+    Header::decode(bytes.first_chunk().ok_or_else(cut_off)?)
+}
+
+/// Whether the page index is one that a file with this header can have.
+fn check_pages(header: &Header, index: &PageIndex) -> Result<()> {
+    let Header { commit, page_size, .. } = *header;
+    let lock = page_size.lock_page();
+    if let Some(entry) = index.iter().find(|e| !commit.contains(e.pgno) || e.pgno == lock) {
+        return Err(Error::corrupt(format!(
+            "the page index has page {}, which a database of {commit} pages does not have",
+            entry.pgno
+        )));
+    }
+    let all = commit.get() - u32::from(commit.contains(lock));
+    if header.is_snapshot() && index.len() as u64 != u64::from(all) {
+        return Err(Error::corrupt(format!("the snapshot has {} pages instead of {all}", index.len())));
+    }
+    Ok(())
+}
+
+/// The bytes of a file as they arrive.
+struct Download<'a> {
+    runtime: Handle,
+    body: Body,
+    /// Bytes that are still to come.
+    left: usize,
+    piece: Bytes,
+    stop: &'a AtomicBool,
+}
+
+impl Read for Download<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        while self.piece.is_empty() {
+            if self.stop.load(Ordering::Relaxed) {
+                return Err(io::Error::other(Error::new(ErrorKind::Interrupted, "interrupted")));
+            }
+            match self.runtime.block_on(self.body.next()) {
+                Some(piece) => self.piece = piece.map_err(io::Error::other)?,
+                None if self.left == 0 => return Ok(0),
+                None => {
+                    let short = format!("the store answered {} bytes less than the file has", self.left);
+                    return Err(io::Error::other(Error::new(ErrorKind::Unavailable, short)));
+                }
+            }
+            self.left = self.left.saturating_sub(self.piece.len());
+        }
+        let n = buf.len().min(self.piece.len());
+        self.piece.copy_to_slice(&mut buf[..n]);
+        Ok(n)
+    }
+}

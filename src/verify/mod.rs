@@ -1,0 +1,203 @@
+//! Whether a replica can be restored: every file is read, every checksum and every TXID looked at.
+//!
+//! | file | what it does |
+//! | --- | --- |
+//! | `finding` | what can be wrong, and how bad it is |
+//! | `names` | what the names of the files tell: gaps, overlaps, files that belong nowhere |
+//! | `listing` | the files of all levels, and what lies among them |
+//! | `content` | one file, to its end or only its page index |
+//!
+//! Compaction may move files while they are read: a file that is gone by then is no finding, and what
+//! the names tell is told of the listing that is the last one.
+
+mod content;
+mod finding;
+mod listing;
+mod names;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use crate::clock::Timestamp;
+use crate::error::{Error, ErrorKind, Result};
+use crate::ltx::{FileId, Header, Txid};
+use crate::replica::{Plan, RestorePoint, Source, check_name};
+use crate::runtime;
+use crate::store::{FileInfo, Store};
+
+pub use finding::{Finding, Problem, Severity};
+use listing::Listing;
+
+/// Listings until what they tell counts: a file that is just moved up may be seen on neither level.
+const LISTINGS: usize = 3;
+
+/// How to verify.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Only list the files and look at their headers and page indexes.
+    pub quick: bool,
+    /// Files that are read at the same time, at least 1; each takes a few hundred KiB.
+    pub parallelism: usize,
+    /// Becomes true when the work should be given up.
+    pub stop: Arc<AtomicBool>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { quick: false, parallelism: 8, stop: Arc::default() }
+    }
+}
+
+/// What was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// What is wrong; nothing if all is well.
+    pub findings: Vec<Finding>,
+    /// The last state that a restore gives, as far as what was read tells it.
+    pub proven: Option<Proven>,
+    /// The number of LTX files that were looked at.
+    pub files: usize,
+    /// The size of these files in bytes.
+    pub bytes: u64,
+}
+
+/// A state that can be restored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Proven {
+    /// Its last transaction.
+    pub txid: Txid,
+    /// When that was committed.
+    pub timestamp: Timestamp,
+}
+
+/// Verifies the replica in `store`. Blocks the calling thread, which may be any but one of
+/// [`crate::runtime`]'s.
+///
+/// # Errors
+/// `Interrupted`; those of the store if it cannot be listed. What is wrong with single files is a finding.
+pub fn verify(store: Arc<dyn Store>, options: &Options) -> Result<Outcome> {
+    let source = Arc::new(Source::new(store.clone()));
+    let first = listing::settled(&store, LISTINGS)?;
+    if first.files.is_empty() {
+        let is_old = listing::has_generations(&store)?;
+        let mut findings = vec![Finding::empty(&store.url(), is_old)];
+        findings.extend(first.findings());
+        return Ok(Outcome { findings, proven: None, files: 0, bytes: 0 });
+    }
+    let read = Reader::run(&source, &first, options)?;
+    let last = if read.vanished.is_empty() { first } else { listing::settled(&store, LISTINGS)? };
+    Ok(conclude(&last, read))
+}
+
+/// Puts together what the names and what the files told.
+fn conclude(listing: &Listing, read: Read) -> Outcome {
+    let still = |id: &FileId| listing.files.iter().any(|file| file.id == *id);
+    let mut findings = listing.findings();
+    findings.extend(read.findings.iter().filter(|(id, _)| still(id)).map(|(_, finding)| finding.clone()));
+    findings.extend(finding_of_page_sizes(&read.headers));
+    findings.sort_by(|a, b| (a.severity, a.file, &a.path).cmp(&(b.severity, b.file, &b.path)));
+    let sound = |file: &&FileInfo| read.headers.iter().any(|(id, _)| *id == file.id);
+    let sound: Vec<FileInfo> = listing.files.iter().filter(sound).cloned().collect();
+    let (files, bytes) = (sound.len() + read.findings.len(), listing.files.iter().map(|f| f.size).sum());
+    Outcome { findings, proven: proven(&sound, &read.headers), files, bytes }
+}
+
+/// The last state that `files` alone make.
+fn proven(files: &[FileInfo], headers: &[(FileId, Header)]) -> Option<Proven> {
+    let plan = Plan::new(files, RestorePoint::Latest).ok()?;
+    let (_, header) = headers.iter().find(|(id, _)| *id == plan.last().id)?;
+    Some(Proven { txid: header.max, timestamp: header.timestamp })
+}
+
+/// Two databases that were replicated to one URL.
+fn finding_of_page_sizes(headers: &[(FileId, Header)]) -> Option<Finding> {
+    let (first, expected) = headers.iter().min_by_key(|(id, _)| *id)?;
+    let (other, header) = headers.iter().find(|(_, header)| header.page_size != expected.page_size)?;
+    Some(Finding::of(
+        Problem::Mixed,
+        *other,
+        format!(
+            "it has pages of {} bytes, {first} has pages of {} bytes: two databases were replicated to one \
+             URL",
+            header.page_size, expected.page_size
+        ),
+    ))
+}
+
+/// What reading the files told.
+#[derive(Debug, Default)]
+struct Read {
+    /// Headers of the files that are sound.
+    headers: Vec<(FileId, Header)>,
+    findings: Vec<(FileId, Finding)>,
+    /// Files that were listed and then not there.
+    vanished: BTreeSet<FileId>,
+}
+
+/// Reads several files at the same time, on threads of its own: they wait for the runtime.
+struct Reader<'a> {
+    source: &'a Arc<Source>,
+    files: &'a [FileInfo],
+    options: &'a Options,
+    next: AtomicUsize,
+    read: Mutex<Read>,
+    failure: Mutex<Option<Error>>,
+}
+
+impl<'a> Reader<'a> {
+    fn run(source: &'a Arc<Source>, listing: &'a Listing, options: &'a Options) -> Result<Read> {
+        // Started here, as the threads would all want to.
+        runtime::handle()?;
+        let reader = Self {
+            source,
+            files: &listing.files,
+            options,
+            next: AtomicUsize::new(0),
+            read: Mutex::default(),
+            failure: Mutex::default(),
+        };
+        thread::scope(|scope| {
+            for _ in 0..options.parallelism.max(1).min(listing.files.len()) {
+                scope.spawn(|| reader.work());
+            }
+        });
+        match reader.failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            Some(failure) => Err(failure),
+            None => Ok(reader.read.into_inner().unwrap_or_else(PoisonError::into_inner)),
+        }
+    }
+
+    fn work(&self) {
+        while let Some(file) = self.files.get(self.next.fetch_add(1, Ordering::Relaxed)) {
+            let looked = if self.options.quick {
+                content::outline(self.source, file)
+            } else {
+                content::whole(self.source, file, &self.options.stop)
+            };
+            if self.options.stop.load(Ordering::Relaxed) {
+                let interrupted = Error::new(ErrorKind::Interrupted, "the verification was interrupted");
+                *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(interrupted);
+                return;
+            }
+            self.note(file, looked);
+        }
+    }
+
+    fn note(&self, file: &FileInfo, looked: Result<Header>) {
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        match looked {
+            Ok(header) => match check_name(file, &header) {
+                Ok(()) => read.headers.push((file.id, header)),
+                Err(e) => read.findings.push((file.id, Finding::of(Problem::Name, file.id, e.to_string()))),
+            },
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                read.vanished.insert(file.id);
+            }
+            Err(e) => read.findings.push((file.id, Finding::of_file(file, &e))),
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! What the names of the files tell.
+//!
+//! Files of different levels hold the same transactions: that is compaction. Within a level they follow
+//! one another without gap or overlap, but for the snapshots, which all begin at transaction 1.
+
+use super::finding::{Finding, Problem, Severity};
+use crate::ltx::{FileId, Level, Txid};
+use crate::store::FileInfo;
+
+/// A range of transactions.
+type Range = (Txid, Txid);
+
+/// What is wrong with `files`, which are ordered by level and transaction.
+pub(super) fn findings(files: &[FileInfo]) -> Vec<Finding> {
+    let ids: Vec<FileId> = files.iter().map(|file| file.id).collect();
+    let mut findings = Vec::new();
+    let gaps = gaps(&ids, &mut findings);
+    for level in Level::all().filter(|level| *level != Level::SNAPSHOT) {
+        let level: Vec<FileId> = ids.iter().copied().filter(|id| id.level == level).collect();
+        within_level(&level, &gaps, &mut findings);
+    }
+    let misplaced = |id: &&FileId| id.level == Level::SNAPSHOT && !id.name.is_snapshot();
+    findings.extend(
+        ids.iter().filter(misplaced).map(|id| {
+            Finding::of(Problem::Name, *id, "it is among the snapshots and does not begin at TXID 1")
+        }),
+    );
+    findings
+}
+
+/// The transactions that no file brings to a database that has all before them.
+fn gaps(ids: &[FileId], findings: &mut Vec<Finding>) -> Vec<Range> {
+    let mut increments: Vec<FileId> = ids.iter().copied().filter(|id| id.level != Level::SNAPSHOT).collect();
+    increments.sort_unstable_by_key(|id| (id.name.min(), id.name.max()));
+    let snapshots = ids.iter().filter(|id| id.name.is_snapshot()).map(|id| id.name.max());
+    let Some(oldest) = snapshots.clone().min() else {
+        findings.extend(no_snapshot(&increments));
+        return Vec::new();
+    };
+    let newest = snapshots.max().unwrap_or(oldest);
+    let (mut reached, mut gaps) = (oldest, Vec::new());
+    for id in increments {
+        if id.name.min() > reached.next() {
+            gaps.push((reached.next(), before(id.name.min())));
+        }
+        reached = reached.max(id.name.max());
+    }
+    // A snapshot beyond the increments leaves the states between them out.
+    if newest > reached.next() {
+        gaps.push((reached.next(), before(newest)));
+    }
+    findings.extend(gaps.iter().map(|gap| missing(*gap, newest)));
+    gaps
+}
+
+fn no_snapshot(increments: &[FileId]) -> Option<Finding> {
+    let first = increments.first()?.name.min();
+    let gap = (Txid::ONE, before(first));
+    let message = "there is no snapshot to start from: let the primary write a new one".to_owned();
+    Some(Finding::gap(Severity::Error, gap, message))
+}
+
+fn missing(gap: Range, newest: Txid) -> Finding {
+    let (first, last) = gap;
+    let which = if first == last {
+        format!("TXID {first} is missing")
+    } else {
+        format!("TXIDs {first} to {last} are missing")
+    };
+    let follows = if newest > last {
+        format!("states from there to the snapshot of TXID {newest} cannot be restored")
+    } else {
+        "no later state can be restored until the primary writes a new snapshot".to_owned()
+    };
+    Finding::gap(Severity::Error, gap, format!("{which}: {follows}"))
+}
+
+/// Gaps that other levels fill, and overlaps.
+fn within_level(ids: &[FileId], gaps: &[Range], findings: &mut Vec<Finding>) {
+    let mut furthest: Option<FileId> = None;
+    for &id in ids {
+        match furthest {
+            Some(last) if id.name.min() <= last.name.max() => {
+                let message =
+                    format!("it holds transactions that {last} has too: two writers, or a wrong name");
+                findings.push(Finding::of(Problem::Overlap, id, message));
+            }
+            Some(last) if id.name.min() > last.name.max().next() => findings.extend(filled(last, id, gaps)),
+            _ => {}
+        }
+        furthest = furthest.filter(|last| last.name.max() >= id.name.max()).or(Some(id));
+    }
+}
+
+/// The finding about a gap between two files of a level, unless it is told already.
+fn filled(last: FileId, next: FileId, gaps: &[Range]) -> Option<Finding> {
+    let (first, end) = (last.name.max().next(), before(next.name.min()));
+    if gaps.iter().any(|gap| gap.0 <= end && first <= gap.1) {
+        return None;
+    }
+    let message = format!(
+        "level {} lacks TXIDs {first} to {end}, between {} and {}; other levels have them",
+        last.level, last.name, next.name
+    );
+    Some(Finding::gap(Severity::Warning, (first, end), message))
+}
+
+/// The transaction before `txid`, which is not the first.
+fn before(txid: Txid) -> Txid {
+    Txid::new(txid.get() - 1).unwrap_or(Txid::ONE)
+}
