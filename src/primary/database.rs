@@ -104,16 +104,29 @@ impl Primary {
             entry.connections += 1;
             return Ok(Arc::clone(&entry.primary));
         }
-        let shared = Arc::new(Shared::new(path, options, connect()?, host(), clock));
+        let shared = Shared::new(path, options, connect()?, host(), clock);
+        let primary = Arc::new(Self::begin(Arc::new(shared), target)?);
+        open.insert(key, Entry { primary: Arc::clone(&primary), connections: 1 });
+        Ok(primary)
+    }
+
+    fn begin(shared: Arc<Shared>, target: &Target) -> Result<Self> {
         shared.become_publisher()?;
         let runtime = crate::runtime::handle()?;
         let task = runtime.spawn(publisher::run(Arc::clone(&shared)));
         let history = runtime.spawn(history::run(Arc::clone(&shared)));
         let verifies = !shared.options.verify_interval.is_zero();
         let proof = verifies.then(|| runtime.spawn(proof::run(Arc::clone(&shared))));
-        let primary = Arc::new(Self { shared, target: target.clone(), task, history, proof });
-        open.insert(key, Entry { primary: Arc::clone(&primary), connections: 1 });
-        Ok(primary)
+        Ok(Self { shared, target: target.clone(), task, history, proof })
+    }
+
+    /// The primary of another process, as far as this one can be another. It ends with a kill.
+    #[cfg(test)]
+    pub(crate) fn beside(&self) -> Result<Arc<Self>> {
+        let Shared { path, options, store, host, clock, .. } = &*self.shared;
+        let (store, host, clock) = (Arc::clone(store), Arc::clone(host), Arc::clone(clock));
+        let shared = Shared::new(path, options.clone(), store, host, clock);
+        Self::begin(Arc::new(shared), &self.target).map(Arc::new)
     }
 
     /// The primary that connections of this process have open for the database `path`.
@@ -159,7 +172,9 @@ impl Primary {
     #[cfg(test)]
     pub(crate) fn kill(&self) {
         let key = (std::process::id(), self.shared.path.clone());
-        if let Some(primaries) = &mut *open_primaries() {
+        if let Some(primaries) = &mut *open_primaries()
+            && primaries.get(&key).is_some_and(|entry| Arc::ptr_eq(&entry.primary.shared, &self.shared))
+        {
             primaries.remove(&key);
         }
         self.task.abort();

@@ -22,6 +22,8 @@ impl Capture {
         let mut followed = Vec::new();
         let outcome = loop {
             match self.step() {
+                // Emptied again with the stamp that it had: what is written there is what was followed.
+                Ok(Some(point)) if followed.contains(&point) => break Ok(()),
                 Ok(Some(point)) => followed.push(point),
                 Ok(None) => break Ok(()),
                 Err(e) if matches!(e.kind(), ErrorKind::Corrupt | ErrorKind::NotFound) => {

@@ -267,7 +267,8 @@ impl Shared {
             drop(passage);
             if let Some(header) = header {
                 capture.look(&header)?;
-                if capture.anchor_reason().is_some() {
+                // What others handed over is no commit that was noted here: who waits, waits for it too.
+                if capture.anchor_reason().is_some() || capture.has_waiting() {
                     self.commits.note_other();
                 }
             }
