@@ -109,9 +109,9 @@ impl Progress {
         let mut all = lock(&ALL);
         all.push_back(progress.clone());
         let ended = |p: &Arc<Self>| lock(&p.state).took.is_some();
-        if all.iter().filter(|p| ended(p)).count() > REMEMBERED
-            && let Some(oldest) = all.iter().position(ended)
-        {
+        // Several that were under way at the same time may have ended since.
+        while all.iter().filter(|p| ended(p)).count() > REMEMBERED {
+            let oldest = all.iter().position(ended).expect("BUG: some ended");
             all.remove(oldest);
         }
         progress

@@ -12,6 +12,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::stream::{self, BoxStream, StreamExt as _};
 use http_body::{Frame, SizeHint};
 use reqwest::{Certificate, Client, Response};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use url::Url;
 
 use super::common::{Common, Environment, environment};
@@ -29,6 +30,8 @@ const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 const POOL_MAX_IDLE: usize = 32;
 /// The pieces in which a request's body is handed to the connection, so that progress is seen.
 const PIECE: usize = 64 << 10;
+/// How many requests that are in turn a server gets at the same time.
+pub(super) const TURNS: usize = 16;
 
 /// A client of one server.
 #[derive(Clone, Debug)]
@@ -38,6 +41,8 @@ pub(super) struct Http {
     /// What messages call the server.
     endpoint: Arc<str>,
     idle_timeout: Duration,
+    /// Shared with the other stores on the server.
+    turns: Arc<Semaphore>,
 }
 
 /// What clients differ in.
@@ -51,6 +56,8 @@ struct Kind {
 }
 
 static CLIENTS: Common<Kind, Client> = Common::new();
+/// By the server's URL.
+static TURNS_AT: Common<String, Semaphore> = Common::new();
 
 /// A client of the server at `base`, a URL. Reads the environment for certificates and proxies.
 fn client(base: &str, skip_verify: bool) -> Result<Arc<Client>> {
@@ -123,7 +130,15 @@ impl Http {
     /// `Config` if the certificates cannot be read.
     pub(super) fn new(base: &str, endpoint: &str, skip_verify: bool) -> Result<Self> {
         let idle_timeout = if cfg!(test) { TEST_IDLE_TIMEOUT } else { IDLE_TIMEOUT };
-        Ok(Self { client: client(base, skip_verify)?, endpoint: endpoint.into(), idle_timeout })
+        let server = base.to_owned();
+        let turns = TURNS_AT.get(&server).unwrap_or_else(|| TURNS_AT.share(server, Semaphore::new(TURNS)));
+        Ok(Self { client: client(base, skip_verify)?, endpoint: endpoint.into(), idle_timeout, turns })
+    }
+
+    /// Waits until this store may send one of the requests that are in turn: with a hundred databases
+    /// that write, a connection and its buffers for each would cost more than all else together.
+    pub(super) async fn turn(&self) -> SemaphorePermit<'_> {
+        self.turns.acquire().await.expect("BUG: nothing closes it")
     }
 
     /// What messages call the server.

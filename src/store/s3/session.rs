@@ -73,6 +73,11 @@ impl Request {
         self.body = body;
         self
     }
+
+    /// Readers bound by themselves how much they ask for at once.
+    fn reads_an_object(&self) -> bool {
+        self.method == Method::GET && self.key.is_some()
+    }
 }
 
 /// A client of one bucket.
@@ -160,6 +165,7 @@ impl Session {
     }
 
     async fn send_once(&self, request: &Request, region: &Arc<str>) -> Result<Response> {
+        let _turn = if request.reads_an_object() { None } else { Some(self.http.turn().await) };
         let address = Address::new(&self.target, self.endpoint.as_deref(), region);
         let url = address.url(request.key.as_deref(), &request.query);
         let mut built = reqwest::Request::new(

@@ -785,6 +785,50 @@ fn a_slow_upload_is_not_given_up_while_it_advances() {
     reader.join().unwrap();
 }
 
+/// PUTs that are held until the gate opens: how many there are, how many there were at most.
+#[derive(Default)]
+struct Held {
+    now: usize,
+    most: usize,
+    open: bool,
+}
+
+#[test]
+fn many_databases_take_turns_and_readers_do_not_wait_for_them() {
+    let held = Arc::new((Mutex::new(Held::default()), std::sync::Condvar::new()));
+    let at_server = Arc::clone(&held);
+    let server = Server::start(move |seen| {
+        if seen.method == "PUT" {
+            let (held, changed) = &*at_server;
+            let mut held = held.lock().unwrap();
+            held.now += 1;
+            held.most = held.most.max(held.now);
+            changed.notify_all();
+            held = changed.wait_while(held, |held| !held.open).unwrap();
+            held.now -= 1;
+        }
+        found().body("content")
+    });
+    let (one, other) = (server.store(), server.store());
+    let writers = {
+        let stores = [one.clone(), other.clone()];
+        std::thread::spawn(move || {
+            block_on(async move {
+                let put = |n| stores[n as usize % 2].put(id(n), Bytes::from_static(b"x"), options(false));
+                futures_util::future::try_join_all((1..=http::TURNS as u64 + 8).map(put)).await
+            })
+        })
+    };
+    let (state, changed) = &*held;
+    drop(changed.wait_while(state.lock().unwrap(), |held| held.now < http::TURNS).unwrap());
+    let read = block_on(async move { other.get(id(1), ByteRange::All).await?.bytes().await }).unwrap();
+    assert_eq!(read, "content");
+    state.lock().unwrap().open = true;
+    changed.notify_all();
+    writers.join().unwrap().unwrap();
+    assert_eq!(state.lock().unwrap().most, http::TURNS);
+}
+
 /// Runs in a process of its own, whose environment another test has set: lists the replica that
 /// `TEST_REPLICA` names and prints what came of it.
 #[test]
