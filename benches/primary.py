@@ -80,6 +80,7 @@ class Bench:
                 sidecar = litestream.Replicate(path, location, self.folder, sync="1s", levels=("30s",),
                                                snapshot="24h", l0_retention="5m", monitor="1s")
                 with sidecar:
+                    os.sync()  # as bench-host does after the first copy
                     yield path, None, location, sidecar
         finally:
             self.drop(path, location)

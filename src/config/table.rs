@@ -267,8 +267,13 @@ pub const SETTINGS: &[Setting] = &[
         "Restore the state after this transaction. Without it or `timestamp`: the latest.",
     ),
     setting(Scope::Restore, "timestamp", Kind::Time, "Restore the last state at or before this time."),
-    setting(Scope::Restore, "parallelism", Kind::Count { min: 1, max: 64 }, "Downloads at the same time.")
-        .default("8"),
+    setting(
+        Scope::Restore,
+        "parallelism",
+        Kind::Count { min: 1, max: 64 },
+        "Downloads at the same time; of small files up to eight times as many, 64 at most, unless it is `1`.",
+    )
+    .default("8"),
     setting(
         Scope::Restore,
         "if_db_not_exists",

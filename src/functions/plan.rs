@@ -7,9 +7,9 @@ use super::interruptible::wait_for;
 use super::ltx::{file_row, url_and_options};
 use crate::config::{self, ProcessEnv};
 use crate::error::Result;
-use crate::restore;
+use crate::restore::{self, Steps};
 use crate::sqlite::{self, Row, Safety, Table};
-use crate::store;
+use crate::store::{self, RawInfo};
 
 /// A row for each file, in the order in which they are applied.
 pub(super) struct PlanTable;
@@ -33,12 +33,27 @@ impl Table for PlanTable {
         config::start_logging(&ProcessEnv);
         let config = config::restore(url, options, &ProcessEnv)?;
         let store = store::connect(&config.target)?;
-        let plan =
+        let steps =
             wait_for(
                 || sqlite::is_interrupted(conn),
                 async move { restore::plan(store, config.point).await },
             )?;
-        let steps = (1..).map(Value::Integer);
-        Ok(steps.zip(plan.files()).map(|(step, file)| [vec![step], file_row(file)].concat()).collect())
+        let rows: Vec<Row> = match &steps {
+            Steps::Ltx(plan) => plan.files().iter().map(file_row).collect(),
+            Steps::Old(objects) => objects.iter().map(object_row).collect(),
+        };
+        Ok((1..).map(Value::Integer).zip(rows).map(|(step, row)| [vec![step], row].concat()).collect())
     }
+}
+
+/// An object of Litestream 0.3, which knows no levels and no TXIDs.
+fn object_row(object: &RawInfo) -> Row {
+    vec![
+        Value::Null,
+        Value::Null,
+        Value::Null,
+        Value::Integer(i64::try_from(object.size).unwrap_or(i64::MAX)),
+        Value::Text(object.timestamp.to_string()),
+        Value::Text(object.path.clone()),
+    ]
 }

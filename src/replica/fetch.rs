@@ -4,6 +4,7 @@
 mod early;
 
 use std::cell::RefCell;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -96,8 +97,9 @@ impl Fetcher {
             buf.copy_from_slice(&page);
         } else if !self.0.read_here(pgno, frame, file, page_size, buf) {
             let state = State { map: map.clone(), page_size };
+            let was_expected = self.0.flights.find(frame.into()).is_some();
             self.missing(&state, &Wanted { pgno, frame, file }, ahead, buf)?;
-            if btree::looks_interior(buf) {
+            if btree::looks_interior(buf) && !was_expected {
                 self.complete_level(&state, pgno, ahead);
             }
         }
@@ -323,29 +325,31 @@ impl Shared {
         if self.flights.is_closed() {
             return;
         }
-        let (start, end) = (departure.span.start(), departure.span.end());
+        let (mut start, end) = (departure.span.start(), departure.span.end());
         let range = ByteRange::Bounded { offset: start, len: end - start };
         let (mut page, mut next) = (vec![0; state.page_size.bytes()], 0);
+        // Takes the frames that are whole from the bytes at `start` of the file.
         let unpack = |bytes: &[u8]| {
-            let mut good = Vec::new();
+            let (mut good, mut taken) = (Vec::new(), 0);
             while let Some((pgno, frame)) = departure.frame(next)
-                && let Some(bytes) = bytes.get(..(frame.end() - start) as usize)
+                && let Some(frame_bytes) = bytes.get(place(frame, start))
             {
-                let frame_bytes = &bytes[(frame.offset - start) as usize..];
                 if decode(frame_bytes, pgno, state.page_size, &mut page).is_ok() {
                     self.keep(state, pgno, frame, &page, &departure.flight);
                     good.push(entry(pgno, frame));
                 }
-                next += 1;
+                (next, taken) = (next + 1, place(frame, start).end);
             }
             // First of all: what a process has read is there for the next one, however soon it ends.
             if let Some(disk) = &departure.span.file.disk {
                 runtime::busy(true, || disk.keep(good, start, bytes));
             }
             departure.flight.tell();
+            start += taken as u64;
+            taken
         };
-        let outcome = self.files.source.read_by_and_by(&departure.span.file.info, range, unpack).await;
-        departure.land(outcome.map(|_| ()));
+        let outcome = self.files.source.read_in_parts(&departure.span.file.info, range, unpack).await;
+        departure.land(outcome);
     }
 
     /// Puts a page into the cache and gives it to who waits.
@@ -357,6 +361,11 @@ impl Shared {
         self.files.cache.insert(frame.into(), page.clone());
         flight.bring(frame.into(), page);
     }
+}
+
+/// Where a frame is in bytes that begin at `start` of its file.
+fn place(frame: Frame, start: u64) -> Range<usize> {
+    (frame.offset - start) as usize..(frame.end() - start) as usize
 }
 
 fn entry(pgno: Pgno, frame: Frame) -> IndexEntry {

@@ -6,13 +6,18 @@
 //!
 //! A page of a tree that continues nothing is fetched alone: its neighbours are most likely not wanted.
 
-use std::fmt;
-use std::ops::Range;
+mod place;
+mod walk;
 
+use std::fmt;
+
+use self::place::{Place, Seen, seen_in_tree};
+pub(super) use self::walk::Direction;
+use self::walk::{Spot, Walk};
 use super::lookups::Lookups;
 use super::pace::Pace;
-use super::trees::Trees;
-use crate::page::{PageCount, Pgno};
+use super::trees::{Home, Trees};
+use crate::page::Pgno;
 
 /// What a page brings along of which no parent is known: costs hardly more than the round trip.
 const SMALLEST: u64 = 32 * 1024;
@@ -26,43 +31,12 @@ const LARGE: u64 = 4 * 1024 * 1024;
 const LARGEST: u64 = 16 * 1024 * 1024;
 /// Who has read so much in one place gets the next window before asking for it.
 const STEADY: u64 = 4 * 1024 * 1024;
-/// A scan may leave out this many pages and still counts as one.
-const SKIP: u32 = 16;
-/// Leaving out pages that are here already does not count, up to so many.
-const HERE: u32 = 64;
-/// So many children side by side tell that a table was filled in order.
-const IN_ORDER: usize = 4;
 /// Places that are followed.
 const PLACES: usize = 6;
 /// After so many pages in a row that continue nothing, a page comes alone.
 const STRAYS: u32 = 4;
 /// Interior pages that a connection remembers to have reported.
 const REPORTED: usize = 64;
-
-/// Which neighbours of a page come along.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Direction {
-    Up,
-    Down,
-}
-
-impl Direction {
-    /// The next page.
-    pub(super) fn step(self, pgno: Pgno) -> Option<Pgno> {
-        match self {
-            Self::Up => pgno.get().checked_add(1).and_then(Pgno::new),
-            Self::Down => Pgno::new(pgno.get() - 1),
-        }
-    }
-
-    /// The next child.
-    fn next(self, at: usize) -> Option<usize> {
-        match self {
-            Self::Up => at.checked_add(1),
-            Self::Down => at.checked_sub(1),
-        }
-    }
-}
 
 /// What to read for a page that is not in the cache, and beyond it.
 #[derive(Debug)]
@@ -72,73 +46,6 @@ pub(super) struct Window {
     /// About how many bytes.
     pub(super) bytes: u64,
     place: usize,
-}
-
-/// Where a place goes on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Spot {
-    /// A page of the file.
-    File(Pgno),
-    /// A child of an interior page.
-    Tree { parent: Pgno, at: usize },
-    /// An interior page that is not known yet: its children come after it.
-    Above(Pgno),
-}
-
-/// Pages one after another, from a spot on.
-#[derive(Clone, Debug)]
-pub(super) struct Walk {
-    spot: Option<Spot>,
-    direction: Direction,
-}
-
-impl Walk {
-    /// The next page of a database of `commit` pages.
-    pub(super) fn next(&mut self, trees: &Trees, commit: PageCount) -> Option<Pgno> {
-        let spot = self.spot?;
-        let (page, next) = match spot {
-            Spot::File(page) => (page, self.direction.step(page).map(Spot::File)),
-            Spot::Above(page) => (page, self.below(page)),
-            Spot::Tree { parent, at } => {
-                let children = &trees.children(parent)?.children;
-                (*children.get(at)?, self.after(trees, parent, at, children))
-            }
-        };
-        self.spot = next;
-        commit.contains(page).then_some(page)
-    }
-
-    /// What comes after a child: the next one, or the first of the parent's neighbour.
-    fn after(&self, trees: &Trees, parent: Pgno, at: usize, children: &[Pgno]) -> Option<Spot> {
-        if let Some(at) = self.direction.next(at).filter(|at| *at < children.len()) {
-            return Some(Spot::Tree { parent, at });
-        }
-        let beside = trees.beside(parent, self.direction)?;
-        match trees.children(beside) {
-            Some(node) if self.direction == Direction::Down => {
-                Some(Spot::Tree { parent: beside, at: node.children.len().checked_sub(1)? })
-            }
-            Some(_) => Some(Spot::Tree { parent: beside, at: 0 }),
-            // What is below the neighbour is not known. In a table that was filled in order it is what
-            // comes next in the file, and the neighbour itself is there too.
-            None if self.is_in_order(children) => self.direction.step(children[at]).map(Spot::File),
-            None => Some(Spot::Above(beside)),
-        }
-    }
-
-    /// Whether the last pages of a walk lie one after another in the file.
-    fn is_in_order(&self, children: &[Pgno]) -> bool {
-        let end = match self.direction {
-            Direction::Up => &children[children.len().saturating_sub(IN_ORDER)..],
-            Direction::Down => &children[..children.len().min(IN_ORDER)],
-        };
-        end.len() == IN_ORDER
-            && end.windows(2).all(|two| (1..=2).contains(&two[1].get().wrapping_sub(two[0].get())))
-    }
-
-    fn below(&self, parent: Pgno) -> Option<Spot> {
-        (self.direction == Direction::Up).then_some(Spot::Tree { parent, at: 0 })
-    }
 }
 
 /// Says whether a wait shall end.
@@ -151,10 +58,18 @@ pub struct ReadAhead {
     requests: u64,
     strays: u32,
     reported: [u64; REPORTED],
-    /// An interior page, and how many interior pages below it were missing.
-    scattered: (Option<Pgno>, u32),
+    scattered: Scattered,
     /// What an index told of the rows to come.
     pub(super) lookups: Lookups,
+}
+
+/// Interior pages that were missing here and there.
+#[derive(Debug, Default)]
+struct Scattered {
+    parent: Option<Pgno>,
+    /// Which child of the parent was missing last.
+    last: Option<usize>,
+    count: u32,
 }
 
 impl Default for ReadAhead {
@@ -166,7 +81,7 @@ impl Default for ReadAhead {
             requests: 0,
             strays: 0,
             reported: [0; REPORTED],
-            scattered: (None, 0),
+            scattered: Scattered::default(),
             lookups,
         }
     }
@@ -175,76 +90,6 @@ impl Default for ReadAhead {
 impl fmt::Debug for ReadAhead {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ReadAhead").field("places", &self.places).finish_non_exhaustive()
-    }
-}
-
-/// One place.
-#[derive(Debug, Default)]
-struct Place {
-    seen: Seen,
-    /// The size of the last window.
-    bytes: u64,
-    /// The size of all windows so far.
-    total: u64,
-    /// The page whose reading asks for the next window.
-    trigger: Option<Pgno>,
-    next: Option<Walk>,
-    /// The number of the last request.
-    request: u64,
-}
-
-/// What a place has looked at last.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-enum Seen {
-    #[default]
-    Nothing,
-    /// Pages of the file.
-    File(Range<u32>),
-    /// Children of an interior page.
-    Tree { parent: Pgno, at: Range<u32> },
-}
-
-/// In which direction reading goes on from a range if `n` is next, leaving out at most `most`.
-fn continues(seen: &Range<u32>, n: u32, most: u32) -> Option<Direction> {
-    if (seen.end..=seen.end.saturating_add(most)).contains(&n) {
-        Some(Direction::Up)
-    } else if (seen.start.saturating_sub(most + 1)..seen.start).contains(&n) {
-        Some(Direction::Down)
-    } else {
-        None
-    }
-}
-
-impl Place {
-    fn continues(&self, spot: Spot, trees: &Trees, is_here: &dyn Fn(Pgno) -> bool) -> Option<Direction> {
-        match (&self.seen, spot) {
-            (Seen::File(pages), Spot::File(page)) => continues(pages, page.get(), SKIP),
-            // A walk that went on in the order of the file, and what was there is known by now.
-            (Seen::File(pages), Spot::Tree { parent, at }) => {
-                continues(pages, trees.children(parent)?.children.get(at)?.get(), SKIP)
-            }
-            (Seen::Tree { parent, at: seen }, Spot::Tree { parent: now, at }) if *parent == now => {
-                let direction = continues(seen, at as u32, HERE)?;
-                let children = &trees.children(now)?.children;
-                let between = match direction {
-                    Direction::Up => children.get(seen.end as usize..at)?,
-                    Direction::Down => children.get(at + 1..seen.start as usize)?,
-                };
-                let left_out = between.iter().filter(|page| !is_here(**page)).count();
-                (left_out as u32 <= SKIP).then_some(direction)
-            }
-            (Seen::Tree { parent, at: seen }, Spot::Tree { parent: now, at }) => {
-                let children = trees.children(*parent)?.children.len() as u32;
-                let to_end = children.saturating_sub(seen.end);
-                if at as u32 + to_end <= HERE && trees.beside(*parent, Direction::Up) == Some(now) {
-                    return Some(Direction::Up);
-                }
-                let from_start = trees.children(now)?.children.len() as u32 - at as u32 + seen.start;
-                (from_start <= HERE && trees.beside(*parent, Direction::Down) == Some(now))
-                    .then_some(Direction::Down)
-            }
-            _ => None,
-        }
     }
 }
 
@@ -267,6 +112,8 @@ impl ReadAhead {
             .iter()
             .enumerate()
             .find_map(|(place, p)| p.continues(spot, trees, is_here).map(|direction| (place, direction)));
+        // What comes after the children of an interior page brings the interior page after it, too.
+        let is_interior = home.as_ref().is_some_and(|home| trees.is_any_known(home.children()));
         let Some((place, direction)) = continued else {
             self.strays += 1;
             let alone = home.is_some() || self.strays > STRAYS;
@@ -276,7 +123,7 @@ impl ReadAhead {
             return Window { pages: Walk { spot: Some(spot), direction: Direction::Up }, bytes, place };
         };
         self.strays = 0;
-        let bytes = larger(self.places[place].bytes, pace);
+        let bytes = if is_interior { 0 } else { larger(self.places[place].bytes, pace) };
         Window { pages: Walk { spot: Some(spot), direction }, bytes, place }
     }
 
@@ -292,8 +139,8 @@ impl ReadAhead {
     /// Remembers what was looked at for a window: `pages`, and after them is `rest`.
     pub(super) fn looked_at(&mut self, window: &Window, pages: &[Pgno], rest: Walk, trees: &Trees) {
         let (Some(first), Some(last)) = (pages.first(), pages.last()) else { return };
-        let began_in_file = matches!(window.pages.spot, Some(Spot::File(_)));
-        let seen = if began_in_file || matches!(rest.spot, Some(Spot::File(_))) {
+        let is_in_file = |walk: &Walk| matches!(walk.spot, Some(Spot::File(_) | Spot::Run { .. }));
+        let seen = if is_in_file(&window.pages) || is_in_file(&rest) {
             let (low, high) = if first < last { (first, last) } else { (last, first) };
             Seen::File(low.get()..high.get().saturating_add(1))
         } else {
@@ -314,11 +161,17 @@ impl ReadAhead {
         self.places.iter().any(|place| place.trigger == Some(pgno))
     }
 
-    /// An interior page below `parent` was missing. Returns how many were by now.
-    pub(super) fn interior_was_missing(&mut self, parent: Pgno) -> u32 {
-        let before = if self.scattered.0 == Some(parent) { self.scattered.1 } else { 0 };
-        self.scattered = (Some(parent), before.saturating_add(1));
-        self.scattered.1
+    /// The interior page `home` was missing. Returns how many below the same parent were by now, here and
+    /// there: a scan needs them one after another.
+    pub(super) fn interior_was_missing(&mut self, home: &Home) -> u32 {
+        if self.scattered.parent != Some(home.parent) {
+            self.scattered = Scattered { parent: Some(home.parent), ..Scattered::default() };
+        }
+        if self.scattered.last.is_none_or(|last| last.abs_diff(home.at) > 1) {
+            self.scattered.count = self.scattered.count.saturating_add(1);
+        }
+        self.scattered.last = Some(home.at);
+        self.scattered.count
     }
 
     /// Whether the application has interrupted the query.
@@ -344,33 +197,10 @@ impl ReadAhead {
     }
 }
 
-/// The last pages of a walk that have one parent.
-fn seen_in_tree(mut pages: &[Pgno], trees: &Trees) -> Seen {
-    // A walk that ends with an interior page has not seen anything below it.
-    if let [rest @ .., before, last] = pages {
-        let above = trees.home(*before).and_then(|home| trees.home(home.parent));
-        if above.is_some_and(|above| above.children().contains(last)) {
-            pages = &pages[..rest.len() + 1];
-        }
-    }
-    let Some(home) = pages.last().and_then(|last| trees.home(*last)) else { return Seen::Nothing };
-    let (mut start, mut end) = (home.at, home.at + 1);
-    for page in pages.iter().rev() {
-        let children = home.children();
-        if start > 0 && children[start - 1] == *page {
-            start -= 1;
-        } else if children.get(end) == Some(page) {
-            end += 1;
-        } else if children[start] != *page && children[end - 1] != *page {
-            break;
-        }
-    }
-    Seen::Tree { parent: home.parent, at: start as u32..end as u32 }
-}
-
-/// The size of the window after one of `bytes`.
+/// The size of the window after one of `bytes`. While a large one is read the next one is on its way: it has
+/// what comes in the time of a round trip, and half as much again for the time that its own bytes take.
 fn larger(bytes: u64, pace: &Pace) -> u64 {
-    let limit = pace.worthwhile().unwrap_or(0).clamp(LARGE, LARGEST);
+    let limit = pace.worthwhile().map_or(0, |bytes| bytes / 2 * 3).clamp(LARGE, LARGEST);
     match bytes {
         0 => SMALLEST,
         _ if bytes < MEDIUM => (bytes * GROWTH).min(MEDIUM),
@@ -380,8 +210,11 @@ fn larger(bytes: u64, pace: &Pace) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::super::btree::tests::table;
     use super::*;
+    use crate::page::PageCount;
 
     const COMMIT: PageCount = PageCount::new(100_000);
 
@@ -453,6 +286,17 @@ mod tests {
     }
 
     #[test]
+    fn interior_pages_one_after_another_do_not_bring_those_that_are_far_away() {
+        let (mut reads, trees) = (ReadAhead::default(), known(true));
+        assert_eq!(ask(&mut reads, &trees, 3, 9), (vec![3], 0));
+        assert_eq!(ask(&mut reads, &trees, 4, 9), (vec![4], 0));
+        let missing =
+            |reads: &mut ReadAhead, page| reads.interior_was_missing(&trees.home(pgno(page)).unwrap());
+        let counts = [3, 4, 5, 3].map(|page| missing(&mut reads, page));
+        assert_eq!(counts, [1, 1, 1, 2], "only what does not come after another counts");
+    }
+
+    #[test]
     fn an_interior_page_that_is_not_known_comes_before_its_leaves() {
         let (mut reads, trees) = (ReadAhead::default(), known(false));
         ask(&mut reads, &trees, 32, 1);
@@ -470,6 +314,27 @@ mod tests {
         assert_eq!(ask(&mut reads, &trees, 31, 7), (vec![31, 32, 33, 35, 36, 37, 38], 32));
         trees.learn(pgno(4), &table(&[37, 39, 40], &[60, 70]), COMMIT);
         assert_eq!(ask(&mut reads, &trees, 39, 2), (vec![39, 40], 256));
+    }
+
+    #[test]
+    fn pages_that_were_split_off_continue_what_was_read_in_the_order_of_the_file() {
+        for (split, pages, rest) in [(90, vec![90, 32, 33, 95, 34], 256), (70, vec![70], 0)] {
+            let (mut reads, trees) = (ReadAhead::default(), Trees::new());
+            assert_eq!(ask(&mut reads, &trees, 30, 3), (vec![30, 31, 32], 32));
+            trees.learn(pgno(3), &table(&[30, 31, 90, 32, 33, 95, 34], &[1, 2, 3, 4, 5, 6]), COMMIT);
+            trees.learn(pgno(4), &table(&[60, 70, 80], &[7, 8]), COMMIT);
+            assert_eq!(ask(&mut reads, &trees, split, 9), (pages, rest));
+        }
+    }
+
+    #[test]
+    fn large_windows_are_what_comes_in_a_round_trip_and_half_as_much_again() {
+        let pace = Pace::default();
+        for _ in 0..50 {
+            pace.note(Duration::from_millis(20), Duration::from_millis(10), 3_000_000);
+        }
+        assert!((8_900_000..9_100_000).contains(&larger(LARGE * 2, &pace)));
+        assert_eq!(larger(LARGE * 2, &Pace::default()), LARGE);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 use futures_util::future::{Either, select, try_join_all};
 use futures_util::stream::{BoxStream, StreamExt as _};
 use tokio::time::timeout;
@@ -161,25 +161,34 @@ impl Source {
     /// # Errors
     /// As [`Source::stream`].
     pub(crate) async fn read(&self, file: &FileInfo, range: ByteRange) -> Result<Bytes> {
-        self.read_by_and_by(file, range, |_| ()).await
+        // In memory of just that size: a buffer that grows would take twice as much.
+        let mut all =
+            BytesMut::with_capacity(range.within(file.size).map_or(0, |(start, end)| end - start) as usize);
+        let take = |bytes: &[u8]| {
+            all.extend_from_slice(bytes);
+            bytes.len()
+        };
+        self.read_in_parts(file, range, take).await?;
+        Ok(all.freeze())
     }
 
-    /// Bytes of a file; `progress` is shown all that have come whenever more have.
+    /// Bytes of a file: whenever more have come, `take` is shown those that it has not taken yet, and says how
+    /// many of them it takes now. They are not kept any longer.
     ///
     /// # Errors
     /// As [`Source::stream`].
-    pub(crate) async fn read_by_and_by(
+    pub(crate) async fn read_in_parts(
         &self,
         file: &FileInfo,
         range: ByteRange,
-        progress: impl FnMut(&[u8]),
-    ) -> Result<Bytes> {
+        take: impl FnMut(&[u8]) -> usize,
+    ) -> Result<()> {
         let asked = Instant::now();
         let (body, len) = self.stream(file, range).await?;
         let begun = Instant::now();
-        let bytes = collect(file, body, len, progress).await?;
+        hand_over(file, body, len, take).await?;
         self.pace.note(begun - asked, begun.elapsed(), len);
-        Ok(bytes)
+        Ok(())
     }
 
     /// The header of a file, checked against its name.
@@ -255,22 +264,29 @@ impl Source {
     }
 }
 
-/// The `len` bytes of `body`, in memory of just that size: a buffer that grows would take twice as much.
-async fn collect(
+/// Hands the `len` bytes of `body` to `take`; what it does not take at once is shown again with what comes next.
+async fn hand_over(
     file: &FileInfo,
     mut body: Body,
     len: usize,
-    mut progress: impl FnMut(&[u8]),
-) -> Result<Bytes> {
-    let mut all = BytesMut::with_capacity(len);
+    mut take: impl FnMut(&[u8]) -> usize,
+) -> Result<()> {
+    let (mut left, mut come) = (BytesMut::new(), 0);
     while let Some(chunk) = body.next().await.transpose()? {
-        all.extend_from_slice(&chunk);
-        if all.len() > len {
+        come += chunk.len();
+        if come > len {
             break;
         }
-        progress(&all);
+        if left.is_empty() {
+            let taken = take(&chunk);
+            left.extend_from_slice(&chunk[taken..]);
+        } else {
+            left.extend_from_slice(&chunk);
+            let taken = take(&left);
+            left.advance(taken);
+        }
     }
-    if all.len() == len { Ok(all.freeze()) } else { Err(wrong_length(file, all.len(), len)) }
+    if come == len { Ok(()) } else { Err(wrong_length(file, come, len)) }
 }
 
 /// The error about an answer of another length than was asked for.
@@ -309,4 +325,41 @@ pub(crate) fn check_name(file: &FileInfo, header: &Header) -> Result<()> {
 
 fn truncated(file: &FileInfo) -> Error {
     Error::corrupt(format!("{} has only {} bytes: it was cut off", file.id, file.size))
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream;
+
+    use super::*;
+    use crate::replica::testing::id;
+    use crate::runtime;
+
+    #[test]
+    fn what_was_taken_is_not_shown_again() {
+        let file = FileInfo { id: id(0, 1, 1), size: 10, timestamp: Timestamp::from_millis(0) };
+        let parts = ["abc", "d", "efgh", "ij"];
+        let body = |parts: &[&'static str]| -> Body {
+            let parts: Vec<Result<Bytes>> =
+                parts.iter().map(|part| Ok(Bytes::from_static(part.as_bytes()))).collect();
+            stream::iter(parts).boxed()
+        };
+        let (mut shown, all, longer) = (Vec::new(), body(&parts), body(&["abc", "defghijklm"]));
+        let expected = ["abc", "cd", "cdefgh", "hij"];
+        let (shown, error) = runtime::block_on(async move {
+            // Takes two bytes of each pair, and leaves the rest.
+            let take = |bytes: &[u8]| {
+                shown.push(String::from_utf8_lossy(bytes).into_owned());
+                match bytes.len() {
+                    2 => 0,
+                    n => n - 1,
+                }
+            };
+            hand_over(&file, all, 10, take).await?;
+            Ok((shown, hand_over(&file, longer, 10, <[u8]>::len).await.unwrap_err()))
+        })
+        .unwrap();
+        assert_eq!(shown, expected);
+        assert!(error.to_string().contains("13 bytes"), "{error}");
+    }
 }

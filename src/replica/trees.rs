@@ -79,6 +79,12 @@ impl Trees {
         self.lock().peek(&pgno).cloned()
     }
 
+    /// Whether one of `pages` is known to be an interior page. Children of one page are all of one kind.
+    pub(super) fn is_any_known(&self, pages: &[Pgno]) -> bool {
+        let nodes = self.lock();
+        pages.iter().any(|page| nodes.contains(page))
+    }
+
     /// The way from the root of the table in which `home` is down to the row `rowid`: the last page of it
     /// that can be told, and how many levels below the root that is.
     pub(super) fn way_to(&self, root: Pgno, rowid: i64) -> (Pgno, usize) {

@@ -5,6 +5,7 @@
 //! large the database is. Whatever goes wrong, nothing is left behind and the target is as it was.
 
 mod apply;
+mod early_sync;
 mod generations;
 mod in_use;
 mod output;
@@ -12,6 +13,7 @@ mod progress;
 mod segments;
 #[cfg(test)]
 mod tests;
+mod window;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -25,7 +27,7 @@ use crate::page::PageCount;
 pub use crate::replica::{Plan, RestorePoint};
 use crate::replica::{Source, empty};
 use crate::runtime;
-use crate::store::Store;
+use crate::store::{RawInfo, Store};
 
 use apply::Applier;
 use generations::Chosen;
@@ -40,7 +42,8 @@ pub struct Options {
     pub point: RestorePoint,
     /// Replace a database that is there.
     pub force: bool,
-    /// Requests at the same time, at least 1. Each may hold 2 MiB.
+    /// Requests of 2 MiB at the same time, at least 1; with 2 or more, up to eight times as many that
+    /// bring less.
     pub parallelism: usize,
     /// What opens replicas of Litestream 0.3 that are encrypted with age.
     pub identities: Identities,
@@ -169,6 +172,9 @@ fn run(store: Arc<dyn Store>, path: &Path, options: &Options, progress: &Arc<Pro
     let applier = Applier::new(Arc::new(Source::new(store.clone())), options, progress.clone());
     let chosen = choose(store.clone(), options.point, applier.first_plan())?;
     let mut draft = output.create()?;
+    if options.check.is_some() {
+        draft.will_be_read();
+    }
     let mut report = match chosen {
         Chosen::Ltx(plan) => of_ltx(path, &applier.run(plan, &mut draft)?),
         Chosen::Old(backup) => {
@@ -263,20 +269,26 @@ pub fn dry_run(store: Arc<dyn Store>, path: &Path, options: &Options) -> Result<
     })
 }
 
-/// The files that a restore to `point` would apply.
+/// What a restore applies, in order.
+#[derive(Debug)]
+pub enum Steps {
+    /// LTX files.
+    Ltx(Plan),
+    /// The objects of Litestream 0.3: a snapshot, and pieces of the WAL files that continue it.
+    Old(Vec<RawInfo>),
+}
+
+/// What a restore to `point` would apply.
 ///
 /// # Errors
 /// `NotFound` if the replica is empty or does not reach the point; `Corrupt` if its files do not fit
-/// together; `Unsupported` if Litestream 0.3 wrote it; those of the store.
-pub async fn plan(store: Arc<dyn Store>, point: RestorePoint) -> Result<Plan> {
+/// together; those of the store.
+pub async fn plan(store: Arc<dyn Store>, point: RestorePoint) -> Result<Steps> {
     let planned = plan_from(&Source::new(store.clone()), point).await;
-    match generations::choose(&*store, point, planned).await? {
-        Chosen::Ltx(plan) => Ok(plan),
-        Chosen::Old(_) => Err(Error::new(
-            ErrorKind::Unsupported,
-            "Litestream 0.3 wrote this state of the replica, without LTX files; litestream_restore restores it",
-        )),
-    }
+    Ok(match generations::choose(&*store, point, planned).await? {
+        Chosen::Ltx(plan) => Steps::Ltx(plan),
+        Chosen::Old(backup) => Steps::Old(backup.objects().cloned().collect()),
+    })
 }
 
 /// Whether the replica has no file at all.

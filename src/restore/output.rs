@@ -5,7 +5,9 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, chown};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use super::early_sync::EarlySync;
 use super::in_use::in_use;
 use crate::error::{Error, ErrorKind, Result};
 use crate::page::{PageCount, PageSize, Pgno};
@@ -84,9 +86,17 @@ impl Output {
             .create_new(true)
             .open(&temporary)
             .map_err(|e| Error::io(format!("cannot create a file in {}", folder.display()), e))?;
-        let draft =
-            Draft { output: self, folder, folders, temporary, file, run: Vec::new(), run_start: 0, len: 0 };
-        Ok(draft)
+        Ok(Draft {
+            output: self,
+            folder,
+            folders,
+            temporary,
+            file: Arc::new(file),
+            early_sync: EarlySync::default(),
+            run: Vec::new(),
+            run_start: 0,
+            len: 0,
+        })
     }
 }
 
@@ -97,7 +107,8 @@ pub(super) struct Draft {
     folder: PathBuf,
     folders: CreatedFolders,
     temporary: PathBuf,
-    file: File,
+    file: Arc<File>,
+    early_sync: EarlySync,
     /// Pages that are not yet written, and where they belong.
     run: Vec<u8>,
     run_start: u64,
@@ -109,6 +120,11 @@ impl Draft {
     /// Where it is until it is published.
     pub(super) fn path(&self) -> &Path {
         &self.temporary
+    }
+
+    /// Says that the file is read before it is published.
+    pub(super) fn will_be_read(&mut self) {
+        self.early_sync.stay_cached();
     }
 
     /// A file without a name, for what is needed until the database is there.
@@ -145,6 +161,7 @@ impl Draft {
     /// too.
     pub(super) fn finish(&mut self, commit: PageCount, page_size: PageSize) -> Result<()> {
         self.set_len(commit.bytes(page_size))?;
+        self.early_sync.finish().map_err(|e| self.cannot("sync", e))?;
         self.file.sync_all().map_err(|e| self.cannot("sync", e))
     }
 
@@ -157,6 +174,7 @@ impl Draft {
 
     fn flush(&mut self) -> Result<()> {
         self.file.write_all_at(&self.run, self.run_start).map_err(|e| self.cannot("write", e))?;
+        self.early_sync.wrote(&self.file, self.run.len());
         self.run.clear();
         Ok(())
     }

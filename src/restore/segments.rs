@@ -1,7 +1,7 @@
 //! The bytes of several files one after the other, fetched ahead in bounded memory.
 //!
-//! Small files are pieces, large ones are cut into pieces, and `parallelism` pieces are in memory or
-//! on their way. From a store that takes long to begin an answer, so long that it would rather have
+//! Small files are pieces, large ones are cut into pieces, and as many pieces as fit a [`Window`] are in
+//! memory or on their way. From a store that takes long to begin an answer, so long that it would rather have
 //! sent all those pieces, a large file comes in one request.
 
 use std::collections::VecDeque;
@@ -17,14 +17,13 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use super::window::{PIECE, Window};
 use super::{Cancel, Progress};
 use crate::error::{Error, ErrorKind, Result};
 use crate::replica::{Source, wrong_length};
 use crate::runtime;
 use crate::store::{ByteRange, FileInfo};
 
-/// The size of a piece.
-const PIECE: u64 = 2 * 1024 * 1024;
 /// Less than this is not worth a stream.
 const STREAMED: u64 = 4 * PIECE;
 /// Parts of a stream that wait to be read; a store gives some 100 KiB at once.
@@ -40,13 +39,22 @@ pub(super) struct Segments {
     runtime: Handle,
     cancel: Cancel,
     progress: Arc<Progress>,
-    parallelism: usize,
+    window: Window,
     /// The rest of the file that is being read, if that comes in one request.
     stream: Option<Stream>,
     /// Pieces that follow.
-    ahead: VecDeque<JoinHandle<Result<Bytes>>>,
+    ahead: VecDeque<Piece>,
+    /// Their size in bytes.
+    ahead_bytes: u64,
     /// The file and offset that nobody has asked for yet.
     next: (usize, u64),
+}
+
+/// A small file, or a part of a large one.
+#[derive(Debug)]
+struct Piece {
+    len: u64,
+    task: JoinHandle<Result<Bytes>>,
 }
 
 /// A file, or the rest of one, in one request.
@@ -70,9 +78,10 @@ impl Segments {
             runtime: runtime::handle()?,
             cancel,
             progress,
-            parallelism: parallelism.max(1),
+            window: Window::new(parallelism),
             stream: None,
             ahead: VecDeque::new(),
+            ahead_bytes: 0,
             next: (0, 0),
         })
     }
@@ -87,7 +96,8 @@ impl Segments {
                 }
             }
             self.fill();
-            if let Some(task) = self.ahead.pop_front() {
+            if let Some(Piece { len, task }) = self.ahead.pop_front() {
+                self.ahead_bytes -= len;
                 return wait(&self.runtime, &self.cancel, task)?.unwrap_or_else(|e| {
                     Err(Error::new(ErrorKind::Interrupted, format!("a download ended early: {e}")))
                 });
@@ -98,28 +108,28 @@ impl Segments {
 
     /// Asks for pieces until as many as allowed are under way, or the rest is better streamed.
     fn fill(&mut self) {
-        while self.ahead.len() < self.parallelism && self.next_is_piece() {
-            let (file, offset) = self.next;
-            let len = PIECE.min(self.files[file].size - offset);
+        while let Some(len) = self.next_piece() {
+            let file = self.next.0;
             let range = self.advance(len);
             let (source, files) = (self.source.clone(), self.files.clone());
             let task = self.runtime.spawn(async move { source.read(&files[file], range).await });
-            self.ahead.push_back(task);
+            self.ahead.push_back(Piece { len, task });
+            self.ahead_bytes += len;
         }
     }
 
-    /// Whether what comes next is to be asked for as a piece, and now.
-    fn next_is_piece(&self) -> bool {
+    /// The size of what comes next, if it is to be asked for as a piece, and now.
+    fn next_piece(&self) -> Option<u64> {
         let (file, offset) = self.next;
-        let Some(rest) = self.files.get(file).map(|f| f.size - offset) else { return false };
-        if rest < STREAMED {
-            return true;
-        }
-        match self.source.pace().worthwhile() {
-            // The first piece tells how the store answers.
-            None => self.ahead.is_empty(),
-            Some(worthwhile) => worthwhile < PIECE * self.parallelism as u64,
-        }
+        let rest = self.files.get(file)?.size - offset;
+        let len = rest.min(PIECE);
+        let in_pieces = rest < STREAMED
+            || match self.source.pace().worthwhile() {
+                // The first piece tells how the store answers.
+                None => self.ahead.is_empty(),
+                Some(worthwhile) => worthwhile < self.window.bytes(),
+            };
+        (in_pieces && self.window.admits(self.ahead.len(), self.ahead_bytes, len)).then_some(len)
     }
 
     /// Asks for the rest of the next file.
@@ -186,7 +196,7 @@ async fn forward(
 
 impl Drop for Segments {
     fn drop(&mut self) {
-        self.ahead.iter().for_each(JoinHandle::abort);
+        self.ahead.iter().for_each(|piece| piece.task.abort());
         if let Some(stream) = &self.stream {
             stream.task.abort();
         }

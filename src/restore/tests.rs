@@ -562,7 +562,9 @@ fn a_dry_run_writes_nothing_and_reads_one_header() {
     assert_eq!(store.count(crate::store::Op::Get), 1);
     assert_eq!(names(folder.path()), [""; 0]);
     let done = restore(history.store(), &path, &latest()).unwrap();
-    let plan = runtime::block_on(plan(history.store(), RestorePoint::Latest)).unwrap();
+    let Steps::Ltx(plan) = runtime::block_on(plan(history.store(), RestorePoint::Latest)).unwrap() else {
+        panic!("there are only LTX files")
+    };
     assert_eq!((told.txid, told.timestamp, told.files), (done.txid, done.timestamp, done.files));
     assert_eq!((told.pages, told.bytes), (Some(done.pages), Some(done.bytes)));
     assert_eq!(told.download, plan.files().iter().map(|file| file.size).sum::<u64>());

@@ -108,7 +108,8 @@ impl Finding {
     pub(super) fn empty(url: &str, is_old: bool) -> Self {
         let message = if is_old {
             format!(
-                "replica {url} has no LTX files: Litestream 0.3 wrote it. It can be restored, not verified"
+                "replica {url} has no LTX files: Litestream 0.3 wrote it. Only a restore verifies it: \
+                 litestream_restore with {{\"integrity_check\": \"full\"}} to a file of its own"
             )
         } else {
             format!("replica {url} is empty: nothing was replicated to it, or the URL is wrong")

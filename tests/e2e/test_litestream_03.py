@@ -95,9 +95,25 @@ def test_latest_and_three_points_in_time(start, location, source, db, tmp_path, 
     assert content_of(start, tmp_path / "latest.db") == latest
     with pytest.raises(SqlError, match="no state of that time or earlier; it covers 20"):
         restore(db, location, tmp_path / "early.db", **options(key, timestamp="2020-01-01T00:00:00Z"))
+    assert_it_can_be_looked_at(db, location, points[0][0])
     with pytest.raises(SqlError, match="TXID|empty"):
         restore(db, location, tmp_path / "early.db", **options(key, txid="0000000000000001"))
     assert not (tmp_path / "early.db").exists()
+
+
+def assert_it_can_be_looked_at(db, location, first: str) -> None:
+    """The plan lists what a restore takes; to verify is to restore, and that is what is said."""
+    sql = "SELECT step, name, size, level, min_txid FROM litestream_restore_plan(?, ?)"
+    latest = db.rows(sql, location.full_url, "{}")
+    assert [row[0] for row in latest] == list(range(1, len(latest) + 1))
+    names = [row[1] for row in latest]
+    assert "/snapshots/" in names[0] and all("/wal/" in name for name in names[1:]) and len(names) > 1
+    assert all((location.folder / name).stat().st_size == size for _, name, size, _, _ in latest)
+    assert all(row[3:] == [None, None] for row in latest)
+    earlier = db.rows(sql, location.full_url, json.dumps({"timestamp": first}))
+    assert earlier[0][1] != names[0], "an earlier time has an earlier snapshot"
+    [[severity, message]] = db.rows("SELECT severity, message FROM litestream_verify(?)", location.full_url)
+    assert severity == "error" and "Litestream 0.3" in message and "integrity_check" in message
 
 
 @pytest.mark.parametrize("page_size", [512, 65536])

@@ -95,6 +95,57 @@ def test_200_points_of_2000_commits(write, start, in_folder, tmp_path):
         path.unlink()
 
 
+def moments(times: dict[int, int]) -> list[int]:
+    """Just before each commit, at it, just after it, between it and the next one, and long after the last."""
+    ordered = sorted(times.values())
+    between = [(a + b) // 2 for a, b in zip(ordered, ordered[1:])]
+    return sorted({*between, ordered[-1] + 86_400_000, *(ms + off for ms in ordered for off in (-1, 0, 1))})
+
+
+@pytest.mark.parametrize("write", [ours, litestreams])
+def test_before_at_between_and_after_the_commits(write, start, location, tmp_path):
+    history = write(start, location, tmp_path, 10)
+    times = committed(location)
+    first, last = min(times), max(times)
+    contents = {commit.txid: commit.content for commit in history}
+    assert set(times) - set(contents) <= set(range(history[0].txid)), "what comes before is without rows"
+    worker = start("apsw", location)
+    db = worker.open(":memory:", "plain")
+    reader = worker.open(location.replica(), "reader")
+    without_rows = worker.open(":memory:", "without_rows")
+    without_rows.run(TABLE)
+    empty = digest(without_rows)
+    path = tmp_path / "restored.db"
+    seen = set()
+    for ms in moments(times):
+        text = rfc3339(ms)
+        covered = [n for n, at in times.items() if at <= ms]
+        if not covered:
+            for attempt in [
+                lambda: restore(db, location, path, timestamp=text),
+                lambda: reader.one("SELECT litestream_set_time(?)", text),
+                lambda: worker.open(location.replica(asof=text), "refused").rows("SELECT * FROM sqlite_schema"),
+            ]:
+                with pytest.raises(SqlError, match=f"covers.*{first:016x}.*{last:016x}"):
+                    attempt()
+            seen.add("refused")
+            continue
+        expected = max(covered)
+        assert txid(restore(db, location, path, timestamp=text)["txid"]) == expected, text
+        assert digest(worker.open(path, "restored")) == contents.get(expected, empty), text
+        past = worker.open(location.replica(asof=text), "past")
+        assert txid(past.one("SELECT litestream_txid()")) == expected and digest(past) == contents.get(expected, empty), text
+        reader.one("SELECT litestream_set_time(?)", text)
+        assert digest(reader) == contents.get(expected, empty), text
+        path.unlink()
+        seen.add(expected)
+    assert seen == {"refused", *times}
+    for wrong in (f"txid:{last + 1}", "0xffffffffffffffff"):
+        with pytest.raises(SqlError, match=f"covers.*{first:016x}.*{last:016x}"):
+            restore(db, location, path, txid=wrong)
+    assert not path.exists()
+
+
 def test_points_out_of_reach_are_refused_with_the_range(start, host, location, tmp_path):
     history = ours(start, location, tmp_path, 5)
     times = committed(location)

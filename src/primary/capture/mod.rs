@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::ltx::{Header, Txid};
-use crate::primary::commits::{CommitSeq, Noted};
+use crate::primary::commits::{CommitSeq, Commits, Noted};
 use crate::primary::generations::Generations;
 use crate::primary::handover::Handover;
 use crate::primary::kept::Kept;
@@ -288,6 +288,19 @@ impl Capture {
             self.generations.set_safe(self.state.position());
         }
         self.release_kept();
+    }
+
+    /// Captures what is committed and puts all that is captured on disk: if the WAL is restarted then, no
+    /// more than its last frame is to be kept.
+    ///
+    /// # Errors
+    /// As [`Capture::catch_up`].
+    pub(super) fn put_on_disk(&mut self, commits: &Commits) -> Result<()> {
+        let seq = commits.last().seq;
+        self.catch_up(commits)?;
+        self.spill(seq)?;
+        self.remember_all();
+        Ok(())
     }
 
     /// Puts what is only in memory on disk and remembers the position, for a close.

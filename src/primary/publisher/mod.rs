@@ -48,15 +48,24 @@ pub(super) async fn run(shared: Arc<Shared>) {
 async fn capture_when_asked(shared: &Arc<Shared>) {
     loop {
         shared.signal.capture_asked().await;
-        let captured = blocking(shared, |shared| {
-            shared.generations.copy_ahead(&shared.commits)?;
-            shared.capture_now()?;
-            if shared.has_failed() { shared.tidy() } else { Ok(()) }
-        });
+        let captured = blocking(shared, capture);
         if let Err(e) = captured.await {
             tracing::debug!("{}: {e}", shared.path.display());
         }
     }
+}
+
+fn capture(shared: &Shared) -> Result<()> {
+    // With older generations to capture first, this one would not be done before it is restarted.
+    if shared.generations.oldest().is_some() {
+        shared.generations.copy_ahead(&shared.commits)?;
+    }
+    let may_be_restarted = shared.generations.is_behind(&shared.commits);
+    shared.capture_now()?;
+    if may_be_restarted {
+        shared.with_capture(|capture| capture.put_on_disk(&shared.commits))??;
+    }
+    if shared.has_failed() { shared.tidy() } else { Ok(()) }
 }
 
 async fn publish(shared: &Arc<Shared>) {

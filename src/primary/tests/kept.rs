@@ -2,7 +2,9 @@
 //! even if the process dies first.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::bench::Bench;
 use super::sqlite::Db;
@@ -149,6 +151,28 @@ fn where_none_can_be_kept_the_commits_go_to_the_spool() {
     }
     bench.db.change(4);
     bench.store.heal();
+    bench.sync();
+    bench.assert_replica_is_current();
+    assert_eq!(bench.copies(), 1, "the database was copied anew");
+}
+
+#[test]
+fn only_the_last_frame_is_kept_if_capture_was_done_during_the_checkpoint() {
+    let mut bench = Bench::new(100);
+    bench.options.sync_interval = Duration::from_secs(3600);
+    bench.open();
+    bench.until("the copy", |bench| bench.txids() == [1]);
+    (1..=80).for_each(|page| bench.db.change(page));
+    let primary = bench.primary().clone();
+    primary.checkpoint_begins();
+    bench.until("the spool", |bench| !bench.spooled().is_empty());
+    primary.without_capture(|| {
+        assert!(bench.db.checkpoint());
+        bench.db.change(1);
+        let [file] = &kept(&state_folder(&bench.db.path))[..] else { panic!("one generation is kept") };
+        let file = file.metadata().unwrap();
+        assert!(file.blocks() * 512 < file.len() / 2, "{} blocks of {} bytes", file.blocks(), file.len());
+    });
     bench.sync();
     bench.assert_replica_is_current();
     assert_eq!(bench.copies(), 1, "the database was copied anew");

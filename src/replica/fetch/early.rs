@@ -42,7 +42,7 @@ impl Fetcher {
     /// another: look-ups all over a table need them all.
     pub(super) fn complete_level(&self, state: &State, pgno: Pgno, ahead: &mut ReadAhead) {
         let Some(home) = self.0.trees.home(pgno) else { return };
-        if ahead.interior_was_missing(home.parent) == SCATTERED && home.children().len() <= FEW {
+        if ahead.interior_was_missing(&home) == SCATTERED && home.children().len() <= FEW {
             for span in self.0.spans(state, home.children()) {
                 self.0.early(state, span);
             }

@@ -105,6 +105,34 @@ fn a_scan_follows_the_tree_where_the_order_of_the_file_is_another() {
 }
 
 #[test]
+fn a_scan_of_a_table_that_was_filled_in_order_stops_where_the_table_does() {
+    // SQLite puts an interior page among its leaves.
+    const INTERIOR: [u32; 3] = [120, 220, 320];
+    let leaves_of = |page: u32| (page - 20..page).chain(page + 1..page + 80);
+    let mut history = History::new(4096, 7);
+    history.commit(PAGES, &[]);
+    history.put(9, 1, 1);
+    history.put_sparse(2, PAGES, ROOT, &table(&INTERIOR, &[1, 2]));
+    let rowids: Vec<u8> = (0..98).collect();
+    for (txid, page) in (3..).zip(INTERIOR) {
+        let leaves: Vec<u32> = leaves_of(page).collect();
+        history.put_sparse(txid, PAGES, page, &table(&leaves, &rowids));
+    }
+    let image = history.image(1);
+    let (core, ranges) = recorded(&history);
+    let mut view = View::new(core);
+    read(&mut view, ROOT);
+    for page in INTERIOR {
+        read(&mut view, page);
+        leaves_of(page).for_each(|leaf| check(&mut view, &image, leaf));
+    }
+    let before = ranges.lock().unwrap().len();
+    assert!(before <= 6, "{before} requests");
+    check(&mut view, &image, 450);
+    assert_eq!(ranges.lock().unwrap().len(), before + 1, "what is beyond the table came with it");
+}
+
+#[test]
 fn rows_that_an_index_names_come_early() {
     let (mut history, children, image) = scattered();
     let rows: Vec<u8> = (0..CHILDREN).map(|n| (n * 37 % CHILDREN) as u8).collect();

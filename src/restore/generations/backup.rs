@@ -95,7 +95,7 @@ impl Generation {
 
 impl Backup {
     /// All objects, in the order in which they are applied.
-    pub(super) fn objects(&self) -> impl Iterator<Item = &RawInfo> {
+    pub(in crate::restore) fn objects(&self) -> impl Iterator<Item = &RawInfo> {
         let segments = self.wals.iter().flat_map(|(_, wal)| wal).map(|(_, segment)| segment);
         std::iter::once(&self.snapshot).chain(segments)
     }

@@ -12,12 +12,11 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::restore::window::{PIECE, Window};
 use crate::restore::{Cancel, Options, Progress};
 use crate::runtime;
 use crate::store::{ByteRange, RawInfo, Store};
 
-/// Larger objects come as a stream when they are wanted.
-const AHEAD: u64 = 2 * 1024 * 1024;
 /// How often a waiting reader looks whether it was cancelled.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -27,13 +26,15 @@ pub(super) struct Objects {
     runtime: Handle,
     cancel: Cancel,
     progress: Arc<Progress>,
-    parallelism: usize,
+    window: Window,
     /// Those that nobody has asked for yet.
     waiting: VecDeque<RawInfo>,
     ahead: VecDeque<Ahead>,
+    /// The bytes of those that are in memory or on their way.
+    ahead_bytes: u64,
 }
 
-/// An object that is wanted soon.
+/// An object that is wanted soon; a large one comes as a stream when it is wanted.
 enum Ahead {
     Small(RawInfo, JoinHandle<Result<Bytes>>),
     Large(RawInfo),
@@ -51,9 +52,10 @@ impl Objects {
             runtime: runtime::handle()?,
             cancel: options.cancel.clone(),
             progress: Arc::clone(progress),
-            parallelism: options.parallelism.max(1),
+            window: Window::new(options.parallelism),
             waiting: objects.cloned().collect(),
             ahead: VecDeque::new(),
+            ahead_bytes: 0,
         })
     }
 
@@ -68,6 +70,7 @@ impl Objects {
                     (object, wait(&self.runtime, &self.cancel, self.runtime.spawn(content))?.body)
                 }
                 Ahead::Small(object, task) => {
+                    self.ahead_bytes -= object.size;
                     let bytes = wait(&self.runtime, &self.cancel, task)?;
                     (object, stream::once(async { Ok(bytes) }).boxed())
                 }
@@ -83,12 +86,17 @@ impl Objects {
     }
 
     fn fill(&mut self) {
-        while self.ahead.len() < self.parallelism {
-            let Some(object) = self.waiting.pop_front() else { return };
-            if object.size > AHEAD {
+        while let Some(object) = self.waiting.front() {
+            let len = if object.size > PIECE { 0 } else { object.size };
+            if !self.window.admits(self.ahead.len(), self.ahead_bytes, len) {
+                return;
+            }
+            let object = self.waiting.pop_front().expect("BUG: there is one at the front");
+            if object.size > PIECE {
                 self.ahead.push_back(Ahead::Large(object));
                 continue;
             }
+            self.ahead_bytes += len;
             let (store, path) = (Arc::clone(&self.store), object.path.clone());
             let bytes = async move { store.get_raw(&path, ByteRange::All).await?.bytes().await };
             self.ahead.push_back(Ahead::Small(object, self.runtime.spawn(bytes)));

@@ -11,7 +11,7 @@ from pathlib import Path
 from . import litestream
 from .location import Location
 from .sql import restore, sync
-from .worker import Worker
+from .worker import Connection, Worker
 from .workload import Workload
 
 LEVELS = (1, 3, 12)
@@ -75,7 +75,8 @@ def run(seconds: float, seed: int, location: Location, folder: Path,
             deepest = max(deepest, *(f.level for f in location.files() if f.level != 9), 0)
             if checks % 10 == 0:
                 say(f"{elapsed:5.0f} s: {checks} checks, {len(location.files())} files, {primary.kills} kills")
-        left = _run_down(primary)
+        left = run_down(primary.work.db, location, len(LEVELS),
+                        SNAPSHOT_RETENTION + 2 * SNAPSHOT_INTERVAL + L0_RETENTION + 10)
         _compare(primary, checks)
         report = {"checks": checks + 1, "kills": primary.kills, "closes": primary.closes,
                   "transactions": location.last_txid(), "deepest": deepest, "left": left}
@@ -116,17 +117,17 @@ def _covered(location: Location, first: int, last: int) -> bool:
     return any(f.max >= last for f in location.files(9)) and first <= last
 
 
-def _run_down(primary: Primary) -> dict[int, int]:
-    """Waits until nothing is due any more; how many files each level has then."""
-    location, last = primary.location, primary.location.last_txid()
-    deadline = time.monotonic() + SNAPSHOT_RETENTION + 2 * SNAPSHOT_INTERVAL + L0_RETENTION + 10
+def run_down(db: Connection, location: Location, levels: int, seconds: float) -> dict[int, int]:
+    """Waits until nothing is due any more, at most `seconds`; how many files each level has then."""
+    last = location.last_txid()
+    deadline = time.monotonic() + seconds
 
     def counts() -> dict[int, int]:
         return {level: len(location.files(level)) for level in range(10) if location.files(level)}
 
-    expected = {level: 1 for level in (0, *range(1, len(LEVELS) + 1), 9)}
+    expected = {level: 1 for level in (0, *range(1, levels + 1), 9)}
     while counts() != expected:
-        assert time.monotonic() < deadline, f"{counts()} files are left; {primary.work.db.one('SELECT litestream_status()')}"
+        assert time.monotonic() < deadline, f"{counts()} files are left; {db.one('SELECT litestream_status()')}"
         time.sleep(0.2)
     assert location.files(9)[0].max == last, "the last snapshot is not that of the last transaction"
     return counts()
