@@ -130,6 +130,8 @@ fn primary(
     let options = primary::Options {
         sync_interval: given.duration("sync_interval")?,
         close_timeout: given.duration("close_timeout")?,
+        watch_interval: given.duration("watch_interval")?,
+        spool_limit: given.size("spool_limit")?,
         verify_interval: given.duration("verify_interval")?,
         history: primary::HistorySettings {
             levels: given.durations("levels")?,
@@ -313,6 +315,8 @@ mod tests {
         let expected = primary::Options {
             sync_interval: Duration::from_secs(1),
             close_timeout: Duration::from_secs(5),
+            watch_interval: Duration::from_secs(10),
+            spool_limit: 1 << 30,
             verify_interval: Duration::ZERO,
             history: primary::HistorySettings {
                 levels: [30, 300, 3600].map(Duration::from_secs).to_vec(),

@@ -43,6 +43,23 @@ pub const SETTINGS: &[Setting] = &[
     .default("5s"),
     setting(
         Scope::Primary,
+        "watch_interval",
+        Kind::Duration { min: "100ms", max: "1h" },
+        "How often an idle primary looks whether the database was written by a process without this library.",
+    )
+    .env(&["LITESTREAM_WATCH_INTERVAL"])
+    .default("10s"),
+    setting(
+        Scope::Primary,
+        "spool_limit",
+        Kind::Size { min: "1MiB", max: "1TiB" },
+        "What waits on local disk while the store cannot be reached. Beyond it, what changed is found by comparing \
+         pages when the store is back.",
+    )
+    .env(&["LITESTREAM_SPOOL_LIMIT"])
+    .default("1GiB"),
+    setting(
+        Scope::Primary,
         "wal_reset_guard",
         Kind::Flag,
         "Keep the WAL-reset bug of SQLite before 3.51.3 from losing commits. Without effect on versions that do not have it.",

@@ -64,6 +64,8 @@ pub(super) struct Facts {
     pub(super) requests: Option<u64>,
     /// The last transaction that is proven restorable, and when that was proven.
     pub(super) verified: Option<(Txid, Timestamp)>,
+    /// What was found and repaired last.
+    pub(super) notice: Option<String>,
     pub(super) last_error: Option<String>,
 }
 
@@ -109,6 +111,7 @@ fn of_primary(primary: &Primary) -> Facts {
             Fencing::LookFirst => "look first",
         }),
         verified: status.verified,
+        notice: status.notice,
         last_error: status.error.map(|e| e.to_string()),
         ..Facts::default()
     }

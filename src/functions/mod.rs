@@ -5,6 +5,7 @@
 //! | `litestream_version()` | this library's version | anywhere |
 //! | `litestream_restore(url, path [, options])` | writes a database file from a replica | statements of the application |
 //! | `litestream_sync([timeout])` | waits until all commits are in the replica | statements of the application |
+//! | `litestream_resume([mode])` | replication that stopped looks again, or goes on by force | statements of the application |
 //! | `litestream_snapshot()` | makes a snapshot of all commits | statements of the application |
 //! | `litestream_txid()`, `litestream_time()`, `litestream_lag()` | where this database stands | anywhere |
 //! | `litestream_set_time(t [, schema])` | which state of a replica is read | statements of the application |
@@ -23,6 +24,7 @@ mod plan;
 mod position;
 mod restore;
 mod restores;
+mod resume;
 mod snapshot;
 mod status;
 mod sync;
@@ -46,6 +48,9 @@ pub fn register(conn: &Connection) -> rusqlite::Result<()> {
     }
     for arguments in [0, 1] {
         create_function(conn, "litestream_sync", arguments, Safety::DirectOnly, sync::sync)?;
+    }
+    for arguments in [0, 1] {
+        create_function(conn, "litestream_resume", arguments, Safety::DirectOnly, resume::resume)?;
     }
     create_function(conn, "litestream_snapshot", 0, Safety::DirectOnly, snapshot::snapshot)?;
     create_function(conn, "litestream_txid", 0, Safety::Innocuous, position::txid)?;

@@ -43,6 +43,7 @@ impl Table for StatusTable {
         "requests INTEGER",
         "verified_txid TEXT",
         "verified_at TEXT",
+        "notice TEXT",
         "last_error TEXT",
     ];
     const ARGUMENTS: &'static [&'static str] = &[];
@@ -96,6 +97,7 @@ fn row(schema: Option<String>, facts: Facts) -> Row {
         number(facts.requests),
         text(verified_txid),
         text(verified_at),
+        text(facts.notice),
         text(facts.last_error),
     ]
 }

@@ -9,10 +9,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::ltx::{Encoder, FileId, Header};
+use crate::ltx::{Encoder, FileId, Header, Txid};
 use crate::page::{PageCount, PageSize, Pgno};
 use crate::primary::host::ReadView;
 use crate::primary::parts::{self, PartWriter};
+use crate::primary::sums::{self, Base, NewSums, Sums};
 use crate::store::{PutOptions, Store, Upload};
 use crate::wal::{End, FrameNo, Position, Scan, read_header, scan};
 
@@ -48,11 +49,30 @@ impl ViewPages {
         Ok(Self { view, wal })
     }
 
-    /// Encodes every page but the lock page.
+    /// Reads one page.
+    ///
+    /// # Errors
+    /// `Io` of the database.
+    pub(super) fn page(&mut self, pgno: Pgno) -> Result<Vec<u8>> {
+        let page_size = self.page_size();
+        let mut page = vec![0; page_size.bytes()];
+        self.view.read_file(&mut page, page_size.offset_of(pgno))?;
+        self.overlay(pgno, &mut page, page_size)?;
+        Ok(page)
+    }
+
+    /// Puts the content that the WAL has of a page over that of the database file.
+    fn overlay(&self, pgno: Pgno, page: &mut [u8], page_size: PageSize) -> Result<()> {
+        let Some((wal, frames)) = &self.wal else { return Ok(()) };
+        let Some(frame) = frames.get(&pgno) else { return Ok(()) };
+        wal.read_exact_at(page, frame.page_offset(page_size)).map_err(|e| Error::io("cannot read the WAL", e))
+    }
+
+    /// Encodes every page but the lock page, and with a base only those that differ from it.
     ///
     /// # Errors
     /// `Io` of the database, and those of `out`.
-    pub(super) fn encode<W: Write>(&mut self, out: W, header: Header) -> Result<W> {
+    pub(super) fn encode<W: Write>(&mut self, out: W, header: Header, sums: &mut Compared) -> Result<W> {
         let mut encoder = Encoder::new(out, header)?;
         let page_size = header.page_size;
         let batch = READ_BYTES / page_size.bytes();
@@ -63,7 +83,7 @@ impl ViewPages {
             let buf = &mut buf[..pages * page_size.bytes()];
             let first = Pgno::new(next).expect("BUG: page numbers begin at 1");
             self.view.read_file(buf, page_size.offset_of(first))?;
-            self.encode_batch(&mut encoder, next, buf, page_size)?;
+            self.encode_batch(&mut encoder, next, buf, sums)?;
             next += pages as u32;
         }
         Ok(encoder.finish()?.0)
@@ -74,20 +94,19 @@ impl ViewPages {
         encoder: &mut Encoder<W>,
         first: u32,
         buf: &mut [u8],
-        page_size: PageSize,
+        sums: &mut Compared,
     ) -> Result<()> {
+        let page_size = self.page_size();
         for (i, page) in buf.chunks_exact_mut(page_size.bytes()).enumerate() {
             let pgno = Pgno::new(first + i as u32).expect("BUG: page numbers begin at 1");
             if pgno == page_size.lock_page() {
+                sums.skip();
                 continue;
             }
-            if let Some((wal, frames)) = &self.wal
-                && let Some(frame) = frames.get(&pgno)
-            {
-                wal.read_exact_at(page, frame.page_offset(page_size))
-                    .map_err(|e| Error::io("cannot read the WAL", e))?;
+            self.overlay(pgno, page, page_size)?;
+            if sums.differs(pgno, page) {
+                encoder.page(pgno, page)?;
             }
-            encoder.page(pgno, page)?;
         }
         Ok(())
     }
@@ -103,7 +122,54 @@ impl ViewPages {
     }
 }
 
-/// Uploads the view. The upload is still to be completed.
+/// What the pages of a database are compared with, and their checksums for the next time.
+pub(super) struct Compared {
+    base: Option<Base>,
+    new: Option<NewSums>,
+    /// How many pages differ.
+    pub(super) differing: u64,
+}
+
+impl Compared {
+    /// With the replica as of `last`, if it is known what that holds.
+    pub(super) fn with(sums: &Sums, last: Option<Txid>, page_size: PageSize) -> Self {
+        let base = last.and_then(|last| sums.base(last, page_size));
+        Self { base, new: sums.begin(page_size), differing: 0 }
+    }
+
+    /// Whether only what differs is sent.
+    pub(super) fn has_base(&self) -> bool {
+        self.base.is_some()
+    }
+
+    fn skip(&mut self) {
+        if let Some(base) = &mut self.base {
+            base.next();
+        }
+        if let Some(new) = &mut self.new {
+            new.push(0);
+        }
+    }
+
+    fn differs(&mut self, pgno: Pgno, page: &[u8]) -> bool {
+        let sum = sums::sum_of(page);
+        if let Some(new) = &mut self.new {
+            new.push(sum);
+        }
+        // Page 1 goes always: every file has a page.
+        let known = self.base.as_mut().and_then(Base::next);
+        let differs = known != Some(sum) || pgno == Pgno::ONE;
+        self.differing += u64::from(differs);
+        differs
+    }
+
+    /// The database is in the replica as `txid`.
+    pub(super) fn adopt(self, txid: Txid) -> Result<()> {
+        self.new.map_or(Ok(()), |new| new.adopt(txid))
+    }
+}
+
+/// Uploads the view, or what `sums` finds to differ. The upload is still to be completed.
 ///
 /// # Errors
 /// Those of the view and of the store; nothing is left in the store then.
@@ -113,8 +179,11 @@ pub(super) async fn upload(
     options: PutOptions,
     mut pages: ViewPages,
     header: Header,
-) -> Result<Box<dyn Upload>> {
-    let encode = move |out: PartWriter| Ok((pages.encode(out, header)?, ()));
-    let (upload, ()) = parts::upload(store, id, options, encode, std::future::pending()).await?;
-    Ok(upload)
+    mut sums: Compared,
+) -> Result<(Box<dyn Upload>, Compared)> {
+    let encode = move |out: PartWriter| {
+        let out = pages.encode(out, header, &mut sums)?;
+        Ok((out, sums))
+    };
+    parts::upload(store, id, options, encode, std::future::pending()).await
 }

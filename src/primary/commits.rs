@@ -91,10 +91,15 @@ impl Commits {
     /// Makes sure that the commits that `header` tells of are noted. It was read while others write: what
     /// is noted may be newer, and an empty WAL may be one that a writer has begun.
     pub(super) fn agree_with(&self, header: IndexHeader) {
+        let mut noted = self.lock();
         if header.mx_frame == FrameNo::ZERO {
+            // Whether anything was lost with the generation that we know, capture will find.
+            if noted.header().is_some_and(|old| old.salts != header.salts) {
+                let end = noted.end.expect("BUG: a noted header is an end");
+                self.note(&mut noted, end);
+            }
             return;
         }
-        let mut noted = self.lock();
         match noted.end {
             Some(End::LastCommit) => {}
             Some(End::Index(old)) if old.salts == header.salts && old.mx_frame >= header.mx_frame => {}
@@ -189,13 +194,21 @@ impl Signal {
         self.notify.notify_one();
     }
 
-    /// Sleeps, without a timer, until there is anything to publish or somebody waits.
-    pub(super) async fn next(&self) {
+    /// Sleeps, without a timer, until there is anything to publish or, then true, somebody
+    /// waits.
+    pub(super) async fn next(&self) -> bool {
         self.idle.store(true, Ordering::SeqCst);
-        while !self.hurry.swap(false, Ordering::SeqCst) && !self.commit.swap(false, Ordering::SeqCst) {
+        let hurried = loop {
+            if self.hurry.swap(false, Ordering::SeqCst) {
+                break true;
+            }
+            if self.commit.swap(false, Ordering::SeqCst) {
+                break false;
+            }
             self.notify.notified().await;
-        }
+        };
         self.idle.store(false, Ordering::SeqCst);
+        hurried
     }
 
     /// Sleeps until somebody waits; `awaited` tells whether who said so still does.

@@ -14,6 +14,7 @@ use crate::ltx::Txid;
 use crate::primary::commits::Noticed;
 use crate::primary::history;
 use crate::primary::host::Host;
+use crate::primary::line::Message;
 use crate::primary::options::Options;
 use crate::primary::proof;
 use crate::primary::publisher;
@@ -61,6 +62,8 @@ pub struct Status {
     pub waiting_bytes: u64,
     /// How well the store keeps two writers apart.
     pub fencing: Fencing,
+    /// What was found and repaired last.
+    pub notice: Option<String>,
     /// The last transaction that is proven restorable, and when that was proven.
     pub verified: Option<(Txid, Timestamp)>,
     /// What is wrong now.
@@ -90,8 +93,6 @@ impl Primary {
         let mut open = open_primaries();
         let open = open.get_or_insert_default();
         let key = (std::process::id(), path.to_path_buf());
-        let inherited = open.iter().filter(|((process, _), _)| *process != key.0);
-        inherited.for_each(|(_, entry)| entry.primary.shared.leave_to_parent());
         if let Some(entry) = open.get_mut(&key) {
             if entry.primary.target != *target {
                 return Err(Error::config(format!(
@@ -103,16 +104,29 @@ impl Primary {
             entry.connections += 1;
             return Ok(Arc::clone(&entry.primary));
         }
-        let shared = Arc::new(Shared::new(path, options, connect()?, host(), clock));
+        let shared = Shared::new(path, options, connect()?, host(), clock);
+        let primary = Arc::new(Self::begin(Arc::new(shared), target)?);
+        open.insert(key, Entry { primary: Arc::clone(&primary), connections: 1 });
+        Ok(primary)
+    }
+
+    fn begin(shared: Arc<Shared>, target: &Target) -> Result<Self> {
         shared.become_publisher()?;
         let runtime = crate::runtime::handle()?;
         let task = runtime.spawn(publisher::run(Arc::clone(&shared)));
         let history = runtime.spawn(history::run(Arc::clone(&shared)));
         let verifies = !shared.options.verify_interval.is_zero();
         let proof = verifies.then(|| runtime.spawn(proof::run(Arc::clone(&shared))));
-        let primary = Arc::new(Self { shared, target: target.clone(), task, history, proof });
-        open.insert(key, Entry { primary: Arc::clone(&primary), connections: 1 });
-        Ok(primary)
+        Ok(Self { shared, target: target.clone(), task, history, proof })
+    }
+
+    /// The primary of another process, as far as this one can be another. It ends with a kill.
+    #[cfg(test)]
+    pub(crate) fn beside(&self) -> Result<Arc<Self>> {
+        let Shared { path, options, store, host, clock, .. } = &*self.shared;
+        let (store, host, clock) = (Arc::clone(store), Arc::clone(host), Arc::clone(clock));
+        let shared = Shared::new(path, options.clone(), store, host, clock);
+        Self::begin(Arc::new(shared), &self.target).map(Arc::new)
     }
 
     /// The primary that connections of this process have open for the database `path`.
@@ -136,6 +150,9 @@ impl Primary {
         }
         let deadline = Instant::now() + self.shared.options.close_timeout;
         let synced = self.shared.wait(self.shared.options.close_timeout, &|| false);
+        if self.shared.with_capture(|_| ()).is_err() {
+            self.shared.tell_of_commits();
+        }
         if synced.is_ok() {
             // A process that lives for a second must get its history done some time.
             self.shared.history.settle(deadline.saturating_duration_since(Instant::now()));
@@ -155,7 +172,9 @@ impl Primary {
     #[cfg(test)]
     pub(crate) fn kill(&self) {
         let key = (std::process::id(), self.shared.path.clone());
-        if let Some(primaries) = &mut *open_primaries() {
+        if let Some(primaries) = &mut *open_primaries()
+            && primaries.get(&key).is_some_and(|entry| Arc::ptr_eq(&entry.primary.shared, &self.shared))
+        {
             primaries.remove(&key);
         }
         self.task.abort();
@@ -168,12 +187,6 @@ impl Primary {
     #[cfg(test)]
     pub(crate) fn without_capture<T>(&self, work: impl FnOnce() -> T) -> T {
         self.shared.with_capture(|_| work()).expect("this process publishes")
-    }
-
-    /// The lock by which this process publishes, as a forked child has it.
-    #[cfg(test)]
-    pub(crate) fn duplicate_lock(&self) -> Option<std::fs::File> {
-        self.shared.duplicate_lock()
     }
 
     fn stop_proof(&self) {
@@ -200,15 +213,16 @@ impl Primary {
         }
     }
 
-    /// The WAL-index header was read while no other writer could change it: a connection just took or
-    /// is about to release the WRITE lock, or has the database for itself.
+    /// The WAL-index header was read while no other writer could change it: a connection just took the
+    /// WRITE lock, which [`Primary::set_write_locked`] tells after that, or is about to release it, or
+    /// has the database for itself.
     pub fn look(&self, header: IndexHeader) {
         match self.shared.commits.look(header) {
             Noticed::Nothing => {}
             Noticed::Commit => self.shared.signal.commit(),
             Noticed::NewGeneration => {
                 // The old generation's frames are in the file until the next write: now or never.
-                if let Err(e) = self.capture_now() {
+                if let Err(e) = self.end_generation() {
                     tracing::warn!("{}: {e}", self.shared.path.display());
                 }
                 self.shared.commits.replace(header);
@@ -224,9 +238,13 @@ impl Primary {
         }
     }
 
-    fn capture_now(&self) -> Result<()> {
+    fn end_generation(&self) -> Result<()> {
         match self.shared.capture_now() {
-            Err(e) if e.kind() == ErrorKind::Busy => Ok(()),
+            Err(e) if e.kind() == ErrorKind::Busy => {
+                // What was noted is the generation's end only if it ended while we held the WRITE lock.
+                let ended_it = self.shared.write_locked.load(Ordering::Acquire);
+                if ended_it { self.shared.hand_over_end(&self.shared.commits.last()) } else { Ok(()) }
+            }
             other => other,
         }
     }
@@ -269,9 +287,19 @@ impl Primary {
         match self.shared.with_capture(|capture| capture.before_wal_is_lost(commits, next)) {
             Ok(Err(e)) => tracing::warn!("{}: {e}", self.shared.path.display()),
             Ok(Ok(())) => self.shared.signal.commit(),
-            // Another process publishes.
+            Err(e) if e.kind() == ErrorKind::Busy => self.hand_over(next),
             Err(_) => {}
         }
+    }
+
+    /// Another process publishes.
+    fn hand_over(&self, next: Captured) {
+        let noted = self.shared.commits.last();
+        self.shared.commits.forget();
+        if let Err(e) = self.shared.hand_over(&noted, next) {
+            tracing::warn!("{}: {e}", self.shared.path.display());
+        }
+        self.shared.signal.commit();
     }
 
     /// The database is about to leave WAL mode, in which alone commits can be captured.
@@ -290,13 +318,48 @@ impl Primary {
     ///
     /// # Errors
     /// `Timeout`, naming what is wrong as far as it is known; `Conflict`; `Busy` if another process
-    /// publishes; `NotFound` while the database is empty; `Interrupted`.
+    /// publishes that cannot be asked; `NotFound` while the database is empty; `Interrupted`.
     pub fn sync(&self, timeout: Duration, interrupted: &dyn Fn() -> bool) -> Result<Txid> {
         // Commits of other processes count too, and nothing has shown them to us yet.
         if let Err(e) = self.shared.look_at_database() {
             tracing::debug!("{}: {e}", self.shared.path.display());
         }
-        self.shared.wait(timeout, interrupted)
+        self.wait(Message::Sync, timeout, interrupted)
+    }
+
+    /// Waits here if this process publishes, and else says `message` to the one that does.
+    fn wait(
+        &self,
+        message: impl Fn(String) -> Message,
+        timeout: Duration,
+        interrupted: &dyn Fn() -> bool,
+    ) -> Result<Txid> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.shared.wait(left, interrupted) {
+                Err(e) if e.kind() == ErrorKind::Busy => {}
+                other => return other,
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if let Some(txid) = self.shared.ask_publisher(&message, left, interrupted)? {
+                return Ok(txid);
+            }
+        }
+    }
+
+    /// Replication that stopped because of what it found in the replica looks again, and goes on with a
+    /// full copy if that is gone. With `force` it goes on after whatever the replica holds now. Waits
+    /// as [`Primary::sync`] does.
+    ///
+    /// # Errors
+    /// As [`Primary::sync`].
+    pub fn resume(&self, force: bool, timeout: Duration, interrupted: &dyn Fn() -> bool) -> Result<Txid> {
+        match self.shared.go_on(force) {
+            Err(e) if e.kind() != ErrorKind::Busy => return Err(e),
+            _ => {}
+        }
+        self.wait(|mailbox| Message::Resume(force, mailbox), timeout, interrupted)
     }
 
     /// Makes a snapshot of every commit made before the call, unless there is one; returns its
@@ -318,7 +381,11 @@ impl Primary {
 
     /// The last transaction in the replica.
     pub fn txid(&self) -> Option<Txid> {
-        self.shared.progress().txid
+        let (phase, txid) = {
+            let progress = self.shared.progress();
+            (progress.phase, progress.txid)
+        };
+        if phase == Phase::Standby { self.shared.remembered_txid() } else { txid }
     }
 
     /// When the last transaction in the replica was committed, as far as this process has seen it.
@@ -337,18 +404,20 @@ impl Primary {
             self.shared.with_capture(|c| (c.spool.segments().len(), c.spool.bytes())).unwrap_or_default();
         let waiting_bytes = waiting_bytes + self.shared.generations.bytes();
         let lag = self.shared.lag();
+        let txid = self.txid();
         let verified = self.shared.proof.verified().clone();
         let progress = self.shared.progress();
         Status {
             path: self.shared.path.clone(),
             url: self.shared.store.url(),
             phase: progress.phase,
-            txid: progress.txid,
+            txid,
             time: progress.time,
             lag,
             waiting_files,
             waiting_bytes,
             fencing: self.shared.store.fencing(),
+            notice: progress.notice.as_ref().map(|(at, notice)| format!("{at}: {notice}")),
             verified: verified.proven,
             error: progress.error.clone().or_else(|| self.shared.history.error()).or(verified.error),
         }

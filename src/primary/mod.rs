@@ -11,18 +11,25 @@
 //! | `state`, `stamp` | what is remembered across processes, and what bears it out |
 //! | `anchor` | the full copy that later files build on |
 //! | `parts` | a file is encoded while it is uploaded |
+//! | `sums` | checksums of the pages that the replica has |
+//! | `watch` | whether the database was written without our knowing |
 //! | `publisher` | the background task that takes all this to the replica |
 //! | `history` | levels, snapshots and retention: what becomes of published files |
-//! | `resume` | what the replica holds when a primary begins |
+//! | `handover` | what other processes leave before the WAL loses it |
+//! | `standby`, `line` | a process that does not publish, and how it reaches the one that does |
+//! | `resume`, `kinship` | what the replica holds when a primary begins |
 
 mod anchor;
 mod capture;
 mod commits;
 mod database;
 mod generations;
+mod handover;
 mod history;
 mod host;
 mod kept;
+mod kinship;
+mod line;
 mod options;
 mod outgoing;
 mod parts;
@@ -34,9 +41,12 @@ mod role;
 mod shared;
 mod spool;
 mod stamp;
+mod standby;
 mod state;
+mod sums;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 pub use database::{Primary, Status};
 pub use history::Settings as HistorySettings;

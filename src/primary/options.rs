@@ -11,6 +11,10 @@ pub struct Options {
     pub sync_interval: Duration,
     /// How long the last close waits for what is not yet in the replica.
     pub close_timeout: Duration,
+    /// How often the publisher looks whether the database was written without its knowing.
+    pub watch_interval: Duration,
+    /// What waits on local disk is at most this, in bytes, and the last file.
+    pub spool_limit: u64,
     /// How often the replica is verified, if it changed; zero for never.
     pub verify_interval: Duration,
     /// How much history the replica keeps.

@@ -74,7 +74,11 @@ impl Outgoing {
     }
 }
 
-fn copy_pages<R: Read, W: std::io::Write>(
+/// Copies all pages.
+///
+/// # Errors
+/// Those of reading and writing.
+pub(super) fn copy_pages<R: Read, W: std::io::Write>(
     from: &mut Decoder<R>,
     to: &mut Encoder<W>,
     page: &mut [u8],

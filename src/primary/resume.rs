@@ -18,17 +18,27 @@ pub(super) struct Local {
     pub(super) page_size: Option<PageSize>,
     /// The database had no pages when it was opened.
     pub(super) was_empty: bool,
+    /// Somebody decided to go on after whatever the replica holds.
+    pub(super) forced: bool,
     /// What was written here before this process is all there: the machine has not gone down since.
     pub(super) same_boot: bool,
 }
 
 /// From where a primary goes on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(super) struct Resumed {
     /// The last transaction in the replica.
     pub(super) last: Option<Txid>,
     /// The replica may hold commits of ours that the local database has lost.
     pub(super) is_ahead: bool,
+    /// Local state knows nothing of the replica: the file to compare with the database, if there is one.
+    pub(super) stranger: Option<FileInfo>,
+}
+
+impl Resumed {
+    const fn after(last: Option<Txid>) -> Self {
+        Self { last, is_ahead: false, stranger: None }
+    }
 }
 
 /// Looks at the replica and finds from where we may go on.
@@ -37,13 +47,13 @@ pub(super) struct Resumed {
 /// `Conflict` if going on would bury what somebody else wrote; those of the store.
 pub(super) async fn resume(store: &dyn Store, local: Local) -> Result<Resumed> {
     let Some(newest) = newest(store, local.txid).await? else {
-        return match local.txid {
-            None => Ok(Resumed { last: None, is_ahead: false }),
+        return match local.txid.filter(|_| !local.forced) {
+            None => Ok(Resumed::after(None)),
             Some(txid) => Err(wiped(store, &format!("it is empty, but {txid} was published to it"))),
         };
     };
     let last = newest.id.name.max();
-    if local.was_empty {
+    if local.was_empty && !local.forced {
         return Err(buried(store, last));
     }
     let header = read_header(store, newest.id).await?;
@@ -60,6 +70,7 @@ pub(super) async fn resume(store: &dyn Store, local: Local) -> Result<Resumed> {
         ));
     }
     match local.txid {
+        _ if local.forced => Ok(Resumed { is_ahead: true, ..Resumed::after(Some(last)) }),
         Some(txid) if last < txid => {
             Err(wiped(store, &format!("it ends at {last}, but {txid} was published to it")))
         }
@@ -67,18 +78,35 @@ pub(super) async fn resume(store: &dyn Store, local: Local) -> Result<Resumed> {
             ErrorKind::Conflict,
             format!(
                 "{} is ahead of this database: it ends at {last}, we published up to {txid}. Another \
-                 primary writes to it: stop one of the two, or give another replica URL",
+                 primary writes to it: stop one of the two, or give another replica URL; if this \
+                 database is the right one, {FORCE}",
                 store.url()
             ),
         )),
         // One file may have landed whose answer a killed process did not live to see.
         Some(txid) if last > txid => {
             let explained = last == txid.next() && local.same_boot;
-            Ok(Resumed { last: Some(last), is_ahead: !explained })
+            Ok(Resumed { is_ahead: !explained, ..Resumed::after(Some(last)) })
         }
-        _ => Ok(Resumed { last: Some(last), is_ahead: false }),
+        Some(_) => Ok(Resumed::after(Some(last))),
+        None => Ok(Resumed { stranger: Some(newest), ..Resumed::after(Some(last)) }),
     }
 }
+
+/// The error of a database that its replica seems to be no copy of.
+pub(super) fn another(store: &dyn Store, last: Txid) -> Error {
+    Error::new(
+        ErrorKind::Conflict,
+        format!(
+            "{} holds another database, up to {last}: no page that was compared is in the local one. Give \
+             another replica URL; if it is an older state of this database, {FORCE}",
+            store.url()
+        ),
+    )
+}
+
+/// What an operator can do who knows better.
+const FORCE: &str = "call litestream_resume('force') to publish the local database after it";
 
 fn buried(store: &dyn Store, last: Txid) -> Error {
     let url = store.url();
@@ -86,7 +114,7 @@ fn buried(store: &dyn Store, last: Txid) -> Error {
         ErrorKind::Conflict,
         format!(
             "{url} holds a database up to {last}, but the local one is new and empty: restore first \
-             (select litestream_restore('{url}', path)), or give another replica URL"
+             (select litestream_restore('{url}', path)), or give another replica URL; or {FORCE}"
         ),
     )
 }
@@ -95,10 +123,24 @@ fn wiped(store: &dyn Store, found: &str) -> Error {
     Error::new(
         ErrorKind::Conflict,
         format!(
-            "{} lost transactions: {found}. Restore its content, or give another replica URL",
+            "{} lost transactions: {found}. Bring its content back and call litestream_resume(), or \
+             give another replica URL, or {FORCE}",
             store.url()
         ),
     )
+}
+
+/// Files that hold much of the database: the newest full copy, and the largest file.
+///
+/// # Errors
+/// Those of the store.
+pub(super) async fn full_files(store: &dyn Store) -> Result<Vec<FileInfo>> {
+    let levels = future::try_join_all(Level::all().map(|level| store.list(level, Txid::ONE))).await?;
+    let files: Vec<FileInfo> = levels.into_iter().flatten().collect();
+    let copies = files.iter().filter(|file| file.id.name.min() == Txid::ONE);
+    let copy = copies.max_by_key(|file| file.id.name.max());
+    let largest = files.iter().max_by_key(|file| file.size);
+    Ok([copy, largest].into_iter().flatten().cloned().collect())
 }
 
 /// The file with the last transaction.

@@ -233,6 +233,18 @@ impl Scratch {
     }
 }
 
+impl Scratch {
+    /// Opens the file.
+    ///
+    /// # Errors
+    /// `Io`; `Corrupt` if it is not an LTX file.
+    pub(super) fn open(&self) -> Result<Decoder<BufReader<File>>> {
+        let file = File::open(&self.0)
+            .map_err(|e| Error::io(format_args!("cannot read {}", self.0.display()), e))?;
+        Decoder::new(BufReader::with_capacity(64 * 1024, file))
+    }
+}
+
 impl Drop for Scratch {
     fn drop(&mut self) {
         // It may have been renamed, or never written.

@@ -21,6 +21,12 @@ pub(super) struct Stamp {
 }
 
 impl Stamp {
+    /// A name that differs between stamps.
+    pub(super) fn name(&self) -> String {
+        let Self { device, inode, size, modified: (seconds, nanos) } = self;
+        format!("{device:x}-{inode:x}-{size:x}-{seconds:x}.{nanos:x}")
+    }
+
     /// The stamp of a file, or `None` if it is not there.
     pub(super) fn of(path: &Path) -> Option<Self> {
         let meta = fs::metadata(path).ok()?;

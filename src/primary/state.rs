@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::ltx::Txid;
+use crate::primary::handover::Handover;
 use crate::primary::kept::Kept;
 use crate::primary::stamp::{Stamp, inode};
 use crate::wal::{Checksum, FrameNo, Position, Salts};
@@ -66,7 +67,7 @@ pub(super) struct State {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct StoredPosition {
+pub(super) struct StoredPosition {
     salts: (u32, u32),
     frame: u32,
     checksum: (u32, u32),
@@ -142,23 +143,30 @@ impl State {
         (self.position, self.previous, self.closed, self.spool) = (None, None, None, None);
     }
 
-    /// Up to where the database's commits are captured, as far as the files on disk bear it out.
-    pub(super) fn captured(&self, database: &Path, wal: &Path, kept: &Path) -> Option<Captured> {
+    /// Up to where the database's commits are captured, as far as the WAL, or what was saved of it in
+    /// `kept` and by other processes, bears it out.
+    pub(super) fn captured(
+        &self,
+        database: &Path,
+        wal: &Path,
+        kept: &Path,
+        handover: &Handover,
+    ) -> Option<Captured> {
         if self.inode.is_none() || self.inode != inode(database) {
             return None;
         }
-        let in_wal = [self.position, self.previous]
-            .into_iter()
-            .flatten()
-            .map(Position::from)
-            .find(|position| wal_has(wal, *position));
-        if let Some(position) = in_wal {
+        let positions = [self.position, self.previous].map(|position| position.map(Position::from));
+        let positions = || positions.into_iter().flatten();
+        let saved = || {
+            // The WAL was restarted, by a writer that saved what it held.
+            let position = positions().next().filter(|position| was_kept(kept, *position));
+            position.or_else(|| positions().find(|position| handover.covers(*position)))
+        };
+        if let Some(position) = positions().find(|position| wal_has(wal, *position)).or_else(saved) {
             return Some(Captured::At(position));
         }
-        // The WAL was restarted, by a writer that kept what it held.
-        let position = self.position.map(Position::from);
-        if let Some(position) = position.filter(|position| was_kept(kept, *position)) {
-            return Some(Captured::At(position));
+        if self.closed.is_some_and(|emptied| handover.goes_on(emptied)) {
+            return Some(Captured::NextGeneration);
         }
         let no_wal = fs::metadata(wal).map_or(true, |meta| meta.len() == 0);
         let unchanged = self.closed.is_some() && self.closed == Stamp::of(database);

@@ -172,9 +172,9 @@ impl File for PrimaryFile {
         }
         if flags.is_lock() {
             self.guard.shm_lock(&mut self.base, lock, flags)?;
-            self.primary.set_write_locked(true);
             // What other processes committed, before this one may restart the WAL.
             self.look_at_index();
+            self.primary.set_write_locked(true);
             Ok(())
         } else {
             // While the lock is still held, what the header says cannot change.

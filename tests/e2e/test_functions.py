@@ -14,7 +14,7 @@ from harness.worker import SqlError
 
 COLUMNS = ["schema", "path", "role", "url", "state", "txid", "time", "lag", "waiting_files", "waiting_bytes",
            "fencing", "page_size", "pages", "cache_bytes", "requests",
-           "verified_txid", "verified_at", "last_error"]
+           "verified_txid", "verified_at", "notice", "last_error"]
 
 
 def error(db, sql, *params) -> str:

@@ -119,19 +119,15 @@ def test_two_processes_write_through_us_and_nothing_is_missing(start, location, 
     assert location.gaps() == []
 
 
-def test_sync_in_a_process_that_does_not_publish_says_so(start, location, tmp_path):
-    """One process publishes; its next commit, sync or close takes the others' commits along."""
+def test_sync_in_a_process_that_does_not_publish_waits_for_the_one_that_does(start, location, tmp_path):
     uri = location.primary(tmp_path / "app.db")
     first = start("python", location).open(uri)
     first.run("CREATE TABLE t(x)")
     second = start("apsw", location).open(uri)
     second.run("INSERT INTO t VALUES (1)")
-    with pytest.raises(SqlError, match="published by another process: call litestream_sync there"):
-        sync(second, 10)
-    first.run("INSERT INTO t VALUES (2)")
-    sync(first)
+    assert sync(second, 10) == location.last_txid()
     restore(second, location, tmp_path / "restored.db")
-    assert second.worker.open(tmp_path / "restored.db", "r").one("SELECT count(*) FROM t") == 2
+    assert second.worker.open(tmp_path / "restored.db", "r").one("SELECT count(*) FROM t") == 1
 
 
 def test_the_other_process_publishes_when_the_first_dies(start, location, tmp_path):

@@ -50,6 +50,9 @@ impl Capture {
         } else {
             self.spill(noted.seq)?;
             self.remember_all();
+            if self.anchor_reason.is_some() {
+                return Ok(None);
+            }
             let segments = self.spool.segments();
             let oldest = segments[..segments.len().min(MERGE_AT)].to_vec();
             let last = oldest.last().expect("BUG: the spool is not empty");
@@ -99,7 +102,8 @@ impl Capture {
 
     /// The file that is under way is in the replica, as its transaction.
     pub(in crate::primary) fn delivered(&mut self, out: &Outgoing) {
-        let inputs = self.in_flight.take().map_or(out.inputs, |o| o.inputs);
+        // What was given up meanwhile has left the spool.
+        let inputs = self.in_flight.take().map_or(0, |o| o.inputs);
         self.attempted.clear();
         self.state.txid = Some(out.txid.get());
         let (captured, mark) = out.captured;
@@ -182,6 +186,7 @@ impl Capture {
     /// The full copy is in the replica as `txid`.
     pub(in crate::primary) fn anchored(&mut self, txid: Txid) {
         self.attempted.clear();
+        self.forced = false;
         self.state.txid = Some(txid.get());
         // A WAL that was lost meanwhile asks for yet another copy.
         if self.captured.is_some() {

@@ -5,11 +5,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::{Capture, Emptied, holds_generation};
-use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
-use crate::ltx::{FileName, Header, Txid};
 use crate::primary::commits::{Commits, Noted};
 use crate::primary::generations::Waiting;
+use crate::primary::handover::header_of;
 use crate::primary::kept::{self, Kept};
 use crate::primary::pending::Pending;
 use crate::primary::stamp::Stamp;
@@ -38,10 +37,12 @@ impl Capture {
         loop {
             let (noted, waiting) = self.generations.now(commits);
             waiting.iter().try_for_each(|waiting| self.take_waiting(waiting))?;
+            self.take_handed_over()?;
             let Some(end) = noted.end else { return Ok(()) };
             let Read::Gone(why) = self.follow_wal(end, &noted)? else { return Ok(()) };
             // A committing thread may have restarted it while it was read.
-            if self.generations.oldest().is_none() && !self.take_kept(&noted)? {
+            let restarted = self.generations.oldest().is_some() || self.take_handed_over()?;
+            if !restarted && !self.take_kept(&noted)? {
                 self.lost(why);
                 return Ok(());
             }
@@ -84,23 +85,35 @@ impl Capture {
         Ok(true)
     }
 
-    /// Captures all that an earlier process kept, up to the generation that is in the WAL. No commit need
-    /// have been made in that one, so nothing else would ask for it.
+    /// Captures all that an earlier process kept and others handed over, up to the generation that is in
+    /// the WAL. No commit need have been made in that one, so nothing else would ask for it.
     pub(super) fn take_what_was_kept(&mut self, noted: &Noted) {
-        let mut taken = Ok(true);
-        while let Ok(true) = taken {
-            taken = self.take_kept(noted);
-        }
-        match self.captured {
-            Some(Captured::At(at)) if !holds_generation(&self.wal_path, at.salts) => {
-                if let Err(e) = taken {
-                    tracing::warn!("{e}");
+        let is_there = |capture: &Self| match capture.captured {
+            Some(Captured::At(at)) => holds_generation(&capture.wal_path, at.salts),
+            _ => true,
+        };
+        loop {
+            // Looked at first: who restarts the WAL leaves word before.
+            let is_there = is_there(self);
+            match self.take_kept(noted).and_then(|taken| Ok(taken || self.take_handed_over()?)) {
+                Ok(true) => {}
+                Ok(false) if is_there => break,
+                Ok(false) => {
+                    self.lost(RESTARTED);
+                    break;
                 }
-                self.lost(RESTARTED);
+                Err(e) => {
+                    tracing::warn!("{}: {e}", self.database.display());
+                    if !is_there {
+                        self.lost(RESTARTED);
+                    }
+                    break;
+                }
             }
+        }
+        if self.taken.is_empty() {
             // What is there was kept before a restart that did not happen, or long ago.
-            _ if self.taken.is_empty() => kept::remove_all(self.generations.folder()),
-            _ => {}
+            kept::remove_all(self.generations.folder());
         }
     }
 
@@ -130,6 +143,7 @@ impl Capture {
 
     fn follow_wal(&mut self, end: End, noted: &Noted) -> Result<Read> {
         match (self.captured, end) {
+            _ if self.has_passed(end) => Ok(Read::Done),
             (None, _) => Ok(Read::Done),
             (Some(Captured::NextGeneration), _) => self.expect_empty_wal(end),
             // The index was reset, and nothing was committed since.
@@ -146,6 +160,29 @@ impl Capture {
                 None => Ok(Read::Gone("the WAL was deleted by a process without litestream")),
             },
         }
+    }
+
+    /// Takes a look at the index, which says whether somebody used the WAL that we know as empty.
+    ///
+    /// # Errors
+    /// As [`Capture::catch_up`].
+    pub(in crate::primary) fn look(&mut self, index: &IndexHeader) -> Result<()> {
+        self.take_handed_over()?;
+        if index.mx_frame == FrameNo::ZERO
+            && self.captured == Some(Captured::NextGeneration)
+            && let Read::Gone(why) = self.expect_empty_wal(End::Index(*index))?
+        {
+            self.lost(why);
+        }
+        Ok(())
+    }
+
+    /// Whether `end` is that of a generation which another process ended, and all of it is captured.
+    fn has_passed(&self, end: End) -> bool {
+        let End::Index(index) = end else { return false };
+        let at = self.handed_to.filter(|at| self.captured == Some(Captured::At(*at)));
+        self.passed.contains(&index.salts)
+            || at.is_some_and(|at| index.salts == at.salts && index.mx_frame <= at.frame)
     }
 
     fn expect_empty_wal(&mut self, end: End) -> Result<Read> {
@@ -169,7 +206,10 @@ impl Capture {
 
     /// The WAL file must hold nothing that was committed after `at`.
     fn expect_end_of_generation(&mut self, at: Position) -> Result<Read> {
+        let handed_over = self.handed_to == Some(at);
         let nothing_more = match self.wal()? {
+            // Frames after the end that another process saw were never committed.
+            Some(wal) if handed_over => read_header(wal)?.is_some_and(|header| header.salts == at.salts),
             Some(wal) => matches!(scan(wal, at, End::LastCommit)?, Scan::Nothing),
             None => false,
         };
@@ -189,7 +229,7 @@ impl Capture {
         }
     }
 
-    fn wal(&mut self) -> Result<Option<&File>> {
+    pub(super) fn wal(&mut self) -> Result<Option<&File>> {
         if self.wal.as_ref().is_some_and(|file| !is_at(file, &self.wal_path)) {
             self.wal = None;
         }
@@ -206,7 +246,7 @@ impl Capture {
     }
 
     fn take(&mut self, committed: &Committed, wal: &File, noted: &Noted) -> Result<Read> {
-        let header = self.header_of(committed, noted.time);
+        let header = header_of(committed, noted.time, self.node_id());
         // The scan has verified what it read, but the pages are read once more, and a committing thread
         // may be restarting the WAL.
         let is_still_there =
@@ -229,18 +269,9 @@ impl Capture {
         }
         self.pending = Pending::default();
         self.set_captured(Captured::At(committed.to));
+        self.keep_to_limit()?;
         self.remember_all();
         Ok(Read::Done)
-    }
-
-    fn header_of(&self, committed: &Committed, time: Timestamp) -> Header {
-        let name = FileName::single(Txid::ONE.next());
-        let mut header = Header::new(committed.page_size, committed.commit, name, time);
-        header.wal_offset = committed.from.frame.end_offset(committed.page_size) as i64;
-        header.wal_size = committed.to.frame.end_offset(committed.page_size) as i64 - header.wal_offset;
-        (header.salt1, header.salt2) = (committed.to.salts.0, committed.to.salts.1);
-        header.node_id = self.node_id();
-        header
     }
 
     /// The WAL is about to lose what it holds: captures all that is committed and puts on disk what is

@@ -3,7 +3,9 @@
 
 mod deliver;
 mod follow;
+mod handed;
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,13 +14,14 @@ use crate::error::{Error, Result};
 use crate::ltx::{Header, Txid};
 use crate::primary::commits::{CommitSeq, Commits, Noted};
 use crate::primary::generations::Generations;
+use crate::primary::handover::Handover;
 use crate::primary::kept::Kept;
 use crate::primary::outgoing::Outgoing;
 use crate::primary::pending::Pending;
 use crate::primary::spool::Spool;
 use crate::primary::stamp::Stamp;
 use crate::primary::state::{Captured, State};
-use crate::wal::{Salts, read_header};
+use crate::wal::{Position, Salts, read_header};
 
 /// What is captured of one database.
 ///
@@ -39,6 +42,14 @@ pub(super) struct Capture {
     generations: Arc<Generations>,
     /// Kept generations that are captured, and the marks of that: their files go when the state says so.
     taken: Vec<(u64, Kept)>,
+    /// What other processes leave.
+    pub(super) handover: Handover,
+    /// Generations of the WAL that other processes ended and that are captured, the last one first.
+    passed: VecDeque<Salts>,
+    /// The end of a generation that another process ended, if capture is there.
+    handed_to: Option<Position>,
+    /// More than so many bytes do not wait.
+    spool_limit: u64,
     /// Why the database must be copied anew.
     anchor_reason: Option<&'static str>,
     /// Counts changes of `captured`.
@@ -55,8 +66,10 @@ pub(super) struct Capture {
     state: State,
     /// The state was written by this boot of the machine, or there was none.
     same_boot: bool,
-    /// Replication ended for good; nothing is captured any more.
+    /// Replication ended until somebody decides; nothing is captured any more.
     stopped: bool,
+    /// Somebody decided that what the replica holds is to be taken as it is.
+    forced: bool,
 }
 
 /// What tells that nobody wrote the database since its WAL was emptied.
@@ -81,14 +94,17 @@ impl Capture {
         url: &str,
         generations: Arc<Generations>,
         noted: &Noted,
+        spool_limit: u64,
     ) -> Result<Self> {
+        let handover = Handover::new(folder, spool_limit);
         let kept = generations.folder();
         std::fs::create_dir_all(kept)
             .map_err(|e| Error::io(format_args!("cannot create {}", kept.display()), e))?;
         let mut state = State::load(folder)?;
         let ours = state.url == url;
         let (spool, complete) = Spool::open(folder, state.spool.filter(|_| ours))?;
-        let captured = if ours && complete { state.captured(database, wal_path, kept) } else { None };
+        let captured =
+            if ours && complete { state.captured(database, wal_path, kept, &handover) } else { None };
         let anchor_reason = match captured {
             Some(_) => None,
             None if ours => Some("what is on disk is not what was last replicated"),
@@ -109,6 +125,10 @@ impl Capture {
             emptied,
             taken: Vec::new(),
             generations,
+            handover,
+            spool_limit,
+            passed: VecDeque::new(),
+            handed_to: None,
             anchor_reason,
             mark: 0,
             remembered: 0,
@@ -119,6 +139,7 @@ impl Capture {
             state,
             same_boot,
             stopped: false,
+            forced: false,
         };
         if captured.is_none() {
             capture.state.forget_captured();
@@ -164,12 +185,25 @@ impl Capture {
         self.in_flight = None;
     }
 
+    /// Replication that ended begins anew, with a full copy; `force` takes the replica as it is.
+    pub(super) fn begin_again(&mut self, force: bool) {
+        self.stopped = false;
+        self.forced = force;
+        self.lost("replication was told to go on");
+    }
+
+    /// Whether somebody decided that what the replica holds is to be taken as it is.
+    pub(super) fn is_forced(&self) -> bool {
+        self.forced
+    }
+
     /// The database must be copied anew: what was captured is no base for what follows.
     pub(super) fn lost(&mut self, reason: &'static str) {
         tracing::warn!("{}: {reason}; the database is copied anew", self.database.display());
         self.captured = None;
         self.forget_kept();
-        self.anchor_reason = Some(reason);
+        // What is lost until the copy is there follows from the first loss.
+        self.anchor_reason.get_or_insert(reason);
         self.pending = Pending::default();
         self.anchored = false;
         self.state.forget_captured();
@@ -188,7 +222,18 @@ impl Capture {
         let pending = &self.pending;
         self.spool.write(header, covers, |encoder| pending.encode(encoder))?;
         self.pending = Pending::default();
-        Ok(())
+        self.keep_to_limit()
+    }
+
+    /// If more waits than may, gives it up: what changed is found by comparing pages, once the replica
+    /// can be reached.
+    fn keep_to_limit(&mut self) -> Result<()> {
+        if self.spool.bytes() <= self.spool_limit {
+            return Ok(());
+        }
+        self.lost("more waited for the replica than spool_limit");
+        self.attempted.extend(self.in_flight.take().map(|out| out.header));
+        self.spool.clear()
     }
 
     /// What is under way is older than all that waits: it goes to the spool before anything else does.

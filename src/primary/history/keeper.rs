@@ -42,7 +42,7 @@ pub(in crate::primary) async fn run(shared: Arc<Shared>) {
             Ok(()) => {}
         }
         if shared.history.lock().ended {
-            return;
+            keeper.node_id = None;
         }
         keeper.rest().await;
     }
@@ -122,8 +122,10 @@ impl Keeper {
 
     fn begin(&mut self, begin: Begin) {
         self.node_id = Some(begin.node_id);
+        (self.may_delete, self.backoff) = (true, BACKOFF_MIN);
+        self.files = begin.is_empty.then(Inventory::default);
         if begin.is_empty {
-            self.files = Some(Inventory::default());
+            self.due = None;
             return;
         }
         self.due = match (hint::read(&self.folder, &self.store.url()), self.settings.levels.first()) {

@@ -118,11 +118,12 @@ impl History {
     pub(super) fn begin(&self, last: Option<Txid>, node_id: u64) {
         let mut inner = self.lock();
         inner.begin = Some(Begin { is_empty: last.is_none(), node_id });
-        (inner.begun, inner.rests) = (true, false);
+        (inner.begun, inner.ended, inner.rests) = (true, false, false);
+        (inner.recent, inner.error, inner.conflict) = (recent::Recent::default(), None, None);
         self.news.notify_one();
     }
 
-    /// The history is no longer ours to keep: somebody else writes to the replica.
+    /// The history is not ours to keep until [`History::begin`]: somebody else writes to the replica.
     pub(super) fn end(&self) {
         let mut inner = self.lock();
         (inner.begun, inner.ended, inner.news) = (false, true, News::default());

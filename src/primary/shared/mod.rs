@@ -1,25 +1,29 @@
 //! What the committing threads, the publisher and the SQL functions share of one database.
 
+mod others;
+mod progress;
 mod wait;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
-use crate::clock::{Clock, Timestamp};
+use self::progress::Progress;
+use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
-use crate::ltx::Txid;
 use crate::page::PageSize;
 use crate::primary::capture::Capture;
-use crate::primary::commits::{CommitSeq, Commits, Signal};
+use crate::primary::commits::{Commits, Signal};
 use crate::primary::generations::Generations;
 use crate::primary::history::History;
 use crate::primary::host::Host;
+use crate::primary::line::{self, Ear};
 use crate::primary::options::Options;
 use crate::primary::proof::Proof;
 use crate::primary::role::{PublisherLock, Publishing, Role};
+use crate::primary::standby::Requests;
 use crate::primary::state;
+use crate::primary::watch::Watch;
 use crate::store::Store;
 use crate::wal::Position;
 
@@ -60,33 +64,6 @@ impl Phase {
     }
 }
 
-/// How far the replica is.
-#[derive(Debug)]
-pub(super) struct Progress {
-    pub(super) phase: Phase,
-    /// Counts the publisher's rounds.
-    round: u64,
-    /// The round that found that there is nothing to publish here: another process does, or the
-    /// database is empty.
-    nothing_here: u64,
-    /// Whether the replica was looked at.
-    resumed: bool,
-    /// Nothing was published since. Until then a file that a killed process had sent may still land.
-    may_land: bool,
-    /// The last transaction in the replica.
-    pub(super) txid: Option<Txid>,
-    /// The last commit in the replica.
-    acked: CommitSeq,
-    /// When the last transaction in the replica was committed.
-    pub(super) time: Option<Timestamp>,
-    /// Since when the oldest commit waits of those that are on their way.
-    on_the_way_since: Option<Timestamp>,
-    /// The failure of the last attempt, if it failed, or what ended replication.
-    pub(super) error: Option<Error>,
-    /// The log tells of a failure, and not yet of its end.
-    logged: bool,
-}
-
 pub(super) struct Shared {
     pub(super) path: PathBuf,
     pub(super) wal_path: PathBuf,
@@ -101,10 +78,16 @@ pub(super) struct Shared {
     pub(super) proof: Proof,
     /// A connection of this process holds the WRITE lock of the WAL.
     pub(super) write_locked: AtomicBool,
-    /// The database had no pages when it was opened.
-    pub(super) was_empty: bool,
     /// How many threads wait for the replica.
     waiting: AtomicUsize,
+    /// What the files looked like at the last look.
+    pub(super) watch: Watch,
+    /// What other processes ask of this one, if it publishes.
+    pub(super) requests: Requests,
+    /// Hears other processes while this one publishes.
+    ear: Mutex<Option<Ear>>,
+    /// The database had no pages when this process began to publish it.
+    was_empty: AtomicBool,
     /// Never locked while `progress` is.
     publishing: Mutex<Role>,
     progress: Mutex<Progress>,
@@ -137,21 +120,12 @@ impl Shared {
             history: Arc::default(),
             write_locked: AtomicBool::new(false),
             waiting: AtomicUsize::new(0),
-            was_empty: std::fs::metadata(path).map_or(true, |meta| meta.len() == 0),
+            watch: Watch::default(),
+            requests: Requests::default(),
+            ear: Mutex::new(None),
+            was_empty: AtomicBool::new(false),
             publishing: Mutex::new(Role::Standby),
-            progress: Mutex::new(Progress {
-                phase: Phase::Starting,
-                round: 0,
-                nothing_here: 0,
-                resumed: false,
-                may_land: false,
-                txid: None,
-                acked: CommitSeq::default(),
-                time: None,
-                on_the_way_since: None,
-                error: None,
-                logged: false,
-            }),
+            progress: Mutex::new(Progress::new()),
             progressed: Condvar::new(),
         }
     }
@@ -162,11 +136,6 @@ impl Shared {
 
     pub(super) fn progress(&self) -> MutexGuard<'_, Progress> {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn change(&self, change: impl FnOnce(&mut Progress)) {
-        change(&mut self.progress());
-        self.progressed.notify_all();
     }
 
     /// Takes the lock by which one process publishes a database, and what an earlier one left.
@@ -188,6 +157,7 @@ impl Shared {
             self.nothing_here(Phase::Standby);
             return Ok(false);
         };
+        let limit = self.options.spool_limit;
         let capture = {
             let generations = Arc::clone(&self.generations);
             Capture::open(
@@ -197,12 +167,19 @@ impl Shared {
                 &self.store.url(),
                 generations,
                 &self.commits.last(),
+                limit,
             )?
         };
-        *publishing = Role::Publisher(Box::new(Publishing { capture, lock }));
+        let is_empty = std::fs::metadata(&self.path).map_or(true, |meta| meta.len() == 0);
+        self.was_empty.store(is_empty, Ordering::Relaxed);
+        *publishing = Role::Publisher(Box::new(Publishing { capture, _lock: lock }));
         drop(publishing);
         self.set_phase(Phase::Starting);
         Ok(true)
+    }
+
+    fn ear(&self) -> MutexGuard<'_, Option<Ear>> {
+        self.ear.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Works on the capture state.
@@ -249,37 +226,22 @@ impl Shared {
 
     /// Puts on disk what is only in memory and gives up publishing.
     pub(super) fn finish(&self) -> Result<()> {
+        *self.ear() = None;
         match std::mem::replace(&mut *self.publishing(), Role::Ended) {
-            Role::Publisher(mut publishing) => publishing.capture.settle(),
+            Role::Publisher(mut publishing) => {
+                // While the lock is still held: the next publisher listens there.
+                line::close(&state::folder(&self.path));
+                publishing.capture.settle()
+            }
             Role::Standby | Role::Ended => Ok(()),
-        }
-    }
-
-    /// In a forked child: closes what would keep the parent's lock alive after its death. All else of
-    /// the parent stays untouched.
-    pub(super) fn leave_to_parent(&self) {
-        // A thread of the parent that had it locked at the fork does not exist here.
-        let Ok(mut role) = self.publishing.try_lock() else { return };
-        if let Role::Publisher(publishing) = std::mem::replace(&mut *role, Role::Ended) {
-            let Publishing { capture, lock } = *publishing;
-            std::mem::forget(capture);
-            lock.leave_to_parent();
         }
     }
 
     /// Gives up publishing, and what is only in memory with it.
     #[cfg(test)]
     pub(super) fn abandon(&self) {
+        *self.ear() = None;
         *self.publishing() = Role::Ended;
-    }
-
-    /// The lock by which this process publishes, as a forked child has it.
-    #[cfg(test)]
-    pub(super) fn duplicate_lock(&self) -> Option<std::fs::File> {
-        match &*self.publishing() {
-            Role::Publisher(publishing) => publishing.lock.duplicate(),
-            Role::Standby | Role::Ended => None,
-        }
     }
 
     /// Keeps the local files that wait few. Takes the time that it needs: committing threads do not
@@ -294,148 +256,23 @@ impl Shared {
 
     /// Notes the commits that are in the database already, and returns its page size.
     pub(super) fn look_at_database(&self) -> Result<Option<PageSize>> {
-        // Hooks wait for these locks, so that no restart of the WAL falls between view and note.
-        self.with_capture(|_| {
-            let _passage = self.generations.lock();
+        self.with_capture(|capture| {
+            // Hooks wait for these locks, so that no restart of the WAL falls between view and note.
+            let passage = self.generations.lock();
             let Some(view) = self.host.read_view()? else { return Ok(None) };
-            if let Some(header) = view.header() {
+            let header = view.header();
+            if let Some(header) = header {
                 self.commits.agree_with(header);
+            }
+            drop(passage);
+            if let Some(header) = header {
+                capture.look(&header)?;
+                // What others handed over is no commit that was noted here: who waits, waits for it too.
+                if capture.anchor_reason().is_some() || capture.has_waiting() {
+                    self.commits.note_other();
+                }
             }
             Ok(Some(view.page_size()))
         })?
-    }
-
-    pub(super) fn is_resumed(&self) -> bool {
-        self.progress().resumed
-    }
-
-    pub(super) fn resumed(&self, last: Option<Txid>) {
-        self.change(|p| {
-            p.resumed = true;
-            p.may_land = true;
-            p.txid = last;
-        });
-    }
-
-    pub(super) fn next_txid(&self) -> Txid {
-        self.progress().txid.map_or(Txid::ONE, Txid::next)
-    }
-
-    pub(super) fn set_phase(&self, phase: Phase) {
-        self.change(|p| p.phase = phase);
-    }
-
-    /// The publisher begins a round.
-    pub(super) fn begin_round(&self) {
-        self.progress().round += 1;
-    }
-
-    /// This round found that there is nothing to publish here, because of `phase`.
-    pub(super) fn nothing_here(&self, phase: Phase) {
-        self.change(|p| {
-            p.phase = phase;
-            p.nothing_here = p.round;
-        });
-    }
-
-    /// Whether a file that a killed process had sent may still land as the next transaction.
-    pub(super) fn may_land(&self) -> bool {
-        self.progress().may_land
-    }
-
-    /// Commits that waited since `since` are on their way.
-    pub(super) fn on_the_way(&self, since: Option<Timestamp>) {
-        let mut progress = self.progress();
-        progress.on_the_way_since = progress.on_the_way_since.or(since);
-    }
-
-    /// `txid` is in the replica and holds every commit up to `covers`.
-    pub(super) fn published(&self, txid: Txid, covers: CommitSeq, time: Timestamp) {
-        self.change(|p| {
-            self.works_again(p);
-            p.phase = Phase::Idle;
-            p.txid = Some(txid);
-            p.may_land = false;
-            p.acked = p.acked.max(covers);
-            p.time = Some(time);
-            p.on_the_way_since = None;
-        });
-    }
-
-    /// `txid` is in the replica from an earlier life; what is to be sent takes the next.
-    pub(super) fn skip_to(&self, txid: Txid) {
-        self.history.found_unknown();
-        self.change(|p| {
-            p.txid = Some(txid);
-            p.may_land = false;
-        });
-    }
-
-    /// Every commit up to `seq` is in the replica.
-    pub(super) fn all_published(&self, seq: CommitSeq) {
-        self.change(|p| {
-            p.acked = p.acked.max(seq);
-            p.on_the_way_since = None;
-        });
-    }
-
-    /// Whether somebody waits for the replica.
-    pub(super) fn is_awaited(&self) -> bool {
-        self.waiting.load(Ordering::SeqCst) > 0
-    }
-
-    /// The last round succeeded.
-    pub(super) fn recovered(&self) {
-        self.change(|p| {
-            self.works_again(p);
-            if !matches!(p.phase, Phase::Standby | Phase::Empty) {
-                p.phase = Phase::Idle;
-            }
-        });
-    }
-
-    fn works_again(&self, progress: &mut Progress) {
-        progress.error = None;
-        if std::mem::take(&mut progress.logged) {
-            tracing::info!("{}: replication goes on", self.path.display());
-        }
-    }
-
-    /// The last round failed and will be repeated.
-    pub(super) fn failed(&self, error: Error) {
-        self.change(|p| {
-            // A database that is locked just now is no failure yet.
-            let passes = error.kind() == ErrorKind::Busy && p.error.is_none();
-            if !passes && !p.logged {
-                tracing::warn!("{}: {error}", self.path.display());
-                p.logged = true;
-            }
-            p.phase = Phase::Retrying;
-            p.error = Some(error);
-        });
-    }
-
-    pub(super) fn has_failed(&self) -> bool {
-        self.progress().error.is_some()
-    }
-
-    /// Replication ends: somebody else is on the replica.
-    pub(super) fn stop(&self, error: Error) {
-        tracing::error!("{}: {error}", self.path.display());
-        self.history.end();
-        if let Role::Publisher(publishing) = &mut *self.publishing() {
-            publishing.capture.stop();
-        }
-        self.change(|p| {
-            p.phase = Phase::Stopped;
-            p.error = Some(error);
-        });
-    }
-
-    /// How long the oldest commit waits that is not in the replica; zero if none does.
-    pub(super) fn lag(&self) -> Duration {
-        let since = self.progress().on_the_way_since.or_else(|| self.commits.waiting_since());
-        let millis = since.map_or(0, |since| self.clock.now().as_millis() - since.as_millis());
-        Duration::from_millis(millis.max(0) as u64)
     }
 }

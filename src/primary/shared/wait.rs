@@ -54,19 +54,19 @@ impl Shared {
             (Phase::Standby | Phase::Empty, _) if progress.nothing_here <= asked => None,
             (Phase::Standby, _) => Some(Err(Error::new(
                 ErrorKind::Busy,
-                format!(
-                    "{} is published by another process: call litestream_sync there",
-                    self.path.display()
-                ),
+                format!("{} is published by another process", self.path.display()),
             ))),
-            (Phase::Empty, _) => Some(Err(Error::new(
-                ErrorKind::NotFound,
-                format!("{} is empty: there is nothing to replicate yet", self.path.display()),
-            ))),
+            (Phase::Empty, _) => Some(Err(self.empty())),
             (Phase::Starting | Phase::Copying, _) => None,
             (_, Some(txid)) if goal.is_some_and(|goal| progress.acked >= goal) => Some(Ok(txid)),
             _ => None,
         }
+    }
+
+    /// The error of one who waits for a replica of nothing.
+    pub(in crate::primary) fn empty(&self) -> Error {
+        let message = format!("{} is empty: there is nothing to replicate yet", self.path.display());
+        Error::new(ErrorKind::NotFound, message)
     }
 
     fn timed_out(&self, progress: &Progress, timeout: Duration) -> Error {

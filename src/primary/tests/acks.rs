@@ -92,28 +92,14 @@ fn an_interrupted_sync_returns() {
 #[test]
 fn another_process_publishes() {
     let mut bench = Bench::new(5);
-    std::fs::create_dir_all(bench.local("")).unwrap();
-    let lock = std::fs::File::create(bench.local("vfs.lock")).unwrap();
-    lock.lock().unwrap();
+    let lock = crate::primary::role::PublisherLock::take(&bench.local("")).unwrap();
     bench.open();
     bench.db.change(1);
-    let error = bench.try_sync().unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Busy, "{error}");
+    let error = bench.primary().sync(Duration::from_millis(200), &|| false).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+    assert!(error.to_string().contains("the process that publishes it"), "{error}");
     drop(lock);
     bench.db.change(2);
     bench.until("the other process's place", |bench| bench.try_sync().is_ok());
     bench.assert_replica_is_current();
-}
-
-#[test]
-fn a_lock_that_a_forked_child_inherited_does_not_keep_us_out() {
-    let mut bench = Bench::synced(5);
-    // A child has the same open file, as a duplicate has.
-    let inherited = bench.primary().duplicate_lock().unwrap();
-    bench.close();
-    bench.open();
-    bench.db.change(1);
-    bench.sync();
-    bench.assert_replica_is_current();
-    drop(inherited);
 }

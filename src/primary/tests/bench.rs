@@ -55,6 +55,8 @@ impl Bench {
                 sync_interval: Duration::ZERO,
                 verify_interval: Duration::ZERO,
                 close_timeout: PATIENCE,
+                watch_interval: Duration::from_secs(3600),
+                spool_limit: 1 << 30,
                 history: no_history(),
             },
             retries: false,

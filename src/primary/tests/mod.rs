@@ -12,6 +12,7 @@
 //! | `pace` | how often files go out |
 //! | `closing` | a close waits, but not for ever |
 //! | `foreign` | a process without the shim writes the database |
+//! | `processes` | several processes write, and take turns in publishing |
 //! | `acks` | what `litestream_sync` promises |
 //! | `history` | levels and snapshots of a primary that publishes |
 //! | `random` | all of it in any order |
@@ -25,6 +26,7 @@ mod history;
 mod kept;
 mod outage;
 mod pace;
+mod processes;
 mod random;
 mod replies;
 mod restart;

@@ -138,8 +138,8 @@ impl Db {
         if let Some(primary) = &self.primary
             && !self.exclusive
         {
-            primary.set_write_locked(true);
             primary.look(self.header());
+            primary.set_write_locked(true);
         }
     }
 
@@ -267,7 +267,7 @@ impl Db {
         if self.views() > 0 {
             return false;
         }
-        if self.wal.is_some() {
+        if self.wal.is_some() && !self.shm.lock().unwrap().backfilled {
             let file = OpenOptions::new().write(true).open(&self.path).unwrap();
             for (i, page) in self.pages.iter().enumerate() {
                 file.write_all_at(page, (i * self.page_size.bytes()) as u64).unwrap();

@@ -1,0 +1,226 @@
+//! The publisher: one background task per database that takes commits to the replica.
+//!
+//! The first commit after quiet goes out at once; under load at most one file goes out per
+//! `sync_interval`. Without commits the task sleeps without a timer.
+
+mod copy;
+mod send;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::primary::kinship;
+use crate::primary::outgoing::Outgoing;
+use crate::primary::resume::{self, Local};
+use crate::primary::shared::Shared;
+use crate::primary::standby;
+use crate::primary::state;
+use crate::primary::sums::Sums;
+use crate::primary::watch;
+
+/// The wait after a first failure; it doubles up to `BACKOFF_MAX`, and each wait is drawn at random
+/// from its upper half.
+const BACKOFF_MIN: Duration = Duration::from_millis(250);
+const BACKOFF_MAX: Duration = Duration::from_secs(30);
+
+/// What a round has to do.
+enum Step {
+    /// All that was committed is in the replica.
+    Done,
+    /// The database must be copied anew.
+    Anchor,
+    /// A file is to be sent.
+    Send(Outgoing),
+}
+
+/// Publishes and captures until the task is aborted.
+pub(super) async fn run(shared: Arc<Shared>) {
+    tokio::select! {
+        () = publish(&shared) => {}
+        () = capture_when_asked(&shared) => {}
+    }
+}
+
+/// Captures without publishing, whatever the publisher is waiting for, so that little is kept on disk.
+async fn capture_when_asked(shared: &Arc<Shared>) {
+    loop {
+        shared.signal.capture_asked().await;
+        let captured = blocking(shared, capture);
+        if let Err(e) = captured.await {
+            tracing::debug!("{}: {e}", shared.path.display());
+        }
+    }
+}
+
+fn capture(shared: &Shared) -> Result<()> {
+    // With older generations to capture first, this one would not be done before it is restarted.
+    if shared.generations.oldest().is_some() {
+        shared.generations.copy_ahead(&shared.commits)?;
+    }
+    let may_be_restarted = shared.generations.is_behind(&shared.commits);
+    shared.capture_now()?;
+    if may_be_restarted {
+        shared.with_capture(|capture| capture.put_on_disk(&shared.commits))??;
+    }
+    if shared.has_failed() { shared.tidy() } else { Ok(()) }
+}
+
+async fn publish(shared: &Arc<Shared>) {
+    let mut backoff = BACKOFF_MIN;
+    loop {
+        let started = Instant::now();
+        shared.begin_round();
+        let waiting = shared.requests.take_waiting();
+        let outcome = round(shared, !waiting.is_empty()).await;
+        shared.answer(waiting, outcome.as_ref().map(|_| ()));
+        let wait = match outcome {
+            Ok(_) if shared.is_standby() => {
+                standby::rest(shared).await;
+                continue;
+            }
+            Ok(sent) => {
+                backoff = BACKOFF_MIN;
+                shared.recovered();
+                if sent { shared.options.sync_interval } else { Duration::ZERO }
+            }
+            Err(e) if e.kind() == ErrorKind::Conflict => {
+                shared.stop(e);
+                standby::until_told(shared).await;
+                continue;
+            }
+            Err(e) => {
+                shared.failed(e);
+                let wait = jittered(backoff);
+                backoff = (backoff * 2).min(BACKOFF_MAX);
+                if let Err(e) = blocking(shared, |shared| shared.tidy()).await {
+                    tracing::warn!("{e}");
+                }
+                wait
+            }
+        };
+        let hurried = pause(shared, started + wait).await;
+        if hurried || shared.has_failed() {
+            continue;
+        }
+        watch::idle(shared).await;
+    }
+}
+
+/// Waits until `deadline` or, then true, until somebody waits for the replica.
+async fn pause(shared: &Arc<Shared>, deadline: Instant) -> bool {
+    tokio::time::timeout_at(deadline, shared.signal.hurried(|| shared.is_awaited())).await.is_ok()
+}
+
+/// Brings the replica up to what is committed now; `false` if it was there already.
+async fn round(shared: &Arc<Shared>, asked: bool) -> Result<bool> {
+    if !blocking(shared, |shared| shared.become_publisher()).await? {
+        return Ok(false);
+    }
+    shared.listen();
+    if let Some(conflict) = shared.history.take_conflict() {
+        return Err(conflict);
+    }
+    if !shared.is_resumed() {
+        resume(shared).await?;
+    }
+    standby::look_at_others(shared, asked).await?;
+    let goal = shared.commits.last().seq;
+    let mut sent = false;
+    loop {
+        match next_step(shared).await? {
+            Step::Done => return Ok(sent),
+            Step::Anchor if copy::anchor(shared).await? => sent = true,
+            Step::Anchor => return Ok(sent),
+            Step::Send(out) => {
+                let covers = out.covers;
+                sent = true;
+                if send::send(shared, out).await? && covers >= goal {
+                    return Ok(true);
+                }
+            }
+        }
+    }
+}
+
+async fn resume(shared: &Arc<Shared>) -> Result<()> {
+    let url = shared.store.url();
+    let page_size = blocking(shared, |shared| shared.look_at_database()).await?;
+    let local = shared.with_capture(|capture| Local {
+        txid: capture.known_txid(&url),
+        node_id: capture.node_id(),
+        page_size,
+        was_empty: shared.was_empty(),
+        forced: capture.is_forced(),
+        same_boot: capture.is_of_this_boot(),
+    })?;
+    let resumed = resume::resume(shared.store.as_ref(), local).await?;
+    let unknown = resumed.stranger.is_some();
+    if let (Some(last), Some(stranger)) = (resumed.last, resumed.stranger)
+        && !kinship::holds_ours(shared, stranger).await?
+    {
+        return Err(resume::another(shared.store.as_ref(), last));
+    }
+    if local.forced || unknown {
+        sums_of(shared).forget();
+    }
+    if resumed.is_ahead {
+        shared.with_capture(|capture| capture.lost("the replica is further than local state knows"))?;
+    }
+    // What an earlier process left counts as a commit: whoever waits waits for it too.
+    shared.commits.note_other();
+    shared.resumed(resumed.last);
+    shared.history.begin(resumed.last, local.node_id);
+    Ok(())
+}
+
+async fn next_step(shared: &Arc<Shared>) -> Result<Step> {
+    blocking(shared, |shared| {
+        let txid = shared.next_txid();
+        shared.capture_now()?;
+        let (step, seq) = shared.with_capture(|capture| {
+            // What is taken now is captured now, or was before.
+            let (noted, since) = shared.commits.take();
+            shared.on_the_way(since);
+            capture.catch_up(&shared.commits)?;
+            if capture.anchor_reason().is_some() {
+                return Ok((Step::Anchor, noted.seq));
+            }
+            let step = match capture.next_outgoing(txid, &noted)? {
+                Some(out) => Step::Send(out),
+                // What waited was just given up.
+                None if capture.anchor_reason().is_some() => Step::Anchor,
+                None => Step::Done,
+            };
+            Ok((step, noted.seq))
+        })??;
+        if let Step::Done = step {
+            shared.all_published(seq);
+        }
+        Ok(step)
+    })
+    .await
+}
+
+/// The checksums of what the replica holds.
+fn sums_of(shared: &Shared) -> Sums {
+    Sums::new(&state::folder(&shared.path), &shared.store.url())
+}
+
+/// Runs `work`, which waits for files and locks, off the asynchronous threads.
+pub(super) async fn blocking<T: Send + 'static>(
+    shared: &Arc<Shared>,
+    work: impl FnOnce(&Shared) -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let shared = Arc::clone(shared);
+    tokio::task::spawn_blocking(move || work(&shared))
+        .await
+        .map_err(|e| Error::new(ErrorKind::Interrupted, format!("background work ended early: {e}")))?
+}
+
+fn jittered(wait: Duration) -> Duration {
+    let share = crate::primary::random_u64() as f64 / u64::MAX as f64;
+    wait.mul_f64(0.5 + share / 2.0)
+}

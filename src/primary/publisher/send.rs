@@ -1,0 +1,148 @@
+//! One file on its way to the replica, and whose file it is that stands there.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::AsyncReadExt;
+
+use super::{blocking, sums_of};
+use crate::error::{Error, ErrorKind, Result};
+use crate::ltx::{Decoder, Header};
+use crate::primary::outgoing::{Body, Outgoing};
+use crate::primary::resume;
+use crate::primary::shared::{Phase, Shared};
+use crate::store::PutOptions;
+
+/// Sends a file and settles what became of it; `false` if its content must go out as another
+/// transaction.
+pub(super) async fn send(shared: &Arc<Shared>, out: Outgoing) -> Result<bool> {
+    shared.set_phase(Phase::Publishing);
+    let id = resume::single(out.txid);
+    let options = PutOptions { timestamp: out.header.timestamp, if_absent: true };
+    let body = merged(shared, &out).await?;
+    let sent = match &body {
+        Body::File(scratch) => upload_file(shared, id, options, scratch.path()).await,
+        Body::Memory(bytes) => shared.store.put(id, bytes.clone(), options).await,
+        Body::Waiting(_) => unreachable!("BUG: what waits was merged"),
+    };
+    match sent {
+        Ok(()) => delivered(shared, &out, body).await,
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => match identify(shared, &out.header).await? {
+            // An earlier attempt landed, and only its answer was lost.
+            Landed::This => delivered(shared, &out, body).await,
+            Landed::Earlier => {
+                shared.with_capture(|capture| capture.requeue(out.txid))??;
+                shared.skip_to(out.txid);
+                Ok(false)
+            }
+        },
+        Err(e) => Err(e),
+    }
+}
+
+/// The bytes of a file, from waiting files if that is where they are.
+async fn merged(shared: &Arc<Shared>, out: &Outgoing) -> Result<Body> {
+    if !matches!(out.body, Body::Waiting(_)) {
+        return Ok(out.body.clone());
+    }
+    let out = out.clone();
+    blocking(shared, move |shared| {
+        let scratch = shared.with_capture(|capture| capture.scratch())?;
+        // Committing threads do not wait for this.
+        let merged = out.merged(scratch);
+        shared.with_capture(|capture| match &merged {
+            Ok(body) => capture.merged(body.clone()),
+            Err(e) => capture.not_merged(e),
+        })?;
+        merged
+    })
+    .await
+}
+
+async fn delivered(shared: &Arc<Shared>, out: &Outgoing, body: Body) -> Result<bool> {
+    shared.with_capture(|capture| capture.delivered(out))?;
+    let bytes = if let Body::Memory(bytes) = &body { Some(bytes.clone()) } else { None };
+    // Before whoever waits for it hears of it and asks for a snapshot.
+    shared.history.published(resume::single(out.txid), shared.clock.now(), bytes);
+    shared.published(out.txid, out.covers, out.header.timestamp);
+    // Without them a repair copies more than it needs.
+    let noted = blocking(shared, move |shared| match body {
+        Body::Memory(bytes) => sums_of(shared).apply(Decoder::new(&bytes[..])?),
+        Body::File(scratch) => sums_of(shared).apply(scratch.open()?),
+        Body::Waiting(_) => Ok(()),
+    });
+    if let Err(e) = noted.await {
+        tracing::debug!("{e}");
+    }
+    sums_of(shared).catch_up(shared.store.as_ref(), Some(out.txid)).await;
+    Ok(true)
+}
+
+async fn upload_file(
+    shared: &Arc<Shared>,
+    id: crate::ltx::FileId,
+    options: PutOptions,
+    path: &Path,
+) -> Result<()> {
+    let io = |e| Error::io(format_args!("cannot read {}", path.display()), e);
+    let mut file = tokio::fs::File::open(path).await.map_err(io)?;
+    let mut upload = shared.store.upload(id, options).await?;
+    loop {
+        let part = read_part(&mut file, upload.part_size()).await.map_err(io)?;
+        if part.is_empty() {
+            break;
+        }
+        if let Err(e) = upload.part(part).await {
+            let _ = upload.abort().await;
+            return Err(e);
+        }
+    }
+    upload.complete().await
+}
+
+async fn read_part(file: &mut tokio::fs::File, size: usize) -> std::io::Result<Bytes> {
+    let mut part = BytesMut::with_capacity(size);
+    while part.len() < size && file.read_buf(&mut part).await? > 0 {}
+    Ok(part.freeze())
+}
+
+/// Whose file stands where ours should.
+pub(super) enum Landed {
+    /// The one that was just sent.
+    This,
+    /// One of ours from before.
+    Earlier,
+}
+
+/// Finds out whose file stands where the one with the header `ours` should.
+///
+/// # Errors
+/// `Conflict` if another writer wrote it; those of the store.
+pub(super) async fn identify(shared: &Shared, ours: &Header) -> Result<Landed> {
+    let txid = ours.max;
+    let theirs = resume::read_header(shared.store.as_ref(), resume::single(txid)).await?;
+    let (node_id, attempted) =
+        shared.with_capture(|capture| (capture.node_id(), capture.was_attempted(&theirs)))?;
+    if attempted {
+        return Ok(Landed::Earlier);
+    }
+    if theirs == *ours {
+        return Ok(Landed::This);
+    }
+    // The same node id alone proves little: a machine that was cloned has it too.
+    if theirs.node_id == node_id && shared.may_land() {
+        tracing::info!("transaction {txid} is in the replica from before a crash");
+        return Ok(Landed::Earlier);
+    }
+    Err(Error::new(
+        ErrorKind::Conflict,
+        format!(
+            "another primary wrote transaction {txid} to {}: replication of {} stopped. Stop one of the \
+             two, or give this one another replica URL; if this one is the right one, call \
+             litestream_resume('force') to publish it after that",
+            shared.store.url(),
+            shared.path.display()
+        ),
+    ))
+}

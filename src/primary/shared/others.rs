@@ -1,0 +1,66 @@
+//! What concerns other processes, and the one who runs them.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::{Phase, Shared};
+use crate::error::{Error, Result};
+use crate::primary::line::Ear;
+
+impl Shared {
+    /// Listens for other processes, which tell of their commits. Without it those are noticed by
+    /// `watch_interval`.
+    pub(in crate::primary) fn listen(self: &Arc<Self>) {
+        let mut ear = self.ear();
+        if ear.is_none() {
+            match Ear::open(self) {
+                Ok(open) => *ear = Some(open),
+                Err(e) => tracing::debug!("{}: no socket for other processes: {e}", self.path.display()),
+            }
+        }
+    }
+
+    /// The database had no pages when this process began to publish it.
+    pub(in crate::primary) fn was_empty(&self) -> bool {
+        self.was_empty.load(Ordering::Relaxed)
+    }
+
+    /// Replication that stopped begins anew, with a full copy; `force` says that what is in the replica
+    /// is to be taken as it is.
+    ///
+    /// # Errors
+    /// `Busy` if another process publishes; `Interrupted` after the last close.
+    pub(in crate::primary) fn go_on(&self, force: bool) -> Result<()> {
+        if self.progress().phase != Phase::Stopped {
+            return self.with_capture(|_| ());
+        }
+        self.with_capture(|capture| capture.begin_again(force))?;
+        self.change(|p| {
+            p.phase = Phase::Starting;
+            p.resumed = false;
+            p.error = None;
+        });
+        tracing::info!(
+            "{}: replication begins again{}",
+            self.path.display(),
+            if force { ", by force" } else { "" }
+        );
+        self.signal.hurry();
+        Ok(())
+    }
+
+    /// What ended replication, if it ended.
+    pub(in crate::primary) fn stopped(&self) -> Option<Error> {
+        let progress = self.progress();
+        progress.error.clone().filter(|_| progress.phase == Phase::Stopped)
+    }
+
+    /// Something was found that the status is to tell of.
+    pub(in crate::primary) fn notice(&self, notice: String) {
+        let now = self.clock.now();
+        let last = self.progress().notice.replace((now, notice.clone()));
+        if last.is_none_or(|(_, last)| last != notice) {
+            tracing::info!("{}: {notice}", self.path.display());
+        }
+    }
+}

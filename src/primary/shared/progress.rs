@@ -1,0 +1,209 @@
+//! How far the replica is, and how that changes.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::{Phase, Shared};
+use crate::clock::Timestamp;
+use crate::error::{Error, ErrorKind};
+use crate::ltx::Txid;
+use crate::primary::commits::CommitSeq;
+use crate::primary::role::Role;
+
+/// How far the replica is.
+#[derive(Debug)]
+pub(in crate::primary) struct Progress {
+    pub(in crate::primary) phase: Phase,
+    /// Counts the publisher's rounds.
+    pub(super) round: u64,
+    /// The round that found that there is nothing to publish here: another process does, or the
+    /// database is empty.
+    pub(super) nothing_here: u64,
+    /// Whether the replica was looked at.
+    pub(super) resumed: bool,
+    /// Nothing was published since. Until then a file that a killed process had sent may still land.
+    pub(super) may_land: bool,
+    /// The last transaction in the replica.
+    pub(in crate::primary) txid: Option<Txid>,
+    /// The last commit in the replica.
+    pub(super) acked: CommitSeq,
+    /// When the last transaction in the replica was committed.
+    pub(in crate::primary) time: Option<Timestamp>,
+    /// Since when the oldest commit waits of those that are on their way.
+    pub(super) on_the_way_since: Option<Timestamp>,
+    /// What was found and repaired last, and when.
+    pub(in crate::primary) notice: Option<(Timestamp, String)>,
+    /// The failure of the last attempt, if it failed, or what ended replication.
+    pub(in crate::primary) error: Option<Error>,
+    /// The log tells of a failure, and not yet of its end.
+    pub(super) logged: bool,
+}
+
+impl Progress {
+    pub(super) fn new() -> Self {
+        Self {
+            phase: Phase::Starting,
+            round: 0,
+            nothing_here: 0,
+            resumed: false,
+            may_land: false,
+            txid: None,
+            acked: CommitSeq::default(),
+            time: None,
+            on_the_way_since: None,
+            notice: None,
+            error: None,
+            logged: false,
+        }
+    }
+}
+
+impl Shared {
+    pub(super) fn change(&self, change: impl FnOnce(&mut Progress)) {
+        change(&mut self.progress());
+        self.progressed.notify_all();
+    }
+
+    pub(in crate::primary) fn is_standby(&self) -> bool {
+        self.progress().phase == Phase::Standby
+    }
+
+    pub(in crate::primary) fn is_resumed(&self) -> bool {
+        self.progress().resumed
+    }
+
+    pub(in crate::primary) fn resumed(&self, last: Option<Txid>) {
+        self.change(|p| {
+            p.resumed = true;
+            p.may_land = true;
+            p.txid = last;
+        });
+    }
+
+    /// The last transaction in the replica.
+    pub(in crate::primary) fn progress_txid(&self) -> Option<Txid> {
+        self.progress().txid
+    }
+
+    pub(in crate::primary) fn next_txid(&self) -> Txid {
+        self.progress().txid.map_or(Txid::ONE, Txid::next)
+    }
+
+    pub(in crate::primary) fn set_phase(&self, phase: Phase) {
+        self.change(|p| p.phase = phase);
+    }
+
+    /// The publisher begins a round.
+    pub(in crate::primary) fn begin_round(&self) {
+        self.progress().round += 1;
+    }
+
+    /// This round found that there is nothing to publish here, because of `phase`.
+    pub(in crate::primary) fn nothing_here(&self, phase: Phase) {
+        self.change(|p| {
+            p.phase = phase;
+            p.nothing_here = p.round;
+        });
+    }
+
+    /// Whether a file that a killed process had sent may still land as the next transaction.
+    pub(in crate::primary) fn may_land(&self) -> bool {
+        self.progress().may_land
+    }
+
+    /// Commits that waited since `since` are on their way.
+    pub(in crate::primary) fn on_the_way(&self, since: Option<Timestamp>) {
+        let mut progress = self.progress();
+        progress.on_the_way_since = progress.on_the_way_since.or(since);
+    }
+
+    /// `txid` is in the replica and holds every commit up to `covers`.
+    pub(in crate::primary) fn published(&self, txid: Txid, covers: CommitSeq, time: Timestamp) {
+        self.change(|p| {
+            self.works_again(p);
+            p.phase = Phase::Idle;
+            p.txid = Some(txid);
+            p.may_land = false;
+            p.acked = p.acked.max(covers);
+            p.time = Some(time);
+            p.on_the_way_since = None;
+        });
+    }
+
+    /// `txid` is in the replica from an earlier life; what is to be sent takes the next.
+    pub(in crate::primary) fn skip_to(&self, txid: Txid) {
+        self.history.found_unknown();
+        self.change(|p| {
+            p.txid = Some(txid);
+            p.may_land = false;
+        });
+    }
+
+    /// Every commit up to `seq` is in the replica.
+    pub(in crate::primary) fn all_published(&self, seq: CommitSeq) {
+        self.change(|p| {
+            p.acked = p.acked.max(seq);
+            p.on_the_way_since = None;
+        });
+    }
+
+    /// Whether somebody waits for the replica.
+    pub(in crate::primary) fn is_awaited(&self) -> bool {
+        self.waiting.load(Ordering::SeqCst) > 0 || self.requests.is_awaited()
+    }
+
+    /// The last round succeeded.
+    pub(in crate::primary) fn recovered(&self) {
+        self.change(|p| {
+            self.works_again(p);
+            if !matches!(p.phase, Phase::Standby | Phase::Empty) {
+                p.phase = Phase::Idle;
+            }
+        });
+    }
+
+    fn works_again(&self, progress: &mut Progress) {
+        progress.error = None;
+        if std::mem::take(&mut progress.logged) {
+            tracing::info!("{}: replication goes on", self.path.display());
+        }
+    }
+
+    /// The last round failed and will be repeated.
+    pub(in crate::primary) fn failed(&self, error: Error) {
+        self.change(|p| {
+            // A database that is locked just now is no failure yet.
+            let passes = error.kind() == ErrorKind::Busy && p.error.is_none();
+            if !passes && !p.logged {
+                tracing::warn!("{}: {error}", self.path.display());
+                p.logged = true;
+            }
+            p.phase = Phase::Retrying;
+            p.error = Some(error);
+        });
+    }
+
+    pub(in crate::primary) fn has_failed(&self) -> bool {
+        self.progress().error.is_some()
+    }
+
+    /// Replication ends: somebody else is on the replica.
+    pub(in crate::primary) fn stop(&self, error: Error) {
+        tracing::error!("{}: {error}", self.path.display());
+        self.history.end();
+        if let Role::Publisher(publishing) = &mut *self.publishing() {
+            publishing.capture.stop();
+        }
+        self.change(|p| {
+            p.phase = Phase::Stopped;
+            p.error = Some(error);
+        });
+    }
+
+    /// How long the oldest commit waits that is not in the replica; zero if none does.
+    pub(in crate::primary) fn lag(&self) -> Duration {
+        let since = self.progress().on_the_way_since.or_else(|| self.commits.waiting_since());
+        let millis = since.map_or(0, |since| self.clock.now().as_millis() - since.as_millis());
+        Duration::from_millis(millis.max(0) as u64)
+    }
+}

@@ -1,0 +1,279 @@
+//! What a process does while another one publishes the database: it tells that one of its commits, saves
+//! what the WAL is about to lose, and waits to take over.
+
+use std::fs::File;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::ltx::Txid;
+use crate::primary::commits::Noted;
+use crate::primary::handover::{Handover, Next, Point};
+use crate::primary::line::{self, Answer, Mailbox, Message};
+use crate::primary::publisher::blocking;
+use crate::primary::role::PublisherLock;
+use crate::primary::shared::{Phase, Shared};
+use crate::primary::stamp::Stamp;
+use crate::primary::state::{self, Captured, State};
+use crate::wal::read_header;
+
+/// How often a standby looks whether the publisher is gone.
+const LOOK_FOR_LOCK: Duration = Duration::from_secs(1);
+/// The publisher hears of commits at most once in this time.
+const TELL_EVERY: Duration = Duration::from_millis(20);
+/// Who waits for the publisher asks again after this.
+const ASK_AGAIN: Duration = Duration::from_millis(300);
+/// How soon an interrupt is noticed.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// What other processes ask of the publisher.
+#[derive(Default)]
+pub(super) struct Requests {
+    /// They committed something.
+    committed: AtomicBool,
+    /// The mailboxes of those who wait for the replica.
+    waiting: Mutex<Vec<String>>,
+}
+
+impl Requests {
+    /// The database is to be looked at for commits of other processes.
+    pub(super) fn look(&self) {
+        self.committed.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether it is, once.
+    pub(super) fn take_look(&self) -> bool {
+        self.committed.swap(false, Ordering::SeqCst)
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Vec<String>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether one of them waits for the replica.
+    pub(super) fn is_awaited(&self) -> bool {
+        !self.waiting().is_empty()
+    }
+
+    /// Those who wait for the replica now.
+    pub(super) fn take_waiting(&self) -> Vec<String> {
+        std::mem::take(&mut self.waiting())
+    }
+
+    fn wait(&self, mailbox: String) {
+        let mut waiting = self.waiting();
+        if !waiting.contains(&mailbox) {
+            waiting.push(mailbox);
+        }
+    }
+}
+
+/// Rests until the publisher seems to be gone, or somebody of this process waits.
+pub(super) async fn rest(shared: &Shared) {
+    let folder = state::folder(&shared.path);
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(LOOK_FOR_LOCK) => {
+                // Held for a moment only: the round that follows takes it again.
+                if !matches!(PublisherLock::take(&folder), Ok(None)) {
+                    return;
+                }
+            }
+            hurried = shared.signal.next() => {
+                if hurried || line::tell(&folder, &Message::Committed).is_err() {
+                    return;
+                }
+                tokio::time::sleep(TELL_EVERY).await;
+            }
+        }
+    }
+}
+
+/// Notes what other processes committed, if there is a sign that they did; `asked` if one of them waits.
+///
+/// # Errors
+/// `Io`, `Corrupt` on the database; `Busy` if one waits and the locks cannot be had.
+pub(super) async fn look_at_others(shared: &Arc<Shared>, asked: bool) -> Result<()> {
+    if !shared.requests.take_look() {
+        return Ok(());
+    }
+    shared.looks();
+    let looked = blocking(shared, |shared| shared.look_at_database()).await;
+    if looked.is_err() {
+        shared.requests.look();
+    }
+    tracing::debug!("{}: looked for commits of other processes: {looked:?}", shared.path.display());
+    match looked {
+        // Whoever has the database for itself is not somebody else, or will be heard of later.
+        Err(e) if e.kind() == ErrorKind::Busy && !asked => Ok(()),
+        other => other.map(drop),
+    }
+}
+
+/// Answers who asks, until somebody decides that replication shall go on.
+pub(super) async fn until_told(shared: &Shared) {
+    while let Some(error) = shared.stopped() {
+        shared.answer(shared.requests.take_waiting(), Err(&error));
+        shared.signal.hurried(|| true).await;
+    }
+}
+
+impl Shared {
+    /// Another process said something to this one, which publishes.
+    pub(super) fn heard(&self, message: Message) {
+        self.requests.look();
+        match message {
+            Message::Committed => self.signal.commit(),
+            Message::Sync(mailbox) => {
+                self.requests.wait(mailbox);
+                self.signal.hurry();
+            }
+            Message::Resume(force, mailbox) => {
+                self.requests.wait(mailbox);
+                if let Err(e) = self.go_on(force) {
+                    tracing::warn!("{}: {e}", self.path.display());
+                }
+                self.signal.hurry();
+            }
+        }
+    }
+
+    /// Answers the other processes that waited for a round, which came to `outcome`.
+    pub(super) fn answer(&self, waiting: Vec<String>, outcome: Result<(), &Error>) {
+        let answer = match outcome {
+            Err(e) if e.kind() == ErrorKind::Conflict => Answer::Stopped(e.to_string()),
+            Err(e) => Answer::Failing(e.to_string()),
+            Ok(()) => {
+                let progress = self.progress();
+                match (progress.phase, progress.txid) {
+                    (Phase::Standby, _) => return,
+                    (Phase::Empty, _) | (_, None) => Answer::Empty(self.empty().to_string()),
+                    (_, Some(txid)) => Answer::Done(txid.get()),
+                }
+            }
+        };
+        let folder = state::folder(&self.path);
+        for mailbox in waiting {
+            let is_heard = line::answer(&folder, &mailbox, &answer);
+            if is_heard && matches!(answer, Answer::Failing(_)) {
+                self.requests.wait(mailbox);
+            }
+        }
+    }
+
+    /// Tells the publisher at once that there are commits.
+    pub(super) fn tell_of_commits(&self) {
+        let _ = line::tell(&state::folder(&self.path), &Message::Committed);
+    }
+
+    /// Asks the process that publishes, and waits for its answer. `None` if this process may publish
+    /// now, and is to look itself.
+    ///
+    /// # Errors
+    /// `Conflict` if replication stopped there; `NotFound` if the database is empty; `Timeout`;
+    /// `Interrupted`; `Busy` if it cannot be asked.
+    pub(super) fn ask_publisher(
+        &self,
+        message: impl Fn(String) -> Message,
+        timeout: Duration,
+        interrupted: &dyn Fn() -> bool,
+    ) -> Result<Option<Txid>> {
+        let folder = state::folder(&self.path);
+        let mailbox = Mailbox::open(&folder).map_err(|e| self.unreachable(&e))?;
+        let deadline = Instant::now() + timeout;
+        let mut cause = "the process that publishes it has not answered".to_owned();
+        let mut next_question = Instant::now();
+        while self.progress().phase == Phase::Standby {
+            if Instant::now() >= next_question {
+                next_question = Instant::now() + ASK_AGAIN;
+                if line::tell(&folder, &message(mailbox.name.clone())).is_err() {
+                    // Perhaps it is gone.
+                    self.signal.hurry();
+                }
+            }
+            match mailbox.wait(LOOK) {
+                Some(Answer::Done(txid)) => return Ok(Txid::new(txid)),
+                Some(Answer::Stopped(message)) => return Err(Error::new(ErrorKind::Conflict, message)),
+                Some(Answer::Empty(message)) => return Err(Error::new(ErrorKind::NotFound, message)),
+                Some(Answer::Failing(message)) => cause = message,
+                None => {}
+            }
+            if interrupted() {
+                return Err(Error::new(ErrorKind::Interrupted, "the wait for the replica was interrupted"));
+            }
+            if Instant::now() >= deadline {
+                let url = self.store.url();
+                let message = format!("not everything is in {url} after {timeout:?}: {cause}");
+                return Err(Error::new(ErrorKind::Timeout, message));
+            }
+        }
+        Ok(None)
+    }
+
+    fn unreachable(&self, e: &std::io::Error) -> Error {
+        let message =
+            format!("{} is published by another process, which cannot be asked: {e}", self.path.display());
+        Error::new(ErrorKind::Busy, message)
+    }
+
+    /// The last transaction in the replica, as the process that publishes remembers it.
+    pub(super) fn remembered_txid(&self) -> Option<Txid> {
+        State::load(&state::folder(&self.path)).ok()?.txid(&self.store.url())
+    }
+
+    /// The WAL is about to lose what it holds, and another process publishes: leaves that one what is
+    /// committed. `next` is where the commits go on.
+    ///
+    /// # Errors
+    /// `Io`, `NoSpace`, `Corrupt`. The WAL will be lost all the same; the publisher will notice.
+    pub(super) fn hand_over(&self, noted: &Noted, next: Captured) -> Result<()> {
+        let handover = self.handover();
+        let stamp = Stamp::of(&self.path);
+        let from = match self.leave_end(&handover, noted)? {
+            Some(point) => point,
+            None => Point::Emptied(stamp.ok_or_else(|| self.no_stamp())?),
+        };
+        let next = match next {
+            Captured::At(position) => Next::Begun(position.into()),
+            Captured::NextGeneration => Next::Emptied(stamp.ok_or_else(|| self.no_stamp())?),
+        };
+        handover.leave_next(from, next)
+    }
+
+    /// Leaves the publisher the end of the generation that the WAL holds, which the index has forgotten.
+    ///
+    /// # Errors
+    /// As [`Shared::hand_over`].
+    pub(super) fn hand_over_end(&self, noted: &Noted) -> Result<()> {
+        self.leave_end(&self.handover(), noted).map(drop)
+    }
+
+    /// The point at which the WAL is; `None` if it is empty.
+    fn leave_end(&self, handover: &Handover, noted: &Noted) -> Result<Option<Point>> {
+        let wal = match File::open(&self.wal_path) {
+            Ok(wal) => wal,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(Error::io(format_args!("cannot read {}", self.wal_path.display()), e)),
+        };
+        if wal.metadata().is_ok_and(|meta| meta.len() == 0) {
+            return Ok(None);
+        }
+        let header = read_header(&wal)?.ok_or_else(|| Error::corrupt("the WAL has no valid header"))?;
+        let state = State::load(&state::folder(&self.path))?;
+        let known = match state.position() {
+            Some(Captured::At(position)) if state.url == self.store.url() => Some(position),
+            _ => None,
+        };
+        handover.leave_end(&wal, &header, noted.end, known, noted.time)?;
+        Ok(Some(Point::End(header.salts)))
+    }
+
+    fn handover(&self) -> Handover {
+        Handover::new(&state::folder(&self.path), self.options.spool_limit)
+    }
+
+    fn no_stamp(&self) -> Error {
+        Error::new(ErrorKind::NotFound, format!("{} is not there", self.path.display()))
+    }
+}

@@ -1,0 +1,342 @@
+//! Checksums of the pages as the replica has them: `.<file name>-litestream/pages.sums`.
+//!
+//! When commits could not be followed, the database is compared with them, and only what differs is
+//! sent. The file is brought up to date when a file was delivered, by the publisher. It is believed only
+//! if it is of the very transaction that the replica ends with, and whole: it is not synced, and a crash
+//! may leave it half written.
+//!
+//! ```text
+//!  0  magic       8 bytes  "LTXSUMS1"
+//!  8  page size   u32
+//! 12  pages       u32      size of the database
+//! 16  txid        u64      0 while the file is being changed
+//! 24  replica     u64      CRC-64 of its URL
+//! 32  digest      u64      of all checksums, in any order
+//! 40  zero        24 bytes
+//! 64  checksums   u64 for each page, from page 1 on; 0 if not known
+//! ```
+//!
+//! All is little-endian.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufReader, BufWriter, Read, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use crc_fast::CrcAlgorithm;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::ltx::{Decoder, Txid};
+use crate::page::{PageCount, PageSize, Pgno};
+use crate::primary::resume::single;
+use crate::store::{ByteRange, Store};
+
+const NAME: &str = "pages.sums";
+const MAGIC: &[u8; 8] = b"LTXSUMS1";
+const HEADER_SIZE: usize = 64;
+const SUM_SIZE: usize = 8;
+/// At most so many files, each of at most so many bytes, are read to bring checksums up to date.
+const CATCH_UP_FILES: u64 = 16;
+const CATCH_UP_BYTES: u64 = 16 * 1024 * 1024;
+/// How many checksums are read or written at once.
+const BATCH: usize = 8192;
+
+/// The checksum of one page; never 0.
+pub(super) fn sum_of(page: &[u8]) -> u64 {
+    crc_fast::checksum(CrcAlgorithm::Crc64Nvme, page).max(1)
+}
+
+/// What one checksum adds to the digest.
+fn share(pgno: u64, sum: u64) -> u64 {
+    if sum == 0 {
+        return 0;
+    }
+    (sum ^ pgno.wrapping_mul(0x9e37_79b9_7f4a_7c15)).rotate_left(29).wrapping_mul(0xd6e8_feb8_6659_fd93)
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Header {
+    page_size: u32,
+    pages: u32,
+    txid: u64,
+    replica: u64,
+    digest: u64,
+}
+
+impl Header {
+    fn encode(&self) -> [u8; HEADER_SIZE] {
+        let mut bytes = [0; HEADER_SIZE];
+        bytes[..8].copy_from_slice(MAGIC);
+        bytes[8..12].copy_from_slice(&self.page_size.to_le_bytes());
+        bytes[12..16].copy_from_slice(&self.pages.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.txid.to_le_bytes());
+        bytes[24..32].copy_from_slice(&self.replica.to_le_bytes());
+        bytes[32..40].copy_from_slice(&self.digest.to_le_bytes());
+        bytes
+    }
+
+    fn decode(bytes: &[u8; HEADER_SIZE]) -> Option<Self> {
+        let long = |at: usize| [0, 1, 2, 3, 4, 5, 6, 7].map(|i: usize| bytes[at + i]);
+        let word = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        (bytes.starts_with(MAGIC)).then(|| Self {
+            page_size: word(8),
+            pages: word(12),
+            txid: u64::from_le_bytes(long(16)),
+            replica: u64::from_le_bytes(long(24)),
+            digest: u64::from_le_bytes(long(32)),
+        })
+    }
+}
+
+/// The checksums of one database and one replica.
+#[derive(Clone, Debug)]
+pub(super) struct Sums {
+    path: PathBuf,
+    replica: u64,
+}
+
+impl Sums {
+    /// Those in the folder of local state, for the replica at `url`.
+    pub(super) fn new(folder: &Path, url: &str) -> Self {
+        let replica = crc_fast::checksum(CrcAlgorithm::Crc64Nvme, url.as_bytes());
+        Self { path: folder.join(NAME), replica }
+    }
+
+    /// Forgets them: what the replica holds is not known any more.
+    pub(super) fn forget(&self) {
+        let _ = fs::remove_file(&self.path);
+    }
+
+    /// The transaction that they are of.
+    pub(super) fn txid(&self) -> Option<Txid> {
+        let (_, header) = self.open(false).ok()??;
+        Txid::new(header.txid)
+    }
+
+    fn open(&self, write: bool) -> Result<Option<(File, Header)>> {
+        let file = match OpenOptions::new().read(true).write(write).open(&self.path) {
+            Ok(file) => file,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(self.io(e)),
+        };
+        let mut bytes = [0; HEADER_SIZE];
+        if file.read_exact_at(&mut bytes, 0).is_err() {
+            return Ok(None);
+        }
+        let header = Header::decode(&bytes).filter(|header| header.replica == self.replica);
+        Ok(header.map(|header| (file, header)))
+    }
+
+    /// Brings them from the transaction before `file` to that of `file`, which the replica holds.
+    ///
+    /// # Errors
+    /// `Corrupt` if `file` is broken; `Io`. They are of no use then.
+    pub(super) fn apply<R: Read>(&self, mut file: Decoder<R>) -> Result<()> {
+        let ltx = *file.header();
+        let Some((sums, mut header)) = self.open(true)? else { return Ok(()) };
+        if Txid::new(header.txid).map(Txid::next) != Some(ltx.min) || header.page_size != ltx.page_size.get()
+        {
+            return Ok(());
+        }
+        header.txid = 0;
+        sums.write_all_at(&header.encode(), 0).map_err(|e| self.io(e))?;
+        let mut change = Change { sums: &sums, digest: header.digest, first: 0, run: Vec::new() };
+        change.resize(header.pages, ltx.commit).map_err(|e| self.io(e))?;
+        let mut page = vec![0; ltx.page_size.bytes()];
+        while let Some(pgno) = file.next_page(&mut page)? {
+            change.set(pgno, sum_of(&page)).map_err(|e| self.io(e))?;
+        }
+        file.finish()?;
+        change.flush().map_err(|e| self.io(e))?;
+        header = Header { pages: ltx.commit.get(), txid: ltx.max.get(), digest: change.digest, ..header };
+        sums.write_all_at(&header.encode(), 0).map_err(|e| self.io(e))
+    }
+
+    /// Brings them to `last`, the last transaction of the replica, by what that holds. If that is much,
+    /// they stay behind and are of no use.
+    pub(super) async fn catch_up(&self, store: &dyn Store, last: Option<Txid>) {
+        let Some(last) = last else { return };
+        for _ in 0..CATCH_UP_FILES {
+            let Some(txid) = self.txid().filter(|txid| *txid < last) else { return };
+            if last.get() - txid.get() > CATCH_UP_FILES {
+                return;
+            }
+            if let Err(e) = self.apply_from(store, txid.next()).await {
+                tracing::debug!("{}: {e}", self.path.display());
+                return;
+            }
+        }
+    }
+
+    async fn apply_from(&self, store: &dyn Store, txid: Txid) -> Result<()> {
+        let content = store.get(single(txid), ByteRange::All).await?;
+        if content.file_size > CATCH_UP_BYTES {
+            return Err(Error::new(ErrorKind::Unsupported, format!("transaction {txid} is large")));
+        }
+        let bytes = content.bytes().await?;
+        let sums = self.clone();
+        tokio::task::spawn_blocking(move || sums.apply(Decoder::new(&bytes[..])?))
+            .await
+            .map_err(|e| Error::new(ErrorKind::Interrupted, e.to_string()))?
+    }
+
+    /// What the replica holds at `txid`, if it is known and whole.
+    pub(super) fn base(&self, txid: Txid, page_size: PageSize) -> Option<Base> {
+        let (file, header) = self.open(false).ok()??;
+        if header.txid != txid.get() || header.page_size != page_size.get() {
+            return None;
+        }
+        let mut base = Base::new(file, header.pages);
+        let mut digest = 0;
+        for pgno in 1..=u64::from(header.pages) {
+            digest ^= share(pgno, base.read().ok()?);
+        }
+        if digest != header.digest {
+            return None;
+        }
+        let (file, _) = self.open(false).ok()??;
+        Some(Base::new(file, header.pages))
+    }
+
+    /// Begins checksums of a whole database, which take the place of the old ones when that is in the
+    /// replica.
+    pub(super) fn begin(&self, page_size: PageSize) -> Option<NewSums> {
+        let path = self.path.with_extension("new");
+        let mut out = BufWriter::with_capacity(64 * 1024, File::create(&path).ok()?);
+        out.write_all(&[0; HEADER_SIZE]).ok()?;
+        let header =
+            Header { page_size: page_size.get(), pages: 0, txid: 0, replica: self.replica, digest: 0 };
+        Some(NewSums { out: Some(out), path, target: self.path.clone(), header })
+    }
+
+    fn io(&self, e: std::io::Error) -> Error {
+        Error::io(format_args!("cannot use {}", self.path.display()), e)
+    }
+}
+
+/// Where the checksum of a page is.
+const fn offset_of(pgno: u64) -> u64 {
+    (HEADER_SIZE + SUM_SIZE * (pgno as usize - 1)) as u64
+}
+
+/// A change of some checksums, in ascending order of their pages.
+struct Change<'a> {
+    sums: &'a File,
+    digest: u64,
+    /// The page of the first of `run`.
+    first: u64,
+    /// New checksums of pages that follow each other.
+    run: Vec<u64>,
+}
+
+impl Change<'_> {
+    fn resize(&mut self, from: u32, to: PageCount) -> std::io::Result<()> {
+        let (from, to) = (u64::from(from), u64::from(to.get()));
+        let mut old = [0; SUM_SIZE];
+        for pgno in to + 1..=from {
+            self.sums.read_exact_at(&mut old, offset_of(pgno))?;
+            self.digest ^= share(pgno, u64::from_le_bytes(old));
+        }
+        // What is new is zeros, whatever was there before.
+        self.sums.set_len(offset_of(to.min(from) + 1))?;
+        self.sums.set_len(offset_of(to + 1))
+    }
+
+    fn set(&mut self, pgno: Pgno, sum: u64) -> std::io::Result<()> {
+        let pgno = u64::from(pgno.get());
+        if self.run.len() == BATCH || pgno != self.first + self.run.len() as u64 {
+            self.flush()?;
+            self.first = pgno;
+        }
+        self.run.push(sum);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        if self.run.is_empty() {
+            return Ok(());
+        }
+        let mut bytes = vec![0; self.run.len() * SUM_SIZE];
+        self.sums.read_exact_at(&mut bytes, offset_of(self.first))?;
+        for (i, (bytes, new)) in bytes.chunks_exact_mut(SUM_SIZE).zip(&self.run).enumerate() {
+            let old = u64::from_le_bytes(bytes.try_into().expect("BUG: chunks have the size of a checksum"));
+            let pgno = self.first + i as u64;
+            self.digest ^= share(pgno, old) ^ share(pgno, *new);
+            bytes.copy_from_slice(&new.to_le_bytes());
+        }
+        self.run.clear();
+        self.sums.write_all_at(&bytes, offset_of(self.first))
+    }
+}
+
+/// The checksums of what the replica holds, read in order.
+pub(super) struct Base {
+    file: BufReader<File>,
+    /// How many are left.
+    left: u32,
+}
+
+impl Base {
+    fn new(file: File, pages: u32) -> Self {
+        let mut file = BufReader::with_capacity(BATCH * SUM_SIZE, file);
+        // A file that ends early reads as not known.
+        let _ = file.seek_relative(HEADER_SIZE as i64);
+        Self { file, left: pages }
+    }
+
+    fn read(&mut self) -> std::io::Result<u64> {
+        let mut bytes = [0; SUM_SIZE];
+        self.file.read_exact(&mut bytes)?;
+        Ok(u64::from_le_bytes(bytes))
+    }
+
+    /// The checksum of the next page; `None` if it is not known.
+    pub(super) fn next(&mut self) -> Option<u64> {
+        self.left = self.left.checked_sub(1)?;
+        self.read().ok().filter(|sum| *sum != 0)
+    }
+}
+
+/// Checksums of a database that is on its way to the replica.
+pub(super) struct NewSums {
+    /// `None` once writing failed: a database without checksums is only slower to repair.
+    out: Option<BufWriter<File>>,
+    path: PathBuf,
+    target: PathBuf,
+    header: Header,
+}
+
+impl NewSums {
+    /// Adds the checksum of the next page; 0 for one that is not sent.
+    pub(super) fn push(&mut self, sum: u64) {
+        self.header.pages += 1;
+        self.header.digest ^= share(u64::from(self.header.pages), sum);
+        if self.out.as_mut().is_some_and(|out| out.write_all(&sum.to_le_bytes()).is_err()) {
+            self.out = None;
+        }
+    }
+
+    /// The database is in the replica as `txid`.
+    ///
+    /// # Errors
+    /// `Io`, `NoSpace`.
+    pub(super) fn adopt(mut self, txid: Txid) -> Result<()> {
+        let Some(out) = self.out.take() else {
+            return Err(Error::new(ErrorKind::Io, format!("{} could not be written", self.path.display())));
+        };
+        self.header.txid = txid.get();
+        let header = self.header.encode();
+        out.into_inner()
+            .map_err(std::io::IntoInnerError::into_error)
+            .and_then(|file| file.write_all_at(&header, 0))
+            .and_then(|()| fs::rename(&self.path, &self.target))
+            .map_err(|e| Error::io(format_args!("cannot write {}", self.path.display()), e))
+    }
+}
+
+impl Drop for NewSums {
+    fn drop(&mut self) {
+        // It may have been renamed.
+        let _ = fs::remove_file(&self.path);
+    }
+}

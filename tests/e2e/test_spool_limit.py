@@ -1,0 +1,64 @@
+"""The store is down for long, and the WAL is restarted again and again: what waits on local disk is bounded.
+
+Beyond `spool_limit` it is given up, and once the store is back one comparison of the pages replaces it. The
+application sees nothing of all that.
+"""
+
+from pathlib import Path
+
+from harness.sql import fill, insert, restore, status, sync
+
+
+def waiting_bytes(folder: Path) -> int:
+    total = 0
+    for path in folder.rglob("*"):
+        try:
+            total += path.stat().st_size if path.is_file() else 0
+        except FileNotFoundError:
+            continue
+    return total
+
+
+def test_what_waits_is_bounded_and_one_repair_replaces_it(start, through_proxy, proxy, tmp_path):
+    limit = 2 << 20
+    uri = through_proxy.primary(tmp_path / "app.db", spool_limit="2MiB", sync_interval="100ms")
+    primary = start("python", through_proxy).open(uri)
+    fill(primary, rows=1000)
+    sync(primary)
+    before = {f.path for f in through_proxy.files(0)}
+    proxy.refuse()
+    most = 0
+    for _ in range(40):
+        primary.run("UPDATE t SET data = randomblob(400) WHERE id <= 500", "PRAGMA wal_checkpoint(TRUNCATE)")
+        most = max(most, waiting_bytes(tmp_path / ".app.db-litestream"))
+    # One more file may be written before the limit is seen.
+    assert limit / 2 < most < limit + (1 << 20), "the test must reach the limit, and no more"
+    primary.run("UPDATE t SET name = 'last' WHERE id = 1")
+    proxy.accept()
+    sync(primary, 60)
+    assert through_proxy.gaps() == []
+    new = [f for f in through_proxy.files(0) if f.path not in before]
+    assert sum(f.size for f in new) < 1 << 20, "more than one copy of what changed was sent"
+    assert "spool_limit" in status(primary), "status tells of it"
+    restore(primary, through_proxy, tmp_path / "restored.db")
+    assert primary.worker.open(tmp_path / "restored.db", "r").content() == primary.content()
+
+
+def test_a_process_that_does_not_publish_is_bounded_too(start, through_proxy, proxy, tmp_path):
+    uri = through_proxy.primary(tmp_path / "app.db", spool_limit="2MiB", sync_interval="100ms")
+    primary = start("python", through_proxy).open(uri)
+    fill(primary, rows=1000)
+    sync(primary)
+    standby = start("python", through_proxy).open(uri)
+    proxy.refuse()
+    most = 0
+    for _ in range(60):
+        standby.run("UPDATE t SET data = randomblob(400) WHERE id <= 500", "PRAGMA wal_checkpoint(TRUNCATE)")
+        most = max(most, waiting_bytes(tmp_path / ".app.db-litestream"))
+    assert most < 3 * (2 << 20)
+    proxy.accept()
+    insert(standby)
+    sync(standby, 60)
+    assert through_proxy.gaps() == []
+    restore(primary, through_proxy, tmp_path / "restored.db")
+    assert primary.worker.open(tmp_path / "restored.db", "r").content() == primary.content()
