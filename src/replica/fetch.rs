@@ -106,18 +106,19 @@ impl Fetcher {
         if ahead.is_trigger(pgno) {
             self.read_on(&State { map: map.clone(), page_size }, pgno, ahead);
         }
-        self.learn(map, pgno, frame, ahead, buf);
+        self.learn(&State { map: map.clone(), page_size }, pgno, frame, ahead, buf);
         Ok(())
     }
 
     /// Takes in what the page tells of others.
-    fn learn(&self, map: &PageMap, pgno: Pgno, frame: Frame, ahead: &mut ReadAhead, page: &[u8]) {
+    fn learn(&self, state: &State, pgno: Pgno, frame: Frame, ahead: &mut ReadAhead, page: &[u8]) {
         if btree::looks_index_leaf(page) {
             ahead.lookups.leaf_was_read(frame.into());
         } else if (btree::looks_interior(page) || pgno == Pgno::ONE)
             && ahead.is_news(u64::from(frame.file) << 40 ^ frame.offset)
         {
-            self.0.trees.learn(pgno, page, map.commit());
+            self.0.trees.learn(pgno, page, state.map.commit());
+            self.learn_below(state, pgno);
         }
     }
 

@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use super::{Fetcher, Shared, State};
 use crate::error::Result;
-use crate::page::Pgno;
+use crate::page::{PageSize, Pgno};
+use crate::replica::btree;
 use crate::replica::lookups::distinct;
+use crate::replica::map::{Frame, ReplicaFile};
 use crate::replica::read_ahead::ReadAhead;
 use crate::replica::trees::Home;
 use crate::runtime;
@@ -38,6 +40,23 @@ impl Fetcher {
         Ok(())
     }
 
+    /// Takes in the interior pages below `pgno` that are on this machine, so that a walk can go on below them.
+    pub(super) fn learn_below(&self, state: &State, pgno: Pgno) {
+        let Some(node) = self.0.trees.children(pgno).filter(|node| node.children.len() <= FEW) else {
+            return;
+        };
+        let mut page = vec![0; state.page_size.bytes()];
+        for &child in &node.children {
+            let Some((frame, file)) = state.map.get(child) else { return };
+            if self.0.read_near(child, frame, file, state.page_size, &mut page) {
+                if !btree::looks_interior(&page) {
+                    return;
+                }
+                self.0.trees.learn(child, &page, state.map.commit());
+            }
+        }
+    }
+
     /// Sends the requests for all interior pages beside `pgno` once some of them were missing one after
     /// another: look-ups all over a table need them all.
     pub(super) fn complete_level(&self, state: &State, pgno: Pgno, ahead: &mut ReadAhead) {
@@ -51,6 +70,20 @@ impl Fetcher {
 }
 
 impl Shared {
+    /// Reads a page that is in the cache or on this machine.
+    fn read_near(
+        &self,
+        pgno: Pgno,
+        frame: Frame,
+        file: &ReplicaFile,
+        page_size: PageSize,
+        buf: &mut [u8],
+    ) -> bool {
+        let cached = self.files.cache.get(frame.into());
+        cached.as_ref().inspect(|page| buf.copy_from_slice(page)).is_some()
+            || self.read_here(pgno, frame, file, page_size, buf)
+    }
+
     /// Brings the pages on the ways from `root` to `rows`, of which the leaves are `depth` levels below
     /// it.
     async fn look_up(self: Arc<Self>, state: State, root: Pgno, depth: usize, rows: Vec<i64>) {

@@ -133,6 +133,38 @@ fn a_scan_of_a_table_that_was_filled_in_order_stops_where_the_table_does() {
 }
 
 #[test]
+fn pages_that_were_split_off_come_together_where_their_parents_are_here() {
+    const INTERIOR: [u32; 3] = [120, 220, 320];
+    let mut history = History::new(4096, 7);
+    history.commit(PAGES, &[]);
+    history.put(9, 1, 1);
+    history.put_sparse(2, PAGES, ROOT, &table(&INTERIOR, &[1, 2]));
+    // Each has a leaf far away among the others.
+    let leaves_of = |page: u32| (page - 20..page).chain([page + 5000]).chain(page + 1..page + 80);
+    let rowids: Vec<u8> = (0..99).collect();
+    for (txid, page) in (3..).zip(INTERIOR) {
+        history.put_sparse(txid, PAGES, page, &table(&leaves_of(page).collect::<Vec<_>>(), &rowids));
+    }
+    let image = history.image(1);
+    let (core, ranges) = recorded(&history);
+    let mut view = View::new(core);
+    read(&mut view, ROOT);
+    for page in [120, 220] {
+        read(&mut view, page);
+        leaves_of(page).for_each(|leaf| check(&mut view, &image, leaf));
+    }
+    read(&mut view, 320);
+    (300..320).for_each(|leaf| check(&mut view, &image, leaf));
+    // When the request for the last one begins is decided on another thread.
+    let is_far =
+        |range: &&ByteRange| matches!(range, ByteRange::Bounded { offset, .. } if *offset > 400 * SIZE);
+    while ranges.lock().unwrap().iter().filter(is_far).count() < INTERIOR.len() {
+        std::thread::yield_now();
+    }
+    check(&mut view, &image, 5320);
+}
+
+#[test]
 fn rows_that_an_index_names_come_early() {
     let (mut history, children, image) = scattered();
     let rows: Vec<u8> = (0..CHILDREN).map(|n| (n * 37 % CHILDREN) as u8).collect();
