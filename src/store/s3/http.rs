@@ -21,7 +21,7 @@ use crate::error::{Error, ErrorKind, Result};
 /// To resolve, connect and agree on TLS.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Without a single byte in either direction.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Tests of it shall not take as long.
 const TEST_IDLE_TIMEOUT: Duration = Duration::from_secs(1);
 /// An unused connection is kept for so long. Until then it costs at most one wake-up.
@@ -119,7 +119,9 @@ fn is_loopback(base: &str) -> bool {
     let Ok(url) = Url::parse(base) else { return false };
     let Some(host) = url.host_str() else { return false };
     let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
-    address.map_or(host == "localhost" || host.ends_with(".localhost"), |ip| ip.is_loopback())
+    // The latter are AWS's metadata services, which no proxy can reach.
+    let is_here = |ip: IpAddr| ip.is_loopback() || matches!(ip, IpAddr::V4(ip) if ip.is_link_local());
+    address.map_or(host == "localhost" || host.ends_with(".localhost"), is_here)
 }
 
 impl Http {

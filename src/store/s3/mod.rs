@@ -22,6 +22,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::{FileId, Level, Txid};
 
 mod address;
+mod aws;
 mod common;
 mod credentials;
 mod delete;

@@ -233,7 +233,8 @@ async fn configuration() -> Arc<SdkConfig> {
     }
     let region = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new())
         .or_else(ProfileFileRegionProvider::new());
-    let config = aws_config::defaults(BehaviorVersion::latest()).region(region).load().await;
+    let defaults = aws_config::defaults(BehaviorVersion::latest()).http_client(super::aws::http_client());
+    let config = defaults.region(region).load().await;
     CONFIGURATIONS.share(environment, config)
 }
 

@@ -887,6 +887,62 @@ fn credentials_region_and_endpoint_come_from_aws_configuration() {
     assert_eq!(seen[1].header("x-amz-security-token"), "token");
 }
 
+/// A store, and what gives credentials: at `path`, `answer`; under `/bucket`, a listing.
+fn store_and_credentials(path: &'static str, answer: &'static str) -> Server {
+    Server::start(move |seen| match seen.path.split('?').next() {
+        Some(asked) if asked == path => status(200).body(answer),
+        _ if seen.path.starts_with("/bucket") => page(&[1, 2], None),
+        _ => status(404),
+    })
+}
+
+#[test]
+fn a_container_gives_credentials() {
+    let server = store_and_credentials(
+        "/credentials",
+        r#"{"AccessKeyId": "AKCONTAINER", "SecretAccessKey": "s", "Token": "t", "Expiration": "2999-01-01T00:00:00Z"}"#,
+    );
+    let here = format!("http://127.0.0.1:{}", server.port);
+    let variables = [
+        ("AWS_CONTAINER_CREDENTIALS_FULL_URI", &*format!("{here}/credentials")),
+        ("AWS_CONTAINER_AUTHORIZATION_TOKEN", "may-i"),
+        ("AWS_REGION", "us-west-2"),
+        // It would lead nowhere.
+        ("HTTP_PROXY", "http://127.0.0.1:1"),
+    ];
+    assert_eq!(listed_in(&variables, &format!("s3://bucket/p?endpoint={here}")), "2 files");
+    let seen = server.seen();
+    assert_eq!((&*seen[0].path, seen[0].header("authorization")), ("/credentials", "may-i"));
+    assert!(seen[1].header("authorization").contains("Credential=AKCONTAINER/"));
+    assert_eq!(seen[1].header("x-amz-security-token"), "t");
+}
+
+#[test]
+fn a_role_is_assumed_with_a_web_identity() {
+    let server = store_and_credentials(
+        "/",
+        "<AssumeRoleWithWebIdentityResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\">\
+         <AssumeRoleWithWebIdentityResult><Credentials><AccessKeyId>AKROLE</AccessKeyId>\
+         <SecretAccessKey>s</SecretAccessKey><SessionToken>t</SessionToken>\
+         <Expiration>2999-01-01T00:00:00Z</Expiration></Credentials></AssumeRoleWithWebIdentityResult>\
+         </AssumeRoleWithWebIdentityResponse>",
+    );
+    let here = format!("http://127.0.0.1:{}", server.port);
+    let token = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(token.path(), "the-token").unwrap();
+    let variables = [
+        ("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/r"),
+        ("AWS_WEB_IDENTITY_TOKEN_FILE", token.path().to_str().unwrap()),
+        ("AWS_ENDPOINT_URL_STS", &*here),
+        ("AWS_REGION", "us-west-2"),
+    ];
+    assert_eq!(listed_in(&variables, &format!("s3://bucket/p?endpoint={here}")), "2 files");
+    let seen = server.seen();
+    let asked = String::from_utf8(seen[0].body.clone()).unwrap();
+    assert!(asked.contains("Action=AssumeRoleWithWebIdentity") && asked.contains("the-token"), "{asked}");
+    assert!(seen[1].header("authorization").contains("Credential=AKROLE/"));
+}
+
 #[test]
 fn without_credentials_the_message_says_how_to_give_them() {
     let result = listed_in(&[], "s3://bucket/p?endpoint=http://127.0.0.1:1");
