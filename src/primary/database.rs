@@ -366,9 +366,20 @@ impl Primary {
     /// transaction. `timeout` is for the commits to get to the replica.
     ///
     /// # Errors
-    /// Those of [`Primary::sync`]; those of the store; `Corrupt` if the replica lacks files.
+    /// Those of [`Primary::sync`]; those of the store; `Busy` if another process publishes; `Corrupt` if
+    /// the replica lacks files.
     pub fn snapshot(&self, timeout: Duration, interrupted: &dyn Fn() -> bool) -> Result<Txid> {
         self.sync(timeout, interrupted)?;
+        if self.shared.progress().phase == Phase::Standby {
+            return Err(Error::new(
+                ErrorKind::Busy,
+                format!(
+                    "{} is published by another process, which is the one to ask for a snapshot; see role in \
+                     litestream_status",
+                    self.shared.path.display()
+                ),
+            ));
+        }
         self.shared.history.snapshot(interrupted)
     }
 

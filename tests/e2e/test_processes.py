@@ -12,9 +12,12 @@ import sys
 import textwrap
 import time
 
+import pytest
+
 from harness.paths import LIBRARY, SYSTEM_PYTHON, clean_env
-from harness.sql import fill, insert, restore, status, sync
+from harness.sql import fill, insert, restore, status, sync, txid
 from harness.wait import until
+from harness.worker import SqlError
 
 
 def assert_replica_is(db, location, tmp_path):
@@ -61,6 +64,14 @@ def test_sync_in_each_process_covers_the_commits_of_all(start, location, tmp_pat
         assert sync((standby, publisher)[n % 2]) == location.last_txid()
         restore(standby, location, tmp_path / f"r{n}.db")
         assert standby.worker.open(tmp_path / f"r{n}.db", "r").content() == before
+
+
+def test_the_publisher_is_the_one_to_make_snapshots(start, location, tmp_path):
+    publisher, standby = two(start, location, tmp_path)
+    insert(standby)
+    with pytest.raises(SqlError, match="published by another process"):
+        standby.one("SELECT litestream_snapshot()")
+    assert txid(publisher.one("SELECT litestream_snapshot()")) == location.last_txid()
 
 
 def test_another_process_restarts_empties_and_closes_the_wal(start, location, tmp_path):
