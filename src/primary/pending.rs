@@ -54,12 +54,14 @@ impl Pending {
     ) -> Result<()> {
         let last = committed.commit.last().unwrap_or(Pgno::ONE);
         let mut old = self.pages.range(..=last).peekable();
+        let mut newer = vec![0; committed.page_size.bytes()];
         for (pgno, frame) in &committed.pages {
             while let Some((older, page)) = old.next_if(|(older, _)| *older < pgno) {
                 encoder.page(*older, page)?;
             }
             old.next_if(|(older, _)| *older == pgno);
-            encoder.page(*pgno, &committed.read_page(wal, *frame)?)?;
+            committed.read_page(wal, *frame, &mut newer)?;
+            encoder.page(*pgno, &newer)?;
         }
         old.try_for_each(|(pgno, page)| encoder.page(*pgno, page))
     }

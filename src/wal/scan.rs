@@ -69,16 +69,14 @@ pub struct Committed {
 }
 
 impl Committed {
-    /// Reads the page that frame `frame` holds. Nothing is verified: the scan has done that, if the WAL
-    /// was not restarted since.
+    /// Reads the page that frame `frame` holds into `page`, which has its size. Nothing is verified: the
+    /// scan has done that, if the WAL was not restarted since.
     ///
     /// # Errors
     /// `Io`.
-    pub fn read_page(&self, wal: &File, frame: FrameNo) -> Result<Box<[u8]>> {
-        let mut page = vec![0; self.page_size.bytes()].into_boxed_slice();
-        wal.read_exact_at(&mut page, frame.page_offset(self.page_size))
-            .map_err(|e| Error::io("cannot read the WAL", e))?;
-        Ok(page)
+    pub fn read_page(&self, wal: &File, frame: FrameNo, page: &mut [u8]) -> Result<()> {
+        wal.read_exact_at(page, frame.page_offset(self.page_size))
+            .map_err(|e| Error::io("cannot read the WAL", e))
     }
 
     /// Reads all pages, in order, as [`Committed::read_page`] does.
@@ -86,7 +84,11 @@ impl Committed {
     /// # Errors
     /// `Io`.
     pub fn read_pages(&self, wal: &File) -> Result<Vec<(Pgno, Box<[u8]>)>> {
-        self.pages.iter().map(|(pgno, frame)| Ok((*pgno, self.read_page(wal, *frame)?))).collect()
+        let read = |(pgno, frame): (&Pgno, &FrameNo)| {
+            let mut page = vec![0; self.page_size.bytes()].into_boxed_slice();
+            self.read_page(wal, *frame, &mut page).map(|()| (*pgno, page))
+        };
+        self.pages.iter().map(read).collect()
     }
 }
 

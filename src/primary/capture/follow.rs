@@ -251,7 +251,7 @@ impl Capture {
         // may be restarting the WAL.
         let is_still_there =
             || Ok(read_header(wal)?.is_some_and(|header| header.salts == committed.to.salts));
-        if self.pending.has_room_for(committed) {
+        if !self.to_disk && self.pending.has_room_for(committed) {
             let pages = committed.read_pages(wal)?;
             if !is_still_there()? {
                 return Ok(Read::Gone(RESTARTED));

@@ -57,6 +57,8 @@ pub(super) struct Capture {
     /// The mark of the position in `state`.
     remembered: u64,
     pending: Pending,
+    /// What is captured goes to the spool at once.
+    to_disk: bool,
     pub(super) spool: Spool,
     pub(super) in_flight: Option<Outgoing>,
     /// The headers of files that may have landed as the next transaction without our knowing.
@@ -133,6 +135,7 @@ impl Capture {
             mark: 0,
             remembered: 0,
             pending: Pending::default(),
+            to_disk: false,
             spool,
             in_flight: None,
             attempted: Vec::new(),
@@ -297,8 +300,12 @@ impl Capture {
     /// As [`Capture::catch_up`].
     pub(super) fn put_on_disk(&mut self, commits: &Commits) -> Result<()> {
         let seq = commits.last().seq;
-        self.catch_up(commits)?;
+        self.to_disk = true;
+        let captured = self.catch_up(commits);
+        self.to_disk = false;
+        captured?;
         self.spill(seq)?;
+        self.keep_to_limit()?;
         self.remember_all();
         Ok(())
     }

@@ -60,10 +60,10 @@ fn capture(shared: &Shared) -> Result<()> {
     if shared.generations.oldest().is_some() {
         shared.generations.copy_ahead(&shared.commits)?;
     }
-    let may_be_restarted = shared.generations.is_behind(&shared.commits);
-    shared.capture_now()?;
-    if may_be_restarted {
-        shared.with_capture(|capture| capture.put_on_disk(&shared.commits))??;
+    if shared.generations.is_behind(&shared.commits) {
+        shared.put_on_disk()?;
+    } else {
+        shared.capture_now()?;
     }
     if shared.has_failed() { shared.tidy() } else { Ok(()) }
 }

@@ -204,10 +204,21 @@ impl Shared {
     /// Captures what is committed. Committing threads that wait for the capture state wait for one
     /// generation of the WAL at most.
     pub(super) fn capture_now(&self) -> Result<()> {
+        self.capture_kept()?;
+        self.with_capture(|capture| capture.catch_up(&self.commits))?
+    }
+
+    /// Like [`Shared::capture_now`], and puts all that is captured on disk.
+    pub(super) fn put_on_disk(&self) -> Result<()> {
+        self.capture_kept()?;
+        self.with_capture(|capture| capture.put_on_disk(&self.commits))?
+    }
+
+    fn capture_kept(&self) -> Result<()> {
         while self.with_capture(Capture::catch_up_kept)?? {
             std::thread::yield_now();
         }
-        self.with_capture(|capture| capture.catch_up(&self.commits))?
+        Ok(())
     }
 
     /// SQLite is about to restart the WAL, after which commits go on at `next`: keeps what is needed of
