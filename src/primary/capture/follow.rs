@@ -60,8 +60,13 @@ impl Capture {
 
     /// Captures a generation that a writer of this process kept.
     fn take_waiting(&mut self, waiting: &Waiting) -> Result<()> {
+        let is_due = |at: Position| at.salts == waiting.kept.salts;
+        // Other processes may have ended generations before it.
+        if !matches!(self.captured, Some(Captured::At(at)) if is_due(at)) {
+            self.take_handed_over()?;
+        }
         match self.captured {
-            Some(Captured::At(at)) if at.salts == waiting.kept.salts => {
+            Some(Captured::At(at)) if is_due(at) => {
                 self.take_generation(waiting.kept, at, waiting.end, &waiting.noted)?;
             }
             // All is copied anew.

@@ -5,6 +5,7 @@ use crate::error::{ErrorKind, Result};
 use crate::ltx::Header;
 use crate::primary::commits::CommitSeq;
 use crate::primary::handover::{Next, Point};
+use crate::primary::kept::Kept;
 use crate::primary::outgoing::copy_pages;
 use crate::primary::state::Captured;
 use crate::wal::{Position, read_header};
@@ -128,7 +129,9 @@ impl Capture {
                 .is_some_and(|h| h.salts == position.salts && h.checksum == position.checksum),
             None => false,
         };
-        Ok(is_there || self.handover.next(Point::End(position.salts))?.is_some())
+        Ok(is_there
+            || self.handover.next(Point::End(position.salts))?.is_some()
+            || Kept::find(self.generations.folder(), position.salts).is_some())
     }
 
     fn wal_is_empty(&mut self) -> Result<bool> {

@@ -103,6 +103,25 @@ fn a_generation_that_another_process_ends_is_handed_over() {
 }
 
 #[test]
+fn a_generation_that_was_kept_may_follow_some_that_were_handed_over() {
+    let mut processes = Processes::new(2);
+    // The publisher follows to the start of a generation without seeing any commit.
+    processes.by(1, Db::roll_back);
+    processes.sync(0);
+    processes.bench.primary().clone().without_capture(|| {
+        for process in [1, 2, 0] {
+            processes.by(process, |db| {
+                db.change(1);
+                checkpoint(db);
+                db.change(2);
+            });
+        }
+    });
+    processes.sync(0);
+    processes.assert_not_copied_anew();
+}
+
+#[test]
 fn a_wal_that_another_process_empties_is_handed_over() {
     let mut processes = Processes::new(1);
     for page in 1..4 {
