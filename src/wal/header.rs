@@ -15,6 +15,12 @@ impl Salts {
         let Checksum(a, b) = Checksum::from_be_bytes(bytes);
         Self(a, b)
     }
+
+    /// Whether SQLite drew these salts when it restarted the WAL after the generation with salts `earlier`.
+    /// Two generations between which the WAL was empty are not told by their salts.
+    pub fn follow(self, earlier: Self) -> bool {
+        self.0 == earlier.0.wrapping_add(1)
+    }
 }
 
 /// The header of the WAL file.

@@ -171,7 +171,11 @@ impl Capture {
         self.taken.clear();
         self.generations.begin(passage, Some(position));
         self.wal = None;
-        self.emptied = Emptied { stamp: Stamp::of(&self.database), salts: index.map(|index| index.salts) };
+        self.emptied = Emptied {
+            stamp: Stamp::of(&self.database),
+            salts: index.map(|index| index.salts),
+            handed_over: false,
+        };
         self.set_captured(position);
         Ok(())
     }

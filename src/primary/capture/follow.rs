@@ -13,7 +13,17 @@ use crate::primary::kept::{self, Kept};
 use crate::primary::pending::Pending;
 use crate::primary::stamp::Stamp;
 use crate::primary::state::Captured;
-use crate::wal::{Committed, End, FrameNo, IndexHeader, Position, Scan, read_header, scan};
+use crate::wal::{Committed, End, FrameNo, IndexHeader, Position, Salts, Scan, read_header, scan};
+
+/// What a look at the index and at the WAL found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::primary) enum Look {
+    /// What is captured is part of what is there, or the database is copied anew.
+    Clear,
+    /// The WAL holds commits that the index has forgotten. Whoever restarts the WAL leaves word of them,
+    /// if it is one of us.
+    AtReset,
+}
 
 /// What became of an attempt to read from the WAL.
 enum Read {
@@ -93,32 +103,46 @@ impl Capture {
     /// Captures all that an earlier process kept and others handed over, up to the generation that is in
     /// the WAL. No commit need have been made in that one, so nothing else would ask for it.
     pub(super) fn take_what_was_kept(&mut self, noted: &Noted) {
-        let is_there = |capture: &Self| match capture.captured {
-            Some(Captured::At(at)) => holds_generation(&capture.wal_path, at.salts),
-            _ => true,
-        };
-        loop {
-            // Looked at first: who restarts the WAL leaves word before.
-            let is_there = is_there(self);
-            match self.take_kept(noted).and_then(|taken| Ok(taken || self.take_handed_over()?)) {
-                Ok(true) => {}
-                Ok(false) if is_there => break,
-                Ok(false) => {
-                    self.lost(RESTARTED);
-                    break;
-                }
-                Err(e) => {
-                    tracing::warn!("{}: {e}", self.database.display());
-                    if !is_there {
-                        self.lost(RESTARTED);
-                    }
-                    break;
-                }
+        if let Err(e) = self.follow_to_wal(noted, false) {
+            tracing::warn!("{}: {e}", self.database.display());
+            if !self.is_in_wal(false) {
+                self.lost(RESTARTED);
             }
         }
         if self.taken.is_empty() {
             // What is there was kept before a restart that did not happen, or long ago.
             kept::remove_all(self.generations.folder());
+        }
+    }
+
+    /// Follows what was kept and handed over up to the generation that is in the WAL. If nothing leads
+    /// there, somebody else restarted or emptied the WAL. `writing`: a writer of this process is at work.
+    fn follow_to_wal(&mut self, noted: &Noted, writing: bool) -> Result<()> {
+        loop {
+            // Looked at first: who restarts the WAL leaves word before.
+            let is_there = self.is_in_wal(writing);
+            // What writers of this process kept comes first, and is captured with what they noted.
+            if self.generations.oldest().is_some() {
+                return Ok(());
+            }
+            if !self.take_kept(noted)? && !self.take_handed_over()? {
+                if !is_there {
+                    self.lost(RESTARTED);
+                }
+                return Ok(());
+            }
+        }
+    }
+
+    /// Whether the WAL holds the generation that is captured, or will: a writer of this process that is at
+    /// work says what it begins before it does.
+    fn is_in_wal(&self, writing: bool) -> bool {
+        match self.captured {
+            Some(captured @ Captured::At(at)) => {
+                (writing && self.generations.lock().begun() == Some(captured))
+                    || holds_generation(&self.wal_path, at.salts)
+            }
+            Some(Captured::NextGeneration) | None => true,
         }
     }
 
@@ -150,12 +174,12 @@ impl Capture {
         match (self.captured, end) {
             _ if self.has_passed(end) => Ok(Read::Done),
             (None, _) => Ok(Read::Done),
-            (Some(Captured::NextGeneration), _) => self.expect_empty_wal(end),
+            (Some(Captured::NextGeneration), _) => self.expect_empty_wal(end, !self.emptied.handed_over),
             // The index was reset, and nothing was committed since.
             (Some(Captured::At(at)), End::Index(index))
                 if index.mx_frame == FrameNo::ZERO && index.salts != at.salts =>
             {
-                self.expect_end_of_generation(at)
+                self.expect_end_of_generation(at, &index)
             }
             (Some(Captured::At(at)), _) => match self.wal()? {
                 Some(wal) => {
@@ -167,19 +191,46 @@ impl Capture {
         }
     }
 
-    /// Takes a look at the index, which says whether somebody used the WAL that we know as empty.
+    /// Takes a look at the index, which was just read, and at the WAL: they say whether somebody used the
+    /// WAL of whom nothing else tells. `writing`: a writer of this process is at work.
     ///
     /// # Errors
     /// As [`Capture::catch_up`].
-    pub(in crate::primary) fn look(&mut self, index: &IndexHeader) -> Result<()> {
-        self.take_handed_over()?;
-        if index.mx_frame == FrameNo::ZERO
-            && self.captured == Some(Captured::NextGeneration)
-            && let Read::Gone(why) = self.expect_empty_wal(End::Index(*index))?
-        {
-            self.lost(why);
+    pub(in crate::primary) fn look(
+        &mut self,
+        index: &IndexHeader,
+        noted: &Noted,
+        writing: bool,
+    ) -> Result<Look> {
+        self.follow_to_wal(noted, writing)?;
+        match self.captured {
+            _ if index.mx_frame > FrameNo::ZERO => Ok(Look::Clear),
+            Some(Captured::At(at)) if index.salts.follow(at.salts) => self.look_at_end(at),
+            Some(Captured::NextGeneration) => {
+                if let Read::Gone(why) = self.expect_empty_wal(End::Index(*index), true)? {
+                    self.lost(why);
+                }
+                Ok(Look::Clear)
+            }
+            Some(Captured::At(_)) | None => Ok(Look::Clear),
         }
-        Ok(())
+    }
+
+    /// The index was reset, so that the generation of `at` is to end; whether all of it is captured.
+    fn look_at_end(&mut self, at: Position) -> Result<Look> {
+        if self.handed_to == Some(at) || self.generations.oldest().is_some() {
+            return Ok(Look::Clear);
+        }
+        let has_more = match self.wal()? {
+            Some(wal) => !matches!(scan(wal, at, End::LastCommit)?, Scan::Nothing),
+            None => true,
+        };
+        Ok(if has_more { Look::AtReset } else { Look::Clear })
+    }
+
+    /// Somebody reset the index and left no word of what the WAL held.
+    pub(in crate::primary) fn reset_by_stranger(&mut self) {
+        self.lost(RESTARTED);
     }
 
     /// Whether `end` is that of a generation which another process ended, and all of it is captured.
@@ -190,9 +241,12 @@ impl Capture {
             || at.is_some_and(|at| index.salts == at.salts && index.mx_frame <= at.frame)
     }
 
-    fn expect_empty_wal(&mut self, end: End) -> Result<Read> {
+    /// The WAL must be empty still. `end` is not older than that if it is `fresh`.
+    fn expect_empty_wal(&mut self, end: End, fresh: bool) -> Result<Read> {
         let is_empty = match end {
-            End::Index(index) => index.mx_frame == FrameNo::ZERO && self.is_untouched(&index),
+            End::Index(index) => {
+                index.mx_frame == FrameNo::ZERO && self.is_untouched(fresh.then_some(index.salts))
+            }
             End::LastCommit => self.wal()?.is_none_or(|f| f.metadata().is_ok_and(|m| m.len() == 0)),
         };
         if is_empty {
@@ -203,18 +257,21 @@ impl Capture {
 
     /// Whether the emptied WAL was not even used and emptied again: that would give the database file
     /// another time and, unless all connections were closed between, the index other salts.
-    fn is_untouched(&mut self, index: &IndexHeader) -> bool {
-        let salts = *self.emptied.salts.get_or_insert(index.salts);
+    fn is_untouched(&mut self, salts: Option<Salts>) -> bool {
         let same_file = self.emptied.stamp.is_some() && self.emptied.stamp == Stamp::of(&self.database);
-        same_file && salts == index.salts
+        same_file && salts.is_none_or(|salts| salts == *self.emptied.salts.get_or_insert(salts))
     }
 
-    /// The WAL file must hold nothing that was committed after `at`.
-    fn expect_end_of_generation(&mut self, at: Position) -> Result<Read> {
+    /// The WAL file must hold nothing that was committed after `at`, if it is the generation of `at` that
+    /// the index was reset from. Otherwise what was noted of the index is older than that generation.
+    fn expect_end_of_generation(&mut self, at: Position, index: &IndexHeader) -> Result<Read> {
         let handed_over = self.handed_to == Some(at);
+        let is_reset = index.salts.follow(at.salts);
         let nothing_more = match self.wal()? {
             // Frames after the end that another process saw were never committed.
-            Some(wal) if handed_over => read_header(wal)?.is_some_and(|header| header.salts == at.salts),
+            Some(wal) if handed_over || !is_reset => {
+                read_header(wal)?.is_some_and(|header| header.salts == at.salts)
+            }
             Some(wal) => matches!(scan(wal, at, End::LastCommit)?, Scan::Nothing),
             None => false,
         };
@@ -289,7 +346,7 @@ impl Capture {
         self.generations.lost_wal(commits, next);
         if next == Captured::NextGeneration {
             self.wal = None;
-            self.emptied = Emptied { stamp: Stamp::of(&self.database), salts: None };
+            self.emptied = Emptied { stamp: Stamp::of(&self.database), ..Emptied::default() };
         }
         match kept {
             Ok(()) if self.captured.is_some() => {

@@ -59,14 +59,14 @@ impl Capture {
             }
             // It was empty, and was emptied once more.
             Some(Next::Emptied(stamp)) if point == Point::Emptied(stamp) => {
-                self.emptied.salts = None;
+                self.emptied = Emptied { stamp: Some(stamp), salts: None, handed_over: true };
                 self.handover.followed(point);
                 Ok(None)
             }
             Some(Next::Emptied(stamp)) => {
                 let done = self.wal_is_empty()? || self.handover.goes_on(stamp);
                 Ok(done.then(|| {
-                    self.emptied = Emptied { stamp: Some(stamp), salts: None };
+                    self.emptied = Emptied { stamp: Some(stamp), salts: None, handed_over: true };
                     self.wal = None;
                     self.leave(point, Captured::NextGeneration)
                 }))

@@ -5,6 +5,8 @@ mod deliver;
 mod follow;
 mod handed;
 
+pub(super) use follow::Look;
+
 use std::collections::VecDeque;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -81,6 +83,8 @@ struct Emptied {
     stamp: Option<Stamp>,
     /// The salts that the index has had since; `None` before the first look.
     salts: Option<Salts>,
+    /// Another process emptied it: what is noted of the index may be older than that.
+    handed_over: bool,
 }
 
 impl Capture {
@@ -113,7 +117,7 @@ impl Capture {
             None => Some("this replica has no copy of the database yet"),
         };
         let same_boot = !ours || state.is_of_this_boot();
-        let emptied = Emptied { stamp: state.emptied(), salts: None };
+        let emptied = Emptied { stamp: state.emptied(), ..Emptied::default() };
         if !ours {
             state = state.for_replica(url);
         }

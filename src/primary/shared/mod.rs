@@ -7,12 +7,13 @@ mod wait;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use self::progress::Progress;
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::page::PageSize;
-use crate::primary::capture::Capture;
+use crate::primary::capture::{Capture, Look};
 use crate::primary::commits::{Commits, Signal};
 use crate::primary::generations::Generations;
 use crate::primary::history::History;
@@ -26,6 +27,11 @@ use crate::primary::state;
 use crate::primary::watch::Watch;
 use crate::store::Store;
 use crate::wal::Position;
+
+/// Whoever resets the index of the WAL leaves word of what it held within this time, if it is one of us.
+const RESET_TIME: Duration = Duration::from_secs(1);
+/// The time from one look to the next while somebody may be about to leave word.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// What the publisher is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -267,23 +273,37 @@ impl Shared {
 
     /// Notes the commits that are in the database already, and returns its page size.
     pub(super) fn look_at_database(&self) -> Result<Option<PageSize>> {
-        self.with_capture(|capture| {
-            // Hooks wait for these locks, so that no restart of the WAL falls between view and note.
-            let passage = self.generations.lock();
-            let Some(view) = self.host.read_view()? else { return Ok(None) };
-            let header = view.header();
-            if let Some(header) = header {
-                self.commits.agree_with(header);
+        let deadline = Instant::now() + RESET_TIME;
+        loop {
+            let (look, page_size) = self.with_capture(|capture| self.look_once(capture))??;
+            if look == Look::Clear {
+                return Ok(page_size);
             }
-            drop(passage);
-            if let Some(header) = header {
-                capture.look(&header)?;
-                // What others handed over is no commit that was noted here: who waits, waits for it too.
-                if capture.anchor_reason().is_some() || capture.has_waiting() {
-                    self.commits.note_other();
-                }
+            if Instant::now() >= deadline {
+                self.with_capture(Capture::reset_by_stranger)?;
             }
-            Ok(Some(view.page_size()))
-        })?
+            std::thread::sleep(LOOK_AGAIN);
+        }
+    }
+
+    fn look_once(&self, capture: &mut Capture) -> Result<(Look, Option<PageSize>)> {
+        // Hooks wait for these locks, so that no restart of the WAL falls between view and note.
+        let passage = self.generations.lock();
+        let Some(view) = self.host.read_view()? else { return Ok((Look::Clear, None)) };
+        let header = view.header();
+        if let Some(header) = header {
+            self.commits.agree_with(header);
+        }
+        drop(passage);
+        let mut look = Look::Clear;
+        if let Some(header) = header {
+            let writing = self.write_locked.load(Ordering::Acquire);
+            look = capture.look(&header, &self.commits.last(), writing)?;
+            // What others handed over is no commit that was noted here: who waits, waits for it too.
+            if capture.anchor_reason().is_some() || capture.has_waiting() {
+                self.commits.note_other();
+            }
+        }
+        Ok((look, Some(view.page_size())))
     }
 }

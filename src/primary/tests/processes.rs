@@ -186,6 +186,25 @@ enum Step {
     Foreign(u32),
 }
 
+#[test]
+fn a_generation_of_a_stranger_that_one_of_us_ends_is_noticed() {
+    use Step::{Change, Checkpoint, Foreign, Sync, Truncate};
+    run(&[Change(0, 1), Checkpoint(0), Change(1, 1), Checkpoint(0), Foreign(1), Truncate(1), Sync(0)]);
+}
+
+#[test]
+fn commits_of_a_stranger_that_died_at_a_restart_of_the_wal_are_noticed() {
+    let mut processes = Processes::new(0);
+    processes.by(0, |db| db.change(1));
+    processes.sync(0);
+    processes.bench.db.without_shim(|db| {
+        db.change(2);
+        checkpoint(db);
+        db.reset_index();
+    });
+    processes.sync(0);
+}
+
 fn step() -> impl Strategy<Value = Step> {
     let process = 0_usize..3;
     prop_oneof![

@@ -25,6 +25,13 @@ struct Shm {
     locked: bool,
 }
 
+impl Shm {
+    fn reset(&mut self, random: u32) {
+        self.header.salts = Salts(self.header.salts.0 + 1, random);
+        self.header.mx_frame = FrameNo::ZERO;
+    }
+}
+
 /// What happens while a view is opened.
 type Interruption = Box<dyn FnOnce() + Send>;
 
@@ -230,12 +237,13 @@ impl Db {
                 return;
             }
             self.count += 1;
-            let salts = Salts(shm.header.salts.0 + 1, self.count);
-            // The first generation of a connection has salts that the index learns with the commit.
             if self.wal.is_some() {
-                (shm.header.salts, shm.header.mx_frame) = (salts, FrameNo::ZERO);
+                shm.reset(self.count);
+                shm.header.salts
+            } else {
+                // The first generation of a connection has random salts that the index learns with the commit.
+                Salts(self.count << 16, self.count)
             }
-            salts
         };
         let wal = Writer::new(ByteOrder::NATIVE, self.page_size, salts);
         if let Some(primary) = &self.primary {
@@ -245,6 +253,12 @@ impl Db {
         self.written();
         self.wal = Some(wal);
         self.synced();
+    }
+
+    /// A writer resets the index to restart the WAL, and dies.
+    pub(super) fn reset_index(&mut self) {
+        self.count += 1;
+        self.shm.lock().unwrap().reset(self.count);
     }
 
     /// All that is committed is on the disk itself.
@@ -294,8 +308,7 @@ impl Db {
                 return false;
             }
             self.count += 1;
-            shm.header.salts = Salts(shm.header.salts.0 + 1, self.count);
-            shm.header.mx_frame = FrameNo::ZERO;
+            shm.reset(self.count);
         }
         if let Some(primary) = &self.primary {
             primary.before_wal_is_emptied();
