@@ -174,7 +174,7 @@ impl Capture {
         self.emptied = Emptied {
             stamp: Stamp::of(&self.database),
             salts: index.map(|index| index.salts),
-            handed_over: false,
+            by_another: false,
         };
         self.set_captured(position);
         Ok(())

@@ -172,15 +172,15 @@ impl Capture {
 
     fn follow_wal(&mut self, end: End, noted: &Noted) -> Result<Read> {
         match (self.captured, end) {
-            _ if self.has_passed(end) => Ok(Read::Done),
             (None, _) => Ok(Read::Done),
-            (Some(Captured::NextGeneration), _) => self.expect_empty_wal(end, !self.emptied.handed_over),
+            (Some(Captured::NextGeneration), _) => self.expect_empty_wal(end, !self.emptied.by_another),
             // The index was reset, and nothing was committed since.
             (Some(Captured::At(at)), End::Index(index))
-                if index.mx_frame == FrameNo::ZERO && index.salts != at.salts =>
+                if index.mx_frame == FrameNo::ZERO && index.salts.follow(at.salts) =>
             {
-                self.expect_end_of_generation(at, &index)
+                self.expect_end_of_generation(at)
             }
+            (Some(Captured::At(at)), End::Index(index)) if self.is_older(&index, at) => Ok(Read::Done),
             (Some(Captured::At(at)), _) => match self.wal()? {
                 Some(wal) => {
                     let wal = wal.try_clone().map_err(|e| Error::io("cannot read the WAL", e))?;
@@ -204,6 +204,10 @@ impl Capture {
     ) -> Result<Look> {
         self.follow_to_wal(noted, writing)?;
         match self.captured {
+            Some(Captured::At(at)) if index.salts == at.salts && index.mx_frame < at.frame => {
+                self.lost("the WAL lost commits that were captured");
+                Ok(Look::Clear)
+            }
             _ if index.mx_frame > FrameNo::ZERO => Ok(Look::Clear),
             Some(Captured::At(at)) if index.salts.follow(at.salts) => self.look_at_end(at),
             Some(Captured::NextGeneration) => {
@@ -233,21 +237,21 @@ impl Capture {
         self.lost(RESTARTED);
     }
 
-    /// Whether `end` is that of a generation which another process ended, and all of it is captured.
-    fn has_passed(&self, end: End) -> bool {
-        let End::Index(index) = end else { return false };
-        let at = self.handed_to.filter(|at| self.captured == Some(Captured::At(*at)));
-        self.passed.contains(&index.salts)
-            || at.is_some_and(|at| index.salts == at.salts && index.mx_frame <= at.frame)
+    /// Whether `index` was noted before what is captured up to `at`: by this process while another one
+    /// published, or before another process restarted the WAL.
+    fn is_older(&self, index: &IndexHeader, at: Position) -> bool {
+        let is_another = index.salts != at.salts || index.mx_frame < at.frame;
+        is_another && holds_generation(&self.wal_path, at.salts)
     }
 
     /// The WAL must be empty still. `end` is not older than that if it is `fresh`.
     fn expect_empty_wal(&mut self, end: End, fresh: bool) -> Result<Read> {
         let is_empty = match end {
-            End::Index(index) => {
-                index.mx_frame == FrameNo::ZERO && self.is_untouched(fresh.then_some(index.salts))
+            End::Index(index) if index.mx_frame == FrameNo::ZERO => {
+                self.is_untouched(fresh.then_some(index.salts))
             }
-            End::LastCommit => self.wal()?.is_none_or(|f| f.metadata().is_ok_and(|m| m.len() == 0)),
+            End::Index(_) => self.wal_is_empty()? && self.is_untouched(None),
+            End::LastCommit => self.wal_is_empty()?,
         };
         if is_empty {
             return Ok(Read::Done);
@@ -262,16 +266,12 @@ impl Capture {
         same_file && salts.is_none_or(|salts| salts == *self.emptied.salts.get_or_insert(salts))
     }
 
-    /// The WAL file must hold nothing that was committed after `at`, if it is the generation of `at` that
-    /// the index was reset from. Otherwise what was noted of the index is older than that generation.
-    fn expect_end_of_generation(&mut self, at: Position, index: &IndexHeader) -> Result<Read> {
+    /// The WAL file must hold nothing that was committed after `at`.
+    fn expect_end_of_generation(&mut self, at: Position) -> Result<Read> {
         let handed_over = self.handed_to == Some(at);
-        let is_reset = index.salts.follow(at.salts);
         let nothing_more = match self.wal()? {
             // Frames after the end that another process saw were never committed.
-            Some(wal) if handed_over || !is_reset => {
-                read_header(wal)?.is_some_and(|header| header.salts == at.salts)
-            }
+            Some(wal) if handed_over => read_header(wal)?.is_some_and(|header| header.salts == at.salts),
             Some(wal) => matches!(scan(wal, at, End::LastCommit)?, Scan::Nothing),
             None => false,
         };

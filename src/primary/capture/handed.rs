@@ -10,9 +10,6 @@ use crate::primary::outgoing::copy_pages;
 use crate::primary::state::Captured;
 use crate::wal::{Position, read_header};
 
-/// So many generations that were left are remembered: what was noted may be that old.
-const PASSED: usize = 16;
-
 impl Capture {
     /// Follows the generations of the WAL that other processes ended, as far as they left word; whether
     /// any was left behind.
@@ -59,14 +56,14 @@ impl Capture {
             }
             // It was empty, and was emptied once more.
             Some(Next::Emptied(stamp)) if point == Point::Emptied(stamp) => {
-                self.emptied = Emptied { stamp: Some(stamp), salts: None, handed_over: true };
+                self.emptied = Emptied { stamp: Some(stamp), salts: None, by_another: true };
                 self.handover.followed(point);
                 Ok(None)
             }
             Some(Next::Emptied(stamp)) => {
                 let done = self.wal_is_empty()? || self.handover.goes_on(stamp);
                 Ok(done.then(|| {
-                    self.emptied = Emptied { stamp: Some(stamp), salts: None, handed_over: true };
+                    self.emptied = Emptied { stamp: Some(stamp), salts: None, by_another: true };
                     self.wal = None;
                     self.leave(point, Captured::NextGeneration)
                 }))
@@ -84,10 +81,6 @@ impl Capture {
     }
 
     fn leave(&mut self, point: Point, next: Captured) -> Point {
-        if let Point::End(salts) = point {
-            self.passed.truncate(PASSED - 1);
-            self.passed.push_front(salts);
-        }
         self.set_captured(next);
         point
     }
@@ -134,7 +127,7 @@ impl Capture {
             || Kept::find(self.generations.folder(), position.salts).is_some())
     }
 
-    fn wal_is_empty(&mut self) -> Result<bool> {
+    pub(super) fn wal_is_empty(&mut self) -> Result<bool> {
         Ok(self.wal()?.is_none_or(|file| file.metadata().is_ok_and(|meta| meta.len() == 0)))
     }
 }

@@ -7,7 +7,6 @@ mod handed;
 
 pub(super) use follow::Look;
 
-use std::collections::VecDeque;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -46,8 +45,6 @@ pub(super) struct Capture {
     taken: Vec<(u64, Kept)>,
     /// What other processes leave.
     pub(super) handover: Handover,
-    /// Generations of the WAL that other processes ended and that are captured, the last one first.
-    passed: VecDeque<Salts>,
     /// The end of a generation that another process ended, if capture is there.
     handed_to: Option<Position>,
     /// More than so many bytes do not wait.
@@ -83,8 +80,8 @@ struct Emptied {
     stamp: Option<Stamp>,
     /// The salts that the index has had since; `None` before the first look.
     salts: Option<Salts>,
-    /// Another process emptied it: what is noted of the index may be older than that.
-    handed_over: bool,
+    /// Another process emptied it: what was noted here may be older than that.
+    by_another: bool,
 }
 
 impl Capture {
@@ -117,7 +114,7 @@ impl Capture {
             None => Some("this replica has no copy of the database yet"),
         };
         let same_boot = !ours || state.is_of_this_boot();
-        let emptied = Emptied { stamp: state.emptied(), ..Emptied::default() };
+        let emptied = Emptied { stamp: state.emptied(), salts: None, by_another: noted.end.is_some() };
         if !ours {
             state = state.for_replica(url);
         }
@@ -133,7 +130,6 @@ impl Capture {
             generations,
             handover,
             spool_limit,
-            passed: VecDeque::new(),
             handed_to: None,
             anchor_reason,
             mark: 0,
