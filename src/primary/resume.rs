@@ -89,6 +89,8 @@ pub(super) async fn resume(store: &dyn Store, local: Local) -> Result<Resumed> {
             Ok(Resumed { is_ahead: !explained, ..Resumed::after(Some(last)) })
         }
         Some(_) => Ok(Resumed::after(Some(last))),
+        // This process, or one before it that died before it could note what it had sent.
+        None if header.node_id == local.node_id => Ok(Resumed::after(Some(last))),
         None => Ok(Resumed { stranger: Some(newest), ..Resumed::after(Some(last)) }),
     }
 }

@@ -157,13 +157,12 @@ async fn resume(shared: &Arc<Shared>) -> Result<()> {
         same_boot: capture.is_of_this_boot(),
     })?;
     let resumed = resume::resume(shared.store.as_ref(), local).await?;
-    let unknown = resumed.stranger.is_some();
     if let (Some(last), Some(stranger)) = (resumed.last, resumed.stranger)
         && !kinship::holds_ours(shared, stranger).await?
     {
         return Err(resume::another(shared.store.as_ref(), last));
     }
-    if local.forced || unknown {
+    if local.forced || local.txid.is_none() {
         sums_of(shared).forget();
     }
     if resumed.is_ahead {

@@ -12,7 +12,7 @@ use crate::clock::{ManualClock, Timestamp};
 use crate::error::{Error, Result};
 use crate::ltx::{Decoder, Encoder, FileId, FileName, Header, Level, Txid};
 use crate::page::{PageCount, PageSize, Pgno};
-use crate::primary::{HistorySettings, Options, Primary, Status, state_folder};
+use crate::primary::{HistorySettings, Options, Phase, Primary, Status, state_folder};
 use crate::store::{ByteRange, Faults, MemoryStore, Op, PutOptions, Retry, RetryPolicy, Store, Target};
 
 /// Longer than anything takes that does not hang.
@@ -105,6 +105,11 @@ impl Bench {
 
     pub(super) fn status(&self) -> Status {
         self.primary().status()
+    }
+
+    /// All is in the replica, and the publisher rests.
+    pub(super) fn is_idle(&self) -> bool {
+        self.status().phase == Phase::Idle
     }
 
     /// The last connection closes.

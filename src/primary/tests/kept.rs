@@ -161,7 +161,7 @@ fn only_the_last_frame_is_kept_if_capture_was_done_during_the_checkpoint() {
     let mut bench = Bench::new(100);
     bench.options.sync_interval = Duration::from_secs(3600);
     bench.open();
-    bench.until("the copy", |bench| bench.txids() == [1]);
+    bench.until("the copy", Bench::is_idle);
     (1..=80).for_each(|page| bench.db.change(page));
     let primary = bench.primary().clone();
     primary.checkpoint_begins();

@@ -12,7 +12,7 @@ fn commits_of_one_interval_go_out_together_unless_somebody_waits() {
     let mut bench = Bench::new(5);
     bench.options.sync_interval = HOUR;
     bench.open();
-    bench.until("the copy", |bench| bench.txids() == [1]);
+    bench.until("the copy", Bench::is_idle);
     for page in 1..=5 {
         bench.db.change(page);
     }
@@ -27,7 +27,7 @@ fn the_first_commit_after_quiet_goes_out_at_once() {
     let mut bench = Bench::new(5);
     bench.options.sync_interval = Duration::from_millis(50);
     bench.open();
-    bench.until("the copy", |bench| bench.txids() == [1]);
+    bench.until("the copy", Bench::is_idle);
     bench.db.change(1);
     bench.until("a file", |bench| bench.txids() == [1, 2]);
     bench.db.change(1);

@@ -225,3 +225,15 @@ fn a_spool_that_cannot_be_written_leads_to_a_full_copy() {
     bench.assert_replica_is_current();
     assert_eq!(bench.copies(), 2);
 }
+
+#[test]
+fn a_copy_that_landed_before_it_was_noted_is_known_though_all_changed_since() {
+    let mut bench = Bench::synced(5);
+    bench.kill();
+    // As the state was before the copy landed.
+    edit(&bench, |state| state.retain(|field, _| ["node_id", "url", "boot"].contains(&field.as_str())));
+    (1..=5).for_each(|page| bench.db.change(page));
+    bench.open();
+    assert_eq!(bench.sync().get(), 2);
+    bench.assert_replica_is_current();
+}
