@@ -33,10 +33,12 @@ impl Capture {
             }
         };
         let any = !followed.is_empty();
-        if any {
-            // First the state, so that it does not need what is gone.
+        self.left_behind.append(&mut followed);
+        if !self.left_behind.is_empty() {
+            // First the state, so that it does not need what is gone; and before it what is only in memory.
+            self.spill(CommitSeq::default())?;
             self.remember_all();
-            followed.into_iter().for_each(|point| self.handover.followed(point));
+            self.left_behind.drain(..).for_each(|point| self.handover.followed(point));
         }
         outcome.map(|()| any)
     }

@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::ltx::{Header, Txid};
 use crate::primary::commits::{CommitSeq, Commits, Noted};
 use crate::primary::generations::Generations;
-use crate::primary::handover::Handover;
+use crate::primary::handover::{Handover, Point};
 use crate::primary::kept::Kept;
 use crate::primary::outgoing::Outgoing;
 use crate::primary::pending::Pending;
@@ -45,6 +45,8 @@ pub(super) struct Capture {
     taken: Vec<(u64, Kept)>,
     /// What other processes leave.
     pub(super) handover: Handover,
+    /// Where capture was when it followed them, until what they left there may go.
+    left_behind: Vec<Point>,
     /// The end of a generation that another process ended, if capture is there.
     handed_to: Option<Position>,
     /// More than so many bytes do not wait.
@@ -130,6 +132,7 @@ impl Capture {
             generations,
             handover,
             spool_limit,
+            left_behind: Vec::new(),
             handed_to: None,
             anchor_reason,
             mark: 0,

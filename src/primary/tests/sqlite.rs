@@ -150,6 +150,12 @@ impl Db {
         }
     }
 
+    /// A transaction that writes nothing.
+    pub(super) fn lock_to_write(&self) {
+        self.write_lock();
+        self.write_unlock();
+    }
+
     fn write_unlock(&self) {
         if let Some(primary) = &self.primary
             && !self.exclusive
