@@ -193,6 +193,15 @@ impl Generations {
         passage.spares.drain(..).chain(ahead).for_each(|spare| kept::remove(&spare));
     }
 
+    /// Removes what earlier processes kept; a writer of this one may be keeping something already.
+    pub(super) fn remove_earlier(&self) {
+        let passage = self.lock();
+        let waiting = passage.waiting.iter().map(|waiting| waiting.kept.path(&self.folder));
+        let others = passage.spares.iter().chain(passage.ahead.as_ref().map(|ahead| &ahead.file));
+        let ours: Vec<PathBuf> = waiting.chain(others.cloned()).collect();
+        kept::remove_all(&self.folder, |path| !ours.iter().any(|ours| ours == path));
+    }
+
     /// Nothing is captured from now on; what was kept is of no use.
     pub(super) fn reset(&self) {
         self.begin(&mut self.lock(), None);
@@ -204,7 +213,7 @@ impl Generations {
         passage.spares.clear();
         passage.ahead = None;
         passage.set_safe(safe);
-        kept::remove_all(&self.folder);
+        kept::remove_all(&self.folder, |_| true);
     }
 
     /// SQLite is about to write a header over the generation in the WAL, after which commits go on at

@@ -117,11 +117,10 @@ fn copy(mut from: &File, to: &mut File, start: u64, len: u64) -> io::Result<()> 
     }
 }
 
-/// Removes all that was kept, and what is to be used again.
-pub(super) fn remove_all(folder: &Path) {
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        remove(&entry.path());
-    }
+/// Removes all that was kept, and what is to be used again, as far as `is_meant`.
+pub(super) fn remove_all(folder: &Path, is_meant: impl Fn(&Path) -> bool) {
+    let paths = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    paths.filter(|path| is_meant(path)).for_each(|path| remove(&path));
 }
 
 /// Removes a file.

@@ -9,7 +9,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::primary::commits::{Commits, Noted};
 use crate::primary::generations::Waiting;
 use crate::primary::handover::header_of;
-use crate::primary::kept::{self, Kept};
+use crate::primary::kept::Kept;
 use crate::primary::pending::Pending;
 use crate::primary::stamp::Stamp;
 use crate::primary::state::Captured;
@@ -70,27 +70,33 @@ impl Capture {
 
     /// Captures a generation that a writer of this process kept.
     fn take_waiting(&mut self, waiting: &Waiting) -> Result<()> {
-        let is_due = |at: Position| at.salts == waiting.kept.salts;
+        let is_due = |capture: &Self| capture.position().is_some_and(|at| at.salts == waiting.kept.salts);
         // Other processes may have ended generations before it.
-        if !matches!(self.captured, Some(Captured::At(at)) if is_due(at)) {
-            self.take_handed_over()?;
-        }
-        match self.captured {
-            Some(Captured::At(at)) if is_due(at) => {
+        while !is_due(self) && (self.take_kept(&waiting.noted)? || self.take_handed_over()?) {}
+        match self.position() {
+            Some(at) if is_due(self) => {
                 self.take_generation(waiting.kept, at, waiting.end, &waiting.noted)?;
             }
-            // All is copied anew.
-            None => {}
-            Some(_) => self.lost(RESTARTED),
+            // If nothing is captured, all is copied anew.
+            _ if self.captured.is_some() => self.lost(RESTARTED),
+            _ => {}
         }
         self.generations.captured(&waiting.kept);
         Ok(())
     }
 
+    /// Where in the WAL capture is.
+    fn position(&self) -> Option<Position> {
+        match self.captured {
+            Some(Captured::At(at)) => Some(at),
+            Some(Captured::NextGeneration) | None => None,
+        }
+    }
+
     /// Captures the rest of a generation that another process kept, or an earlier one; `false` if none
     /// did.
     fn take_kept(&mut self, noted: &Noted) -> Result<bool> {
-        let Some(Captured::At(at)) = self.captured else { return Ok(false) };
+        let Some(at) = self.position() else { return Ok(false) };
         // If it is not restarted yet, what was kept may be older than what is there.
         if holds_generation(&self.wal_path, at.salts) {
             return Ok(false);
@@ -111,7 +117,7 @@ impl Capture {
         }
         if self.taken.is_empty() {
             // What is there was kept before a restart that did not happen, or long ago.
-            kept::remove_all(self.generations.folder());
+            self.generations.remove_earlier();
         }
     }
 
