@@ -12,7 +12,7 @@ use crate::clock::{ManualClock, Timestamp};
 use crate::error::{Error, Result};
 use crate::ltx::{Decoder, Encoder, FileId, FileName, Header, Level, Txid};
 use crate::page::{PageCount, PageSize, Pgno};
-use crate::primary::{HistorySettings, Options, Phase, Primary, Status, state_folder};
+use crate::primary::{HistorySettings, Options, Primary, Status, state_folder};
 use crate::store::{ByteRange, Faults, MemoryStore, Op, PutOptions, Retry, RetryPolicy, Store, Target};
 
 /// Longer than anything takes that does not hang.
@@ -71,6 +71,15 @@ impl Bench {
         bench
     }
 
+    /// The publisher sent the copy and, as transaction 2, one commit. With a long `sync_interval` it does
+    /// nothing now until somebody waits. (After a copy alone it would look for commits once more.)
+    pub(super) fn open_and_rest(&mut self) {
+        self.open();
+        self.sync();
+        self.db.change(1);
+        assert_eq!(self.sync().get(), 2);
+    }
+
     pub(super) fn try_open(&mut self) -> Result<()> {
         let target = Target::File { path: PathBuf::from("unused") };
         let (store, host) = (self.store.clone(), self.db.host());
@@ -105,11 +114,6 @@ impl Bench {
 
     pub(super) fn status(&self) -> Status {
         self.primary().status()
-    }
-
-    /// All is in the replica, and the publisher rests.
-    pub(super) fn is_idle(&self) -> bool {
-        self.status().phase == Phase::Idle
     }
 
     /// The last connection closes.

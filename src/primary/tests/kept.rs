@@ -160,8 +160,7 @@ fn where_none_can_be_kept_the_commits_go_to_the_spool() {
 fn only_the_last_frame_is_kept_if_capture_was_done_during_the_checkpoint() {
     let mut bench = Bench::new(100);
     bench.options.sync_interval = Duration::from_secs(3600);
-    bench.open();
-    bench.until("the copy", Bench::is_idle);
+    bench.open_and_rest();
     (1..=80).for_each(|page| bench.db.change(page));
     let primary = bench.primary().clone();
     primary.checkpoint_begins();

@@ -179,8 +179,7 @@ fn another_process_takes_over_with_what_was_kept_and_handed_over() {
 fn what_is_only_in_memory_goes_to_disk_before_what_others_left_is_removed() {
     let mut bench = Bench::new(5);
     bench.options.sync_interval = std::time::Duration::from_secs(3600);
-    bench.open();
-    bench.until("the copy", Bench::is_idle);
+    bench.open_and_rest();
     let others = vec![bench.primary().beside().unwrap()];
     let mut processes = Processes { bench, others };
     let handover = processes.bench.local("handover");
