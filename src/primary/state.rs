@@ -1,14 +1,16 @@
 //! What a primary remembers on local disk: `.<file name>-litestream/vfs.json` beside the database.
 //!
-//! It is written by rename, without a sync: after a power failure it, the waiting files and the WAL may
+//! It is replaced in one step, without a sync: after a power failure it, the waiting files and the WAL may
 //! each be older than what the replica has. So nothing here is believed unless it is borne out: the
 //! position by the WAL's salts and checksums, a clean close by the database file's time, the waiting
 //! files by their numbers and checksums, and all of it by the replica, which must not be further than
 //! the same boot of the machine explains. What is not believed costs a full copy.
 
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{CWD, RenameFlags};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -202,9 +204,27 @@ impl State {
         let bytes = serde_json::to_vec(self).expect("BUG: the state is plain data");
         let path = file(folder);
         let temporary = path.with_extension("json.tmp");
-        fs::write(&temporary, bytes)
-            .and_then(|()| fs::rename(&temporary, &path))
+        write(&temporary, &bytes)
+            .and_then(|()| put_in_place(&temporary, &path))
             .map_err(|e| Error::io(format_args!("cannot write {}", path.display()), e))
+    }
+}
+
+/// Writes over the file, which is made if it is not there. To cut a file to nothing first, or to replace
+/// one by a new one, makes some file systems (ext4) write it to the disk at once, and SQLite's next sync
+/// waits for that.
+fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
+    file.write_all(bytes)?;
+    file.set_len(bytes.len() as u64)
+}
+
+/// Gives `temporary` the name `path`, in one step, and the other way round if there is such a file.
+fn put_in_place(temporary: &Path, path: &Path) -> io::Result<()> {
+    match rustix::fs::renameat_with(CWD, temporary, CWD, path, RenameFlags::EXCHANGE) {
+        Ok(()) => Ok(()),
+        // There is none yet, or the file system cannot do that.
+        Err(_) => fs::rename(temporary, path),
     }
 }
 

@@ -199,6 +199,7 @@ fn a_state_that_cannot_be_read_costs_a_copy_and_nothing_else() {
 #[test]
 fn a_state_that_cannot_be_written_is_no_reason_to_stop() {
     let mut bench = Bench::synced(5);
+    let _ = fs::remove_file(bench.local("vfs.json.tmp"));
     fs::create_dir(bench.local("vfs.json.tmp")).unwrap();
     bench.db.change(2);
     bench.sync();
