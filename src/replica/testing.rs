@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -13,6 +14,9 @@ use crate::ltx::{Encoder, FileId, FileName, Header, Level, Txid};
 use crate::page::{PageCount, PageSize, Pgno};
 use crate::runtime;
 use crate::store::{ByteRange, Content, Fencing, FileInfo, MemoryStore, PutOptions, RawInfo, Store, Upload};
+
+/// What happens in the background has happened long before.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A database with all its states, and a replica in memory to put files of it into.
 #[derive(Clone, Debug)]
@@ -162,6 +166,15 @@ impl History {
 
     pub(crate) fn store(&self) -> Arc<dyn Store> {
         Arc::new(self.store.clone())
+    }
+}
+
+/// Waits for what happens in the background.
+pub(crate) fn until(what: &str, done: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !done() {
+        assert!(Instant::now() < deadline, "{what} did not come");
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 

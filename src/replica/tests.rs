@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::testing::{History, Hooked, id, txid};
+use super::testing::{History, Hooked, id, txid, until};
 use super::*;
 use crate::clock::Timestamp;
 use crate::error::ErrorKind;
@@ -449,9 +449,7 @@ fn an_empty_replica_says_so_and_one_that_comes_in_time_is_opened() {
         let store = store.clone();
         thread::spawn(move || Core::with_store(Arc::new(store), &options).unwrap())
     };
-    while store.count(Op::List) < 20 {
-        thread::yield_now();
-    }
+    until("another look", || store.count(Op::List) >= 20);
     late.put(9, 1, 1);
     assert!(opening.join().unwrap().snapshot().txid >= txid(1));
 }
@@ -741,6 +739,7 @@ fn connections_of_a_process_share_and_the_last_one_ends_it() {
 
 #[test]
 fn who_waits_for_an_open_that_fails_gets_its_error() {
+    const OPENERS: u32 = 60;
     let folder = tempfile::tempdir().unwrap();
     let none: Lookup<'_> = &|_| None;
     let target = Target::parse(&format!("file://{}", folder.path().display()), none).unwrap();
@@ -750,7 +749,7 @@ fn who_waits_for_an_open_that_fails_gets_its_error() {
         ..still()
     };
     let begun = std::time::Instant::now();
-    let openers: Vec<_> = (0..8)
+    let openers: Vec<_> = (0..OPENERS)
         .map(|_| {
             let (target, options) = (target.clone(), options.clone());
             thread::spawn(move || open(&target, &options).unwrap_err().kind())
@@ -759,7 +758,7 @@ fn who_waits_for_an_open_that_fails_gets_its_error() {
     for opener in openers {
         assert_eq!(opener.join().unwrap(), ErrorKind::NotFound);
     }
-    assert!(begun.elapsed() < Duration::from_millis(300) * 8, "they waited one after the other");
+    assert!(begun.elapsed() < Duration::from_millis(300) * OPENERS / 2, "they waited one after the other");
 }
 
 #[test]
@@ -770,19 +769,13 @@ fn the_poller_follows_by_itself_and_survives_errors() {
     let options = Options { poll_interval: brief, poll_idle_interval: brief, ..still() };
     let core = Core::with_store(Arc::new(faults.clone()), &options).unwrap();
     faults.often(Op::List, 1000, Fault::Refuse(ErrorKind::Unavailable));
-    while core.status().last_error.is_none() {
-        thread::yield_now();
-    }
+    until("an error", || core.status().last_error.is_some());
     assert_sees(&mut View::new(core.clone()), &history, 6);
     faults.heal();
     history.grow(8);
-    while core.snapshot().txid < txid(8) {
-        thread::yield_now();
-    }
+    until("what is new", || core.snapshot().txid >= txid(8));
     assert_sees(&mut View::new(core.clone()), &history, 8);
-    while core.status().last_error.is_some() {
-        thread::yield_now();
-    }
+    until("a poll that succeeds", || core.status().last_error.is_none());
 }
 
 #[test]

@@ -312,7 +312,8 @@ fn large_files_come_in_pieces_or_in_one_request() {
     let pieces = size.div_ceil(2 << 20) as u64;
     assert!(pieces > 4);
     // A store that takes its time to begin sends the rest at once: first piece, rest, two small files.
-    for (delay, parallelism, gets) in [(Duration::ZERO, 64, pieces + 2), (Duration::from_millis(300), 2, 4)] {
+    for (delay, parallelism, gets) in [(Duration::ZERO, 4096, pieces + 2), (Duration::from_millis(600), 2, 4)]
+    {
         let store = crate::store::Faults::new(history.store(), 1);
         store.often(crate::store::Op::Get, 1000, crate::store::Fault::Delay(delay));
         let folder = tempfile::tempdir().unwrap();

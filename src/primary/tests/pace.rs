@@ -38,8 +38,7 @@ fn under_load_there_is_at_most_one_file_in_an_interval() {
     let mut bench = Bench::new(5);
     let interval = Duration::from_millis(100);
     bench.options.sync_interval = interval;
-    bench.open();
-    bench.sync();
+    bench.open_and_rest();
     let (before, began) = (bench.puts(), Instant::now());
     while bench.puts() < before + 5 {
         bench.db.change(1);

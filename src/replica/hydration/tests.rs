@@ -3,11 +3,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 use crate::error::ErrorKind;
-use crate::replica::testing::{History, Hooked, id};
+use crate::replica::testing::{History, Hooked, id, until};
 use crate::replica::{Core, Options, View};
 use crate::store::{Fault, Faults, Op};
 
@@ -47,16 +46,12 @@ fn folder() -> (tempfile::TempDir, PathBuf) {
 }
 
 fn wait_until_complete(core: &Core) {
-    while core.status().hydration.unwrap().per_mille < 1000 {
-        thread::yield_now();
-    }
+    until("all of the database", || core.status().hydration.unwrap().per_mille == 1000);
 }
 
 /// Waits until what the file has is written down, and nobody has it any more.
 fn wait_until_recorded(path: &Path, txid: u64) {
-    while fs::File::open(path).unwrap().try_lock().is_err() {
-        thread::yield_now();
-    }
+    until("the end of its use", || fs::File::open(path).unwrap().try_lock().is_ok());
     assert_eq!(super::record::Record::read(path).unwrap().0.txid, txid);
 }
 
@@ -214,11 +209,10 @@ fn a_restart_goes_on_where_it_was() {
     let faults = Faults::new(history.store(), 1);
     let core = Core::with_store(Arc::new(faults.clone()), &options(&path)).unwrap();
     faults.often(Op::Get, 1000, Fault::Refuse(ErrorKind::Unavailable));
-    while core.status().hydration.unwrap().error.is_none()
-        && core.status().hydration.unwrap().per_mille < 1000
-    {
-        thread::yield_now();
-    }
+    until("an error or the end", || {
+        let hydration = core.status().hydration.unwrap();
+        hydration.error.is_some() || hydration.per_mille == 1000
+    });
     let had = core.status().hydration.unwrap().per_mille;
     end(core);
     wait_until_recorded(&path, 7);
@@ -289,9 +283,7 @@ fn another_core_with_the_same_file_reads_without_it_until_it_is_free() {
     end(first);
     wait_until_complete(&second);
     assert_sees(&mut View::new(second.clone()), &history, 6);
-    while second.status().hydration.unwrap().error.is_some() {
-        thread::yield_now();
-    }
+    until("the end of the error", || second.status().hydration.unwrap().error.is_none());
 }
 
 #[test]
@@ -306,18 +298,13 @@ fn damaged_bytes_are_fetched_again_and_then_named() {
     let faults = Faults::new(history.store(), 1);
     history.store.tamper(id(9, 1, 1), damage);
     let core = Core::with_store(Arc::new(faults), &options(&path)).unwrap();
-    let error = loop {
-        if let Some(error) = core.status().hydration.unwrap().error {
-            break error;
-        }
-        thread::yield_now();
-    };
+    let error = || core.status().hydration.unwrap().error;
+    until("an error", || error().is_some());
+    let error = error().unwrap();
     assert!(error.contains(&id(9, 1, 1).to_string()), "{error}");
     history.store.tamper(id(9, 1, 1), |bytes| bytes.copy_from_slice(&good));
     wait_until_complete(&core);
-    while core.status().hydration.unwrap().error.is_some() {
-        thread::yield_now();
-    }
+    until("the end of the error", || core.status().hydration.unwrap().error.is_none());
     assert_sees(&mut View::new(core), &history, 6);
 }
 
