@@ -233,7 +233,7 @@ impl Primary {
 
     /// A checkpoint begins. It may let the next writer restart the WAL, and takes its time until then.
     pub fn checkpoint_begins(&self) {
-        if self.shared.generations.is_behind(&self.shared.commits) {
+        if self.shared.generations.seems_behind(&self.shared.commits) {
             self.shared.signal.capture();
         }
     }

@@ -97,6 +97,13 @@ impl Passage {
         }
     }
 
+    /// Whether there is much to copy of the generation that `noted` tells of.
+    fn is_behind(&self, noted: &Noted) -> bool {
+        let Some(End::Index(index)) = noted.end else { return false };
+        let missing = self.missing(index.salts, index.mx_frame);
+        missing.is_some_and(|frames| frames.end().0.saturating_sub(frames.start().0) >= COPY_AHEAD)
+    }
+
     /// Copies what is missing of the generation in `wal`.
     fn copy(&mut self, folder: &Path, wal: &File, header: &WalHeader, last: FrameNo) -> Result<()> {
         let Some(frames) = self.missing(header.salts, last) else { return Ok(()) };
@@ -247,14 +254,14 @@ impl Generations {
         self.copy(&mut passage, &commits.last()).map(drop)
     }
 
-    /// Whether a restart of the WAL would find much to copy. Never waits.
+    /// Whether a restart of the WAL would find much to copy.
     pub(super) fn is_behind(&self, commits: &Commits) -> bool {
-        let (Ok(passage), Some(End::Index(index))) = (self.passage.try_lock(), commits.last().end) else {
-            return false;
-        };
-        passage
-            .missing(index.salts, index.mx_frame)
-            .is_some_and(|frames| frames.end().0.saturating_sub(frames.start().0) >= COPY_AHEAD)
+        self.lock().is_behind(&commits.last())
+    }
+
+    /// Like [`Generations::is_behind`], and never waits: `false` while somebody is at work here.
+    pub(super) fn seems_behind(&self, commits: &Commits) -> bool {
+        self.passage.try_lock().is_ok_and(|passage| passage.is_behind(&commits.last()))
     }
 
     /// Copies what is needed of the generation that `noted` tells of, and is not copied yet. Returns its
@@ -274,5 +281,41 @@ impl Generations {
     pub(super) fn lost_wal(&self, commits: &Commits, next: Captured) {
         self.lock().begun = Some(next).filter(|next| *next != Captured::NextGeneration);
         commits.forget();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::wal::Checksum;
+
+    #[test]
+    fn what_earlier_processes_kept_is_removed_and_what_our_writers_keep_is_not() {
+        let state_folder = tempfile::tempdir().unwrap();
+        let generations = Generations::new(Path::new("unused"), state_folder.path());
+        let file = |salt| {
+            let next = Position { salts: Salts(salt + 1, 1), frame: FrameNo::ZERO, checksum: Checksum(2, 3) };
+            let kept = Kept { salts: Salts(salt, 1), last: FrameNo(7), next };
+            let path = kept.path(&generations.folder);
+            fs::create_dir_all(&generations.folder).unwrap();
+            fs::write(&path, b"frames").unwrap();
+            (kept, path)
+        };
+        let ((_, earlier), (kept, waiting), (_, ahead)) = (file(1), file(5), file(9));
+        let mut passage = generations.lock();
+        let spare = passage.spare(&generations.folder);
+        fs::write(&spare, b"").unwrap();
+        passage.spares.push(spare.clone());
+        let noted = Commits::new(Arc::new(SystemClock)).last();
+        passage.waiting.push_back(Waiting { kept, end: End::LastCommit, noted, bytes: 6 });
+        let (first, last) = (FrameNo::ZERO, FrameNo(7));
+        passage.ahead = Some(Ahead { file: ahead.clone(), salts: Salts(9, 1), first, last });
+        drop(passage);
+        generations.remove_earlier();
+        let is_there = [earlier, waiting, ahead, spare].map(|path| path.exists());
+        assert_eq!(is_there, [false, true, true, true]);
     }
 }

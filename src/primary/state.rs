@@ -63,7 +63,8 @@ pub(super) struct State {
     /// Which database file it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     inode: Option<u64>,
-    /// Which boot of the machine wrote it.
+    /// The boot of the machine in which the last file was published, or the first of all is to be. In a
+    /// later one, what was written here since then may be lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     boot: Option<String>,
 }
@@ -110,12 +111,12 @@ impl State {
     }
 
     fn new() -> Self {
-        Self { node_id: crate::primary::random_u64().max(1), ..Self::default() }
+        Self { node_id: crate::primary::random_u64().max(1), boot: boot(), ..Self::default() }
     }
 
     /// The state of the same writer at the beginning of another replica.
     pub(super) fn for_replica(&self, url: &str) -> Self {
-        Self { node_id: self.node_id, url: url.to_owned(), ..Self::default() }
+        Self { node_id: self.node_id, url: url.to_owned(), boot: boot(), ..Self::default() }
     }
 
     /// Remembers that everything up to `captured` is in the replica or waits; `emptied` is the stamp
@@ -185,9 +186,17 @@ impl State {
         self.closed
     }
 
-    /// Whether the machine runs since before this was written: then nothing that was written is lost.
+    /// Whether the machine runs since the last file was published: then nothing is lost that was written
+    /// here.
     pub(super) fn is_of_this_boot(&self) -> bool {
         self.boot.is_some() && self.boot == boot()
+    }
+
+    /// `txid` is in the replica, and was made of what is here now. So nothing of what an earlier boot of
+    /// the machine published can land any more.
+    pub(super) fn published(&mut self, txid: Txid) {
+        self.txid = Some(txid.get());
+        self.boot = boot();
     }
 
     /// The last transaction known to be in the replica at `url`.
@@ -199,8 +208,7 @@ impl State {
     ///
     /// # Errors
     /// `Io`, `NoSpace`, `Denied`, naming the file.
-    pub(super) fn save(&mut self, folder: &Path) -> Result<()> {
-        self.boot = boot();
+    pub(super) fn save(&self, folder: &Path) -> Result<()> {
         let bytes = serde_json::to_vec(self).expect("BUG: the state is plain data");
         let path = file(folder);
         let temporary = path.with_extension("json.tmp");

@@ -105,7 +105,7 @@ impl Capture {
         // What was given up meanwhile has left the spool.
         let inputs = self.in_flight.take().map_or(0, |o| o.inputs);
         self.attempted.clear();
-        self.state.txid = Some(out.txid.get());
+        self.state.published(out.txid);
         let (captured, mark) = out.captured;
         if self.anchored && mark > self.remembered {
             self.remember(captured, mark);
@@ -123,7 +123,7 @@ impl Capture {
     /// # Errors
     /// `Io` on the spool.
     pub(in crate::primary) fn requeue(&mut self, published: Txid) -> Result<()> {
-        if !self.same_boot {
+        if !self.is_of_this_boot() {
             self.lost("the replica has commits that may have been lost here");
         }
         if let Some(mut out) = self.in_flight.take() {
@@ -191,7 +191,7 @@ impl Capture {
     pub(in crate::primary) fn anchored(&mut self, txid: Txid) {
         self.attempted.clear();
         self.forced = false;
-        self.state.txid = Some(txid.get());
+        self.state.published(txid);
         // A WAL that was lost meanwhile asks for yet another copy.
         if self.captured.is_some() {
             self.anchored = true;

@@ -67,8 +67,6 @@ pub(super) struct Capture {
     /// The full copy that all later files build on is in the replica.
     anchored: bool,
     state: State,
-    /// The state was written by this boot of the machine, or there was none.
-    same_boot: bool,
     /// Replication ended until somebody decides; nothing is captured any more.
     stopped: bool,
     /// Somebody decided that what the replica holds is to be taken as it is.
@@ -115,7 +113,6 @@ impl Capture {
             None if ours => Some("what is on disk is not what was last replicated"),
             None => Some("this replica has no copy of the database yet"),
         };
-        let same_boot = !ours || state.is_of_this_boot();
         let emptied = Emptied { stamp: state.emptied(), salts: None, by_another: noted.end.is_some() };
         if !ours {
             state = state.for_replica(url);
@@ -143,7 +140,6 @@ impl Capture {
             in_flight: None,
             attempted: Vec::new(),
             state,
-            same_boot,
             stopped: false,
             forced: false,
         };
@@ -169,7 +165,7 @@ impl Capture {
 
     /// Whether all that earlier processes wrote is still there: the machine has not gone down since.
     pub(super) fn is_of_this_boot(&self) -> bool {
-        self.same_boot
+        self.state.is_of_this_boot()
     }
 
     /// Why the database must be copied anew, if it must.

@@ -120,8 +120,8 @@ fn the_replica_may_be_one_file_ahead_of_what_a_killed_process_knew() {
     assert!(!reopen(&mut bench));
 }
 
-#[test]
-fn after_a_power_failure_what_is_ahead_may_be_what_the_disk_lost() {
+/// A bench whose last commit is in the replica, and nothing of it on the disk after a power failure.
+fn lost_the_last_commit() -> Bench {
     let mut bench = Bench::synced(5);
     bench.db.change(2);
     bench.sync();
@@ -136,6 +136,26 @@ fn after_a_power_failure_what_is_ahead_may_be_what_the_disk_lost() {
     fs::write(bench.db.wal_path(), &bench.db.wal.as_ref().unwrap().bytes).unwrap();
     fs::write(bench.local("vfs.json"), state).unwrap();
     after_a_reboot(&bench);
+    bench
+}
+
+#[test]
+fn after_a_power_failure_what_is_ahead_may_be_what_the_disk_lost() {
+    let mut bench = lost_the_last_commit();
+    assert!(reopen(&mut bench));
+}
+
+#[test]
+fn a_power_failure_is_remembered_until_the_replica_was_seen() {
+    let mut bench = lost_the_last_commit();
+    for _ in 0..2 {
+        bench.store.often(Op::List, 1000, Fault::Refuse(ErrorKind::Unavailable));
+        bench.open();
+        bench.db.change(4);
+        assert!(bench.db.checkpoint());
+        bench.kill();
+    }
+    bench.store.heal();
     assert!(reopen(&mut bench));
 }
 
