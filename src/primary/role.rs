@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use crate::error::{Error, Result};
 use crate::fork;
 use crate::primary::capture::Capture;
+use crate::primary::line::Ear;
 
 /// What this process is to the database.
 pub(super) enum Role {
@@ -26,6 +27,8 @@ pub(super) enum Role {
 /// What only the publishing process has.
 pub(super) struct Publishing {
     pub(super) capture: Capture,
+    /// Hears other processes. It ends with the role: a later one would take the next publisher's place.
+    pub(super) ear: Option<Ear>,
     pub(super) _lock: PublisherLock,
 }
 

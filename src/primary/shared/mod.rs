@@ -18,7 +18,7 @@ use crate::primary::commits::{Commits, Signal};
 use crate::primary::generations::Generations;
 use crate::primary::history::History;
 use crate::primary::host::Host;
-use crate::primary::line::{self, Ear};
+use crate::primary::line;
 use crate::primary::options::Options;
 use crate::primary::proof::Proof;
 use crate::primary::role::{PublisherLock, Publishing, Role};
@@ -90,8 +90,6 @@ pub(super) struct Shared {
     pub(super) watch: Watch,
     /// What other processes ask of this one, if it publishes.
     pub(super) requests: Requests,
-    /// Hears other processes while this one publishes.
-    ear: Mutex<Option<Ear>>,
     /// The database had no pages when this process began to publish it.
     was_empty: AtomicBool,
     /// Never locked while `progress` is.
@@ -128,7 +126,6 @@ impl Shared {
             waiting: AtomicUsize::new(0),
             watch: Watch::default(),
             requests: Requests::default(),
-            ear: Mutex::new(None),
             was_empty: AtomicBool::new(false),
             publishing: Mutex::new(Role::Standby),
             progress: Mutex::new(Progress::new()),
@@ -178,14 +175,10 @@ impl Shared {
         };
         let is_empty = std::fs::metadata(&self.path).map_or(true, |meta| meta.len() == 0);
         self.was_empty.store(is_empty, Ordering::Relaxed);
-        *publishing = Role::Publisher(Box::new(Publishing { capture, _lock: lock }));
+        *publishing = Role::Publisher(Box::new(Publishing { capture, ear: None, _lock: lock }));
         drop(publishing);
         self.set_phase(Phase::Starting);
         Ok(true)
-    }
-
-    fn ear(&self) -> MutexGuard<'_, Option<Ear>> {
-        self.ear.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Works on the capture state.
@@ -243,10 +236,10 @@ impl Shared {
 
     /// Puts on disk what is only in memory and gives up publishing.
     pub(super) fn finish(&self) -> Result<()> {
-        *self.ear() = None;
         match std::mem::replace(&mut *self.publishing(), Role::Ended) {
             Role::Publisher(mut publishing) => {
                 // While the lock is still held: the next publisher listens there.
+                publishing.ear = None;
                 line::close(&state::folder(&self.path));
                 publishing.capture.settle()
             }
@@ -257,7 +250,6 @@ impl Shared {
     /// Gives up publishing, and what is only in memory with it.
     #[cfg(test)]
     pub(super) fn abandon(&self) {
-        *self.ear() = None;
         *self.publishing() = Role::Ended;
     }
 

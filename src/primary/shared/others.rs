@@ -6,15 +6,17 @@ use std::sync::atomic::Ordering;
 use super::{Phase, Shared};
 use crate::error::{Error, Result};
 use crate::primary::line::Ear;
+use crate::primary::role::Role;
 
 impl Shared {
     /// Listens for other processes, which tell of their commits. Without it those are noticed by
     /// `watch_interval`.
     pub(in crate::primary) fn listen(self: &Arc<Self>) {
-        let mut ear = self.ear();
-        if ear.is_none() {
+        let mut role = self.publishing();
+        let Role::Publisher(publishing) = &mut *role else { return };
+        if publishing.ear.is_none() {
             match Ear::open(self) {
-                Ok(open) => *ear = Some(open),
+                Ok(open) => publishing.ear = Some(open),
                 Err(e) => tracing::debug!("{}: no socket for other processes: {e}", self.path.display()),
             }
         }
