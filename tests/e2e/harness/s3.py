@@ -37,8 +37,9 @@ def accepts(port: int) -> bool:
 class S3Server:
     """An `s3s-fs` process. Its objects are files: `root/bucket/key`."""
 
-    def __init__(self, root: Path):
+    def __init__(self, root: Path, nice: int = 0):
         self.root = root
+        self._nice = nice
         self.port = free_port()
         self._process: subprocess.Popen | None = None
         self._log = root.with_name(root.name + ".log")
@@ -60,7 +61,7 @@ class S3Server:
             raise FileNotFoundError(f"{S3S_FS}: run `make tools`, or set S3S_FS")
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [S3S_FS, "--host", "127.0.0.1", "--port", str(self.port),
+                ["nice", "-n", str(self._nice), S3S_FS, "--host", "127.0.0.1", "--port", str(self.port),
                  "--access-key", ACCESS_KEY, "--secret-key", SECRET_KEY, str(self.root)],
                 stdout=log, stderr=log, env=clean_env(RUST_LOG="error"),
             )
