@@ -52,8 +52,12 @@ def settle(start, source, theirs, tmp_path) -> tuple[str, Content]:
         before = source.content()
         path = theirs.restore(tmp_path / f"settling-{time.time_ns()}-{next(numbers)}.db")
         at = datetime.now(timezone.utc)
+        try:
+            restored = content_of(start, path)
+        except SqlError:
+            return None  # 0.3.13 restores what it has not uploaded all of into a broken database
         # Litestream writes into the database too, when it checkpoints.
-        same = content_of(start, path) == before == source.content()
+        same = restored == before == source.content()
         return (at.isoformat(timespec="milliseconds"), before) if same else None
 
     at, content = until(settled, 30, "litestream 0.3.13 has replicated all")

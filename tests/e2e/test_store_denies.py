@@ -27,5 +27,5 @@ def test_access_is_denied_for_a_while(start, through_proxy, in_s3, proxy, tmp_pa
     proxy.fault = lambda request: None
     outage.assert_caught_up(db, in_s3, tmp_path)
     assert asked < 40, "a store that refuses is asked less and less often"
-    assert outage.changes(tmp_path) == ["fails", "works"]
+    outage.assert_told(tmp_path, "fails", "works")
     assert set(proxy.stored().values()) == {1}

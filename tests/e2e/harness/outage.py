@@ -29,6 +29,12 @@ def changes(folder: Path) -> list[str]:
     return found
 
 
+def assert_told(folder: Path, *expected: str) -> None:
+    """These and no other `changes` are logged, at the latest soon after the last commit is in the replica."""
+    until(lambda: len(changes(folder)) >= len(expected), 15, f"{expected} in the log")
+    assert changes(folder) == list(expected)
+
+
 def work(db: Connection, commits: int = 300) -> float:
     """Commits of all sizes, with checkpoints among them; the seconds that the longest one took."""
     longest = 0.0
