@@ -172,6 +172,9 @@ pub(super) struct Signal {
     notify: Notify,
     /// So much was committed that it should be captured now. Remembered until somebody listens.
     capture: Notify,
+    /// The publisher was last seen to wait for somebody who waits.
+    #[cfg(test)]
+    at_rest: AtomicBool,
 }
 
 impl Signal {
@@ -214,8 +217,18 @@ impl Signal {
     /// Sleeps until somebody waits; `awaited` tells whether who said so still does.
     pub(super) async fn hurried(&self, awaited: impl Fn() -> bool) {
         while !(self.hurry.swap(false, Ordering::SeqCst) && awaited()) {
+            #[cfg(test)]
+            self.at_rest.store(true, Ordering::SeqCst);
             self.notify.notified().await;
+            #[cfg(test)]
+            self.at_rest.store(false, Ordering::SeqCst);
         }
+    }
+
+    /// Whether the publisher does nothing until its time has come or somebody waits, as nobody does now.
+    #[cfg(test)]
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.at_rest.load(Ordering::SeqCst)
     }
 
     /// Sleeps until a capture is asked for.

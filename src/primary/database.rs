@@ -183,6 +183,12 @@ impl Primary {
         self.shared.abandon();
     }
 
+    /// Whether the publisher does nothing until its time has come or somebody waits.
+    #[cfg(test)]
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.shared.signal.is_at_rest()
+    }
+
     /// Does `work` while nothing is captured.
     #[cfg(test)]
     pub(crate) fn without_capture<T>(&self, work: impl FnOnce() -> T) -> T {

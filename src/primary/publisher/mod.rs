@@ -70,13 +70,15 @@ fn capture(shared: &Shared) -> Result<()> {
 
 async fn publish(shared: &Arc<Shared>) {
     let mut backoff = BACKOFF_MIN;
+    // From when on the next file may go out though nobody waits for it.
+    let mut due = Instant::now();
     loop {
         let started = Instant::now();
         shared.begin_round();
         let waiting = shared.requests.take_waiting();
         let outcome = round(shared, !waiting.is_empty()).await;
         shared.answer(waiting, outcome.as_ref().map(|_| ()));
-        let wait = match outcome {
+        let deadline = match outcome {
             Ok(_) if shared.is_standby() => {
                 standby::rest(shared).await;
                 continue;
@@ -84,7 +86,10 @@ async fn publish(shared: &Arc<Shared>) {
             Ok(sent) => {
                 backoff = BACKOFF_MIN;
                 shared.recovered();
-                if sent { shared.options.sync_interval } else { Duration::ZERO }
+                if sent {
+                    due = started + shared.options.sync_interval;
+                }
+                due
             }
             Err(e) if e.kind() == ErrorKind::Conflict => {
                 shared.stop(e);
@@ -98,10 +103,10 @@ async fn publish(shared: &Arc<Shared>) {
                 if let Err(e) = blocking(shared, |shared| shared.tidy()).await {
                     tracing::warn!("{e}");
                 }
-                wait
+                started + wait
             }
         };
-        let hurried = pause(shared, started + wait).await;
+        let hurried = pause(shared, deadline).await;
         if hurried || shared.has_failed() {
             continue;
         }

@@ -78,6 +78,8 @@ impl Bench {
         self.sync();
         self.db.change(1);
         assert_eq!(self.sync().get(), 2);
+        // Who waits may be seen for a moment after it was answered.
+        self.until("rest", |bench| bench.primary().is_at_rest());
     }
 
     pub(super) fn try_open(&mut self) -> Result<()> {
