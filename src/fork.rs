@@ -15,10 +15,16 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// How long each side sleeps between two looks.
 const NAP: Duration = Duration::from_micros(100);
 
-/// Forks that are under way.
-static FORKS: AtomicUsize = AtomicUsize::new(0);
-/// Threads that are in a section.
-static INSIDE: AtomicUsize = AtomicUsize::new(0);
+/// What keeps forks and sections apart.
+#[derive(Debug)]
+struct Gate {
+    /// Forks that are under way.
+    forks: AtomicUsize,
+    /// Threads that are in a section.
+    inside: AtomicUsize,
+}
+
+static GATE: Gate = Gate::new();
 
 thread_local! {
     /// How many sections this thread is in.
@@ -28,28 +34,17 @@ thread_local! {
 /// A section, which ends when it is dropped.
 #[derive(Debug)]
 #[must_use]
-pub struct Section(PhantomData<*const ()>);
-
-/// Begins a section, after a fork that is under way.
-pub fn section() -> Section {
-    if DEPTH.replace(DEPTH.get() + 1) == 0 {
-        loop {
-            INSIDE.fetch_add(1, Ordering::SeqCst);
-            if FORKS.load(Ordering::SeqCst) == 0 {
-                break;
-            }
-            INSIDE.fetch_sub(1, Ordering::SeqCst);
-            std::thread::sleep(NAP);
-        }
-    }
-    Section(PhantomData)
+pub struct Section {
+    gate: &'static Gate,
+    /// It ends in the thread in which it began.
+    _thread: PhantomData<*const ()>,
 }
 
 impl Drop for Section {
     fn drop(&mut self) {
         DEPTH.set(DEPTH.get() - 1);
         if DEPTH.get() == 0 {
-            INSIDE.fetch_sub(1, Ordering::SeqCst);
+            self.gate.inside.fetch_sub(1, Ordering::SeqCst);
         }
     }
 }
@@ -59,24 +54,61 @@ fn is_inside() -> usize {
     usize::from(DEPTH.get() > 0)
 }
 
+impl Gate {
+    const fn new() -> Self {
+        Self { forks: AtomicUsize::new(0), inside: AtomicUsize::new(0) }
+    }
+
+    fn section(&'static self) -> Section {
+        if DEPTH.replace(DEPTH.get() + 1) == 0 {
+            loop {
+                self.inside.fetch_add(1, Ordering::SeqCst);
+                if self.forks.load(Ordering::SeqCst) == 0 {
+                    break;
+                }
+                self.inside.fetch_sub(1, Ordering::SeqCst);
+                std::thread::sleep(NAP);
+            }
+        }
+        Section { gate: self, _thread: PhantomData }
+    }
+
+    fn begins(&self, patience: Duration) {
+        self.forks.fetch_add(1, Ordering::SeqCst);
+        let deadline = Instant::now() + patience;
+        while self.inside.load(Ordering::SeqCst) > is_inside() && Instant::now() < deadline {
+            std::thread::sleep(NAP);
+        }
+    }
+
+    fn ends_in_parent(&self) {
+        self.forks.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    fn ends_in_child(&self) {
+        self.forks.store(0, Ordering::SeqCst);
+        self.inside.store(is_inside(), Ordering::SeqCst);
+    }
+}
+
+/// Begins a section, after a fork that is under way.
+pub fn section() -> Section {
+    GATE.section()
+}
+
 /// The calling thread is about to fork: waits for the sections of the others, and keeps new ones off.
 pub fn begins() {
-    FORKS.fetch_add(1, Ordering::SeqCst);
-    let deadline = Instant::now() + PATIENCE;
-    while INSIDE.load(Ordering::SeqCst) > is_inside() && Instant::now() < deadline {
-        std::thread::sleep(NAP);
-    }
+    GATE.begins(PATIENCE);
 }
 
 /// The fork is done, in the parent.
 pub fn ends_in_parent() {
-    FORKS.fetch_sub(1, Ordering::SeqCst);
+    GATE.ends_in_parent();
 }
 
 /// The fork is done, in the child, where no other thread is.
 pub fn ends_in_child() {
-    FORKS.store(0, Ordering::SeqCst);
-    INSIDE.store(is_inside(), Ordering::SeqCst);
+    GATE.ends_in_child();
 }
 
 #[cfg(test)]
@@ -87,30 +119,31 @@ mod tests {
 
     #[test]
     fn a_fork_waits_for_sections_and_sections_for_a_fork() {
+        static GATE: Gate = Gate::new();
         let (entered, has_entered) = mpsc::channel();
         let (leave, may_leave) = mpsc::channel::<()>();
         let left = std::sync::Arc::new(AtomicUsize::new(0));
         let thread = std::thread::spawn({
             let left = std::sync::Arc::clone(&left);
             move || {
-                let outer = section();
-                let inner = section();
+                let outer = GATE.section();
+                let inner = GATE.section();
                 drop(inner);
                 entered.send(()).unwrap();
                 may_leave.recv().unwrap();
                 left.store(1, Ordering::SeqCst);
                 drop(outer);
                 // Until the fork ends.
-                drop(section());
+                drop(GATE.section());
                 left.store(2, Ordering::SeqCst);
             }
         });
         has_entered.recv().unwrap();
         leave.send(()).unwrap();
-        begins();
+        GATE.begins(Duration::from_secs(60));
         assert_eq!(left.load(Ordering::SeqCst), 1);
-        ends_in_parent();
+        GATE.ends_in_parent();
         thread.join().unwrap();
-        assert_eq!((left.load(Ordering::SeqCst), FORKS.load(Ordering::SeqCst)), (2, 0));
+        assert_eq!((left.load(Ordering::SeqCst), GATE.forks.load(Ordering::SeqCst)), (2, 0));
     }
 }
