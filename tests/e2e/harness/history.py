@@ -56,7 +56,8 @@ def run(seconds: float, seed: int, location: Location, folder: Path,
         say: Callable[[str], None] = lambda line: None) -> dict:
     """Works for `seconds`, then lets everything that is due be done, and looks at what is left."""
     primary = Primary(location, folder, seed)
-    chance = random.Random(seed)
+    # How many steps there are is a matter of time; which rounds end the process is not.
+    chance, ends = random.Random(seed), random.Random(seed)
     try:
         began, checks, deepest = time.monotonic(), 0, 0
         while (elapsed := time.monotonic() - began) < seconds:
@@ -64,7 +65,7 @@ def run(seconds: float, seed: int, location: Location, folder: Path,
             while time.monotonic() < until:
                 primary.work.step()
                 time.sleep(chance.uniform(0, 0.02))
-            what = chance.random()
+            what = ends.random()
             if what < 0.2:
                 primary.kill()
             elif what < 0.4:

@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from . import litestream
@@ -111,11 +111,21 @@ class Trap:
         return Status(self.random.choice((500, 503)))
 
 
+def in_turn(seed: int) -> Iterator[tuple[str, str]]:
+    """Phases and what is to happen in them, in an order that only the seed decides: each before any comes again."""
+    chance = random.Random(seed)
+    while True:
+        all_of_them = list(itertools.product(PHASES, KILLS + FAILURES))
+        chance.shuffle(all_of_them)
+        yield from all_of_them
+
+
 class Interrupted:
     """One database, its replica, and what happens to them."""
 
     def __init__(self, seed: int, location: Location, proxy: Proxy, folder: Path):
         self.random, self.trap = random.Random(seed), Trap(seed)
+        self.ahead = in_turn(seed)
         proxy.fault = self.trap
         self.location, self.folder = location, folder
         self.uri = location.at(proxy.endpoint).primary(folder / "app.db", **SETTINGS)
@@ -155,8 +165,8 @@ class Interrupted:
 
     def interruption(self) -> None:
         """Works until it happens; then looks at the replica."""
-        how = self.random.choice(KILLS + FAILURES)
-        self.trap.set((self.random.choice(PHASES),), how, self.worker.pid)
+        phase, how = next(self.ahead)
+        self.trap.set((phase,), how, self.worker.pid)
         try:
             self._work_until_over()
         except HostDied:
