@@ -82,7 +82,27 @@ impl PageCache {
 
     /// Keeps a page, and lets others go to make room.
     pub(super) fn insert(&self, key: FrameKey, page: Arc<[u8]>) {
-        self.shard(key).insert(key, page);
+        let mut shard = self.shard(key);
+        shard.make_room(&page);
+        shard.insert(key, page);
+    }
+
+    /// Keeps a copy of a page, and lets others go to make room: in the memory of one of them, if nobody reads it.
+    pub(super) fn insert_copy(&self, key: FrameKey, page: &[u8]) -> Arc<[u8]> {
+        let mut shard = self.shard(key);
+        // Threads that free each other's pages and take new ones would have the allocator keep both.
+        let copy = match shard.make_room(page) {
+            Some(mut old) if old.len() == page.len() => match Arc::get_mut(&mut old) {
+                Some(room) => {
+                    room.copy_from_slice(page);
+                    old
+                }
+                None => Arc::from(page),
+            },
+            _ => Arc::from(page),
+        };
+        shard.insert(key, copy.clone());
+        copy
     }
 
     /// The bytes that may be in use.
@@ -114,6 +134,23 @@ impl Shard {
         self.leaves.get(&key).or_else(|| self.inner.get(&key)).cloned()
     }
 
+    /// Lets pages go until there is room for `page`. Returns the last of them.
+    fn make_room(&mut self, page: &[u8]) -> Option<Arc<[u8]>> {
+        let room = self.capacity.checked_sub(size(page))?;
+        let inner_size = if is_interior(page) { size(page) } else { 0 };
+        let mut last = None;
+        while self.bytes > room {
+            let too_many_inner = self.inner_bytes + inner_size > self.capacity / 2;
+            let inner = self.leaves.is_empty() || (too_many_inner && !self.inner.is_empty());
+            let list = if inner { &mut self.inner } else { &mut self.leaves };
+            let (_, old) = list.pop_lru().expect("BUG: bytes are counted without a page");
+            self.forget(&old, inner);
+            last = Some(old);
+        }
+        last
+    }
+
+    /// Keeps a page there is room for.
     fn insert(&mut self, key: FrameKey, page: Arc<[u8]>) {
         let size = size(&page);
         if size > self.capacity {
@@ -126,12 +163,6 @@ impl Shard {
         if let Some(old) = list.put(key, page) {
             // The frame is the same, so the page is: it was in the same list.
             self.forget(&old, is_inner);
-        }
-        while self.bytes > self.capacity {
-            let inner = self.leaves.is_empty() || self.inner_bytes > self.capacity / 2;
-            let list = if inner { &mut self.inner } else { &mut self.leaves };
-            let (_, old) = list.pop_lru().expect("BUG: bytes are counted without a page");
-            self.forget(&old, inner);
         }
     }
 
@@ -241,9 +272,23 @@ mod tests {
     }
 
     #[test]
+    fn a_copy_takes_the_memory_of_a_page_that_goes_unless_somebody_reads_it() {
+        let cache = PageCache::new(512 + ENTRY);
+        let first = cache.insert_copy(key(1), &page(13)).as_ptr();
+        let second = cache.insert_copy(key(2), &page(10));
+        assert_eq!((second.as_ptr(), &*second), (first, &*page(10)));
+        let third = cache.insert_copy(key(3), &page(5));
+        assert_ne!(third.as_ptr(), first);
+        assert_eq!((&*second, &*third), (&*page(10), &*page(5)));
+        assert_eq!(kept(&cache, 1..4), [3]);
+        assert_counted(&cache);
+    }
+
+    #[test]
     fn a_page_larger_than_the_cache_is_not_kept() {
         let cache = PageCache::new(600);
         cache.insert(key(1), page(13));
+        assert_eq!(*cache.insert_copy(key(1), &page(13)), *page(13));
         assert_eq!(cache.bytes(), 0);
         assert!(cache.get(key(1)).is_none());
     }

@@ -265,7 +265,7 @@ impl Fetcher {
         decode(&bytes, pgno, page_size, buf).map_err(|e| {
             e.context(format!("page {pgno} in {} of replica {}", file.info.id, self.0.files.source.url()))
         })?;
-        self.0.files.cache.insert(frame.into(), Arc::from(&*buf));
+        self.0.files.cache.insert_copy(frame.into(), buf);
         Ok(())
     }
 }
@@ -287,7 +287,7 @@ impl Shared {
         let here = kept.is_some_and(|bytes| decode(&bytes, pgno, page_size, buf).is_ok())
             || file.disk.as_ref().is_some_and(|disk| disk.read(entry(pgno, frame), page_size, buf));
         if here {
-            self.files.cache.insert(frame.into(), Arc::from(&*buf));
+            self.files.cache.insert_copy(frame.into(), buf);
         }
         here
     }
@@ -358,9 +358,7 @@ impl Shared {
         if btree::looks_interior(page) {
             self.trees.learn(pgno, page, state.map.commit());
         }
-        let page: Arc<[u8]> = Arc::from(page);
-        self.files.cache.insert(frame.into(), page.clone());
-        flight.bring(frame.into(), page);
+        flight.bring(frame.into(), self.files.cache.insert_copy(frame.into(), page));
     }
 }
 
