@@ -161,15 +161,17 @@ impl Line {
     }
 }
 
-/// The server's end of the line: each packet is acknowledged at once. A server that holds back the rest of
+/// The server's end of the line: what has come is acknowledged at once. A server that holds back the rest of
 /// an answer until its first packet is acknowledged would add 40 ms to the round trip that was set.
 struct Prompt(TcpStream);
 
 impl Read for Prompt {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.0.read(buffer)?;
+        // Linux sends the acknowledgement that is due when this is set, and forgets it with the next packet.
         #[cfg(target_os = "linux")]
         std::os::linux::net::TcpStreamExt::set_quickack(&self.0, true)?;
-        self.0.read(buffer)
+        Ok(read)
     }
 }
 
