@@ -2,7 +2,8 @@
 """What replication costs a primary: `make bench`.
 
 Runs go in pairs, plain SQLite and then each way of replicating, so that a machine whose speed drifts
-does not tilt the ratio. The S3 server is on loopback.
+does not tilt the ratio. The S3 server is on loopback; `down` is this library when the server is gone from the
+first insert to the last.
 """
 
 import argparse
@@ -23,6 +24,7 @@ sys.path.insert(0, str(ROOT / "tests" / "e2e"))
 from harness import litestream, proc  # noqa: E402
 from harness.location import Location  # noqa: E402
 from harness.paths import LIBRARY, clean_env  # noqa: E402
+from harness.s3 import S3Server  # noqa: E402
 from harness.scratch import scratch  # noqa: E402
 from harness.wait import until  # noqa: E402
 
@@ -34,11 +36,17 @@ def host(*arguments, location: Location | None = None, **options) -> subprocess.
                             env=clean_env(**(location.env if location else {})), **options)
 
 
-def output(process: subprocess.Popen) -> str:
-    text, _ = process.communicate()
+def output(process: subprocess.Popen, told: str | None = None) -> str:
+    text, _ = process.communicate(told)
     if process.returncode:
         raise RuntimeError(f"bench-host ended with {process.returncode}")
     return text
+
+
+def rated(text: str) -> dict:
+    """What `bench-host insert` printed, and its commits a second."""
+    result = json.loads(text)
+    return result | {"rate": result["commits"] / result["seconds"], "sidecar_kib": 0}
 
 
 class Bench:
@@ -86,12 +94,29 @@ class Bench:
             self.drop(path, location)
 
     def insert(self, way: str, seconds: float) -> dict:
+        if way == "down":
+            return self.insert_alone(seconds)
         with self.replicated(way) as (uri, library, location, sidecar):
             arguments = [uri, seconds] + ([library] if library else [])
-            result = json.loads(output(host("insert", *arguments, location=location)))
-            result["rate"] = result["commits"] / result["seconds"]
+            result = rated(output(host("insert", *arguments, location=location)))
             result["sidecar_kib"] = proc.peak_rss_kib(sidecar.pid) if sidecar else 0
             return result
+
+    def insert_alone(self, seconds: float) -> dict:
+        """With a server of its own, which has the database and is then gone."""
+        path, _ = self.copy()
+        server = S3Server(self.folder / f"s3-{self.count}")
+        location = Location.s3(server.bucket("bucket"), "app", server.endpoint)
+        process = host("insert", location.primary(path), seconds, LIBRARY, "wait", location=location,
+                       stdin=subprocess.PIPE)
+        try:
+            process.stdout.readline()
+            server.stop()
+            return rated(output(process, "go\n"))
+        finally:
+            process.kill()
+            server.wipe()
+            self.drop(path, location)
 
     def latencies(self, way: str, count: int, interval_ms: int) -> list[float]:
         """Milliseconds from the return of a commit to its object in the bucket."""
@@ -143,7 +168,8 @@ def main() -> None:
     parser.add_argument("--singles", type=int, default=20)
     parser.add_argument("--store", choices=("s3", "file"), default="s3")
     parser.add_argument("--folder", help="where the databases are; on tmpfs no fsync hides what replication costs")
-    parser.add_argument("--ways", nargs="+", default=["ours", "litestream"], choices=("ours", "litestream"))
+    parser.add_argument("--ways", nargs="+", default=["ours", "down", "litestream"],
+                        choices=("ours", "down", "litestream"))
     arguments = parser.parse_args()
     with scratch(arguments.store, arguments.folder) as (folder, location):
         bench = Bench(folder, location, arguments.rows)
@@ -155,7 +181,7 @@ def main() -> None:
                 runs.append(bench.insert(way, arguments.seconds))
                 print(f"pair {pair + 1} {way}: {runs[-1]['rate']:.0f} commits/s, longest {runs[-1]['max_ms']:.1f} ms",
                       flush=True)
-        latencies = {way: bench.latencies(way, arguments.singles, 1000) for way in arguments.ways}
+        latencies = {way: bench.latencies(way, arguments.singles, 1000) for way in arguments.ways if way != "down"}
         print("\n" + table(results, latencies))
 
 

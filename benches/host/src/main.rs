@@ -2,13 +2,13 @@
 //!
 //! ```text
 //! bench-host prepare PATH ROWS                         a database of ROWS rows with two indexes
-//! bench-host insert  URI SECONDS [LIBRARY]             autocommitted inserts as fast as they go
+//! bench-host insert  URI SECONDS [LIBRARY [wait]]      autocommitted inserts as fast as they go
 //! bench-host single  URI COUNT INTERVAL_MS [LIBRARY]   single commits, each after a pause
 //! bench-host points  URI SECONDS ROWS KIB [LIBRARY]    single rows of the first ROWS by primary key
 //! ```
 //!
 //! With a library, it is loaded and, before anything is written, `litestream_sync()` is called.
-//! `insert` prints one JSON object; `single` prints the wall-clock time after each commit, in
+//! `insert` prints one JSON object, and with `wait` before that a line, then waits for one before it begins; `single` prints the wall-clock time after each commit, in
 //! nanoseconds since 1970; `points` prints queries a second, each a transaction of its own, with a
 //! page cache of KIB.
 
@@ -28,6 +28,12 @@ fn main() -> Result<()> {
         ["prepare", path, rows] => prepare(path, rows.parse()?),
         ["insert", uri, seconds] => insert(&open(uri, None)?, seconds.parse()?),
         ["insert", uri, seconds, library] => insert(&open(uri, Some(library))?, seconds.parse()?),
+        ["insert", uri, seconds, library, "wait"] => {
+            let db = open(uri, Some(library))?;
+            println!("ready");
+            std::io::stdin().read_line(&mut String::new())?;
+            insert(&db, seconds.parse()?)
+        }
         ["single", uri, count, ms] => single(&open(uri, None)?, count.parse()?, ms.parse()?),
         ["single", uri, count, ms, library] => {
             single(&open(uri, Some(library))?, count.parse()?, ms.parse()?)
