@@ -5,14 +5,14 @@
 use std::fmt;
 use std::sync::Arc;
 
-#[cfg(test)]
-mod conformance;
 mod faults;
 mod file;
 mod memory;
 mod retry;
 mod s3;
 mod target;
+#[cfg(test)]
+mod tests;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};

@@ -13,7 +13,8 @@ use super::*;
 use crate::clock::Timestamp;
 use crate::ltx::FileName;
 use crate::runtime::block_on;
-use crate::store::conformance::{S3Server, of_many_writers_at_once_one_wins};
+use crate::store::tests::conformance::of_many_writers_at_once_one_wins;
+use crate::store::tests::s3_server::S3Server;
 use crate::store::{Retry, RetryPolicy, Target, connect};
 
 /// A request as the server saw it; header names in lower case.

@@ -1,66 +1,21 @@
 //! What every store does alike, run against each of them.
 
-use std::fs;
-use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt as _};
 use tempfile::TempDir;
 
-use super::{
-    ByteRange, Fault, Faults, Fencing, FileStore, MemoryStore, Op, PutOptions, Retry, RetryPolicy, Store,
-    Target, connect,
-};
-use crate::clock::Timestamp;
+use super::s3_server::S3Server;
+use super::{TIME, body, id, listed, listed_at_once, options, read, txid};
 use crate::error::{ErrorKind, Result};
-use crate::ltx::{FileId, FileName, Level, Txid};
-use crate::runtime::block_on;
+use crate::ltx::{FileId, Level, Txid};
+use crate::store::{
+    ByteRange, Fault, Faults, Fencing, MemoryStore, Op, Retry, RetryPolicy, Store, Target, connect,
+};
 
-const TIME: Timestamp = Timestamp::from_millis(1_700_000_000_123);
-
-fn txid(n: u64) -> Txid {
-    Txid::new(n).unwrap()
-}
-
-fn id(level: u8, min: u64, max: u64) -> FileId {
-    FileId::new(Level::new(level).unwrap(), FileName::new(txid(min), txid(max)).unwrap())
-}
-
-fn options(if_absent: bool) -> PutOptions {
-    PutOptions { timestamp: TIME, if_absent }
-}
-
-fn body(len: usize) -> Bytes {
-    (0..len).map(|i| (i * 7 + i / 251) as u8).collect()
-}
-
-async fn read(store: &dyn Store, id: FileId, range: ByteRange) -> Result<Bytes> {
-    store.get(id, range).await?.bytes().await
-}
-
-async fn listed(store: &dyn Store, level: u8, from: u64) -> Result<Vec<FileId>> {
-    let files = store.list(Level::new(level).unwrap(), txid(from)).await?;
-    Ok(files.into_iter().map(|file| file.id).collect())
-}
-
-/// What one answer has of all levels, and the rest from one answer for each level.
-async fn listed_at_once(store: &dyn Store) -> Result<Vec<FileId>> {
-    let listing = store.list_at_once().await?;
-    let mut files: Vec<FileId> = listing.files.into_iter().map(|file| file.id).collect();
-    if let Some((first, from)) = listing.rest {
-        for level in first.get()..=Level::SNAPSHOT.get() {
-            let from = if level == first.get() { from.get() } else { 1 };
-            files.extend(listed(store, level, from).await?);
-        }
-    }
-    Ok(files)
-}
-
-pub(super) type Shared = Arc<dyn Store>;
+type Shared = Arc<dyn Store>;
 
 async fn an_empty_replica_has_no_files(store: Shared) -> Result<()> {
     for level in Level::all() {
@@ -206,7 +161,7 @@ async fn deleting_what_is_not_there_is_no_error(store: Shared) -> Result<()> {
     Ok(())
 }
 
-pub(super) async fn of_many_writers_at_once_one_wins(store: Shared) -> Result<()> {
+pub(in crate::store) async fn of_many_writers_at_once_one_wins(store: Shared) -> Result<()> {
     for round in 1..=8 {
         let file = id(0, round, round);
         let writers = (0..8_usize).map(|n| {
@@ -383,193 +338,3 @@ conformance! { file memory retry s3 }
 // Not the S3 server: s3s-fs 0.14 looks and then writes, so several writers win. What we send to a store
 // that decides atomically is tested in `s3::tests`.
 one_winner! { file memory retry }
-
-/// A real S3 server on this machine, which ends with the last test that uses it.
-pub(super) struct S3Server {
-    child: Child,
-    folder: TempDir,
-    port: u16,
-    paths: Mutex<u32>,
-}
-
-static SERVER: Mutex<Weak<S3Server>> = Mutex::new(Weak::new());
-
-impl S3Server {
-    pub(super) const BUCKET: &'static str = "bucket";
-
-    pub(super) fn shared() -> Arc<Self> {
-        let mut shared = SERVER.lock().unwrap_or_else(PoisonError::into_inner);
-        shared.upgrade().unwrap_or_else(|| {
-            let server = Arc::new(Self::start());
-            *shared = Arc::downgrade(&server);
-            server
-        })
-    }
-
-    fn binary() -> PathBuf {
-        let given = std::env::var_os("LITESTREAM_TEST_S3S_FS").map(PathBuf::from);
-        let path = given.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join(".tools/bin/s3s-fs"));
-        assert!(
-            path.is_file(),
-            "no S3 server at {}: install it (cargo install s3s-fs --version 0.14.1 --features binary --root \
-             .tools), or name it in LITESTREAM_TEST_S3S_FS",
-            path.display()
-        );
-        path
-    }
-
-    fn start() -> Self {
-        let folder = TempDir::new().unwrap();
-        fs::create_dir(folder.path().join(Self::BUCKET)).unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let child = Command::new(Self::binary())
-            .args(["--host", "127.0.0.1", "--port", &port.to_string()])
-            .args(["--access-key", "AKTEST", "--secret-key", "hunter2"])
-            .arg(folder.path())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let server = Self { child, folder, port, paths: Mutex::new(0) };
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(Instant::now() < deadline, "the S3 server does not listen on port {port}");
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        server
-    }
-
-    /// A path that no test has used.
-    pub(super) fn fresh_path(&self) -> String {
-        let mut paths = self.paths.lock().unwrap_or_else(PoisonError::into_inner);
-        *paths += 1;
-        format!("some where/replica+{paths}")
-    }
-
-    pub(super) fn target(&self, path: &str) -> Target {
-        self.target_with(Self::BUCKET, path, "AKTEST", "hunter2")
-    }
-
-    pub(super) fn target_with(&self, bucket: &str, path: &str, key: &str, secret: &str) -> Target {
-        let url = format!("s3://{bucket}/{path}?endpoint=127.0.0.1:{}&part-size=5242880", self.port);
-        let lookup = |name: &str| match name {
-            "access-key-id" => Some(key.to_owned()),
-            "secret-access-key" => Some(secret.to_owned()),
-            "region" => Some("us-east-1".to_owned()),
-            _ => None,
-        };
-        Target::parse(&url, &lookup).unwrap()
-    }
-
-    /// Where the server keeps the objects below `path`.
-    pub(super) fn folder(&self, path: &str) -> PathBuf {
-        self.folder.path().join(Self::BUCKET).join(path)
-    }
-}
-
-impl Drop for S3Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-#[test]
-fn file_replicas_have_litestreams_layout() {
-    let folder = TempDir::new().unwrap();
-    let root = folder.path().join("deep/replica");
-    let store = FileStore::new(&root);
-    block_on(async move {
-        store.put(id(9, 1, 0x2a), body(5), options(true)).await?;
-        let path = root.join("ltx/9/0000000000000001-000000000000002a.ltx");
-        assert_eq!(fs::read(&path).unwrap(), body(5));
-        let modified = fs::metadata(&path).unwrap().modified().unwrap();
-        let since = modified.duration_since(std::time::UNIX_EPOCH).unwrap();
-        assert_eq!(since.as_millis() as i64, TIME.as_millis());
-        assert_eq!(store.list(Level::SNAPSHOT, Txid::ONE).await?[0].timestamp, TIME);
-
-        let upload = store.upload(id(9, 1, 0x2b), options(true)).await?;
-        let names: Vec<String> = fs::read_dir(root.join("ltx/9"))
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .filter(|name| *name != "0000000000000001-000000000000002a.ltx")
-            .collect();
-        assert!(names.len() == 1 && names[0].starts_with('.') && names[0].ends_with(".tmp"), "{names:?}");
-        drop(upload);
-        assert_eq!(fs::read_dir(root.join("ltx/9")).unwrap().count(), 1);
-        Ok(())
-    })
-    .unwrap();
-}
-
-#[test]
-fn what_is_no_ltx_file_is_not_listed() {
-    let folder = TempDir::new().unwrap();
-    let level = folder.path().join("ltx/0");
-    fs::create_dir_all(level.join("0000000000000002-0000000000000002.ltx")).unwrap();
-    for name in [
-        "README",
-        "0000000000000001-0000000000000001.ltx.tmp",
-        "1-1.ltx",
-        "0000000000000003-0000000000000002.ltx",
-    ] {
-        fs::write(level.join(name), "x").unwrap();
-    }
-    let store = FileStore::new(folder.path());
-    assert_eq!(block_on(async move { listed(&store, 0, 1).await }).unwrap(), []);
-}
-
-#[test]
-fn what_is_no_ltx_file_is_listed_raw() {
-    let folder = TempDir::new().unwrap();
-    let server = S3Server::shared();
-    let path = server.fresh_path();
-    let in_s3 = server.folder(&path);
-    for (root, store) in [
-        (folder.path().to_owned(), connect(&Target::File { path: folder.path().into() }).unwrap()),
-        (in_s3, connect(&server.target(&path)).unwrap()),
-    ] {
-        for (name, len) in [("a/b/c/deep.lz4", 3), ("a/b/top", 70_000), ("a/b2/beside", 1), ("root", 1)] {
-            fs::create_dir_all(root.join(name).parent().unwrap()).unwrap();
-            fs::write(root.join(name), body(len)).unwrap();
-        }
-        let before = Timestamp::from_millis(1_600_000_000_000);
-        block_on(async move {
-            let found = store.list_raw("a/b").await?;
-            assert!(found.iter().all(|raw| raw.timestamp > before), "{found:?}");
-            let found: Vec<(&str, u64)> = found.iter().map(|raw| (raw.path.as_str(), raw.size)).collect();
-            assert_eq!(found, [("a/b/c/deep.lz4", 3), ("a/b/top", 70_000)], "{}", store.url());
-            assert_eq!(store.get_raw("a/b/top", ByteRange::All).await?.bytes().await?, body(70_000));
-            Ok(())
-        })
-        .unwrap();
-    }
-}
-
-#[test]
-fn a_replica_in_a_place_that_cannot_be_written_says_so() {
-    let folder = TempDir::new().unwrap();
-    fs::write(folder.path().join("file"), "x").unwrap();
-    let store = FileStore::new(folder.path().join("file/replica"));
-    let e = block_on(async move { store.put(id(0, 1, 1), body(1), options(true)).await }).unwrap_err();
-    assert!(e.to_string().contains("file/replica/ltx/0"), "{e}");
-}
-
-#[test]
-fn what_a_crashed_upload_left_is_removed_after_a_day() {
-    let folder = TempDir::new().unwrap();
-    let level = folder.path().join("ltx/9");
-    fs::create_dir_all(&level).unwrap();
-    for (name, hours) in [(".old.tmp", 25), (".new.tmp", 1), ("kept.tmp", 25)] {
-        let file = fs::File::create(level.join(name)).unwrap();
-        file.set_modified(std::time::SystemTime::now() - Duration::from_secs(hours * 3600)).unwrap();
-    }
-    let store = FileStore::new(folder.path());
-    block_on(async move { store.upload(id(9, 1, 1), options(true)).await?.abort().await }).unwrap();
-    let mut left: Vec<String> = fs::read_dir(&level)
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
-    left.sort();
-    assert_eq!(left, [".new.tmp", "kept.tmp"]);
-}
