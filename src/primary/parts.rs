@@ -3,8 +3,7 @@
 use std::io::{self, Write};
 use std::sync::Arc;
 
-use bytes::Bytes;
-use memmap2::MmapMut;
+use bytes::{Bytes, BytesMut};
 use tokio::sync::mpsc;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -27,7 +26,7 @@ pub(super) async fn upload<T: Send + 'static>(
     let (sender, mut parts) = mpsc::channel::<Bytes>(1);
     let part_size = upload.part_size();
     let encoding = tokio::task::spawn_blocking(move || {
-        let out = PartWriter { part: None, part_size, sender };
+        let out = PartWriter { part: BytesMut::new(), part_size, sender };
         let (out, encoded) = encode(out)?;
         out.finish().map(|()| encoded)
     });
@@ -67,75 +66,38 @@ pub(super) async fn abort(mut upload: Box<dyn Upload>) {
     }
 }
 
-/// A part in memory of its own, which goes back to the system at once. Memory of this size that an
-/// allocator gets back makes it keep several times as much, in the heap of each thread.
-struct Part {
-    memory: MmapMut,
-    len: usize,
-}
-
-impl Part {
-    fn new(size: usize) -> io::Result<Self> {
-        Ok(Self { memory: MmapMut::map_anon(size)?, len: 0 })
-    }
-
-    /// Takes as much of `bytes` as there is room for. Returns how much.
-    fn fill(&mut self, bytes: &[u8]) -> usize {
-        let room = &mut self.memory[self.len..];
-        let n = bytes.len().min(room.len());
-        room[..n].copy_from_slice(&bytes[..n]);
-        self.len += n;
-        n
-    }
-
-    fn is_full(&self) -> bool {
-        self.len == self.memory.len()
-    }
-}
-
-impl AsRef<[u8]> for Part {
-    fn as_ref(&self) -> &[u8] {
-        &self.memory[..self.len]
-    }
-}
-
 /// Cuts what is written into parts.
 pub(super) struct PartWriter {
-    /// What is being filled. Invariant: neither empty nor full between two writes.
-    part: Option<Part>,
+    /// What is being filled. Invariant: not full between two writes.
+    part: BytesMut,
     part_size: usize,
     sender: mpsc::Sender<Bytes>,
 }
 
 impl PartWriter {
-    fn send(&self, part: Part) -> io::Result<()> {
+    fn send(&mut self) -> io::Result<()> {
         self.sender
-            .blocking_send(Bytes::from_owner(part))
+            .blocking_send(std::mem::take(&mut self.part).freeze())
             .map_err(|_| io::Error::new(io::ErrorKind::BrokenPipe, "the upload ended"))
     }
 
     fn finish(mut self) -> Result<()> {
-        match self.part.take() {
-            Some(part) => self.send(part).map_err(|e| Error::io("cannot upload a file", e)),
-            None => Ok(()),
+        if self.part.is_empty() {
+            return Ok(());
         }
+        self.send().map_err(|e| Error::io("cannot upload a file", e))
     }
 }
 
 impl Write for PartWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if bytes.is_empty() {
-            return Ok(0);
+        if self.part.is_empty() {
+            self.part.reserve(self.part_size);
         }
-        let mut part = match self.part.take() {
-            Some(part) => part,
-            None => Part::new(self.part_size)?,
-        };
-        let n = part.fill(bytes);
-        if part.is_full() {
-            self.send(part)?;
-        } else {
-            self.part = Some(part);
+        let n = bytes.len().min(self.part_size - self.part.len());
+        self.part.extend_from_slice(&bytes[..n]);
+        if self.part.len() == self.part_size {
+            self.send()?;
         }
         Ok(n)
     }

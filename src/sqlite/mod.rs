@@ -18,6 +18,7 @@
 //! | `host`, `load`, `log` | which SQLite called us, and what we register with it |
 //! | `function`, `table` | scalar and table-valued SQL functions |
 //! | `forked` | what a forked child inherits |
+//! | `memory` | where the memory of the library comes from |
 //! | `refused`, `roles`, `connection` | what is done with a connection |
 
 mod base;
@@ -36,6 +37,7 @@ mod installed;
 mod integrity;
 mod load;
 mod log;
+mod memory;
 mod name;
 mod refused;
 mod request;
