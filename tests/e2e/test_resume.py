@@ -1,5 +1,6 @@
 """After a close, a crash or an outage the next open goes on, and nothing is lost."""
 
+import os
 import threading
 import time
 
@@ -54,6 +55,25 @@ def test_the_next_open_goes_on_after_kill_9(start, host, location, tmp_path):
     primary = start(host, location).open(uri)
     assert primary.one("SELECT count(*) FROM t") == 200 + 3 * 20 * 5
     assert_replica_is(primary, location, tmp_path)
+
+
+def test_reopening_after_kill_9_sends_what_changed_and_no_more(start, location, tmp_path):
+    rows = int(os.environ.get("LITESTREAM_REOPEN_ROWS", "20000"))
+    uri = location.primary(tmp_path / "app.db")
+    worker = start("python", location)
+    primary = worker.open(uri)
+    fill(primary, rows)
+    sync(primary, 600)
+    size = (tmp_path / "app.db").stat().st_size
+    before = {f.path for f in location.files()}
+    for n in range(100):
+        primary.run(f"UPDATE t SET data = randomblob(400) WHERE id = {1 + n * (rows // 100)}")
+    worker.kill()
+    primary = start("python", location).open(uri)
+    assert_replica_is(primary, location, tmp_path)
+    sent = sum(f.size for f in location.files() if f.path not in before)
+    print(f"database {size} bytes, sent {sent}")
+    assert 0 < sent < 1_000_000
 
 
 def test_kill_9_in_the_middle_of_writes_and_checkpoints(start, location, tmp_path):
