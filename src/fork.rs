@@ -121,7 +121,6 @@ mod tests {
     fn a_fork_waits_for_sections_and_sections_for_a_fork() {
         static GATE: Gate = Gate::new();
         let (entered, has_entered) = mpsc::channel();
-        let (leave, may_leave) = mpsc::channel::<()>();
         let left = std::sync::Arc::new(AtomicUsize::new(0));
         let thread = std::thread::spawn({
             let left = std::sync::Arc::clone(&left);
@@ -130,7 +129,11 @@ mod tests {
                 let inner = GATE.section();
                 drop(inner);
                 entered.send(()).unwrap();
-                may_leave.recv().unwrap();
+                let deadline = Instant::now() + Duration::from_secs(60);
+                while GATE.forks.load(Ordering::SeqCst) == 0 {
+                    assert!(Instant::now() < deadline, "no fork begins");
+                    std::thread::sleep(NAP);
+                }
                 left.store(1, Ordering::SeqCst);
                 drop(outer);
                 // Until the fork ends.
@@ -139,7 +142,6 @@ mod tests {
             }
         });
         has_entered.recv().unwrap();
-        leave.send(()).unwrap();
         GATE.begins(Duration::from_secs(60));
         assert_eq!(left.load(Ordering::SeqCst), 1);
         GATE.ends_in_parent();
