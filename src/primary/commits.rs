@@ -200,8 +200,6 @@ impl Signal {
     /// Sleeps, without a timer, until there is anything to publish or, then true, somebody
     /// waits.
     pub(super) async fn next(&self) -> bool {
-        #[cfg(test)]
-        self.at_rest.store(false, Ordering::SeqCst);
         self.idle.store(true, Ordering::SeqCst);
         let hurried = loop {
             if self.hurry.swap(false, Ordering::SeqCst) {

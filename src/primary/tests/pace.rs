@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::bench::{Bench, PATIENCE};
+use super::bench::Bench;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -19,25 +19,6 @@ fn commits_of_one_interval_go_out_together_unless_somebody_waits() {
     assert_eq!(bench.sync().get(), 3);
     assert_eq!(bench.pages_of(3), [1, 2, 3, 4, 5]);
     bench.assert_replica_is_current();
-}
-
-#[test]
-fn who_waits_for_nothing_does_not_let_the_next_commit_out_before_its_time() {
-    let mut bench = Bench::new(5);
-    bench.options.sync_interval = HOUR;
-    bench.open_and_rest();
-    let other = bench.primary().beside().unwrap();
-    for page in 1..=3 {
-        // What another process waits for, only the publisher knows to be there.
-        assert_eq!(other.sync(PATIENCE, &|| false).unwrap().get(), 1 + u64::from(page));
-        bench.until("rest", |bench| bench.primary().is_at_rest());
-        bench.db.change(page);
-        // What goes out too early is a file of its own.
-        bench.db.change(page + 1);
-        assert_eq!(bench.sync().get(), 2 + u64::from(page));
-        assert_eq!(bench.pages_of(2 + u64::from(page)), [page, page + 1]);
-    }
-    other.kill();
 }
 
 #[test]

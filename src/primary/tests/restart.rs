@@ -22,7 +22,9 @@ const WAYS: [Way; 3] = [
 ];
 
 fn outage(bench: &Bench) {
-    bench.store.often(Op::Put, 1000, DOWN);
+    for op in [Op::Put, Op::Upload] {
+        bench.store.often(op, 1000, DOWN);
+    }
 }
 
 #[test]

@@ -57,7 +57,7 @@ async fn answer(request: HttpRequest) -> Result<HttpResponse, ConnectorError> {
     let body = bytes::Bytes::copy_from_slice(body);
     let request = ::http::Request::from_parts(parts, reqwest::Body::default());
     let request = reqwest::Request::try_from(request).map_err(|e| ConnectorError::user(e.into()))?;
-    let http = Http::new(&endpoint, &endpoint, false).map_err(failed)?;
+    let http = Http::new(&endpoint, &endpoint, false, IDLE_TIMEOUT).map_err(failed)?;
     let response = http.send(request, body).await.map_err(failed)?;
     let (status, headers) = (response.status(), response.headers().clone());
     let body = http.read_all(response, MAX_ANSWER).await.map_err(failed)?;

@@ -22,8 +22,6 @@ use crate::error::{Error, ErrorKind, Result};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Without a single byte in either direction.
 pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Tests of it shall not take as long.
-const TEST_IDLE_TIMEOUT: Duration = Duration::from_secs(1);
 /// An unused connection is kept for so long. Until then it costs at most one wake-up.
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// More unused connections to one server are closed at once.
@@ -125,13 +123,12 @@ fn is_loopback(base: &str) -> bool {
 }
 
 impl Http {
-    /// A client of the server at `base`, a URL, which messages call `endpoint`. Reads the environment
-    /// for certificates and proxies.
+    /// A client of the server at `base`, a URL, which messages call `endpoint`. It gives up when no byte flows for
+    /// `idle_timeout`. Reads the environment for certificates and proxies.
     ///
     /// # Errors
     /// `Config` if the certificates cannot be read.
-    pub(super) fn new(base: &str, endpoint: &str, skip_verify: bool) -> Result<Self> {
-        let idle_timeout = if cfg!(test) { TEST_IDLE_TIMEOUT } else { IDLE_TIMEOUT };
+    pub(super) fn new(base: &str, endpoint: &str, skip_verify: bool, idle_timeout: Duration) -> Result<Self> {
         let server = base.to_owned();
         let turns = TURNS_AT.get(&server).unwrap_or_else(|| TURNS_AT.share(server, Semaphore::new(TURNS)));
         Ok(Self { client: client(base, skip_verify)?, endpoint: endpoint.into(), idle_timeout, turns })

@@ -8,6 +8,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -52,6 +53,8 @@ pub struct S3Store {
 
 struct Shared {
     target: Arc<S3Target>,
+    /// A request is given up when no byte flows for so long.
+    idle_timeout: Duration,
     /// The process that made the session, and the session. Connections do not survive `fork`.
     session: Mutex<Option<(u32, Arc<OnceCell<Session>>)>>,
     /// The store refuses `If-None-Match`: look before writing.
@@ -63,9 +66,14 @@ struct Shared {
 impl S3Store {
     /// The replica at `target`.
     pub fn new(target: S3Target) -> Self {
+        Self::with_idle_timeout(target, http::IDLE_TIMEOUT)
+    }
+
+    fn with_idle_timeout(target: S3Target, idle_timeout: Duration) -> Self {
         Self {
             shared: Arc::new(Shared {
                 target: Arc::new(target),
+                idle_timeout,
                 session: Mutex::new(None),
                 look_first: AtomicBool::new(false),
                 delete_singly: AtomicBool::new(false),
@@ -94,7 +102,8 @@ impl S3Store {
                 }
             }
         };
-        cell.get_or_try_init(|| Session::start(Arc::clone(&self.shared.target))).await?;
+        let shared = &self.shared;
+        cell.get_or_try_init(|| Session::start(Arc::clone(&shared.target), shared.idle_timeout)).await?;
         Ok(SessionRef(cell))
     }
 

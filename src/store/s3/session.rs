@@ -1,7 +1,7 @@
 //! Everything a store needs to talk: client, credentials, region. Made at first use.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use aws_config::environment::region::EnvironmentVariableRegionProvider;
 use aws_config::meta::region::RegionProviderChain;
@@ -94,8 +94,9 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// Reads the environment and AWS's configuration files; makes no request.
-    pub(super) async fn start(target: Arc<S3Target>) -> Result<Self> {
+    /// Reads the environment and AWS's configuration files; makes no request. Those that are made are given up when
+    /// no byte flows for `idle_timeout`.
+    pub(super) async fn start(target: Arc<S3Target>, idle_timeout: Duration) -> Result<Self> {
         let given = Identity::given(&target);
         let mut endpoint = target.endpoint.clone();
         let mut region = target.region.clone();
@@ -114,7 +115,7 @@ impl Session {
         let region = region.unwrap_or_else(|| DEFAULT_REGION.to_owned());
         let endpoint_name = endpoint.clone().unwrap_or_else(|| address::amazon("s3", &region));
         let base = Address::new(&target, endpoint.as_deref(), &region).url(None, &[]);
-        let http = Http::new(&base, &endpoint_name, target.skip_verify)?;
+        let http = Http::new(&base, &endpoint_name, target.skip_verify, idle_timeout)?;
         Ok(Self {
             http,
             identity,

@@ -116,6 +116,11 @@ impl Server {
         S3Store::new(self.target("&region=us-east-1"))
     }
 
+    /// One that gives up after a second of silence.
+    fn impatient_store(&self) -> S3Store {
+        S3Store::with_idle_timeout(self.target("&region=us-east-1"), Duration::from_secs(1))
+    }
+
     fn seen(&self) -> Vec<Seen> {
         self.seen.lock().unwrap().clone()
     }
@@ -752,7 +757,7 @@ fn a_server_that_falls_silent_is_given_up() {
             // Until the client hangs up.
             let _ = std::io::copy(&mut stream, &mut std::io::sink());
         });
-        let store = server.store();
+        let store = server.impatient_store();
         let e = block_on(async move { store.get(id(1), ByteRange::All).await?.bytes().await }).unwrap_err();
         assert_eq!(e.kind(), ErrorKind::Timeout, "{e}");
         assert!(e.to_string().contains(&format!("http://127.0.0.1:{} was silent", server.port)), "{e}");
@@ -781,7 +786,7 @@ fn a_slow_upload_is_not_given_up_while_it_advances() {
         }
         (&stream).write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
     });
-    let store = server.store();
+    let store = server.impatient_store();
     block_on(async move { store.put(id(1), Bytes::from(vec![1; SIZE]), options(false)).await }).unwrap();
     reader.join().unwrap();
 }
