@@ -8,9 +8,9 @@
 //! ```
 //!
 //! With a library, it is loaded and, before anything is written, `litestream_sync()` is called.
-//! `insert` prints one JSON object, and with `wait` before that a line, then waits for one before it begins; `single` prints the wall-clock time after each commit, in
-//! nanoseconds since 1970; `points` prints queries a second, each a transaction of its own, with a
-//! page cache of KIB.
+//! `insert` prints one JSON object; with `wait` it prints a line when it is ready and begins when it was
+//! answered. `single` prints the wall-clock time after each commit, in nanoseconds since 1970; `points`
+//! prints queries a second, each a transaction of its own, with a page cache of KIB.
 
 use std::error::Error;
 use std::process::Command;
