@@ -4,11 +4,15 @@ import os
 from pathlib import Path
 
 
-def _status(pid: int, field: str) -> int:
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+def _field(file: Path, field: str) -> int:
+    for line in file.read_text().splitlines():
         if line.startswith(field + ":"):
             return int(line.split()[1])
     raise LookupError(field)
+
+
+def _status(pid: int, field: str) -> int:
+    return _field(Path(f"/proc/{pid}/status"), field)
 
 
 def rss_kib(pid: int) -> int:
@@ -42,7 +46,11 @@ def descriptors(pid: int) -> list[str]:
     return sorted(links)
 
 
-def cpu_seconds(pid: int) -> float:
-    """User and system time, threads included."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+def wake_ups(pid: int) -> dict[str, int]:
+    """How often each thread has slept and been woken, by thread."""
+    return {task.name: _field(task / "status", "voluntary_ctxt_switches") for task in Path(f"/proc/{pid}/task").iterdir()}
+
+
+def bytes_read(pid: int) -> int:
+    """What all read calls of its threads have returned, whether or not it came from a disk."""
+    return _field(Path(f"/proc/{pid}/io"), "rchar")
