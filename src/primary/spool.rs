@@ -323,10 +323,13 @@ pub(super) fn write_ltx(
     written
 }
 
+/// Small enough that each file's is not memory of its own from the system (`sqlite::memory`).
+const WRITE_BYTES: usize = 64 * 1024;
+
 fn create(path: &Path) -> Result<BufWriter<File>> {
     let file =
         File::create(path).map_err(|e| Error::io(format_args!("cannot create {}", path.display()), e))?;
-    Ok(BufWriter::with_capacity(256 * 1024, file))
+    Ok(BufWriter::with_capacity(WRITE_BYTES, file))
 }
 
 fn remove(path: &Path) -> Result<()> {

@@ -17,8 +17,9 @@ use crate::wal::frame::{FrameHeader, FrameNo};
 use crate::wal::header::{Salts, WalHeader};
 use crate::wal::index::IndexHeader;
 
-/// How much of the WAL is read at once, at least one frame.
-const READ_BYTES: usize = 512 * 1024;
+/// How much of the WAL is read at once, at least one frame. More would be memory of its own for each scan
+/// (`sqlite::memory`), which costs more than the calls that it saves.
+const READ_BYTES: usize = 64 * 1024;
 
 /// A point in one generation of the WAL: everything up to and including `frame` is done with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
