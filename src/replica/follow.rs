@@ -121,10 +121,9 @@ impl Core {
         let from = follow.anchor.as_ref().map_or(snapshot.txid.next(), |anchor| anchor.id.name.min());
         let listed = self.files.source.list(Level::L0, from).await?;
         if !self.needs_look_around(follow, &snapshot, &listed) {
-            match self.continued(&snapshot, &listed).await {
+            match self.continued_and_kept(&snapshot, &listed).await {
                 Ok(None) => return Ok(()),
                 Ok(Some(next)) => {
-                    self.files.keep_large(&next.map()).await;
                     follow.anchor = anchor(&listed, next.txid);
                     runtime::busy(true, || self.publish(next));
                     return Ok(());
@@ -142,6 +141,15 @@ impl Core {
             Some(plan) => self.files.extend(snapshot, &plan).await.map(Some),
             None => Ok(None),
         }
+    }
+
+    /// Like [`Core::continued`]; whoever reads that state does not lose it when its files are merged.
+    async fn continued_and_kept(&self, snapshot: &Snapshot, listed: &[FileInfo]) -> Result<Option<Snapshot>> {
+        let next = self.continued(snapshot, listed).await?;
+        if let Some(next) = &next {
+            self.files.keep_large(&next.map()).await?;
+        }
+        Ok(next)
     }
 
     /// Whether the listing of level 0 does not tell enough.
@@ -165,7 +173,12 @@ impl Core {
             let survey = Survey { files, plan };
             match self.catch_up(follow, &survey).await {
                 Ok(next) => {
-                    self.files.keep_large(&next.map()).await;
+                    let kept = self.files.keep_large(&next.map()).await;
+                    if kept.is_err() && attempt < ATTEMPTS {
+                        attempt += 1;
+                        continue;
+                    }
+                    // At worst those who read this state are told to begin again.
                     follow.anchor = anchor(&survey.files, next.txid);
                     follow.polls = 0;
                     runtime::busy(true, || self.publish(next));

@@ -19,7 +19,7 @@ use super::map::{PageMap, ReplicaFile};
 use super::plan::{Plan, RestorePoint};
 use super::snapshot::Snapshot;
 use super::source::wrong_length;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::Level;
 use crate::store::{ByteRange, FileInfo};
 
@@ -70,8 +70,12 @@ impl Files {
 
 impl Files {
     /// Keeps the files of level 0 that `map` needs and that did not come whole: they are the ones that
-    /// are removed soon, merged with what comes after them.
-    pub(super) async fn keep_large(&self, map: &PageMap) {
+    /// are removed soon, merged with what comes after them. What goes wrong otherwise is left for later: the
+    /// file is read page by page, as long as it is there.
+    ///
+    /// # Errors
+    /// `NotFound` if one is gone already.
+    pub(super) async fn keep_large(&self, map: &PageMap) -> Result<()> {
         let is_large = |file: &&Arc<ReplicaFile>| {
             let FileInfo { id, size, .. } = file.info;
             let is_change = id.level == Level::L0 && !id.name.is_snapshot();
@@ -83,10 +87,11 @@ impl Files {
                 Ok(kept) => {
                     let _ = file.kept.set(kept);
                 }
-                // It is read page by page, as long as it is there.
+                Err(e) if e.kind() == ErrorKind::NotFound => return Err(e),
                 Err(e) => tracing::debug!(file = %file.info.id, error = %e, "cannot keep a file"),
             }
         }
+        Ok(())
     }
 
     async fn download(&self, file: &FileInfo) -> Result<Kept> {

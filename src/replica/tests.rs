@@ -12,7 +12,7 @@ use super::*;
 use crate::clock::Timestamp;
 use crate::error::ErrorKind;
 use crate::page::Pgno;
-use crate::store::{Fault, Faults, FileStore, Lookup, MemoryStore, Op, Store, Target};
+use crate::store::{ByteRange, Fault, Faults, FileStore, Lookup, MemoryStore, Op, Store, Target};
 
 /// Options under which nothing happens by itself.
 fn still() -> Options {
@@ -185,6 +185,29 @@ fn a_transaction_too_large_to_come_whole_is_kept_too() {
     assert_sees(&mut old, &history, txid);
     core.poll_now().unwrap();
     assert_sees(&mut old, &history, txid);
+    assert_sees(&mut View::new(core), &history, txid + 1);
+}
+
+#[test]
+fn a_state_that_loses_a_file_before_it_is_kept_is_passed_over() {
+    let mut history = large_with(5);
+    let pages: Vec<u32> = (1..=LARGE as u32).collect();
+    let txid = history.commit(LARGE as u32, &pages);
+    history.commit(LARGE as u32, &pages);
+    let (merging, merged) = (history.clone(), AtomicBool::new(false));
+    let merge = move || {
+        merging.put(1, txid, txid + 1);
+        merging.delete(&[id(0, txid, txid)]);
+    };
+    let store = Hooked::store(&history.store, move |file, range| {
+        // Its page index was read before.
+        if file == id(0, txid, txid) && range == ByteRange::All && !merged.swap(true, Ordering::SeqCst) {
+            thread::scope(|scope| scope.spawn(&merge).join()).unwrap();
+        }
+    });
+    let core = Core::with_store(store, &Options { cache_bytes: 0, ..still() }).unwrap();
+    history.put(0, txid, txid);
+    core.poll_now().unwrap();
     assert_sees(&mut View::new(core), &history, txid + 1);
 }
 
