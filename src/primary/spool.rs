@@ -19,6 +19,10 @@ use crate::primary::commits::CommitSeq;
 
 const FIRST: u64 = 2;
 
+/// How much is written at once. More would be memory of its own from the system for each file
+/// (`sqlite::memory`).
+const WRITE_BYTES: usize = 64 * 1024;
+
 /// A waiting file.
 #[derive(Clone, Debug)]
 pub(super) struct Segment {
@@ -322,9 +326,6 @@ pub(super) fn write_ltx(
     }
     written
 }
-
-/// Small enough that each file's is not memory of its own from the system (`sqlite::memory`).
-const WRITE_BYTES: usize = 64 * 1024;
 
 fn create(path: &Path) -> Result<BufWriter<File>> {
     let file =

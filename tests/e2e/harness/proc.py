@@ -46,6 +46,12 @@ def descriptors(pid: int) -> list[str]:
     return sorted(links)
 
 
+def cpu_seconds(pid: int) -> float:
+    """User and system time, threads included."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def wake_ups(pid: int) -> dict[str, int]:
     """How often each thread has slept and been woken, by thread."""
     return {task.name: _field(task / "status", "voluntary_ctxt_switches") for task in Path(f"/proc/{pid}/task").iterdir()}
