@@ -152,7 +152,7 @@ mod tests {
 
     use super::*;
     use crate::ltx::Txid;
-    use crate::replica::testing::{History, id, txid};
+    use crate::replica::tests::fixtures::{History, id, txid};
     use crate::replica::{Plan, RestorePoint};
     use crate::runtime;
 

@@ -50,9 +50,7 @@ mod snapshot;
 mod source;
 mod span;
 #[cfg(test)]
-pub(crate) mod testing;
-#[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod trees;
 mod view;
 

@@ -332,7 +332,7 @@ mod tests {
     use futures_util::stream;
 
     use super::*;
-    use crate::replica::testing::id;
+    use crate::replica::tests::fixtures::id;
     use crate::runtime;
 
     #[test]

@@ -1,5 +1,7 @@
 //! What readers of a replica see while files come, are merged, and go.
 
+pub(crate) mod fixtures;
+
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
 use std::thread;
@@ -7,7 +9,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::testing::{History, Hooked, id, txid, until};
+use self::fixtures::{History, Hooked, id, txid, until};
 use super::*;
 use crate::clock::Timestamp;
 use crate::error::ErrorKind;

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use proptest::prelude::*;
 
 use super::*;
-use crate::replica::testing::{History, Hooked, id, txid};
+use crate::replica::tests::fixtures::{History, Hooked, id, txid};
 use crate::store::{FileStore, MemoryStore};
 
 fn latest() -> Options {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::*;
 use crate::ltx::Decoder;
 use crate::page::Pgno;
-use crate::replica::testing::{History, Hooked, id, txid};
+use crate::replica::tests::fixtures::{History, Hooked, id, txid};
 use crate::store::{Fault, Faults, Op, PutOptions};
 
 /// Twenty transactions as compaction leaves them: snapshots of 4 and 12, merged ones, the last of level 0.

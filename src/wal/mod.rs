@@ -17,6 +17,4 @@ pub use index::{CheckpointInfo, IndexHeader, READ_MARKS};
 pub use scan::{Committed, End, Position, Scan, holds, read_header, scan};
 
 #[cfg(test)]
-pub(crate) mod testing;
-#[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -1,10 +1,13 @@
 //! The WAL reader against a naive oracle, and against bytes that a hostile disk may hold.
+
+pub(crate) mod fixtures;
+
 use std::collections::BTreeMap;
 use std::io::Write;
 
 use proptest::prelude::*;
 
-use super::testing::Writer;
+use self::fixtures::Writer;
 use super::*;
 use crate::page::{PageCount, PageSize, Pgno};
 

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use crate::error::{Error, ErrorKind, Result};
 use crate::page::{PageCount, PageSize};
 use crate::primary::{Host, Primary, ReadView};
-use crate::wal::testing::Writer;
+use crate::wal::tests::fixtures::Writer;
 use crate::wal::{ByteOrder, Checksum, FrameNo, IndexHeader, Salts};
 
 /// The shared memory.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::bench::Bench;
 use crate::error::ErrorKind;
 use crate::store::{Fault, Op};
-use crate::wal::testing::Writer;
+use crate::wal::tests::fixtures::Writer;
 use crate::wal::{ByteOrder, Salts};
 
 /// Changes a field of the state file.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::DiskOptions;
-use crate::replica::testing::History;
+use crate::replica::tests::fixtures::History;
 use crate::replica::{Core, Options, View};
 use crate::store::{Faults, Op};
 

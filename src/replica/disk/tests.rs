@@ -13,7 +13,7 @@ use crate::clock::Timestamp;
 use crate::error::ErrorKind;
 use crate::ltx::{Decoder, Header, IndexEntry, PageIndex, TailRead};
 use crate::page::{PageSize, Pgno};
-use crate::replica::testing::{History, id};
+use crate::replica::tests::fixtures::{History, id};
 
 const MIB: u64 = 1024 * 1024;
 const HOUR: Duration = Duration::from_secs(3600);

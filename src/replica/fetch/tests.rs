@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::error::ErrorKind;
 use crate::ltx::FileId;
 use crate::replica::btree::tests::table;
-use crate::replica::testing::{History, Hooked, id, until};
+use crate::replica::tests::fixtures::{History, Hooked, id, until};
 use crate::replica::{Core, Options, View};
 use crate::store::{ByteRange, Fault, Faults, Op};
 

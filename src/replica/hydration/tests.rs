@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::ErrorKind;
-use crate::replica::testing::{History, Hooked, id, until};
+use crate::replica::tests::fixtures::{History, Hooked, id, until};
 use crate::replica::{Core, Options, View};
 use crate::store::{Fault, Faults, Op};
 

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::clock::Timestamp;
-use crate::replica::testing::History;
+use crate::replica::tests::fixtures::History;
 use crate::restore::{Cancel, Options, restore};
 use crate::runtime;
 use crate::store::{Fault, Faults, FileStore, MemoryStore, Op};
