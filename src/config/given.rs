@@ -31,12 +31,29 @@ pub(super) struct Given<'a> {
     env: &'a dyn Env,
 }
 
+/// An environment without variables.
+#[derive(Debug)]
+struct NoEnv;
+
+impl Env for NoEnv {
+    fn var(&self, _: &str) -> Option<String> {
+        None
+    }
+}
+
 /// The text of a setting and where it was found.
 #[derive(Debug)]
 pub(super) struct Found {
     pub(super) text: String,
     /// The parameter or environment variable, for messages.
     pub(super) origin: &'static str,
+}
+
+impl Given<'static> {
+    /// Nothing was given: each setting has its default.
+    pub(super) fn nothing() -> Self {
+        Self { params: Vec::new(), env: &NoEnv }
+    }
 }
 
 impl<'a> Given<'a> {
@@ -80,6 +97,11 @@ impl<'a> Given<'a> {
     pub(super) fn env(&self, name: &str) -> Option<Found> {
         let mut variables = named(name).env.iter();
         variables.find_map(|&origin| self.env.var(origin).map(|text| Found { text, origin }))
+    }
+
+    /// Whether setting `name` was given, as a parameter or in the environment.
+    pub(super) fn is_named(&self, name: &str) -> bool {
+        self.param(name).or_else(|| self.env(name)).is_some()
     }
 
     /// The value of setting `name` that has precedence, or `None` if it has none, not even a default.

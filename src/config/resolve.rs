@@ -133,16 +133,32 @@ fn primary(
         watch_interval: given.duration("watch_interval")?,
         spool_limit: given.size("spool_limit")?,
         verify_interval: given.duration("verify_interval")?,
-        history: primary::HistorySettings {
-            levels: given.durations("levels")?,
-            snapshot_interval: given.duration("snapshot_interval")?,
-            snapshot_retention: given.duration("snapshot_retention")?,
-            l0_retention: given.duration("l0_retention")?,
-            retention: given.flag("retention")?,
-        },
+        history: history(given)?,
     };
     let wal_reset_guard = given.flag("wal_reset_guard")?;
     Ok(PrimaryConfig { target, path: path.to_owned(), options, wal_reset_guard })
+}
+
+/// How much history is to be kept: what was named here is told from what was not, which another open may
+/// have named.
+fn history(given: &Given<'_>) -> Result<primary::HistoryOptions> {
+    let duration = |name| given.is_named(name).then(|| given.duration(name)).transpose();
+    let named = primary::NamedSettings {
+        levels: given.is_named("levels").then(|| given.durations("levels")).transpose()?,
+        snapshot_interval: duration("snapshot_interval")?,
+        snapshot_retention: duration("snapshot_retention")?,
+        l0_retention: duration("l0_retention")?,
+        retention: given.is_named("retention").then(|| given.flag("retention")).transpose()?,
+    };
+    let given = Given::nothing();
+    let defaults = primary::HistorySettings {
+        levels: given.durations("levels")?,
+        snapshot_interval: given.duration("snapshot_interval")?,
+        snapshot_retention: given.duration("snapshot_retention")?,
+        l0_retention: given.duration("l0_retention")?,
+        retention: given.flag("retention")?,
+    };
+    Ok(primary::HistoryOptions { named, defaults })
 }
 
 /// Refuses parameters that switch off the locks that WAL mode, and so replication, relies on.
@@ -291,6 +307,23 @@ mod tests {
     }
 
     #[test]
+    fn what_uri_and_environment_say_of_the_history_is_named() {
+        let env = [("LITESTREAM_SNAPSHOT_RETENTION", "720h"), ("LITESTREAM_LEVELS", "1m")];
+        let Config::Primary(c) = open("replica=file:///r&retention=on&levels=30s,5m", false, &env).unwrap()
+        else {
+            panic!("not a primary")
+        };
+        let named = primary::NamedSettings {
+            levels: Some([30, 300].map(Duration::from_secs).to_vec()),
+            snapshot_retention: Some(Duration::from_secs(720 * 3600)),
+            retention: Some(true),
+            ..primary::NamedSettings::default()
+        };
+        assert_eq!(c.options.history.named, named);
+        assert_eq!(c.options.history.defaults.snapshot_retention, Duration::from_secs(24 * 3600));
+    }
+
+    #[test]
     fn a_replica_is_read_as_of_a_point() {
         for (query, expected) in [
             ("replica=file:///r", RestorePoint::Latest),
@@ -318,12 +351,15 @@ mod tests {
             watch_interval: Duration::from_secs(10),
             spool_limit: 1 << 30,
             verify_interval: Duration::ZERO,
-            history: primary::HistorySettings {
-                levels: [30, 300, 3600].map(Duration::from_secs).to_vec(),
-                snapshot_interval: day,
-                snapshot_retention: day,
-                l0_retention: Duration::from_secs(300),
-                retention: true,
+            history: primary::HistoryOptions {
+                named: primary::NamedSettings::default(),
+                defaults: primary::HistorySettings {
+                    levels: [30, 300, 3600].map(Duration::from_secs).to_vec(),
+                    snapshot_interval: day,
+                    snapshot_retention: day,
+                    l0_retention: Duration::from_secs(300),
+                    retention: true,
+                },
             },
         };
         assert_eq!(c.options, expected);

@@ -12,7 +12,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::Txid;
 use crate::primary::commits::Noticed;
-use crate::primary::history;
+use crate::primary::history::{self, Agreement};
 use crate::primary::host::Host;
 use crate::primary::line::Message;
 use crate::primary::options::Options;
@@ -80,8 +80,8 @@ impl Primary {
     /// `connect` and `host` are asked only by the first connection of the process.
     ///
     /// # Errors
-    /// `Config` if the database is replicated to another URL already; those of the folder of local
-    /// state, and of `connect`.
+    /// `Config` if the database is replicated to another URL already, or with another history, by this
+    /// process or another; those of the folder of local state, and of `connect`.
     pub fn open(
         path: &Path,
         target: &Target,
@@ -101,10 +101,16 @@ impl Primary {
                     entry.primary.shared.store.url()
                 )));
             }
+            history::check(path, &options.history.named, &entry.primary.shared.agreement.settings)?;
             entry.connections += 1;
             return Ok(Arc::clone(&entry.primary));
         }
-        let shared = Shared::new(path, options, connect()?, host(), clock);
+        let store = connect()?;
+        let agreement = Agreement::enter(path, &store.url(), &options.history)?;
+        let shared = Shared::new(path, options, agreement, store, host(), clock);
+        if let Some(notice) = &shared.agreement.notice {
+            shared.notice(notice.clone());
+        }
         let primary = Arc::new(Self::begin(Arc::new(shared), target)?);
         open.insert(key, Entry { primary: Arc::clone(&primary), connections: 1 });
         Ok(primary)
@@ -123,9 +129,10 @@ impl Primary {
     /// The primary of another process, as far as this one can be another. It ends with a kill.
     #[cfg(test)]
     pub(crate) fn beside(&self) -> Result<Arc<Self>> {
-        let Shared { path, options, store, host, clock, .. } = &*self.shared;
+        let Shared { path, options, agreement, store, host, clock, .. } = &*self.shared;
+        let agreement = agreement.beside();
         let (store, host, clock) = (Arc::clone(store), Arc::clone(host), Arc::clone(clock));
-        let shared = Shared::new(path, options.clone(), store, host, clock);
+        let shared = Shared::new(path, options.clone(), agreement, store, host, clock);
         Self::begin(Arc::new(shared), &self.target).map(Arc::new)
     }
 
@@ -181,6 +188,7 @@ impl Primary {
         self.history.abort();
         self.stop_proof();
         self.shared.abandon();
+        self.shared.agreement.leave();
     }
 
     /// Whether the publisher does nothing until its time has come or somebody waits.
@@ -209,6 +217,7 @@ impl Primary {
         let folder = state::folder(&self.shared.path);
         self.shared.history.remember(&folder, &self.shared.store.url());
         let settled = self.shared.finish();
+        self.shared.agreement.leave();
         match settled {
             Err(e) => tracing::warn!("{}: {e}", self.shared.path.display()),
             Ok(()) => {

@@ -15,6 +15,7 @@
 //! | `watch` | whether the database was written without our knowing |
 //! | `publisher` | the background task that takes all this to the replica |
 //! | `history` | levels, snapshots and retention: what becomes of published files |
+//! | `open_lock` | who has the database open, publishing or not |
 //! | `handover` | what other processes leave before the WAL loses it |
 //! | `standby`, `line` | a process that does not publish, and how it reaches the one that does |
 //! | `resume`, `kinship` | what the replica holds when a primary begins |
@@ -30,6 +31,7 @@ mod host;
 mod kept;
 mod kinship;
 mod line;
+mod open_lock;
 mod options;
 mod outgoing;
 mod parts;
@@ -49,7 +51,7 @@ mod tests;
 mod watch;
 
 pub use database::{Primary, Status};
-pub use history::Settings as HistorySettings;
+pub use history::{HistoryOptions, NamedSettings, Settings as HistorySettings};
 pub use host::{Host, ReadView};
 pub use options::Options;
 pub use shared::Phase;

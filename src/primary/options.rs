@@ -17,6 +17,6 @@ pub struct Options {
     pub spool_limit: u64,
     /// How often the replica is verified, if it changed; zero for never.
     pub verify_interval: Duration,
-    /// How much history the replica keeps.
-    pub history: history::Settings,
+    /// How much history the replica is to keep.
+    pub history: history::HistoryOptions,
 }

@@ -26,7 +26,7 @@ const BACKOFF_MAX: Duration = Duration::from_secs(600);
 pub(in crate::primary) async fn run(shared: Arc<Shared>) {
     let mut keeper = Keeper::new(
         Arc::clone(&shared.store),
-        shared.options.history.clone(),
+        shared.agreement.settings.clone(),
         Arc::clone(&shared.clock),
         Arc::clone(&shared.history),
         state::folder(&shared.path),

@@ -4,6 +4,8 @@
 //! | file | what it is |
 //! | --- | --- |
 //! | `settings` | how much is kept; the windows of time that levels are cut by |
+//! | `named` | which of them somebody named, and what holds where nobody did |
+//! | `agreement` | the settings that all who have the database open agree on, and their memory |
 //! | `inventory` | the files of the replica, as its only writer knows them |
 //! | `due` | what is to be done, and when: a function of the inventory and the time |
 //! | `merge` | several files become one, as a stream |
@@ -22,11 +24,13 @@
 //! And of the snapshots that are older than the retention, which Litestream deletes, the newest stays,
 //! so that every state within the retention can be restored.
 
+mod agreement;
 mod due;
 mod hint;
 mod inventory;
 mod keeper;
 mod merge;
+mod named;
 mod recent;
 mod settings;
 #[cfg(test)]
@@ -45,7 +49,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::{FileId, Txid};
 use crate::store::FileInfo;
 
+pub(super) use agreement::{Agreement, check};
 pub(super) use keeper::run;
+pub use named::{HistoryOptions, NamedSettings};
 pub use settings::Settings;
 
 /// How long work that was told to stop is waited for.

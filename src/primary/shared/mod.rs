@@ -16,7 +16,7 @@ use crate::page::PageSize;
 use crate::primary::capture::{Capture, Look};
 use crate::primary::commits::{Commits, Signal};
 use crate::primary::generations::Generations;
-use crate::primary::history::History;
+use crate::primary::history::{Agreement, History};
 use crate::primary::host::Host;
 use crate::primary::line;
 use crate::primary::options::Options;
@@ -74,6 +74,7 @@ pub(super) struct Shared {
     pub(super) path: PathBuf,
     pub(super) wal_path: PathBuf,
     pub(super) options: Options,
+    pub(super) agreement: Agreement,
     pub(super) store: Arc<dyn Store>,
     pub(super) host: Arc<dyn Host>,
     pub(super) clock: Arc<dyn Clock>,
@@ -102,6 +103,7 @@ impl Shared {
     pub(super) fn new(
         path: &Path,
         options: Options,
+        agreement: Agreement,
         store: Arc<dyn Store>,
         host: Arc<dyn Host>,
         clock: Arc<dyn Clock>,
@@ -115,6 +117,7 @@ impl Shared {
             wal_path,
             generations,
             options,
+            agreement,
             store,
             host,
             proof: Proof::default(),

@@ -12,7 +12,9 @@ use crate::clock::{ManualClock, Timestamp};
 use crate::error::{Error, Result};
 use crate::ltx::{Decoder, Encoder, FileId, FileName, Header, Level, Txid};
 use crate::page::{PageCount, PageSize, Pgno};
-use crate::primary::{HistorySettings, Options, Primary, Status, state_folder};
+use crate::primary::{
+    HistoryOptions, HistorySettings, NamedSettings, Options, Primary, Status, state_folder,
+};
 use crate::store::{ByteRange, Faults, MemoryStore, Op, PutOptions, Retry, RetryPolicy, Store, Target};
 
 /// Longer than anything takes that does not hang.
@@ -57,7 +59,7 @@ impl Bench {
                 close_timeout: PATIENCE,
                 watch_interval: Duration::from_secs(3600),
                 spool_limit: 1 << 30,
-                history: no_history(),
+                history: defaulting_to(no_history()),
             },
             retries: false,
         }
@@ -233,6 +235,11 @@ pub(super) fn no_history() -> HistorySettings {
         l0_retention: day,
         retention: false,
     }
+}
+
+/// Nothing is named, so that these settings hold.
+pub(super) fn defaulting_to(defaults: HistorySettings) -> HistoryOptions {
+    HistoryOptions { named: NamedSettings::default(), defaults }
 }
 
 /// Runs asynchronous work of a store on this thread.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::bench::Bench;
+use super::bench::{Bench, defaulting_to};
 use crate::clock::{Clock as _, Timestamp};
 use crate::error::ErrorKind;
 use crate::ltx::Level;
@@ -11,13 +11,13 @@ use crate::store::{Fault, Op};
 
 fn keep_history(bench: &mut Bench) {
     let minute = Duration::from_secs(60);
-    bench.options.history = HistorySettings {
+    bench.options.history = defaulting_to(HistorySettings {
         levels: vec![minute / 2, minute * 5],
         snapshot_interval: minute * 60,
         snapshot_retention: minute * 60,
         l0_retention: minute * 5,
         retention: true,
-    };
+    });
 }
 
 fn pass(bench: &Bench, time: Duration) {

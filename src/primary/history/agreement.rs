@@ -1,0 +1,235 @@
+//! The settings of the history that all who have a database open agree on, and the memory of what was
+//! named: `.<file name>-litestream/settings.json`.
+//!
+//! Who opens the database while nobody else has it open may name other settings than those remembered.
+//! Everybody else gets what the first one got, and is refused who names something else.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::primary::history::named::{HistoryOptions, NamedSettings};
+use crate::primary::history::settings::Settings;
+use crate::primary::open_lock::{Company, OpenLock};
+use crate::primary::state;
+
+const NAME: &str = "settings.json";
+
+/// The settings that hold as long as a database is open.
+#[derive(Debug)]
+pub(in crate::primary) struct Agreement {
+    pub(in crate::primary) settings: Settings,
+    /// What to say of a change that makes files go earlier.
+    pub(in crate::primary) notice: Option<String>,
+    /// While it is held, nobody changes the settings.
+    lock: Mutex<Option<OpenLock>>,
+}
+
+/// What is remembered: by replica URL what was named for it.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Memory {
+    replicas: BTreeMap<String, NamedSettings>,
+}
+
+impl Agreement {
+    /// Opens the database `path`, which is replicated to `url`, as far as its settings are concerned.
+    ///
+    /// # Errors
+    /// `Config` if somebody has it open with another value of a setting that `options` name; those of
+    /// the folder of local state; `Corrupt` if what is remembered cannot be read.
+    pub(in crate::primary) fn enter(path: &Path, url: &str, options: &HistoryOptions) -> Result<Self> {
+        let folder = state::folder(path);
+        let (lock, company) = OpenLock::take(&folder)?;
+        let mut memory = Memory::read(&folder)?;
+        let HistoryOptions { named, defaults } = options;
+        let remembered = memory.replicas.get(url).cloned();
+        let before = remembered.clone().unwrap_or_default().over(defaults);
+        if company == Company::Others && remembered.is_some() {
+            check(path, named, &before)?;
+            return Ok(Self { settings: before, notice: None, lock: Mutex::new(Some(lock)) });
+        }
+        let all = named.clone().or(remembered.clone().unwrap_or_default());
+        let settings = all.clone().over(defaults);
+        let shorter = remembered.as_ref().and_then(|_| settings.shortens(&before));
+        if remembered.as_ref() != Some(&all) {
+            memory.replicas.insert(url.to_owned(), all);
+            memory.write(&folder)?;
+        }
+        lock.share()?;
+        let notice = shorter.map(|changes| notice(url, &changes));
+        Ok(Self { settings, notice, lock: Mutex::new(Some(lock)) })
+    }
+
+    /// The database is closed: others may change the settings.
+    pub(in crate::primary) fn leave(&self) {
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    /// The agreement of another process, as far as this one can be another.
+    #[cfg(test)]
+    pub(in crate::primary) fn beside(&self) -> Self {
+        Self { settings: self.settings.clone(), notice: None, lock: Mutex::default() }
+    }
+}
+
+/// Whether who names `named` may join those who have the database `path` open with `settings`.
+///
+/// # Errors
+/// `Config`, with both values of the first setting that is another.
+pub(in crate::primary) fn check(path: &Path, named: &NamedSettings, settings: &Settings) -> Result<()> {
+    let Some((name, ours, theirs)) = named.difference(settings) else { return Ok(()) };
+    Err(Error::config(format!(
+        "{name}={ours} is asked for, but {} is open with {name}={theirs}, in this process or in another: leave \
+         {name} out of the URI and the environment, give the same value, or close the database everywhere \
+         first",
+        path.display()
+    )))
+}
+
+fn notice(url: &str, changes: &str) -> String {
+    format!("files of {url} are deleted earlier than before, as it was asked for: {changes}")
+}
+
+impl Memory {
+    fn read(folder: &Path) -> Result<Self> {
+        let path = folder.join(NAME);
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(e) => return Err(Error::io(format_args!("cannot read {}", path.display()), e)),
+        };
+        serde_json::from_slice(&bytes).map_err(|e| {
+            let message = format!(
+                "{} cannot be understood ({e}): it holds how much history is kept. Remove it and name \
+                 retention, snapshot_retention, snapshot_interval, levels and l0_retention once, as far as \
+                 they are not the defaults",
+                path.display()
+            );
+            Error::new(ErrorKind::Corrupt, message)
+        })
+    }
+
+    /// Replaces what is remembered, in one step that a power failure does not undo by halves.
+    fn write(&self, folder: &Path) -> Result<()> {
+        let path = folder.join(NAME);
+        let temporary = path.with_extension(format!("json.{}.tmp", std::process::id()));
+        let bytes = serde_json::to_vec_pretty(self).expect("BUG: settings are plain data");
+        let written = File::create(&temporary)
+            .and_then(|mut file| file.write_all(&bytes).and_then(|()| file.sync_all()))
+            .and_then(|()| fs::rename(&temporary, &path));
+        written.map_err(|e| Error::io(format_args!("cannot write {}", path.display()), e))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const URL: &str = "s3://bucket/app";
+
+    fn defaults() -> Settings {
+        let day = Duration::from_secs(24 * 3600);
+        Settings {
+            levels: vec![Duration::from_secs(30), Duration::from_secs(300)],
+            snapshot_interval: day,
+            snapshot_retention: day,
+            l0_retention: Duration::from_secs(300),
+            retention: true,
+        }
+    }
+
+    fn off() -> NamedSettings {
+        NamedSettings { retention: Some(false), ..NamedSettings::default() }
+    }
+
+    fn days(days: u64) -> NamedSettings {
+        let kept = Duration::from_secs(days * 24 * 3600);
+        NamedSettings { snapshot_retention: Some(kept), ..NamedSettings::default() }
+    }
+
+    fn enter(path: &Path, url: &str, named: NamedSettings) -> Result<Agreement> {
+        Agreement::enter(path, url, &HistoryOptions { named, defaults: defaults() })
+    }
+
+    #[test]
+    fn what_was_named_holds_until_something_else_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("app.db");
+        for (named, kept, days_kept, is_told) in [
+            (off(), false, 1, false),
+            (NamedSettings::default(), false, 1, false),
+            (days(30), false, 30, false),
+            (NamedSettings { retention: Some(true), ..NamedSettings::default() }, true, 30, true),
+            (NamedSettings::default(), true, 30, false),
+            (days(2), true, 2, true),
+            (days(3), true, 3, false),
+        ] {
+            let agreement = enter(&path, URL, named.clone()).unwrap();
+            let settings = &agreement.settings;
+            assert_eq!(settings.retention, kept, "{named:?}");
+            assert_eq!(settings.snapshot_retention, Duration::from_secs(days_kept * 24 * 3600), "{named:?}");
+            assert_eq!(agreement.notice.is_some(), is_told, "{named:?} {:?}", agreement.notice);
+        }
+        // Another replica is none of that.
+        assert_eq!(enter(&path, "file:///r", NamedSettings::default()).unwrap().settings, defaults());
+    }
+
+    #[test]
+    fn a_notice_names_what_was_and_what_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("app.db");
+        drop(enter(&path, URL, days(30)).unwrap());
+        let notice = enter(&path, URL, days(2)).unwrap().notice.unwrap();
+        assert!(notice.contains("snapshot_retention=48h (it was 720h)"), "{notice}");
+    }
+
+    #[test]
+    fn who_comes_later_agrees_or_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("app.db");
+        let first = enter(&path, URL, days(30)).unwrap();
+        let second = enter(&path, URL, NamedSettings::default()).unwrap();
+        assert_eq!(second.settings, first.settings);
+        assert!(enter(&path, URL, days(30)).is_ok());
+        for (named, values) in [
+            (days(1), ["snapshot_retention=24h", "snapshot_retention=720h"]),
+            (off(), ["retention=off", "retention=on"]),
+            (
+                NamedSettings { levels: Some(vec![Duration::from_secs(90)]), ..NamedSettings::default() },
+                ["levels=1m 30s", "levels=30s,5m"],
+            ),
+        ] {
+            let error = enter(&path, URL, named).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Config);
+            assert!(values.iter().all(|value| error.to_string().contains(value)), "{error}");
+        }
+        // The first one goes: the second still has it open.
+        drop(first);
+        assert!(enter(&path, URL, days(1)).is_err());
+        drop(second);
+        assert_eq!(
+            enter(&path, URL, days(1)).unwrap().settings.snapshot_retention,
+            days(1).snapshot_retention.unwrap()
+        );
+    }
+
+    #[test]
+    fn a_memory_that_cannot_be_read_is_not_taken_for_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("app.db");
+        drop(enter(&path, URL, days(30)).unwrap());
+        let memory = state::folder(&path).join(NAME);
+        let text = fs::read_to_string(&memory).unwrap();
+        assert!(text.contains("\"snapshot_retention\": \"720h\""), "{text}");
+        fs::write(&memory, "{").unwrap();
+        let error = enter(&path, URL, NamedSettings::default()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+    }
+}
