@@ -80,7 +80,7 @@ pub fn resolve(path: Option<&Path>, params: &dyn Params, read_only: bool, env: &
     let target = Target::parse(&url.text, &|name| given.store(name)).map_err(|e| e.context(url.origin))?;
     match role {
         Role::Primary => primary(path, params, &given, target).map(Config::Primary),
-        Role::Replica => replica(path, &given, target).map(Config::Replica),
+        Role::Replica => replica(path, params, &given, target).map(Config::Replica),
     }
 }
 
@@ -123,7 +123,7 @@ fn primary(
     let path = path.ok_or_else(|| {
         Error::config("a primary is a file: give the database a name, such as file:app.db?vfs=litestream")
     })?;
-    refuse_lockless(params)?;
+    refuse_lockless(params, "replication relies on: remove it from the URI")?;
     if given.param("asof").is_some() {
         return Err(Error::config("asof reads a past state of the replica: add mode=ro to the URI"));
     }
@@ -161,19 +161,30 @@ fn history(given: &Given<'_>) -> Result<primary::HistoryOptions> {
     Ok(primary::HistoryOptions { named, defaults })
 }
 
-/// Refuses parameters that switch off the locks that WAL mode, and so replication, relies on.
-fn refuse_lockless(params: &dyn Params) -> Result<()> {
+/// Refuses parameters with which SQLite takes no locks. A primary needs the locks of WAL mode; on a replica a lock
+/// holds one state in place for a transaction.
+fn refuse_lockless(params: &dyn Params, purpose_and_remedy: &str) -> Result<()> {
     for (key, text) in params.pairs() {
-        if matches!(key.as_str(), "immutable" | "nolock") && value::flag(&text).unwrap_or(false) {
+        if matches!(key.as_str(), "immutable" | "nolock") && value::is_on_for_sqlite(&text) {
             return Err(Error::config(format!(
-                "{key}={text} switches off the locks that replication relies on: remove it from the URI"
+                "{key}={text} switches off the locks that {purpose_and_remedy}"
             )));
         }
     }
     Ok(())
 }
 
-fn replica(path: Option<&Path>, given: &Given<'_>, target: Target) -> Result<ReplicaConfig> {
+fn replica(
+    path: Option<&Path>,
+    params: &dyn Params,
+    given: &Given<'_>,
+    target: Target,
+) -> Result<ReplicaConfig> {
+    refuse_lockless(
+        params,
+        "keep the state of a transaction in place while the replica follows its primary: remove it from the \
+         URI (mode=ro is enough, and asof=TIME reads a state that never changes)",
+    )?;
     let options = replica::Options {
         open_timeout: given.duration("open_timeout")?,
         poll_interval: given.duration("poll_interval")?,
@@ -460,9 +471,23 @@ mod tests {
     fn parameters_of_others_are_left_to_them() {
         let theirs = "vfs=litestream&mode=ro&cache=shared&psow=0&modeof=x&cipher=aes&_pragma=x&timeout=9&hydration_enabled=1";
         assert_eq!(decided(&format!("replica=file:///r&{theirs}"), true, &[]), "replica /r");
-        // A replica neither locks nor changes a local file.
-        assert_eq!(decided("replica=file:///r&immutable=1&nolock=1", true, &[]), "replica /r");
-        assert_eq!(decided("replica=file:///r&immutable=0&nolock=no", false, &[]), "primary /r");
+        for (read_only, expected) in [(false, "primary /r"), (true, "replica /r")] {
+            let with_locks = "replica=file:///r&immutable=0&nolock=no";
+            assert_eq!(decided(with_locks, read_only, &[]), expected);
+        }
+    }
+
+    #[test]
+    fn a_database_without_locks_is_refused_in_both_roles() {
+        for without in ["immutable=1", "nolock=1", "immutable=TRUE", "nolock=2", "immutable=1x"] {
+            let query = format!("replica=file:///r&{without}");
+            for read_only in [false, true] {
+                let message = open(&query, read_only, &[]).unwrap_err().to_string();
+                assert!(message.starts_with(&format!("{without} switches off the locks")), "{message}");
+                assert!(message.contains("remove it from the URI"), "{message}");
+            }
+            assert!(open(&format!("{query}&asof=txid:1"), true, &[]).is_err(), "{without}");
+        }
     }
 
     #[test]

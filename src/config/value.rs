@@ -47,6 +47,13 @@ pub(super) fn flag(text: &str) -> Result<bool> {
     }
 }
 
+/// Whether SQLite takes `text` for true in a parameter of its own: it reads a number as far as there are digits,
+/// and takes what it cannot read for false. Source: `sqlite3GetBoolean`.
+pub(super) fn is_on_for_sqlite(text: &str) -> bool {
+    let is_number = text.starts_with(|c: char| c.is_ascii_digit());
+    if is_number { text.bytes().any(|b| b != b'0') } else { flag(text).unwrap_or(false) }
+}
+
 /// A whole number from `min` to `max`.
 pub(super) fn count(text: &str, min: u64, max: u64) -> Result<u64> {
     match text.parse() {
@@ -214,5 +221,15 @@ mod tests {
         }
         assert!(flag("maybe").is_err());
         assert!(flag("").is_err());
+    }
+
+    #[test]
+    fn parameters_of_sqlite_are_read_as_sqlite_reads_them() {
+        for text in ["1", "Yes", "true", "on", "2", "01", "1x", "0x1"] {
+            assert!(is_on_for_sqlite(text), "{text}");
+        }
+        for text in ["0", "00", "no", "False", "off", "", "maybe", "full"] {
+            assert!(!is_on_for_sqlite(text), "{text}");
+        }
     }
 }

@@ -11,10 +11,15 @@ use std::path::{Path, PathBuf};
 use super::{BaseFile, Code, File, LockLevel, ReadOutcome, log};
 use crate::failures::{self, Attempt};
 
+/// What SQLite reads of a file while it opens it: the header of a database, in bytes.
+const HEADER: usize = 100;
+/// The size of the largest page in bytes.
+const LARGEST_PAGE: u64 = 65536;
+
 /// Stands in for a main database whose open is refused. Nothing is opened or created.
 ///
-/// `ATTACH` fails with the code when it takes its first lock; the message is in SQLite's log and in
-/// [`failures`].
+/// `ATTACH` fails with the code when it takes its first lock, or, if its URI switches locks off, when it reads the
+/// first page; the message is in SQLite's log and in [`failures`].
 #[derive(Debug)]
 pub struct RefusedFile {
     path: PathBuf,
@@ -27,6 +32,11 @@ impl RefusedFile {
     pub fn new(path: impl Into<PathBuf>, code: Code, message: impl Into<String>) -> Self {
         Self { path: path.into(), code, message: message.into() }
     }
+
+    fn refuse(&self) -> Code {
+        note(&self.path, self.code, &self.message);
+        self.code
+    }
 }
 
 impl File for RefusedFile {
@@ -34,14 +44,18 @@ impl File for RefusedFile {
         None
     }
 
-    /// SQLite reads the header while it opens the file; an empty file is no error yet.
+    /// SQLite reads the header while it opens the file; that is no error yet.
     fn read(&mut self, buf: &mut [u8], _offset: u64) -> Result<ReadOutcome, Code> {
-        Ok(ReadOutcome::of(buf, 0))
+        if buf.len() == HEADER { Ok(ReadOutcome::of(buf, 0)) } else { Err(self.refuse()) }
+    }
+
+    /// An empty file would be an empty database, and nothing would be read of it.
+    fn file_size(&mut self) -> Result<u64, Code> {
+        Ok(LARGEST_PAGE)
     }
 
     fn lock(&mut self, _level: LockLevel) -> Result<(), Code> {
-        note(&self.path, self.code, &self.message);
-        Err(self.code)
+        Err(self.refuse())
     }
 
     fn open_error(&self) -> Option<(Code, &str)> {
