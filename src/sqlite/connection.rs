@@ -20,11 +20,16 @@ thread_local! {
 /// # Errors
 /// Those of `sqlite3_open_v2`.
 pub fn open_internal(path: &Path, flags: OpenFlags, base: &BaseVfs) -> rusqlite::Result<Connection> {
-    let _opening = Opening::begin();
-    Connection::open_with_flags_and_vfs(path, flags, base.name())
+    internally(|| Connection::open_with_flags_and_vfs(path, flags, base.name()))
 }
 
-/// Whether this thread is inside [`open_internal`].
+/// Runs `open`, which opens a connection of our own: our auto-extension does nothing on it.
+pub(super) fn internally<T>(open: impl FnOnce() -> T) -> T {
+    let _opening = Opening::begin();
+    open()
+}
+
+/// Whether this thread is inside [`internally`].
 pub(super) fn is_internal() -> bool {
     INTERNAL.get()
 }

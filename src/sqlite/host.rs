@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 use rusqlite::{Connection, ffi};
 
+use super::threading::SingleThread;
+
 /// The oldest SQLite that we work with: the one whose API the bindings describe.
 const OLDEST: c_int = ffi::SQLITE_VERSION_NUMBER;
 const OLDEST_TEXT: &str = "3.34.1";
@@ -49,7 +51,7 @@ impl HostConnection {
 }
 
 impl HostApi {
-    fn routines(&self) -> Option<&ffi::sqlite3_api_routines> {
+    pub(super) fn routines(&self) -> Option<&ffi::sqlite3_api_routines> {
         // SAFETY: null, or SQLite's table, which lives as long as the library. An old library's table
         // is shorter than the type: only fields that all versions have are read before `admit`.
         unsafe { self.0.as_ref() }
@@ -71,13 +73,16 @@ impl HostApi {
     /// All calls go through one set of pointers, so a second library in the same process is refused.
     ///
     /// # Errors
-    /// If the library is too old, or another one loaded us before.
+    /// If the library is too old, in single-thread mode, or another one loaded us before.
     pub(super) fn admit(&self) -> Result<(), Unfit> {
         if self.version_number() < OLDEST {
             return Err(Unfit(format!(
                 "litestream_vfs needs SQLite {OLDEST_TEXT} or later, and this is SQLite {}: use a newer SQLite",
                 self.version()
             )));
+        }
+        if let Some(single) = SingleThread::of(self) {
+            return Err(Unfit(single.message().to_owned()));
         }
         let first =
             LOADED.compare_exchange(std::ptr::null_mut(), self.0, Ordering::AcqRel, Ordering::Acquire);
@@ -152,6 +157,11 @@ pub(super) fn is_loaded() -> bool {
     !LOADED.load(Ordering::Acquire).is_null()
 }
 
+/// The API of the library that loaded us; without routines before.
+pub(super) fn loaded() -> HostApi {
+    HostApi(LOADED.load(Ordering::Acquire))
+}
+
 /// The beginning of SQLite's API from 3.41 on, for what the bindings do not describe.
 ///
 /// Source: `sqlite3ext.h`; fields are only ever added at the end.
@@ -179,7 +189,7 @@ pub(super) unsafe fn is_interrupted_raw(db: *mut ffi::sqlite3) -> Option<bool> {
     if db.is_null() {
         return None;
     }
-    let api = HostApi(LOADED.load(Ordering::Acquire));
+    let api = loaded();
     if api.version_number() < HAS_IS_INTERRUPTED {
         return None;
     }

@@ -90,7 +90,9 @@ fn register_vfs(wiring: &Wiring) -> Result<(), (Code, String)> {
 type EntryPoint =
     unsafe extern "C" fn(*mut ffi::sqlite3, *mut *mut c_char, *const ffi::sqlite3_api_routines) -> c_int;
 
-fn register_auto_extension() -> Result<(), Code> {
+/// Has [`on_connection`] run at the end of each open. `sqlite3_shutdown` makes SQLite forget that, but not
+/// the VFS.
+pub(super) fn register_auto_extension() -> Result<(), Code> {
     let entry: EntryPoint = on_connection;
     // SAFETY: SQLite takes an entry point under another type, and calls it as what it is. Registering
     // it again does nothing.

@@ -15,7 +15,7 @@
 //! | `vfs`, `file`, `request` | the traits and what they are given |
 //! | `base`, `base_file`, `name`, `shm` | the host's VFS, its files, file names and shared memory |
 //! | `vfs_methods`, `file_methods`, `fcntl`, `installed` | the trampolines and the memory that SQLite holds |
-//! | `host`, `load`, `log` | which SQLite called us, and what we register with it |
+//! | `host`, `threading`, `load`, `log` | which SQLite called us, and what we register with it |
 //! | `function`, `table` | scalar and table-valued SQL functions |
 //! | `forked` | what a forked child inherits |
 //! | `memory` | where the memory of the library comes from |
@@ -44,6 +44,7 @@ mod request;
 mod roles;
 mod shm;
 mod table;
+mod threading;
 mod vfs;
 mod vfs_methods;
 
@@ -66,4 +67,5 @@ pub use request::{OpenRequest, Opened, Parameters};
 pub use roles::roles;
 pub use shm::ShmRegion;
 pub use table::{Columns, Row, Rows, Table, create_table_function};
+pub use threading::check_threads;
 pub use vfs::Vfs;

@@ -8,7 +8,9 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 use rusqlite::ffi::{self, sqlite3_file, sqlite3_int64, sqlite3_syscall_ptr, sqlite3_vfs};
 
 use super::name::{FileName, path_of};
-use super::{Access, BaseVfs, Code, OpenFlags, OpenRequest, Opened, Vfs, forked, installed, log};
+use super::{
+    Access, BaseVfs, Code, FileKind, OpenFlags, OpenRequest, Opened, Vfs, forked, installed, load, log,
+};
 
 /// A VFS that SQLite knows, and what is behind it.
 pub(super) struct Shim {
@@ -97,6 +99,10 @@ unsafe extern "C" fn x_open(
         // SAFETY: see the module; SQLite's name lives longer than the call.
         let (shim, name) = unsafe { (shim(vfs), FileName::new(name)) };
         let request = OpenRequest::new(name, OpenFlags::from_bits(flags), &shim.base);
+        if request.kind() == FileKind::MainDb {
+            // What fails a refused open, and gives the others the functions.
+            load::register_auto_extension()?;
+        }
         let (opened, opened_flags) = match shim.inner.open(request)? {
             // SAFETY: what SQLite gave us, for a VFS whose files fit in the memory.
             Opened::PassThrough => return unsafe { pass_open(&shim.base, request, file, out_flags) },

@@ -24,7 +24,7 @@ use crate::config::{self, Config};
 use crate::error::Error;
 use crate::primary::Primary;
 use crate::sqlite::{
-    Access, BaseVfs, Code, FileKind, OpenRequest, Opened, Parameters, PlainFile, RefusedFile, Vfs,
+    self, Access, BaseVfs, Code, FileKind, OpenRequest, Opened, Parameters, PlainFile, RefusedFile, Vfs,
 };
 
 /// The VFS `litestream`.
@@ -58,6 +58,7 @@ impl Vfs for Litestream {
 }
 
 fn open_database(request: &OpenRequest<'_>) -> Result<Opened, Error> {
+    sqlite::check_threads()?;
     config::start_logging(&config::ProcessEnv);
     let read_only = request.flags().is_readonly();
     match config::resolve(request.path(), &UriParams(request.parameters()), read_only, &config::ProcessEnv)? {
