@@ -4,7 +4,7 @@
 //!
 //! | room | what it is |
 //! | --- | --- |
-//! | [`page`], [`error`], [`clock`], [`fork`], [`runtime`], [`logging`], [`failures`] | leaves that every room may use |
+//! | [`page`], [`error`], [`clock`], [`fork`], [`files`], [`runtime`], [`logging`], [`failures`] | leaves that every room may use |
 //! | [`ltx`] | the LTX codec: bytes in, bytes out |
 //! | [`wal`] | WAL and WAL-index formats: bytes in, committed transactions out |
 //! | [`store`] | object stores; knows LTX names, never SQLite |
@@ -30,6 +30,7 @@ pub mod config;
 pub mod error;
 pub mod extension;
 pub mod failures;
+pub mod files;
 pub mod fork;
 pub mod functions;
 pub mod logging;

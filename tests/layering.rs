@@ -5,16 +5,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What every room may use.
-const LEAVES: [&str; 7] = ["page", "error", "clock", "fork", "runtime", "logging", "failures"];
+const LEAVES: [&str; 8] = ["page", "error", "clock", "fork", "files", "runtime", "logging", "failures"];
 
 /// Each room, and the rooms that it may use beside itself and the leaves.
-const ARROWS: [(&str, &[&str]); 19] = [
+const ARROWS: [(&str, &[&str]); 20] = [
     ("page", &[]),
     ("error", &[]),
     ("clock", &[]),
     ("runtime", &[]),
     ("logging", &[]),
     ("failures", &[]),
+    ("files", &[]),
     ("fork", &[]),
     ("ltx", &[]),
     ("wal", &[]),

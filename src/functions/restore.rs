@@ -12,7 +12,7 @@ use super::interruptible::run;
 use super::restores::Line;
 use crate::config::{self, Age, IntegrityCheck, ProcessEnv, RestoreConfig};
 use crate::error::{Error, ErrorKind, Result};
-use crate::restore::{self, Cancel, Check, Forecast, Identities, Progress, Report};
+use crate::restore::{self, Cancel, Check, Exclusion, Forecast, Identities, Progress, Report};
 use crate::runtime;
 use crate::sqlite::{self, Call, Integrity};
 use crate::store::{self, Store};
@@ -62,7 +62,7 @@ fn work(
     };
     let options = restore::Options {
         point: config.point,
-        force: config.force,
+        force: config.force.then(exclusion),
         parallelism: config.parallelism,
         identities: identities(&config.age)?,
         check: check(config.integrity_check, stopped.clone()),
@@ -88,6 +88,11 @@ fn work(
         }
         outcome => outcome,
     }
+}
+
+/// What keeps other programs from a file that is replaced.
+fn exclusion() -> Exclusion {
+    Exclusion::by(|path| Ok(Box::new(sqlite::sole_use(path)?)))
 }
 
 /// SQLite's check of the restored file.

@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
+use crate::files;
 use crate::ltx::{Decoder, FileName, Header, Txid};
 use crate::primary::pending::Pending;
 use crate::primary::spool::write_ltx;
@@ -122,7 +123,7 @@ impl Handover {
     }
 
     fn write_pages(&self, wal: &File, committed: &Committed, time: Timestamp) -> Result<()> {
-        fs::create_dir_all(&self.folder).map_err(|e| self.io(e))?;
+        files::create_folders(&self.folder).map_err(|e| self.io(e))?;
         if self.bytes() > self.limit {
             let message = format!("more than spool_limit waits in {}", self.folder.display());
             return Err(Error::new(crate::error::ErrorKind::NoSpace, message));
@@ -213,8 +214,8 @@ impl Handover {
         let bytes = serde_json::to_vec(value).expect("BUG: what is left is plain data");
         let path = self.folder.join(name);
         let temporary = path.with_extension("tmp");
-        fs::create_dir_all(&self.folder)
-            .and_then(|()| fs::write(&temporary, bytes))
+        files::create_folders(&self.folder)
+            .and_then(|()| files::write(&temporary, &bytes))
             .and_then(|()| fs::rename(&temporary, &path))
             .map_err(|e| Error::io(format_args!("cannot write {}", path.display()), e))
     }

@@ -18,6 +18,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::files;
 use crate::wal::{Checksum, FrameNo, Position, Salts, WalHeader};
 
 /// The folder of kept files below that of local state.
@@ -86,7 +87,7 @@ pub(super) fn copy_frames(
     frames: RangeInclusive<FrameNo>,
 ) -> Result<()> {
     let copy_all = || {
-        let mut out = OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
+        let mut out = files::open(path, OpenOptions::new().write(true))?;
         let start = FrameNo(frames.start().0.saturating_sub(1)).end_offset(header.page_size);
         let end = frames.end().end_offset(header.page_size);
         copy(wal, &mut out, 0, WalHeader::SIZE as u64)?;

@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 
+use crate::files;
 use crate::primary::shared::Shared;
 use crate::primary::state;
 
@@ -60,6 +61,13 @@ fn address(folder: &Path, name: &str) -> io::Result<(PathBuf, Option<File>)> {
     Ok((PathBuf::from(format!("/proc/self/fd/{}/{name}", open.as_raw_fd())), Some(open)))
 }
 
+/// A socket that those may send to who may use the database.
+fn bind(path: &Path) -> io::Result<UnixDatagram> {
+    let socket = UnixDatagram::bind(path)?;
+    files::as_in_folder(path);
+    Ok(socket)
+}
+
 fn send(folder: &Path, name: &str, what: &impl Serialize) -> io::Result<()> {
     let socket = UnixDatagram::unbound()?;
     socket.set_nonblocking(true)?;
@@ -101,7 +109,7 @@ impl Mailbox {
     pub(super) fn open(folder: &Path) -> io::Result<Self> {
         let name = format!("{}-{:016x}.sock", std::process::id(), crate::primary::random_u64());
         let (path, _open) = address(folder, &name)?;
-        let socket = UnixDatagram::bind(path)?;
+        let socket = bind(&path)?;
         Ok(Self { socket, folder: folder.to_path_buf(), name })
     }
 
@@ -132,7 +140,7 @@ impl Ear {
         let folder = state::folder(&shared.path);
         sweep(&folder);
         let (path, _open) = address(&folder, PUBLISHER)?;
-        let socket = UnixDatagram::bind(path)?;
+        let socket = bind(&path)?;
         socket.set_nonblocking(true)?;
         let socket = tokio::net::UnixDatagram::from_std(socket)?;
         let shared = Arc::clone(shared);

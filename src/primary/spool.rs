@@ -8,12 +8,13 @@
 //! Nothing here is synced. The state names the files that belong to it: a file that it does not name is
 //! removed at the next open, and one that is missing or broken makes the state worthless.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{Error, Result};
+use crate::files;
 use crate::ltx::{Decoder, Encoder, FileName, Header, Merger, Summary, Txid};
 use crate::primary::commits::CommitSeq;
 
@@ -62,7 +63,7 @@ impl Spool {
     /// `Io`.
     pub(super) fn open(state_folder: &Path, named: Option<(u64, u64)>) -> Result<(Self, bool)> {
         let folder = state_folder.join("spool");
-        fs::create_dir_all(&folder)
+        files::create_folders(&folder)
             .map_err(|e| Error::io(format_args!("cannot create {}", folder.display()), e))?;
         let mut spool = Self { folder, segments: Vec::new(), next: FIRST };
         spool.read_folder(named)?;
@@ -328,8 +329,8 @@ pub(super) fn write_ltx(
 }
 
 fn create(path: &Path) -> Result<BufWriter<File>> {
-    let file =
-        File::create(path).map_err(|e| Error::io(format_args!("cannot create {}", path.display()), e))?;
+    let file = files::open(path, OpenOptions::new().write(true).truncate(true))
+        .map_err(|e| Error::io(format_args!("cannot create {}", path.display()), e))?;
     Ok(BufWriter::with_capacity(WRITE_BYTES, file))
 }
 

@@ -14,6 +14,8 @@ use rustix::fs::{CWD, RenameFlags};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::files;
+pub use crate::files::state_folder as folder;
 use crate::ltx::Txid;
 use crate::primary::handover::Handover;
 use crate::primary::kept::Kept;
@@ -27,14 +29,6 @@ pub(super) enum Captured {
     At(Position),
     /// All of them: the WAL is empty or gone, and its next generation starts with what is new.
     NextGeneration,
-}
-
-/// The folder of local state that belongs to the database `path`.
-pub fn folder(path: &Path) -> PathBuf {
-    let mut name = std::ffi::OsString::from(".");
-    name.push(path.file_name().unwrap_or_default());
-    name.push("-litestream");
-    path.with_file_name(name)
 }
 
 /// What is remembered.
@@ -222,7 +216,7 @@ impl State {
 /// one by a new one, makes some file systems (ext4) write it to the disk at once, and SQLite's next sync
 /// waits for that.
 fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
+    let mut file = files::open(path, OpenOptions::new().write(true))?;
     file.write_all(bytes)?;
     file.set_len(bytes.len() as u64)
 }

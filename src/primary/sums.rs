@@ -26,6 +26,7 @@ use std::path::{Path, PathBuf};
 use crc_fast::CrcAlgorithm;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::files;
 use crate::ltx::{Decoder, Txid};
 use crate::page::{PageCount, PageSize, Pgno};
 use crate::primary::resume::single;
@@ -202,7 +203,8 @@ impl Sums {
     /// replica.
     pub(super) fn begin(&self, page_size: PageSize) -> Option<NewSums> {
         let path = self.path.with_extension("new");
-        let mut out = BufWriter::with_capacity(64 * 1024, File::create(&path).ok()?);
+        let file = files::open(&path, OpenOptions::new().write(true).truncate(true)).ok()?;
+        let mut out = BufWriter::with_capacity(64 * 1024, file);
         out.write_all(&[0; HEADER_SIZE]).ok()?;
         let header =
             Header { page_size: page_size.get(), pages: 0, txid: 0, replica: self.replica, digest: 0 };

@@ -1,66 +1,70 @@
-//! Whether a database is open somewhere.
-//!
-//! Asking with a lock of our own is not possible: to close the descriptor that takes it would drop
-//! the locks of every connection that this process has to the database (POSIX). Linux lists all locks
-//! instead, and every connection in WAL mode holds one as long as it is open. Elsewhere, and for idle
-//! connections in other journal modes, an open database is not noticed: they go on with the file that
-//! was replaced.
+//! Everybody else is kept out of a database while it is replaced.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt as _;
+use std::any::Any;
+use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 
-use super::output::beside;
 use crate::error::{Error, ErrorKind, Result};
+use crate::files::ReplaceLock;
 
-/// Refuses if somebody holds a lock on the database or its shared memory.
+/// Keeps other programs from a database file. It is asked for the file, refuses with `Busy` if a program has
+/// it open, and answers with what keeps others out until it is dropped.
+#[derive(Clone)]
+pub struct Exclusion(Arc<Excludes>);
+
+type Excludes = dyn Fn(&Path) -> Result<Box<dyn Any>> + Send + Sync;
+
+impl Exclusion {
+    /// By what `excludes` answers.
+    pub fn by(excludes: impl Fn(&Path) -> Result<Box<dyn Any>> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(excludes))
+    }
+}
+
+impl fmt::Debug for Exclusion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Exclusion")
+    }
+}
+
+/// Nobody else has the database open, and nobody opens it before this is dropped.
+pub(super) struct KeptOut {
+    _file: Box<dyn Any>,
+    /// Released last: who waits for it opens the new file.
+    _primaries: ReplaceLock,
+}
+
+/// Keeps everybody out of the database file.
 ///
 /// # Errors
-/// `Busy`.
-pub(super) fn in_use(database: &Path) -> Result<()> {
-    let Ok(locks) = fs::read_to_string("/proc/locks") else { return Ok(()) };
-    for path in [database.to_owned(), beside(database, "-shm")] {
-        let Ok(file) = fs::metadata(&path) else { continue };
-        if let Some(pid) = holder(&locks, file.dev(), file.ino()) {
-            return Err(Error::new(
-                ErrorKind::Busy,
-                format!(
-                    "cannot replace {}: process {pid} has it open; close its connections first",
-                    database.display()
-                ),
-            ));
-        }
-    }
-    Ok(())
+/// `Busy` if somebody has it open; what `exclusion` says.
+pub(super) fn keep_out(database: &Path, exclusion: &Exclusion) -> Result<KeptOut> {
+    let primaries = ReplaceLock::take(database)?.ok_or_else(|| open_as_primary(database))?;
+    let file = (exclusion.0)(database).map_err(|e| cannot_replace(database, e))?;
+    Ok(KeptOut { _file: file, _primaries: primaries })
 }
 
-/// The process that holds a lock on a file.
+/// Refuses what [`keep_out`] would refuse now; leaves nothing behind.
 ///
-/// ```text
-/// 1: POSIX  ADVISORY  WRITE 708 08:01:1234 1073741824 1073741824
-///    kind, mandatory, access, pid, major:minor:inode, first byte, last byte
-/// ```
-/// Device numbers are hexadecimal; a waiting request has `->` behind the number.
-fn holder(locks: &str, dev: u64, inode: u64) -> Option<&str> {
-    let major = ((dev >> 32) & 0xffff_f000) | ((dev >> 8) & 0xfff);
-    let minor = ((dev >> 12) & 0xffff_ff00) | (dev & 0xff);
-    let file = format!("{major:02x}:{minor:02x}:{inode}");
-    locks.lines().find_map(|line| {
-        let fields: Vec<&str> = line.split_whitespace().filter(|field| *field != "->").collect();
-        (fields.get(5) == Some(&file.as_str())).then(|| fields[4])
-    })
+/// # Errors
+/// Those of [`keep_out`].
+pub(super) fn refuse_if_open(database: &Path, exclusion: &Exclusion) -> Result<()> {
+    if !ReplaceLock::is_free(database)? {
+        return Err(open_as_primary(database));
+    }
+    (exclusion.0)(database).map(drop).map_err(|e| cannot_replace(database, e))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+fn open_as_primary(database: &Path) -> Error {
+    let kind = ErrorKind::Busy;
+    cannot_replace(database, Error::new(kind, format!("{} is open as a primary", database.display())))
+}
 
-    #[test]
-    fn locks_are_found_by_device_and_inode() {
-        let locks = "1: POSIX  ADVISORY  READ 708 08:01:1234 128 128\n\
-                     1: -> POSIX  ADVISORY  WRITE 709 fd:10:77 0 EOF\n";
-        assert_eq!(holder(locks, 0x801, 1234), Some("708"));
-        assert_eq!(holder(locks, 0xfd10, 77), Some("709"));
-        assert_eq!(holder(locks, 0x801, 77), None);
+fn cannot_replace(database: &Path, e: Error) -> Error {
+    let message = format!("cannot replace {}: {e}; close its connections first", database.display());
+    match e.kind() {
+        ErrorKind::Busy => Error::new(ErrorKind::Busy, message),
+        _ => e,
     }
 }

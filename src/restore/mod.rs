@@ -32,6 +32,7 @@ use crate::store::{RawInfo, Store};
 use apply::Applier;
 use generations::Chosen;
 pub use generations::Identities;
+pub use in_use::Exclusion;
 use output::Output;
 pub use progress::{Phase, Progress, Standing, restores};
 
@@ -40,8 +41,9 @@ pub use progress::{Phase, Progress, Standing, restores};
 pub struct Options {
     /// Which state.
     pub point: RestorePoint,
-    /// Replace a database that is there.
-    pub force: bool,
+    /// Replace a database that is there, after all others were kept from it. Without it the database must
+    /// not be there.
+    pub force: Option<Exclusion>,
     /// Requests of 2 MiB at the same time, at least 1; with 2 or more, up to eight times as many that
     /// bring less.
     pub parallelism: usize,
@@ -65,7 +67,7 @@ impl Default for Options {
         let point = RestorePoint::Latest;
         Self {
             point,
-            force: false,
+            force: None,
             parallelism: Self::PARALLELISM,
             identities: Identities::default(),
             cancel: Cancel::never(),
@@ -168,7 +170,7 @@ pub fn restore(store: Arc<dyn Store>, path: &Path, options: &Options) -> Result<
 
 fn run(store: Arc<dyn Store>, path: &Path, options: &Options, progress: &Arc<Progress>) -> Result<Report> {
     let begun = Instant::now();
-    let output = Output::prepare(path, options.force)?;
+    let output = Output::prepare(path, options.force.clone())?;
     let applier = Applier::new(Arc::new(Source::new(store.clone())), options, progress.clone());
     let chosen = choose(store.clone(), options.point, applier.first_plan())?;
     let mut draft = output.create()?;
@@ -246,7 +248,7 @@ pub struct Forecast {
 /// # Errors
 /// Those of [`restore`] that can be known before.
 pub fn dry_run(store: Arc<dyn Store>, path: &Path, options: &Options) -> Result<Forecast> {
-    Output::prepare(path, options.force)?;
+    Output::prepare(path, options.force.clone())?;
     let point = options.point;
     runtime::block_on(async move {
         let source = Source::new(store.clone());

@@ -3,17 +3,22 @@
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _, chown};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::early_sync::EarlySync;
-use super::in_use::in_use;
+use super::in_use::{Exclusion, keep_out, refuse_if_open};
 use crate::error::{Error, ErrorKind, Result};
 use crate::page::{PageCount, PageSize, Pgno};
 
 /// Neighbouring pages are written together up to this many bytes.
 const RUN: usize = 1024 * 1024;
+
+/// The permissions of a file that is not complete: it is nobody else's.
+const PRIVATE: u32 = 0o600;
+/// The permissions that SQLite asks for when it makes a database; the user's umask takes from them.
+const OF_DATABASES: u32 = 0o644;
 
 /// Files beside a database that SQLite would apply to whatever database it finds there.
 const APPLIED: [&str; 2] = ["-wal", "-journal"];
@@ -21,19 +26,18 @@ const APPLIED: [&str; 2] = ["-wal", "-journal"];
 const COMPANIONS: [&str; 3] = ["-wal", "-journal", "-shm"];
 
 /// Where a database is to be, and whether it may replace what is there.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Output {
     target: PathBuf,
-    force: bool,
+    force: Option<Exclusion>,
 }
 
 impl Output {
     /// Looks whether the target may be written; changes nothing.
-    pub(super) fn prepare(path: &Path, force: bool) -> Result<Self> {
+    pub(super) fn prepare(path: &Path, force: Option<Exclusion>) -> Result<Self> {
         if path.file_name().is_none() {
             return Err(Error::config(format!("'{}' does not name a file to restore to", path.display())));
         }
-        let output = Self { target: path.to_owned(), force };
         let there = metadata(path)?;
         if there.as_ref().is_some_and(|m| !m.is_file()) {
             return Err(Error::new(
@@ -41,22 +45,23 @@ impl Output {
                 format!("cannot restore to {}: it is there and not a file", path.display()),
             ));
         }
-        output.check()?;
         // A link stays: what it leads to is replaced.
         let target = match there {
             Some(_) => fs::canonicalize(path).map_err(|e| Error::io(format!("{}", path.display()), e))?,
             None => path.to_owned(),
         };
-        Ok(Self { target, force })
+        let output = Self { target, force };
+        match &output.force {
+            Some(exclusion) if there.is_some() => refuse_if_open(&output.target, exclusion)?,
+            Some(_) => {}
+            None => output.refuse_leftovers()?,
+        }
+        Ok(output)
     }
 
-    /// Checks that nothing is in the way.
-    fn check(&self) -> Result<()> {
-        let there = metadata(&self.target)?.is_some();
-        if self.force {
-            return if there { in_use(&self.target) } else { Ok(()) };
-        }
-        if there {
+    /// Checks that nothing is in the way of a file that replaces none.
+    fn refuse_leftovers(&self) -> Result<()> {
+        if metadata(&self.target)?.is_some() {
             return Err(exists(&self.target));
         }
         for suffix in APPLIED {
@@ -84,9 +89,10 @@ impl Output {
         let file = OpenOptions::new()
             .write(true)
             .create_new(true)
+            .mode(PRIVATE)
             .open(&temporary)
             .map_err(|e| Error::io(format!("cannot create a file in {}", folder.display()), e))?;
-        Ok(Draft {
+        let draft = Draft {
             output: self,
             folder,
             folders,
@@ -96,7 +102,12 @@ impl Output {
             run: Vec::new(),
             run_start: 0,
             len: 0,
-        })
+        };
+        // Before anything is downloaded it is known whether the owner can be kept.
+        if let Some(old) = metadata(&draft.output.target)? {
+            draft.adopt_owner(&old)?;
+        }
+        Ok(draft)
     }
 }
 
@@ -130,7 +141,7 @@ impl Draft {
     /// A file without a name, for what is needed until the database is there.
     pub(super) fn scratch(&self) -> Result<File> {
         let path = self.folder.join(format!(".litestream-restore-{}", unpredictable()?));
-        let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path);
+        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(PRIVATE).open(&path);
         let file = file.map_err(|e| Error::io(format!("cannot create {}", path.display()), e))?;
         fs::remove_file(&path).map_err(|e| Error::io(format!("cannot remove {}", path.display()), e))?;
         Ok(file)
@@ -188,11 +199,12 @@ impl Draft {
 
     /// Gives the database its name.
     pub(super) fn publish(mut self) -> Result<()> {
-        self.output.check()?;
-        if self.output.force {
-            self.replace()?;
-        } else {
-            self.appear()?;
+        match self.output.force.clone() {
+            Some(exclusion) => self.replace(&exclusion)?,
+            None => {
+                self.output.refuse_leftovers()?;
+                self.appear()?;
+            }
         }
         self.folders.keep()?;
         sync_folder(&self.folder)
@@ -200,6 +212,8 @@ impl Draft {
 
     /// Takes the target's name if nobody has it.
     fn appear(&self) -> Result<()> {
+        let mode = usual_mode(&self.folder).map_err(|e| self.cannot("look at the permissions of", e))?;
+        self.file.set_permissions(mode).map_err(|e| self.cannot("set permissions of", e))?;
         let target = &self.output.target;
         match fs::hard_link(&self.temporary, target) {
             // The temporary name goes when the draft is dropped.
@@ -216,29 +230,61 @@ impl Draft {
     /// Takes the place of what has the target's name, and of its companions. They are moved aside
     /// first and removed at the end: SQLite must never see the new database beside the old one's log,
     /// and a crash in between must not lose the old log.
-    fn replace(&self) -> Result<()> {
+    fn replace(&self, exclusion: &Exclusion) -> Result<()> {
         let target = &self.output.target;
-        if let Some(old) = metadata(target)? {
-            self.adopt(&old)?;
+        loop {
+            let old = metadata(target)?;
+            // From the check until the new file is there nobody opens the old one.
+            let _kept_out = old.as_ref().map(|_| keep_out(target, exclusion)).transpose()?;
+            let aside = Aside::move_companions(target, &self.folder)?;
+            sync_folder(&self.folder)?;
+            let named = match &old {
+                Some(old) => self.take_place_of(old),
+                None => self.appear(),
+            };
+            match named {
+                Ok(()) => {
+                    sync_folder(&self.folder)?;
+                    return aside.remove();
+                }
+                Err(e) => {
+                    aside.back();
+                    // A file that appeared meanwhile is replaced like any other, if nobody has it open.
+                    if old.is_some() || e.kind() != ErrorKind::AlreadyExists {
+                        return Err(e);
+                    }
+                }
+            }
         }
-        let aside = Aside::move_companions(target, &self.folder)?;
-        sync_folder(&self.folder)?;
-        if let Err(e) = fs::rename(&self.temporary, target) {
-            aside.back();
-            return Err(self.cannot("rename", e));
-        }
-        sync_folder(&self.folder)?;
-        aside.remove()
     }
 
-    /// Gives the new file the permissions of the old one, and its owner as far as we may.
+    fn take_place_of(&self, old: &fs::Metadata) -> Result<()> {
+        self.adopt(old)?;
+        fs::rename(&self.temporary, &self.output.target).map_err(|e| self.cannot("rename", e))
+    }
+
+    /// Gives the new file the owner and the permissions of the old one.
     fn adopt(&self, old: &fs::Metadata) -> Result<()> {
-        let new = self.file.metadata().map_err(|e| self.cannot("stat", e))?;
-        if (new.uid(), new.gid()) != (old.uid(), old.gid()) {
-            // Only root may; others keep what they make.
-            let _ = chown(&self.temporary, Some(old.uid()), Some(old.gid()));
-        }
+        self.adopt_owner(old)?;
         self.file.set_permissions(old.permissions()).map_err(|e| self.cannot("set permissions of", e))
+    }
+
+    fn adopt_owner(&self, old: &fs::Metadata) -> Result<()> {
+        let new = self.file.metadata().map_err(|e| self.cannot("stat", e))?;
+        let owner = (old.uid(), old.gid());
+        if (new.uid(), new.gid()) == owner {
+            return Ok(());
+        }
+        fchown(&*self.file, Some(owner.0), Some(owner.1)).map_err(|e| {
+            let what = format!(
+                "cannot replace {}: it belongs to user {} and group {}, and the new file could not; restore \
+                 as that user or as root, or to another path",
+                self.output.target.display(),
+                owner.0,
+                owner.1
+            );
+            Error::io(what, e)
+        })
     }
 }
 
@@ -345,6 +391,17 @@ fn folder_of(path: &Path) -> PathBuf {
         Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
         _ => PathBuf::from("."),
     }
+}
+
+/// The permissions that a new database gets in `folder`.
+fn usual_mode(folder: &Path) -> io::Result<fs::Permissions> {
+    let random = unpredictable().map_err(|e| io::Error::other(e.to_string()))?;
+    let path = folder.join(format!(".litestream-restore-{random}"));
+    // Only a file that is made shows what the umask leaves, without a change to it.
+    let probe = OpenOptions::new().write(true).create_new(true).mode(OF_DATABASES).open(&path)?;
+    let mode = probe.metadata().map(|meta| meta.permissions());
+    fs::remove_file(&path)?;
+    mode
 }
 
 fn sync_folder(folder: &Path) -> Result<()> {

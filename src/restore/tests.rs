@@ -18,8 +18,13 @@ fn to(point: RestorePoint) -> Options {
     Options { point, ..Options::default() }
 }
 
+/// Nobody else has a file open.
+fn nobody() -> Exclusion {
+    Exclusion::by(|_| Ok(Box::new(())))
+}
+
 fn force() -> Options {
-    Options { force: true, ..Options::default() }
+    Options { force: Some(nobody()), ..Options::default() }
 }
 
 fn at(n: u64) -> RestorePoint {
@@ -123,11 +128,11 @@ proptest! {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("app.db");
         let options = |point, force| Options { point, force, parallelism, ..Options::default() };
-        let report = restore(history.store(), &path, &options(RestorePoint::Latest, false)).unwrap();
+        let report = restore(history.store(), &path, &options(RestorePoint::Latest, None)).unwrap();
         prop_assert_eq!(report.txid, Some(txid(last)));
         prop_assert!(fs::read(&path).unwrap() == history.image(last));
         for n in 1..=last {
-            match restore(history.store(), &path, &options(at(n), true)) {
+            match restore(history.store(), &path, &options(at(n), Some(nobody()))) {
                 Ok(_) => prop_assert!(fs::read(&path).unwrap() == history.image(n)),
                 Err(e) => prop_assert_eq!(e.kind(), ErrorKind::NotFound),
             }

@@ -222,6 +222,14 @@ impl BaseFile {
         Code::check(call!(self.xFileControl(control.op().get(), control.arg()) else ffi::SQLITE_NOTFOUND))
     }
 
+    /// Whether the file was renamed, removed or replaced since it was opened; false if the VFS does not tell.
+    pub fn has_moved(&mut self) -> bool {
+        let mut moved: c_int = 0;
+        let arg = (&raw mut moved).cast::<c_void>();
+        let code = call!(self.xFileControl(ffi::SQLITE_FCNTL_HAS_MOVED, arg) else ffi::SQLITE_NOTFOUND);
+        code == ffi::SQLITE_OK && moved != 0
+    }
+
     /// The sector size of the device in bytes.
     pub fn sector_size(&mut self) -> u32 {
         let size = call!(self.xSectorSize() else 4096);

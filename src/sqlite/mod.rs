@@ -20,6 +20,7 @@
 //! | `forked` | what a forked child inherits |
 //! | `memory` | where the memory of the library comes from |
 //! | `refused`, `roles`, `connection` | what is done with a connection |
+//! | `integrity`, `sole_use` | a database file that nobody may have open: SQLite's check, keeping it closed |
 
 mod base;
 mod base_file;
@@ -43,6 +44,7 @@ mod refused;
 mod request;
 mod roles;
 mod shm;
+mod sole_use;
 mod table;
 mod threading;
 mod vfs;
@@ -66,6 +68,7 @@ pub use refused::{PlainFile, RefusedFile};
 pub use request::{OpenRequest, Opened, Parameters};
 pub use roles::roles;
 pub use shm::ShmRegion;
+pub use sole_use::{SoleUse, sole_use};
 pub use table::{Columns, Row, Rows, Table, create_table_function};
 pub use threading::check_threads;
 pub use vfs::Vfs;

@@ -9,8 +9,8 @@ use std::fs::{self, File, FileTimes};
 use std::io::{self, ErrorKind as IoKind, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Once};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
@@ -20,6 +20,7 @@ use futures_util::stream::{self, BoxStream, StreamExt as _};
 use super::{ByteRange, Content, Fencing, FileInfo, PutOptions, RawInfo, Store, Upload, errors};
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
+use crate::files::{self, Rights};
 use crate::ltx::{FileId, FileName, Level, Txid};
 use crate::runtime;
 
@@ -38,12 +39,40 @@ pub struct FileStore {
     root: Arc<Path>,
     /// The file system has no hard links: a name cannot be taken only if it is free.
     no_links: Arc<AtomicBool>,
+    /// The database that is replicated here: its owner and permissions are those of all files.
+    database: Option<Arc<Path>>,
+    /// Files of former times have them too.
+    put_right: Arc<Once>,
 }
 
 impl FileStore {
     /// The replica in the folder `root`, which is created with the first file.
     pub fn new(root: impl AsRef<Path>) -> Self {
-        Self { root: root.as_ref().into(), no_links: Arc::default() }
+        let put_right = Arc::new(Once::new());
+        Self { root: root.as_ref().into(), no_links: Arc::default(), database: None, put_right }
+    }
+
+    /// The replica of the database file `database`: what is in it has that file's owner and permissions, and
+    /// what is there already gets them when it is first used.
+    #[must_use]
+    pub fn of_database(mut self, database: &Path) -> Self {
+        self.database = Some(database.into());
+        self
+    }
+
+    /// The owner and permissions of what is made here; `None` for those of its folder.
+    fn rights(&self) -> Option<Rights> {
+        let rights = Rights::of(self.database.as_deref()?).ok()?;
+        // The root may be a folder of the user's that holds other things too.
+        self.put_right.call_once(|| rights.put_right(&self.root.join("ltx")));
+        Some(rights)
+    }
+
+    fn create_folder(&self, folder: &Path) -> io::Result<()> {
+        match self.rights() {
+            Some(rights) => files::create_folders_with(folder, rights),
+            None => files::create_folders(folder),
+        }
     }
 
     fn folder(&self, level: Level) -> PathBuf {
@@ -72,6 +101,7 @@ impl FileStore {
 
     fn list_now(&self, level: Level, from: Txid) -> Result<Vec<FileInfo>> {
         let folder = self.folder(level);
+        self.rights();
         let entries = match fs::read_dir(&folder) {
             Ok(entries) => entries,
             Err(e) if e.kind() == IoKind::NotFound => return Ok(Vec::new()),
@@ -249,10 +279,12 @@ impl Temporary {
     fn create(store: &FileStore, id: FileId) -> Result<Self> {
         let folder = store.folder(id.level);
         let path = folder.join(temporary_name(id.name)?);
-        let create = || File::options().write(true).create_new(true).open(&path);
+        store.rights();
+        // Its name is new, so it is made, with the owner and permissions of its folder.
+        let create = || files::open(&path, File::options().write(true));
         let file = match create() {
             Err(e) if e.kind() == IoKind::NotFound => {
-                create_folders(&folder).map_err(|e| io_error("create", &folder, e))?;
+                store.create_folder(&folder).map_err(|e| io_error("create", &folder, e))?;
                 create()
             }
             other => other,
@@ -405,24 +437,6 @@ fn temporary_name(name: FileName) -> Result<String> {
     getrandom::fill(&mut random)
         .map_err(|e| Error::new(ErrorKind::Io, format!("the system gives no random bytes: {e}")))?;
     Ok(format!("{}{name}.{:016x}{}", TEMPORARY.0, u64::from_le_bytes(random), TEMPORARY.1))
-}
-
-/// Creates `folder` and the folders above it that are missing, and makes their names durable.
-fn create_folders(folder: &Path) -> io::Result<()> {
-    match fs::create_dir(folder) {
-        Ok(()) => {}
-        Err(e) if e.kind() == IoKind::AlreadyExists && folder.is_dir() => return Ok(()),
-        Err(e) if e.kind() == IoKind::NotFound => {
-            let parent = folder.parent().ok_or(e)?;
-            create_folders(parent)?;
-            match fs::create_dir(folder) {
-                Err(e) if e.kind() != IoKind::AlreadyExists => return Err(e),
-                _ => {}
-            }
-        }
-        Err(e) => return Err(e),
-    }
-    folder.parent().map_or(Ok(()), sync_folder)
 }
 
 /// Makes the names in `folder` durable.

@@ -3,6 +3,7 @@
 //! [`connect`] turns a [`Target`] into a [`Store`]. Wrappers ([`Retry`], [`Faults`]) are stores too.
 
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 
 mod faults;
@@ -44,8 +45,25 @@ pub fn connect(target: &Target) -> Result<Arc<dyn Store>> {
 /// # Errors
 /// As [`connect`].
 pub fn connect_with(target: &Target, policy: RetryPolicy) -> Result<Arc<dyn Store>> {
+    connect_by(|root| FileStore::new(root), target, policy)
+}
+
+/// As [`connect_with`], to replicate the database file `database`. What a folder then gets has the owner
+/// and the permissions of that file.
+///
+/// # Errors
+/// As [`connect`].
+pub fn connect_for(database: &Path, target: &Target, policy: RetryPolicy) -> Result<Arc<dyn Store>> {
+    connect_by(|root| FileStore::new(root).of_database(database), target, policy)
+}
+
+fn connect_by(
+    folder: impl FnOnce(&Path) -> FileStore,
+    target: &Target,
+    policy: RetryPolicy,
+) -> Result<Arc<dyn Store>> {
     Ok(match target {
-        Target::File { path } => Arc::new(FileStore::new(path)),
+        Target::File { path } => Arc::new(folder(path)),
         Target::S3(s3) => Arc::new(Retry::new(Arc::new(S3Store::new(s3.clone())), policy)),
     })
 }

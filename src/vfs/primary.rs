@@ -8,9 +8,11 @@ use std::time::Duration;
 use crate::clock::SystemClock;
 use crate::config::PrimaryConfig;
 use crate::error::{Error, ErrorKind};
+use crate::files::OpenLock;
 use crate::primary::Primary;
 use crate::sqlite::{
-    BaseFile, BaseVfs, Code, File, LockLevel, OpenRequest, Opened, PragmaAnswer, ShmLock, ShmLockFlags,
+    BaseFile, BaseVfs, Code, File, LockLevel, OpenFlags, OpenRequest, Opened, PragmaAnswer, ShmLock,
+    ShmLockFlags,
 };
 use crate::store::{self, RetryPolicy};
 use crate::vfs::hidden;
@@ -31,6 +33,9 @@ const RETRY: RetryPolicy = RetryPolicy {
 /// How long an open waits for other connections that keep the database in another mode.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How often a file that was replaced is opened again.
+const REOPENS: usize = 10;
+
 struct PrimaryFile {
     base: BaseFile,
     vfs: BaseVfs,
@@ -42,15 +47,14 @@ struct PrimaryFile {
     /// The database is in WAL mode. Until it is, every release of the lock is a chance to put it
     /// there: SQLite creates a database with a rollback journal.
     in_wal_mode: bool,
+    /// The database counts as open until the last connection of the process is closed.
+    _open_lock: OpenLock,
 }
 
 /// Opens a database as a primary.
 pub(super) fn open(request: &OpenRequest<'_>, config: PrimaryConfig) -> Result<Opened, Error> {
     let path = config.path;
-    let (mut base, out_flags) = request.open_base().map_err(|code| cannot_open(&path, code))?;
-    if out_flags.is_readonly() {
-        return Err(cannot_write(&path));
-    }
+    let (mut base, out_flags, open_lock) = open_base(request, &path)?;
     let mode = match wal_mode::journal_mode(&mut base, &path)? {
         JournalMode::Rollback => {
             wal_mode::enter(&path, request.base(), PATIENCE)?;
@@ -64,13 +68,33 @@ pub(super) fn open(request: &OpenRequest<'_>, config: PrimaryConfig) -> Result<O
         &config.target,
         config.options,
         Arc::new(SystemClock),
-        || store::connect_with(&config.target, RETRY),
+        || store::connect_for(&path, &config.target, RETRY),
         || Arc::new(SqliteHost::new(&path, vfs)),
     )?;
     let guard = ResetGuard::new(config.wal_reset_guard && reset_guard::is_needed(rusqlite::version_number()));
     let in_wal_mode = mode == JournalMode::Wal;
-    let file = PrimaryFile { base, vfs, path, primary, guard, pid: std::process::id(), in_wal_mode };
+    let pid = std::process::id();
+    let file = PrimaryFile { base, vfs, path, primary, guard, pid, in_wal_mode, _open_lock: open_lock };
     Ok(Opened::File { file: Box::new(file), out_flags })
+}
+
+/// Opens the file, and has it count as open. A restore that came in between replaced it: then the new one
+/// is opened.
+fn open_base(request: &OpenRequest<'_>, path: &Path) -> Result<(BaseFile, OpenFlags, OpenLock), Error> {
+    let open = || {
+        let (base, out_flags) = request.open_base().map_err(|code| cannot_open(path, code))?;
+        if out_flags.is_readonly() { Err(cannot_write(path)) } else { Ok((base, out_flags)) }
+    };
+    let (mut base, mut out_flags) = open()?;
+    // Its folder is made with the owner and permissions of the file, which is there now.
+    let open_lock = OpenLock::take(path)?;
+    for _ in 0..REOPENS {
+        if !base.has_moved() {
+            break;
+        }
+        (base, out_flags) = open()?;
+    }
+    Ok((base, out_flags, open_lock))
 }
 
 fn cannot_open(path: &Path, code: Code) -> Error {

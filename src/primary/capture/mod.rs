@@ -101,7 +101,7 @@ impl Capture {
     ) -> Result<Self> {
         let handover = Handover::new(folder, spool_limit);
         let kept = generations.folder();
-        std::fs::create_dir_all(kept)
+        crate::files::create_folders(kept)
             .map_err(|e| Error::io(format_args!("cannot create {}", kept.display()), e))?;
         let mut state = State::load(folder)?;
         let ours = state.url == url;

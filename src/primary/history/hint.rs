@@ -10,6 +10,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
+use crate::files;
 
 const NAME: &str = "history.json";
 
@@ -48,7 +49,7 @@ pub(super) fn write(folder: &Path, url: &str, next: Option<Next>) {
     };
     let bytes = serde_json::to_vec(&Stored { url: url.to_owned(), next }).expect("BUG: it is plain data");
     let temporary = folder.join(NAME).with_extension("json.tmp");
-    let written = fs::write(&temporary, bytes).and_then(|()| fs::rename(&temporary, folder.join(NAME)));
+    let written = files::write(&temporary, &bytes).and_then(|()| fs::rename(&temporary, folder.join(NAME)));
     if let Err(e) = written {
         tracing::debug!("cannot write {}: {e}", folder.join(NAME).display());
         remove(folder);

@@ -12,8 +12,9 @@
 //! been replaced by a later version; that one is of a later transaction than the record, so who opens
 //! the file again fetches it anew.
 
-use std::fs::{self, File};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use crc_fast::{CrcAlgorithm, checksum};
@@ -90,7 +91,7 @@ impl Record {
         let crc = checksum(CrcAlgorithm::Crc64GoIso, &bytes);
         bytes.extend_from_slice(&crc.to_be_bytes());
         let (record, new) = (record_path(path), path_with(path, "-record.new"));
-        let mut file = File::create(&new)?;
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
         file.write_all(&bytes)?;
         file.sync_all()?;
         fs::rename(&new, &record)

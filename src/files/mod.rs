@@ -1,0 +1,38 @@
+//! Files of ours in folders of users: who may use them, and locks on them.
+//!
+//! | file | what it is |
+//! | --- | --- |
+//! | `rights` | owner and permissions: what belongs to a database has those of the database |
+//! | `make` | files and folders are made with the right owner and permissions from the beginning |
+//! | `record_lock` | locks between processes |
+//! | `open_lock` | whether a database is open as a primary anywhere, and keeping it closed |
+
+mod make;
+mod open_lock;
+mod record_lock;
+mod rights;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+pub use make::{as_in_folder, create_folders, create_folders_with, open, write};
+pub use open_lock::{OpenLock, ReplaceLock};
+pub use record_lock::{Kind, RecordLock};
+pub use rights::Rights;
+
+/// The folder of local state that belongs to the database `path`: `.<file name>-litestream` beside it.
+pub fn state_folder(path: &Path) -> PathBuf {
+    let mut name = OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push("-litestream");
+    path.with_file_name(name)
+}
+
+/// The database to which the folder of local state `folder` belongs, if it has the name of one.
+fn database_of(folder: &Path) -> Option<PathBuf> {
+    use std::os::unix::ffi::OsStrExt as _;
+
+    let name = folder.file_name()?.as_bytes();
+    let name = name.strip_prefix(b".")?.strip_suffix(b"-litestream")?;
+    (!name.is_empty()).then(|| folder.with_file_name(std::ffi::OsStr::from_bytes(name)))
+}
