@@ -27,7 +27,7 @@ type Key = (u32, u64, u64);
 
 /// A lock file that this process has locked, once for all who hold the lock.
 struct Held {
-    _file: File,
+    file: File,
     kind: Kind,
     holders: usize,
 }
@@ -74,10 +74,23 @@ impl RecordLock {
             let key = key(&file.metadata()?);
             // The last holder may have removed the file before the lock was had.
             if path.metadata().is_ok_and(|meta| self::key(&meta) == key) {
-                held.insert(key, Held { _file: file, kind, holders: 1 });
+                held.insert(key, Held { file, kind, holders: 1 });
                 return Ok(Some(Self { key }));
             }
         }
+    }
+
+    /// Lets others share a lock that was exclusive.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn share(&self) -> io::Result<()> {
+        let _section = fork::section();
+        let mut held = held();
+        let Some(held) = held.get_mut(&self.key) else { return Ok(()) };
+        fcntl_lock(&held.file, FlockOperation::NonBlockingLockShared)?;
+        held.kind = Kind::Shared;
+        Ok(())
     }
 
     /// Whether this process holds a lock on the file at `path`.
@@ -132,6 +145,8 @@ mod tests {
         drop(second);
         let alone = take(Kind::Exclusive);
         assert!(alone.is_some() && take(Kind::Shared).is_none() && take(Kind::Exclusive).is_none());
+        alone.as_ref().unwrap().share().unwrap();
+        assert!(take(Kind::Shared).is_some() && take(Kind::Exclusive).is_none());
         drop(alone);
         assert!(!RecordLock::is_ours(&path) && take(Kind::Shared).is_some());
     }

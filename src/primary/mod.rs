@@ -15,7 +15,6 @@
 //! | `watch` | whether the database was written without our knowing |
 //! | `publisher` | the background task that takes all this to the replica |
 //! | `history` | levels, snapshots and retention: what becomes of published files |
-//! | `open_lock` | who has the database open, publishing or not |
 //! | `handover` | what other processes leave before the WAL loses it |
 //! | `standby`, `line` | a process that does not publish, and how it reaches the one that does |
 //! | `resume`, `kinship` | what the replica holds when a primary begins |
@@ -31,7 +30,6 @@ mod host;
 mod kept;
 mod kinship;
 mod line;
-mod open_lock;
 mod options;
 mod outgoing;
 mod parts;

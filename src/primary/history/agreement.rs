@@ -5,20 +5,27 @@
 //! Everybody else gets what the first one got, and is refused who names something else.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::files::{self, Kind, RecordLock};
 use crate::primary::history::named::{HistoryOptions, NamedSettings};
 use crate::primary::history::settings::Settings;
-use crate::primary::open_lock::{Company, OpenLock};
 use crate::primary::state;
 
 const NAME: &str = "settings.json";
+/// Who has the database open shares this lock. Who is the first holds it alone while deciding.
+const LOCK: &str = "settings.lock";
+/// How long another process may take to decide.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The time from one try to the next.
+const TRY_AGAIN: Duration = Duration::from_millis(5);
 
 /// The settings that hold as long as a database is open.
 #[derive(Debug)]
@@ -27,7 +34,7 @@ pub(in crate::primary) struct Agreement {
     /// What to say of a change that makes files go earlier.
     pub(in crate::primary) notice: Option<String>,
     /// While it is held, nobody changes the settings.
-    lock: Mutex<Option<OpenLock>>,
+    lock: Mutex<Option<RecordLock>>,
 }
 
 /// What is remembered: by replica URL what was named for it.
@@ -44,7 +51,7 @@ impl Agreement {
     /// the folder of local state; `Corrupt` if what is remembered cannot be read.
     pub(in crate::primary) fn enter(path: &Path, url: &str, options: &HistoryOptions) -> Result<Self> {
         let folder = state::folder(path);
-        let (lock, company) = OpenLock::take(&folder)?;
+        let (lock, company) = take_lock(&folder)?;
         let mut memory = Memory::read(&folder)?;
         let HistoryOptions { named, defaults } = options;
         let remembered = memory.replicas.get(url).cloned();
@@ -60,7 +67,8 @@ impl Agreement {
             memory.replicas.insert(url.to_owned(), all);
             memory.write(&folder)?;
         }
-        lock.share()?;
+        lock.share()
+            .map_err(|e| Error::io(format_args!("cannot share {}", folder.join(LOCK).display()), e))?;
         let notice = shorter.map(|changes| notice(url, &changes));
         Ok(Self { settings, notice, lock: Mutex::new(Some(lock)) })
     }
@@ -74,6 +82,39 @@ impl Agreement {
     #[cfg(test)]
     pub(in crate::primary) fn beside(&self) -> Self {
         Self { settings: self.settings.clone(), notice: None, lock: Mutex::default() }
+    }
+}
+
+/// Who else has the database open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Company {
+    /// No other process, and none can open it before the lock is shared.
+    Alone,
+    /// At least one other process.
+    Others,
+}
+
+/// Takes the lock: alone if nobody else has the database open, else shared.
+///
+/// # Errors
+/// `Io`, `Denied`, `NoSpace` on the folder; `Busy` if another process does not end its decision.
+fn take_lock(folder: &Path) -> Result<(RecordLock, Company)> {
+    let path = folder.join(LOCK);
+    let take = |kind| RecordLock::take(&path, kind);
+    let named = |e| Error::io(format_args!("cannot use {}", folder.display()), e);
+    files::create_folders(folder).map_err(named)?;
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        for (kind, company) in [(Kind::Exclusive, Company::Alone), (Kind::Shared, Company::Others)] {
+            if let Some(lock) = take(kind).map_err(named)? {
+                return Ok((lock, company));
+            }
+        }
+        if Instant::now() >= deadline {
+            let message = format!("{} is held by another process", path.display());
+            return Err(Error::new(ErrorKind::Busy, message));
+        }
+        std::thread::sleep(TRY_AGAIN);
     }
 }
 
@@ -119,7 +160,7 @@ impl Memory {
         let path = folder.join(NAME);
         let temporary = path.with_extension(format!("json.{}.tmp", std::process::id()));
         let bytes = serde_json::to_vec_pretty(self).expect("BUG: settings are plain data");
-        let written = File::create(&temporary)
+        let written = files::open(&temporary, OpenOptions::new().write(true))
             .and_then(|mut file| file.write_all(&bytes).and_then(|()| file.sync_all()))
             .and_then(|()| fs::rename(&temporary, &path));
         written.map_err(|e| Error::io(format_args!("cannot write {}", path.display()), e))
@@ -128,8 +169,6 @@ impl Memory {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     const URL: &str = "s3://bucket/app";
