@@ -1,8 +1,12 @@
-//! Time of day: the system's, and one that tests set by hand.
+//! Time of day: the system's, and one that tests set by hand; and the time that passes, which nobody sets.
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::error::{Error, Result};
 
@@ -46,8 +50,20 @@ impl FromStr for Timestamp {
 
 /// Where the time of day comes from.
 pub trait Clock: Send + Sync + fmt::Debug {
-    /// The time now.
+    /// The time now. Somebody may set the clock at any moment, to any time.
     fn now(&self) -> Timestamp;
+
+    /// The time of day as it was when this was first asked, and what has passed since: however the clock is
+    /// set, the difference of two answers is the time between them.
+    fn steady(&self) -> Timestamp;
+}
+
+/// How long the machine runs, its sleep included. Nobody sets it.
+pub fn uptime() -> Duration {
+    // On macOS it is the monotonic clock that goes on in sleep.
+    let id = if cfg!(target_os = "linux") { ClockId::Boottime } else { ClockId::Monotonic };
+    let time = clock_gettime(id);
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
 /// The operating system's clock.
@@ -58,33 +74,65 @@ impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
         Timestamp(jiff::Timestamp::now().as_millisecond())
     }
+
+    fn steady(&self) -> Timestamp {
+        static FIRST: OnceLock<(Timestamp, Duration)> = OnceLock::new();
+        let (time, then) = FIRST.get_or_init(|| (self.now(), uptime()));
+        let since = uptime().saturating_sub(*then);
+        Timestamp(time.0.saturating_add(i64::try_from(since.as_millis()).unwrap_or(i64::MAX)))
+    }
 }
 
 /// A clock that stands still until it is set.
 #[derive(Debug, Default)]
-pub struct ManualClock(AtomicI64);
+pub struct ManualClock {
+    now: AtomicI64,
+    steady: AtomicI64,
+}
 
 impl ManualClock {
     /// A clock that shows `now`.
     pub const fn new(now: Timestamp) -> Self {
-        Self(AtomicI64::new(now.0))
+        Self { now: AtomicI64::new(now.0), steady: AtomicI64::new(now.0) }
     }
 
-    /// Sets the clock to `now`.
+    /// The time until `now` passes.
     pub fn set(&self, now: Timestamp) {
-        self.0.store(now.0, Ordering::SeqCst);
+        let before = self.now.swap(now.0, Ordering::SeqCst);
+        self.steady.fetch_add((now.0 - before).max(0), Ordering::SeqCst);
+    }
+
+    /// Somebody sets the clock to `now`; no time passes.
+    pub fn jump(&self, now: Timestamp) {
+        self.now.store(now.0, Ordering::SeqCst);
     }
 }
 
 impl Clock for ManualClock {
     fn now(&self) -> Timestamp {
-        Timestamp(self.0.load(Ordering::SeqCst))
+        Timestamp(self.now.load(Ordering::SeqCst))
+    }
+
+    fn steady(&self) -> Timestamp {
+        Timestamp(self.steady.load(Ordering::SeqCst))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clock_that_is_set_leaves_the_steady_one_alone() {
+        let clock = ManualClock::new(Timestamp::from_millis(1000));
+        clock.set(Timestamp::from_millis(3000));
+        clock.jump(Timestamp::from_millis(0));
+        assert_eq!((clock.now().as_millis(), clock.steady().as_millis()), (0, 3000));
+        clock.set(Timestamp::from_millis(500));
+        assert_eq!(clock.steady().as_millis(), 3500);
+        let first = SystemClock.steady();
+        assert!(SystemClock.steady() >= first && uptime() > Duration::ZERO);
+    }
 
     #[test]
     fn a_time_survives_being_written_and_read() {

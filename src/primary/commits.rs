@@ -24,7 +24,7 @@ pub(super) struct Noted {
     pub(super) seq: CommitSeq,
     /// When the last one was.
     pub(super) time: Timestamp,
-    /// When the first one was that no capture for the replica has taken yet.
+    /// When the first one was that no capture for the replica has taken yet, by the steady clock.
     waiting_since: Option<Timestamp>,
 }
 
@@ -139,7 +139,7 @@ impl Commits {
         noted.end = Some(end);
         noted.seq.0 += 1;
         noted.time = self.clock.now();
-        noted.waiting_since.get_or_insert(noted.time);
+        noted.waiting_since.get_or_insert_with(|| self.clock.steady());
     }
 
     /// The last commit noted.
@@ -154,7 +154,7 @@ impl Commits {
         (*noted, since)
     }
 
-    /// Since when the oldest commit waits that is not on its way.
+    /// Since when the oldest commit waits that is not on its way, by the steady clock.
     pub(super) fn waiting_since(&self) -> Option<Timestamp> {
         self.lock().waiting_since
     }

@@ -13,6 +13,7 @@
 //! | `parts` | a file is encoded while it is uploaded |
 //! | `sums` | checksums of the pages that the replica has |
 //! | `watch` | whether the database was written without our knowing |
+//! | `time` | the time of day, where clocks are wrong or are set |
 //! | `publisher` | the background task that takes all this to the replica |
 //! | `history` | levels, snapshots and retention: what becomes of published files |
 //! | `handover` | what other processes leave before the WAL loses it |
@@ -46,6 +47,7 @@ mod state;
 mod sums;
 #[cfg(test)]
 mod tests;
+mod time;
 mod watch;
 
 pub use database::{Primary, Status};

@@ -2,6 +2,7 @@
 
 use futures_util::{StreamExt, future};
 
+use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::{FileId, FileName, Header, Level, Txid};
 use crate::page::PageSize;
@@ -31,13 +32,15 @@ pub(super) struct Resumed {
     pub(super) last: Option<Txid>,
     /// The replica may hold commits of ours that the local database has lost.
     pub(super) is_ahead: bool,
+    /// When that was committed.
+    pub(super) time: Option<Timestamp>,
     /// Local state knows nothing of the replica: the file to compare with the database, if there is one.
     pub(super) stranger: Option<FileInfo>,
 }
 
 impl Resumed {
     const fn after(last: Option<Txid>) -> Self {
-        Self { last, is_ahead: false, stranger: None }
+        Self { last, is_ahead: false, time: None, stranger: None }
     }
 }
 
@@ -69,7 +72,7 @@ pub(super) async fn resume(store: &dyn Store, local: Local) -> Result<Resumed> {
             ),
         ));
     }
-    match local.txid {
+    let resumed = match local.txid {
         _ if local.forced => Ok(Resumed { is_ahead: true, ..Resumed::after(Some(last)) }),
         Some(txid) if last < txid => {
             Err(wiped(store, &format!("it ends at {last}, but {txid} was published to it")))
@@ -92,7 +95,8 @@ pub(super) async fn resume(store: &dyn Store, local: Local) -> Result<Resumed> {
         // This process, or one before it that died before it could note what it had sent.
         None if header.node_id == local.node_id => Ok(Resumed::after(Some(last))),
         None => Ok(Resumed { stranger: Some(newest), ..Resumed::after(Some(last)) }),
-    }
+    };
+    resumed.map(|resumed| Resumed { time: Some(header.timestamp), ..resumed })
 }
 
 /// The error of a database that its replica seems to be no copy of.

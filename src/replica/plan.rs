@@ -7,10 +7,12 @@
 //! starts at transaction 1; a full copy that was stored at a later transaction is a file like any
 //! other.
 //!
-//! One deliberate difference: a commit *at* the time asked for is part of the result. Litestream
+//! Two deliberate differences. A commit *at* the time asked for is part of the result: Litestream
 //! leaves it out, so that the time which it shows for a transaction is one millisecond too early to
-//! restore it.
+//! restore it. And where a clock was set back, so that times run backwards, transactions decide: none
+//! counts as earlier than one before it, so that no row shows up that came later than the time.
 
+use std::borrow::Cow;
 use std::cmp::Reverse;
 
 use crate::clock::Timestamp;
@@ -63,6 +65,7 @@ impl Plan {
         if files.is_empty() {
             return Err(empty());
         }
+        let files = &*in_order(files, point);
         let base = latest_snapshot(files, point);
         let mut plan: Vec<FileInfo> = base.cloned().into_iter().collect();
         extend(&mut plan, files, point, 0);
@@ -80,6 +83,7 @@ impl Plan {
     /// # Errors
     /// `Corrupt` if files are missing in between.
     pub fn after(files: &[FileInfo], point: RestorePoint, after: Txid) -> Result<Option<Self>> {
+        let files = &*in_order(files, point);
         let mut plan = Vec::new();
         extend(&mut plan, files, point, after.get());
         let reached = reach(&plan, after.get());
@@ -120,6 +124,25 @@ fn no_beginning() -> Error {
         "the replica has no file that begins at TXID 1: let the primary write a new snapshot, or look whether \
          files were renamed",
     )
+}
+
+/// The files with times that do not run backwards, if `point` is a time: each at least that of the increments
+/// that end before it. A snapshot may bear the time at which it was made, and delays nothing.
+fn in_order(files: &[FileInfo], point: RestorePoint) -> Cow<'_, [FileInfo]> {
+    let RestorePoint::Timestamp(_) = point else { return Cow::Borrowed(files) };
+    let mut files = files.to_vec();
+    files.sort_unstable_by_key(|file| file.id.name.max());
+    let mut latest = None;
+    for same in files.chunk_by_mut(|a, b| a.id.name.max() == b.id.name.max()) {
+        let before = latest;
+        for file in same {
+            file.timestamp = before.map_or(file.timestamp, |before| file.timestamp.max(before));
+            if file.id.level != Level::SNAPSHOT {
+                latest = latest.max(Some(file.timestamp));
+            }
+        }
+    }
+    Cow::Owned(files)
 }
 
 /// The latest snapshot that `point` admits.
@@ -322,6 +345,44 @@ mod tests {
         assert_eq!(planned(REPLICA, time(13_000)), [(9, 1, 7), (2, 4, 12), (0, 13, 13)]);
         assert_eq!(planned(REPLICA, time(12_999)), [(9, 1, 7), (2, 4, 12)]);
         assert_eq!(planned(REPLICA, time(99_000)), planned(REPLICA, RestorePoint::Latest));
+    }
+
+    /// Files with times of their own, in seconds.
+    fn timed(list: &[(u8, u64, u64, i64)]) -> Vec<FileInfo> {
+        let one = |&(level, min, max, s): &(u8, u64, u64, i64)| FileInfo {
+            timestamp: Timestamp::from_millis(s * 1000),
+            ..file(level, min, max)
+        };
+        list.iter().map(one).collect()
+    }
+
+    #[test]
+    fn where_times_run_backwards_no_later_transaction_shows_up() {
+        // Transactions 3 to 5 were made while the clock stood at its beginning.
+        let list = [(9, 1, 1, 100), (0, 2, 2, 200), (0, 3, 3, 5), (0, 4, 4, 6), (0, 5, 5, 7), (0, 6, 6, 300)];
+        let at = |list: &[(u8, u64, u64, i64)], s: i64| {
+            Plan::new(&timed(list), time(s * 1000)).map(|plan| plan.txid().get()).map_err(|e| e.kind())
+        };
+        for (s, txid) in [(100, 1), (150, 1), (199, 1), (200, 5), (299, 5), (300, 6)] {
+            assert_eq!(at(&list, s), Ok(txid), "{s}");
+        }
+        assert_eq!(at(&list, 50), Err(ErrorKind::NotFound));
+        // The same merged, by whom the time of the last one counted.
+        let merged =
+            [(9, 1, 1, 100), (1, 2, 3, 5), (0, 2, 2, 200), (0, 3, 3, 5), (1, 4, 5, 7), (1, 6, 6, 300)];
+        for (s, txid) in [(150, 1), (199, 1), (200, 5), (300, 6)] {
+            assert_eq!(at(&merged, s), Ok(txid), "{s}");
+        }
+        // A snapshot of what came later, that bears the time of its last transaction.
+        let snapshot = [(9, 1, 1, 100), (0, 2, 2, 200), (9, 1, 3, 5), (0, 4, 4, 300)];
+        for (s, txid) in [(150, 1), (250, 3), (300, 4)] {
+            assert_eq!(at(&snapshot, s), Ok(txid), "{s}");
+        }
+        // One in the future, and times that are right again: nothing after it is earlier.
+        let future = [(9, 1, 1, 100), (0, 2, 2, 9_999), (0, 3, 3, 200)];
+        for (s, txid) in [(250, 1), (9_998, 1), (9_999, 3)] {
+            assert_eq!(at(&future, s), Ok(txid), "{s}");
+        }
     }
 
     #[test]

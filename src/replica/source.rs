@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use futures_util::future::{Either, select, try_join_all};
-use futures_util::stream::{BoxStream, StreamExt as _};
+use futures_util::stream::{self, BoxStream, StreamExt as _, TryStreamExt as _};
 use tokio::time::timeout;
 
 use super::pace::Pace;
@@ -20,6 +20,11 @@ use crate::store::{ByteRange, Content, FileInfo, Listing, Store};
 
 /// At most one of so many requests is made because another one was slow.
 const REPEATED_SHARE: u64 = 10;
+/// A file that says that it is older than when it was stored by more than this may have its time from a clock
+/// that was wrong.
+const LATE_MS: i64 = 600_000;
+/// As many headers are read at the same time.
+const HEADERS: usize = 64;
 
 /// Bytes as they arrive.
 pub(crate) type Body = BoxStream<'static, Result<Bytes>>;
@@ -234,7 +239,7 @@ impl Source {
     /// when a file was stored.
     ///
     /// Within a level times rise with transactions, so that reading the headers of a few files tells
-    /// which are not later than the point.
+    /// which are not later than the point. Where they seem not to, all headers are read: a clock was wrong.
     async fn timed(&self, files: Vec<FileInfo>, point: RestorePoint) -> Result<Vec<FileInfo>> {
         let RestorePoint::Timestamp(time) = point else { return Ok(files) };
         let mut levels: BTreeMap<Level, Vec<FileInfo>> = BTreeMap::new();
@@ -248,9 +253,16 @@ impl Source {
     async fn timed_level(&self, mut files: Vec<FileInfo>, time: Timestamp) -> Result<Vec<FileInfo>> {
         files.sort_unstable_by_key(|f| (f.id.name.max(), f.id.name.min()));
         let (mut low, mut high) = (0, files.len());
+        // The latest and the earliest time that was read on either side of the point.
+        let (mut before, mut after) = (None, None);
         while low < high {
             let middle = low + (high - low) / 2;
             let exact = self.header(&files[middle]).await?.timestamp;
+            let is_early = files[middle].timestamp.as_millis() - exact.as_millis() > LATE_MS;
+            if is_early || before.is_some_and(|before| exact < before) || after.is_some_and(|a| exact > a) {
+                return self.timed_one_by_one(files).await;
+            }
+            *if exact <= time { &mut before } else { &mut after } = Some(exact);
             files[middle].timestamp = exact;
             if exact <= time {
                 files[..middle].iter_mut().for_each(|f| f.timestamp = f.timestamp.min(exact));
@@ -261,6 +273,14 @@ impl Source {
             }
         }
         Ok(files)
+    }
+
+    /// The files with the times that their headers tell.
+    async fn timed_one_by_one(&self, files: Vec<FileInfo>) -> Result<Vec<FileInfo>> {
+        let one = |file: FileInfo| async move {
+            self.header(&file).await.map(|header| FileInfo { timestamp: header.timestamp, ..file })
+        };
+        stream::iter(files).map(one).buffered(HEADERS).try_collect().await
     }
 }
 

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt as _};
 
-use super::{ByteRange, Content, Fencing, FileInfo, PutOptions, RawInfo, Store, Upload};
+use super::{ByteRange, Content, Fencing, FileInfo, PutOptions, RawInfo, Store, StoreTime, Upload};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::{FileId, Level, Txid};
 
@@ -177,6 +177,19 @@ impl Store for Faults {
     async fn list(&self, level: Level, from: Txid) -> Result<Vec<FileInfo>> {
         let fault = self.begin(Op::List).await?;
         end(Op::List, fault, self.inner.list(level, from).await)
+    }
+
+    async fn list_stored(&self, level: Level, from: Txid) -> Result<Vec<FileInfo>> {
+        let fault = self.begin(Op::List).await?;
+        end(Op::List, fault, self.inner.list_stored(level, from).await)
+    }
+
+    fn clock(&self) -> Option<StoreTime> {
+        self.inner.clock()
+    }
+
+    async fn ask_time(&self) -> Result<()> {
+        self.inner.ask_time().await
     }
 
     async fn head(&self, id: FileId) -> Result<FileInfo> {

@@ -1,13 +1,14 @@
 //! A replica in a folder: `<path>/ltx/{level}/<name>`, level in decimal.
 //!
-//! A file's modification time is its timestamp, as in Litestream. A file is written under a temporary
+//! A file's modification time is its timestamp, as in Litestream; when it was stored, its change time tells,
+//! which is the file system's own and which nobody can set. A file is written under a temporary
 //! name in its own folder, synced, and then given its name, so that it appears whole or not at all; a
 //! temporary name is none that we or Litestream take for an LTX file.
 
 use std::fmt::Display;
 use std::fs::{self, File, FileTimes};
 use std::io::{self, ErrorKind as IoKind, Write as _};
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Once};
@@ -17,7 +18,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt as _};
 
-use super::{ByteRange, Content, Fencing, FileInfo, PutOptions, RawInfo, Store, Upload, errors};
+use super::clock::StoreClock;
+use super::{ByteRange, Content, Fencing, FileInfo, PutOptions, RawInfo, Store, StoreTime, Upload, errors};
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::{self, Rights};
@@ -43,13 +45,21 @@ pub struct FileStore {
     database: Option<Arc<Path>>,
     /// Files of former times have them too.
     put_right: Arc<Once>,
+    /// The file system's clock, as the times of files that were just written show it.
+    clock: Arc<StoreClock>,
 }
 
 impl FileStore {
     /// The replica in the folder `root`, which is created with the first file.
     pub fn new(root: impl AsRef<Path>) -> Self {
         let put_right = Arc::new(Once::new());
-        Self { root: root.as_ref().into(), no_links: Arc::default(), database: None, put_right }
+        Self {
+            root: root.as_ref().into(),
+            no_links: Arc::default(),
+            database: None,
+            put_right,
+            clock: Arc::default(),
+        }
     }
 
     /// The replica of the database file `database`: what is in it has that file's owner and permissions, and
@@ -99,7 +109,13 @@ impl FileStore {
         })
     }
 
-    fn list_now(&self, level: Level, from: Txid) -> Result<Vec<FileInfo>> {
+    /// The files of a level with the times that `time` takes from each.
+    fn list_now(
+        &self,
+        level: Level,
+        from: Txid,
+        time: fn(&fs::Metadata) -> Timestamp,
+    ) -> Result<Vec<FileInfo>> {
         let folder = self.folder(level);
         self.rights();
         let entries = match fs::read_dir(&folder) {
@@ -113,7 +129,10 @@ impl FileStore {
             let name = entry.file_name().to_str().and_then(|name| name.parse::<FileName>().ok());
             let Some(name) = name.filter(|name| FileName::min(*name) >= from) else { continue };
             match fs::metadata(entry.path()) {
-                Ok(metadata) if metadata.is_file() => files.push(info(FileId::new(level, name), &metadata)),
+                Ok(metadata) if metadata.is_file() => {
+                    let (id, size) = (FileId::new(level, name), metadata.len());
+                    files.push(FileInfo { id, size, timestamp: time(&metadata) });
+                }
                 // Removed since the folder was read, or not a file.
                 Ok(_) => {}
                 Err(e) if e.kind() == IoKind::NotFound => {}
@@ -195,7 +214,25 @@ impl Store for FileStore {
     }
 
     async fn list(&self, level: Level, from: Txid) -> Result<Vec<FileInfo>> {
-        self.blocking(move |store| store.list_now(level, from)).await
+        self.blocking(move |store| store.list_now(level, from, modified)).await
+    }
+
+    async fn list_stored(&self, level: Level, from: Txid) -> Result<Vec<FileInfo>> {
+        self.blocking(move |store| store.list_now(level, from, changed)).await
+    }
+
+    fn clock(&self) -> Option<StoreTime> {
+        self.clock.read()
+    }
+
+    async fn ask_time(&self) -> Result<()> {
+        self.blocking(|store| {
+            let mut probe = Temporary::create(store, FileId::new(Level::L0, FileName::single(Txid::ONE)))?;
+            probe.write_at(b"?", 0)?;
+            probe.tell_time(store);
+            Ok(())
+        })
+        .await
     }
 
     async fn head(&self, id: FileId) -> Result<FileInfo> {
@@ -221,8 +258,9 @@ impl Store for FileStore {
     async fn upload(&self, id: FileId, options: PutOptions) -> Result<Box<dyn Upload>> {
         let temporary = self
             .blocking(move |store| {
-                remove_abandoned(&store.folder(id.level));
-                Temporary::create(store, id)
+                let temporary = Temporary::create(store, id)?;
+                remove_abandoned(&store.folder(id.level), &temporary.file);
+                Ok(temporary)
             })
             .await?;
         Ok(Box::new(FileUpload { store: self.clone(), options, temporary: Some(temporary), written: 0 }))
@@ -297,8 +335,16 @@ impl Temporary {
         self.file.write_all_at(bytes, offset).map_err(|e| io_error("write", &self.path, e))
     }
 
+    /// The file was just written: its time is that of the file system's clock.
+    fn tell_time(&self, store: &FileStore) {
+        if let Ok(metadata) = self.file.metadata() {
+            store.clock.told(modified(&metadata));
+        }
+    }
+
     /// Makes the content durable and gives it its name.
     fn publish(&mut self, store: &FileStore, options: &PutOptions) -> Result<()> {
+        self.tell_time(store);
         let times = FileTimes::new().set_modified(system_time(options.timestamp));
         self.file
             .flush()
@@ -423,6 +469,10 @@ fn modified(metadata: &fs::Metadata) -> Timestamp {
     Timestamp::from_millis(millis)
 }
 
+fn changed(metadata: &fs::Metadata) -> Timestamp {
+    Timestamp::from_millis(metadata.ctime() * 1000 + metadata.ctime_nsec() / 1_000_000)
+}
+
 fn system_time(timestamp: Timestamp) -> SystemTime {
     let distance = Duration::from_millis(timestamp.as_millis().unsigned_abs());
     if timestamp.as_millis() < 0 {
@@ -444,13 +494,15 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-/// Removes what crashed uploads left in `folder`, as far as that is possible.
-fn remove_abandoned(folder: &Path) {
+/// Removes what crashed uploads left in `folder`, as far as that is possible: what is old by the clock that
+/// `fresh`, which was just made, has its time from.
+fn remove_abandoned(folder: &Path, fresh: &File) {
     let Ok(entries) = fs::read_dir(folder) else { return };
+    let Ok(now) = fresh.metadata().and_then(|metadata| metadata.modified()) else { return };
     for entry in entries.flatten() {
         let name = entry.file_name();
         let ours = name.to_str().is_some_and(|n| n.starts_with(TEMPORARY.0) && n.ends_with(TEMPORARY.1));
-        let age = entry.metadata().and_then(|m| m.modified()).ok().and_then(|at| at.elapsed().ok());
+        let age = entry.metadata().and_then(|m| m.modified()).ok().and_then(|at| now.duration_since(at).ok());
         if ours && age.is_some_and(|age| age > ABANDONED) {
             let _ = fs::remove_file(entry.path());
         }

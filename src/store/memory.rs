@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use futures_util::stream;
 
-use super::{ByteRange, Content, Fencing, FileInfo, PutOptions, RawInfo, Store, Upload, errors};
-use crate::clock::Timestamp;
+use super::{ByteRange, Content, Fencing, FileInfo, PutOptions, RawInfo, Store, StoreTime, Upload, errors};
+use crate::clock::{Clock, Timestamp};
 use crate::error::Result;
 use crate::ltx::{FileId, FileName, Level, Txid};
 
@@ -20,6 +21,9 @@ const CHUNK: usize = 1000;
 #[derive(Clone, Debug, Default)]
 pub struct MemoryStore {
     files: Arc<Mutex<BTreeMap<FileId, (Bytes, Timestamp)>>>,
+    /// The store's own clock, if it has one, and when each file was stored by it.
+    clock: Arc<Mutex<Option<Arc<dyn Clock>>>>,
+    stored: Arc<Mutex<BTreeMap<FileId, Timestamp>>>,
     /// What is no LTX file, by path.
     strays: Arc<Mutex<BTreeMap<String, (Bytes, Timestamp)>>>,
 }
@@ -28,6 +32,15 @@ impl MemoryStore {
     /// An empty replica.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Gives the store a clock of its own.
+    pub fn set_clock(&self, clock: Arc<dyn Clock>) {
+        *self.clock.lock().unwrap_or_else(PoisonError::into_inner) = Some(clock);
+    }
+
+    fn time(&self) -> Option<Timestamp> {
+        self.clock.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|clock| clock.now())
     }
 
     /// The files, in order, with their sizes.
@@ -67,6 +80,9 @@ impl MemoryStore {
             return Err(errors::already_exists(&self.url(), id));
         }
         files.insert(id, (body, options.timestamp));
+        if let Some(now) = self.time() {
+            self.stored.lock().unwrap_or_else(PoisonError::into_inner).insert(id, now);
+        }
         Ok(())
     }
 }
@@ -88,6 +104,19 @@ impl Store for MemoryStore {
                 timestamp: *timestamp,
             })
             .collect())
+    }
+
+    async fn list_stored(&self, level: Level, from: Txid) -> Result<Vec<FileInfo>> {
+        let mut files = self.list(level, from).await?;
+        let stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
+        for file in &mut files {
+            file.timestamp = stored.get(&file.id).copied().unwrap_or(file.timestamp);
+        }
+        Ok(files)
+    }
+
+    fn clock(&self) -> Option<StoreTime> {
+        self.time().map(|now| StoreTime { now, age: Duration::ZERO })
     }
 
     async fn head(&self, id: FileId) -> Result<FileInfo> {

@@ -6,6 +6,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
+mod clock;
 mod faults;
 mod file;
 mod memory;
@@ -24,6 +25,7 @@ use crate::clock::Timestamp;
 use crate::error::Result;
 use crate::ltx::{FileId, Level, Txid};
 
+pub use clock::StoreTime;
 pub use faults::{Fault, Faults, Op};
 pub use file::FileStore;
 pub use memory::MemoryStore;
@@ -86,6 +88,21 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// several levels at once tells none.
     async fn list_at_once(&self) -> Result<Listing> {
         Ok(Listing { files: Vec::new(), rest: Some((Level::L0, Txid::ONE)) })
+    }
+
+    /// As [`Store::list`], but the time of each file is when it was stored, by the store's own clock.
+    async fn list_stored(&self, level: Level, from: Txid) -> Result<Vec<FileInfo>> {
+        self.list(level, from).await
+    }
+
+    /// What time it is by the store's own clock, as far as it told it.
+    fn clock(&self) -> Option<StoreTime> {
+        None
+    }
+
+    /// Has the store tell its time, for [`Store::clock`]. One without a clock tells none.
+    async fn ask_time(&self) -> Result<()> {
+        Ok(())
     }
 
     /// What is known of one file, without its content.

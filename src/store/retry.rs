@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt as _};
 use tokio::time::Instant;
 
-use super::{ByteRange, Content, Fencing, FileInfo, Listing, PutOptions, RawInfo, Store, Upload};
+use super::{ByteRange, Content, Fencing, FileInfo, Listing, PutOptions, RawInfo, Store, StoreTime, Upload};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::{FileId, Level, Txid};
 
@@ -115,6 +115,30 @@ impl Store for Retry {
             match self.inner.list_at_once().await {
                 Err(e) => backoff.pause(e).await?,
                 listed => return listed,
+            }
+        }
+    }
+
+    async fn list_stored(&self, level: Level, from: Txid) -> Result<Vec<FileInfo>> {
+        let mut backoff = Backoff::new(&self.policy);
+        loop {
+            match self.inner.list_stored(level, from).await {
+                Err(e) => backoff.pause(e).await?,
+                listed => return listed,
+            }
+        }
+    }
+
+    fn clock(&self) -> Option<StoreTime> {
+        self.inner.clock()
+    }
+
+    async fn ask_time(&self) -> Result<()> {
+        let mut backoff = Backoff::new(&self.policy);
+        loop {
+            match self.inner.ask_time().await {
+                Err(e) => backoff.pause(e).await?,
+                told => return told,
             }
         }
     }

@@ -14,6 +14,7 @@ import time
 
 import pytest
 
+from conftest import NO_TICKS
 from harness.paths import LIBRARY, SYSTEM_PYTHON, clean_env
 from harness.sql import fill, insert, restore, status, sync, txid
 from harness.wait import until
@@ -128,8 +129,9 @@ def test_children_of_a_dead_publisher_do_not_keep_others_out(start, location, tm
         print(child, flush=True)
         sys.stdin.read()
     """)
+    # All who have a database open agree on the settings of its history, which the environment names too.
     parent = subprocess.Popen([SYSTEM_PYTHON, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                              env=clean_env(**location.env), cwd=tmp_path)
+                              env=clean_env(**NO_TICKS, **location.env), cwd=tmp_path)
     child = int(parent.stdout.readline())
     try:
         other = start("python", location).open(uri)

@@ -20,7 +20,7 @@ from harness.worker import SqlError
 BY_NAME = {"LITESTREAM_LEVELS": ""}
 """Nothing is named but what the test names: an empty variable counts as not set."""
 
-SHORT = dict(levels="1s,2s", snapshot_interval="1s", l0_retention="1h", sync_interval="50ms")
+SHORT = dict(levels="1s,2s", snapshot_interval="1s", l0_retention="720h", sync_interval="50ms")
 """Files become old within a test."""
 
 LONG = "720h"

@@ -1,6 +1,7 @@
 //! How what was captured gets to the replica.
 
 use super::{Capture, Emptied};
+use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::{Encoder, Header, Txid};
 use crate::primary::commits::{CommitSeq, Noted};
@@ -10,6 +11,7 @@ use crate::primary::pending::Pending;
 use crate::primary::spool::{self, Merge, Scratch, Segment};
 use crate::primary::stamp::Stamp;
 use crate::primary::state::Captured;
+use crate::primary::time::Origin;
 use crate::wal::IndexHeader;
 
 /// So many waiting files make one file for the replica, or are merged into one while it cannot be
@@ -26,7 +28,7 @@ impl Capture {
     }
 
     /// Makes the file of transaction `txid` from what waits, or returns the one that is under way.
-    /// `None` if nothing waits.
+    /// `None` if nothing waits. `time` is the time of publishing for a commit's time.
     ///
     /// # Errors
     /// `Io`, `NoSpace` on the spool.
@@ -34,6 +36,7 @@ impl Capture {
         &mut self,
         txid: Txid,
         noted: &Noted,
+        time: impl Fn(Timestamp, Origin) -> Timestamp,
     ) -> Result<Option<Outgoing>> {
         if self.in_flight.is_some() {
             return Ok(self.in_flight.clone());
@@ -44,7 +47,7 @@ impl Capture {
         };
         let captured = (captured, self.mark);
         let out = if self.spool.segments().is_empty() {
-            let (header, body) = self.encode_pending(txid)?;
+            let (header, body) = self.encode_pending(txid, time)?;
             self.pending = Pending::default();
             Outgoing { txid, header, body, inputs: 0, covers: noted.seq, captured }
         } else {
@@ -56,7 +59,8 @@ impl Capture {
             let segments = self.spool.segments();
             let oldest = segments[..segments.len().min(MERGE_AT)].to_vec();
             let last = oldest.last().expect("BUG: the spool is not empty");
-            let header = Header { node_id: self.node_id(), ..spool::single(last.header, txid) };
+            let timestamp = time(last.header.timestamp, Origin::Elsewhere);
+            let header = Header { node_id: self.node_id(), timestamp, ..spool::single(last.header, txid) };
             let covers = if oldest.len() == segments.len() { noted.seq } else { last.covers };
             Outgoing { txid, header, inputs: oldest.len(), covers, captured, body: Body::Waiting(oldest) }
         };
@@ -64,9 +68,14 @@ impl Capture {
         Ok(Some(out))
     }
 
-    fn encode_pending(&self, txid: Txid) -> Result<(Header, Body)> {
+    fn encode_pending(
+        &self,
+        txid: Txid,
+        time: impl Fn(Timestamp, Origin) -> Timestamp,
+    ) -> Result<(Header, Body)> {
         let header = self.pending.header().expect("BUG: pages are pending with a header");
-        let header = spool::single(header, txid);
+        let timestamp = time(header.timestamp, Origin::Here);
+        let header = Header { timestamp, ..spool::single(header, txid) };
         let mut encoder = Encoder::new(Vec::new(), header)?;
         self.pending.encode(&mut encoder)?;
         Ok((header, Body::Memory(encoder.finish()?.0.into())))

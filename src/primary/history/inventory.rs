@@ -9,25 +9,46 @@ use crate::error::Result;
 use crate::ltx::{FileId, FileName, Level, Txid};
 use crate::store::{FileInfo, Store};
 
-/// The files of a replica. The time of each is when it was written or the last commit in it was made,
-/// whichever is known.
+/// The files of a replica. The time of each is when it was stored, by the clock of the store.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Inventory {
     files: BTreeMap<FileId, FileInfo>,
 }
 
 impl Inventory {
-    /// Lists all levels. A time in the future counts as `now`.
+    /// Lists all levels at the time `now`. Clocks that were wrong have left their times; those that
+    /// cannot be true are corrected:
+    /// - what was stored in the future was stored before what follows it in its level, or just now;
+    /// - nothing is older than what came before it: else a clock that was wrong for a moment would make
+    ///   all that is older than that moment look as if it need not be kept.
     ///
     /// # Errors
     /// Those of the store.
     pub(super) async fn list(store: &dyn Store, now: Timestamp) -> Result<Self> {
-        let levels = Level::all().map(|level| store.list(level, Txid::ONE));
+        let levels = Level::all().map(|level| store.list_stored(level, Txid::ONE));
         let mut inventory = Self::default();
-        for file in future::try_join_all(levels).await?.into_iter().flatten() {
-            inventory.add(FileInfo { timestamp: file.timestamp.min(now), ..file });
+        for mut files in future::try_join_all(levels).await? {
+            files.sort_unstable_by_key(|file| (file.id.name.max(), file.id.name.min()));
+            correct(&mut files, now);
+            files.into_iter().for_each(|file| inventory.add(file));
         }
+        inventory.correct_snapshots();
         Ok(inventory)
+    }
+
+    /// A snapshot is not older than any file that leads to an earlier state.
+    fn correct_snapshots(&mut self) {
+        let mut increments: Vec<_> =
+            self.increments().iter().map(|f| (f.id.name.max(), f.timestamp)).collect();
+        increments.sort_unstable();
+        let snapshots: Vec<FileId> = self.level(Level::SNAPSHOT).map(|f| f.id).collect();
+        for id in snapshots {
+            let before = increments.iter().take_while(|(max, _)| *max < id.name.max());
+            let latest = before.map(|(_, time)| *time).max();
+            if let (Some(file), Some(latest)) = (self.files.get_mut(&id), latest) {
+                file.timestamp = file.timestamp.max(latest);
+            }
+        }
     }
 
     /// A file was written.
@@ -76,6 +97,20 @@ impl Inventory {
         let mut snapshots: Vec<_> = self.level(Level::SNAPSHOT).filter(|f| f.id.name.is_snapshot()).collect();
         snapshots.sort_by_key(|f| f.id.name.max());
         snapshots
+    }
+}
+
+/// Corrects the times of the files of one level, in order, that cannot be true.
+fn correct(files: &mut [FileInfo], now: Timestamp) {
+    let mut following = now;
+    for file in files.iter_mut().rev() {
+        if file.timestamp > now {
+            file.timestamp = following;
+        }
+        following = file.timestamp;
+    }
+    for i in 1..files.len() {
+        files[i].timestamp = files[i].timestamp.max(files[i - 1].timestamp);
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::clock::{Clock, Timestamp};
+use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::{FileId, Level, Txid};
 use crate::primary::history::due::{Due, Job, Merge};
@@ -16,6 +16,7 @@ use crate::primary::history::settings::{after, window_end};
 use crate::primary::history::{Begin, History, News, Settings};
 use crate::primary::shared::Shared;
 use crate::primary::state;
+use crate::primary::time::Time;
 use crate::store::Store;
 
 /// The wait after a first failure; it doubles up to `BACKOFF_MAX`.
@@ -27,7 +28,7 @@ pub(in crate::primary) async fn run(shared: Arc<Shared>) {
     let mut keeper = Keeper::new(
         Arc::clone(&shared.store),
         shared.agreement.settings.clone(),
-        Arc::clone(&shared.clock),
+        Arc::clone(&shared.time),
         Arc::clone(&shared.history),
         state::folder(&shared.path),
     );
@@ -52,7 +53,7 @@ pub(in crate::primary) async fn run(shared: Arc<Shared>) {
 pub(super) struct Keeper {
     store: Arc<dyn Store>,
     settings: Settings,
-    clock: Arc<dyn Clock>,
+    time: Arc<Time>,
     history: Arc<History>,
     /// Where local state is.
     folder: PathBuf,
@@ -73,15 +74,15 @@ impl Keeper {
     pub(super) fn new(
         store: Arc<dyn Store>,
         settings: Settings,
-        clock: Arc<dyn Clock>,
+        time: Arc<Time>,
         history: Arc<History>,
         folder: PathBuf,
     ) -> Self {
-        let worked = clock.now();
+        let worked = time.now();
         Self {
             store,
             settings,
-            clock,
+            time,
             history,
             folder,
             node_id: None,
@@ -107,6 +108,7 @@ impl Keeper {
             self.begin(begin);
         }
         let requests = self.take(news);
+        self.doubt_due();
         let mut done = Ok(());
         if self.is_due() {
             done = self.work().await;
@@ -131,7 +133,7 @@ impl Keeper {
         self.due = match (hint::read(&self.folder, &self.store.url()), self.settings.levels.first()) {
             (_, None) | (Some(Next::Never), _) => None,
             (Some(Next::At(time)), _) => Some(time),
-            (None, _) => Some(self.clock.now()),
+            (None, _) => Some(self.time.now()),
         };
     }
 
@@ -154,15 +156,24 @@ impl Keeper {
             && (news.unknown || !news.published.is_empty())
             && self.backoff == BACKOFF_MIN
         {
-            let time = news.published.first().map_or_else(|| self.clock.now(), |file| file.timestamp);
+            let time = news.published.first().map_or_else(|| self.time.now(), |file| file.timestamp);
             let end = window_end(time, *tick);
             self.due = Some(self.due.map_or(end, |due| due.min(end)));
         }
         news.requests
     }
 
+    /// What is due later than anything can be was reckoned by a clock that has been set since: the replica is
+    /// to be looked at anew.
+    fn doubt_due(&mut self) {
+        let now = self.time.now();
+        if self.due.is_some_and(|due| due > after(now, self.settings.longest())) {
+            (self.files, self.due) = (None, Some(now));
+        }
+    }
+
     fn is_due(&self) -> bool {
-        self.node_id.is_some() && self.due.is_some_and(|due| due <= self.clock.now())
+        self.node_id.is_some() && self.due.is_some_and(|due| due <= self.time.now())
     }
 
     fn next(&self) -> Option<Timestamp> {
@@ -178,7 +189,8 @@ impl Keeper {
     async fn work(&mut self) -> Result<()> {
         let mut files = self.look().await?;
         loop {
-            let now = self.clock.now();
+            self.time.ascertain().await?;
+            let now = self.time.now();
             match self.decisions(&files).job(now) {
                 None => {
                     (self.files, self.worked) = (Some(files), now);
@@ -195,7 +207,8 @@ impl Keeper {
         match self.files.take() {
             Some(files) => Ok(files),
             None => {
-                let mut files = Inventory::list(self.store.as_ref(), self.clock.now()).await?;
+                self.time.ascertain().await?;
+                let mut files = Inventory::list(self.store.as_ref(), self.time.now()).await?;
                 self.absorb(&mut files)?;
                 Ok(files)
             }
@@ -303,7 +316,7 @@ impl Keeper {
                 }
             }
             Err(e) => {
-                self.due = Some(after(self.clock.now(), self.backoff));
+                self.due = Some(after(self.time.now(), self.backoff));
                 self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
                 if e.kind() != ErrorKind::Interrupted {
                     self.history.lock().error = Some(e.clone());
@@ -328,7 +341,7 @@ impl Keeper {
         match self.due.filter(|_| self.node_id.is_some()) {
             None => news.await,
             Some(due) => {
-                let wait = due.as_millis() - self.clock.now().as_millis();
+                let wait = due.as_millis() - self.time.now().as_millis();
                 let wait = Duration::from_millis(wait.max(1) as u64);
                 // A timer that runs out is as good as news.
                 let _ = tokio::time::timeout(wait, news).await;

@@ -36,7 +36,9 @@ pub(super) async fn run(
         work.inputs.iter().map(|file| open(Arc::clone(store), file.id, kept(file.id))).collect();
     let opened: Vec<Opened> = stream::iter(inputs).buffered(PARALLEL).try_collect().await?;
     let last = opened.last().expect("BUG: a merge has inputs").header;
-    let header = Header { node_id, ..Header::new(last.page_size, last.commit, work.to.name, last.timestamp) };
+    // Where times run backwards, a state is not older than those that it comes after.
+    let time = opened.iter().map(|file| file.header.timestamp).max().unwrap_or(last.timestamp);
+    let header = Header { node_id, ..Header::new(last.page_size, last.commit, work.to.name, time) };
     let encode = move |out: PartWriter| {
         let inputs = opened.into_iter().map(|file| Decoder::new(file.bytes)).collect::<Result<_>>()?;
         merge(inputs, out, header).map(|(out, summary)| (out, summary.size))

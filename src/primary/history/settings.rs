@@ -22,6 +22,14 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Nothing falls due later than this after the moment in which that is known.
+    pub(super) fn longest(&self) -> Duration {
+        let levels = self.levels.iter().copied().max().unwrap_or_default();
+        let longest = levels.max(self.snapshot_interval).max(self.snapshot_retention).max(self.l0_retention);
+        // Deletions wait for the end of a window.
+        longest.saturating_add(self.levels.first().copied().unwrap_or_default())
+    }
+
     /// Before this, a file that was published at `time` leads to no work.
     pub(super) fn earliest(&self, time: Timestamp) -> Timestamp {
         let level = self.levels.first().copied().unwrap_or(Duration::MAX);

@@ -14,6 +14,7 @@ use crate::primary::parts;
 use crate::primary::resume;
 use crate::primary::shared::{Phase, Shared};
 use crate::primary::state::Captured;
+use crate::primary::time::Origin;
 use crate::store::PutOptions;
 use crate::wal::{FrameNo, IndexHeader, Position, read_header};
 
@@ -57,7 +58,7 @@ pub(super) async fn anchor(shared: &Arc<Shared>) -> Result<bool> {
     };
     if let Ok(Landed::This) = landed {
         shared.with_capture(|capture| capture.anchored(header.max))?;
-        shared.history.published(id, shared.clock.now(), None);
+        shared.history.published(id, shared.time.now(), None);
         anchored(shared, header.max, compared).await;
         shared.published(header.max, covers, header.timestamp);
         return Ok(true);
@@ -118,7 +119,8 @@ fn begin_anchor(shared: &Shared) -> Result<Option<(ViewPages, CommitSeq, Header,
         handover::remove(old);
         let pages = ViewPages::new(view, &shared.wal_path)?;
         let name = FileName::single(txid);
-        let mut header = Header::new(pages.page_size(), pages.commit(), name, noted.time);
+        let time = shared.published_time(noted.time, Origin::Here);
+        let mut header = Header::new(pages.page_size(), pages.commit(), name, time);
         header.node_id = capture.node_id();
         if let Some(index) = index.filter(|index| index.mx_frame > FrameNo::ZERO) {
             let start = FrameNo::ZERO.end_offset(header.page_size);

@@ -162,6 +162,9 @@ async fn resume(shared: &Arc<Shared>) -> Result<()> {
         same_boot: capture.is_of_this_boot(),
     })?;
     let resumed = resume::resume(shared.store.as_ref(), local).await?;
+    if let Some(time) = resumed.time {
+        shared.seen(time);
+    }
     if let (Some(last), Some(stranger)) = (resumed.last, resumed.stranger)
         && !kinship::holds_ours(shared, stranger).await?
     {
@@ -181,6 +184,10 @@ async fn resume(shared: &Arc<Shared>) -> Result<()> {
 }
 
 async fn next_step(shared: &Arc<Shared>) -> Result<Step> {
+    if shared.time.is_doubtful() && blocking(shared, has_something).await? {
+        shared.time.ascertain().await?;
+    }
+    shared.look_at_clock();
     blocking(shared, |shared| {
         let txid = shared.next_txid();
         shared.capture_now()?;
@@ -192,7 +199,8 @@ async fn next_step(shared: &Arc<Shared>) -> Result<Step> {
             if capture.anchor_reason().is_some() {
                 return Ok((Step::Anchor, noted.seq));
             }
-            let step = match capture.next_outgoing(txid, &noted)? {
+            let time = |noted, origin| shared.published_time(noted, origin);
+            let step = match capture.next_outgoing(txid, &noted, time)? {
                 Some(out) => Step::Send(out),
                 // What waited was just given up.
                 None if capture.anchor_reason().is_some() => Step::Anchor,
@@ -206,6 +214,12 @@ async fn next_step(shared: &Arc<Shared>) -> Result<Step> {
         Ok(step)
     })
     .await
+}
+
+/// Whether something is to be published, as far as it is captured now.
+fn has_something(shared: &Shared) -> Result<bool> {
+    shared.capture_now()?;
+    shared.with_capture(|capture| capture.anchor_reason().is_some() || capture.has_waiting())
 }
 
 /// The checksums of what the replica holds.

@@ -64,7 +64,7 @@ async fn delivered(shared: &Arc<Shared>, out: &Outgoing, body: Body) -> Result<b
     shared.with_capture(|capture| capture.delivered(out))?;
     let bytes = if let Body::Memory(bytes) = &body { Some(bytes.clone()) } else { None };
     // Before whoever waits for it hears of it and asks for a snapshot.
-    shared.history.published(resume::single(out.txid), shared.clock.now(), bytes);
+    shared.history.published(resume::single(out.txid), shared.time.now(), bytes);
     shared.published(out.txid, out.covers, out.header.timestamp);
     // Without them a repair copies more than it needs.
     let noted = blocking(shared, move |shared| match body {
@@ -124,6 +124,7 @@ pub(super) async fn identify(shared: &Shared, ours: &Header) -> Result<Landed> {
     let theirs = resume::read_header(shared.store.as_ref(), resume::single(txid)).await?;
     let (node_id, attempted) =
         shared.with_capture(|capture| (capture.node_id(), capture.was_attempted(&theirs)))?;
+    shared.seen(theirs.timestamp);
     if attempted {
         return Ok(Landed::Earlier);
     }

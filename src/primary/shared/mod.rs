@@ -24,6 +24,7 @@ use crate::primary::proof::Proof;
 use crate::primary::role::{PublisherLock, Publishing, Role};
 use crate::primary::standby::Requests;
 use crate::primary::state;
+use crate::primary::time::Time;
 use crate::primary::watch::Watch;
 use crate::store::Store;
 use crate::wal::Position;
@@ -78,6 +79,7 @@ pub(super) struct Shared {
     pub(super) store: Arc<dyn Store>,
     pub(super) host: Arc<dyn Host>,
     pub(super) clock: Arc<dyn Clock>,
+    pub(super) time: Arc<Time>,
     pub(super) commits: Commits,
     pub(super) generations: Arc<Generations>,
     pub(super) signal: Signal,
@@ -111,6 +113,7 @@ impl Shared {
         let mut wal_path = path.as_os_str().to_owned();
         wal_path.push("-wal");
         let wal_path = PathBuf::from(wal_path);
+        let time = Arc::new(Time::new(Arc::clone(&clock), Arc::clone(&store)));
         let generations = Arc::new(Generations::new(&wal_path, &state::folder(path)));
         Self {
             path: path.to_path_buf(),
@@ -122,6 +125,7 @@ impl Shared {
             host,
             proof: Proof::default(),
             commits: Commits::new(Arc::clone(&clock)),
+            time,
             clock,
             signal: Signal::default(),
             history: Arc::default(),

@@ -57,6 +57,14 @@ impl Shared {
         progress.error.clone().filter(|_| progress.phase == Phase::Stopped)
     }
 
+    /// Says so, once, if the clock of this machine is wrong.
+    pub(in crate::primary) fn look_at_clock(&self) {
+        if let Some(complaint) = self.time.complaint() {
+            tracing::warn!("{}: {complaint}", self.path.display());
+            self.notice(complaint);
+        }
+    }
+
     /// Something was found that the status is to tell of.
     pub(in crate::primary) fn notice(&self, notice: String) {
         let now = self.clock.now();

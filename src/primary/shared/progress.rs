@@ -9,6 +9,7 @@ use crate::error::{Error, ErrorKind};
 use crate::ltx::Txid;
 use crate::primary::commits::CommitSeq;
 use crate::primary::role::Role;
+use crate::primary::time::Origin;
 
 /// How far the replica is.
 #[derive(Debug)]
@@ -27,9 +28,9 @@ pub(in crate::primary) struct Progress {
     pub(in crate::primary) txid: Option<Txid>,
     /// The last commit in the replica.
     pub(super) acked: CommitSeq,
-    /// When the last transaction in the replica was committed.
+    /// When the last transaction in the replica was committed. No later one is published with an earlier time.
     pub(in crate::primary) time: Option<Timestamp>,
-    /// Since when the oldest commit waits of those that are on their way.
+    /// Since when the oldest commit waits of those that are on their way, by the steady clock.
     pub(super) on_the_way_since: Option<Timestamp>,
     /// What was found and repaired last, and when.
     pub(in crate::primary) notice: Option<(Timestamp, String)>,
@@ -89,6 +90,18 @@ impl Shared {
         self.progress().txid.map_or(Txid::ONE, Txid::next)
     }
 
+    /// When the last transaction in the replica was committed is known to be `time`.
+    pub(in crate::primary) fn seen(&self, time: Timestamp) {
+        self.change(|p| p.time = p.time.max(Some(time)));
+    }
+
+    /// The time with which a commit is published that was noted at `noted`: not before that of the
+    /// transaction before it.
+    pub(in crate::primary) fn published_time(&self, noted: Timestamp, origin: Origin) -> Timestamp {
+        let time = self.time.of_commit(noted, origin);
+        self.progress().time.map_or(time, |before| time.max(before))
+    }
+
     pub(in crate::primary) fn set_phase(&self, phase: Phase) {
         self.change(|p| p.phase = phase);
     }
@@ -125,7 +138,7 @@ impl Shared {
             p.txid = Some(txid);
             p.may_land = false;
             p.acked = p.acked.max(covers);
-            p.time = Some(time);
+            p.time = p.time.max(Some(time));
             p.on_the_way_since = None;
         });
     }
@@ -203,7 +216,7 @@ impl Shared {
     /// How long the oldest commit waits that is not in the replica; zero if none does.
     pub(in crate::primary) fn lag(&self) -> Duration {
         let since = self.progress().on_the_way_since.or_else(|| self.commits.waiting_since());
-        let millis = since.map_or(0, |since| self.clock.now().as_millis() - since.as_millis());
+        let millis = since.map_or(0, |since| self.clock.steady().as_millis() - since.as_millis());
         Duration::from_millis(millis.max(0) as u64)
     }
 }

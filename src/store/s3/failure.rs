@@ -70,6 +70,12 @@ impl Refusal {
         self.status == 501 || self.code == "NotImplemented"
     }
 
+    /// Whether the time of the signature may be the reason. Answers to HEAD do not say.
+    pub(super) fn is_of_time(&self) -> bool {
+        matches!(self.code.as_str(), "RequestTimeTooSkewed" | "RequestExpired" | "AccessDenied" | "")
+            && matches!(self.status, 400 | 401 | 403)
+    }
+
     /// Whether a condition of the request did not hold.
     pub(super) fn is_precondition_failed(&self) -> bool {
         self.status == 412 || self.code == "PreconditionFailed"

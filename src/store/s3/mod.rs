@@ -15,9 +15,10 @@ use bytes::Bytes;
 use reqwest::Method;
 use tokio::sync::OnceCell;
 
+use super::clock::StoreClock;
 use super::{
-    ByteRange, Content, Encryption, Fencing, FileInfo, Listing, PutOptions, RawInfo, S3Target, Store, Upload,
-    errors,
+    ByteRange, Content, Encryption, Fencing, FileInfo, Listing, PutOptions, RawInfo, S3Target, Store,
+    StoreTime, Upload, errors,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::{FileId, Level, Txid};
@@ -57,6 +58,8 @@ struct Shared {
     idle_timeout: Duration,
     /// The process that made the session, and the session. Connections do not survive `fork`.
     session: Mutex<Option<(u32, Arc<OnceCell<Session>>)>>,
+    /// The store's own clock, as its answers tell it.
+    clock: Arc<StoreClock>,
     /// The store refuses `If-None-Match`: look before writing.
     look_first: AtomicBool,
     /// The store refuses to delete several objects at once.
@@ -75,6 +78,7 @@ impl S3Store {
                 target: Arc::new(target),
                 idle_timeout,
                 session: Mutex::new(None),
+                clock: Arc::default(),
                 look_first: AtomicBool::new(false),
                 delete_singly: AtomicBool::new(false),
             }),
@@ -103,7 +107,8 @@ impl S3Store {
             }
         };
         let shared = &self.shared;
-        cell.get_or_try_init(|| Session::start(Arc::clone(&shared.target), shared.idle_timeout)).await?;
+        let (target, clock) = (Arc::clone(&shared.target), Arc::clone(&shared.clock));
+        cell.get_or_try_init(|| Session::start(target, clock, shared.idle_timeout)).await?;
         Ok(SessionRef(cell))
     }
 
@@ -237,6 +242,16 @@ impl Store for S3Store {
 
     async fn list(&self, level: Level, from: Txid) -> Result<Vec<FileInfo>> {
         self.list_files(level, from).await
+    }
+
+    fn clock(&self) -> Option<StoreTime> {
+        self.shared.clock.read()
+    }
+
+    /// Each answer tells the time. This request is one that whoever replicates may make, with a short answer.
+    async fn ask_time(&self) -> Result<()> {
+        let last = Txid::new(u64::MAX).expect("BUG: not zero");
+        self.list_files(Level::L0, last).await.map(drop)
     }
 
     async fn list_at_once(&self) -> Result<Listing> {

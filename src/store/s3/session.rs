@@ -14,7 +14,7 @@ use aws_sigv4::http_request::{
 use aws_sigv4::sign::v4;
 use aws_types::service_config::ServiceConfigKey;
 use bytes::Bytes;
-use http::header::{CONTENT_RANGE, HeaderName, HeaderValue};
+use http::header::{AGE, CONTENT_RANGE, DATE, HeaderName, HeaderValue};
 use reqwest::{Method, Response};
 
 use super::address::{self, Address};
@@ -22,14 +22,18 @@ use super::common::{Common, Environment, environment};
 use super::credentials::Identity;
 use super::failure::{Failure, Place, Refusal};
 use super::http::Http;
+use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::S3Target;
+use crate::store::clock::StoreClock;
 use crate::store::target::endpoint::is_tigris;
 
 /// The region of those that have none.
 const DEFAULT_REGION: &str = "us-east-1";
 /// A refusal's text is shorter.
 const MAX_REFUSAL: usize = 64 << 10;
+/// A signature whose time is further than this from the store's is not sent: Amazon refuses 15 minutes.
+const MAX_SKEW: Duration = Duration::from_secs(300);
 /// Hashing more than this on a thread of the runtime would keep others waiting.
 const HASH_HERE: usize = 512 << 10;
 
@@ -85,6 +89,7 @@ impl Request {
 pub(super) struct Session {
     target: Arc<S3Target>,
     pub(super) http: Http,
+    clock: Arc<StoreClock>,
     identity: Identity,
     /// A custom endpoint, from the target or from AWS's configuration.
     endpoint: Option<String>,
@@ -96,7 +101,11 @@ pub(super) struct Session {
 impl Session {
     /// Reads the environment and AWS's configuration files; makes no request. Those that are made are given up when
     /// no byte flows for `idle_timeout`.
-    pub(super) async fn start(target: Arc<S3Target>, idle_timeout: Duration) -> Result<Self> {
+    pub(super) async fn start(
+        target: Arc<S3Target>,
+        clock: Arc<StoreClock>,
+        idle_timeout: Duration,
+    ) -> Result<Self> {
         let given = Identity::given(&target);
         let mut endpoint = target.endpoint.clone();
         let mut region = target.region.clone();
@@ -118,6 +127,7 @@ impl Session {
         let http = Http::new(&base, &endpoint_name, target.skip_verify, idle_timeout)?;
         Ok(Self {
             http,
+            clock,
             identity,
             tigris: endpoint.as_deref().is_some_and(is_tigris),
             endpoint,
@@ -144,13 +154,15 @@ impl Session {
     }
 
     /// Sends `request`. Tries once more by itself where the answer says how to do it right: in another
-    /// region, or with new credentials.
+    /// region, with new credentials, or with the store's own time where this machine's is wrong.
     pub(super) async fn send(&self, request: &Request) -> Result<Response, Failure> {
         let mut corrected = false;
         let mut renewed = false;
+        let mut retimed = false;
         loop {
             let region = self.region();
-            let response = self.send_once(request, &region).await?;
+            let time = self.signing_time();
+            let response = self.send_once(request, &region, time).await?;
             if response.status().is_success() {
                 return Ok(response);
             }
@@ -159,13 +171,41 @@ impl Session {
                 corrected = true;
             } else if !renewed && refusal.is_expired() && self.identity.forget().await {
                 renewed = true;
+            } else if !retimed && refusal.is_of_time() && self.is_skewed(time) {
+                retimed = true;
             } else {
                 return Err(Failure::Refused(refusal));
             }
         }
     }
 
-    async fn send_once(&self, request: &Request, region: &Arc<str>) -> Result<Response> {
+    /// What time a signature bears: this machine's, unless the store has told that it is wrong.
+    fn signing_time(&self) -> SystemTime {
+        let ours = SystemTime::now();
+        if self.is_skewed(ours) {
+            self.clock.read().map_or(ours, |there| system_time(there.now))
+        } else {
+            ours
+        }
+    }
+
+    /// Whether the store's clock is known to show quite another time than `time`.
+    fn is_skewed(&self, time: SystemTime) -> bool {
+        let Some(there) = self.clock.read().map(|there| system_time(there.now)) else { return false };
+        let skew = there.duration_since(time).unwrap_or_else(|e| e.duration());
+        skew > MAX_SKEW
+    }
+
+    /// Notes the time that an answer tells. One out of a cache tells of another time.
+    fn hear_time(&self, response: &Response) {
+        let text = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
+        let date = text(DATE).and_then(|date| jiff::fmt::rfc2822::parse(date).ok());
+        if let (Some(date), None) = (date, text(AGE)) {
+            self.clock.told(Timestamp::from_millis(date.timestamp().as_millisecond()));
+        }
+    }
+
+    async fn send_once(&self, request: &Request, region: &Arc<str>, time: SystemTime) -> Result<Response> {
         let _turn = if request.reads_an_object() { None } else { Some(self.http.turn().await) };
         let address = Address::new(&self.target, self.endpoint.as_deref(), region);
         let url = address.url(request.key.as_deref(), &request.query);
@@ -185,12 +225,15 @@ impl Session {
             headers: request.headers.clone(),
             body: request.body.clone(),
             region: Arc::clone(region),
+            time,
             credentials: self.identity.credentials(&self.target.to_string()).await?,
         };
         for (name, value) in unsigned.sign().await? {
             built.headers_mut().insert(HeaderName::from_static(name), header_value(name, &value)?);
         }
-        self.http.send(built, request.body.clone()).await
+        let response = self.http.send(built, request.body.clone()).await?;
+        self.hear_time(&response);
+        Ok(response)
     }
 
     async fn refusal(&self, response: Response) -> Result<Refusal> {
@@ -253,6 +296,11 @@ fn configured_endpoint(config: &aws_config::SdkConfig) -> Option<String> {
         .filter(|endpoint| endpoint.starts_with("http"))
 }
 
+fn system_time(time: Timestamp) -> SystemTime {
+    let since = Duration::from_millis(time.as_millis().unsigned_abs());
+    if time.as_millis() < 0 { SystemTime::UNIX_EPOCH - since } else { SystemTime::UNIX_EPOCH + since }
+}
+
 fn header_value(name: &str, value: &str) -> Result<HeaderValue> {
     let mut header = HeaderValue::from_str(value).map_err(|_| {
         Error::config(format!(
@@ -270,6 +318,7 @@ struct Unsigned {
     headers: Vec<(&'static str, String)>,
     body: Bytes,
     region: Arc<str>,
+    time: SystemTime,
     credentials: aws_credential_types::Credentials,
 }
 
@@ -296,7 +345,7 @@ impl Unsigned {
             .identity(&identity)
             .region(&self.region)
             .name("s3")
-            .time(SystemTime::now())
+            .time(self.time)
             .settings(settings)
             .build()
             .map_err(|e| bug(&e))?

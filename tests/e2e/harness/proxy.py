@@ -36,6 +36,7 @@ class Status:
 
     code: int
     body: bytes = b""
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -213,7 +214,7 @@ class Proxy:
             self._closed.wait()
             return False
         if isinstance(fault, Status):
-            up.sock.sendall(_head(f"HTTP/1.1 {fault.code} Fault", [("content-length", str(len(fault.body)))])
+            up.sock.sendall(_head(f"HTTP/1.1 {fault.code} Fault", [*fault.headers, ("content-length", str(len(fault.body)))])
                             + (b"" if method == "HEAD" else fault.body))
             return True
         if isinstance(fault, CutRequest):

@@ -14,6 +14,7 @@ use crate::page::{PageCount, PageSize, Pgno};
 use crate::primary::history::keeper::Keeper;
 use crate::primary::history::settings::{before, window_start};
 use crate::primary::history::{History, Settings};
+use crate::primary::time::Time;
 use crate::store::{ByteRange, Faults, FileInfo, MemoryStore, PutOptions, Store};
 
 pub(super) const MINUTE: Duration = Duration::from_secs(60);
@@ -61,7 +62,7 @@ impl World {
         let keeper = Keeper::new(
             Arc::new(store.clone()),
             settings.clone(),
-            clock.clone(),
+            Arc::new(Time::new(clock.clone(), Arc::new(store.clone()))),
             Arc::clone(&history),
             folder.path().to_owned(),
         );
@@ -92,7 +93,7 @@ impl World {
         self.keeper = Keeper::new(
             Arc::new(self.store.clone()),
             self.settings.clone(),
-            self.clock.clone(),
+            Arc::new(Time::new(self.clock.clone(), Arc::new(self.store.clone()))),
             Arc::clone(&self.history),
             self.folder.path().to_owned(),
         );

@@ -1,0 +1,204 @@
+//! Time of day for what is published and for how long it is kept, although any clock may be set at any
+//! moment.
+//!
+//! The clock of this machine counts as long as it agrees with that of the store. Where they disagree, the
+//! store's counts: files are stored by it, and no program of ours reads a wrong one into a history that lasts
+//! for years. A store that tells no time is believed to agree.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::clock::{Clock, Timestamp};
+use crate::error::Result;
+use crate::store::Store;
+
+/// Clocks that differ by no more agree: a store tells seconds, and an answer may take half a minute.
+const TOLERANCE_MS: i64 = 120_000;
+/// What the store told is asked again, if it disagrees and is older than this.
+const FRESH: Duration = Duration::from_secs(10);
+
+/// Where a commit's time was noted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// In this process.
+    Here,
+    /// Perhaps in an earlier one, or in another.
+    Elsewhere,
+}
+
+/// Time of day as this machine and the store agree on it.
+#[derive(Debug)]
+pub(super) struct Time {
+    clock: Arc<dyn Clock>,
+    store: Arc<dyn Store>,
+    /// When this process began to publish, by the steady clock.
+    begun: Timestamp,
+    /// The store was asked and tells no time.
+    store_is_mute: AtomicBool,
+    /// It was said that the clocks disagree.
+    told: AtomicBool,
+}
+
+impl Time {
+    pub(super) fn new(clock: Arc<dyn Clock>, store: Arc<dyn Store>) -> Self {
+        let begun = clock.steady();
+        Self { clock, store, begun, store_is_mute: AtomicBool::new(false), told: AtomicBool::new(false) }
+    }
+
+    /// The time now.
+    pub(super) fn now(&self) -> Timestamp {
+        self.stores_own().unwrap_or_else(|| self.clock.now())
+    }
+
+    /// The store's time, if it is another than this machine's.
+    fn stores_own(&self) -> Option<Timestamp> {
+        let there = self.store.clock()?.now;
+        (ms_between(there, self.clock.now()).abs() > TOLERANCE_MS).then_some(there)
+    }
+
+    /// Whether the store should be asked before its time, or this machine's, is relied on.
+    pub(super) fn is_doubtful(&self) -> bool {
+        match self.store.clock() {
+            None => !self.store_is_mute.load(Ordering::Relaxed),
+            Some(there) => there.age > FRESH && self.stores_own().is_some(),
+        }
+    }
+
+    /// Asks the store for its time, unless there is no doubt.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub(super) async fn ascertain(&self) -> Result<()> {
+        if self.is_doubtful() {
+            self.store.ask_time().await?;
+            self.store_is_mute.store(self.store.clock().is_none(), Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// When a commit was made whose time was noted as `noted`: that, if it can be true.
+    pub(super) fn of_commit(&self, noted: Timestamp, origin: Origin) -> Timestamp {
+        let now = self.now();
+        let begun = match origin {
+            Origin::Here => now.as_millis() - ms_between(self.clock.steady(), self.begun),
+            Origin::Elsewhere => i64::MIN + TOLERANCE_MS,
+        };
+        let can_be = |time: &Timestamp| {
+            (begun - TOLERANCE_MS..=now.as_millis() + TOLERANCE_MS).contains(&time.as_millis())
+        };
+        // The clock that noted it may be as wrong as it is now.
+        let age = ms_between(self.clock.now(), noted).max(0);
+        let shifted = Timestamp::from_millis(now.as_millis().saturating_sub(age));
+        [noted, shifted].into_iter().find(can_be).unwrap_or(now)
+    }
+
+    /// What to say of clocks that disagree, once until they agree again.
+    pub(super) fn complaint(&self) -> Option<String> {
+        let Some(there) = self.stores_own() else {
+            self.told.store(false, Ordering::Relaxed);
+            return None;
+        };
+        if self.told.swap(true, Ordering::Relaxed) {
+            return None;
+        }
+        let difference = ms_between(self.clock.now(), there);
+        let side = if difference > 0 { "ahead of" } else { "behind" };
+        Some(format!(
+            "the clock of this machine is {} {side} that of {}: set the right one. Until they agree, commits are \
+             published with the time of the store, and history is kept and deleted by it",
+            span(difference.unsigned_abs()),
+            self.store.url()
+        ))
+    }
+}
+
+/// From `earlier` to `later`, in milliseconds.
+fn ms_between(later: Timestamp, earlier: Timestamp) -> i64 {
+    later.as_millis().saturating_sub(earlier.as_millis())
+}
+
+/// A difference of clocks in words.
+fn span(ms: u64) -> String {
+    let minutes = ms / 60_000;
+    let (hours, days) = (minutes / 60, minutes / 1440);
+    match days {
+        0 if hours == 0 => format!("{minutes} minutes"),
+        0..=1 => format!("{hours} h {} min", minutes % 60),
+        2..=729 => format!("{days} days"),
+        _ => format!("{} years", days / 365),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::ManualClock;
+    use crate::store::MemoryStore;
+
+    const HOUR: i64 = 3_600_000;
+    const YEAR: i64 = 365 * 24 * HOUR;
+    const NOW: i64 = 1_800_000_000_000;
+
+    fn at(ms: i64) -> Timestamp {
+        Timestamp::from_millis(ms)
+    }
+
+    /// This machine's clock, the store's, and the time of both.
+    fn clocks() -> (Arc<ManualClock>, Arc<ManualClock>, Time) {
+        let (here, there) = (Arc::new(ManualClock::new(at(NOW))), Arc::new(ManualClock::new(at(NOW))));
+        let store = MemoryStore::new();
+        store.set_clock(there.clone());
+        let time = Time::new(here.clone(), Arc::new(store));
+        (here, there, time)
+    }
+
+    #[test]
+    fn where_the_clocks_disagree_the_stores_counts() {
+        let (here, _, time) = clocks();
+        for jump in [HOUR, 6 * HOUR, 10 * YEAR, 36 * YEAR, -HOUR, -26 * YEAR, -36 * YEAR] {
+            here.jump(at(NOW + jump));
+            assert_eq!(time.now(), at(NOW), "{jump}");
+            assert_eq!(time.of_commit(at(NOW + jump), Origin::Here), at(NOW));
+            assert!(time.complaint().is_some() && time.complaint().is_none(), "{jump}");
+            here.jump(at(NOW + 60_000));
+            assert_eq!((time.now(), time.complaint()), (at(NOW + 60_000), None));
+        }
+    }
+
+    #[test]
+    fn a_commit_has_the_time_that_it_can_have() {
+        let (here, there, time) = clocks();
+        for clock in [&here, &there] {
+            clock.set(at(NOW + HOUR));
+        }
+        // Noted right, and the clock was set since, or not.
+        for jump in [0, 36 * YEAR, -36 * YEAR] {
+            here.jump(at(NOW + HOUR + jump));
+            assert_eq!(time.of_commit(at(NOW + HOUR / 2), Origin::Here), at(NOW + HOUR / 2), "{jump}");
+            // Noted by the clock as it is now.
+            assert_eq!(time.of_commit(at(NOW + HOUR / 2 + jump), Origin::Here), at(NOW + HOUR / 2), "{jump}");
+        }
+        // Noted by a clock that was wrong then, and was set right since.
+        here.jump(at(NOW + HOUR));
+        for wrong in [36 * YEAR, -36 * YEAR] {
+            assert_eq!(time.of_commit(at(NOW + wrong), Origin::Here), at(NOW + HOUR), "{wrong}");
+        }
+        // What waited since long ago may be as old as it says, but not younger than now.
+        assert_eq!(time.of_commit(at(NOW - 400 * HOUR), Origin::Elsewhere), at(NOW - 400 * HOUR));
+        assert_eq!(time.of_commit(at(NOW + YEAR), Origin::Elsewhere), at(NOW + HOUR));
+    }
+
+    #[test]
+    fn differences_are_told_in_words() {
+        for (ms, words) in [
+            (5 * 60_000, "5 minutes"),
+            (HOUR + 60_000, "1 h 1 min"),
+            (30 * HOUR, "30 h 0 min"),
+            (72 * HOUR, "3 days"),
+            (36 * YEAR, "36 years"),
+        ] {
+            assert_eq!(span(ms as u64), words);
+        }
+    }
+}
