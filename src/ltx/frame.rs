@@ -82,8 +82,13 @@ fn read_block(source: &mut impl Source, page: &mut [u8], hash: &mut impl FnMut(&
 /// `Corrupt` if `bytes` are not exactly one frame, or `buf` does not have the page size.
 pub fn decode_frame(bytes: &[u8], page_size: PageSize, buf: &mut [u8]) -> Result<Pgno> {
     check_buffer(buf, page_size)?;
+    decode_hashed(bytes, buf, |_| ())
+}
+
+/// As [`decode_frame`]; what the file checksum covers goes to `hash`.
+pub(super) fn decode_hashed(bytes: &[u8], buf: &mut [u8], hash: impl FnMut(&[u8])) -> Result<Pgno> {
     let mut source = Slice(bytes);
-    let pgno = read_frame(&mut source, buf, |_| ())?
+    let pgno = read_frame(&mut source, buf, hash)?
         .ok_or_else(|| Error::corrupt("LTX page frame: the page block ends where a frame should be"))?;
     if !source.0.is_empty() {
         let message = format!("LTX frame of page {pgno}: {} bytes follow it", source.0.len());

@@ -92,6 +92,12 @@ impl PageIndex {
         })
     }
 
+    /// The entry at `place`, counted from 0, whose frame begins at `offset`.
+    pub fn entry(&self, place: usize, offset: u64) -> Option<IndexEntry> {
+        let frame = self.frames.get(place)?;
+        Some(IndexEntry { pgno: frame.pgno, offset, size: u64::from(frame.size) })
+    }
+
     /// The varints of the index, the final zero included.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::new();

@@ -27,6 +27,7 @@ mod index;
 mod lz4;
 mod merge;
 mod name;
+mod part;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -41,4 +42,5 @@ pub use header::{Header, HeaderFlags};
 pub use index::{IndexEntry, PageIndex, TailRead};
 pub use merge::{Merger, merge};
 pub use name::{FileId, FileName, Level, Txid};
+pub use part::{PartChecksum, PartHasher};
 pub use trailer::Trailer;

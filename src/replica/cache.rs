@@ -105,6 +105,11 @@ impl PageCache {
         copy
     }
 
+    /// Lets the pages of a file go.
+    pub(super) fn forget(&self, file: u32) {
+        self.shards.iter().for_each(|shard| lock(shard).forget_file(file));
+    }
+
     /// The bytes that may be in use.
     pub(super) fn capacity(&self) -> usize {
         self.capacity
@@ -163,6 +168,16 @@ impl Shard {
         if let Some(old) = list.put(key, page) {
             // The frame is the same, so the page is: it was in the same list.
             self.forget(&old, is_inner);
+        }
+    }
+
+    fn forget_file(&mut self, file: u32) {
+        for inner in [false, true] {
+            let list = if inner { &mut self.inner } else { &mut self.leaves };
+            let keys: Vec<FrameKey> =
+                list.iter().map(|(key, _)| *key).filter(|key| key.file == file).collect();
+            let gone: Vec<_> = keys.iter().filter_map(|key| list.pop(key)).collect();
+            gone.iter().for_each(|page| self.forget(page, inner));
         }
     }
 
@@ -282,6 +297,19 @@ mod tests {
         assert_eq!((&*second, &*third), (&*page(10), &*page(5)));
         assert_eq!(kept(&cache, 1..4), [3]);
         assert_counted(&cache);
+    }
+
+    #[test]
+    fn the_pages_of_one_file_go_together() {
+        let cache = PageCache::new(100 * (512 + ENTRY));
+        for n in 0..20 {
+            let other = Frame { file: 2, size: 1, offset: n }.into();
+            cache.insert(other, page((n % 6) as u8));
+            cache.insert(key(n), page((n % 6) as u8));
+        }
+        cache.forget(2);
+        assert_counted(&cache);
+        assert_eq!((kept(&cache, 0..20).len(), cache.bytes()), (20, 20 * (512 + ENTRY)));
     }
 
     #[test]

@@ -19,6 +19,7 @@ use super::map::{Frame, PageMap, ReplicaFile};
 use super::read_ahead::{ReadAhead, Window};
 use super::span::{Ranges, Span, spans};
 use super::trees::Trees;
+use super::verdict::Verdict;
 use crate::error::{Error, Result};
 use crate::ltx::{IndexEntry, decode_frame};
 use crate::page::{PageSize, Pgno};
@@ -93,6 +94,9 @@ impl Fetcher {
             buf.fill(0);
             return Ok(());
         };
+        if file.verdict.is(Verdict::Damaged) {
+            return self.0.of_damaged(pgno, frame, file, buf);
+        }
         if let Some(page) = self.0.files.cache.get(frame.into()) {
             buf.copy_from_slice(&page);
         } else if !self.0.read_here(pgno, frame, file, page_size, buf) {
@@ -271,6 +275,19 @@ impl Fetcher {
 }
 
 impl Shared {
+    /// Reads a page of a file that fails its checksum: only as the local file has it, where it was checked.
+    #[cold]
+    fn of_damaged(&self, pgno: Pgno, frame: Frame, file: &ReplicaFile, buf: &mut [u8]) -> Result<()> {
+        if self.files.local().is_some_and(|local| local.read(pgno, frame, buf)) {
+            return Ok(());
+        }
+        let (id, url) = (file.info.id, self.files.source.url());
+        Err(Error::corrupt(format!(
+            "page {pgno} is in {id} of replica {url}, which fails its checksum: litestream_verify says what else is \
+             damaged; a new snapshot by the primary (litestream_snapshot()) takes the place of the file"
+        )))
+    }
+
     /// Reads a page that is on this machine, though not in the cache.
     fn read_here(
         &self,

@@ -15,6 +15,7 @@ use super::map::{Frame, PageMap, ReplicaFile};
 use super::plan::Plan;
 use super::snapshot::Snapshot;
 use super::source::Source;
+use super::verdict::{Verdict, VerdictCell};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::{FileId, Header, Level};
 use crate::page::PageSize;
@@ -161,6 +162,10 @@ impl Files {
                     .and_then(|bytes| self.keep.keep(bytes))
                     .map_or_else(OnceLock::new, OnceLock::from),
                 disk: self.on_disk(info),
+                verdict: VerdictCell::new(match loaded.whole {
+                    Some(_) => Verdict::Whole,
+                    None => Verdict::Open,
+                }),
             }),
         }
     }

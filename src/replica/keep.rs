@@ -9,6 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
+use crate::error::Result;
+use crate::ltx::Decoder;
+
 /// What is kept in memory.
 const MEMORY: usize = 4 * 1024 * 1024;
 /// What an entry in memory takes beyond its bytes.
@@ -153,6 +156,30 @@ impl Kept {
                 Ok(bytes.into())
             }
         }
+    }
+
+    /// Reads all of it as an LTX file of `size` bytes, and compares its checksums.
+    ///
+    /// # Errors
+    /// `Corrupt`; those of the temporary file.
+    pub(super) fn verify(&self, size: u64) -> Result<()> {
+        Decoder::new(KeptReader { kept: self, start: 0, size })?.finish().map(drop)
+    }
+}
+
+/// Reads kept bytes from the beginning to the end.
+struct KeptReader<'a> {
+    kept: &'a Kept,
+    start: u64,
+    size: u64,
+}
+
+impl io::Read for KeptReader<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let len = (self.size - self.start).min(buf.len() as u64) as usize;
+        buf[..len].copy_from_slice(&self.kept.read(self.start, len)?);
+        self.start += len as u64;
+        Ok(len)
     }
 }
 

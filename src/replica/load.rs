@@ -134,7 +134,7 @@ pub(crate) async fn read_index(source: &Source, file: &FileInfo) -> Result<PageI
 }
 
 /// The page index, and the end of the file that brought it.
-async fn read_tail(source: &Source, file: &FileInfo) -> Result<(Bytes, PageIndex)> {
+pub(super) async fn read_tail(source: &Source, file: &FileInfo) -> Result<(Bytes, PageIndex)> {
     let tail = source.read(file, ByteRange::Suffix { len: first_guess(file.size) }).await?;
     let missing = match PageIndex::from_tail(&tail, file.size).map_err(|e| named(file, e))? {
         TailRead::Index(index) => return Ok((tail, index)),

@@ -16,6 +16,7 @@ use std::sync::{Arc, LazyLock, OnceLock};
 
 use super::disk::DiskFile;
 use super::keep::Kept;
+use super::verdict::VerdictCell;
 use crate::error::{Error, Result};
 use crate::ltx::{IndexEntry, PageIndex};
 use crate::page::{PageCount, Pgno};
@@ -45,6 +46,8 @@ pub(super) struct ReplicaFile {
     pub(super) kept: OnceLock<Kept>,
     /// Its part of the disk cache, if there is one.
     pub(super) disk: Option<DiskFile>,
+    /// What its checksum said, if all of it was read.
+    pub(super) verdict: VerdictCell,
 }
 
 /// Where the frame of a page is.

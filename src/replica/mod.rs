@@ -13,6 +13,7 @@
 //! | `files` | maps from plans, and from other plans after compaction |
 //! | `pages`, `moves`, `keep` | a page of a state; where it goes when files are merged; what is kept of them |
 //! | `hydration` | the whole database in a local file |
+//! | `verdict` | whether a file passed its checksum |
 //! | `snapshot` | one state of the database |
 //! | `cache`, `disk`, `fetch` | pages in memory; on disk; from the store |
 //! | `span`, `flight` | which ranges bring them; requests under way |
@@ -52,6 +53,7 @@ mod span;
 #[cfg(test)]
 pub(crate) mod tests;
 mod trees;
+mod verdict;
 mod view;
 
 pub use core::{Core, Options, ReplicaStatus};

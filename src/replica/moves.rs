@@ -19,8 +19,10 @@ use super::map::{PageMap, ReplicaFile};
 use super::plan::{Plan, RestorePoint};
 use super::snapshot::Snapshot;
 use super::source::wrong_length;
+use super::verdict::Verdict;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::Level;
+use crate::runtime;
 use crate::store::{ByteRange, FileInfo};
 
 /// Larger files of level 0 are not kept.
@@ -79,19 +81,37 @@ impl Files {
         let is_large = |file: &&Arc<ReplicaFile>| {
             let FileInfo { id, size, .. } = file.info;
             let is_change = id.level == Level::L0 && !id.name.is_snapshot();
-            is_change && file.kept.get().is_none() && size <= LARGEST_KEPT
+            let is_wanted = file.kept.get().is_none() && !file.verdict.is(Verdict::Damaged);
+            is_change && is_wanted && size <= LARGEST_KEPT
         };
         let files: Vec<_> = map.files().filter(is_large).cloned().collect();
         for file in files {
-            match self.download(&file.info).await {
+            match self.download_whole(&file.info).await {
                 Ok(kept) => {
                     let _ = file.kept.set(kept);
+                    file.verdict.set(Verdict::Whole);
+                }
+                Err(e) if e.kind() == ErrorKind::Corrupt => {
+                    tracing::error!(error = %e, "a file of the replica is damaged; its pages are not served");
+                    file.verdict.set(Verdict::Damaged);
                 }
                 Err(e) if e.kind() == ErrorKind::NotFound => return Err(e),
                 Err(e) => tracing::debug!(file = %file.info.id, error = %e, "cannot keep a file"),
             }
         }
         Ok(())
+    }
+
+    /// Downloads a file and compares its checksum; once more, if that fails.
+    async fn download_whole(&self, file: &FileInfo) -> Result<Kept> {
+        let checked = |kept: Kept| {
+            let passed = runtime::busy(true, || kept.verify(file.size));
+            passed.map(|()| kept).map_err(|e| e.context(file.id))
+        };
+        match self.download(file).await.and_then(checked) {
+            Err(e) if e.kind() == ErrorKind::Corrupt => self.download(file).await.and_then(checked),
+            done => done,
+        }
     }
 
     async fn download(&self, file: &FileInfo) -> Result<Kept> {

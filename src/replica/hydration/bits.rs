@@ -30,6 +30,11 @@ impl Bits {
         self.0.get(pgno.index() / 8).is_some_and(|byte| byte >> (pgno.index() % 8) & 1 == 1)
     }
 
+    /// Whether there is no page.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.iter().all(|byte| *byte == 0)
+    }
+
     /// # Panics
     /// If there is no room for `pgno`.
     pub(super) fn add(&mut self, pgno: Pgno) {
@@ -57,6 +62,7 @@ mod tests {
         }
         bits.remove(page(9));
         bits.remove(page(500));
+        assert!(!bits.is_empty() && Bits::from_bytes(vec![0; 9]).is_empty());
         let those = |bits: &Bits| (1..30).filter(|n| bits.has(page(*n))).collect::<Vec<_>>();
         assert_eq!(those(&bits), [1, 8, 17, 20]);
         assert_eq!(Bits::from_bytes(bits.as_bytes().to_vec()), bits);

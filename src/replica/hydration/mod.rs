@@ -6,17 +6,29 @@
 //! transaction that reads an older state gets the older version, from the replica or from what was
 //! preserved for it.
 //!
+//! LTX has one checksum for a file and none for a page. So files are read whole, in parts, and their pages count as
+//! downloaded when the checksum that the parts make is that of the file. From then on a page has a checksum of its
+//! own, which it is compared with whenever it is read. The pages of a file that fails are not served.
+//!
 //! | file | what it does |
 //! | --- | --- |
-//! | `local` | the file, and which pages it has |
+//! | `local` | the file |
+//! | `held` | which pages it has, and what was checked of them |
+//! | `sums` | the checksums of the pages |
+//! | `check`, `chunk`, `parts` | LTX files are read whole; their parts; which parts were read |
 //! | `span` | large ranges that hold missing pages |
 //! | `record` | what is known of the file after a restart |
 //! | `bits` | a set of pages |
 
 mod bits;
+mod check;
+mod chunk;
+mod held;
 mod local;
+mod parts;
 mod record;
 mod span;
+mod sums;
 #[cfg(test)]
 mod tests;
 
@@ -26,13 +38,17 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use tokio::task::AbortHandle;
 
+use self::check::{Damaged, check};
+use self::held::Work;
 pub(super) use self::local::Local;
 use self::span::{Span, Spans};
 use super::core::Core;
 use super::files::Files;
+use super::map::ReplicaFile;
 use super::snapshot::Snapshot;
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime;
@@ -56,6 +72,8 @@ pub struct HydrationStatus {
     pub per_mille: u64,
     /// Why it does not go on, if it does not.
     pub error: Option<String>,
+    /// What was found wrong with the local file and mended.
+    pub notice: Option<String>,
 }
 
 /// The download of one core.
@@ -104,8 +122,13 @@ impl Hydration {
 
     /// How the download is doing.
     pub(super) fn status(&self, files: &Files) -> HydrationStatus {
-        let per_mille = files.local().map_or(0, |local| local.per_mille());
-        HydrationStatus { path: self.path.clone(), per_mille, error: self.error().clone() }
+        let local = files.local();
+        HydrationStatus {
+            path: self.path.clone(),
+            per_mille: local.map_or(0, |local| local.per_mille()),
+            error: self.error().clone(),
+            notice: local.and_then(|local| local.notice()),
+        }
     }
 
     fn note(&self, outcome: &Result<()>) {
@@ -164,14 +187,14 @@ async fn local(core: &Weak<Core>) -> Option<Arc<Local>> {
 /// Downloads until the core is dropped.
 async fn run(core: Weak<Core>) {
     let Some(local) = local(&core).await else { return };
-    let mut pause = PAUSE;
+    let (mut pause, mut damaged) = (PAUSE, Damaged::default());
     loop {
         let outcome = {
             let Some(core) = core.upgrade() else { return };
             let files = core.files.clone();
             // The download does not keep the core alive.
             drop(core);
-            complete(&files, &local).await
+            complete(&files, &local, &mut damaged).await
         };
         let Some(upgraded) = core.upgrade() else { return };
         if let Some(hydration) = upgraded.hydration() {
@@ -200,60 +223,91 @@ async fn run(core: Weak<Core>) {
 }
 
 /// Downloads what is missing, and writes down what is there.
-async fn complete(files: &Arc<Files>, local: &Arc<Local>) -> Result<()> {
-    while let Some((map, bits)) = local.wanted() {
-        let recorded = Mutex::new(Instant::now());
-        let spans = stream::iter(Spans::new(map, bits));
-        let fetched = spans.map(|span| fetch(files, local, span)).buffer_unordered(PARALLEL);
-        let outcome = fetched
-            .try_for_each(|()| async {
-                if !is_time(&recorded) {
-                    return Ok(());
+async fn complete(files: &Arc<Files>, local: &Arc<Local>, damaged: &mut Damaged) -> Result<()> {
+    let records = Records::new();
+    let outcome = download(files, local, damaged, &records).await;
+    records.now(local).await?;
+    outcome?;
+    damaged.outcome(local)
+}
+
+async fn download(
+    files: &Arc<Files>,
+    local: &Arc<Local>,
+    damaged: &mut Damaged,
+    records: &Records,
+) -> Result<()> {
+    loop {
+        match local.work(|number| damaged.waits(number)) {
+            Work::Nothing => return Ok(()),
+            Work::Check(found) => {
+                for file in found {
+                    damaged.note(&file, check(files, local, &file, records).await)?;
                 }
-                record(local).await
-            })
-            .await;
-        record(local).await?;
-        outcome?;
+            }
+            Work::Fetch(map, here) => {
+                let spans = stream::iter(Spans::new(map, here));
+                let fetched = spans.map(|span| fetch(files, local, span)).buffer_unordered(PARALLEL);
+                fetched.try_for_each(|()| async { records.if_due(local).await }).await?;
+            }
+        }
     }
-    record(local).await
 }
 
-fn is_time(recorded: &Mutex<Instant>) -> bool {
-    let mut recorded = recorded.lock().unwrap_or_else(PoisonError::into_inner);
-    let due = recorded.elapsed() >= RECORD;
-    if due {
-        *recorded = Instant::now();
-    }
-    due
-}
+/// When it was last written down how far the download is.
+struct Records(Mutex<Instant>);
 
-async fn record(local: &Arc<Local>) -> Result<()> {
-    let local = local.clone();
-    blocking(move || local.record()).await
+impl Records {
+    fn new() -> Self {
+        Self(Mutex::new(Instant::now()))
+    }
+
+    /// Writes it down if that was not done for a while.
+    async fn if_due(&self, local: &Arc<Local>) -> Result<()> {
+        if self.is_due() { self.now(local).await } else { Ok(()) }
+    }
+
+    async fn now(&self, local: &Arc<Local>) -> Result<()> {
+        let local = local.clone();
+        blocking(move || local.record()).await
+    }
+
+    fn is_due(&self) -> bool {
+        let mut recorded = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = recorded.elapsed() >= RECORD;
+        if due {
+            *recorded = Instant::now();
+        }
+        due
+    }
 }
 
 /// Fetches a range and takes its pages in. What does not decode is fetched once more.
 async fn fetch(files: &Arc<Files>, local: &Arc<Local>, span: Span) -> Result<()> {
     let span = Arc::new(span);
-    match fetch_once(files, local, &span).await {
-        Err(e) if e.kind() == ErrorKind::Corrupt => fetch_once(files, local, &span).await,
-        done => done,
+    twice(|| async {
+        let bytes = bytes_of(files, &span.file, span.start, span.end).await?;
+        let (local, span) = (local.clone(), span.clone());
+        blocking(move || local.fill(&span, &bytes)).await
+    })
+    .await
+}
+
+/// Bytes of a file: of what was kept of it, or from the store.
+async fn bytes_of(files: &Files, file: &ReplicaFile, start: u64, end: u64) -> Result<Bytes> {
+    let len = end - start;
+    match file.kept.get().and_then(|kept| kept.read(start, len as usize).ok()) {
+        Some(bytes) => Ok(bytes),
+        None => files.source.read(&file.info, ByteRange::Bounded { offset: start, len }).await,
     }
 }
 
-async fn fetch_once(files: &Arc<Files>, local: &Arc<Local>, span: &Arc<Span>) -> Result<()> {
-    let len = span.end - span.start;
-    let kept = span.file.kept.get().and_then(|kept| kept.read(span.start, len as usize).ok());
-    let bytes = match kept {
-        Some(bytes) => bytes,
-        None => {
-            let range = ByteRange::Bounded { offset: span.start, len };
-            files.source.read(&span.file.info, range).await?
-        }
-    };
-    let (local, span) = (local.clone(), span.clone());
-    blocking(move || local.fill(&span, &bytes)).await
+/// Does `work` once more if what came was damaged: in the store, or only on its way?
+async fn twice<F: Future<Output = Result<()>>>(work: impl Fn() -> F) -> Result<()> {
+    match work().await {
+        Err(e) if e.kind() == ErrorKind::Corrupt => work().await,
+        done => done,
+    }
 }
 
 async fn blocking(work: impl FnOnce() -> Result<()> + Send + 'static) -> Result<()> {

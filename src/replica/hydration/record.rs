@@ -1,10 +1,12 @@
 //! What is known of the local file, beside it: what a process that opens it again may believe.
 //!
 //! ```text
-//!   0   8  "LSHYDR01"
+//!   0   8  "LSHYDR02"
 //!   8   4  length of the description, big-endian
 //!  12   n  the description, JSON
 //!        m  one bit for each page of the database: whether the file has it
+//!        m  one bit for each page: whether it is of an LTX file that did not pass its checksum yet
+//!        m  one bit for each page: whether it is not there, and its own checksum is
 //!        8  CRC-64/GO-ISO of all before, big-endian
 //! ```
 //!
@@ -21,9 +23,10 @@ use crc_fast::{CrcAlgorithm, checksum};
 use serde::{Deserialize, Serialize};
 
 use super::bits::Bits;
+use super::parts::Parts;
 use crate::store::FileInfo;
 
-const MAGIC: &[u8; 8] = b"LSHYDR01";
+const MAGIC: &[u8; 8] = b"LSHYDR02";
 const CRC: usize = 8;
 
 /// The description.
@@ -38,6 +41,19 @@ pub(super) struct Record {
     pub(super) txid: u64,
     /// The files that held them.
     pub(super) files: Vec<Origin>,
+    /// The parts that were read of files that did not pass their checksum yet.
+    pub(super) parts: Vec<(Origin, Parts)>,
+}
+
+/// The pages of a file, as the record has them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Pages {
+    /// Those that the file has.
+    pub(super) here: Bits,
+    /// Those among them that are of an LTX file which did not pass its checksum yet.
+    pub(super) unproven: Bits,
+    /// Those that the file does not have any more, and whose checksums are there.
+    pub(super) lost: Bits,
 }
 
 /// A file of the replica as it was listed.
@@ -81,13 +97,14 @@ impl Record {
     ///
     /// # Errors
     /// Those of the file system.
-    pub(super) fn write(&self, bits: &Bits, path: &Path) -> io::Result<()> {
+    pub(super) fn write(&self, pages: &Pages, path: &Path) -> io::Result<()> {
         let description = serde_json::to_vec(self)?;
-        let mut bytes = Vec::with_capacity(MAGIC.len() + 4 + description.len() + bits.as_bytes().len() + CRC);
+        let bits = [&pages.here, &pages.unproven, &pages.lost].map(Bits::as_bytes).concat();
+        let mut bytes = Vec::with_capacity(MAGIC.len() + 4 + description.len() + bits.len() + CRC);
         bytes.extend_from_slice(MAGIC);
         bytes.extend_from_slice(&(description.len() as u32).to_be_bytes());
         bytes.extend_from_slice(&description);
-        bytes.extend_from_slice(bits.as_bytes());
+        bytes.extend_from_slice(&bits);
         let crc = checksum(CrcAlgorithm::Crc64GoIso, &bytes);
         bytes.extend_from_slice(&crc.to_be_bytes());
         let (record, new) = (record_path(path), path_with(path, "-record.new"));
@@ -98,7 +115,7 @@ impl Record {
     }
 
     /// The record of the file at `path`; `None` if there is none that is whole.
-    pub(super) fn read(path: &Path) -> Option<(Self, Bits)> {
+    pub(super) fn read(path: &Path) -> Option<(Self, Pages)> {
         let bytes = fs::read(record_path(path)).ok()?;
         let (body, crc) = bytes.split_last_chunk::<CRC>()?;
         if checksum(CrcAlgorithm::Crc64GoIso, body) != u64::from_be_bytes(*crc) {
@@ -106,7 +123,9 @@ impl Record {
         }
         let (len, rest) = body.strip_prefix(MAGIC)?.split_first_chunk::<4>()?;
         let (description, bits) = rest.split_at_checked(u32::from_be_bytes(*len) as usize)?;
-        Some((serde_json::from_slice(description).ok()?, Bits::from_bytes(bits.to_vec())))
+        let mut sets = bits.chunks((bits.len() / 3).max(1)).map(|set| Bits::from_bytes(set.to_vec()));
+        let pages = Pages { here: sets.next()?, unproven: sets.next()?, lost: sets.next()? };
+        Some((serde_json::from_slice(description).ok()?, pages))
     }
 
     /// Removes the record of the file at `path`, if there is one.
@@ -125,7 +144,7 @@ fn record_path(path: &Path) -> PathBuf {
     path_with(path, "-record")
 }
 
-fn path_with(path: &Path, suffix: &str) -> PathBuf {
+pub(super) fn path_with(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()
@@ -141,7 +160,14 @@ mod tests {
     }
 
     fn record(files: Vec<Origin>) -> Record {
-        Record { url: "s3://b/app".to_owned(), page_size: 4096, commit: 11, txid: 5, files }
+        Record {
+            url: "s3://b/app".to_owned(),
+            page_size: 4096,
+            commit: 11,
+            txid: 5,
+            files,
+            parts: Vec::new(),
+        }
     }
 
     #[test]
@@ -149,12 +175,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("hydration.db");
         assert!(Record::read(&path).is_none());
-        let mut bits = Bits::default();
-        bits.resize(PageCount::new(11));
-        bits.add(Pgno::new(3).unwrap());
-        let record = record(vec![origin(5, 100)]);
-        record.write(&bits, &path).unwrap();
-        assert_eq!(Record::read(&path).unwrap(), (record, bits));
+        let mut pages = Pages::default();
+        for (bits, pgno) in [(&mut pages.here, 3), (&mut pages.unproven, 10), (&mut pages.lost, 9)] {
+            bits.resize(PageCount::new(11));
+            bits.add(Pgno::new(pgno).unwrap());
+        }
+        let mut record = record(vec![origin(5, 100)]);
+        record.parts.push((origin(5, 100), Parts::default()));
+        record.write(&pages, &path).unwrap();
+        assert_eq!(Record::read(&path).unwrap(), (record, pages));
         let good = fs::read(record_path(&path)).unwrap();
         for at in 0..good.len() {
             let mut bad = good.clone();

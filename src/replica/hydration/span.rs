@@ -8,7 +8,7 @@ use crate::page::Pgno;
 use crate::replica::map::{Frame, PageMap, ReplicaFile};
 
 /// The bytes of a range.
-const LARGE: u64 = 2 * 1024 * 1024;
+pub(super) const LARGE: u64 = 2 * 1024 * 1024;
 /// A hole that is larger than this is not read through.
 const HOLE: u64 = 128 * 1024;
 

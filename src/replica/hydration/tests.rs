@@ -1,5 +1,7 @@
 //! The whole database in a local file: while it is downloaded, while it follows, and after a restart.
 
+mod damage;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
