@@ -19,7 +19,10 @@ pub enum ErrorKind {
     Unavailable,
     /// A time limit passed before the work was done.
     Timeout,
-    /// Bytes fail their checksum or break their format.
+    /// A server, or something between, answered something else than was asked for, such as a web page or
+    /// another part of a file: look at proxies and gateways. Says nothing about what is stored.
+    WrongAnswer,
+    /// Bytes that came whole fail their checksum or break their format.
     Corrupt,
     /// Somebody else wrote what only we may write.
     Conflict,
@@ -86,6 +89,11 @@ impl Error {
     /// Bytes that break their format or fail their checksum.
     pub fn corrupt(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(ErrorKind::Corrupt, message)
+    }
+
+    /// An answer to something else than was asked for.
+    pub fn wrong_answer(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(ErrorKind::WrongAnswer, message)
     }
 
     /// A malformed or missing setting.

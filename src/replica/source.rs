@@ -15,7 +15,7 @@ use super::pace::Pace;
 use super::plan::{Plan, RestorePoint};
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
-use crate::ltx::{FileId, Header, Level, Txid};
+use crate::ltx::{Header, Level, Txid};
 use crate::store::{ByteRange, Content, FileInfo, Listing, Store};
 
 /// At most one of so many requests is made because another one was slow.
@@ -121,29 +121,34 @@ impl Source {
     /// # Errors
     /// Those of the store; `NotFound` also if the file is no longer the one that was listed.
     pub(crate) async fn stream(&self, file: &FileInfo, range: ByteRange) -> Result<(Body, usize)> {
-        let content = self.first_answer(file.id, range).await?;
-        if content.file_size != file.size {
-            return Err(Error::new(
-                ErrorKind::NotFound,
-                format!(
-                    "{} had {} bytes when it was listed and now has {}: it was replaced",
-                    file.id, file.size, content.file_size
-                ),
-            ));
-        }
+        let content = match self.first_answer(file, range).await {
+            Err(e) if e.kind() == ErrorKind::WrongAnswer => return Err(self.replaced_or(file, e).await),
+            answer => answer?,
+        };
         match range.within(file.size) {
             Some((start, end)) if start == content.offset => Ok((content.body, (end - start) as usize)),
-            _ => Err(Error::new(
-                ErrorKind::Unavailable,
-                format!("the store answered another part of {} than {range:?}", file.id),
-            )),
+            _ => Err(Error::wrong_answer(format!(
+                "the store answered another part of {} than {range:?}",
+                file.id
+            ))),
+        }
+    }
+
+    /// Why an answer does not fit a file: the file is another one by now, or else `wrong` stands.
+    async fn replaced_or(&self, file: &FileInfo, wrong: Error) -> Error {
+        match self.list(file.id.level, file.id.name.min()).await {
+            Ok(files) if !files.contains(file) => Error::new(
+                ErrorKind::NotFound,
+                format!("{} had {} bytes when it was listed: it was replaced", file.id, file.size),
+            ),
+            _ => wrong,
         }
     }
 
     /// The answer to a request, or to a second one if the first takes much longer than usual.
-    async fn first_answer(&self, id: FileId, range: ByteRange) -> Result<Content> {
+    async fn first_answer(&self, file: &FileInfo, range: ByteRange) -> Result<Content> {
         let made = self.requests.fetch_add(1, Ordering::Relaxed);
-        let mut first = self.store.get(id, range);
+        let mut first = self.store.get_listed(file, range);
         let Some(patience) = self.pace.patience() else { return first.await };
         if let Ok(answer) = timeout(patience, &mut first).await {
             return answer;
@@ -154,8 +159,8 @@ impl Source {
             return first.await;
         }
         self.requests.fetch_add(1, Ordering::Relaxed);
-        tracing::debug!(file = %id, ?patience, "a request is slow, asking again");
-        match select(first, self.store.get(id, range)).await {
+        tracing::debug!(file = %file.id, ?patience, "a request is slow, asking again");
+        match select(first, self.store.get_listed(file, range)).await {
             Either::Left((Err(_), other)) | Either::Right((Err(_), other)) => other.await,
             Either::Left((answer, _)) | Either::Right((answer, _)) => answer,
         }
@@ -311,10 +316,7 @@ async fn hand_over(
 
 /// The error about an answer of another length than was asked for.
 pub(crate) fn wrong_length(file: &FileInfo, found: usize, expected: usize) -> Error {
-    Error::new(
-        ErrorKind::Unavailable,
-        format!("the store answered {found} bytes of {} instead of {expected}", file.id),
-    )
+    Error::wrong_answer(format!("the store answered {found} bytes of {} instead of {expected}", file.id))
 }
 
 /// Reads the header of a file from its first bytes and checks it against the name.

@@ -31,12 +31,14 @@ pub(super) struct Applier {
     cancel: Cancel,
     progress: Arc<Progress>,
     applied: Option<Applied>,
+    /// The transaction after which a file came damaged and was asked for again.
+    doubted: Option<u64>,
 }
 
 impl Applier {
     pub(super) fn new(source: Arc<Source>, options: &Options, progress: Arc<Progress>) -> Self {
         let Options { point, parallelism, cancel, .. } = options.clone();
-        Self { source, point, parallelism, cancel, progress, applied: None }
+        Self { source, point, parallelism, cancel, progress, applied: None, doubted: None }
     }
 
     pub(super) fn first_plan(&self) -> Result<Plan> {
@@ -52,6 +54,12 @@ impl Applier {
             let before = self.txid();
             match self.apply_all(&plan, draft) {
                 Ok(()) => break,
+                // Damaged in the store, or only on its way? What was applied of a file is applied again by it.
+                Err(e) if e.kind() == ErrorKind::Corrupt && self.doubted != Some(self.txid()) => {
+                    tracing::warn!(error = %e, "a file came damaged, asking for it once more");
+                    self.doubted = Some(self.txid());
+                    plan = self.replan(&plan)?;
+                }
                 Err(e) if e.kind() == ErrorKind::NotFound => {
                     attempts = if self.txid() > before { 0 } else { attempts + 1 };
                     if attempts == ATTEMPTS {

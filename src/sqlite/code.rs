@@ -119,7 +119,11 @@ impl From<ErrorKind> for Code {
                 Self::CANTOPEN
             }
             ErrorKind::Denied => Self::PERM,
-            ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Conflict | ErrorKind::Io => Self::IOERR,
+            ErrorKind::Unavailable
+            | ErrorKind::Timeout
+            | ErrorKind::WrongAnswer
+            | ErrorKind::Conflict
+            | ErrorKind::Io => Self::IOERR,
             ErrorKind::Corrupt => Self::CORRUPT,
             ErrorKind::ReadOnly => Self::READONLY,
             ErrorKind::Busy => Self::BUSY,
@@ -181,7 +185,13 @@ mod tests {
 
     #[test]
     fn kinds_that_a_busy_handler_would_retry_are_only_busy() {
-        for kind in [ErrorKind::Unavailable, ErrorKind::Timeout, ErrorKind::Conflict, ErrorKind::Io] {
+        for kind in [
+            ErrorKind::Unavailable,
+            ErrorKind::Timeout,
+            ErrorKind::WrongAnswer,
+            ErrorKind::Conflict,
+            ErrorKind::Io,
+        ] {
             assert_eq!(Code::from(kind), Code::IOERR, "{kind:?}");
         }
         assert_eq!(Code::from(&Error::new(ErrorKind::Busy, "x")), Code::BUSY);

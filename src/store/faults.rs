@@ -202,6 +202,11 @@ impl Store for Faults {
         got(fault, self.inner.get(id, range).await)
     }
 
+    async fn get_listed(&self, file: &FileInfo, range: ByteRange) -> Result<Content> {
+        let fault = self.begin(Op::Get).await?;
+        got(fault, self.inner.get_listed(file, range).await)
+    }
+
     async fn put(&self, id: FileId, body: Bytes, options: PutOptions) -> Result<()> {
         let fault = self.begin(Op::Put).await?;
         end(Op::Put, fault, self.inner.put(id, body, options).await)

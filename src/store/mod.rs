@@ -114,8 +114,16 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// The bytes of `range` of one file.
     ///
     /// # Errors
-    /// `NotFound`; `Corrupt` if the file ends before a bounded range does.
+    /// `NotFound`; `WrongAnswer` if the file ends before a bounded range does, or something else came.
     async fn get(&self, id: FileId, range: ByteRange) -> Result<Content>;
+
+    /// As [`Store::get`], of a file whose size a listing told: an answer from a file of another size is
+    /// `WrongAnswer`. Serves stores that do not tell the size with the content.
+    async fn get_listed(&self, file: &FileInfo, range: ByteRange) -> Result<Content> {
+        let content = self.get(file.id, range).await?;
+        errors::check_size(&self.url(), file.id, file.size, content.file_size)?;
+        Ok(content)
+    }
 
     /// Writes a small file in a single request. The file appears whole or not at all.
     ///
@@ -292,7 +300,7 @@ mod errors {
     use std::fmt::Display;
 
     use super::{ByteRange, FileId};
-    use crate::error::{Error, ErrorKind};
+    use crate::error::{Error, ErrorKind, Result};
 
     pub(super) fn not_found(url: &str, id: impl Display) -> Error {
         Error::new(ErrorKind::NotFound, format!("replica {url} has no {id}"))
@@ -303,8 +311,20 @@ mod errors {
     }
 
     pub(super) fn too_short(url: &str, id: impl Display, range: ByteRange, size: u64) -> Error {
-        Error::corrupt(format!(
-            "{id} of replica {url} has {size} bytes and ends before {range:?}; it was cut off"
+        Error::wrong_answer(format!(
+            "{id} of replica {url} has {size} bytes and ends before {range:?}; it was cut off or replaced, or \
+             something between the store and this machine answers in its place"
         ))
+    }
+
+    /// Checks the size of a file, as the answer to a request for it tells, against the listing's.
+    pub(super) fn check_size(url: &str, id: impl Display, listed: u64, found: u64) -> Result<()> {
+        if listed == found {
+            return Ok(());
+        }
+        Err(Error::wrong_answer(format!(
+            "{id} of replica {url} has {listed} bytes by the listing, and an answer of {found} bytes came: it was \
+             replaced, or something between the store and this machine answers in its place"
+        )))
     }
 }

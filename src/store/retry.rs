@@ -13,7 +13,8 @@ use super::{ByteRange, Content, Fencing, FileInfo, Listing, PutOptions, RawInfo,
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::{FileId, Level, Txid};
 
-/// How often and how long to try again what failed for now ([`Error::is_transient`]).
+/// How often and how long to try again what failed for now ([`Error::is_transient`]). What a wrong answer or a
+/// refusal came of is tried once more.
 ///
 /// The pause before the n-th repetition is random between nothing and `base_delay` times 2 to the n,
 /// so that many clients of one store that fell over do not return in step.
@@ -72,6 +73,8 @@ impl Retry {
 #[derive(Clone, Debug)]
 enum What {
     File(FileId),
+    /// A file whose size is known.
+    Listed(FileInfo),
     Raw(Arc<str>),
 }
 
@@ -79,6 +82,7 @@ impl What {
     async fn get(&self, store: &dyn Store, range: ByteRange) -> Result<Content> {
         match self {
             Self::File(id) => store.get(*id, range).await,
+            Self::Listed(file) => store.get_listed(file, range).await,
             Self::Raw(path) => store.get_raw(path, range).await,
         }
     }
@@ -88,6 +92,7 @@ impl fmt::Display for What {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(id) => fmt::Display::fmt(id, f),
+            Self::Listed(file) => fmt::Display::fmt(&file.id, f),
             Self::Raw(path) => fmt::Display::fmt(path, f),
         }
     }
@@ -155,6 +160,10 @@ impl Store for Retry {
 
     async fn get(&self, id: FileId, range: ByteRange) -> Result<Content> {
         self.download(What::File(id), range).await
+    }
+
+    async fn get_listed(&self, file: &FileInfo, range: ByteRange) -> Result<Content> {
+        self.download(What::Listed(file.clone()), range).await
     }
 
     async fn put(&self, id: FileId, body: Bytes, options: PutOptions) -> Result<()> {
@@ -302,7 +311,7 @@ impl Download {
                     return Ok(());
                 }
                 Ok(_) => {
-                    return Err(Error::corrupt(format!(
+                    return Err(Error::wrong_answer(format!(
                         "{} of replica {} was replaced while it was read",
                         self.what,
                         self.store.url()
@@ -313,16 +322,24 @@ impl Download {
     }
 }
 
+/// Whether a failure that usually stays deserves one more try: one answer of a gateway or of a server that is just
+/// being changed decides nothing, and credentials may have been renewed.
+fn may_be_a_slip(failure: &Error) -> bool {
+    matches!(failure.kind(), ErrorKind::WrongAnswer | ErrorKind::Denied | ErrorKind::Config)
+}
+
 /// Pauses between attempts, until they are used up.
 struct Backoff<'a> {
     policy: &'a RetryPolicy,
     attempts: u32,
+    /// What does not pass by itself was tried once more.
+    asked_twice: bool,
     started: Instant,
 }
 
 impl<'a> Backoff<'a> {
     fn new(policy: &'a RetryPolicy) -> Self {
-        Self { policy, attempts: 0, started: Instant::now() }
+        Self { policy, attempts: 0, asked_twice: false, started: Instant::now() }
     }
 
     /// Waits before the next attempt.
@@ -331,9 +348,11 @@ impl<'a> Backoff<'a> {
     /// `failure` itself, if it does not pass or enough was tried.
     async fn pause(&mut self, failure: Error) -> Result<()> {
         self.attempts += 1;
-        if !failure.is_transient() || self.attempts >= self.policy.max_attempts {
+        let allowed = failure.is_transient() || (may_be_a_slip(&failure) && !self.asked_twice);
+        if !allowed || self.attempts >= self.policy.max_attempts {
             return Err(failure);
         }
+        self.asked_twice |= !failure.is_transient();
         let delay = self.jittered();
         if self.started.elapsed() + delay > self.policy.max_elapsed {
             return Err(failure);
@@ -395,9 +414,19 @@ mod tests {
             }
             store.put(id(1), Bytes::from_static(b"x"), options()).await?;
             assert_eq!(faults.count(Op::Put), 4);
-            faults.next(Op::Put, Fault::Refuse(ErrorKind::Denied));
+            faults.next(Op::Put, Fault::Refuse(ErrorKind::NoSpace));
             let e = store.put(id(2), Bytes::new(), options()).await.unwrap_err();
-            assert_eq!((e.kind(), faults.count(Op::Put)), (ErrorKind::Denied, 5));
+            assert_eq!((e.kind(), faults.count(Op::Put)), (ErrorKind::NoSpace, 5));
+            // One refusal or wrong answer may be a slip, two are none.
+            for kind in [ErrorKind::Denied, ErrorKind::WrongAnswer] {
+                let before = faults.count(Op::Head);
+                faults.next(Op::Head, Fault::Refuse(kind));
+                store.head(id(1)).await?;
+                faults.next(Op::Head, Fault::Refuse(kind));
+                faults.next(Op::Head, Fault::Refuse(kind));
+                let e = store.head(id(1)).await.unwrap_err();
+                assert_eq!((e.kind(), faults.count(Op::Head) - before), (kind, 4));
+            }
             Ok(())
         })
         .unwrap();
@@ -484,7 +513,7 @@ mod tests {
             faults.next(Op::Get, Fault::Truncate(1500));
             let content = store.get(id(1), ByteRange::All).await?;
             memory.tamper(id(1), |body| body.resize(6000, 2));
-            assert_eq!(content.bytes().await.unwrap_err().kind(), ErrorKind::Corrupt);
+            assert_eq!(content.bytes().await.unwrap_err().kind(), ErrorKind::WrongAnswer);
             Ok(())
         })
         .unwrap();

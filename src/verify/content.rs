@@ -23,6 +23,18 @@ const SMALL: u64 = 64 * 1024;
 /// # Errors
 /// Those of the store; `Corrupt`, `Unsupported`.
 pub(super) fn whole(source: &Arc<Source>, file: &FileInfo, stop: &AtomicBool) -> Result<Header> {
+    twice(|| whole_once(source, file, stop))
+}
+
+/// Does it again if bytes are wrong: they may be damaged in the store, or only on their way.
+fn twice(read: impl Fn() -> Result<Header>) -> Result<Header> {
+    match read() {
+        Err(e) if e.kind() == ErrorKind::Corrupt => read(),
+        done => done,
+    }
+}
+
+fn whole_once(source: &Arc<Source>, file: &FileInfo, stop: &AtomicBool) -> Result<Header> {
     let runtime = runtime::handle()?;
     let (body, left) = {
         let (source, file) = (Arc::clone(source), file.clone());
@@ -40,6 +52,10 @@ pub(super) fn whole(source: &Arc<Source>, file: &FileInfo, stop: &AtomicBool) ->
 /// # Errors
 /// Those of the store; `Corrupt`, `Unsupported`.
 pub(super) fn outline(source: &Arc<Source>, file: &FileInfo) -> Result<Header> {
+    twice(|| outline_once(source, file))
+}
+
+fn outline_once(source: &Arc<Source>, file: &FileInfo) -> Result<Header> {
     let (header, index) = {
         let (source, file) = (Arc::clone(source), file.clone());
         runtime::block_on(async move { header_and_index(&source, &file).await })?
@@ -105,7 +121,7 @@ impl Read for Download<'_> {
                 None if self.left == 0 => return Ok(0),
                 None => {
                     let short = format!("the store answered {} bytes less than the file has", self.left);
-                    return Err(io::Error::other(Error::new(ErrorKind::Unavailable, short)));
+                    return Err(io::Error::other(Error::wrong_answer(short)));
                 }
             }
             self.left = self.left.saturating_sub(self.piece.len());

@@ -168,12 +168,12 @@ impl Http {
     /// All of a body.
     ///
     /// # Errors
-    /// `Corrupt` if it is longer than `limit`.
+    /// `WrongAnswer` if it is longer than `limit`.
     pub(super) async fn read_all(&self, mut response: Response, limit: usize) -> Result<Bytes> {
         let mut all = BytesMut::new();
         while let Some(chunk) = self.next_chunk(&mut response).await? {
             if all.len() + chunk.len() > limit {
-                return Err(Error::corrupt(format!(
+                return Err(Error::wrong_answer(format!(
                     "{} answered with more than {limit} bytes",
                     self.endpoint
                 )));

@@ -14,7 +14,7 @@ use crate::store::{FileInfo, Listing, RawInfo};
 const MAX_PAGE: usize = 16 << 20;
 
 #[derive(Deserialize)]
-struct Page {
+pub(super) struct Page {
     #[serde(rename = "IsTruncated", default)]
     is_truncated: bool,
     #[serde(rename = "NextContinuationToken")]
@@ -35,13 +35,21 @@ struct Object {
 
 impl Object {
     fn stored(&self) -> Result<Timestamp> {
-        let unclear = |_| Error::corrupt(format!("the store lists '{}' without a time", self.key));
+        let unclear = |_| Error::wrong_answer(format!("the store lists '{}' without a time", self.key));
         self.last_modified.parse().map_err(unclear)
     }
 }
 
+impl Page {
+    /// Size and time of the object at `key`.
+    pub(super) fn find(&self, key: &str) -> Result<Option<(u64, Timestamp)>> {
+        let found = self.contents.iter().find(|object| object.key == key);
+        found.map(|object| Ok((object.size, object.stored()?))).transpose()
+    }
+}
+
 /// Where the next page begins.
-enum Start {
+pub(super) enum Start {
     After(String),
     Token(String),
 }
@@ -117,7 +125,14 @@ impl S3Store {
         Ok(Listing { files, rest: Some(last) })
     }
 
-    async fn page(&self, session: &Session, what: &str, prefix: &str, start: Option<&Start>) -> Result<Page> {
+    /// A page of the objects whose keys begin with `prefix`.
+    pub(super) async fn page(
+        &self,
+        session: &Session,
+        what: &str,
+        prefix: &str,
+        start: Option<&Start>,
+    ) -> Result<Page> {
         let mut request = Request::bucket(Method::GET).query("list-type", "2").query("prefix", prefix);
         request = match start {
             Some(Start::After(key)) => request.query("start-after", key),
@@ -129,7 +144,8 @@ impl S3Store {
         let response = session.send(&request).await.map_err(|failure| session.explain(failure, what))?;
         let body = session.http.read_all(response, MAX_PAGE).await;
         let page = body.and_then(|body| xml::document(&body, "ListBucketResult"));
-        page.map_err(|e| e.context(format_args!("cannot {what} of {}", self.target())))
+        let place = session.http.endpoint();
+        page.map_err(|e| e.context(format_args!("cannot {what} of {} at {place}", self.target())))
     }
 }
 
@@ -159,12 +175,14 @@ fn next(page: Page, start: Option<&Start>) -> Option<Result<Start>> {
     let next = match (page.next.filter(|token| !token.is_empty()), page.contents.into_iter().next_back()) {
         (Some(token), _) => Start::Token(token),
         (None, Some(last)) => Start::After(last.key),
-        (None, None) => return Some(Err(Error::corrupt("the store's listing goes on without saying where"))),
+        (None, None) => {
+            return Some(Err(Error::wrong_answer("the store's listing goes on without saying where")));
+        }
     };
     let repeats = match (&next, start) {
         (Start::Token(next), Some(Start::Token(this))) => next == this,
         (Start::After(next), Some(Start::After(this))) => next <= this,
         _ => false,
     };
-    Some(if repeats { Err(Error::corrupt("the store's listing goes in circles")) } else { Ok(next) })
+    Some(if repeats { Err(Error::wrong_answer("the store's listing goes in circles")) } else { Ok(next) })
 }

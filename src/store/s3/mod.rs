@@ -39,6 +39,7 @@ mod upload;
 mod xml;
 
 use failure::Failure;
+use read::Asked;
 use session::{Request, Session};
 
 /// The user metadata that holds a file's timestamp, RFC 3339.
@@ -263,7 +264,12 @@ impl Store for S3Store {
     }
 
     async fn get(&self, id: FileId, range: ByteRange) -> Result<Content> {
-        self.get_object(self.key(id), &id, range).await
+        self.get_object(Asked { key: self.key(id), id: &id, size: None }, range).await
+    }
+
+    async fn get_listed(&self, file: &FileInfo, range: ByteRange) -> Result<Content> {
+        let asked = Asked { key: self.key(file.id), id: &file.id, size: Some(file.size) };
+        self.get_object(asked, range).await
     }
 
     async fn put(&self, id: FileId, body: Bytes, options: PutOptions) -> Result<()> {
@@ -291,6 +297,6 @@ impl Store for S3Store {
     }
 
     async fn get_raw(&self, path: &str, range: ByteRange) -> Result<Content> {
-        self.get_object(self.below(path), &path, range).await
+        self.get_object(Asked { key: self.below(path), id: &path, size: None }, range).await
     }
 }

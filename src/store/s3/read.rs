@@ -21,40 +21,57 @@ const MAX_OFFSET: u64 = i64::MAX as u64;
 /// What an object is called in messages.
 type Name<'a> = &'a (dyn Display + Sync);
 
+/// An object that is asked for.
+#[derive(Clone)]
+pub(super) struct Asked<'a> {
+    pub(super) key: String,
+    pub(super) id: Name<'a>,
+    /// Its size, if a listing told it.
+    pub(super) size: Option<u64>,
+}
+
+/// The bytes that an answer has of a file: from `first` up to `end`, of `size` in all if that is said.
+struct Part {
+    first: u64,
+    end: u64,
+    size: Option<u64>,
+}
+
 impl S3Store {
     /// Size and time of an object, which is called `id` in messages.
     pub(super) async fn head_object(&self, key: String, id: Name<'_>) -> Result<(u64, Timestamp)> {
         let session = self.session().await?;
-        let request = Request::object(Method::HEAD, key).headers(self.key_headers());
+        let request = Request::object(Method::HEAD, key.clone()).headers(self.key_headers());
         let response = match session.send(&request).await {
             Ok(response) => response,
             Err(failure) => return Err(self.read_error(&session, failure, id)),
         };
         let headers = response.headers();
-        let size = number(headers.get(CONTENT_LENGTH));
-        let timestamp = timestamp(headers);
-        match (size, timestamp) {
+        match (number(headers.get(CONTENT_LENGTH)), timestamp(headers)) {
             (Some(size), Some(timestamp)) => Ok((size, timestamp)),
-            _ => Err(Error::corrupt(format!(
-                "{} tells neither size nor time of {id}",
-                session.http.endpoint()
-            ))),
+            (size, timestamp) => {
+                // A gateway keeps it to itself.
+                let listed = self.listed_object(&session, &key).await?;
+                let (listed_size, stored) = listed.ok_or_else(|| unclear(&session, id))?;
+                Ok((size.unwrap_or(listed_size), timestamp.unwrap_or(stored)))
+            }
         }
     }
 
-    /// The bytes of `range` of an object, which is called `id` in messages.
-    pub(super) async fn get_object(&self, key: String, id: Name<'_>, range: ByteRange) -> Result<Content> {
+    /// The bytes of `range` of an object.
+    pub(super) async fn get_object(&self, asked: Asked<'_>, range: ByteRange) -> Result<Content> {
         let session = self.session().await?;
-        let mut request = Request::object(Method::GET, key.clone()).headers(self.key_headers());
+        let mut request = Request::object(Method::GET, asked.key.clone()).headers(self.key_headers());
         if let Some(range) = range_header(range) {
             request = request.header("range", range);
         }
+        let id = asked.id;
         match session.send(&request).await {
-            Ok(response) => self.content(&session, response, id, range),
+            Ok(response) => self.content(&session, response, &asked, range).await,
             Err(Failure::Refused(refusal)) => match (range, refusal.status) {
                 (ByteRange::Suffix { len }, 416 | 500) => {
                     let refused = session.explain(refusal.into(), &format!("read {id}"));
-                    self.short_suffix(key, id, len, refused).await
+                    self.short_suffix(asked, len, refused).await
                 }
                 (ByteRange::Bounded { .. }, 416) => {
                     let size = refusal.content_range.as_deref();
@@ -70,45 +87,91 @@ impl S3Store {
     /// The last `len` bytes of a file of which the store refused them. Some stores fail where a suffix is
     /// longer than the file (s3s-fs 0.14 with 500, all of them with 416 if the file is empty): the whole
     /// file is what was asked for then, else `refused` stands.
-    async fn short_suffix(&self, key: String, id: Name<'_>, len: u64, refused: Error) -> Result<Content> {
-        match self.head_object(key.clone(), id).await?.0 {
+    async fn short_suffix(&self, asked: Asked<'_>, len: u64, refused: Error) -> Result<Content> {
+        let size = match asked.size {
+            Some(size) => size,
+            None => self.head_object(asked.key.clone(), asked.id).await?.0,
+        };
+        match size {
             0 => Ok(empty()),
             size if size < len => {
                 let exact = ByteRange::Bounded { offset: 0, len: size };
-                Box::pin(self.get_object(key, id, exact)).await
+                Box::pin(self.get_object(asked, exact)).await
             }
             _ => Err(refused),
         }
     }
 
     /// The bytes of `range` in an answer that has them, or the whole file.
-    fn content(
+    async fn content(
         &self,
         session: &Session,
         response: Response,
-        id: Name<'_>,
+        asked: &Asked<'_>,
         range: ByteRange,
     ) -> Result<Content> {
-        let headers = response.headers();
-        let unclear =
-            || Error::corrupt(format!("{} does not tell the size of {id}", session.http.endpoint()));
-        let (first, last_plus_one, file_size) = if response.status() == StatusCode::PARTIAL_CONTENT {
-            let text = headers.get(CONTENT_RANGE).and_then(|value| value.to_str().ok());
-            text.and_then(content_range).ok_or_else(unclear)?
-        } else {
-            let size = number(headers.get(CONTENT_LENGTH)).ok_or_else(unclear)?;
-            (0, size, size)
+        let id = asked.id;
+        let part = self.part(session, &response, id)?;
+        let file_size = match part.size.or(asked.size) {
+            Some(size) => size,
+            None => {
+                let listed = self.listed_object(session, &asked.key).await?;
+                listed.ok_or_else(|| unclear(session, id))?.0
+            }
         };
+        if let Some(listed) = asked.size {
+            errors::check_size(&self.url(), id, listed, file_size)?;
+        }
         let (start, end) =
             range.within(file_size).ok_or_else(|| errors::too_short(&self.url(), id, range, file_size))?;
-        if start < first || end > last_plus_one {
-            return Err(Error::corrupt(format!(
-                "{} sent bytes {first} to {last_plus_one} of {id} where {start} to {end} were asked for",
-                session.http.endpoint()
+        if start < part.first || end > part.end.min(file_size) {
+            return Err(Error::wrong_answer(format!(
+                "{} sent bytes {} to {} of {id} where {start} to {end} were asked for",
+                session.http.endpoint(),
+                part.first,
+                part.end
             )));
         }
-        let body = session.http.read_stream(response, start - first, end - start);
+        let body = session.http.read_stream(response, start - part.first, end - start);
         Ok(Content { offset: start, file_size, body })
+    }
+
+    /// Which bytes an answer says that it has.
+    fn part(&self, session: &Session, response: &Response, id: Name<'_>) -> Result<Part> {
+        let headers = response.headers();
+        let endpoint = session.http.endpoint();
+        let length = number(headers.get(CONTENT_LENGTH));
+        match response.status() {
+            StatusCode::OK => Ok(Part { first: 0, end: length.unwrap_or(u64::MAX), size: length }),
+            StatusCode::PARTIAL_CONTENT => {
+                let text = headers.get(CONTENT_RANGE).and_then(|value| value.to_str().ok());
+                let part = text.and_then(content_range).ok_or_else(|| {
+                    let said = text.unwrap_or("none");
+                    Error::wrong_answer(format!(
+                        "{endpoint} sent a part of {id} and did not say which (Content-Range: {said})"
+                    ))
+                })?;
+                if length.is_some_and(|length| length != part.end - part.first) {
+                    return Err(Error::wrong_answer(format!(
+                        "{endpoint} announced bytes {} to {} of {id} and sent {} bytes",
+                        part.first,
+                        part.end,
+                        length.unwrap_or_default()
+                    )));
+                }
+                Ok(part)
+            }
+            status => Err(Error::wrong_answer(format!(
+                "{endpoint} answered HTTP status {} to a request for {id}",
+                status.as_u16()
+            ))),
+        }
+    }
+
+    /// Size and time of one object, from a listing.
+    async fn listed_object(&self, session: &Session, key: &str) -> Result<Option<(u64, Timestamp)>> {
+        let page = self.page(session, &format!("list '{key}'"), key, None).await?;
+        page.find(key)
     }
 
     fn read_error(&self, session: &Session, failure: Failure, id: Name<'_>) -> Error {
@@ -121,6 +184,10 @@ impl S3Store {
             other => session.explain(other, &format!("read {id}")),
         }
     }
+}
+
+fn unclear(session: &Session, id: Name<'_>) -> Error {
+    Error::wrong_answer(format!("{} does not tell the size of {id}", session.http.endpoint()))
 }
 
 fn empty() -> Content {
@@ -138,12 +205,14 @@ fn range_header(range: ByteRange) -> Option<String> {
     }
 }
 
-/// `bytes {first}-{last}/{size}` as first, last + 1, size.
-fn content_range(text: &str) -> Option<(u64, u64, u64)> {
+/// `bytes {first}-{last}/{size}`, where an asterisk may stand for the size.
+fn content_range(text: &str) -> Option<Part> {
     let (range, size) = text.trim().strip_prefix("bytes")?.trim_start().split_once('/')?;
     let (first, last) = range.split_once('-')?;
-    let (first, last, size): (u64, u64, u64) = (first.parse().ok()?, last.parse().ok()?, size.parse().ok()?);
-    (first <= last && last < size).then_some((first, last + 1, size))
+    let (first, last): (u64, u64) = (first.parse().ok()?, last.parse().ok()?);
+    let size: Option<u64> = if size == "*" { None } else { Some(size.parse().ok()?) };
+    let fits = first <= last && size.is_none_or(|size| last < size);
+    fits.then(|| Part { first, end: last.saturating_add(1), size })
 }
 
 fn number(value: Option<&http::HeaderValue>) -> Option<u64> {

@@ -14,7 +14,7 @@ use aws_sigv4::http_request::{
 use aws_sigv4::sign::v4;
 use aws_types::service_config::ServiceConfigKey;
 use bytes::Bytes;
-use http::header::{AGE, CONTENT_RANGE, DATE, HeaderName, HeaderValue};
+use http::header::{AGE, CONTENT_RANGE, CONTENT_TYPE, DATE, HeaderName, HeaderValue};
 use reqwest::{Method, Response};
 
 use super::address::{self, Address};
@@ -164,7 +164,7 @@ impl Session {
             let time = self.signing_time();
             let response = self.send_once(request, &region, time).await?;
             if response.status().is_success() {
-                return Ok(response);
+                return self.no_web_page(response).map_err(Failure::from);
             }
             let refusal = self.refusal(response).await?;
             if !corrected && self.correct_region(&refusal, &region) {
@@ -203,6 +203,20 @@ impl Session {
         if let (Some(date), None) = (date, text(AGE)) {
             self.clock.told(Timestamp::from_millis(date.timestamp().as_millisecond()));
         }
+    }
+
+    /// The answer, unless it is a web page: no store answers with one, and nobody stores LTX files as such.
+    fn no_web_page(&self, response: Response) -> Result<Response> {
+        let kind = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
+        if !kind.trim_start().to_ascii_lowercase().starts_with("text/html") {
+            return Ok(response);
+        }
+        Err(Error::wrong_answer(format!(
+            "{} answered with a web page (HTTP status {}, {kind}): a proxy or a login page is in between, or the \
+             endpoint is not that of an S3 server",
+            self.http.endpoint(),
+            response.status().as_u16()
+        )))
     }
 
     async fn send_once(&self, request: &Request, region: &Arc<str>, time: SystemTime) -> Result<Response> {

@@ -388,7 +388,7 @@ fn another_range_than_was_asked_for_is_refused() {
         let store = server.store();
         let range = ByteRange::Bounded { offset: 3, len: 4 };
         let e = block_on(async move { store.get(id(1), range).await }).unwrap_err();
-        assert_eq!(e.kind(), ErrorKind::Corrupt, "{content_range}: {e}");
+        assert_eq!(e.kind(), ErrorKind::WrongAnswer, "{content_range}: {e}");
     }
 }
 
@@ -519,7 +519,7 @@ fn listings_start_where_they_are_wanted_even_if_the_store_does_not() {
 #[test]
 fn listings_that_do_not_end_are_errors() {
     for answers in [vec![page(&[1], Some("a"))], vec![page(&[1], Some(""))]] {
-        assert_eq!(list(&Server::scripted(answers), 1).unwrap_err().kind(), ErrorKind::Corrupt);
+        assert_eq!(list(&Server::scripted(answers), 1).unwrap_err().kind(), ErrorKind::WrongAnswer);
     }
 }
 
@@ -527,7 +527,7 @@ fn listings_that_do_not_end_are_errors() {
 fn a_page_of_html_is_not_an_empty_listing() {
     for body in ["<html><body>Welcome</body></html>", "", "not xml at all", "<ListBucketResult><Contents>"] {
         let e = list(&Server::scripted(vec![status(200).body(body)]), 1).unwrap_err();
-        assert_eq!(e.kind(), ErrorKind::Corrupt, "{body}: {e}");
+        assert_eq!(e.kind(), ErrorKind::WrongAnswer, "{body}: {e}");
     }
 }
 

@@ -219,7 +219,7 @@ impl Upload for S3Upload {
                 self.upload_id = None;
                 self.ended = true;
             }
-            Err(e) => self.uncertain |= e.is_transient(),
+            Err(e) => self.uncertain |= e.is_transient() || e.kind() == ErrorKind::WrongAnswer,
         }
         outcome
     }

@@ -9,10 +9,10 @@ use crate::error::{Error, Result};
 /// Reads a document whose outermost element is `root`.
 ///
 /// # Errors
-/// `Corrupt` if it is another document, or none: a proxy's page of HTML must not pass for an empty list.
+/// `WrongAnswer` if it is another document, or none: a proxy's page of HTML must not pass for an empty list.
 pub(super) fn document<T: DeserializeOwned>(body: &[u8], root: &str) -> Result<T> {
     let unreadable =
-        |why: String| Error::corrupt(format!("the store's answer is not a {root} document: {why}"));
+        |why: String| Error::wrong_answer(format!("the store's answer is not a {root} document: {why}"));
     let text = std::str::from_utf8(body).map_err(|e| unreadable(e.to_string()))?;
     let mut reader = Reader::from_str(text);
     loop {

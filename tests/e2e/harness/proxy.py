@@ -1,12 +1,13 @@
-"""An HTTP proxy before an S3 server: it counts requests, and delays or fails them when told."""
+"""An HTTP proxy before an S3 server: it counts requests, and delays, fails or rewrites them when told."""
 
+import re
 import socket
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from urllib.parse import parse_qs, urlsplit
+from dataclasses import dataclass, field, replace
+from urllib.parse import parse_qs, unquote, urlsplit
 
 
 @dataclass
@@ -70,7 +71,43 @@ class CutBody:
     after: int
 
 
-Fault = Status | Hang | LoseAnswer | CutRequest | LateAnswer | CutBody
+@dataclass(frozen=True)
+class Trickle:
+    """Pass on this many bytes of the answer's body at once, and of the rest so many a second (0: none)."""
+
+    after: int = 0
+    per_second: int = 0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer of the server, its body without the framing of HTTP."""
+
+    code: int
+    headers: dict[str, str]
+    body: bytes
+    chunked: bool = False
+    """Send the body in chunks, without telling its length before."""
+
+
+@dataclass(frozen=True)
+class Rewrite:
+    """Ask the server, and pass on what `change` makes of its answer."""
+
+    change: Callable[[Answer], Answer]
+
+
+Fault = Status | Hang | LoseAnswer | CutRequest | LateAnswer | CutBody | Trickle | Rewrite
+
+
+def older_listing(known: set[str]) -> Rewrite:
+    """A listing of before: it has no object whose key is not in `known`, as that of a mirror that lags."""
+    def change(answer: Answer) -> Answer:
+        def keep(match: re.Match) -> bytes:
+            return match[0] if unquote(match[1].decode()) in known else b""
+        contents = rb"<Contents>(?:(?!</Contents>).)*?<Key>([^<]*)</Key>.*?</Contents>"
+        return replace(answer, body=re.sub(contents, keep, answer.body, flags=re.DOTALL))
+    return Rewrite(change)
 
 
 class _Stream:
@@ -223,6 +260,25 @@ class Proxy:
         down.sock.sendall(_head(start, pairs) + body)
         return self._answer(request, up, down, fault)
 
+    def _rewritten(self, request: Request, up: _Stream, down: _Stream, status: int, headers: dict[str, str],
+                   fault: Rewrite) -> bool:
+        bare = request.method == "HEAD" or status in (204, 304)
+        body = b"" if bare else down.body(headers, to_end=True)
+        if headers.pop("transfer-encoding", None):
+            body = _dechunked(body)
+        length = headers.pop("content-length", None)
+        self.answers.append((request, status))
+        answer = fault.change(Answer(status, headers, body))
+        pairs = list(answer.headers.items())
+        body = answer.body
+        if answer.chunked:
+            pairs += [] if bare else [("transfer-encoding", "chunked")]
+            body = (b"%x\r\n%s\r\n" % (len(body), body) if body else b"") + b"0\r\n\r\n"
+        elif "content-length" not in answer.headers:
+            pairs.append(("content-length", length if bare and length else str(len(body))))
+        up.sock.sendall(_head(f"HTTP/1.1 {answer.code} Answer", pairs) + (b"" if bare else body))
+        return True
+
     def _answer(self, request: Request, up: _Stream, down: _Stream, fault: Fault | None) -> bool:
         head = down.head()
         if head is None:
@@ -230,6 +286,8 @@ class Proxy:
         start, pairs = head
         headers = {k.lower(): v for k, v in pairs}
         status = int(start.split()[1])
+        if isinstance(fault, Rewrite):
+            return self._rewritten(request, up, down, status, headers, fault)
         bare = request.method == "HEAD" or status in (204, 304)
         body = b"" if bare else down.body(headers, to_end=True)
         self.answers.append((request, status))
@@ -237,11 +295,28 @@ class Proxy:
             return False
         if isinstance(fault, LateAnswer):
             self._closed.wait(fault.seconds)
+        if isinstance(fault, Trickle):
+            up.sock.sendall(_head(start, pairs) + body[: fault.after])
+            for at in range(fault.after, len(body)):
+                if self._closed.wait(1 / fault.per_second if fault.per_second else None):
+                    return False
+                up.sock.sendall(body[at : at + 1])
+            return True
         if isinstance(fault, CutBody):
             up.sock.sendall(_head(start, pairs) + body[: fault.after])
             return False
         up.sock.sendall(_head(start, pairs) + body)
         return bare or "content-length" in headers or "transfer-encoding" in headers
+
+
+def _dechunked(body: bytes) -> bytes:
+    parts = []
+    while body:
+        line, _, body = body.partition(b"\r\n")
+        size = int(line.split(b";")[0], 16)
+        parts.append(body[:size])
+        body = body[size + 2 :]
+    return b"".join(parts)
 
 
 def _head(start: str, pairs: list[tuple[str, str]]) -> bytes:

@@ -153,6 +153,10 @@ class Connection:
         for sql in statements:
             self.rows(sql)
 
+    def interrupted(self, sql: str, *params, after: float, deadline: float = 120) -> list[list]:
+        """As `rows`, and the connection is interrupted after so many seconds."""
+        return self.worker.call("interrupted", deadline, name=self.name, sql=sql, params=params, after=after)
+
     def many(self, sql: str, rows) -> None:
         """`executemany`."""
         self.worker.call("many", name=self.name, sql=sql, rows=list(rows))

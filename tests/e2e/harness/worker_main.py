@@ -9,6 +9,7 @@ import base64
 import json
 import os
 import sys
+import threading
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.dont_write_bytecode = True
@@ -78,6 +79,15 @@ class Worker:
     def op_exec(self, name, sql, params=()):
         cursor = self.connections[name].cursor()
         return [list(row) for row in cursor.execute(sql, tuple(params))]
+
+    def op_interrupted(self, name, sql, after, params=()):
+        """Runs a statement that another thread interrupts after so many seconds."""
+        timer = threading.Timer(after, self.connections[name].interrupt)
+        timer.start()
+        try:
+            return self.op_exec(name, sql, params)
+        finally:
+            timer.cancel()
 
     def op_many(self, name, sql, rows):
         self.connections[name].cursor().executemany(sql, [tuple(r) for r in rows])
