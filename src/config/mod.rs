@@ -4,6 +4,7 @@
 //! the structs that the values go into. Precedence: URI (or the options of a SQL function), then
 //! environment, then default. Nothing is read before a call needs it.
 
+mod database_file;
 mod given;
 mod point;
 mod resolve;
@@ -15,6 +16,7 @@ mod value;
 
 use std::fmt;
 
+pub use database_file::database_file;
 pub use point::point;
 pub use resolve::{Config, PrimaryConfig, ReplicaConfig, resolve};
 pub use restore::{Age, IntegrityCheck, RestoreConfig, VerifyConfig, restore, target, verify};

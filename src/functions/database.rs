@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
-use crate::clock::{Clock, SystemClock, Timestamp};
+use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::Txid;
 use crate::primary::Primary;
@@ -50,7 +50,7 @@ pub(super) struct Facts {
     pub(super) txid: Option<Txid>,
     /// When that transaction was committed.
     pub(super) time: Option<Timestamp>,
-    /// By how much the replica may be behind.
+    /// By how much the replica, or what is read of it, may be behind.
     pub(super) lag: Option<Duration>,
     /// Local files that wait for the replica, and their bytes.
     pub(super) waiting: Option<(usize, u64)>,
@@ -119,7 +119,6 @@ fn of_primary(primary: &Primary) -> Facts {
 
 fn of_replica(seen: &Seen) -> Facts {
     let status = seen.status();
-    let since_poll = SystemClock.now().as_millis() - status.last_poll.as_millis();
     Facts {
         role: "replica",
         url: status.url,
@@ -130,7 +129,7 @@ fn of_replica(seen: &Seen) -> Facts {
         },
         txid: Some(status.txid),
         time: Some(status.timestamp),
-        lag: (!seen.is_past()).then(|| Duration::from_millis(since_poll.try_into().unwrap_or(0))),
+        lag: Some(seen.age()),
         page_size: Some(status.page_size),
         pages: Some(status.pages.get()),
         cache_bytes: Some(status.cache_bytes),

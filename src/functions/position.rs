@@ -20,8 +20,8 @@ pub(super) fn time(call: &Call<'_>) -> Result<Value> {
 }
 
 /// `litestream_lag()`: seconds by which the replica may be behind. On a primary, the age of the oldest
-/// commit that is not yet in the replica; on a replica, the time since it was last known to be
-/// current. NULL if that is not known.
+/// commit that is not yet in the replica; on a replica, the age of what this connection reads: the time
+/// since that was the latest state, as far as is known. NULL if that is not known.
 pub(super) fn lag(call: &Call<'_>) -> Result<Value> {
     let facts = first(call.connection())?.facts();
     Ok(facts.lag.map_or(Value::Null, |lag| Value::Real(lag.as_secs_f64())))

@@ -1,7 +1,7 @@
 //! `litestream_restore(url, path [, options])`.
 
 use std::cell::RefCell;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -23,15 +23,13 @@ use crate::store::{self, Store};
 /// `Config` if an argument is missing or wrong; those of [`restore::restore`].
 pub(super) fn restore(call: &Call<'_>) -> Result<Value> {
     let url: String = call.arg(0)?.ok_or_else(|| missing("replica URL"))?;
-    let path: String = call.arg(1)?.ok_or_else(|| missing("path"))?;
-    if path.is_empty() {
-        return Err(missing("path"));
-    }
+    let path: String =
+        call.arg(1)?.filter(|path: &String| !path.is_empty()).ok_or_else(|| missing("path"))?;
     let options: Option<String> = call.arg(2)?;
     config::start_logging(&ProcessEnv);
     let config = config::restore(&url, options.as_deref(), &ProcessEnv)?;
     let store = store::connect(&config.target)?;
-    let path = PathBuf::from(path);
+    let path = config::database_file(&path)?;
     if config.if_db_not_exists && path.exists() {
         return Ok(Value::Text(left_alone(&path, "the file exists")));
     }

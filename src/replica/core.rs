@@ -69,8 +69,9 @@ pub struct ReplicaStatus {
     pub pages: PageCount,
     /// The size of a page in bytes.
     pub page_size: u32,
-    /// When the replica last answered what is new.
-    pub last_poll: Timestamp,
+    /// The time as of which this state is the database's, as far as is known: of the latest state, when the
+    /// replica last answered what is new.
+    pub as_of: Timestamp,
     /// What went wrong since then; empty again as soon as a poll succeeds.
     pub last_error: Option<String>,
     /// When a connection last failed to read a page, and why.
@@ -191,10 +192,14 @@ impl Core {
     /// Shows `next` to all transactions that begin from now on.
     pub(super) fn publish(&self, next: Snapshot) {
         let next = Arc::new(next);
+        let known_until = self.polls().last_success;
         let before = {
             let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
             std::mem::replace(&mut *current, next.clone())
         };
+        if (before.txid, before.epoch) != (next.txid, next.epoch) {
+            before.outdate(known_until);
+        }
         let mut older = self.older.lock().unwrap_or_else(PoisonError::into_inner);
         older.retain(|snapshot| snapshot.strong_count() > 0);
         older.push(Arc::downgrade(&before));
@@ -250,7 +255,7 @@ impl Core {
             timestamp: snapshot.timestamp,
             pages: snapshot.commit,
             page_size: snapshot.page_size.get(),
-            last_poll: polls.last_success,
+            as_of: snapshot.outdated().unwrap_or(polls.last_success),
             last_error: polls.last_error.clone(),
             last_read_error: polls.last_read_error.clone(),
             cache_bytes: self.files.cache.bytes(),

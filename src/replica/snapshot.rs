@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use super::keep::Kept;
 use super::map::PageMap;
@@ -25,6 +25,9 @@ pub struct Snapshot {
     /// How often the replica was reset to another history since it was opened.
     pub epoch: u32,
     map: RwLock<Arc<PageMap>>,
+    /// The last time at which this was known to be the latest state; empty as long as it may be. Shared by
+    /// all copies of the state.
+    outdated: Arc<OnceLock<Timestamp>>,
     /// Pages that are nowhere else any more.
     preserved: Preserved,
     /// Held by whoever is finding out where the pages went.
@@ -48,6 +51,7 @@ impl Snapshot {
             timestamp: last.timestamp,
             epoch,
             map: RwLock::new(Arc::new(map)),
+            outdated: Arc::default(),
             preserved: Preserved::default(),
             moving: Mutex::new(()),
         }
@@ -57,10 +61,22 @@ impl Snapshot {
     pub(super) fn same(&self) -> Self {
         Self {
             map: RwLock::new(self.map()),
+            outdated: Arc::clone(&self.outdated),
             preserved: Preserved::default(),
             moving: Mutex::new(()),
             ..*self
         }
+    }
+
+    /// Another state took the place of this one, which was the latest one at `known_until` for the last time
+    /// that is known.
+    pub(super) fn outdate(&self, known_until: Timestamp) {
+        let _ = self.outdated.set(known_until);
+    }
+
+    /// The last time at which this was known to be the latest state, if another one is by now.
+    pub(super) fn outdated(&self) -> Option<Timestamp> {
+        self.outdated.get().copied()
     }
 
     /// Where the pages are.

@@ -2,11 +2,13 @@
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::core::{Core, ReplicaStatus};
 use super::plan::RestorePoint;
 use super::read_ahead::ReadAhead;
 use super::snapshot::Snapshot;
+use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
 use crate::page::Pgno;
 
@@ -58,7 +60,8 @@ impl View {
     pub fn pin(&mut self) {
         if self.pinned.is_none() {
             let mut state = self.seen.lock();
-            let snapshot = state.chosen.clone().unwrap_or_else(|| self.seen.core.latest());
+            let chosen = state.chosen.as_ref().map(|chosen| chosen.snapshot.clone());
+            let snapshot = chosen.unwrap_or_else(|| self.seen.core.latest());
             state.pinned = Some(snapshot.clone());
             self.pinned = Some(snapshot);
         }
@@ -138,7 +141,15 @@ struct SeenState {
     /// What the transaction sees.
     pinned: Option<Arc<Snapshot>>,
     /// What transactions see instead of the latest state.
-    chosen: Option<Arc<Snapshot>>,
+    chosen: Option<Chosen>,
+}
+
+/// A state that was asked for.
+#[derive(Clone, Debug)]
+struct Chosen {
+    snapshot: Arc<Snapshot>,
+    /// The time that was asked for, or that of the transaction.
+    as_of: Timestamp,
 }
 
 impl Seen {
@@ -151,7 +162,7 @@ impl Seen {
     /// latest.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         let state = self.lock();
-        let held = state.pinned.as_ref().or(state.chosen.as_ref());
+        let held = state.pinned.as_ref().or(state.chosen.as_ref().map(|chosen| &chosen.snapshot));
         held.cloned().unwrap_or_else(|| self.core.latest())
     }
 
@@ -162,7 +173,13 @@ impl Seen {
     pub fn choose(&self, point: RestorePoint) -> Result<()> {
         let chosen = match point {
             RestorePoint::Latest => None,
-            point => Some(self.core.at(point)?),
+            RestorePoint::Txid(_) => {
+                Some(self.core.at(point)?).map(|snapshot| Chosen { as_of: snapshot.timestamp, snapshot })
+            }
+            RestorePoint::Timestamp(time) => {
+                let as_of = time.min(SystemClock.now());
+                Some(Chosen { snapshot: self.core.at(point)?, as_of })
+            }
         };
         let mut state = self.lock();
         if state.pinned.is_some() {
@@ -182,7 +199,17 @@ impl Seen {
 
     /// How the replica is doing, with the state that the connection sees.
     pub fn status(&self) -> ReplicaStatus {
-        self.core.status_at(&self.snapshot())
+        let mut status = self.core.status_at(&self.snapshot());
+        if let Some(chosen) = &self.lock().chosen {
+            status.as_of = chosen.as_of;
+        }
+        status
+    }
+
+    /// The age of what the connection reads: the time since this was the latest state, as far as is known.
+    pub fn age(&self) -> Duration {
+        let age = SystemClock.now().as_millis() - self.status().as_of.as_millis();
+        Duration::from_millis(age.try_into().unwrap_or(0))
     }
 
     fn lock(&self) -> MutexGuard<'_, SeenState> {

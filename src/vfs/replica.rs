@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::hidden;
-use crate::clock::{Clock as _, SystemClock};
 use crate::config::{self, ReplicaConfig};
 use crate::error::{Error, ErrorKind, Result};
 use crate::replica::{self, RestorePoint, View};
@@ -87,9 +86,9 @@ impl ReplicaFile {
         }
     }
 
-    fn lag(&self) -> i64 {
-        let last_poll = self.view.core().status().last_poll;
-        (SystemClock.now().as_millis() - last_poll.as_millis()).max(0) / 1000
+    /// The age of what is read, in seconds as Litestream's extension tells it.
+    fn lag(&self) -> u64 {
+        self.view.seen().age().as_secs()
     }
 }
 

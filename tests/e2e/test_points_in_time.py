@@ -215,7 +215,7 @@ def test_a_replica_goes_back_and_forth_in_time(start, host, location, tmp_path):
         assert reader.one("SELECT litestream_set_time(?)", f"txid:{commit.txid}").endswith("Z")
         assert digest(reader) == commit.content
         assert txid(reader.one("PRAGMA litestream_txid")) == commit.txid
-    assert reader.rows("SELECT state, lag FROM litestream_status WHERE schema = 'main'") == [["past", None]]
+    assert reader.one("SELECT state FROM litestream_status WHERE schema = 'main'") == "past"
     # It stays there while the primary goes on.
     record(primary, lambda: sync(primary), 2, seed=2)
     assert digest(reader) == history[0].content

@@ -47,6 +47,24 @@ def test_a_dry_run_tells_and_writes_nothing(filled, location, tmp_path):
     assert "exists" in str(refused.value)
 
 
+def test_a_name_means_the_file_that_sqlite_opens(filled, location, tmp_path):
+    db = filled.open(":memory:", "plain")
+    before = sorted(entry.name for entry in tmp_path.iterdir())
+    for name in (f"file:{tmp_path}/new/a.db?x=1", f"file://localhost{tmp_path}/new/b%20b.db?mode=rwc#c", "file:new/c.db"):
+        assert restore(db, location, name)["path"].endswith(("new/a.db", "new/b b.db", "new/c.db"))
+        with pytest.raises(SqlError, match="exists"):
+            restore(db, location, name)
+        assert restore(db, location, name, force=True)["restored"]
+    assert sorted(entry.name for entry in (tmp_path / "new").iterdir()) == ["a.db", "b b.db", "c.db"]
+    for name in (":memory:", "file::memory:?cache=shared", f"file:{tmp_path}/d.db?mode=memory&cache=shared", "file:/d.db?vfs=memdb"):
+        with pytest.raises(SqlError, match="in memory"):
+            restore(db, location, name)
+    for name in ("", "file:", "file:?x=1", f"file://server{tmp_path}/d.db"):
+        with pytest.raises(SqlError, match="path"):
+            restore(db, location, name)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == sorted([*before, "new"])
+
+
 def test_what_exists_is_left_alone_when_that_is_wished(filled, location, tmp_path):
     db = filled.open(":memory:", "plain")
     (tmp_path / "copy.db").write_text("precious")
