@@ -1,12 +1,14 @@
 //! Where `tracing` events of all rooms go: one line each, to standard error or a file.
 //!
+//! Logging never waits for whoever reads the lines.
+//!
 //! Nothing is installed when the library is loaded; the first use of it calls [`install`].
 
+mod out;
+
 use std::fmt::{self, Write as _};
-use std::fs::File;
-use std::io::Write as _;
 use std::path::PathBuf;
-use std::sync::Once;
+use std::sync::{Mutex, Once, PoisonError};
 
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
@@ -15,6 +17,7 @@ use tracing::{Event, Metadata, Subscriber};
 
 use crate::clock::{Clock, SystemClock};
 use crate::fork;
+use out::Out;
 
 /// What is logged, and where to.
 #[derive(Debug)]
@@ -40,7 +43,7 @@ pub fn install(options: impl FnOnce() -> Options) {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let Options { level, file, mut complaint } = options();
-        let out = match file.map(|path| (File::options().append(true).create(true).open(&path), path)) {
+        let out = match file.map(|path| (out::open(&path), path)) {
             None => Out::Stderr,
             Some((Ok(file), _)) => Out::File(file),
             Some((Err(e), path)) => {
@@ -49,7 +52,7 @@ pub fn install(options: impl FnOnce() -> Options) {
             }
         };
         // Only this library's own copy of `tracing` is set; a host's is another one.
-        if tracing::subscriber::set_global_default(Lines { level, out }).is_ok()
+        if tracing::subscriber::set_global_default(Lines::new(level, out)).is_ok()
             && let Some(complaint) = complaint
         {
             tracing::warn!("{complaint}");
@@ -57,10 +60,9 @@ pub fn install(options: impl FnOnce() -> Options) {
     });
 }
 
-#[derive(Debug)]
-enum Out {
-    Stderr,
-    File(File),
+/// Writes to standard error what can be written there without waiting.
+pub fn show(text: &str) {
+    Out::Stderr.write(text.as_bytes());
 }
 
 /// Writes one line for each event. Spans are not shown.
@@ -68,6 +70,41 @@ enum Out {
 struct Lines {
     level: LevelFilter,
     out: Out,
+    lost: Mutex<Lost>,
+}
+
+/// What could not be written without waiting.
+#[derive(Debug, Default)]
+struct Lost {
+    lines: u64,
+    /// The last line that was written has no end.
+    cut: bool,
+}
+
+impl Lines {
+    fn new(level: LevelFilter, out: Out) -> Self {
+        Self { level, out, lost: Mutex::default() }
+    }
+
+    /// Writes a line. A log that nobody reads must not disturb the database: what it cannot take is counted.
+    fn write(&self, line: &str) {
+        let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut text = String::new();
+        if lost.cut {
+            text.push('\n');
+        }
+        if lost.lines > 0 {
+            let now = SystemClock.now();
+            text +=
+                &format!("{now} WARN litestream: {} lines are missing here: nobody read them\n", lost.lines);
+        }
+        text += line;
+        // One write, so that lines of several threads and processes do not mix.
+        match self.out.write(text.as_bytes()) {
+            0 => lost.lines += 1,
+            written => *lost = Lost { lines: 0, cut: written < text.len() },
+        }
+    }
 }
 
 impl Subscriber for Lines {
@@ -92,12 +129,7 @@ impl Subscriber for Lines {
     fn event(&self, event: &Event<'_>) {
         let line = line(&SystemClock, event);
         let _section = fork::section();
-        // One write, so that lines of several threads and processes do not mix. A log that cannot be
-        // written must not disturb the database.
-        let _ = match &self.out {
-            Out::Stderr => std::io::stderr().write_all(line.as_bytes()),
-            Out::File(file) => (&*file).write_all(line.as_bytes()),
-        };
+        self.write(&line);
     }
 
     fn enter(&self, _: &span::Id) {}
@@ -133,8 +165,6 @@ impl Visit for Fields {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
-
     use super::*;
     use crate::clock::{ManualClock, Timestamp};
 
@@ -159,8 +189,7 @@ mod tests {
     }
 
     fn lines_of(level: LevelFilter, events: impl FnOnce()) -> Vec<String> {
-        let kept: &'static Kept =
-            Box::leak(Box::new(Kept(Lines { level, out: Out::Stderr }, Mutex::default())));
+        let kept: &'static Kept = Box::leak(Box::new(Kept(Lines::new(level, Out::Stderr), Mutex::default())));
         tracing::subscriber::with_default(kept, events);
         kept.1.lock().unwrap().clone()
     }

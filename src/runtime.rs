@@ -4,12 +4,15 @@
 //! the runtime is keyed by process id: a child leaves the parent's where it is and starts its own.
 
 use std::future::Future;
+use std::io;
 use std::sync::{Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle, Runtime};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::signals;
 
 /// Asynchronous work is waiting, not computing: two threads serve any number of databases.
 const WORKERS: usize = 2;
@@ -32,6 +35,7 @@ pub fn handle() -> Result<Handle> {
     {
         return Ok(runtime.handle().clone());
     }
+    let _blocked = signals::block_all();
     let runtime = Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .max_blocking_threads(MAX_BLOCKING)
@@ -46,6 +50,19 @@ pub fn handle() -> Result<Handle> {
         std::mem::forget(inherited);
     }
     Ok(handle)
+}
+
+/// Starts a thread of our own for `work`. Like those of the runtime, which start others only from threads of
+/// their own, it takes no signal of the host's.
+///
+/// # Errors
+/// Those of the system, if there is no thread to be had.
+pub fn thread<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<JoinHandle<T>> {
+    let _blocked = signals::block_all();
+    thread::Builder::new().name(format!("litestream-{name}")).spawn(work)
 }
 
 /// Does `work` on this thread. If it `is_long`, keeping the thread busy for more than a moment, the

@@ -5,14 +5,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What every room may use.
-const LEAVES: [&str; 8] = ["page", "error", "clock", "fork", "files", "runtime", "logging", "failures"];
+const LEAVES: [&str; 9] =
+    ["page", "error", "clock", "fork", "files", "runtime", "signals", "logging", "failures"];
 
 /// Each room, and the rooms that it may use beside itself and the leaves.
-const ARROWS: [(&str, &[&str]); 20] = [
+const ARROWS: [(&str, &[&str]); 21] = [
     ("page", &[]),
     ("error", &[]),
     ("clock", &[]),
     ("runtime", &[]),
+    ("signals", &[]),
     ("logging", &[]),
     ("failures", &[]),
     ("files", &[]),

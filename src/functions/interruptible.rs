@@ -4,7 +4,6 @@ use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -56,13 +55,11 @@ where
     let (done, result) = sync_channel(1);
     let stop = Arc::new(AtomicBool::new(false));
     let stopped = Arc::clone(&stop);
-    thread::Builder::new()
-        .name("litestream-work".to_owned())
-        .spawn(move || {
-            // Nobody takes it any more if it was left to end by itself.
-            let _ = done.send(work(stopped));
-        })
-        .map_err(|e| Error::io("cannot start a thread", e))?;
+    runtime::thread("work", move || {
+        // Nobody takes it any more if it was left to end by itself.
+        let _ = done.send(work(stopped));
+    })
+    .map_err(|e| Error::io("cannot start a thread", e))?;
     let mut leave_at = None;
     loop {
         match result.recv_timeout(GLANCE) {
@@ -90,6 +87,7 @@ fn interruption() -> Error {
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
+    use std::thread;
 
     use super::*;
 

@@ -1,12 +1,13 @@
 //! `litestream_restores`, and a line on the terminal: how far restores are.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _};
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use rusqlite::types::Value;
 
 use crate::error::Result;
+use crate::logging;
 use crate::restore::{self, Standing};
 use crate::sqlite::{Row, Safety, Table};
 
@@ -78,8 +79,7 @@ impl Line {
         }
         let standing = standing();
         if standing.took >= PATIENCE {
-            // A terminal that is gone is no reason to stop.
-            let _ = write!(io::stderr(), "\r{}\x1b[K", line(&standing));
+            logging::show(&format!("\r{}\x1b[K", line(&standing)));
             self.shown = Some(Instant::now());
         }
     }
@@ -88,7 +88,7 @@ impl Line {
 impl Drop for Line {
     fn drop(&mut self) {
         if self.shown.is_some() {
-            let _ = write!(io::stderr(), "\r\x1b[K");
+            logging::show("\r\x1b[K");
         }
     }
 }

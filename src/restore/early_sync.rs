@@ -6,7 +6,9 @@ use std::fs::File;
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
+
+use crate::runtime;
 
 /// So many bytes are worth a sync.
 const WORTHWHILE: u64 = 32 * 1024 * 1024;
@@ -69,8 +71,7 @@ impl EarlySync {
 /// Without a thread the sync at the end does it all.
 fn start(file: Arc<File>, stays_cached: bool) -> Option<Thread> {
     let (wish, wishes) = sync_channel(1);
-    let builder = thread::Builder::new().name("litestream-sync".to_owned());
-    let handle = builder.spawn(move || sync_on(&file, &wishes, stays_cached)).ok()?;
+    let handle = runtime::thread("sync", move || sync_on(&file, &wishes, stays_cached)).ok()?;
     Some(Thread { wish, handle })
 }
 

@@ -9,6 +9,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::{BaseVfs, open_internal};
 use crate::error::{Error, ErrorKind, Result};
+use crate::signals;
 
 /// How thoroughly SQLite looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +49,7 @@ pub fn check_integrity(path: &Path, integrity: Integrity, stop: impl Fn() -> boo
     let interrupt = conn.get_interrupt_handle();
     let (done, stopped) = (AtomicBool::new(false), AtomicBool::new(false));
     let findings = thread::scope(|scope| {
+        let blocked = signals::block_all();
         let watcher = scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
                 if stop() {
@@ -57,6 +59,7 @@ pub fn check_integrity(path: &Path, integrity: Integrity, stop: impl Fn() -> boo
                 thread::park_timeout(GLANCE);
             }
         });
+        drop(blocked);
         let findings = findings(&conn, integrity);
         done.store(true, Ordering::Relaxed);
         watcher.thread().unpark();

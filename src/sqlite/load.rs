@@ -8,7 +8,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use rusqlite::{Connection, ErrorCode, ffi};
 
 use super::host::{HostApi, HostConnection, HostErrorSlot};
-use super::{BaseVfs, Code, Vfs, connection, forked, log, refused, roles, vfs_methods};
+use super::{BaseVfs, Code, Vfs, connection, forked, log, refused, roles, signals, vfs_methods};
 
 /// What the library gives to its host.
 #[derive(Debug)]
@@ -51,6 +51,7 @@ fn try_load(db: &HostConnection, api: &HostApi, wiring: &'static Wiring) -> Resu
     let again = WIRING.set(wiring).is_err();
     register_vfs(wiring)?;
     forked::watch_forks();
+    signals::install();
     register_auto_extension()
         .map_err(|code| (code, format!("litestream_vfs cannot be registered: {code}")))?;
     let functions = db.open().and_then(|conn| (wiring.functions)(&conn));

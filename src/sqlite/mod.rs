@@ -18,6 +18,7 @@
 //! | `host`, `threading`, `load`, `log` | which SQLite called us, and what we register with it |
 //! | `function`, `table` | scalar and table-valued SQL functions |
 //! | `forked` | what a forked child inherits |
+//! | `signals` | which signals a thread takes |
 //! | `memory` | where the memory of the library comes from |
 //! | `refused`, `roles`, `connection` | what is done with a connection |
 //! | `integrity`, `sole_use` | a database file that nobody may have open: SQLite's check, keeping it closed |
@@ -44,6 +45,7 @@ mod refused;
 mod request;
 mod roles;
 mod shm;
+mod signals;
 mod sole_use;
 mod table;
 mod threading;
