@@ -5,8 +5,8 @@
 //! store's counts: files are stored by it, and no program of ours reads a wrong one into a history that lasts
 //! for years. A store that tells no time is believed to agree.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::clock::{Clock, Timestamp};
@@ -34,6 +34,8 @@ pub(super) struct Time {
     store: Arc<dyn Store>,
     /// When this process began to publish, by the steady clock.
     begun: Timestamp,
+    /// When the clocks agreed last: the time of day, and that of the steady clock.
+    agreed: Mutex<Option<(Timestamp, Timestamp)>>,
     /// The store was asked and tells no time.
     store_is_mute: AtomicBool,
     /// It was said that the clocks disagree.
@@ -43,7 +45,14 @@ pub(super) struct Time {
 impl Time {
     pub(super) fn new(clock: Arc<dyn Clock>, store: Arc<dyn Store>) -> Self {
         let begun = clock.steady();
-        Self { clock, store, begun, store_is_mute: AtomicBool::new(false), told: AtomicBool::new(false) }
+        Self {
+            clock,
+            store,
+            begun,
+            agreed: Mutex::default(),
+            store_is_mute: AtomicBool::new(false),
+            told: AtomicBool::new(false),
+        }
     }
 
     /// The time now.
@@ -51,10 +60,18 @@ impl Time {
         self.stores_own().unwrap_or_else(|| self.clock.now())
     }
 
-    /// The store's time, if it is another than this machine's.
+    /// The store's time, if it is another than this machine's: as exactly as it can be known from when they
+    /// agreed, since a store tells seconds.
     fn stores_own(&self) -> Option<Timestamp> {
         let there = self.store.clock()?.now;
-        (ms_between(there, self.clock.now()).abs() > TOLERANCE_MS).then_some(there)
+        let (here, steady) = (self.clock.now(), self.clock.steady());
+        let mut agreed = self.agreed.lock().unwrap_or_else(PoisonError::into_inner);
+        if agree(here, there) {
+            *agreed = Some((here, steady));
+            return None;
+        }
+        let exact = agreed.map(|(time, then)| after(time, ms_between(steady, then)));
+        Some(exact.filter(|exact| agree(*exact, there)).unwrap_or(there))
     }
 
     /// Whether the store should be asked before its time, or this machine's, is relied on.
@@ -89,7 +106,7 @@ impl Time {
         };
         // The clock that noted it may be as wrong as it is now.
         let age = ms_between(self.clock.now(), noted).max(0);
-        let shifted = Timestamp::from_millis(now.as_millis().saturating_sub(age));
+        let shifted = after(now, -age);
         [noted, shifted].into_iter().find(can_be).unwrap_or(now)
     }
 
@@ -111,6 +128,15 @@ impl Time {
             self.store.url()
         ))
     }
+}
+
+/// Whether two clocks show the same time.
+fn agree(a: Timestamp, b: Timestamp) -> bool {
+    ms_between(a, b).abs() <= TOLERANCE_MS
+}
+
+fn after(time: Timestamp, ms: i64) -> Timestamp {
+    Timestamp::from_millis(time.as_millis().saturating_add(ms))
 }
 
 /// From `earlier` to `later`, in milliseconds.
@@ -161,9 +187,15 @@ mod tests {
             assert_eq!(time.now(), at(NOW), "{jump}");
             assert_eq!(time.of_commit(at(NOW + jump), Origin::Here), at(NOW));
             assert!(time.complaint().is_some() && time.complaint().is_none(), "{jump}");
-            here.jump(at(NOW + 60_000));
-            assert_eq!((time.now(), time.complaint()), (at(NOW + 60_000), None));
+            here.jump(at(NOW));
+            assert_eq!((time.now(), time.complaint()), (at(NOW), None));
         }
+        // A store tells seconds, and an answer takes its time: that is no disagreement.
+        here.jump(at(NOW + 60_000));
+        assert_eq!((time.now(), time.complaint()), (at(NOW + 60_000), None));
+        // From when they agreed the time is known more exactly than from the store.
+        here.jump(at(NOW + YEAR));
+        assert_eq!(time.now(), at(NOW + 60_000));
     }
 
     #[test]

@@ -354,8 +354,41 @@ mod tests {
     use futures_util::stream;
 
     use super::*;
-    use crate::replica::tests::fixtures::id;
+    use crate::replica::tests::fixtures::{History, id};
     use crate::runtime;
+
+    /// A replica of sixty transactions, a second each, of which 20 to 40 were made by a clock that stood in 1970. The
+    /// store lists them with the right times.
+    fn with_wrong_times() -> (History, Source) {
+        let mut history = History::new(512, 3);
+        history.commit(3, &[]);
+        for _ in 1..60 {
+            history.commit(3, &[2]);
+        }
+        for n in 1..=60 {
+            let mut bytes = history.encode(n, n).to_vec();
+            if (20..=40).contains(&n) {
+                // The time of the header; only that is read here.
+                bytes[32..40].copy_from_slice(&n.to_be_bytes());
+            }
+            let options = crate::store::PutOptions { timestamp: history.time(n), if_absent: true };
+            let store = history.store.clone();
+            runtime::block_on(async move { store.put(id(0, n, n), bytes.into(), options).await }).unwrap();
+        }
+        let source = Source::new(history.store());
+        (history, source)
+    }
+
+    #[test]
+    fn headers_that_are_older_than_their_files_are_all_read() {
+        let (history, source) = with_wrong_times();
+        let source = Arc::new(source);
+        for (n, expected) in [(1, 1), (10, 10), (18, 18), (19, 40), (30, 40), (40, 40), (41, 41), (60, 60)] {
+            let (source, point) = (Arc::clone(&source), RestorePoint::Timestamp(history.time(n)));
+            let survey = runtime::block_on(async move { source.survey(point).await }).unwrap().unwrap();
+            assert_eq!(survey.plan.txid().get(), expected, "at the time of {n}");
+        }
+    }
 
     #[test]
     fn what_was_taken_is_not_shown_again() {

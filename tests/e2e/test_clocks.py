@@ -74,8 +74,10 @@ def test_a_commit_by_a_wrong_clock_has_its_place_in_time(start, location, tmp_pa
         for name, path in (("ours", tmp_path / f"ours-{at}.db"), ("theirs", tmp_path / f"theirs-{at}.db")):
             if name == "ours":
                 restore(db, location, path, timestamp=rfc3339(at))
-            else:
+            elif at != after:  # Litestream refuses a time after the last
                 litestream.restore(location, path, timestamp=rfc3339(at))
+            else:
+                continue
             names = [name for name, in plain.open(path, name).rows("SELECT name FROM t ORDER BY id")]
             assert names[-1] == last, (name, last, names)
     past = plain.open(location.replica(asof=rfc3339(before)), "past")
@@ -92,7 +94,7 @@ def goes_on(db, location: Location) -> None:
     until(lambda: insert(db) or sync(db) and merged_up_to(location, last), 15, "level 1", every=0.1)
 
 
-@pytest.mark.parametrize("jumps", [(-HOUR, -26 * YEAR, -36 * YEAR), (HOUR, 6 * HOUR), (10 * YEAR, 36 * YEAR)],
+@pytest.mark.parametrize("jumps", [(-HOUR, -36 * YEAR), (HOUR, 6 * HOUR), (10 * YEAR, 36 * YEAR)],
                          ids=["back", "hours", "years"])
 def test_nothing_is_deleted_or_held_back_by_a_jump(start, location, tmp_path, clock, jumps):
     worker = start("python", location, env=clock.env)
@@ -151,6 +153,7 @@ def test_a_board_boots_without_a_clock_and_the_newest_was_yesterdays(start, loca
     sync(db)
     db.close()
     yesterday = moment()
+    time.sleep(1)  # a store tells its time in seconds
     # It boots and commits before it asks anybody for the time.
     clock.jump(-26 * YEAR)
     board = start("python", location, env=clock.env).open(location.primary(tmp_path / "app.db"))

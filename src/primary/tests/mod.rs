@@ -13,12 +13,14 @@
 //! | `closing` | a close waits, but not for ever |
 //! | `foreign` | a process without the shim writes the database |
 //! | `processes` | several processes write, and take turns in publishing |
+//! | `clocks` | the clock of the machine is wrong, and is set |
 //! | `acks` | what `litestream_sync` promises |
 //! | `history` | levels and snapshots of a primary that publishes |
 //! | `random` | all of it in any order |
 
 mod acks;
 mod bench;
+mod clocks;
 mod closing;
 mod conflict;
 mod foreign;

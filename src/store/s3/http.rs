@@ -232,6 +232,11 @@ impl Http {
 
 fn transport_error(e: &reqwest::Error, endpoint: &str) -> Error {
     let cause = root_cause(e);
+    if cause.contains("not valid yet") || cause.contains("NotValidYet") {
+        return Error::config(format!(
+            "the TLS certificate of {endpoint} is not valid yet by the clock of this machine: {cause}; set the clock"
+        ));
+    }
     if cause.contains("certificate") {
         return Error::config(format!(
             "the TLS certificate of {endpoint} is not trusted: {cause}; name its authority in SSL_CERT_FILE or \

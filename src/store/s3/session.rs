@@ -201,7 +201,9 @@ impl Session {
         let text = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
         let date = text(DATE).and_then(|date| jiff::fmt::rfc2822::parse(date).ok());
         if let (Some(date), None) = (date, text(AGE)) {
-            self.clock.told(Timestamp::from_millis(date.timestamp().as_millisecond()));
+            // A time of seconds, rounded down: it is this time at most. A commit that counts as made a moment too late
+            // shows in no earlier state.
+            self.clock.told(Timestamp::from_millis(date.timestamp().as_millisecond() + 999));
         }
     }
 

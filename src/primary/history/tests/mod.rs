@@ -5,10 +5,12 @@
 //! | `hour` | an hour and more of commits: at any moment all that is promised is there, and no more |
 //! | `interrupted` | requests fail and processes die at any moment |
 //! | `brief` | processes that live for a second |
+//! | `clocks` | clocks are wrong, and are set |
 //! | `requests` | what is asked of the store, and what is not |
 //! | `world` | the replica, what it should hold, and a restore of its own |
 
 mod brief;
+mod clocks;
 mod hour;
 mod interrupted;
 mod requests;

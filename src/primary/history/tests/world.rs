@@ -27,6 +27,7 @@ pub(super) struct World {
     /// What the keeper sees of `memory`.
     pub(super) store: Faults,
     pub(super) clock: Arc<ManualClock>,
+    time: Arc<Time>,
     pub(super) settings: Settings,
     pub(super) history: Arc<History>,
     pub(super) keeper: Keeper,
@@ -59,10 +60,11 @@ impl World {
         let clock = Arc::new(ManualClock::new(Timestamp::from_millis(1_800_000_000_000)));
         let folder = tempfile::tempdir().unwrap();
         let history = Arc::new(History::default());
+        let time = Arc::new(Time::new(clock.clone(), Arc::new(store.clone())));
         let keeper = Keeper::new(
             Arc::new(store.clone()),
             settings.clone(),
-            Arc::new(Time::new(clock.clone(), Arc::new(store.clone()))),
+            Arc::clone(&time),
             Arc::clone(&history),
             folder.path().to_owned(),
         );
@@ -71,6 +73,7 @@ impl World {
             memory,
             store,
             clock,
+            time,
             settings,
             history,
             keeper,
@@ -93,7 +96,7 @@ impl World {
         self.keeper = Keeper::new(
             Arc::new(self.store.clone()),
             self.settings.clone(),
-            Arc::new(Time::new(self.clock.clone(), Arc::new(self.store.clone()))),
+            Arc::clone(&self.time),
             Arc::clone(&self.history),
             self.folder.path().to_owned(),
         );
@@ -106,6 +109,11 @@ impl World {
         self.keeper.tell();
         self.history.remember(self.folder.path(), &self.store.url());
         self.restart();
+    }
+
+    /// Where local state is.
+    pub(super) fn folder(&self) -> std::path::PathBuf {
+        self.folder.path().to_owned()
     }
 
     /// A number below `n`.
@@ -155,7 +163,7 @@ impl World {
         let options = PutOptions { timestamp: self.now(), if_absent: true };
         run(self.memory.put(id, bytes.clone(), options)).unwrap();
         self.states.insert(txid, (self.now(), self.pages.clone()));
-        self.history.published(id, self.now(), Some(bytes));
+        self.history.published(id, self.time.now(), Some(bytes));
     }
 
     /// The keeper takes up the news and does what is due.
@@ -213,12 +221,9 @@ impl World {
         let mut decoder = Decoder::new(&bytes[..]).unwrap();
         let header = *decoder.header();
         assert_eq!(header.name(), file.id.name);
-        assert_eq!(
-            header.timestamp,
-            self.states[&header.max.get()].0,
-            "{}: the time of its last commit",
-            file.id
-        );
+        let range = header.min.get()..=header.max.get();
+        let latest = self.states.range(range).map(|(_, (time, _))| *time).max();
+        assert_eq!(Some(header.timestamp), latest, "{}: the time of its latest commit", file.id);
         pages.resize(header.commit.get() as usize, vec![0; 512]);
         let mut page = vec![0; 512];
         while let Some(pgno) = decoder.next_page(&mut page).unwrap() {
