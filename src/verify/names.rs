@@ -14,7 +14,10 @@ type Range = (Txid, Txid);
 pub(super) fn findings(files: &[FileInfo]) -> Vec<Finding> {
     let ids: Vec<FileId> = files.iter().map(|file| file.id).collect();
     let mut findings = Vec::new();
-    let gaps = gaps(&ids, &mut findings);
+    let (left, gaps): (Vec<Range>, Vec<Range>) =
+        gaps(&ids, &mut findings).into_iter().partition(|gap| is_left(*gap, &ids));
+    findings.extend(gaps.iter().map(|gap| missing(*gap, newest_snapshot(&ids))));
+    let gaps = [left, gaps].concat();
     for level in Level::all().filter(|level| *level != Level::SNAPSHOT) {
         let level: Vec<FileId> = ids.iter().copied().filter(|id| id.level == level).collect();
         within_level(&level, &gaps, &mut findings);
@@ -33,11 +36,11 @@ fn gaps(ids: &[FileId], findings: &mut Vec<Finding>) -> Vec<Range> {
     let mut increments: Vec<FileId> = ids.iter().copied().filter(|id| id.level != Level::SNAPSHOT).collect();
     increments.sort_unstable_by_key(|id| (id.name.min(), id.name.max()));
     let snapshots = ids.iter().filter(|id| id.name.is_snapshot()).map(|id| id.name.max());
-    let Some(oldest) = snapshots.clone().min() else {
+    let Some(oldest) = snapshots.min() else {
         findings.extend(no_snapshot(&increments));
         return Vec::new();
     };
-    let newest = snapshots.max().unwrap_or(oldest);
+    let newest = newest_snapshot(ids);
     let (mut reached, mut gaps) = (oldest, Vec::new());
     for id in increments {
         if id.name.min() > reached.next() {
@@ -49,8 +52,23 @@ fn gaps(ids: &[FileId], findings: &mut Vec<Finding>) -> Vec<Range> {
     if newest > reached.next() {
         gaps.push((reached.next(), before(newest)));
     }
-    findings.extend(gaps.iter().map(|gap| missing(*gap, newest)));
     gaps
+}
+
+/// The last transaction of which there is a full copy.
+fn newest_snapshot(ids: &[FileId]) -> Txid {
+    let snapshots = ids.iter().filter(|id| id.name.is_snapshot()).map(|id| id.name.max());
+    snapshots.max().unwrap_or(Txid::ONE)
+}
+
+/// Whether a gap is what retention leaves: before it there is nothing but the last file of a level or some,
+/// which stays to tell how far the level is, and a snapshot leads beyond it.
+fn is_left(gap: Range, ids: &[FileId]) -> bool {
+    let before: Vec<Level> = ids.iter().filter(|id| id.name.max() < gap.0).map(|id| id.level).collect();
+    let one_each = before.windows(2).all(|pair| pair[0] != pair[1]);
+    let beyond = |id: &FileId| id.level == Level::SNAPSHOT && id.name.max() >= gap.1;
+    let is_merged = |level: &Level| !matches!(*level, Level::L0 | Level::SNAPSHOT);
+    one_each && before.iter().all(is_merged) && ids.iter().any(beyond)
 }
 
 fn no_snapshot(increments: &[FileId]) -> Option<Finding> {

@@ -158,6 +158,38 @@ fn a_gap_before_a_snapshot_costs_only_what_is_between() {
 }
 
 #[test]
+fn what_retention_leaves_of_levels_is_no_gap() {
+    // The last files of levels 2 and 3 from when there were such levels; all else before the snapshot is gone.
+    let left = |files: &[(u64, u64)]| {
+        let history = twenty();
+        history.delete(&[id(9, 1, 4), id(1, 5, 8), id(1, 9, 12), id(2, 5, 12), id(0, 11, 11), id(0, 12, 12)]);
+        for (level, (min, max)) in (2..).zip(files) {
+            history.put(level, *min, *max);
+        }
+        full(&history)
+    };
+    assert_eq!(left(&[]), []);
+    assert_eq!(left(&[(1, 3)]), []);
+    assert_eq!(left(&[(1, 3), (1, 2)]), []);
+    assert_eq!(left(&[(5, 6)]), []);
+    // A level that was used again goes on behind the gap.
+    let history = twenty();
+    history.delete(&[id(9, 1, 4), id(1, 5, 8), id(1, 9, 12), id(2, 5, 12), id(0, 11, 11), id(0, 12, 12)]);
+    history.put(2, 1, 3);
+    history.put(2, 13, 16);
+    assert_eq!(full(&history), []);
+    // Two files of one level, or one of level 0: somebody else removed what came after them.
+    for files in [&[(1, 1, 2), (1, 3, 4)][..], &[(0, 1, 1)]] {
+        let history = twenty();
+        history.delete(&[id(9, 1, 4), id(1, 5, 8), id(1, 9, 12), id(2, 5, 12), id(0, 11, 11), id(0, 12, 12)]);
+        for (level, min, max) in files {
+            history.put(*level, *min, *max);
+        }
+        assert!(full(&history).iter().any(|finding| finding.problem == Problem::Gap), "{files:?}");
+    }
+}
+
+#[test]
 fn a_gap_that_another_level_fills_is_a_warning() {
     let history = twenty();
     history.delete(&[id(0, 14, 14)]);

@@ -194,3 +194,31 @@ def test_an_empty_replica_and_a_wrong_option_say_so(db, location):
     assert [row[1] for row in findings(db, location)] == ["empty"]
     with pytest.raises(Exception, match="unknown parameter 'fast'"):
         findings(db, location, fast=True)
+
+
+def test_levels_that_were_shortened_leave_no_gap(start, location, tmp_path):
+    """The files of levels that are used no more are left to retention; until then they are no finding."""
+    short = dict(snapshot_interval="1s", snapshot_retention="2s", l0_retention="1s", sync_interval="50ms")
+    worker = start("python", location)
+    db = worker.open(location.primary(tmp_path / "app.db", levels="1s,2s,3s", **short))
+    fill(db, rows=20)
+
+    def goes_on() -> None:
+        insert(db, 1)
+        sync(db)
+
+    until(lambda: goes_on() or location.files(3), 20, "level 3", every=0.05)
+    assert findings(db, location) == []
+    db.close()
+    former = {(file.level, file.max) for file in location.files(2, 3)}
+    db = worker.open(location.primary(tmp_path / "app.db", levels="1s", **short))
+    last = max(txid for _, txid in former)
+    until(lambda: goes_on() or all(file.max > last + 3 for file in location.files(9)), 20, "later snapshots", every=0.05)
+    assert findings(db, location) == []
+    until(lambda: goes_on() or not location.files(2, 3), 20, "the end of levels 2 and 3", every=0.05)
+    assert findings(db, location) == []
+    # And the other way round: a level that is used again begins behind all that.
+    db.close()
+    db = worker.open(location.primary(tmp_path / "app.db", levels="1s,2s", **short))
+    until(lambda: goes_on() or location.files(2), 20, "level 2", every=0.05)
+    assert findings(db, location) == []

@@ -158,11 +158,13 @@ impl Due<'_> {
     }
 
     /// The files of the levels above 0 that only lead to states before that of `base`. The last of each
-    /// level stays: it tells how far the level is.
+    /// level stays, if the level is still used: it tells how far that is.
     fn behind(&self, base: &FileInfo) -> Vec<FileId> {
         let levels = Level::all().filter(|level| *level != Level::L0);
+        let used =
+            |level: Level| level == Level::SNAPSHOT || usize::from(level.get()) <= self.settings.levels.len();
         let files = levels.flat_map(|level| {
-            let last = self.inventory.last_of(level);
+            let last = self.inventory.last_of(level).filter(|_| used(level));
             self.inventory.level(level).filter(move |f| Some(f.id.name.max()) != last)
         });
         files.map(|f| f.id).filter(|id| id.name.max() < base.id.name.max()).collect()

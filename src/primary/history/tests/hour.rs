@@ -44,6 +44,23 @@ fn an_hour_of_history() {
 }
 
 #[test]
+fn levels_that_are_used_no_more_are_left_to_retention() {
+    let mut world = World::new(8, settings());
+    commit_for(&mut world, 3700);
+    assert!(!world.files(2).is_empty() && !world.files(3).is_empty());
+    world.settings.levels.truncate(1);
+    world.restart();
+    commit_for(&mut world, 5000);
+    let base = world.files(9)[0].id.name.max();
+    for level in [2, 3] {
+        assert!(world.files(level).iter().all(|file| file.id.name.max() >= base), "level {level}");
+    }
+    world.run_down();
+    assert!(world.files(2).is_empty() && world.files(3).is_empty());
+    world.assert_restores();
+}
+
+#[test]
 fn a_replica_without_retention_keeps_everything() {
     let mut world = World::new(2, Settings { retention: false, ..settings() });
     commit_for(&mut world, 1500);
