@@ -8,6 +8,7 @@ use rusqlite::{Connection, ffi};
 
 use super::File;
 use super::installed::our_file;
+use super::vfs_methods::is_ours;
 
 /// The rooms' objects behind the databases of `conn` that are ours, with their schema names: `main`
 /// first, then the attached ones in their order.
@@ -31,9 +32,38 @@ fn schemas(conn: &Connection) -> Vec<String> {
     ask().unwrap_or_else(|_| vec!["main".to_owned()])
 }
 
-/// The code and message of a main database whose open was refused.
+/// The code and message of a main database whose open was refused, or that asks for our VFS and needs none:
+/// SQLite opens no file for a database in memory, and none at once for one without a name.
 pub(super) fn open_error(conn: &Connection) -> Option<(super::Code, String)> {
-    with_file(conn, None, |file| file.open_error().map(|(code, message)| (code, message.to_owned())))?
+    if let Some(refused) =
+        with_file(conn, None, |file| file.open_error().map(|(code, message)| (code, message.to_owned())))
+    {
+        return refused;
+    }
+    let is_nowhere = conn.path().is_none_or(str::is_empty) && asks_for_ours(conn);
+    is_nowhere.then(|| (super::Code::CANTOPEN, NOWHERE.to_owned()))
+}
+
+/// What is said of a database that cannot be replicated.
+const NOWHERE: &str = "a database in memory or without a name cannot be replicated, and reads no replica: give it a \
+                       file name, such as file:app.db?vfs=litestream, without mode=memory; or leave out \
+                       vfs=litestream";
+
+/// Whether the main database of `conn` has our VFS.
+fn asks_for_ours(conn: &Connection) -> bool {
+    let mut vfs: *mut ffi::sqlite3_vfs = std::ptr::null_mut();
+    // SAFETY: the connection is open, null names the main database, and this operation writes the VFS's
+    // address where its argument points.
+    let code = unsafe {
+        ffi::sqlite3_file_control(
+            conn.handle(),
+            std::ptr::null(),
+            ffi::SQLITE_FCNTL_VFS_POINTER,
+            (&raw mut vfs).cast::<c_void>(),
+        )
+    };
+    // SAFETY: null, or a registered VFS, which stays where it is while it has connections.
+    code == ffi::SQLITE_OK && unsafe { vfs.as_ref() }.is_some_and(is_ours)
 }
 
 /// What `look` finds in the file of a schema (`None`: the main database), if that file is ours.

@@ -1,12 +1,15 @@
 //! Puts a database into WAL mode. Commits can be captured in no other.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::OpenFlags;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::sqlite::{BaseFile, BaseVfs, open_internal};
+
+/// The time from one try to the next while another connection writes.
+const AGAIN: Duration = Duration::from_millis(20);
 
 /// What the first bytes of a database file tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,17 +55,31 @@ pub(super) fn enter(path: &Path, vfs: &BaseVfs, patience: Duration) -> Result<()
             format!("cannot put {} into WAL mode, which replication needs: {why}", path.display()),
         )
     };
-    let ask = || -> rusqlite::Result<String> {
-        let conn = open_internal(path, OpenFlags::SQLITE_OPEN_READ_WRITE, vfs)?;
-        conn.busy_timeout(patience)?;
-        conn.query_row("PRAGMA journal_mode = wal", (), |row| row.get(0))
-    };
-    match ask() {
-        Ok(mode) if mode == "wal" => Ok(()),
-        Ok(mode) => Err(cannot(ErrorKind::Unsupported, &format_args!("it stays in mode {mode}"))),
-        Err(e) if e.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy) => {
-            Err(cannot(ErrorKind::Busy, &"another connection uses it in another mode: close that one first"))
+    let deadline = Instant::now() + patience;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match ask_for_wal(path, vfs, left) {
+            Ok(mode) if mode == "wal" => return Ok(()),
+            Ok(mode) => return Err(cannot(ErrorKind::Unsupported, &format_args!("it stays in mode {mode}"))),
+            // SQLite waits for those who read, and not for one who writes.
+            Err(e) if is_busy(&e) && !left.is_zero() => std::thread::sleep(AGAIN.min(left)),
+            Err(e) if is_busy(&e) => {
+                return Err(cannot(
+                    ErrorKind::Busy,
+                    &"another connection uses it in another mode: close that one first",
+                ));
+            }
+            Err(e) => return Err(cannot(ErrorKind::Io, &e)),
         }
-        Err(e) => Err(cannot(ErrorKind::Io, &e)),
     }
+}
+
+fn ask_for_wal(path: &Path, vfs: &BaseVfs, patience: Duration) -> rusqlite::Result<String> {
+    let conn = open_internal(path, OpenFlags::SQLITE_OPEN_READ_WRITE, vfs)?;
+    conn.busy_timeout(patience)?;
+    conn.query_row("PRAGMA journal_mode = wal", (), |row| row.get(0))
+}
+
+fn is_busy(e: &rusqlite::Error) -> bool {
+    e.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy)
 }
