@@ -3,12 +3,15 @@ the call. Nothing is lost by it, and no secret is in it."""
 
 import resource
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from harness.location import Location, sqlite_uri
+from harness.outage import ACCESS_DENIED
 from harness.paths import LIBRARY
+from harness.proxy import Status
 from harness.s3 import REGION, SECRET_KEY, credentials, free_port
 from harness.sql import fill, insert, restore, status, sync
 from harness.wait import until
@@ -348,3 +351,28 @@ def test_a_full_disk_under_the_replica_loses_nothing(start, tmp_path):
     sync(primary, 20)
     restore(primary, location, tmp_path / "restored.db")
     assert worker.open(tmp_path / "restored.db", "restored").content() == primary.content()
+
+
+@pytest.mark.parametrize("name", ["file:app.db?mode=memory", "file::memory:?cache=shared", "file:?cache=private", "file:/app?mode=memory"])
+@pytest.mark.parametrize("mode", ["", "&mode=ro"])
+def test_a_database_in_memory_or_without_a_name_is_not_replicated_and_says_so(name, mode, start, host, in_folder):
+    if "mode=memory" in name and mode:
+        mode = "&role=replica"
+    worker = start(host, in_folder)
+    with pytest.raises(SqlError, match="in memory or without a name.*give it a file name"):
+        worker.open(f"{name}&vfs=litestream&replica={in_folder.url}{mode}")
+    for plain in (":memory:", "", "file::memory:", "file:x?mode=memory"):
+        assert worker.open(plain, "plain").one("SELECT 1") == 1
+
+
+def test_who_may_not_look_for_an_old_format_restores_todays(start, through_proxy, proxy, tmp_path):
+    """Litestream 0.3's folder `generations/` is looked for too, and is not what a message should be about."""
+    writer = start("python", through_proxy)
+    primary = writer.open(through_proxy.primary(tmp_path / "app.db"))
+    fill(primary)
+    sync(primary)
+    proxy.fault = lambda request: Status(403, ACCESS_DENIED) if "generations" in request.target else None
+    restore(primary, through_proxy, tmp_path / "restored.db")
+    assert writer.open(tmp_path / "restored.db", "restored").content() == primary.content()
+    with pytest.raises(SqlError, match="empty"):
+        restore(primary, replace(through_proxy, url=through_proxy.url + "/empty"), tmp_path / "empty.db")

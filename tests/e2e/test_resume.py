@@ -1,11 +1,13 @@
 """After a close, a crash or an outage the next open goes on, and nothing is lost."""
 
+import json
 import os
 import threading
 import time
 
 import pytest
 
+from harness.location import Location
 from harness.proxy import Hang, LoseAnswer, Status
 from harness.sql import fill, insert, restore, status, sync
 from harness.wait import until
@@ -202,3 +204,17 @@ def test_closing_right_after_a_commit_sends_it(start, location, tmp_path):
         primary.close()
         restore(worker.open(":memory:", "plain"), location, tmp_path / f"restored-{n}.db")
         assert worker.open(tmp_path / f"restored-{n}.db", "r").one("SELECT count(*) FROM t") == 2 * n
+
+
+def test_going_back_to_an_earlier_replica_says_nothing_false(start, tmp_path):
+    worker = start("python")
+    one, two = (Location.file(tmp_path / name) for name in ("one", "two"))
+    for n, location in enumerate((one, two, one, two, one)):
+        db = worker.open(location.primary(tmp_path / "app.db"))
+        db.run("CREATE TABLE IF NOT EXISTS t(x)", f"INSERT INTO t VALUES ({n})")
+        sync(db)
+        notice = json.loads(status(db))["databases"][0].get("notice", "")
+        assert "no copy" not in notice and bool(notice) == (n > 1), notice
+        restore(db, location, tmp_path / f"{n}.db")
+        assert worker.open(tmp_path / f"{n}.db", "restored").content() == db.content()
+        db.close()

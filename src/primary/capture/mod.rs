@@ -111,7 +111,7 @@ impl Capture {
         let anchor_reason = match captured {
             Some(_) => None,
             None if ours => Some("what is on disk is not what was last replicated"),
-            None => Some("this replica has no copy of the database yet"),
+            None => Some("no local state says what this replica holds"),
         };
         let emptied = Emptied { stamp: state.emptied(), salts: None, by_another: noted.end.is_some() };
         if !ours {

@@ -57,12 +57,22 @@ pub(super) enum Chosen {
 /// have TXIDs.
 ///
 /// # Errors
-/// Those of `planned`, if nothing else reaches the point; those of the store.
+/// Those of `planned`, if nothing else reaches the point or that cannot be told; those of the store.
 pub(super) async fn choose(store: &dyn Store, point: RestorePoint, planned: Result<Plan>) -> Result<Chosen> {
-    if matches!(point, RestorePoint::Txid(_)) {
+    let needs_old = matches!(&planned, Err(e) if e.kind() == ErrorKind::NotFound);
+    if matches!(point, RestorePoint::Txid(_)) || (planned.is_err() && !needs_old) {
         return planned.map(Chosen::Ltx);
     }
-    let generations = find(store).await?;
+    let generations = match (find(store).await, &planned) {
+        (Ok(generations), _) => generations,
+        // What is wrong with today's format says more than that the old one is not to be read either. And who
+        // may read only today's files has no others.
+        (Err(e), planned) if planned.is_err() || e.kind() == ErrorKind::Denied => {
+            tracing::debug!("{}: {e}", store.url());
+            Generations::default()
+        }
+        (Err(e), _) => return Err(e),
+    };
     let backup = generations.backup(point);
     match (planned, backup) {
         (Ok(plan), Some(backup)) if backup.last() > plan.last().timestamp => Ok(Chosen::Old(backup)),
