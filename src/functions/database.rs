@@ -108,6 +108,7 @@ fn of_primary(primary: &Primary) -> Facts {
         waiting: Some((status.waiting_files, status.waiting_bytes)),
         fencing: Some(match status.fencing {
             Fencing::Atomic => "atomic",
+            Fencing::Unproven => "unproven",
             Fencing::LookFirst => "look first",
         }),
         verified: status.verified,

@@ -142,6 +142,12 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// How well `if_absent` is kept, as far as is known by now.
     fn fencing(&self) -> Fencing;
 
+    /// Finds out whether `if_absent` is kept, if that is [`Fencing::Unproven`]: by writing a file once more that
+    /// was just written, as it is. Nothing changes, whatever the answer.
+    async fn prove_fencing(&self, _id: FileId, _body: Bytes, _options: PutOptions) -> Result<()> {
+        Ok(())
+    }
+
     /// Where the files of `level` are below the replica's root, as this store lays them out.
     fn folder_of(&self, level: Level) -> String;
 
@@ -291,6 +297,8 @@ pub struct PutOptions {
 pub enum Fencing {
     /// The store decides atomically.
     Atomic,
+    /// The store takes the condition, and had nothing to refuse yet: it may ignore it.
+    Unproven,
     /// We look before we write: two writers at the same moment may not see each other.
     LookFirst,
 }

@@ -200,6 +200,10 @@ impl Store for Retry {
         self.inner.fencing()
     }
 
+    async fn prove_fencing(&self, id: FileId, body: Bytes, options: PutOptions) -> Result<()> {
+        self.inner.prove_fencing(id, body, options).await
+    }
+
     fn folder_of(&self, level: Level) -> String {
         self.inner.folder_of(level)
     }

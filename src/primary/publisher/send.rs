@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncReadExt;
@@ -12,7 +13,10 @@ use crate::ltx::{Decoder, Header};
 use crate::primary::outgoing::{Body, Outgoing};
 use crate::primary::resume;
 use crate::primary::shared::{Phase, Shared};
-use crate::store::PutOptions;
+use crate::store::{Fencing, PutOptions};
+
+/// No larger file is written twice to find out about the store.
+const PROOF_SIZE: usize = 64 * 1024;
 
 /// Sends a file and settles what became of it; `false` if its content must go out as another
 /// transaction.
@@ -63,6 +67,9 @@ async fn merged(shared: &Arc<Shared>, out: &Outgoing) -> Result<Body> {
 async fn delivered(shared: &Arc<Shared>, out: &Outgoing, body: Body) -> Result<bool> {
     shared.with_capture(|capture| capture.delivered(out))?;
     let bytes = if let Body::Memory(bytes) = &body { Some(bytes.clone()) } else { None };
+    if let Some(bytes) = &bytes {
+        prove_fencing(shared, out, bytes);
+    }
     // Before whoever waits for it hears of it and asks for a snapshot.
     shared.history.published(resume::single(out.txid), shared.time.now(), bytes);
     shared.published(out.txid, out.covers, out.header.timestamp);
@@ -77,6 +84,29 @@ async fn delivered(shared: &Arc<Shared>, out: &Outgoing, body: Body) -> Result<b
     }
     sums_of(shared).catch_up(shared.store.as_ref(), Some(out.txid)).await;
     Ok(true)
+}
+
+/// Finds out in the background, once in a process, whether the store keeps the condition under which a file
+/// is written: `out`, which is there, is written once more as it is.
+fn prove_fencing(shared: &Arc<Shared>, out: &Outgoing, bytes: &Bytes) {
+    let is_open = bytes.len() <= PROOF_SIZE && shared.store.fencing() == Fencing::Unproven;
+    if !is_open || shared.proving_fencing.swap(true, Ordering::Relaxed) {
+        return;
+    }
+    let (shared, id, bytes) = (Arc::clone(shared), resume::single(out.txid), bytes.clone());
+    let options = PutOptions { timestamp: out.header.timestamp, if_absent: true };
+    tokio::spawn(async move {
+        if let Err(e) = shared.store.prove_fencing(id, bytes, options).await {
+            tracing::debug!("{}: {e}", shared.path.display());
+            shared.proving_fencing.store(false, Ordering::Relaxed);
+        } else if shared.store.fencing() == Fencing::LookFirst {
+            let url = shared.store.url();
+            shared.notice(format!(
+                "{url} ignores the condition If-None-Match: each file is looked for before it is written, and two \
+                 primaries that write at the same moment may not see each other"
+            ));
+        }
+    });
 }
 
 async fn upload_file(

@@ -93,6 +93,8 @@ pub(super) struct Shared {
     pub(super) watch: Watch,
     /// What other processes ask of this one, if it publishes.
     pub(super) requests: Requests,
+    /// Whether the store keeps the condition of a write is being found out, or was.
+    pub(super) proving_fencing: AtomicBool,
     /// The database had no pages when this process began to publish it.
     was_empty: AtomicBool,
     /// Never locked while `progress` is.
@@ -133,6 +135,7 @@ impl Shared {
             waiting: AtomicUsize::new(0),
             watch: Watch::default(),
             requests: Requests::default(),
+            proving_fencing: AtomicBool::new(false),
             was_empty: AtomicBool::new(false),
             publishing: Mutex::new(Role::Standby),
             progress: Mutex::new(Progress::new()),

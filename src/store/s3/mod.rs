@@ -63,6 +63,8 @@ struct Shared {
     clock: Arc<StoreClock>,
     /// The store refuses `If-None-Match`: look before writing.
     look_first: AtomicBool,
+    /// The store has kept the condition once.
+    keeps_condition: AtomicBool,
     /// The store refuses to delete several objects at once.
     delete_singly: AtomicBool,
 }
@@ -81,6 +83,7 @@ impl S3Store {
                 session: Mutex::new(None),
                 clock: Arc::default(),
                 look_first: AtomicBool::new(false),
+                keeps_condition: AtomicBool::new(false),
                 delete_singly: AtomicBool::new(false),
             }),
         }
@@ -182,6 +185,7 @@ impl S3Store {
             let conditional = request.clone().header("if-none-match", "*");
             match session.send(&conditional).await {
                 Err(Failure::Refused(refusal)) if refusal.is_precondition_failed() => {
+                    self.shared.keeps_condition.store(true, Ordering::Relaxed);
                     return Err(errors::already_exists(&self.url(), id).into());
                 }
                 Err(Failure::Refused(refusal)) if refusal.is_not_implemented() => {
@@ -285,7 +289,26 @@ impl Store for S3Store {
     }
 
     fn fencing(&self) -> Fencing {
-        if self.looks_first() { Fencing::LookFirst } else { Fencing::Atomic }
+        match (self.looks_first(), self.shared.keeps_condition.load(Ordering::Relaxed)) {
+            (true, _) => Fencing::LookFirst,
+            (false, true) => Fencing::Atomic,
+            (false, false) => Fencing::Unproven,
+        }
+    }
+
+    async fn prove_fencing(&self, id: FileId, body: Bytes, options: PutOptions) -> Result<()> {
+        if self.fencing() != Fencing::Unproven {
+            return Ok(());
+        }
+        match self.put_object(id, body, &PutOptions { if_absent: true, ..options }).await {
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => Ok(()),
+            Err(e) => Err(e),
+            Ok(()) => {
+                tracing::warn!(replica = self.url(), "the store ignores If-None-Match; looking first");
+                self.shared.look_first.store(true, Ordering::Relaxed);
+                Ok(())
+            }
+        }
     }
 
     fn folder_of(&self, level: Level) -> String {

@@ -303,7 +303,7 @@ fn a_store_without_conditions_is_asked_first() {
     let store = server.store();
     let same = store.clone();
     block_on(async move {
-        assert_eq!(store.fencing(), Fencing::Atomic);
+        assert_eq!(store.fencing(), Fencing::Unproven);
         store.put(id(1), Bytes::from_static(b"x"), options(true)).await?;
         assert_eq!(store.fencing(), Fencing::LookFirst);
         let e = store.put(id(2), Bytes::from_static(b"x"), options(true)).await.unwrap_err();
@@ -314,6 +314,34 @@ fn a_store_without_conditions_is_asked_first() {
     let methods: Vec<String> = server.seen().into_iter().map(|seen| seen.method).collect();
     assert_eq!(methods, ["PUT", "HEAD", "PUT", "HEAD"]);
     assert_eq!(same.fencing(), Fencing::LookFirst);
+}
+
+#[test]
+fn a_store_that_ignores_conditions_is_found_out() {
+    let server = Server::start(|seen| if seen.method == "HEAD" { found() } else { status(200) });
+    let store = server.store();
+    block_on(async move {
+        store.put(id(1), Bytes::from_static(b"x"), options(true)).await?;
+        assert_eq!(store.fencing(), Fencing::Unproven);
+        store.prove_fencing(id(1), Bytes::from_static(b"x"), options(true)).await?;
+        assert_eq!(store.fencing(), Fencing::LookFirst);
+        let e = store.put(id(2), Bytes::from_static(b"x"), options(true)).await.unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::AlreadyExists);
+        Ok(())
+    })
+    .unwrap();
+    let server = atomic();
+    let store = server.store();
+    block_on(async move {
+        store.put(id(1), Bytes::from_static(b"x"), options(true)).await?;
+        for _ in 0..3 {
+            store.prove_fencing(id(1), Bytes::from_static(b"x"), options(true)).await?;
+            assert_eq!(store.fencing(), Fencing::Atomic);
+        }
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(server.seen().len(), 2, "it is asked once");
 }
 
 #[test]

@@ -97,9 +97,6 @@ class Rewrite:
     change: Callable[[Answer], Answer]
 
 
-Fault = Status | Hang | LoseAnswer | CutRequest | LateAnswer | CutBody | Trickle | Rewrite
-
-
 def older_listing(known: set[str]) -> Rewrite:
     """A listing of before: it has no object whose key is not in `known`, as that of a mirror that lags."""
     def change(answer: Answer) -> Answer:
@@ -108,6 +105,14 @@ def older_listing(known: set[str]) -> Rewrite:
         contents = rb"<Contents>(?:(?!</Contents>).)*?<Key>([^<]*)</Key>.*?</Contents>"
         return replace(answer, body=re.sub(contents, keep, answer.body, flags=re.DOTALL))
     return Rewrite(change)
+@dataclass(frozen=True)
+class WithoutHeader:
+    """Pass the request on without this header, as a gateway does that does not know it."""
+
+    name: str
+
+
+Fault = WithoutHeader | Status | Hang | LoseAnswer | CutRequest | LateAnswer | CutBody | Trickle | Rewrite
 
 
 class _Stream:
@@ -257,6 +262,8 @@ class Proxy:
         if isinstance(fault, CutRequest):
             down.sock.sendall(_head(start, pairs) + body[: fault.after])
             return False
+        if isinstance(fault, WithoutHeader):
+            pairs = [p for p in pairs if p[0].lower() != fault.name]
         down.sock.sendall(_head(start, pairs) + body)
         return self._answer(request, up, down, fault)
 
