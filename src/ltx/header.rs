@@ -2,7 +2,7 @@
 
 use super::bytes::{u32_at, u64_at};
 use super::checksum::CHECKSUM_FLAG;
-use super::{FileName, Txid};
+use super::{FileName, Lineage, Txid};
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::page::{PageCount, PageSize};
@@ -52,9 +52,12 @@ impl HeaderFlags {
 ///  12  commit u32            64  salt-1 u32
 ///  16  min TXID u64          68  salt-2 u32
 ///  24  max TXID u64          72  node id u64
-///  32  timestamp i64         80  20 reserved bytes, written as zero
+///  32  timestamp i64         80  8 reserved bytes, written as zero
+///                            88  lineage u64, 0 if unset
+///                            96  4 reserved bytes, written as zero
 /// ```
-/// Integers are big-endian. Source: `github.com/superfly/ltx`, format version 3.
+/// Integers are big-endian. Source: `github.com/superfly/ltx`, format version 3. There bytes 80 to 100 are reserved,
+/// written as zero and not looked at; the lineage is ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
     /// The flags.
@@ -82,6 +85,8 @@ pub struct Header {
     pub salt2: u32,
     /// Who wrote the file; zero if unset.
     pub node_id: u64,
+    /// The history that the file belongs to, if its writer says so.
+    pub lineage: Option<Lineage>,
 }
 
 impl Header {
@@ -103,6 +108,7 @@ impl Header {
             salt1: 0,
             salt2: 0,
             node_id: 0,
+            lineage: None,
         }
     }
 
@@ -171,6 +177,7 @@ impl Header {
         bytes[64..68].copy_from_slice(&self.salt1.to_be_bytes());
         bytes[68..72].copy_from_slice(&self.salt2.to_be_bytes());
         bytes[72..80].copy_from_slice(&self.node_id.to_be_bytes());
+        bytes[88..96].copy_from_slice(&self.lineage.map_or(0, Lineage::get).to_be_bytes());
         bytes
     }
 
@@ -195,6 +202,7 @@ impl Header {
             salt1: u32_at(bytes, 64),
             salt2: u32_at(bytes, 68),
             node_id: u64_at(bytes, 72),
+            lineage: Lineage::new(u64_at(bytes, 88)),
         };
         header.validate()?;
         Ok(header)
@@ -220,8 +228,15 @@ mod tests {
 
     #[test]
     fn every_field_survives() {
-        let full =
-            Header { wal_offset: 32, wal_size: 4120, salt1: 1, salt2: 2, node_id: u64::MAX, ..header(2) };
+        let full = Header {
+            wal_offset: 32,
+            wal_size: 4120,
+            salt1: 1,
+            salt2: 2,
+            node_id: u64::MAX,
+            lineage: Lineage::new(9),
+            ..header(2)
+        };
         assert_eq!(Header::decode(&full.encode()).unwrap(), full);
         let tracked = Header { flags: HeaderFlags::NONE, pre_apply_checksum: CHECKSUM_FLAG | 9, ..header(2) };
         assert_eq!(Header::decode(&tracked.encode()).unwrap(), tracked);

@@ -4,7 +4,7 @@ use futures_util::{StreamExt, future};
 
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
-use crate::ltx::{FileId, FileName, Header, Level, Txid};
+use crate::ltx::{FileId, FileName, Header, Level, Lineage, Txid};
 use crate::page::PageSize;
 use crate::store::{ByteRange, FileInfo, Store};
 
@@ -13,6 +13,8 @@ use crate::store::{ByteRange, FileInfo, Store};
 pub(super) struct Local {
     /// The last transaction that we know to be in the replica.
     pub(super) txid: Option<Txid>,
+    /// The history that the replica was of when we published to it.
+    pub(super) lineage: Option<Lineage>,
     /// Tells our files from another writer's.
     pub(super) node_id: u64,
     /// The page size, if the database has pages.
@@ -30,6 +32,8 @@ pub(super) struct Local {
 pub(super) struct Resumed {
     /// The last transaction in the replica.
     pub(super) last: Option<Txid>,
+    /// The history that the file with it belongs to.
+    pub(super) lineage: Option<Lineage>,
     /// The replica may hold commits of ours that the local database has lost.
     pub(super) is_ahead: bool,
     /// When that was committed.
@@ -40,7 +44,7 @@ pub(super) struct Resumed {
 
 impl Resumed {
     const fn after(last: Option<Txid>) -> Self {
-        Self { last, is_ahead: false, time: None, stranger: None }
+        Self { last, lineage: None, is_ahead: false, time: None, stranger: None }
     }
 }
 
@@ -72,8 +76,11 @@ pub(super) async fn resume(store: &dyn Store, local: Local) -> Result<Resumed> {
             ),
         ));
     }
-    let resumed = match local.txid {
-        _ if local.forced => Ok(Resumed { is_ahead: true, ..Resumed::after(Some(last)) }),
+    let is_another_history = Lineage::with(local.lineage, &header).is_err();
+    let found =
+        Resumed { lineage: header.lineage, time: Some(header.timestamp), ..Resumed::after(Some(last)) };
+    match local.txid {
+        _ if local.forced => Ok(Resumed { is_ahead: true, ..found }),
         Some(txid) if last < txid => {
             Err(wiped(store, &format!("it ends at {last}, but {txid} was published to it")))
         }
@@ -86,17 +93,17 @@ pub(super) async fn resume(store: &dyn Store, local: Local) -> Result<Resumed> {
                 store.url()
             ),
         )),
+        _ if is_another_history => Err(another_history(store, &local, &header)),
         // One file may have landed whose answer a killed process did not live to see.
         Some(txid) if last > txid => {
             let explained = last == txid.next() && local.same_boot;
-            Ok(Resumed { is_ahead: !explained, ..Resumed::after(Some(last)) })
+            Ok(Resumed { is_ahead: !explained, ..found })
         }
-        Some(_) => Ok(Resumed::after(Some(last))),
+        Some(_) => Ok(found),
         // This process, or one before it that died before it could note what it had sent.
-        None if header.node_id == local.node_id => Ok(Resumed::after(Some(last))),
-        None => Ok(Resumed { stranger: Some(newest), ..Resumed::after(Some(last)) }),
-    };
-    resumed.map(|resumed| Resumed { time: Some(header.timestamp), ..resumed })
+        None if header.node_id == local.node_id => Ok(found),
+        None => Ok(Resumed { stranger: Some(newest), ..found }),
+    }
 }
 
 /// The error of a database that its replica seems to be no copy of.
@@ -107,6 +114,20 @@ pub(super) fn another(store: &dyn Store, last: Txid) -> Error {
             "{} holds another database, up to {last}: no page that was compared is in the local one. Give \
              another replica URL; if it is an older state of this database, {FORCE}",
             store.url()
+        ),
+    )
+}
+
+fn another_history(store: &dyn Store, local: &Local, newest: &Header) -> Error {
+    let lineage = |lineage: Option<Lineage>| lineage.map(|lineage| lineage.to_string()).unwrap_or_default();
+    let (url, last) = (store.url(), newest.max);
+    let (ours, theirs) = (lineage(local.lineage), lineage(newest.lineage));
+    Error::new(
+        ErrorKind::Conflict,
+        format!(
+            "{url} holds another history, up to {last}: its newest file is of lineage {theirs}, we published lineage \
+             {ours}. Files of another replica were copied over it, or it was begun again: bring its content back \
+             and call litestream_resume(), or give another replica URL, or {FORCE}"
         ),
     )
 }

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::files;
 pub use crate::files::state_folder as folder;
-use crate::ltx::Txid;
+use crate::ltx::{Lineage, Txid};
 use crate::primary::handover::Handover;
 use crate::primary::kept::Kept;
 use crate::primary::stamp::{Stamp, inode};
@@ -38,6 +38,9 @@ pub(super) struct State {
     pub(super) node_id: u64,
     /// The replica that `txid` is a transaction of.
     pub(super) url: String,
+    /// The lineage of that replica, once it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    lineage: Option<Lineage>,
     /// The last transaction known to be in the replica.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) txid: Option<u64>,
@@ -191,6 +194,22 @@ impl State {
     pub(super) fn published(&mut self, txid: Txid) {
         self.txid = Some(txid.get());
         self.boot = boot();
+    }
+
+    /// The lineage of the replica at `url`, as far as it is known.
+    pub(super) fn lineage(&self, url: &str) -> Option<Lineage> {
+        if self.url == url { self.lineage } else { None }
+    }
+
+    /// The replica's newest file is of the lineage `found`; or there is no file, and a new lineage begins with the
+    /// first one.
+    pub(super) fn continue_lineage(&mut self, is_empty: bool, found: Option<Lineage>) {
+        let born = self.lineage.filter(|_| self.txid.is_none());
+        self.lineage = match is_empty {
+            true => born.or_else(|| Lineage::new(crate::primary::random_u64().max(1))),
+            // A writer that knows no lineages may have continued ours.
+            false => found.or(self.lineage),
+        };
     }
 
     /// The last transaction known to be in the replica at `url`.

@@ -17,7 +17,7 @@ use super::snapshot::Snapshot;
 use super::source::Source;
 use super::verdict::{Verdict, VerdictCell};
 use crate::error::{Error, ErrorKind, Result};
-use crate::ltx::{FileId, Header, Level};
+use crate::ltx::{FileId, Header, Level, Lineage};
 use crate::page::PageSize;
 use crate::runtime;
 use crate::store::FileInfo;
@@ -26,6 +26,13 @@ use crate::store::FileInfo;
 const PARALLEL: usize = 48;
 /// Going through this many pages takes about a millisecond.
 const MANY_PAGES: usize = 100_000;
+
+/// What the files before a plan say of those in it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Before {
+    page_size: Option<PageSize>,
+    lineage: Option<Lineage>,
+}
 
 /// A replica, the pages of it that are in memory, and the numbers of its files.
 #[derive(Debug)]
@@ -75,7 +82,7 @@ impl Files {
     /// # Errors
     /// Those of the store; `NotFound` if a file vanished since it was listed; `Corrupt`.
     pub(super) async fn build(&self, plan: &Plan, known: &PageMap, epoch: u32) -> Result<Snapshot> {
-        self.apply(PageMap::default(), None, plan, known, epoch).await
+        self.apply(PageMap::default(), Before::default(), plan, known, epoch).await
     }
 
     /// The state of the database after `plan`, which continues `before`.
@@ -84,13 +91,14 @@ impl Files {
     /// As [`Files::build`].
     pub(super) async fn extend(&self, before: &Snapshot, plan: &Plan) -> Result<Snapshot> {
         let map = before.map();
-        self.apply((*map).clone(), Some(before.page_size), plan, &map, before.epoch).await
+        let known = Before { page_size: Some(before.page_size), lineage: before.lineage };
+        self.apply((*map).clone(), known, plan, &map, before.epoch).await
     }
 
     async fn apply(
         &self,
         mut map: PageMap,
-        mut page_size: Option<PageSize>,
+        mut before: Before,
         plan: &Plan,
         known: &PageMap,
         epoch: u32,
@@ -100,14 +108,15 @@ impl Files {
         let mut last: Option<Header> = None;
         while let Some(next) = loads.next().await {
             let (info, loaded) = next?;
-            check_page_size(&info, &loaded.header, &mut page_size)?;
+            check_page_size(&info, &loaded.header, &mut before.page_size)?;
+            before.lineage = Lineage::with(before.lineage, &loaded.header).map_err(|e| self.named(e))?;
             let file = self.number(&info, &known, &loaded);
             self.keep_pages(&file, &loaded);
             runtime::busy(is_long(&loaded), || map.apply(&file, loaded.header.commit, &loaded.index))?;
             last = Some(loaded.header);
         }
         let last = last.expect("BUG: a plan has at least one file");
-        Ok(Snapshot::new(&last, epoch, map))
+        Ok(Snapshot::new(&last, before.lineage, epoch, map))
     }
 
     /// The map of `snapshot` with `files`, which end no later than it, in place of those that were merged
@@ -124,10 +133,15 @@ impl Files {
             let (info, loaded) = next?;
             check_page_size(&info, &loaded.header, &mut Some(snapshot.page_size))?;
             check_history(snapshot, &info, &loaded.header)?;
+            Lineage::with(snapshot.lineage, &loaded.header).map_err(|e| self.named(e))?;
             let file = self.number(&info, &known, &loaded);
             runtime::busy(is_long(&loaded), || map.absorb(&file, &loaded.index))?;
         }
         Ok(map)
+    }
+
+    fn named(&self, error: Error) -> Error {
+        error.context(format_args!("replica {}", self.source.url()))
     }
 
     /// What must be known of each file, in order.

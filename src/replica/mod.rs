@@ -68,4 +68,4 @@ pub use view::{Seen, View};
 
 pub(crate) use load::read_index;
 pub(crate) use plan::empty;
-pub(crate) use source::{Body, Source, check_name, wrong_length};
+pub(crate) use source::{Body, Source, Survey, check_name, wrong_length};

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use super::keep::Kept;
 use super::map::PageMap;
 use crate::clock::Timestamp;
-use crate::ltx::Txid;
+use crate::ltx::{Header, Lineage, Txid};
 use crate::page::{PageCount, PageSize, Pgno};
 
 /// The state of the database after a transaction. What it says never changes; where its pages are
@@ -22,6 +22,8 @@ pub struct Snapshot {
     pub page_size: PageSize,
     /// When its last transaction was committed, as the last file's header says.
     pub timestamp: Timestamp,
+    /// The history that its files belong to, as far as one of them says so.
+    pub(super) lineage: Option<Lineage>,
     /// How often the replica was reset to another history since it was opened.
     pub epoch: u32,
     map: RwLock<Arc<PageMap>>,
@@ -43,12 +45,13 @@ struct Preserved {
 
 impl Snapshot {
     /// The state whose pages are where `map` says.
-    pub(super) fn new(last: &crate::ltx::Header, epoch: u32, map: PageMap) -> Self {
+    pub(super) fn new(last: &Header, lineage: Option<Lineage>, epoch: u32, map: PageMap) -> Self {
         Self {
             txid: last.max,
             commit: map.commit(),
             page_size: last.page_size,
             timestamp: last.timestamp,
+            lineage,
             epoch,
             map: RwLock::new(Arc::new(map)),
             outdated: Arc::default(),

@@ -13,6 +13,7 @@ use self::fixtures::{History, Hooked, id, txid, until};
 use super::*;
 use crate::clock::Timestamp;
 use crate::error::ErrorKind;
+use crate::ltx::Lineage;
 use crate::page::Pgno;
 use crate::store::{ByteRange, Fault, Faults, FileStore, Lookup, MemoryStore, Op, Store, Target};
 
@@ -431,6 +432,36 @@ fn reset(history: &History, seed: u64, last: u64) -> History {
     other.put(0, 1, 1);
     other.grow(last);
     other
+}
+
+#[test]
+fn a_reader_stays_with_its_history_when_files_of_another_come() {
+    let mut history = small(40);
+    history.lineage = Lineage::new(0xa);
+    history.put(0, history.last(), history.last());
+    let core = open_history(&history);
+    let mut view = View::new(core.clone());
+    let last = history.last();
+    let mut other = History::new(512, 99).with_store(&history.store);
+    other.lineage = Lineage::new(0xb);
+    while other.last() <= last {
+        other.any_commit();
+    }
+    let intruder = other.put(0, last + 1, last + 1);
+    for _ in 0..2 {
+        let error = core.poll_now().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Conflict);
+        assert!(error.to_string().contains("two histories lie in one replica"), "{error}");
+        assert_sees(&mut view, &history, last);
+    }
+    assert!(core.status().last_error.unwrap().contains("lineage 000000000000000b"));
+    let fresh = Core::with_store(history.store(), &still()).unwrap_err();
+    assert!(fresh.to_string().contains("two histories lie in one replica"), "{fresh}");
+    // When it is gone, the reader goes on.
+    history.delete(&[intruder]);
+    history.grow(last + 1);
+    core.poll_now().unwrap();
+    assert_sees(&mut view, &history, last + 1);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use super::output::Draft;
 use super::segments::{SegmentReader, Segments};
 use super::{Cancel, Options, Progress};
 use crate::error::{Error, ErrorKind, Result};
-use crate::ltx::{Decoder, Header, Summary, Txid};
+use crate::ltx::{Decoder, Header, Lineage, Summary, Txid};
 use crate::replica::{Plan, RestorePoint, Source, check_name};
 use crate::runtime;
 use crate::store::FileInfo;
@@ -19,6 +19,8 @@ const ATTEMPTS: usize = 5;
 pub(super) struct Applied {
     /// The header of the last file.
     pub(super) header: Header,
+    /// The history that the files belong to, as far as one of them says so.
+    lineage: Option<Lineage>,
     /// The number of files.
     pub(super) files: usize,
 }
@@ -118,7 +120,8 @@ impl Applier {
                 None => e,
             })?;
             let files = self.applied.as_ref().map_or(0, |applied| applied.files) + 1;
-            self.applied = Some(Applied { header, files });
+            let lineage = self.lineage().or(header.lineage);
+            self.applied = Some(Applied { header, lineage, files });
             self.progress.applied();
         }
         Ok(())
@@ -139,6 +142,10 @@ impl Applier {
         Ok(header)
     }
 
+    fn lineage(&self) -> Option<Lineage> {
+        self.applied.as_ref().and_then(|applied| applied.lineage)
+    }
+
     /// Checks that a file fits what was applied before it.
     fn check_continues(&self, header: &Header) -> Result<()> {
         let expected = self.applied.as_ref().map(|applied| applied.header.page_size);
@@ -157,7 +164,7 @@ impl Applier {
                 header.min
             )));
         }
-        Ok(())
+        Lineage::with(self.lineage(), header).map(drop)
     }
 }
 
@@ -183,5 +190,5 @@ pub(super) fn refuse_overlap(plan: &Plan) -> Result<()> {
 
 /// Whether an error is about the bytes of the file that is being read.
 fn is_ours(error: &Error) -> bool {
-    matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Unsupported)
+    matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Unsupported | ErrorKind::Conflict)
 }

@@ -7,6 +7,7 @@
 mod apply;
 mod early_sync;
 mod generations;
+mod histories;
 mod in_use;
 mod output;
 mod progress;
@@ -25,7 +26,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::Txid;
 use crate::page::PageCount;
 pub use crate::replica::{Plan, RestorePoint};
-use crate::replica::{Source, empty};
+use crate::replica::{Source, Survey, empty};
 use crate::runtime;
 use crate::store::{RawInfo, Store};
 
@@ -303,7 +304,8 @@ pub async fn is_empty(store: Arc<dyn Store>) -> Result<bool> {
 }
 
 async fn plan_from(source: &Source, point: RestorePoint) -> Result<Plan> {
-    let plan = source.survey(point).await?.ok_or_else(empty)?.plan;
+    let Survey { files, plan } = source.survey(point).await?.ok_or_else(empty)?;
     apply::refuse_overlap(&plan)?;
+    histories::refuse_two(source, &files, &plan).await?;
     Ok(plan)
 }

@@ -11,6 +11,7 @@ use tokio::runtime::Handle;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::{Decoder, Header, PageIndex, TailRead};
+use crate::page::Pgno;
 use crate::replica::{Body, Source, read_index};
 use crate::runtime;
 use crate::store::{ByteRange, FileInfo};
@@ -18,23 +19,28 @@ use crate::store::{ByteRange, FileInfo};
 /// A file of up to this many bytes comes whole: it is a single request.
 const SMALL: u64 = 64 * 1024;
 
-/// Reads `file` to its end and verifies every checksum; gives its header. Gives up when `stop` is set.
+/// Reads again if bytes are wrong: they may be damaged in the store, or only on their way.
 ///
 /// # Errors
-/// Those of the store; `Corrupt`, `Unsupported`.
-pub(super) fn whole(source: &Arc<Source>, file: &FileInfo, stop: &AtomicBool) -> Result<Header> {
-    twice(|| whole_once(source, file, stop))
-}
-
-/// Does it again if bytes are wrong: they may be damaged in the store, or only on their way.
-fn twice(read: impl Fn() -> Result<Header>) -> Result<Header> {
+/// Those of the second time.
+pub(super) fn twice<T>(read: impl Fn() -> Result<T>) -> Result<T> {
     match read() {
         Err(e) if e.kind() == ErrorKind::Corrupt => read(),
         done => done,
     }
 }
 
-fn whole_once(source: &Arc<Source>, file: &FileInfo, stop: &AtomicBool) -> Result<Header> {
+/// Reads `file` to its end and verifies every checksum; gives its header. `take` is shown each page, before the file's
+/// checksum is known. Gives up when `stop` is set.
+///
+/// # Errors
+/// Those of the store; `Corrupt`, `Unsupported`.
+pub(super) fn whole(
+    source: &Arc<Source>,
+    file: &FileInfo,
+    stop: &AtomicBool,
+    mut take: impl FnMut(Pgno, &[u8]),
+) -> Result<Header> {
     let runtime = runtime::handle()?;
     let (body, left) = {
         let (source, file) = (Arc::clone(source), file.clone());
@@ -43,7 +49,9 @@ fn whole_once(source: &Arc<Source>, file: &FileInfo, stop: &AtomicBool) -> Resul
     let mut download = Download { runtime, body, left, piece: Bytes::new(), stop };
     let mut decoder = Decoder::new(&mut download)?;
     let mut page = vec![0; decoder.header().page_size.bytes()];
-    while decoder.next_page(&mut page)?.is_some() {}
+    while let Some(pgno) = decoder.next_page(&mut page)? {
+        take(pgno, &page);
+    }
     Ok(decoder.finish()?.header)
 }
 

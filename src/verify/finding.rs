@@ -36,7 +36,7 @@ pub enum Problem {
     Gap,
     /// Files of one level hold the same transactions.
     Overlap,
-    /// Files of databases with different page sizes.
+    /// Files of different databases, or of different histories of one.
     Mixed,
     /// A file cannot be read; nothing is known of its content.
     Unreadable,
@@ -88,6 +88,11 @@ impl Finding {
             txids: Some((file.name.min(), file.name.max())),
             message: message.into(),
         }
+    }
+
+    /// A warning about one file.
+    pub(super) fn warning(problem: Problem, file: FileId, message: impl Into<String>) -> Self {
+        Self { severity: Severity::Warning, ..Self::of(problem, file, message) }
     }
 
     /// What reading a file failed with.

@@ -6,18 +6,20 @@
 //! | `names` | what the names of the files tell: gaps, overlaps, files that belong nowhere |
 //! | `listing` | the files of all levels, and what lies among them |
 //! | `content` | one file, to its end or only its page index |
+//! | `kinship` | whether the files are of one history |
 //!
 //! Compaction may move files while they are read: a file that is gone by then is no finding, and what
 //! the names tell is told of the listing that is the last one.
 
 mod content;
 mod finding;
+mod kinship;
 mod listing;
 mod names;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -30,6 +32,7 @@ use crate::runtime;
 use crate::store::{FileInfo, Store};
 
 pub use finding::{Finding, Problem, Severity};
+use kinship::{Expected, PageSums};
 use listing::Listing;
 
 /// Listings until what they tell counts: a file that is just moved up may be seen on neither level.
@@ -99,25 +102,34 @@ fn conclude(listing: &Listing, read: Read) -> Outcome {
     let still = |id: &FileId| listing.files.iter().any(|file| file.id == *id);
     let mut findings = listing.findings();
     findings.extend(read.findings.iter().filter(|(id, _)| still(id)).map(|(_, finding)| finding.clone()));
-    findings.extend(finding_of_page_sizes(&read.headers));
+    findings.extend(finding_of_page_sizes(&read.seen));
+    findings
+        .extend(read.contradictions.into_iter().filter(|finding| finding.file.as_ref().is_some_and(still)));
+    findings.extend(kinship::findings(&read.seen));
     findings.sort_by(|a, b| (a.severity, a.file, &a.path).cmp(&(b.severity, b.file, &b.path)));
-    let sound = |file: &&FileInfo| read.headers.iter().any(|(id, _)| *id == file.id);
+    // One word about histories is enough for a file.
+    findings.dedup_by(|a, b| a.problem == Problem::Mixed && (a.problem, a.file) == (b.problem, b.file));
+    let sound = |file: &&FileInfo| read.seen.iter().any(|seen| seen.id == file.id);
     let sound: Vec<FileInfo> = listing.files.iter().filter(sound).cloned().collect();
     let (files, bytes) = (sound.len() + read.findings.len(), listing.files.iter().map(|f| f.size).sum());
-    Outcome { findings, proven: proven(&sound, &read.headers), files, bytes }
+    let is_mixed =
+        |finding: &Finding| (finding.severity, finding.problem) == (Severity::Error, Problem::Mixed);
+    let proven = if findings.iter().any(is_mixed) { None } else { proven(&sound, &read.seen) };
+    Outcome { findings, proven, files, bytes }
 }
 
 /// The last state that `files` alone make.
-fn proven(files: &[FileInfo], headers: &[(FileId, Header)]) -> Option<Proven> {
+fn proven(files: &[FileInfo], seen: &[Seen]) -> Option<Proven> {
     let plan = Plan::new(files, RestorePoint::Latest).ok()?;
-    let (_, header) = headers.iter().find(|(id, _)| *id == plan.last().id)?;
+    let Seen { header, .. } = seen.iter().find(|seen| seen.id == plan.last().id)?;
     Some(Proven { txid: header.max, timestamp: header.timestamp })
 }
 
 /// Two databases that were replicated to one URL.
-fn finding_of_page_sizes(headers: &[(FileId, Header)]) -> Option<Finding> {
-    let (first, expected) = headers.iter().min_by_key(|(id, _)| *id)?;
-    let (other, header) = headers.iter().find(|(_, header)| header.page_size != expected.page_size)?;
+fn finding_of_page_sizes(seen: &[Seen]) -> Option<Finding> {
+    let Seen { id: first, header: expected, .. } = seen.iter().min_by_key(|seen| seen.id)?;
+    let Seen { id: other, header, .. } =
+        seen.iter().find(|seen| seen.header.page_size != expected.page_size)?;
     Some(Finding::of(
         Problem::Mixed,
         *other,
@@ -129,11 +141,22 @@ fn finding_of_page_sizes(headers: &[(FileId, Header)]) -> Option<Finding> {
     ))
 }
 
+/// A file that is sound.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    id: FileId,
+    header: Header,
+}
+
 /// What reading the files told.
 #[derive(Debug, Default)]
 struct Read {
-    /// Headers of the files that are sound.
-    headers: Vec<(FileId, Header)>,
+    /// The files that are sound.
+    seen: Vec<Seen>,
+    /// Sound files that hold other pages than they must.
+    contradictions: Vec<Finding>,
+    /// Checksums of pages that other files must hold too.
+    sums: HashMap<FileId, PageSums>,
     findings: Vec<(FileId, Finding)>,
     /// Files that were listed and then not there.
     vanished: BTreeSet<FileId>,
@@ -142,9 +165,9 @@ struct Read {
 /// Reads several files at the same time, on threads of its own: they wait for the runtime.
 struct Reader<'a> {
     source: &'a Arc<Source>,
-    files: &'a [FileInfo],
+    /// For each transaction with which several files end, the lowest of these. They are read before the others.
+    lowest: BTreeMap<Txid, FileId>,
     options: &'a Options,
-    next: AtomicUsize,
     read: Mutex<Read>,
     failure: Mutex<Option<Error>>,
 }
@@ -155,29 +178,40 @@ impl<'a> Reader<'a> {
         runtime::handle()?;
         let reader = Self {
             source,
-            files: &listing.files,
+            lowest: kinship::lowest(&listing.files),
             options,
-            next: AtomicUsize::new(0),
             read: Mutex::default(),
             failure: Mutex::default(),
         };
-        thread::scope(|scope| {
-            for _ in 0..options.parallelism.max(1).min(listing.files.len()) {
-                scope.spawn(|| reader.work());
-            }
-        });
+        let is_lowest = |file: &&FileInfo| reader.is_lowest(file.id);
+        let (lowest, others): (Vec<&FileInfo>, Vec<&FileInfo>) = listing.files.iter().partition(is_lowest);
+        reader.all(&lowest);
+        reader.all(&others);
         match reader.failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
             Some(failure) => Err(failure),
             None => Ok(reader.read.into_inner().unwrap_or_else(PoisonError::into_inner)),
         }
     }
 
-    fn work(&self) {
-        while let Some(file) = self.files.get(self.next.fetch_add(1, Ordering::Relaxed)) {
+    fn is_lowest(&self, id: FileId) -> bool {
+        self.lowest.get(&id.name.max()) == Some(&id)
+    }
+
+    fn all(&self, files: &[&FileInfo]) {
+        let next = AtomicUsize::new(0);
+        thread::scope(|scope| {
+            for _ in 0..self.options.parallelism.max(1).min(files.len()) {
+                scope.spawn(|| self.work(files, &next));
+            }
+        });
+    }
+
+    fn work(&self, files: &[&FileInfo], next: &AtomicUsize) {
+        while let Some(file) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
             let looked = if self.options.quick {
-                content::outline(self.source, file)
+                content::outline(self.source, file).map(|header| Seen { id: file.id, header })
             } else {
-                content::whole(self.source, file, &self.options.stop)
+                content::twice(|| self.whole(file))
             };
             if self.options.stop.load(Ordering::Relaxed) {
                 let interrupted = Error::new(ErrorKind::Interrupted, "the verification was interrupted");
@@ -188,11 +222,40 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn note(&self, file: &FileInfo, looked: Result<Header>) {
+    /// Reads a file to its end, and compares its pages with those of a lower one that ends where it does.
+    fn whole(&self, file: &FileInfo) -> Result<Seen> {
+        let (mut sums, mut expected) = (PageSums::new(), self.expected(file.id));
+        let is_lowest = self.is_lowest(file.id);
+        let header = content::whole(self.source, file, &self.options.stop, |pgno, page| {
+            if is_lowest {
+                kinship::note(&mut sums, pgno, page);
+            } else if let Some(expected) = &mut expected {
+                expected.take(pgno, page);
+            }
+        })?;
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_lowest {
+            read.sums.insert(file.id, sums);
+        }
+        let contradiction = expected.and_then(|expected| expected.finding(file.id, header.commit));
+        read.contradictions.extend(contradiction);
+        Ok(Seen { id: file.id, header })
+    }
+
+    /// What a file must hold, if a lower one ends where it does.
+    fn expected(&self, id: FileId) -> Option<Expected> {
+        let lower = *self.lowest.get(&id.name.max())?;
+        let is_part = id.name.min() <= lower.name.min();
+        let read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let sums = read.sums.get(&lower).filter(|_| is_part && lower != id)?;
+        Some(Expected::new(lower, sums.clone()))
+    }
+
+    fn note(&self, file: &FileInfo, looked: Result<Seen>) {
         let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
         match looked {
-            Ok(header) => match check_name(file, &header) {
-                Ok(()) => read.headers.push((file.id, header)),
+            Ok(seen) => match check_name(file, &seen.header) {
+                Ok(()) => read.seen.push(seen),
                 Err(e) => read.findings.push((file.id, Finding::of(Problem::Name, file.id, e.to_string()))),
             },
             Err(e) if e.kind() == ErrorKind::NotFound => {

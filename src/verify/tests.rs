@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 use bytes::Bytes;
 
 use super::*;
-use crate::ltx::Decoder;
+use crate::ltx::{Decoder, Lineage};
 use crate::page::Pgno;
 use crate::replica::tests::fixtures::{History, Hooked, id, txid};
 use crate::store::{Fault, Faults, Op, PutOptions};
@@ -266,6 +266,53 @@ fn databases_with_different_page_sizes_are_found() {
     }
     let intruder = other.put(0, 21, 21);
     assert_eq!(brief(&full(&history)), [(Severity::Error, Problem::Mixed, Some(intruder))]);
+}
+
+#[test]
+fn files_of_two_lineages_are_named_and_nothing_is_proven() {
+    let mut history = twenty();
+    let mut other = History::new(512, 5).with_store(&history.store);
+    (history.lineage, other.lineage) = (Lineage::new(0xa), Lineage::new(0xb));
+    for n in 16..=20 {
+        history.put(0, n, n);
+    }
+    assert_eq!(full(&history), [], "some files carry none");
+    other.commit(40, &[]);
+    other.grow(3);
+    for quick in [true, false] {
+        let outcome = run(history.store(), quick);
+        let files: Vec<_> = (1..=3).map(|n| (Severity::Error, Problem::Mixed, Some(id(0, n, n)))).collect();
+        let found: Vec<_> =
+            outcome.findings.iter().filter(|found| found.problem == Problem::Mixed).cloned().collect();
+        // Those that were written last are taken for the ones that are meant.
+        assert_eq!(brief(&found), files[1..], "quick: {quick}");
+        for words in ["000000000000000a (5 files", "000000000000000b (2 files", "Move the files of one away"]
+        {
+            assert!(found[0].message.contains(words), "{}", found[0].message);
+        }
+        assert_eq!(outcome.proven, None);
+    }
+}
+
+#[test]
+fn without_lineages_files_that_end_alike_must_agree() {
+    // Another database, of the same size: seen by its pages, of which there are some in both.
+    let history = twenty();
+    let mut other = History::new(512, 5).with_store(&history.store);
+    other.commit(40, &[]);
+    while other.last() < 20 {
+        other.any_commit();
+    }
+    other.put(1, 17, 20);
+    let found = full(&history);
+    assert_eq!(brief(&found), [(Severity::Error, Problem::Mixed, Some(id(1, 17, 20)))]);
+    assert!(found[0].message.contains("it ends where"), "{}", found[0].message);
+    // The same database, of which a page is not the same.
+    let history = twenty();
+    let mut forged = history.clone();
+    forged.forge(20);
+    forged.put(9, 1, 20);
+    assert_eq!(brief(&full(&history)), [(Severity::Error, Problem::Mixed, Some(id(9, 1, 20)))]);
 }
 
 #[test]

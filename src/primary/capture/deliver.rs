@@ -60,7 +60,8 @@ impl Capture {
             let oldest = segments[..segments.len().min(MERGE_AT)].to_vec();
             let last = oldest.last().expect("BUG: the spool is not empty");
             let timestamp = time(last.header.timestamp, Origin::Elsewhere);
-            let header = Header { node_id: self.node_id(), timestamp, ..spool::single(last.header, txid) };
+            let (node_id, lineage) = (self.node_id(), self.lineage());
+            let header = Header { node_id, lineage, timestamp, ..spool::single(last.header, txid) };
             let covers = if oldest.len() == segments.len() { noted.seq } else { last.covers };
             Outgoing { txid, header, inputs: oldest.len(), covers, captured, body: Body::Waiting(oldest) }
         };
@@ -75,7 +76,7 @@ impl Capture {
     ) -> Result<(Header, Body)> {
         let header = self.pending.header().expect("BUG: pages are pending with a header");
         let timestamp = time(header.timestamp, Origin::Here);
-        let header = Header { timestamp, ..spool::single(header, txid) };
+        let header = Header { timestamp, lineage: self.lineage(), ..spool::single(header, txid) };
         let mut encoder = Encoder::new(Vec::new(), header)?;
         self.pending.encode(&mut encoder)?;
         Ok((header, Body::Memory(encoder.finish()?.0.into())))

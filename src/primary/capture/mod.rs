@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::ltx::{Header, Txid};
+use crate::ltx::{Header, Lineage, Txid};
 use crate::primary::commits::{CommitSeq, Commits, Noted};
 use crate::primary::generations::Generations;
 use crate::primary::handover::{Handover, Point};
@@ -156,6 +156,21 @@ impl Capture {
     /// Tells our files from another writer's.
     pub(super) fn node_id(&self) -> u64 {
         self.state.node_id
+    }
+
+    /// The history that our files belong to.
+    pub(super) fn lineage(&self) -> Option<Lineage> {
+        self.state.lineage(&self.state.url)
+    }
+
+    /// The lineage of the replica at `url`, as far as local state knows it.
+    pub(super) fn known_lineage(&self, url: &str) -> Option<Lineage> {
+        self.state.lineage(url)
+    }
+
+    /// As [`State::continue_lineage`](crate::primary::state::State::continue_lineage).
+    pub(super) fn continue_lineage(&mut self, is_empty: bool, found: Option<Lineage>) {
+        self.state.continue_lineage(is_empty, found);
     }
 
     /// The last transaction that local state knows to be in the replica at `url`.

@@ -233,7 +233,11 @@ impl Keeper {
         let kept = |id: FileId| self.history.lock().recent.get(id);
         let node_id = self.node_id.unwrap_or_default();
         let stop = self.history.stop.notified();
-        let written = merge::run(&self.store, work, kept, node_id, stop).await?;
+        let written = merge::run(&self.store, work, kept, node_id, stop).await.inspect_err(|e| {
+            if e.kind() == ErrorKind::Conflict {
+                self.history.lock().conflict = Some(e.clone());
+            }
+        })?;
         tracing::info!("{}: {} holds {} files", self.store.url(), written.id, work.inputs.len());
         if level != Level::SNAPSHOT {
             self.history.lock().recent.forget(written.id.name.max());

@@ -9,7 +9,7 @@ use futures_util::stream::{self, BoxStream, StreamExt as _, TryStreamExt as _};
 use tokio::runtime::Handle;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::ltx::{Decoder, FileId, Header, merge};
+use crate::ltx::{Decoder, FileId, Header, Lineage, merge};
 use crate::primary::history::due::{Merge, SMALL};
 use crate::primary::parts::{self, PartWriter};
 use crate::store::{ByteRange, FileInfo, PutOptions, Store};
@@ -23,7 +23,7 @@ const PARALLEL: usize = 8;
 /// work is given up. If a file of that name is there, an earlier attempt has done it.
 ///
 /// # Errors
-/// Those of the store; `Corrupt` naming the file; `Interrupted`. Nothing has changed then, unless it
+/// Those of the store; `Corrupt` naming the file; `Conflict` if the files are of two lineages; `Interrupted`. Nothing has changed then, unless it
 /// was the last answer that got lost.
 pub(super) async fn run(
     store: &Arc<dyn Store>,
@@ -38,7 +38,9 @@ pub(super) async fn run(
     let last = opened.last().expect("BUG: a merge has inputs").header;
     // Where times run backwards, a state is not older than those that it comes after.
     let time = opened.iter().map(|file| file.header.timestamp).max().unwrap_or(last.timestamp);
-    let header = Header { node_id, ..Header::new(last.page_size, last.commit, work.to.name, time) };
+    let lineage = opened.iter().try_fold(None, |known, file| Lineage::with(known, &file.header))?;
+    let plain = Header::new(last.page_size, last.commit, work.to.name, time);
+    let header = Header { node_id, lineage, ..plain };
     let encode = move |out: PartWriter| {
         let inputs = opened.into_iter().map(|file| Decoder::new(file.bytes)).collect::<Result<_>>()?;
         merge(inputs, out, header).map(|(out, summary)| (out, summary.size))

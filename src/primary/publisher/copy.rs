@@ -121,7 +121,7 @@ fn begin_anchor(shared: &Shared) -> Result<Option<(ViewPages, CommitSeq, Header,
         let name = FileName::single(txid);
         let time = shared.published_time(noted.time, Origin::Here);
         let mut header = Header::new(pages.page_size(), pages.commit(), name, time);
-        header.node_id = capture.node_id();
+        (header.node_id, header.lineage) = (capture.node_id(), capture.lineage());
         if let Some(index) = index.filter(|index| index.mx_frame > FrameNo::ZERO) {
             let start = FrameNo::ZERO.end_offset(header.page_size);
             header.wal_offset = start as i64;

@@ -155,6 +155,7 @@ async fn resume(shared: &Arc<Shared>) -> Result<()> {
     let page_size = blocking(shared, |shared| shared.look_at_database()).await?;
     let local = shared.with_capture(|capture| Local {
         txid: capture.known_txid(&url),
+        lineage: capture.known_lineage(&url),
         node_id: capture.node_id(),
         page_size,
         was_empty: shared.was_empty(),
@@ -170,6 +171,8 @@ async fn resume(shared: &Arc<Shared>) -> Result<()> {
     {
         return Err(resume::another(shared.store.as_ref(), last));
     }
+    let is_empty = resumed.last.is_none();
+    shared.with_capture(|capture| capture.continue_lineage(is_empty, resumed.lineage))?;
     if local.forced || local.txid.is_none() {
         sums_of(shared).forget();
     }

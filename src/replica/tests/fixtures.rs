@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use crate::clock::Timestamp;
 use crate::error::Result;
-use crate::ltx::{Encoder, FileId, FileName, Header, Level, Txid};
+use crate::ltx::{Encoder, FileId, FileName, Header, Level, Lineage, Txid};
 use crate::page::{PageCount, PageSize, Pgno};
 use crate::runtime;
 use crate::store::{ByteRange, Content, Fencing, FileInfo, MemoryStore, PutOptions, RawInfo, Store, Upload};
@@ -28,6 +28,8 @@ pub(crate) struct History {
     /// The pages that each transaction wrote.
     written: Vec<BTreeSet<u32>>,
     random: u64,
+    /// What its files carry.
+    pub(crate) lineage: Option<Lineage>,
 }
 
 impl History {
@@ -38,6 +40,7 @@ impl History {
             states: vec![Vec::new()],
             written: vec![BTreeSet::new()],
             random: seed,
+            lineage: None,
         }
     }
 
@@ -101,6 +104,15 @@ impl History {
         self.states[txid as usize].concat()
     }
 
+    /// Changes all pages that transaction `txid` wrote, as if it had been another one.
+    pub(crate) fn forge(&mut self, txid: u64) {
+        for pgno in self.written[txid as usize].clone() {
+            if pgno as usize <= self.states[txid as usize].len() {
+                self.states[txid as usize][pgno as usize - 1] = self.content(pgno);
+            }
+        }
+    }
+
     /// When a transaction was committed.
     pub(crate) fn time(&self, txid: u64) -> Timestamp {
         Timestamp::from_millis(1_700_000_000_000 + txid as i64 * 1000)
@@ -112,7 +124,8 @@ impl History {
         let mut pages: BTreeSet<u32> = (min..=max).flat_map(|t| self.written[t as usize].clone()).collect();
         pages.retain(|pgno| *pgno <= state.len() as u32);
         let commit = PageCount::new(state.len() as u32);
-        let header = Header::new(self.page_size, commit, name(min, max), self.time(max));
+        let plain = Header::new(self.page_size, commit, name(min, max), self.time(max));
+        let header = Header { lineage: self.lineage, ..plain };
         let mut encoder = Encoder::new(Vec::new(), header).unwrap();
         for pgno in pages {
             encoder.page(Pgno::new(pgno).unwrap(), &state[pgno as usize - 1]).unwrap();
