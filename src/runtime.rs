@@ -21,6 +21,9 @@ const MAX_BLOCKING: usize = 8;
 /// A blocking thread without work ends after this, so that an idle process is quiet.
 const BLOCKING_KEEP_ALIVE: Duration = Duration::from_secs(10);
 
+/// How soon the end of a wait is noticed.
+const GLANCE: Duration = Duration::from_millis(50);
+
 static CURRENT: Mutex<Option<(u32, Runtime)>> = Mutex::new(None);
 
 /// A handle on this process's runtime, started now if it is not running.
@@ -85,5 +88,32 @@ where
     match runtime.block_on(task) {
         Ok(result) => result,
         Err(e) => Err(Error::new(ErrorKind::Interrupted, format!("background work ended early: {e}"))),
+    }
+}
+
+/// Runs `work` on the runtime and waits for it on the calling thread. As soon as `interrupted` says so, it is dropped.
+///
+/// # Errors
+/// Those of `work`; `Interrupted`; `Io` if the runtime cannot be started or `work` panics.
+pub fn wait_for<T, F>(interrupted: impl Fn() -> bool, work: F) -> Result<T>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T>> + Send + 'static,
+{
+    let runtime = handle()?;
+    let mut task = runtime.spawn(work);
+    loop {
+        let glance = async { tokio::time::timeout(GLANCE, &mut task).await };
+        match runtime.block_on(glance) {
+            Ok(Ok(result)) => return result,
+            Ok(Err(e)) => {
+                return Err(Error::new(ErrorKind::Io, format!("background work ended early: {e}")));
+            }
+            Err(_) if interrupted() => {
+                task.abort();
+                return Err(Error::new(ErrorKind::Interrupted, "interrupted"));
+            }
+            Err(_) => {}
+        }
     }
 }

@@ -119,7 +119,7 @@ pub const SETTINGS: &[Setting] = &[
         Scope::Replica,
         "open_timeout",
         Kind::Duration { min: "0s", max: "10m" },
-        "How long an open waits for a replica that is still empty.",
+        "How long an open waits for a replica that is still empty, and for a store that does not answer.",
     )
     .env(&["LITESTREAM_OPEN_TIMEOUT"])
     .default("10s"),

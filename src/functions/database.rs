@@ -135,8 +135,11 @@ fn of_replica(seen: &Seen) -> Facts {
         pages: Some(status.pages.get()),
         cache_bytes: Some(status.cache_bytes),
         requests: Some(status.requests),
-        notice: status.hydration.as_ref().and_then(|hydration| hydration.notice.clone()),
-        last_error: status.last_error.or(status.hydration.and_then(|hydration| hydration.error)),
+        notice: status.notice.or(status.hydration.as_ref().and_then(|hydration| hydration.notice.clone())),
+        last_error: status
+            .last_error
+            .or(status.last_read_error.map(|(_, error)| error))
+            .or(status.hydration.and_then(|hydration| hydration.error)),
         ..Facts::default()
     }
 }

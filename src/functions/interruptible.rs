@@ -1,6 +1,5 @@
 //! Waiting that ends when the application interrupts its connection.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
@@ -8,38 +7,12 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime;
+pub(super) use crate::runtime::wait_for;
 
 /// How soon an interrupt is noticed.
 const GLANCE: Duration = Duration::from_millis(50);
 /// How long work that was told to stop is waited for.
 const GRACE: Duration = Duration::from_secs(1);
-
-/// Runs `work` on the runtime and waits for it. As soon as `interrupted` says so, it is dropped.
-///
-/// # Errors
-/// Those of `work`; `Interrupted`.
-pub(super) fn wait_for<T, F>(interrupted: impl Fn() -> bool, work: F) -> Result<T>
-where
-    T: Send + 'static,
-    F: Future<Output = Result<T>> + Send + 'static,
-{
-    let runtime = runtime::handle()?;
-    let mut task = runtime.spawn(work);
-    loop {
-        let glance = async { tokio::time::timeout(GLANCE, &mut task).await };
-        match runtime.block_on(glance) {
-            Ok(Ok(result)) => return result,
-            Ok(Err(e)) => {
-                return Err(Error::new(ErrorKind::Io, format!("background work ended early: {e}")));
-            }
-            Err(_) if interrupted() => {
-                task.abort();
-                return Err(interruption());
-            }
-            Err(_) => {}
-        }
-    }
-}
 
 /// Runs `work`, which blocks, on a thread of its own and waits until it ends. What it is given becomes
 /// true as soon as `interrupted` says so; then it should end soon and leave nothing behind. If it does

@@ -6,14 +6,14 @@ use super::database::{Database, databases};
 use crate::config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::replica::Seen;
-use crate::sqlite::Call;
+use crate::sqlite::{self, Call};
 
 /// From the next transaction on the connection reads the last state at or before `t`, which is a time,
 /// a TXID or `latest`. Answers with the time of that state.
 ///
 /// # Errors
 /// `Config` if `t` is none of these; `Unsupported` if there is no such replica; `NotFound` with the
-/// range that is covered; `Busy` in a transaction.
+/// range that is covered; `Busy` in a transaction; `Interrupted`.
 pub(super) fn set_time(call: &Call<'_>) -> Result<Value> {
     let text = match call.arg(0)? {
         Some(Value::Text(text)) => text,
@@ -24,7 +24,7 @@ pub(super) fn set_time(call: &Call<'_>) -> Result<Value> {
     let schema: Option<String> = call.arg(1)?;
     let all = databases(call.connection())?;
     let seen = replica(&all, schema.as_deref())?;
-    seen.choose(config::point(&text)?)?;
+    seen.choose_unless(config::point(&text)?, || sqlite::is_interrupted(call.connection()))?;
     Ok(Value::Text(seen.snapshot().timestamp.to_string()))
 }
 

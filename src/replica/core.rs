@@ -17,7 +17,7 @@ use super::poller::{self, Poller};
 use super::snapshot::Snapshot;
 use super::source::Source;
 use crate::clock::Timestamp;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::Txid;
 use crate::page::PageCount;
 use crate::runtime;
@@ -74,8 +74,10 @@ pub struct ReplicaStatus {
     pub as_of: Timestamp,
     /// What went wrong since then; empty again as soon as a poll succeeds.
     pub last_error: Option<String>,
-    /// When a connection last failed to read a page, and why.
+    /// When a connection last failed to read a page, and why; empty again as soon as one comes from the store.
     pub last_read_error: Option<(Timestamp, String)>,
+    /// What was found in the replica that one should know.
+    pub notice: Option<String>,
     /// The bytes that the page cache takes.
     pub cache_bytes: usize,
     /// Requests made since the replica was opened.
@@ -84,17 +86,20 @@ pub struct ReplicaStatus {
     pub hydration: Option<HydrationStatus>,
 }
 
-/// How polls and reads went.
+/// How polls went.
 #[derive(Debug)]
 pub(super) struct Polls {
     pub(super) last_success: Timestamp,
     pub(super) last_error: Option<String>,
-    pub(super) last_read_error: Option<(Timestamp, String)>,
+    /// The replica shows less than was seen.
+    pub(super) older: Option<String>,
+    /// What was read is no longer there.
+    pub(super) reset: Option<String>,
 }
 
 impl Polls {
     fn new(last_success: Timestamp) -> Self {
-        Self { last_success, last_error: None, last_read_error: None }
+        Self { last_success, last_error: None, older: None, reset: None }
     }
 }
 
@@ -221,8 +226,21 @@ impl Core {
     /// # Errors
     /// Those of the store; `Corrupt`. What was visible stays so.
     pub fn poll_now(self: &Arc<Self>) -> Result<()> {
+        self.poll_unless(|| false)
+    }
+
+    /// As [`Core::poll_now`], until `interrupted` says that nobody wants the answer any more.
+    ///
+    /// # Errors
+    /// Also `Interrupted`.
+    pub fn poll_unless(self: &Arc<Self>, interrupted: impl Fn() -> bool) -> Result<()> {
         let core = self.clone();
-        runtime::block_on(async move { core.poll().await })
+        runtime::wait_for(interrupted, async move {
+            // On its own: a poll that others share is not given up with who asked for it.
+            tokio::spawn(async move { core.poll().await }).await.unwrap_or_else(|e| {
+                Err(Error::new(ErrorKind::Io, format!("background work ended early: {e}")))
+            })
+        })
     }
 
     /// Looks for new transactions now, and for where files went that are gone.
@@ -243,8 +261,7 @@ impl Core {
 
     /// Remembers that a read failed, for the status.
     pub fn note_read_error(&self, error: &Error) {
-        tracing::error!(replica = self.files.source.url(), error = %error, "cannot read a page");
-        self.polls().last_read_error = Some((follow::now(), error.to_string()));
+        self.files.trouble.note(follow::now(), error);
     }
 
     pub(super) fn status_at(&self, snapshot: &Snapshot) -> ReplicaStatus {
@@ -257,7 +274,8 @@ impl Core {
             page_size: snapshot.page_size.get(),
             as_of: snapshot.outdated().unwrap_or(polls.last_success),
             last_error: polls.last_error.clone(),
-            last_read_error: polls.last_read_error.clone(),
+            last_read_error: self.files.trouble.last(),
+            notice: polls.older.as_ref().or(polls.reset.as_ref()).cloned(),
             cache_bytes: self.files.cache.bytes(),
             requests: self.files.source.requests(),
             hydration: self.hydration.as_ref().map(|hydration| hydration.status(&self.files)),

@@ -103,6 +103,7 @@ impl Fetcher {
             let state = State { map: map.clone(), page_size };
             let was_expected = self.0.flights.find(frame.into()).is_some();
             self.missing(&state, &Wanted { pgno, frame, file }, ahead, buf)?;
+            self.0.files.trouble.end();
             if btree::looks_interior(buf) && !was_expected {
                 self.complete_level(&state, pgno, ahead);
             }
@@ -147,14 +148,14 @@ impl Fetcher {
         };
         match self.wait(&flight, wanted.frame.into(), ahead) {
             Arrival::Page(page) => copy(&page, buf),
-            Arrival::Damaged => self.again(wanted, state.page_size, buf),
+            Arrival::Damaged => self.again(wanted, state.page_size, ahead, buf),
             Arrival::Failed(e) if flight.is_awaited || ahead.is_interrupted() => Err(e),
             // Nobody had asked for it yet. Now somebody does.
             Arrival::Failed(_) => {
                 let flight = self.alone(state, wanted)?;
                 match self.wait(&flight, wanted.frame.into(), ahead) {
                     Arrival::Page(page) => copy(&page, buf),
-                    Arrival::Damaged => self.again(wanted, state.page_size, buf),
+                    Arrival::Damaged => self.again(wanted, state.page_size, ahead, buf),
                     Arrival::Failed(e) => Err(e),
                 }
             }
@@ -261,11 +262,18 @@ impl Fetcher {
     }
 
     /// Fetches one page once more, because what came was not it.
-    fn again(&self, wanted: &Wanted<'_>, page_size: PageSize, buf: &mut [u8]) -> Result<()> {
+    fn again(
+        &self,
+        wanted: &Wanted<'_>,
+        page_size: PageSize,
+        ahead: &ReadAhead,
+        buf: &mut [u8],
+    ) -> Result<()> {
         let Wanted { pgno, frame, file } = *wanted;
         let (files, info) = (self.0.files.clone(), file.info.clone());
         let range = ByteRange::Bounded { offset: frame.offset, len: frame.size.into() };
-        let bytes = runtime::block_on(async move { files.source.read(&info, range).await })?;
+        let read = async move { files.source.read(&info, range).await };
+        let bytes = runtime::wait_for(|| ahead.is_interrupted(), read)?;
         decode(&bytes, pgno, page_size, buf).map_err(|e| {
             e.context(format!("page {pgno} in {} of replica {}", file.info.id, self.0.files.source.url()))
         })?;

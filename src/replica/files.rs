@@ -15,6 +15,7 @@ use super::map::{Frame, PageMap, ReplicaFile};
 use super::plan::Plan;
 use super::snapshot::Snapshot;
 use super::source::Source;
+use super::trouble::Trouble;
 use super::verdict::{Verdict, VerdictCell};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::{FileId, Header, Level, Lineage};
@@ -41,6 +42,8 @@ pub(super) struct Files {
     pub(super) source: Source,
     /// The pages that were read.
     pub(super) cache: PageCache,
+    /// Why a page could not be read.
+    pub(super) trouble: Trouble,
     /// Bytes that are wanted when their file is gone.
     pub(super) keep: Keep,
     local: OnceLock<Arc<Local>>,
@@ -55,6 +58,7 @@ impl Files {
             source,
             cache: PageCache::new(cache_bytes),
             disk,
+            trouble: Trouble::default(),
             keep: Keep::default(),
             local: OnceLock::new(),
             numbers: AtomicU32::new(1),

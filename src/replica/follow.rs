@@ -6,19 +6,20 @@
 //! a newer snapshot may have replaced them, or the replica was reset and has another history.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
-use super::core::{Core, Options};
+use super::core::{Core, Options, Polls};
 use super::files::Files;
 use super::map::PageMap;
 use super::plan::{Plan, RestorePoint, empty};
 use super::snapshot::Snapshot;
-use super::source::Survey;
+use super::source::{Source, Survey};
 use crate::clock::{Clock as _, SystemClock, Timestamp};
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::{FileId, Level, Txid};
 use crate::runtime;
 use crate::store::FileInfo;
@@ -27,6 +28,8 @@ use crate::store::FileInfo;
 const MANY_FILES: usize = 64;
 /// Polls between two looks at all levels, when there is a reason for one.
 const LOOK_AROUND: u32 = 120;
+/// An open goes on as long as the store sends more bytes than this.
+const LEAST_A_SECOND: u64 = 1024;
 /// Files may vanish between being listed and being read this many times in a row.
 const ATTEMPTS: usize = 3;
 
@@ -35,10 +38,26 @@ const ATTEMPTS: usize = 3;
 pub(super) struct Follow {
     /// The last file of level 0 that is not beyond the current state, as it was listed.
     anchor: Option<FileInfo>,
+    /// When the newest file was stored that was ever listed.
+    newest: Timestamp,
     /// Polls since all levels were listed.
     polls: u32,
     /// What the last poll came to.
     outcome: Result<()>,
+}
+
+/// What a listing says about the state that is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    /// It is there, or what continues it.
+    Onward,
+    /// It is not there yet: the listing is one of before, as a cache or a mirror that lags gives it.
+    Older {
+        /// The last transaction that it lists.
+        end: Txid,
+    },
+    /// The replica was reset to another history, or back.
+    Reset,
 }
 
 pub(super) fn now() -> Timestamp {
@@ -50,7 +69,7 @@ pub(super) async fn open(files: &Files, options: &Options) -> Result<(Snapshot, 
     let deadline = Instant::now() + options.open_timeout;
     let pause = options.poll_interval.clamp(Duration::from_millis(1), Duration::from_secs(1));
     loop {
-        if let Some(first) = first_state(files).await? {
+        if let Some(first) = unless_silent(&files.source, options.open_timeout, first_state(files)).await? {
             return Ok(first);
         }
         let now = Instant::now();
@@ -62,20 +81,53 @@ pub(super) async fn open(files: &Files, options: &Options) -> Result<(Snapshot, 
     }
 }
 
+/// What `work` comes to, unless the store says nothing, or hardly anything, for `limit` meanwhile. Without a limit each
+/// request has its own.
+async fn unless_silent<T>(
+    source: &Source,
+    limit: Duration,
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    let mut work = pin!(work);
+    let enough = LEAST_A_SECOND * limit.as_secs();
+    loop {
+        let Some(before) = source.heard().filter(|_| !limit.is_zero()) else { return work.await };
+        if let Ok(done) = timeout(limit, &mut work).await {
+            return done;
+        }
+        if source.heard().is_some_and(|now| now - before <= enough) {
+            let (url, seconds) = (source.url(), limit.as_secs_f64());
+            return Err(Error::new(
+                ErrorKind::Timeout,
+                format!("{url} did not answer within {seconds} s; check the network, or raise open_timeout"),
+            ));
+        }
+    }
+}
+
 async fn first_state(files: &Files) -> Result<Option<(Snapshot, Follow)>> {
     let mut attempt = 1;
     loop {
         let Some(survey) = files.source.survey(RestorePoint::Latest).await? else { return Ok(None) };
         match files.build(&survey.plan, &PageMap::default(), 0).await {
             Ok(snapshot) => {
-                let follow =
-                    Follow { anchor: anchor(&survey.files, snapshot.txid), polls: 0, outcome: Ok(()) };
+                let follow = Follow {
+                    anchor: anchor(&survey.files, snapshot.txid),
+                    newest: newest(&survey.files),
+                    polls: 0,
+                    outcome: Ok(()),
+                };
                 return Ok(Some((snapshot, follow)));
             }
             Err(e) if e.kind() == ErrorKind::NotFound && attempt < ATTEMPTS => attempt += 1,
             Err(e) => return Err(e),
         }
     }
+}
+
+/// When the newest of `files` was stored.
+fn newest(files: &[FileInfo]) -> Timestamp {
+    files.iter().map(|file| file.timestamp).max().unwrap_or(Timestamp::from_millis(i64::MIN))
 }
 
 /// The last file of level 0 that is not beyond `txid`.
@@ -94,19 +146,25 @@ impl Core {
             return follow.outcome.clone();
         }
         self.poller.note_begin();
-        let outcome = self.advance(&mut follow).await;
-        follow.outcome = outcome.clone();
-        self.note_poll(&outcome);
-        outcome
+        let told = self.advance(&mut follow).await;
+        self.note_poll(&told);
+        follow.outcome = told.map(|_| ());
+        follow.outcome.clone()
     }
 
-    fn note_poll(&self, outcome: &Result<()>) {
+    fn note_poll(&self, told: &Result<Told>) {
         let mut polls = self.polls();
-        match outcome {
-            Ok(()) => {
+        match told {
+            Ok(Told::Older { end }) => {
+                self.poller.note_success();
+                polls.last_error = None;
+                self.note_older(&mut polls, *end);
+            }
+            Ok(_) => {
                 self.poller.note_success();
                 polls.last_success = now();
                 polls.last_error = None;
+                polls.older = None;
             }
             Err(e) => {
                 tracing::warn!(replica = self.files.source.url(), error = %e, "poll failed");
@@ -115,18 +173,45 @@ impl Core {
         }
     }
 
-    async fn advance(&self, follow: &mut Follow) -> Result<()> {
+    /// Says that the replica shows less than was seen. What is known is as old as the last poll that showed it.
+    fn note_older(&self, polls: &mut Polls, end: Txid) {
+        let snapshot = self.snapshot();
+        let notice = format!(
+            "the replica lists nothing after TXID {end}, and TXID {} was seen before: a cache or a mirror lags, or \
+             files were removed; the newest state that was seen stays",
+            snapshot.txid
+        );
+        if polls.older.as_ref() != Some(&notice) {
+            tracing::warn!(replica = self.files.source.url(), "{notice}");
+            polls.older = Some(notice);
+        }
+    }
+
+    /// Says that what is read from now on is another history, or an earlier state.
+    fn note_reset(&self, snapshot: &Snapshot, end: Txid) {
+        let notice = format!(
+            "the replica no longer holds the state at TXID {}, which was read; reading the one at TXID {end} that it \
+             holds now",
+            snapshot.txid
+        );
+        tracing::warn!(replica = self.files.source.url(), "{notice}");
+        self.polls().reset = Some(notice);
+    }
+
+    /// Goes on to what is new, and returns what the replica told.
+    async fn advance(&self, follow: &mut Follow) -> Result<Told> {
         follow.polls = follow.polls.saturating_add(1);
         let snapshot = self.snapshot();
         let from = follow.anchor.as_ref().map_or(snapshot.txid.next(), |anchor| anchor.id.name.min());
         let listed = self.files.source.list(Level::L0, from).await?;
+        follow.newest = follow.newest.max(newest(&listed));
         if !self.needs_look_around(follow, &snapshot, &listed) {
             match self.continued_and_kept(&snapshot, &listed).await {
-                Ok(None) => return Ok(()),
+                Ok(None) => return Ok(Told::Onward),
                 Ok(Some(next)) => {
                     follow.anchor = anchor(&listed, next.txid);
                     runtime::busy(true, || self.publish(next));
-                    return Ok(());
+                    return Ok(Told::Onward);
                 }
                 Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::Corrupt) => {}
                 Err(e) => return Err(e),
@@ -161,17 +246,24 @@ impl Core {
             }
             None => listed.is_empty() && !due,
         };
-        !known || self.suspect.swap(false, Ordering::Relaxed)
+        !known || self.suspect.load(Ordering::Relaxed)
     }
 
     /// Lists all levels and goes on from what it finds.
-    async fn look_around(&self, follow: &mut Follow) -> Result<()> {
+    async fn look_around(&self, follow: &mut Follow) -> Result<Told> {
+        // A reader could not find files of the state: then a listing without them is right.
+        let doubted = self.suspect.swap(false, Ordering::Relaxed);
         let mut attempt = 1;
         loop {
             let files = self.files.source.list_all_upwards().await?;
             let plan = Plan::new(&files, RestorePoint::Latest)?;
             let survey = Survey { files, plan };
-            match self.catch_up(follow, &survey).await {
+            let told = match told(follow, &self.snapshot(), &survey) {
+                Told::Older { .. } if doubted => Told::Reset,
+                Told::Older { end } => return Ok(Told::Older { end }),
+                told => told,
+            };
+            match self.catch_up(told, &survey).await {
                 Ok(next) => {
                     let kept = self.files.keep_large(&next.map()).await;
                     if kept.is_err() && attempt < ATTEMPTS {
@@ -180,9 +272,13 @@ impl Core {
                     }
                     // At worst those who read this state are told to begin again.
                     follow.anchor = anchor(&survey.files, next.txid);
+                    follow.newest = match told {
+                        Told::Reset => newest(&survey.files),
+                        _ => follow.newest.max(newest(&survey.files)),
+                    };
                     follow.polls = 0;
                     runtime::busy(true, || self.publish(next));
-                    return Ok(());
+                    return Ok(told);
                 }
                 Err(e) if e.kind() == ErrorKind::NotFound && attempt < ATTEMPTS => attempt += 1,
                 Err(e) => return Err(e),
@@ -191,11 +287,11 @@ impl Core {
     }
 
     /// The latest state, made from the current one as far as that is of the same history.
-    async fn catch_up(&self, follow: &Follow, survey: &Survey) -> Result<Snapshot> {
+    async fn catch_up(&self, told: Told, survey: &Survey) -> Result<Snapshot> {
         let snapshot = self.snapshot();
         let map = snapshot.map();
-        if was_reset(follow, &snapshot, survey) {
-            tracing::warn!(replica = self.files.source.url(), "the replica was reset; reading it anew");
+        if told == Told::Reset {
+            self.note_reset(&snapshot, survey.plan.txid());
             return self.files.build(&survey.plan, &map, snapshot.epoch.wrapping_add(1)).await;
         }
         let next = match self.continued(&snapshot, &survey.files).await {
@@ -221,19 +317,26 @@ impl Core {
     }
 }
 
-/// Whether what is in the replica is not what `snapshot` was read from: it ends earlier, a file is
-/// another one, or no file is the same.
-fn was_reset(follow: &Follow, snapshot: &Snapshot, survey: &Survey) -> bool {
+/// Whether what is listed is what `snapshot` was read from. It is another history if a known file is another one now,
+/// or no file is the same. A listing that ends earlier is one of before, unless it has what was stored later.
+fn told(follow: &Follow, snapshot: &Snapshot, survey: &Survey) -> Told {
     let listed: HashMap<FileId, &FileInfo> = survey.files.iter().map(|file| (file.id, file)).collect();
     let map = snapshot.map();
     let mut known = map.files().map(|file| &file.info).chain(&follow.anchor).peekable();
     let mut same = known.peek().is_none();
     for file in known {
         match listed.get(&file.id) {
-            Some(now) if *now != file => return true,
+            Some(now) if *now != file => return Told::Reset,
             Some(_) => same = true,
             None => {}
         }
     }
-    !same || survey.plan.txid() < snapshot.txid
+    let end = survey.plan.txid();
+    if end < snapshot.txid && newest(&survey.files) <= follow.newest {
+        Told::Older { end }
+    } else if !same || end < snapshot.txid {
+        Told::Reset
+    } else {
+        Told::Onward
+    }
 }

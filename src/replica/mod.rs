@@ -23,6 +23,7 @@
 //! | `core`, `shared` | all of these together; one per replica and process |
 //! | `history` | the points that can be restored |
 //! | `past` | other states than the latest |
+//! | `trouble` | why a page could not be read |
 //! | `view` | one connection |
 
 mod btree;
@@ -53,6 +54,7 @@ mod span;
 #[cfg(test)]
 pub(crate) mod tests;
 mod trees;
+mod trouble;
 mod verdict;
 mod view;
 

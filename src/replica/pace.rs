@@ -7,12 +7,6 @@ use std::time::Duration;
 const WEIGHT: f64 = 0.3;
 /// Bodies that are smaller tell nothing of how fast bytes come.
 const TELLING: usize = 128 * 1024;
-/// So many times the usual deviation is unusual.
-const DEVIATIONS: f64 = 6.0;
-/// Seconds that every store may take now and then.
-const SHORTEST_PATIENCE: f64 = 0.15;
-/// Answers after which the averages tell something.
-const ENOUGH: u32 = 8;
 /// A body that was there at once still took some time.
 const SHORTEST: f64 = 0.000_1;
 
@@ -24,11 +18,8 @@ pub(crate) struct Pace(Mutex<Averages>);
 struct Averages {
     /// Seconds until a body begins.
     latency: Option<f64>,
-    /// By how much that differs from the average, usually.
-    deviation: f64,
     /// Bytes a second after that.
     rate: Option<f64>,
-    answers: u32,
 }
 
 impl Pace {
@@ -36,9 +27,6 @@ impl Pace {
     pub(crate) fn note(&self, latency: Duration, body: Duration, bytes: usize) {
         let mut averages = self.lock();
         let latency = latency.as_secs_f64();
-        let off = averages.latency.map_or(latency / 2.0, |usual| (latency - usual).abs());
-        averages.deviation += WEIGHT * (off - averages.deviation);
-        averages.answers = averages.answers.saturating_add(1);
         mix(&mut averages.latency, latency);
         if bytes >= TELLING {
             mix(&mut averages.rate, bytes as f64 / body.as_secs_f64().max(SHORTEST));
@@ -50,14 +38,6 @@ impl Pace {
     pub(crate) fn worthwhile(&self) -> Option<u64> {
         let Averages { latency, rate, .. } = *self.lock();
         Some((latency? * rate?) as u64)
-    }
-
-    /// After how long an answer that has not begun is slower than usual by far; `None` as long as too
-    /// little was measured.
-    pub(crate) fn patience(&self) -> Option<Duration> {
-        let Averages { latency, deviation, answers, .. } = *self.lock();
-        let slow = (latency? + DEVIATIONS * deviation).max(SHORTEST_PATIENCE);
-        (answers >= ENOUGH).then(|| Duration::from_secs_f64(slow))
     }
 
     fn lock(&self) -> MutexGuard<'_, Averages> {
@@ -83,20 +63,5 @@ mod tests {
         }
         let bytes = pace.worthwhile().unwrap();
         assert!((9_990_000..10_010_000).contains(&bytes), "{bytes}");
-    }
-
-    #[test]
-    fn patience_is_what_is_usual_and_some_more() {
-        let pace = Pace::default();
-        for n in 0..100 {
-            assert_eq!(pace.patience().is_some(), n >= ENOUGH);
-            pace.note(Duration::from_millis(300), Duration::ZERO, 100);
-        }
-        let steady = pace.patience().unwrap();
-        assert!((0.3..0.35).contains(&steady.as_secs_f64()), "{steady:?}");
-        for n in 0..100 {
-            pace.note(Duration::from_millis(100 + 400 * (n % 2)), Duration::ZERO, 100);
-        }
-        assert!(pace.patience().unwrap() > Duration::from_millis(1000));
     }
 }

@@ -31,7 +31,7 @@ impl Core {
             Err(e) if e.kind() == ErrorKind::NotFound => {
                 self.page_that_moved(snapshot, &map, pgno, ahead, buf)
             }
-            Err(e) if e.kind() == ErrorKind::Corrupt && self.was_replaced(&map, pgno)? => {
+            Err(e) if e.kind() == ErrorKind::Corrupt && self.was_replaced(&map, pgno, ahead)? => {
                 self.page_that_moved(snapshot, &map, pgno, ahead, buf)
             }
             done => done,
@@ -41,10 +41,10 @@ impl Core {
     /// Whether the file in which `map` has page `pgno` is no longer there as it was: what it holds now
     /// is not damaged, it is another file.
     #[cold]
-    fn was_replaced(&self, map: &PageMap, pgno: Pgno) -> Result<bool> {
+    fn was_replaced(&self, map: &PageMap, pgno: Pgno, ahead: &ReadAhead) -> Result<bool> {
         let Some((_, file)) = map.get(pgno) else { return Ok(false) };
         let (files, file) = (self.files.clone(), file.clone());
-        runtime::block_on(async move {
+        runtime::wait_for(|| ahead.is_interrupted(), async move {
             let id = file.info.id;
             Ok(!files.source.list(id.level, id.name.min()).await?.contains(&file.info))
         })
@@ -60,7 +60,7 @@ impl Core {
         ahead: &mut ReadAhead,
         buf: &mut [u8],
     ) -> Result<()> {
-        let relocated = self.relocate(snapshot, map);
+        let relocated = self.relocate(snapshot, map, ahead);
         if let Ok(()) = relocated {
             match self.fetcher.page(&snapshot.map(), snapshot.page_size, pgno, ahead, buf) {
                 Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::Corrupt) => {}
@@ -69,7 +69,8 @@ impl Core {
         }
         // What the latest state still has of this one is found with it.
         let core = self.clone();
-        let polled = runtime::block_on(async move { core.poll_suspiciously().await });
+        let polled =
+            runtime::wait_for(|| ahead.is_interrupted(), async move { core.poll_suspiciously().await });
         let map = snapshot.map();
         if snapshot.read_preserved(pgno, buf) {
             return Ok(());
@@ -85,12 +86,12 @@ impl Core {
     }
 
     /// Finds out where the pages of `snapshot` are now, unless somebody else has since `map` was read.
-    fn relocate(&self, snapshot: &Arc<Snapshot>, map: &Arc<PageMap>) -> Result<()> {
+    fn relocate(&self, snapshot: &Arc<Snapshot>, map: &Arc<PageMap>, ahead: &ReadAhead) -> Result<()> {
         let _alone = snapshot.moving.lock().unwrap_or_else(PoisonError::into_inner);
         if !Arc::ptr_eq(&snapshot.map(), map) {
             return Ok(());
         }
         let (files, snapshot) = (self.files.clone(), snapshot.clone());
-        runtime::block_on(async move { files.relocate(&snapshot).await })
+        runtime::wait_for(|| ahead.is_interrupted(), async move { files.relocate(&snapshot).await })
     }
 }

@@ -34,13 +34,17 @@ impl Core {
     ///
     /// # Errors
     /// `NotFound` if the replica does not reach the point, with the range that it covers; those of the
-    /// store; `Corrupt`.
-    pub fn at(self: &Arc<Self>, point: RestorePoint) -> Result<Arc<Snapshot>> {
+    /// store; `Corrupt`; `Interrupted` as soon as `interrupted` says so.
+    pub fn at(
+        self: &Arc<Self>,
+        point: RestorePoint,
+        interrupted: impl Fn() -> bool,
+    ) -> Result<Arc<Snapshot>> {
         if point == RestorePoint::Latest {
             return Ok(self.snapshot());
         }
         let core = self.clone();
-        runtime::block_on(async move {
+        runtime::wait_for(interrupted, async move {
             let mut attempt = 1;
             loop {
                 match core.find(&core.files, point).await {
@@ -54,6 +58,13 @@ impl Core {
     async fn find(&self, files: &Files, point: RestorePoint) -> Result<Arc<Snapshot>> {
         let plan = files.source.survey(point).await?.ok_or_else(empty)?.plan;
         let current = self.snapshot();
+        if let RestorePoint::Timestamp(time) = point
+            && plan.txid() < current.txid
+            && current.timestamp <= time
+        {
+            // The listing is one of before: a later state of that time was seen.
+            return Ok(current);
+        }
         // After a reset the same TXID is another state.
         let alike = |s: &Snapshot| s.txid == plan.txid() && s.epoch == current.epoch;
         if let Some(past) = self.pasts.find(alike) {

@@ -7,19 +7,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use futures_util::future::{Either, select, try_join_all};
+use futures_util::future::try_join_all;
 use futures_util::stream::{self, BoxStream, StreamExt as _, TryStreamExt as _};
-use tokio::time::timeout;
 
 use super::pace::Pace;
 use super::plan::{Plan, RestorePoint};
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::{Header, Level, Txid};
-use crate::store::{ByteRange, Content, FileInfo, Listing, Store};
+use crate::store::{ByteRange, FileInfo, Listing, Store};
 
-/// At most one of so many requests is made because another one was slow.
-const REPEATED_SHARE: u64 = 10;
 /// A file that says that it is older than when it was stored by more than this may have its time from a clock
 /// that was wrong.
 const LATE_MS: i64 = 600_000;
@@ -43,15 +40,13 @@ pub(crate) struct Survey {
 pub(crate) struct Source {
     store: Arc<dyn Store>,
     requests: AtomicU64,
-    /// Those that were made because another one was slow.
-    repeated: AtomicU64,
     pace: Pace,
 }
 
 impl Source {
     /// Reads from `store`.
     pub(crate) fn new(store: Arc<dyn Store>) -> Self {
-        Self { store, requests: AtomicU64::new(0), repeated: AtomicU64::new(0), pace: Pace::default() }
+        Self { store, requests: AtomicU64::new(0), pace: Pace::default() }
     }
 
     /// The replica's URL.
@@ -111,6 +106,11 @@ impl Source {
         Ok((files, levels))
     }
 
+    /// How much came from the store so far, as [`Store::heard`] counts it.
+    pub(crate) fn heard(&self) -> Option<u64> {
+        self.store.heard()
+    }
+
     /// How the store answers.
     pub(crate) fn pace(&self) -> &Pace {
         &self.pace
@@ -121,7 +121,8 @@ impl Source {
     /// # Errors
     /// Those of the store; `NotFound` also if the file is no longer the one that was listed.
     pub(crate) async fn stream(&self, file: &FileInfo, range: ByteRange) -> Result<(Body, usize)> {
-        let content = match self.first_answer(file, range).await {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        let content = match self.store.get_listed(file, range).await {
             Err(e) if e.kind() == ErrorKind::WrongAnswer => return Err(self.replaced_or(file, e).await),
             answer => answer?,
         };
@@ -142,27 +143,6 @@ impl Source {
                 format!("{} had {} bytes when it was listed: it was replaced", file.id, file.size),
             ),
             _ => wrong,
-        }
-    }
-
-    /// The answer to a request, or to a second one if the first takes much longer than usual.
-    async fn first_answer(&self, file: &FileInfo, range: ByteRange) -> Result<Content> {
-        let made = self.requests.fetch_add(1, Ordering::Relaxed);
-        let mut first = self.store.get_listed(file, range);
-        let Some(patience) = self.pace.patience() else { return first.await };
-        if let Ok(answer) = timeout(patience, &mut first).await {
-            return answer;
-        }
-        // When everything is slow, more requests make it slower.
-        if self.repeated.fetch_add(1, Ordering::Relaxed) > made / REPEATED_SHARE {
-            self.repeated.fetch_sub(1, Ordering::Relaxed);
-            return first.await;
-        }
-        self.requests.fetch_add(1, Ordering::Relaxed);
-        tracing::debug!(file = %file.id, ?patience, "a request is slow, asking again");
-        match select(first, self.store.get_listed(file, range)).await {
-            Either::Left((Err(_), other)) | Either::Right((Err(_), other)) => other.await,
-            Either::Left((answer, _)) | Either::Right((answer, _)) => answer,
         }
     }
 

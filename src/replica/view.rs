@@ -51,6 +51,11 @@ impl View {
         self.ahead.ask_for_interrupts(Box::new(interrupted));
     }
 
+    /// Whether the connection was interrupted, as far as that is known.
+    pub fn is_interrupted(&self) -> bool {
+        self.ahead.is_interrupted()
+    }
+
     /// What this view sees, for others to ask.
     pub fn seen(&self) -> &Arc<Seen> {
         &self.seen
@@ -171,14 +176,21 @@ impl Seen {
     /// # Errors
     /// `Busy` in a transaction; those of [`Core::at`], and then nothing changes.
     pub fn choose(&self, point: RestorePoint) -> Result<()> {
+        self.choose_unless(point, || false)
+    }
+
+    /// As [`Seen::choose`], until `interrupted` says that nobody wants it any more.
+    ///
+    /// # Errors
+    /// Also `Interrupted`.
+    pub fn choose_unless(&self, point: RestorePoint, interrupted: impl Fn() -> bool) -> Result<()> {
         let chosen = match point {
             RestorePoint::Latest => None,
-            RestorePoint::Txid(_) => {
-                Some(self.core.at(point)?).map(|snapshot| Chosen { as_of: snapshot.timestamp, snapshot })
-            }
+            RestorePoint::Txid(_) => Some(self.core.at(point, interrupted)?)
+                .map(|snapshot| Chosen { as_of: snapshot.timestamp, snapshot }),
             RestorePoint::Timestamp(time) => {
                 let as_of = time.min(SystemClock.now());
-                Some(Chosen { snapshot: self.core.at(point)?, as_of })
+                Some(Chosen { snapshot: self.core.at(point, interrupted)?, as_of })
             }
         };
         let mut state = self.lock();

@@ -137,4 +137,6 @@ pub enum PragmaAnswer {
     Done,
     /// The statement fails with this message.
     Error(String),
+    /// The statement was interrupted.
+    Interrupted,
 }

@@ -44,6 +44,7 @@ pub(super) unsafe fn pragma(file: &mut dyn File, arg: *mut c_void) -> Result<(),
         PragmaAnswer::Done => return Err(Code::NOTFOUND),
         PragmaAnswer::Value(text) => (text, Ok(())),
         PragmaAnswer::Error(text) => (text, Err(Code::ERROR)),
+        PragmaAnswer::Interrupted => ("interrupted".to_owned(), Err(Code::INTERRUPT)),
     };
     let text = sqlite_text(&text).ok_or(Code::NOMEM)?;
     // SAFETY: the first string of the array is ours to set.

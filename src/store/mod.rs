@@ -7,8 +7,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 mod clock;
+mod download;
 mod faults;
 mod file;
+mod hedge;
 mod memory;
 mod retry;
 mod s3;
@@ -84,6 +86,24 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// an empty one, a bucket that does not exist is an error.
     async fn list(&self, level: Level, from: Txid) -> Result<Vec<FileInfo>>;
 
+    /// A part of what [`Store::list`] lists, in any order: what comes first, or what comes after the part that said
+    /// `next`. A store whose listing is one answer has one part.
+    async fn list_page(&self, level: Level, from: Txid, next: Option<Next>) -> Result<Page<FileInfo>> {
+        let _ = next;
+        Ok(Page { entries: self.list(level, from).await?, next: None })
+    }
+
+    /// How much came so far: bytes, and a megabyte for each answer and each failure but those that are silence.
+    /// `None` where nothing counts it.
+    fn heard(&self) -> Option<u64> {
+        None
+    }
+
+    /// The same store over connections that were never used, if it has connections.
+    fn by_new_connections(&self) -> Option<Arc<dyn Store>> {
+        None
+    }
+
     /// The files of as many levels, from level 0 upwards, as one answer holds. A store that cannot list
     /// several levels at once tells none.
     async fn list_at_once(&self) -> Result<Listing> {
@@ -155,6 +175,12 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// LTX files or not. A folder that does not exist is an empty one.
     async fn list_raw(&self, folder: &str) -> Result<Vec<RawInfo>>;
 
+    /// A part of what [`Store::list_raw`] lists, as [`Store::list_page`].
+    async fn list_raw_page(&self, folder: &str, next: Option<Next>) -> Result<Page<RawInfo>> {
+        let _ = next;
+        Ok(Page { entries: self.list_raw(folder).await?, next: None })
+    }
+
     /// The bytes of `range` of whatever is at `path` below the replica's root.
     ///
     /// # Errors
@@ -191,6 +217,38 @@ pub struct FileInfo {
     /// When its content was committed, if the store told it (`litestream-timestamp`), else when it
     /// was stored. A listing usually knows only the latter.
     pub timestamp: Timestamp,
+}
+
+/// A part of a listing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page<T> {
+    /// What it lists.
+    pub entries: Vec<T>,
+    /// Where the next part begins; `None` if this is the last one.
+    pub next: Option<Next>,
+}
+
+/// Where a part of a listing begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// After this key.
+    After(String),
+    /// Where the store knows by this token.
+    Token(String),
+}
+
+/// `files` in the order of levels and names, each once.
+fn in_order(mut files: Vec<FileInfo>) -> Vec<FileInfo> {
+    files.sort_unstable_by_key(|file| file.id);
+    files.dedup_by_key(|file| file.id);
+    files
+}
+
+/// Objects in the order of their paths, each once.
+fn raw_in_order(mut objects: Vec<RawInfo>) -> Vec<RawInfo> {
+    objects.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+    objects.dedup_by(|a, b| a.path == b.path);
+    objects
 }
 
 /// The beginning of what is in a replica, level by level from 0 on.

@@ -1,15 +1,21 @@
 //! Trying again what failed for now.
 
-use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::stream::{self, BoxStream, StreamExt as _};
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
-use super::{ByteRange, Content, Fencing, FileInfo, Listing, PutOptions, RawInfo, Store, StoreTime, Upload};
+use super::download::{Download, What};
+use super::hedge::{Asked, Hedge};
+use super::{
+    ByteRange, Content, Fencing, FileInfo, Listing, PutOptions, RawInfo, Store, StoreTime, Upload, in_order,
+    raw_in_order,
+};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::{FileId, Level, Txid};
 
@@ -41,60 +47,96 @@ impl Default for RetryPolicy {
     }
 }
 
-/// A store that tries again what failed for now, and goes on with an interrupted download from where
-/// it stopped.
+/// A store that tries again what failed for now, asks a second time where a read is silent ([`Hedge`]), and
+/// goes on with an interrupted download from where it stopped.
 ///
 /// A repeated `put` or `complete` with `if_absent` may find what its own earlier attempt stored, whose
 /// answer was lost. It says `AlreadyExists` then: only the caller can tell whose file that is.
 #[derive(Clone, Debug)]
 pub struct Retry {
     inner: Arc<dyn Store>,
+    /// The same over connections that were never used: those that are open may all be dead.
+    fresh: Arc<dyn Store>,
     policy: Arc<RetryPolicy>,
+    hedge: Arc<Hedge>,
+    /// As [`Store::heard`].
+    heard: Arc<AtomicU64>,
 }
+
+/// What an answer or a failure adds to what was heard.
+const AN_ANSWER: u64 = 1 << 20;
 
 impl Retry {
     /// `inner`, with patience.
     pub fn new(inner: Arc<dyn Store>, policy: RetryPolicy) -> Self {
-        Self { inner, policy: Arc::new(policy) }
+        let fresh = inner.by_new_connections().unwrap_or_else(|| Arc::clone(&inner));
+        Self { inner, fresh, policy: Arc::new(policy), hedge: Arc::default(), heard: Arc::default() }
     }
 
-    async fn download(&self, what: What, range: ByteRange) -> Result<Content> {
+    pub(super) fn policy(&self) -> &RetryPolicy {
+        &self.policy
+    }
+
+    pub(super) fn hedge(&self) -> &Hedge {
+        &self.hedge
+    }
+
+    pub(super) fn fresh(&self) -> Arc<dyn Store> {
+        Arc::clone(&self.fresh)
+    }
+
+    /// Notes that so many bytes came.
+    pub(super) fn hear(&self, bytes: u64) {
+        self.heard.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// The store for the next attempt.
+    fn store_after(&self, backoff: &Backoff<'_>) -> Arc<dyn Store> {
+        Arc::clone(if backoff.was_silent { &self.fresh } else { &self.inner })
+    }
+
+    /// Reads, until it succeeds or enough was tried.
+    async fn read<T>(
+        &self,
+        asked: Asked,
+        ask: impl Fn(Arc<dyn Store>) -> BoxFuture<'static, Result<T>> + Send + Sync,
+    ) -> Result<T> {
         let mut backoff = Backoff::new(&self.policy);
         loop {
-            match what.get(&*self.inner, range).await {
+            let first = ask(self.store_after(&backoff));
+            let answer = self.hedge.race(asked, first, || ask(self.fresh())).await;
+            if !answer.as_ref().is_err_and(|e| e.kind() == ErrorKind::Timeout) {
+                self.hear(AN_ANSWER);
+            }
+            match answer {
                 Err(e) => backoff.pause(e).await?,
-                Ok(content) => return Ok(Download::resumable(self, what, range, content)),
+                answer => return answer,
             }
         }
     }
-}
 
-/// What is downloaded.
-#[derive(Clone, Debug)]
-enum What {
-    File(FileId),
-    /// A file whose size is known.
-    Listed(FileInfo),
-    Raw(Arc<str>),
-}
-
-impl What {
-    async fn get(&self, store: &dyn Store, range: ByteRange) -> Result<Content> {
-        match self {
-            Self::File(id) => store.get(*id, range).await,
-            Self::Listed(file) => store.get_listed(file, range).await,
-            Self::Raw(path) => store.get_raw(path, range).await,
+    /// Writes or deletes, until it succeeds or enough was tried. Never twice at the same time.
+    async fn write<T>(
+        &self,
+        ask: impl Fn(Arc<dyn Store>) -> BoxFuture<'static, Result<T>> + Send + Sync,
+    ) -> Result<T> {
+        let mut backoff = Backoff::new(&self.policy);
+        loop {
+            match ask(self.store_after(&backoff)).await {
+                Err(e) => backoff.pause(e).await?,
+                answer => return answer,
+            }
         }
     }
-}
 
-impl fmt::Display for What {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::File(id) => fmt::Display::fmt(id, f),
-            Self::Listed(file) => fmt::Display::fmt(&file.id, f),
-            Self::Raw(path) => fmt::Display::fmt(path, f),
-        }
+    async fn download(&self, what: What, range: ByteRange) -> Result<Content> {
+        let asked = what.clone();
+        let ask = move |store: Arc<dyn Store>| {
+            let what = asked.clone();
+            async move { what.get(&*store, range).await }.boxed()
+        };
+        let content = self.read(Asked::Content, ask).await?;
+        Ok(Download::resumable(self, what, range, content))
     }
 }
 
@@ -105,23 +147,24 @@ impl Store for Retry {
     }
 
     async fn list(&self, level: Level, from: Txid) -> Result<Vec<FileInfo>> {
-        let mut backoff = Backoff::new(&self.policy);
+        let mut files = Vec::new();
+        let mut next = None;
         loop {
-            match self.inner.list(level, from).await {
-                Err(e) => backoff.pause(e).await?,
-                listed => return listed,
+            let ask = |store: Arc<dyn Store>| {
+                let next = next.clone();
+                async move { store.list_page(level, from, next).await }.boxed()
+            };
+            let page = self.read(Asked::Names, ask).await?;
+            files.extend(page.entries);
+            next = page.next;
+            if next.is_none() {
+                return Ok(in_order(files));
             }
         }
     }
 
     async fn list_at_once(&self) -> Result<Listing> {
-        let mut backoff = Backoff::new(&self.policy);
-        loop {
-            match self.inner.list_at_once().await {
-                Err(e) => backoff.pause(e).await?,
-                listed => return listed,
-            }
-        }
+        self.read(Asked::Names, |store| async move { store.list_at_once().await }.boxed()).await
     }
 
     async fn list_stored(&self, level: Level, from: Txid) -> Result<Vec<FileInfo>> {
@@ -149,13 +192,7 @@ impl Store for Retry {
     }
 
     async fn head(&self, id: FileId) -> Result<FileInfo> {
-        let mut backoff = Backoff::new(&self.policy);
-        loop {
-            match self.inner.head(id).await {
-                Err(e) => backoff.pause(e).await?,
-                found => return found,
-            }
-        }
+        self.read(Asked::Names, move |store| async move { store.head(id).await }.boxed()).await
     }
 
     async fn get(&self, id: FileId, range: ByteRange) -> Result<Content> {
@@ -167,33 +204,32 @@ impl Store for Retry {
     }
 
     async fn put(&self, id: FileId, body: Bytes, options: PutOptions) -> Result<()> {
-        let mut backoff = Backoff::new(&self.policy);
-        loop {
-            match self.inner.put(id, body.clone(), options.clone()).await {
-                Err(e) => backoff.pause(e).await?,
-                stored => return stored,
-            }
-        }
+        self.write(|store| {
+            let (body, options) = (body.clone(), options.clone());
+            async move { store.put(id, body, options).await }.boxed()
+        })
+        .await
     }
 
     async fn upload(&self, id: FileId, options: PutOptions) -> Result<Box<dyn Upload>> {
-        let mut backoff = Backoff::new(&self.policy);
-        loop {
-            match self.inner.upload(id, options.clone()).await {
-                Err(e) => backoff.pause(e).await?,
-                Ok(inner) => return Ok(Box::new(RetryUpload { inner, policy: Arc::clone(&self.policy) })),
-            }
-        }
+        let inner = self.write(|store| {
+            let options = options.clone();
+            async move { store.upload(id, options).await }.boxed()
+        });
+        Ok(Box::new(RetryUpload { inner: inner.await?, policy: Arc::clone(&self.policy) }))
     }
 
     async fn delete(&self, ids: &[FileId]) -> Result<()> {
-        let mut backoff = Backoff::new(&self.policy);
-        loop {
-            match self.inner.delete(ids).await {
-                Err(e) => backoff.pause(e).await?,
-                done => return done,
-            }
-        }
+        let ids: Arc<[FileId]> = ids.into();
+        self.write(|store| {
+            let ids = Arc::clone(&ids);
+            async move { store.delete(&ids).await }.boxed()
+        })
+        .await
+    }
+
+    fn heard(&self) -> Option<u64> {
+        Some(self.heard.load(Ordering::Relaxed))
     }
 
     fn fencing(&self) -> Fencing {
@@ -209,11 +245,19 @@ impl Store for Retry {
     }
 
     async fn list_raw(&self, folder: &str) -> Result<Vec<RawInfo>> {
-        let mut backoff = Backoff::new(&self.policy);
+        let folder: Arc<str> = folder.into();
+        let mut found = Vec::new();
+        let mut next = None;
         loop {
-            match self.inner.list_raw(folder).await {
-                Err(e) => backoff.pause(e).await?,
-                listed => return listed,
+            let ask = |store: Arc<dyn Store>| {
+                let (folder, next) = (Arc::clone(&folder), next.clone());
+                async move { store.list_raw_page(&folder, next).await }.boxed()
+            };
+            let page = self.read(Asked::Names, ask).await?;
+            found.extend(page.entries);
+            next = page.next;
+            if next.is_none() {
+                return Ok(raw_in_order(found));
             }
         }
     }
@@ -265,67 +309,6 @@ impl Upload for RetryUpload {
     }
 }
 
-/// What is still to come of a file.
-struct Download {
-    store: Retry,
-    what: What,
-    file_size: u64,
-    /// The bytes `at..end` are still to come.
-    at: u64,
-    end: u64,
-    body: BoxStream<'static, Result<Bytes>>,
-}
-
-impl Download {
-    fn resumable(store: &Retry, what: What, range: ByteRange, content: Content) -> Content {
-        let (offset, file_size) = (content.offset, content.file_size);
-        let end = range.within(file_size).map_or(file_size, |(_, end)| end);
-        let download = Self { store: store.clone(), what, file_size, at: offset, end, body: content.body };
-        let body = stream::try_unfold(download, |mut download| async move {
-            Ok(download.next().await?.map(|chunk| (chunk, download)))
-        });
-        Content { offset, file_size, body: body.boxed() }
-    }
-
-    async fn next(&mut self) -> Result<Option<Bytes>> {
-        let policy = Arc::clone(&self.store.policy);
-        let mut backoff = Backoff::new(&policy);
-        while self.at < self.end {
-            let failure = match self.body.next().await {
-                Some(Ok(chunk)) => {
-                    self.at += chunk.len() as u64;
-                    return Ok(Some(chunk));
-                }
-                Some(Err(e)) => e,
-                None => Error::new(ErrorKind::Unavailable, format!("{} ended early", self.what)),
-            };
-            backoff.pause(failure).await?;
-            self.reopen(&mut backoff).await?;
-        }
-        Ok(None)
-    }
-
-    async fn reopen(&mut self, backoff: &mut Backoff<'_>) -> Result<()> {
-        let range = ByteRange::Bounded { offset: self.at, len: self.end - self.at };
-        loop {
-            match self.what.get(&*self.store.inner, range).await {
-                Err(e) => backoff.pause(e).await?,
-                Ok(content) if content.file_size == self.file_size && content.offset == self.at => {
-                    self.body = content.body;
-                    return Ok(());
-                }
-                Ok(_) => {
-                    return Err(Error::wrong_answer(format!(
-                        "{} of replica {} was replaced while it was read",
-                        self.what,
-                        self.store.url()
-                    )));
-                }
-            }
-        }
-    }
-}
-
 /// Whether a failure that usually stays deserves one more try: one answer of a gateway or of a server that is just
 /// being changed decides nothing, and credentials may have been renewed.
 fn may_be_a_slip(failure: &Error) -> bool {
@@ -333,29 +316,32 @@ fn may_be_a_slip(failure: &Error) -> bool {
 }
 
 /// Pauses between attempts, until they are used up.
-struct Backoff<'a> {
+pub(super) struct Backoff<'a> {
     policy: &'a RetryPolicy,
     attempts: u32,
+    /// The last attempt had no answer.
+    was_silent: bool,
     /// What does not pass by itself was tried once more.
     asked_twice: bool,
     started: Instant,
 }
 
 impl<'a> Backoff<'a> {
-    fn new(policy: &'a RetryPolicy) -> Self {
-        Self { policy, attempts: 0, asked_twice: false, started: Instant::now() }
+    pub(super) fn new(policy: &'a RetryPolicy) -> Self {
+        Self { policy, attempts: 0, was_silent: false, asked_twice: false, started: Instant::now() }
     }
 
     /// Waits before the next attempt.
     ///
     /// # Errors
     /// `failure` itself, if it does not pass or enough was tried.
-    async fn pause(&mut self, failure: Error) -> Result<()> {
+    pub(super) async fn pause(&mut self, failure: Error) -> Result<()> {
         self.attempts += 1;
         let allowed = failure.is_transient() || (may_be_a_slip(&failure) && !self.asked_twice);
         if !allowed || self.attempts >= self.policy.max_attempts {
             return Err(failure);
         }
+        self.was_silent = failure.kind() == ErrorKind::Timeout;
         self.asked_twice |= !failure.is_transient();
         let delay = self.jittered();
         if self.started.elapsed() + delay > self.policy.max_elapsed {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::hidden;
 use crate::config::{self, ReplicaConfig};
 use crate::error::{Error, ErrorKind, Result};
+use crate::failures::{self, Attempt};
 use crate::replica::{self, RestorePoint, View};
 use crate::sqlite::{
     BaseFile, Code, File, FileControl, IoVersion, LockLevel, OpenFlags, OpenRequest, Opened, PragmaAnswer,
@@ -49,6 +50,7 @@ impl ReplicaFile {
             _ => Code::IOERR_READ,
         };
         self.view.core().note_read_error(error);
+        failures::record(Attempt::Read, Some(&self.path), error.to_string());
         log(code, &format!("litestream: cannot read {}: {error}", self.path.display()));
         code
     }
@@ -59,9 +61,9 @@ impl ReplicaFile {
         if arg.is_some() {
             return PragmaAnswer::Error("litestream_poll takes no value".to_owned());
         }
-        match self.view.core().poll_now() {
+        match self.view.core().poll_unless(|| self.view.is_interrupted()) {
             Ok(()) => PragmaAnswer::Value(self.view.core().snapshot().txid.to_string()),
-            Err(e) => PragmaAnswer::Error(e.to_string()),
+            Err(e) => failed_pragma("litestream_poll", &e),
         }
     }
 
@@ -80,15 +82,23 @@ impl ReplicaFile {
 
     /// `PRAGMA litestream_time = …`.
     fn set_time(&self, text: &str) -> PragmaAnswer {
-        match config::point(text).and_then(|point| self.view.seen().choose(point)) {
+        let choose = |point| self.view.seen().choose_unless(point, || self.view.is_interrupted());
+        match config::point(text).and_then(choose) {
             Ok(()) => PragmaAnswer::Value(self.view.snapshot().timestamp.to_string()),
-            Err(e) => PragmaAnswer::Error(format!("litestream_time: {e}")),
+            Err(e) => failed_pragma("litestream_time", &e),
         }
     }
 
     /// The age of what is read, in seconds as Litestream's extension tells it.
     fn lag(&self) -> u64 {
         self.view.seen().age().as_secs()
+    }
+}
+
+fn failed_pragma(name: &str, error: &Error) -> PragmaAnswer {
+    match error.kind() {
+        ErrorKind::Interrupted => PragmaAnswer::Interrupted,
+        _ => PragmaAnswer::Error(format!("{name}: {error}")),
     }
 }
 

@@ -33,7 +33,7 @@ pub(super) async fn run(
     stop: impl Future<Output = ()>,
 ) -> Result<FileInfo> {
     let inputs: Vec<_> =
-        work.inputs.iter().map(|file| open(Arc::clone(store), file, kept(file.id))).collect();
+        work.inputs.iter().map(|file| open(Arc::clone(store), file.id, kept(file.id))).collect();
     let opened: Vec<Opened> = stream::iter(inputs).buffered(PARALLEL).try_collect().await?;
     let last = opened.last().expect("BUG: a merge has inputs").header;
     // Where times run backwards, a state is not older than those that it comes after.
@@ -64,13 +64,12 @@ struct Opened {
     bytes: Bytewise,
 }
 
-async fn open(store: Arc<dyn Store>, file: &FileInfo, kept: Option<Bytes>) -> Result<Opened> {
-    let id = file.id;
+async fn open(store: Arc<dyn Store>, id: FileId, kept: Option<Bytes>) -> Result<Opened> {
     let named = |e: Error| e.context(format_args!("{} {id}", store.url()));
     let bytes = match kept {
         Some(bytes) => Bytewise { next: bytes, rest: stream::empty().boxed(), runtime: Handle::current() },
         None => {
-            let content = store.get_listed(file, ByteRange::All).await?;
+            let content = store.get(id, ByteRange::All).await?;
             let wanted = if content.file_size <= SMALL { content.file_size as usize } else { Header::SIZE };
             let mut bytes = Bytewise { next: Bytes::new(), rest: content.body, runtime: Handle::current() };
             bytes.ahead(wanted).await?;

@@ -12,7 +12,7 @@ use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_types::body::SdkBody;
 
-use super::http::{Http, IDLE_TIMEOUT};
+use super::http::{Http, IDLE_TIMEOUT, Way};
 
 /// Larger answers are not credentials.
 const MAX_ANSWER: usize = 1 << 20;
@@ -58,7 +58,7 @@ async fn answer(request: HttpRequest) -> Result<HttpResponse, ConnectorError> {
     let request = ::http::Request::from_parts(parts, reqwest::Body::default());
     let request = reqwest::Request::try_from(request).map_err(|e| ConnectorError::user(e.into()))?;
     let http = Http::new(&endpoint, &endpoint, false, IDLE_TIMEOUT).map_err(failed)?;
-    let response = http.send(request, body).await.map_err(failed)?;
+    let response = http.send(request, body, Way::Usual).await.map_err(failed)?;
     let (status, headers) = (response.status(), response.headers().clone());
     let body = http.read_all(response, MAX_ANSWER).await.map_err(failed)?;
     let mut answer = ::http::Response::new(SdkBody::from(body));

@@ -60,14 +60,6 @@ impl Identity {
             },
         }
     }
-
-    /// Forgets what the store says has expired. Returns whether others may be found.
-    pub(super) async fn forget(&self) -> bool {
-        match self {
-            Self::Given(_) => false,
-            Self::Chain { cached, .. } => cached.lock().await.take().is_some(),
-        }
-    }
 }
 
 impl fmt::Debug for Identity {

@@ -11,8 +11,8 @@ use reqwest::Method;
 use serde::Deserialize;
 
 use super::failure::{Failure, Refusal};
-use super::session::{Request, Session};
-use super::{S3Store, xml};
+use super::session::Request;
+use super::{S3Store, SessionRef, xml};
 use crate::error::Result;
 use crate::ltx::FileId;
 
@@ -53,7 +53,7 @@ impl S3Store {
         Ok(())
     }
 
-    async fn delete_singly(&self, session: &Session, ids: &[FileId]) -> Result<()> {
+    async fn delete_singly(&self, session: &SessionRef, ids: &[FileId]) -> Result<()> {
         for id in ids {
             match session.send(&Request::object(Method::DELETE, self.key(*id))).await {
                 Ok(_) => {}
@@ -65,7 +65,13 @@ impl S3Store {
         Ok(())
     }
 
-    async fn delete_together(&self, session: &Session, ids: &[FileId]) -> Result<()> {
+    async fn delete_singly_from_now_on(&self, session: &SessionRef, ids: &[FileId]) -> Result<()> {
+        self.delete_singly(session, ids).await?;
+        self.shared.delete_singly.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    async fn delete_together(&self, session: &SessionRef, ids: &[FileId]) -> Result<()> {
         let body = self.document(ids);
         let mut request =
             Request::bucket(Method::POST).query("delete", "").header("content-type", "application/xml");
@@ -75,15 +81,16 @@ impl S3Store {
         let what = format!("delete {} files", ids.len());
         let response = match session.send(&request.body(body)).await {
             Ok(response) => response,
-            Err(Failure::Refused(refusal)) if refusal.is_not_implemented() || refusal.status == 405 => {
-                self.shared.delete_singly.store(true, Ordering::Relaxed);
-                return self.delete_singly(session, ids).await;
+            // Stores that cannot do this say so in many ways. Whether it is that shows when one file is deleted.
+            Err(Failure::Refused(refusal)) if refusal.may_be_of_the_kind() => {
+                return self.delete_singly_from_now_on(session, ids).await;
             }
             Err(failure) => return Err(session.explain(failure, &what)),
         };
         let answer = session.http.read_all(response, MAX_ANSWER).await?;
-        let result: DeleteResult = xml::document(&answer, "DeleteResult")
-            .map_err(|e| e.context(format_args!("cannot {what} of {}", self.target())))?;
+        let Ok(result) = xml::document::<DeleteResult>(&answer, "DeleteResult") else {
+            return self.delete_singly_from_now_on(session, ids).await;
+        };
         failures(result).map_or(Ok(()), |(refusal, key, others)| {
             let what = format!("delete '{key}' and {others} more");
             Err(session.explain(Failure::Refused(refusal), &what))

@@ -76,6 +76,18 @@ impl Refusal {
             && matches!(self.status, 400 | 401 | 403)
     }
 
+    /// Whether credentials, region or endpoint may have been right and be wrong now.
+    pub(super) fn may_be_outdated(&self) -> bool {
+        matches!(self.status, 300..=403) || self.is_expired() || self.is_wrong_region()
+    }
+
+    /// Whether it may be the kind of request that is refused, and not the bucket, the credentials or the moment.
+    pub(super) fn may_be_of_the_kind(&self) -> bool {
+        let is_other = self.is_temporary() || self.is_expired() || self.is_wrong_region();
+        self.is_not_implemented()
+            || ((400..500).contains(&self.status) && !is_other && self.code != "NoSuchBucket")
+    }
+
     /// Whether a condition of the request did not hold.
     pub(super) fn is_precondition_failed(&self) -> bool {
         self.status == 412 || self.code == "PreconditionFailed"

@@ -3,10 +3,10 @@
 use std::error::Error as _;
 use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::{self, BoxStream, StreamExt as _};
@@ -31,11 +31,28 @@ const PIECE: usize = 64 << 10;
 /// How many requests that are in turn a server gets at the same time.
 pub(super) const TURNS: usize = 16;
 
+/// By which connections a request goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// One that is open and unused, or else a new one.
+    Usual,
+    /// A new one: what lets one connection die may have let all die that are open.
+    New,
+}
+
+/// Less than so many bytes a second, over as long as silence is borne, is no answer.
+const SLOWEST: u64 = 1 << 10;
+
 /// A client of one server.
 #[derive(Clone, Debug)]
 pub(super) struct Http {
     /// Shared with the other stores of the process.
     client: Arc<Client>,
+    /// The one that keeps no connection, made when it is needed.
+    without_pool: Arc<OnceLock<Arc<Client>>>,
+    /// The server's URL.
+    base: Arc<str>,
+    skip_verify: bool,
     /// What messages call the server.
     endpoint: Arc<str>,
     idle_timeout: Duration,
@@ -49,8 +66,11 @@ struct Kind {
     loopback: bool,
     plain: bool,
     skip_verify: bool,
+    keeps_connections: bool,
     /// Certificates and proxies.
     environment: Environment,
+    /// When the files of certificates were written that it names.
+    certificates: Vec<Option<SystemTime>>,
 }
 
 static CLIENTS: Common<Kind, Client> = Common::new();
@@ -58,17 +78,20 @@ static CLIENTS: Common<Kind, Client> = Common::new();
 static TURNS_AT: Common<String, Semaphore> = Common::new();
 
 /// A client of the server at `base`, a URL. Reads the environment for certificates and proxies.
-fn client(base: &str, skip_verify: bool) -> Result<Arc<Client>> {
+fn client(base: &str, skip_verify: bool, way: Way) -> Result<Arc<Client>> {
     let matters = |name: &str| {
         name == "AWS_CA_BUNDLE"
             || name.starts_with("SSL_CERT_")
             || name.to_ascii_lowercase().ends_with("_proxy")
     };
+    let written = |name: &str| std::fs::metadata(std::env::var_os(name)?).ok()?.modified().ok();
     let kind = Kind {
         loopback: is_loopback(base),
         plain: base.starts_with("http://"),
         skip_verify,
+        keeps_connections: way == Way::Usual,
         environment: environment(matters),
+        certificates: ["AWS_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR"].map(written).to_vec(),
     };
     if let Some(client) = CLIENTS.get(&kind) {
         return Ok(client);
@@ -82,7 +105,7 @@ fn new_client(kind: &Kind) -> Result<Client> {
         .user_agent(concat!("litestream_vfs/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(CONNECT_TIMEOUT)
         .pool_idle_timeout(POOL_IDLE_TIMEOUT)
-        .pool_max_idle_per_host(POOL_MAX_IDLE)
+        .pool_max_idle_per_host(if kind.keeps_connections { POOL_MAX_IDLE } else { 0 })
         .tcp_nodelay(true)
         .redirect(reqwest::redirect::Policy::none());
     if kind.loopback {
@@ -131,13 +154,32 @@ impl Http {
     pub(super) fn new(base: &str, endpoint: &str, skip_verify: bool, idle_timeout: Duration) -> Result<Self> {
         let server = base.to_owned();
         let turns = TURNS_AT.get(&server).unwrap_or_else(|| TURNS_AT.share(server, Semaphore::new(TURNS)));
-        Ok(Self { client: client(base, skip_verify)?, endpoint: endpoint.into(), idle_timeout, turns })
+        Ok(Self {
+            client: client(base, skip_verify, Way::Usual)?,
+            without_pool: Arc::default(),
+            base: base.into(),
+            skip_verify,
+            endpoint: endpoint.into(),
+            idle_timeout,
+            turns,
+        })
     }
 
     /// Waits until this store may send one of the requests that are in turn: with a hundred databases
     /// that write, a connection and its buffers for each would cost more than all else together.
     pub(super) async fn turn(&self) -> SemaphorePermit<'_> {
         self.turns.acquire().await.expect("BUG: nothing closes it")
+    }
+
+    fn client(&self, way: Way) -> Result<Arc<Client>> {
+        if way == Way::Usual {
+            return Ok(Arc::clone(&self.client));
+        }
+        if let Some(client) = self.without_pool.get() {
+            return Ok(Arc::clone(client));
+        }
+        let made = client(&self.base, self.skip_verify, way)?;
+        Ok(Arc::clone(self.without_pool.get_or_init(|| made)))
     }
 
     /// What messages call the server.
@@ -149,12 +191,18 @@ impl Http {
     ///
     /// # Errors
     /// `Unavailable` or `Timeout`, naming the endpoint; `Config` if its certificate is not trusted.
-    pub(super) async fn send(&self, mut request: reqwest::Request, body: Bytes) -> Result<Response> {
+    pub(super) async fn send(
+        &self,
+        mut request: reqwest::Request,
+        body: Bytes,
+        way: Way,
+    ) -> Result<Response> {
+        let client = self.client(way)?;
         let sent = Arc::new(AtomicU64::new(0));
         if !body.is_empty() {
             *request.body_mut() = Some(reqwest::Body::wrap(SentBody { rest: body, sent: Arc::clone(&sent) }));
         }
-        let mut answer = std::pin::pin!(self.client.execute(request));
+        let mut answer = std::pin::pin!(client.execute(request));
         loop {
             let before = sent.load(Ordering::Relaxed);
             match tokio::time::timeout(self.idle_timeout, &mut answer).await {
@@ -168,9 +216,10 @@ impl Http {
     /// All of a body.
     ///
     /// # Errors
-    /// `WrongAnswer` if it is longer than `limit`.
+    /// `WrongAnswer` if it is longer than `limit`; `Timeout` if it hardly comes.
     pub(super) async fn read_all(&self, mut response: Response, limit: usize) -> Result<Bytes> {
         let mut all = BytesMut::new();
+        let begun = Instant::now();
         while let Some(chunk) = self.next_chunk(&mut response).await? {
             if all.len() + chunk.len() > limit {
                 return Err(Error::wrong_answer(format!(
@@ -179,6 +228,10 @@ impl Http {
                 )));
             }
             all.extend_from_slice(&chunk);
+            let waited = begun.elapsed();
+            if waited > self.idle_timeout && (all.len() as u64) < SLOWEST * waited.as_secs() {
+                return Err(self.trickles(all.len(), waited));
+            }
         }
         Ok(all.freeze())
     }
@@ -222,6 +275,14 @@ impl Http {
         Error::new(
             ErrorKind::Timeout,
             format!("{} was silent for {} s; check the network", self.endpoint, self.idle_timeout.as_secs()),
+        )
+    }
+
+    fn trickles(&self, bytes: usize, waited: Duration) -> Error {
+        let (endpoint, seconds) = (&self.endpoint, waited.as_secs());
+        Error::new(
+            ErrorKind::Timeout,
+            format!("{endpoint} sent no more than {bytes} bytes in {seconds} s; check the network"),
         )
     }
 

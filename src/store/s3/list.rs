@@ -3,12 +3,12 @@
 use reqwest::Method;
 use serde::Deserialize;
 
-use super::session::{Request, Session};
-use super::{S3Store, xml};
+use super::session::Request;
+use super::{S3Store, SessionRef, xml};
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
 use crate::ltx::{FileId, FileName, Level, Txid};
-use crate::store::{FileInfo, Listing, RawInfo};
+use crate::store::{self, FileInfo, Listing, Next, RawInfo, in_order, raw_in_order};
 
 /// A page has at most 1000 entries of about 500 bytes.
 const MAX_PAGE: usize = 16 << 20;
@@ -41,6 +41,11 @@ impl Object {
 }
 
 impl Page {
+    /// Whether the keys rise, as those of most stores do.
+    fn is_in_order(&self) -> bool {
+        self.contents.is_sorted_by(|a, b| a.key < b.key)
+    }
+
     /// Size and time of the object at `key`.
     pub(super) fn find(&self, key: &str) -> Result<Option<(u64, Timestamp)>> {
         let found = self.contents.iter().find(|object| object.key == key);
@@ -48,73 +53,87 @@ impl Page {
     }
 }
 
-/// Where the next page begins.
-pub(super) enum Start {
-    After(String),
-    Token(String),
-}
-
 impl S3Store {
     pub(super) async fn list_files(&self, level: Level, from: Txid) -> Result<Vec<FileInfo>> {
+        let (mut files, mut next) = (Vec::new(), None);
+        loop {
+            let page = self.page_of_files(level, from, next).await?;
+            files.extend(page.entries);
+            next = page.next;
+            if next.is_none() {
+                return Ok(in_order(files));
+            }
+        }
+    }
+
+    /// A page of the files of a level.
+    pub(super) async fn page_of_files(
+        &self,
+        level: Level,
+        from: Txid,
+        next: Option<Next>,
+    ) -> Result<store::Page<FileInfo>> {
         let prefix = self.prefix(level);
         // Names begin with their first transaction, so this text sorts before all that are wanted.
-        let start = (from > Txid::ONE).then(|| Start::After(format!("{prefix}{from}")));
-        let mut files = self
-            .list_objects(&format!("list level {level}"), &prefix, start, |object| {
-                file(object, level, &prefix)
-            })
-            .await?;
-        files.retain(|file| file.id.name.min() >= from);
-        // Stores differ in what they do with `start-after`, and some in order.
-        files.sort_unstable_by_key(|file| file.id);
-        files.dedup_by_key(|file| file.id);
-        Ok(files)
+        let first = (from > Txid::ONE).then(|| Next::After(format!("{prefix}{from}")));
+        let read = |object: &Object| file(object, level, &prefix);
+        let what = format!("list level {level}");
+        let mut page = self.page_of(&what, &prefix, next.or(first), read).await?;
+        // Stores differ in what they do with `start-after`.
+        page.entries.retain(|file| file.id.name.min() >= from);
+        Ok(page)
     }
 
     pub(super) async fn list_below(&self, folder: &str) -> Result<Vec<RawInfo>> {
-        let (root, prefix) = (self.below(""), self.below(&format!("{folder}/")));
-        let mut found = self
-            .list_objects(&format!("list '{prefix}'"), &prefix, None, |object| raw(object, &root))
-            .await?;
-        found.sort_unstable_by(|a, b| a.path.cmp(&b.path));
-        found.dedup_by(|a, b| a.path == b.path);
-        Ok(found)
+        let (mut found, mut next) = (Vec::new(), None);
+        loop {
+            let page = self.page_below(folder, next).await?;
+            found.extend(page.entries);
+            next = page.next;
+            if next.is_none() {
+                return Ok(raw_in_order(found));
+            }
+        }
     }
 
-    /// What `read` makes of each object whose key begins with `prefix`.
-    async fn list_objects<T>(
+    /// A page of what is in a folder.
+    pub(super) async fn page_below(&self, folder: &str, next: Option<Next>) -> Result<store::Page<RawInfo>> {
+        let (root, prefix) = (self.below(""), self.below(&format!("{folder}/")));
+        self.page_of(&format!("list '{prefix}'"), &prefix, next, |object| raw(object, &root)).await
+    }
+
+    /// What `read` makes of the objects of a page whose keys begin with `prefix`.
+    async fn page_of<T>(
         &self,
         what: &str,
         prefix: &str,
-        mut start: Option<Start>,
+        start: Option<Next>,
         read: impl Fn(&Object) -> Result<Option<T>>,
-    ) -> Result<Vec<T>> {
+    ) -> Result<store::Page<T>> {
         let session = self.session().await?;
-        let mut found = Vec::new();
-        loop {
-            let page = self.page(&session, what, prefix, start.as_ref()).await?;
-            for object in &page.contents {
-                found.extend(read(object)?);
-            }
-            start = match next(page, start.as_ref()) {
-                Some(next) => Some(next?),
-                None => return Ok(found),
-            };
+        let page = self.page(&session, what, prefix, start.as_ref()).await?;
+        let mut entries = Vec::new();
+        for object in &page.contents {
+            entries.extend(read(object)?);
         }
+        Ok(store::Page { entries, next: next(page, start.as_ref()).transpose()? })
     }
 
     /// The first page of a listing of all levels.
     pub(super) async fn list_first_objects(&self) -> Result<Listing> {
         let session = self.session().await?;
         let page = self.page(&session, "list all levels", &self.prefix_of_all(), None).await?;
+        if page.is_truncated && !page.is_in_order() {
+            // What is missing may be on any level.
+            return Ok(Listing { files: Vec::new(), rest: Some((Level::L0, Txid::ONE)) });
+        }
         let mut files = Vec::new();
         for object in &page.contents {
             for level in Level::all() {
                 files.extend(file(object, level, &self.prefix(level))?);
             }
         }
-        files.sort_unstable_by_key(|file| file.id);
-        files.dedup_by_key(|file| file.id);
+        let mut files = in_order(files);
         if !page.is_truncated {
             return Ok(Listing { files, rest: None });
         }
@@ -128,15 +147,15 @@ impl S3Store {
     /// A page of the objects whose keys begin with `prefix`.
     pub(super) async fn page(
         &self,
-        session: &Session,
+        session: &SessionRef,
         what: &str,
         prefix: &str,
-        start: Option<&Start>,
+        start: Option<&Next>,
     ) -> Result<Page> {
         let mut request = Request::bucket(Method::GET).query("list-type", "2").query("prefix", prefix);
         request = match start {
-            Some(Start::After(key)) => request.query("start-after", key),
-            Some(Start::Token(token)) => request.query("continuation-token", token),
+            Some(Next::After(key)) => request.query("start-after", key),
+            Some(Next::Token(token)) => request.query("continuation-token", token),
             None => request,
         };
         // Signed in the order of the names.
@@ -168,20 +187,25 @@ fn raw(object: &Object, root: &str) -> Result<Option<RawInfo>> {
 }
 
 /// Where the page after `page` begins, if there is one.
-fn next(page: Page, start: Option<&Start>) -> Option<Result<Start>> {
+fn next(page: Page, start: Option<&Next>) -> Option<Result<Next>> {
     if !page.is_truncated {
         return None;
     }
+    let in_order = page.is_in_order();
     let next = match (page.next.filter(|token| !token.is_empty()), page.contents.into_iter().next_back()) {
-        (Some(token), _) => Start::Token(token),
-        (None, Some(last)) => Start::After(last.key),
+        (Some(token), _) => Next::Token(token),
+        (None, Some(last)) if in_order => Next::After(last.key),
+        (None, Some(_)) => {
+            let why = "the store's listing is not in the order of the keys and goes on without saying where";
+            return Some(Err(Error::wrong_answer(why)));
+        }
         (None, None) => {
             return Some(Err(Error::wrong_answer("the store's listing goes on without saying where")));
         }
     };
     let repeats = match (&next, start) {
-        (Start::Token(next), Some(Start::Token(this))) => next == this,
-        (Start::After(next), Some(Start::After(this))) => next <= this,
+        (Next::Token(next), Some(Next::Token(this))) => next == this,
+        (Next::After(next), Some(Next::After(this))) => next <= this,
         _ => false,
     };
     Some(if repeats { Err(Error::wrong_answer("the store's listing goes in circles")) } else { Ok(next) })

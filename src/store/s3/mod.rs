@@ -17,8 +17,8 @@ use tokio::sync::OnceCell;
 
 use super::clock::StoreClock;
 use super::{
-    ByteRange, Content, Encryption, Fencing, FileInfo, Listing, PutOptions, RawInfo, S3Target, Store,
-    StoreTime, Upload, errors,
+    ByteRange, Content, Encryption, Fencing, FileInfo, Listing, Next, Page, PutOptions, RawInfo, S3Target,
+    Store, StoreTime, Upload, errors,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::{FileId, Level, Txid};
@@ -39,6 +39,7 @@ mod upload;
 mod xml;
 
 use failure::Failure;
+use http::Way;
 use read::Asked;
 use session::{Request, Session};
 
@@ -51,14 +52,14 @@ const TIMESTAMP: &str = "x-amz-meta-litestream-timestamp";
 #[derive(Clone)]
 pub struct S3Store {
     shared: Arc<Shared>,
+    way: Way,
 }
 
 struct Shared {
     target: Arc<S3Target>,
     /// A request is given up when no byte flows for so long.
     idle_timeout: Duration,
-    /// The process that made the session, and the session. Connections do not survive `fork`.
-    session: Mutex<Option<(u32, Arc<OnceCell<Session>>)>>,
+    session: Mutex<Option<Begun>>,
     /// The store's own clock, as its answers tell it.
     clock: Arc<StoreClock>,
     /// The store refuses `If-None-Match`: look before writing.
@@ -67,6 +68,16 @@ struct Shared {
     keeps_condition: AtomicBool,
     /// The store refuses to delete several objects at once.
     delete_singly: AtomicBool,
+}
+
+/// A session that is there, or that who needs it begins.
+#[derive(Clone)]
+struct Begun {
+    /// The process that made it: connections do not survive `fork`.
+    pid: u32,
+    session: Arc<OnceCell<Session>>,
+    /// The one that it replaces. The new one shares its connections, if they have not become outdated too.
+    before: Option<Arc<OnceCell<Session>>>,
 }
 
 impl S3Store {
@@ -86,6 +97,7 @@ impl S3Store {
                 keeps_condition: AtomicBool::new(false),
                 delete_singly: AtomicBool::new(false),
             }),
+            way: Way::Usual,
         }
     }
 
@@ -93,27 +105,35 @@ impl S3Store {
         &self.shared.target
     }
 
-    /// This process's session, begun now if there is none.
+    /// This process's session, begun now if there is none, or if the one that is there is outdated.
     async fn session(&self) -> Result<SessionRef> {
-        let cell = {
-            let pid = std::process::id();
-            let mut current = self.shared.session.lock().unwrap_or_else(PoisonError::into_inner);
-            match &*current {
-                Some((owner, cell)) if *owner == pid => Arc::clone(cell),
-                _ => {
-                    let fresh = Arc::new(OnceCell::new());
-                    if let Some((_, inherited)) = current.replace((pid, Arc::clone(&fresh))) {
-                        // Its connections are the parent's to close.
-                        std::mem::forget(inherited);
-                    }
-                    fresh
+        let begun = self.current_session();
+        let shared = &self.shared;
+        let start = || {
+            let (target, clock) = (Arc::clone(&shared.target), Arc::clone(&shared.clock));
+            Session::start(target, clock, shared.idle_timeout, begun.before.is_some())
+        };
+        begun.session.get_or_try_init(start).await?;
+        Ok(SessionRef { cell: begun.session, way: self.way })
+    }
+
+    fn current_session(&self) -> Begun {
+        let pid = std::process::id();
+        let mut current = self.shared.session.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = match current.take() {
+            Some(begun) if begun.pid == pid => {
+                if !begun.session.get().is_some_and(Session::is_outdated) {
+                    return current.insert(begun).clone();
                 }
+                Some(begun.session)
+            }
+            // Its connections are the parent's to close.
+            inherited => {
+                std::mem::forget(inherited);
+                None
             }
         };
-        let shared = &self.shared;
-        let (target, clock) = (Arc::clone(&shared.target), Arc::clone(&shared.clock));
-        cell.get_or_try_init(|| Session::start(target, clock, shared.idle_timeout)).await?;
-        Ok(SessionRef(cell))
+        current.insert(Begun { pid, session: Arc::default(), before }).clone()
     }
 
     /// The prefix of the keys of `level`, with a slash at its end.
@@ -173,7 +193,7 @@ impl S3Store {
     /// that does not know the condition is asked first whether the file is there.
     async fn send_if_absent(
         &self,
-        session: &Session,
+        session: &SessionRef,
         id: FileId,
         request: Request,
         options: &PutOptions,
@@ -214,7 +234,7 @@ impl S3Store {
     }
 
     /// As [`Session::explain`], but an error that needs no more words stays as it is.
-    fn explain(&self, session: &Session, failure: Failure, what: &str) -> Error {
+    fn explain(&self, session: &SessionRef, failure: Failure, what: &str) -> Error {
         match failure {
             Failure::Error(e) if e.kind() == ErrorKind::AlreadyExists => e,
             other => session.explain(other, what),
@@ -222,14 +242,27 @@ impl S3Store {
     }
 }
 
-/// A session that is there.
-struct SessionRef(Arc<OnceCell<Session>>);
+/// A session that is there, and by which connections it talks.
+struct SessionRef {
+    cell: Arc<OnceCell<Session>>,
+    way: Way,
+}
+
+impl SessionRef {
+    /// Sends `request`.
+    ///
+    /// # Errors
+    /// As [`Session::send`].
+    async fn send(&self, request: &Request) -> Result<reqwest::Response, Failure> {
+        (**self).send(request, self.way).await
+    }
+}
 
 impl std::ops::Deref for SessionRef {
     type Target = Session;
 
     fn deref(&self) -> &Session {
-        self.0.get().expect("BUG: the session has been made")
+        self.cell.get().expect("BUG: the session has been made")
     }
 }
 
@@ -257,6 +290,14 @@ impl Store for S3Store {
     async fn ask_time(&self) -> Result<()> {
         let last = Txid::new(u64::MAX).expect("BUG: not zero");
         self.list_files(Level::L0, last).await.map(drop)
+    }
+
+    async fn list_page(&self, level: Level, from: Txid, next: Option<Next>) -> Result<Page<FileInfo>> {
+        self.page_of_files(level, from, next).await
+    }
+
+    fn by_new_connections(&self) -> Option<Arc<dyn Store>> {
+        Some(Arc::new(Self { way: Way::New, ..self.clone() }))
     }
 
     async fn list_at_once(&self) -> Result<Listing> {
@@ -317,6 +358,10 @@ impl Store for S3Store {
 
     async fn list_raw(&self, folder: &str) -> Result<Vec<RawInfo>> {
         self.list_below(folder).await
+    }
+
+    async fn list_raw_page(&self, folder: &str, next: Option<Next>) -> Result<Page<RawInfo>> {
+        self.page_below(folder, next).await
     }
 
     async fn get_raw(&self, path: &str, range: ByteRange) -> Result<Content> {

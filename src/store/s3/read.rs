@@ -9,8 +9,8 @@ use http::header::{CONTENT_LENGTH, CONTENT_RANGE, LAST_MODIFIED};
 use reqwest::{Method, Response, StatusCode};
 
 use super::failure::Failure;
-use super::session::{Request, Session};
-use super::{S3Store, TIMESTAMP};
+use super::session::Request;
+use super::{S3Store, SessionRef, TIMESTAMP};
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
 use crate::store::{ByteRange, Content, Store as _, errors};
@@ -105,7 +105,7 @@ impl S3Store {
     /// The bytes of `range` in an answer that has them, or the whole file.
     async fn content(
         &self,
-        session: &Session,
+        session: &SessionRef,
         response: Response,
         asked: &Asked<'_>,
         range: ByteRange,
@@ -137,7 +137,7 @@ impl S3Store {
     }
 
     /// Which bytes an answer says that it has.
-    fn part(&self, session: &Session, response: &Response, id: Name<'_>) -> Result<Part> {
+    fn part(&self, session: &SessionRef, response: &Response, id: Name<'_>) -> Result<Part> {
         let headers = response.headers();
         let endpoint = session.http.endpoint();
         let length = number(headers.get(CONTENT_LENGTH));
@@ -169,12 +169,12 @@ impl S3Store {
     }
 
     /// Size and time of one object, from a listing.
-    async fn listed_object(&self, session: &Session, key: &str) -> Result<Option<(u64, Timestamp)>> {
+    async fn listed_object(&self, session: &SessionRef, key: &str) -> Result<Option<(u64, Timestamp)>> {
         let page = self.page(session, &format!("list '{key}'"), key, None).await?;
         page.find(key)
     }
 
-    fn read_error(&self, session: &Session, failure: Failure, id: Name<'_>) -> Error {
+    fn read_error(&self, session: &SessionRef, failure: Failure, id: Name<'_>) -> Error {
         match failure {
             Failure::Refused(refusal)
                 if refusal.status == 404 && matches!(refusal.code.as_str(), "" | "NoSuchKey") =>
@@ -186,7 +186,7 @@ impl S3Store {
     }
 }
 
-fn unclear(session: &Session, id: Name<'_>) -> Error {
+fn unclear(session: &SessionRef, id: Name<'_>) -> Error {
     Error::wrong_answer(format!("{} does not tell the size of {id}", session.http.endpoint()))
 }
 

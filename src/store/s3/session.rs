@@ -1,5 +1,6 @@
 //! Everything a store needs to talk: client, credentials, region. Made at first use.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -21,7 +22,7 @@ use super::address::{self, Address};
 use super::common::{Common, Environment, environment};
 use super::credentials::Identity;
 use super::failure::{Failure, Place, Refusal};
-use super::http::Http;
+use super::http::{Http, Way};
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::S3Target;
@@ -96,15 +97,18 @@ pub(super) struct Session {
     tigris: bool,
     region: Mutex<Arc<str>>,
     region_given: bool,
+    /// The store refused what may have changed since the start: credentials, region, endpoint, certificates.
+    outdated: AtomicBool,
 }
 
 impl Session {
-    /// Reads the environment and AWS's configuration files; makes no request. Those that are made are given up when
-    /// no byte flows for `idle_timeout`.
+    /// Reads the environment and AWS's configuration files, again if `renew`; makes no request. Those that are made
+    /// are given up when no byte flows for `idle_timeout`.
     pub(super) async fn start(
         target: Arc<S3Target>,
         clock: Arc<StoreClock>,
         idle_timeout: Duration,
+        renew: bool,
     ) -> Result<Self> {
         let given = Identity::given(&target);
         let mut endpoint = target.endpoint.clone();
@@ -113,7 +117,7 @@ impl Session {
         let identity = match given {
             Some(given) if region.is_some() && endpoint.is_some() => given,
             given => {
-                let config = configuration().await;
+                let config = configuration(renew).await;
                 region = region.or_else(|| config.region().map(|region| region.to_string()));
                 if endpoint.is_none() && !target.bucket.starts_with("arn:") {
                     endpoint = configured_endpoint(&config);
@@ -133,8 +137,18 @@ impl Session {
             endpoint,
             region: Mutex::new(region.into()),
             region_given,
+            outdated: AtomicBool::new(false),
             target,
         })
+    }
+
+    /// Whether another one should take its place, which reads all that may have changed.
+    pub(super) fn is_outdated(&self) -> bool {
+        self.outdated.load(Ordering::Relaxed)
+    }
+
+    fn note_outdated(&self) {
+        self.outdated.store(true, Ordering::Relaxed);
     }
 
     fn region(&self) -> Arc<str> {
@@ -153,27 +167,28 @@ impl Session {
         }
     }
 
-    /// Sends `request`. Tries once more by itself where the answer says how to do it right: in another
-    /// region, with new credentials, or with the store's own time where this machine's is wrong.
-    pub(super) async fn send(&self, request: &Request) -> Result<Response, Failure> {
+    /// Sends `request`. Tries once more by itself where the answer says how to do it right: in another region, or with
+    /// the store's own time where this machine's is wrong. After another refusal the session is outdated: who tries
+    /// again does so with a new one.
+    pub(super) async fn send(&self, request: &Request, way: Way) -> Result<Response, Failure> {
         let mut corrected = false;
-        let mut renewed = false;
         let mut retimed = false;
         loop {
             let region = self.region();
             let time = self.signing_time();
-            let response = self.send_once(request, &region, time).await?;
+            let response = self.send_once(request, &region, way, time).await?;
             if response.status().is_success() {
                 return self.no_web_page(response).map_err(Failure::from);
             }
             let refusal = self.refusal(response).await?;
             if !corrected && self.correct_region(&refusal, &region) {
                 corrected = true;
-            } else if !renewed && refusal.is_expired() && self.identity.forget().await {
-                renewed = true;
             } else if !retimed && refusal.is_of_time() && self.is_skewed(time) {
                 retimed = true;
             } else {
+                if refusal.may_be_outdated() {
+                    self.note_outdated();
+                }
                 return Err(Failure::Refused(refusal));
             }
         }
@@ -221,8 +236,15 @@ impl Session {
         )))
     }
 
-    async fn send_once(&self, request: &Request, region: &Arc<str>, time: SystemTime) -> Result<Response> {
-        let _turn = if request.reads_an_object() { None } else { Some(self.http.turn().await) };
+    async fn send_once(
+        &self,
+        request: &Request,
+        region: &Arc<str>,
+        way: Way,
+        time: SystemTime,
+    ) -> Result<Response> {
+        let at_once = request.reads_an_object() || way == Way::New;
+        let _turn = if at_once { None } else { Some(self.http.turn().await) };
         let address = Address::new(&self.target, self.endpoint.as_deref(), region);
         let url = address.url(request.key.as_deref(), &request.query);
         let mut built = reqwest::Request::new(
@@ -242,12 +264,22 @@ impl Session {
             body: request.body.clone(),
             region: Arc::clone(region),
             time,
-            credentials: self.identity.credentials(&self.target.to_string()).await?,
+            credentials: self
+                .identity
+                .credentials(&self.target.to_string())
+                .await
+                .inspect_err(|_| self.note_outdated())?,
         };
         for (name, value) in unsigned.sign().await? {
             built.headers_mut().insert(HeaderName::from_static(name), header_value(name, &value)?);
         }
-        let response = self.http.send(built, request.body.clone()).await?;
+        let sent = self.http.send(built, request.body.clone(), way).await;
+        // A certificate that is not trusted may be by now.
+        let response = sent.inspect_err(|e| {
+            if e.kind() == ErrorKind::Config {
+                self.note_outdated()
+            }
+        })?;
         self.hear_time(&response);
         Ok(response)
     }
@@ -285,10 +317,13 @@ impl Session {
 
 /// What AWS's environment variables and files say. The machine's own metadata service is not asked
 /// for a region: it takes seconds to fail where there is none, and a wrong region is corrected anyway.
-async fn configuration() -> Arc<SdkConfig> {
+///
+/// The stores of a process share it until one of them wants to `renew` it: what it has read of a file it does not read
+/// again.
+async fn configuration(renew: bool) -> Arc<SdkConfig> {
     static CONFIGURATIONS: Common<Environment, SdkConfig> = Common::new();
     let environment = environment(|name| name.starts_with("AWS_") || name == "HOME");
-    if let Some(config) = CONFIGURATIONS.get(&environment) {
+    if let Some(config) = CONFIGURATIONS.get(&environment).filter(|_| !renew) {
         return config;
     }
     let region = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new())

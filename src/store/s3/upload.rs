@@ -12,8 +12,8 @@ use reqwest::Method;
 use serde::Deserialize;
 
 use super::failure::{Failure, Refusal};
-use super::session::{Request, Session};
-use super::{S3Store, xml};
+use super::session::Request;
+use super::{S3Store, SessionRef, xml};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::FileId;
 use crate::runtime;
@@ -74,7 +74,7 @@ impl S3Upload {
     }
 
     /// The store's name for this upload, which is begun now if need be.
-    async fn initiate(&mut self, session: &Session) -> Result<String> {
+    async fn initiate(&mut self, session: &SessionRef) -> Result<String> {
         if let Some(upload_id) = &self.upload_id {
             return Ok(upload_id.clone());
         }
@@ -91,7 +91,7 @@ impl S3Upload {
         Ok(upload_id)
     }
 
-    async fn send_part(&mut self, session: &Session, upload_id: &str, part: Bytes) -> Result<()> {
+    async fn send_part(&mut self, session: &SessionRef, upload_id: &str, part: Bytes) -> Result<()> {
         let number = self.etags.len() + 1;
         if number > MAX_PARTS {
             return Err(Error::config(format!(
@@ -116,7 +116,7 @@ impl S3Upload {
         Ok(())
     }
 
-    async fn complete_multipart(&mut self, session: &Session, upload_id: &str) -> Result<()> {
+    async fn complete_multipart(&mut self, session: &SessionRef, upload_id: &str) -> Result<()> {
         let request = Request::object(Method::POST, self.key())
             .query("uploadId", upload_id)
             .header("content-type", "application/xml")
@@ -258,7 +258,7 @@ async fn abort(store: &S3Store, id: FileId, upload_id: &str) -> Result<()> {
 }
 
 /// An answer to a completion may begin as a success and end as a refusal.
-async fn accepted(response: reqwest::Response, session: &Session) -> Result<(), Failure> {
+async fn accepted(response: reqwest::Response, session: &SessionRef) -> Result<(), Failure> {
     let body = session.http.read_all(response, MAX_ANSWER).await?;
     let mut refusal = Refusal { status: 200, ..Refusal::default() };
     refusal.read(&body);

@@ -18,6 +18,8 @@ class Request:
     target: str
     headers: dict[str, str]
     body_size: int = 0
+    connection: int = 0
+    """The number of the connection by which it came, from 1 on."""
     at: float = field(default_factory=time.monotonic)
 
     @property
@@ -97,14 +99,6 @@ class Rewrite:
     change: Callable[[Answer], Answer]
 
 
-def older_listing(known: set[str]) -> Rewrite:
-    """A listing of before: it has no object whose key is not in `known`, as that of a mirror that lags."""
-    def change(answer: Answer) -> Answer:
-        def keep(match: re.Match) -> bytes:
-            return match[0] if unquote(match[1].decode()) in known else b""
-        contents = rb"<Contents>(?:(?!</Contents>).)*?<Key>([^<]*)</Key>.*?</Contents>"
-        return replace(answer, body=re.sub(contents, keep, answer.body, flags=re.DOTALL))
-    return Rewrite(change)
 @dataclass(frozen=True)
 class WithoutHeader:
     """Pass the request on without this header, as a gateway does that does not know it."""
@@ -113,6 +107,16 @@ class WithoutHeader:
 
 
 Fault = WithoutHeader | Status | Hang | LoseAnswer | CutRequest | LateAnswer | CutBody | Trickle | Rewrite
+
+
+def older_listing(known: set[str]) -> Rewrite:
+    """A listing of before: it has no object whose key is not in `known`, as that of a mirror that lags."""
+    def change(answer: Answer) -> Answer:
+        def keep(match: re.Match) -> bytes:
+            return match[0] if unquote(match[1].decode()) in known else b""
+        contents = rb"<Contents>(?:(?!</Contents>).)*?<Key>([^<]*)</Key>.*?</Contents>"
+        return replace(answer, body=re.sub(contents, keep, answer.body, flags=re.DOTALL))
+    return Rewrite(change)
 
 
 class _Stream:
@@ -213,9 +217,9 @@ class Proxy:
             except OSError:
                 return
             self.connections += 1
-            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+            threading.Thread(target=self._serve, args=(client, self.connections), daemon=True).start()
 
-    def _serve(self, client: socket.socket) -> None:
+    def _serve(self, client: socket.socket, number: int) -> None:
         server = None
         try:
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -224,7 +228,7 @@ class Proxy:
             server = socket.create_connection(("127.0.0.1", self.upstream))
             server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             up, down = _Stream(client), _Stream(server)
-            while self._exchange(up, down):
+            while self._exchange(up, down, number):
                 pass
         except (OSError, ValueError):
             pass
@@ -235,14 +239,14 @@ class Proxy:
                 if sock:
                     _abort(sock)
 
-    def _exchange(self, up: _Stream, down: _Stream) -> bool:
+    def _exchange(self, up: _Stream, down: _Stream, number: int) -> bool:
         """One request and its answer; whether the connection lives on."""
         head = up.head()
         if head is None:
             return False
         start, pairs = head
         method, target, _ = start.split(" ", 2)
-        request = Request(method, target, {k.lower(): v for k, v in pairs})
+        request = Request(method, target, {k.lower(): v for k, v in pairs}, connection=number)
         if "100-continue" in request.headers.get("expect", ""):
             up.sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
             pairs = [p for p in pairs if p[0].lower() != "expect"]
@@ -256,7 +260,7 @@ class Proxy:
             self._closed.wait()
             return False
         if isinstance(fault, Status):
-            up.sock.sendall(_head(f"HTTP/1.1 {fault.code} Fault", [*fault.headers, ("content-length", str(len(fault.body)))])
+            up.sock.sendall(_head(f"HTTP/1.1 {fault.code} Fault", [("content-length", str(len(fault.body))), *fault.headers])
                             + (b"" if method == "HEAD" else fault.body))
             return True
         if isinstance(fault, CutRequest):
