@@ -52,6 +52,18 @@ pub fn create_folders(folder: &Path) -> io::Result<()> {
     })
 }
 
+/// Makes `folder` and the folders above it that are missing, for this user alone; but a folder of local state
+/// as [`create_folders`] does, if its database is there.
+///
+/// # Errors
+/// Those of the file system.
+pub fn create_private_folders(folder: &Path) -> io::Result<()> {
+    match database_of(folder).filter(|database| database.exists()) {
+        Some(_) => create_folders(folder),
+        None => DirBuilder::new().recursive(true).mode(0o700).create(folder),
+    }
+}
+
 /// Makes `folder` and the folders above it that are missing, all for those who have `rights`.
 ///
 /// # Errors

@@ -15,7 +15,7 @@ mod rights;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-pub use make::{as_in_folder, create_folders, create_folders_with, open, write};
+pub use make::{as_in_folder, create_folders, create_folders_with, create_private_folders, open, write};
 pub use open_lock::{OpenLock, ReplaceLock};
 pub use record_lock::{Kind, RecordLock};
 pub use rights::Rights;

@@ -95,6 +95,7 @@ impl RecordLock {
 
     /// Whether this process holds a lock on the file at `path`.
     pub fn is_ours(path: &Path) -> bool {
+        let _section = fork::section();
         path.metadata().is_ok_and(|meta| held().contains_key(&key(&meta)))
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::files::ReplaceLock;
+use crate::files::{ReplaceLock, state_folder};
 
 /// Keeps other programs from a database file. It is asked for the file, refuses with `Busy` if a program has
 /// it open, and answers with what keeps others out until it is dropped.
@@ -30,30 +30,37 @@ impl fmt::Debug for Exclusion {
 
 /// Nobody else has the database open, and nobody opens it before this is dropped.
 pub(super) struct KeptOut {
-    _file: Box<dyn Any>,
+    _file: Option<Box<dyn Any>>,
     /// Released last: who waits for it opens the new file.
-    _primaries: ReplaceLock,
+    _primaries: Option<ReplaceLock>,
 }
 
-/// Keeps everybody out of the database file.
+/// Keeps everybody out of the database file, whether it `is_there` or was removed while it was open.
 ///
 /// # Errors
 /// `Busy` if somebody has it open; what `exclusion` says.
-pub(super) fn keep_out(database: &Path, exclusion: &Exclusion) -> Result<KeptOut> {
-    let primaries = ReplaceLock::take(database)?.ok_or_else(|| open_as_primary(database))?;
-    let file = (exclusion.0)(database).map_err(|e| cannot_replace(database, e))?;
+pub(super) fn keep_out(database: &Path, is_there: bool, exclusion: &Exclusion) -> Result<KeptOut> {
+    let primaries = match is_there || state_folder(database).is_dir() {
+        true => Some(ReplaceLock::take(database)?.ok_or_else(|| open_as_primary(database))?),
+        false => None,
+    };
+    let file = is_there.then(|| exclude(database, exclusion)).transpose()?;
     Ok(KeptOut { _file: file, _primaries: primaries })
+}
+
+fn exclude(database: &Path, exclusion: &Exclusion) -> Result<Box<dyn Any>> {
+    (exclusion.0)(database).map_err(|e| cannot_replace(database, e))
 }
 
 /// Refuses what [`keep_out`] would refuse now; leaves nothing behind.
 ///
 /// # Errors
 /// Those of [`keep_out`].
-pub(super) fn refuse_if_open(database: &Path, exclusion: &Exclusion) -> Result<()> {
+pub(super) fn refuse_if_open(database: &Path, is_there: bool, exclusion: &Exclusion) -> Result<()> {
     if !ReplaceLock::is_free(database)? {
         return Err(open_as_primary(database));
     }
-    (exclusion.0)(database).map(drop).map_err(|e| cannot_replace(database, e))
+    if is_there { exclude(database, exclusion).map(drop) } else { Ok(()) }
 }
 
 fn open_as_primary(database: &Path) -> Error {

@@ -52,8 +52,7 @@ impl Output {
         };
         let output = Self { target, force };
         match &output.force {
-            Some(exclusion) if there.is_some() => refuse_if_open(&output.target, exclusion)?,
-            Some(_) => {}
+            Some(exclusion) => refuse_if_open(&output.target, there.is_some(), exclusion)?,
             None => output.refuse_leftovers()?,
         }
         Ok(output)
@@ -235,7 +234,7 @@ impl Draft {
         loop {
             let old = metadata(target)?;
             // From the check until the new file is there nobody opens the old one.
-            let _kept_out = old.as_ref().map(|_| keep_out(target, exclusion)).transpose()?;
+            let _kept_out = keep_out(target, old.is_some(), exclusion)?;
             let aside = Aside::move_companions(target, &self.folder)?;
             sync_folder(&self.folder)?;
             let named = match &old {

@@ -122,7 +122,7 @@ mod tests {
         install();
         let before = blocked();
         // SIGKILL and SIGSTOP cannot be blocked; 32 and 33 are the C library's own.
-        let all = !(1 << 8 | 1 << 18 | 1 << 31 | 1 << 32);
+        let all = !(1_u64 << 8 | 1 << 18 | 1 << 31 | 1 << 32);
         let ours = runtime::thread("of-a-test", blocked).unwrap().join().unwrap();
         assert_eq!(format!("{ours:x}"), format!("{all:x}"));
         assert_eq!(blocked(), before);

@@ -74,14 +74,25 @@ const OWN: &str = "/proc/self/fd";
 
 /// How many of the descriptors in a folder of `/proc` lead to the file.
 fn opened(descriptors: &Path, path: &Path) -> usize {
+    let Some(file) = identity(path) else { return 0 };
+    let entries = std::fs::read_dir(descriptors).into_iter().flatten().flatten();
+    entries.filter(|entry| identity(&entry.path()) == Some(file)).count()
+}
+
+/// Device and inode of a file. No server is asked: a descriptor may lead to one that is silent.
+#[cfg(target_os = "linux")]
+fn identity(path: &Path) -> Option<(u32, u32, u64)> {
+    use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
+
+    let found = statx(CWD, path, AtFlags::STATX_DONT_SYNC, StatxFlags::INO).ok()?;
+    Some((found.stx_dev_major, found.stx_dev_minor, found.stx_ino))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn identity(path: &Path) -> Option<(u64, u64)> {
     use std::os::unix::fs::MetadataExt as _;
 
-    let Ok(file) = std::fs::metadata(path) else { return 0 };
-    let entries = std::fs::read_dir(descriptors).into_iter().flatten().flatten();
-    entries
-        .filter_map(|entry| std::fs::metadata(entry.path()).ok())
-        .filter(|meta| (meta.dev(), meta.ino()) == (file.dev(), file.ino()))
-        .count()
+    std::fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()))
 }
 
 /// A file with SQLite's EXCLUSIVE lock.

@@ -32,8 +32,8 @@ mod sums;
 #[cfg(test)]
 mod tests;
 
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -152,7 +152,7 @@ impl Drop for Hydration {
 fn locked(path: &Path) -> Result<Option<File>> {
     let failed = |e| Error::io(format!("cannot open {}", path.display()), e);
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
+        crate::files::create_private_folders(folder).map_err(failed)?;
     }
     if fs::metadata(path).is_ok_and(|meta| !meta.is_file()) {
         return Err(Error::config(format!("{} is not a file: give another hydration_path", path.display())));
