@@ -87,6 +87,11 @@ impl<'a> Given<'a> {
         Ok(())
     }
 
+    /// Whether there are no parameters of ours.
+    pub(super) fn is_empty(&self) -> bool {
+        self.params.is_empty()
+    }
+
     /// The value that was given as a parameter.
     pub(super) fn param(&self, name: &str) -> Option<Found> {
         let (setting, text) = self.params.iter().find(|(s, _)| s.name == name)?;

@@ -7,6 +7,7 @@
 mod database_file;
 mod given;
 mod point;
+mod reach;
 mod resolve;
 mod restore;
 mod settings;
@@ -18,7 +19,8 @@ use std::fmt;
 
 pub use database_file::database_file;
 pub use point::point;
-pub use resolve::{Config, PrimaryConfig, ReplicaConfig, resolve};
+pub use reach::permit_sql;
+pub use resolve::{Config, PrimaryConfig, ReplicaConfig, is_asked_for, resolve};
 pub use restore::{Age, IntegrityCheck, RestoreConfig, VerifyConfig, restore, target, verify};
 pub use settings::{Kind, Scope, Setting};
 pub use start::start_logging;

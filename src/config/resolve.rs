@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::given::{Found, Given, Unknown};
 use super::settings::Scope;
-use super::{Env, Params, point, value};
+use super::{Env, Params, ProcessEnv, point, value};
 use crate::error::{Error, Result};
 use crate::primary;
 use crate::replica;
@@ -49,6 +49,9 @@ enum Role {
     Replica,
 }
 
+/// The settings that an open has.
+const SCOPES: [Scope; 4] = [Scope::Open, Scope::Primary, Scope::Replica, Scope::Store];
+
 /// The replica URL and where it was found.
 enum Url {
     /// `replica=` in the URI.
@@ -72,8 +75,7 @@ enum Url {
 /// # Errors
 /// `Config`, with a message that names the parameter and the remedy.
 pub fn resolve(path: Option<&Path>, params: &dyn Params, read_only: bool, env: &dyn Env) -> Result<Config> {
-    let scopes = [Scope::Open, Scope::Primary, Scope::Replica, Scope::Store];
-    let given = Given::read(params, env, &scopes, Unknown::Ignored)?;
+    let given = Given::read(params, env, &SCOPES, Unknown::Ignored)?;
     let url = url(&given)?.ok_or_else(|| no_url(path))?;
     let role = role(&given, read_only, &url)?;
     let (Url::Ours(url) | Url::Litestreams(url)) = url;
@@ -82,6 +84,15 @@ pub fn resolve(path: Option<&Path>, params: &dyn Params, read_only: bool, env: &
         Role::Primary => primary(path, params, &given, target).map(Config::Primary),
         Role::Replica => replica(path, params, &given, target).map(Config::Replica),
     }
+}
+
+/// Whether the name of a database asks for this VFS or has parameters of ours, right or misspelled.
+///
+/// `ATTACH` and `VACUUM INTO` bring names that do neither to the VFS of their connection.
+pub fn is_asked_for(params: &dyn Params) -> bool {
+    let names_us = |(key, text): (String, String)| key == "vfs" && text == "litestream";
+    params.pairs().into_iter().any(names_us)
+        || Given::read(params, &ProcessEnv, &SCOPES, Unknown::Ignored).map_or(true, |given| !given.is_empty())
 }
 
 fn url(given: &Given<'_>) -> Result<Option<Url>> {

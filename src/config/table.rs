@@ -306,6 +306,14 @@ pub const SETTINGS: &[Setting] = &[
         .default("false"),
     setting(
         Scope::Process,
+        "sql",
+        Kind::Word(&["on", "off"]),
+        "Whether SQL may write files and reach stores: `on` every connection, `off` on none; without it see \
+         [who may do what](#who-may-do-what).",
+    )
+    .env(&["LITESTREAM_SQL"]),
+    setting(
+        Scope::Process,
         "log_level",
         Kind::Word(&["off", "error", "warn", "info", "debug", "trace"]),
         "Which events are logged.",

@@ -7,6 +7,7 @@ use rusqlite::types::Value;
 
 use super::interruptible::wait_for;
 use super::ltx::target;
+use super::permission::permit;
 use crate::error::Result;
 use crate::replica::{self, HistoryPoint, Wanted};
 use crate::sqlite::{self, Columns, Row, Rows, Safety, Table};
@@ -50,6 +51,7 @@ struct Points {
 
 impl Points {
     fn list(conn: &Connection, arguments: &[Value], columns: Columns) -> Result<Self> {
+        permit(conn)?;
         let store = store::connect(&target(arguments, "litestream_history")?)?;
         let listed = store.clone();
         let mut files =

@@ -4,6 +4,7 @@ use rusqlite::Connection;
 use rusqlite::types::Value;
 
 use super::interruptible::wait_for;
+use super::permission::permit;
 use crate::config::{self, ProcessEnv};
 use crate::error::{Error, Result};
 use crate::ltx::{Level, Txid};
@@ -21,6 +22,7 @@ impl Table for LtxTable {
     const SAFETY: Safety = Safety::DirectOnly;
 
     fn rows(conn: &Connection, arguments: &[Value]) -> Result<Vec<Row>> {
+        permit(conn)?;
         let store = store::connect(&target(arguments, Self::NAME)?)?;
         let files = wait_for(|| sqlite::is_interrupted(conn), async move {
             let levels = Level::all().map(|level| {

@@ -20,6 +20,7 @@ mod database;
 mod history;
 mod interruptible;
 mod ltx;
+mod permission;
 mod plan;
 mod position;
 mod restore;

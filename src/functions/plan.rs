@@ -5,6 +5,7 @@ use rusqlite::types::Value;
 
 use super::interruptible::wait_for;
 use super::ltx::{file_row, url_and_options};
+use super::permission::permit;
 use crate::config::{self, ProcessEnv};
 use crate::error::Result;
 use crate::restore::{self, Steps};
@@ -29,6 +30,7 @@ impl Table for PlanTable {
     const SAFETY: Safety = Safety::DirectOnly;
 
     fn rows(conn: &Connection, arguments: &[Value]) -> Result<Vec<Row>> {
+        permit(conn)?;
         let (url, options) = url_and_options(arguments, Self::NAME)?;
         config::start_logging(&ProcessEnv);
         let config = config::restore(url, options, &ProcessEnv)?;

@@ -9,6 +9,7 @@ use rusqlite::types::Value;
 use serde_json::json;
 
 use super::interruptible::run;
+use super::permission::permit;
 use super::restores::Line;
 use crate::config::{self, Age, IntegrityCheck, ProcessEnv, RestoreConfig};
 use crate::error::{Error, ErrorKind, Result};
@@ -22,6 +23,7 @@ use crate::store::{self, Store};
 /// # Errors
 /// `Config` if an argument is missing or wrong; those of [`restore::restore`].
 pub(super) fn restore(call: &Call<'_>) -> Result<Value> {
+    permit(call.connection())?;
     let url: String = call.arg(0)?.ok_or_else(|| missing("replica URL"))?;
     let path: String =
         call.arg(1)?.filter(|path: &String| !path.is_empty()).ok_or_else(|| missing("path"))?;

@@ -3,6 +3,7 @@
 use rusqlite::types::Value;
 
 use super::database::databases;
+use super::permission::permit_writing;
 use crate::config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sqlite::{self, Call};
@@ -24,6 +25,7 @@ pub(super) fn resume(call: &Call<'_>) -> Result<Value> {
         }
     };
     let conn = call.connection();
+    permit_writing(conn)?;
     let databases = databases(conn)?;
     let primary = databases.iter().find_map(|database| database.primary()).ok_or_else(|| {
         Error::new(

@@ -5,6 +5,7 @@ use std::time::Instant;
 use rusqlite::types::Value;
 
 use super::database::databases;
+use super::permission::permit_writing;
 use crate::config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sqlite::{self, Call};
@@ -20,6 +21,7 @@ pub(super) fn sync(call: &Call<'_>) -> Result<Value> {
         None => config::SYNC_TIMEOUT,
     };
     let conn = call.connection();
+    permit_writing(conn)?;
     let deadline = Instant::now() + timeout;
     let mut first = None;
     for primary in databases(conn)?.iter().filter_map(|database| database.primary()) {

@@ -4,9 +4,9 @@ use std::ffi::{c_int, c_void};
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 
-use rusqlite::ffi;
+use rusqlite::{Connection, ffi};
 
-use super::host;
+use super::{host, roles};
 
 /// What a file control asks: `SQLITE_FCNTL_*`.
 ///
@@ -124,6 +124,37 @@ impl FileConnection {
         // SAFETY: a method of the file is being called, so the place is there and the connection open.
         unsafe { host::is_interrupted_raw(self.0.read()) }.unwrap_or(false)
     }
+
+    /// Who opens `file`, which is the file that the connection belongs to.
+    pub(super) fn opener(self, file: *mut ffi::sqlite3_file) -> Opener {
+        // SAFETY: a method of the file is being called, so the place is there, and the connection open or being
+        // opened. SQLite answers from what it has in memory.
+        let is_main = unsafe { roles::main_file(self.0.read()) } == file;
+        // A VFS in front of ours has a file of its own. SQLite prepares nothing on a connection that it opens.
+        let misuse = |e: rusqlite::Error| e.sqlite_error_code() == Some(rusqlite::ErrorCode::ApiMisuse);
+        let is_open = || self.look(|conn| conn.prepare("SELECT 1").err().is_none_or(|e| !misuse(e)));
+        let attaching = !is_main && is_open().unwrap_or(true);
+        Opener { connection: self, attaching }
+    }
+
+    /// What `look` finds about the connection, on which a statement is running.
+    ///
+    /// # Errors
+    /// That of rusqlite, which takes no connection that is null.
+    pub fn look<T>(&self, look: impl FnOnce(&Connection) -> T) -> rusqlite::Result<T> {
+        // SAFETY: a method of the file is being called, so the place is there, and the connection is in use by
+        // this thread. It is not closed by the reference, which ends with the call.
+        unsafe { Connection::from_handle(self.0.read()) }.map(|conn| look(&conn))
+    }
+}
+
+/// Who opens a file.
+#[derive(Debug)]
+pub struct Opener {
+    /// The connection.
+    pub connection: FileConnection,
+    /// SQL on the connection attaches the file; else a program is opening the connection with it.
+    pub attaching: bool,
 }
 
 /// What a file answers to a PRAGMA.

@@ -6,8 +6,8 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use super::{
-    BaseFile, Code, DeviceCharacteristics, FileControl, LockLevel, PragmaAnswer, ShmLock, ShmLockFlags,
-    ShmRegion, SyncFlags,
+    BaseFile, Code, DeviceCharacteristics, FileControl, LockLevel, Opener, PragmaAnswer, ShmLock,
+    ShmLockFlags, ShmRegion, SyncFlags,
 };
 
 /// An open file, used by one thread at a time.
@@ -93,6 +93,14 @@ pub trait File: Send {
     fn pragma(&mut self, name: &str, arg: Option<&str>) -> PragmaAnswer {
         let _ = (name, arg);
         PragmaAnswer::NotMine
+    }
+
+    /// The file that takes this one's place for good, if any. Asked when SQLite tells to which connection the
+    /// file belongs: right after the open, when nothing of it but the header was read. The control goes on to
+    /// the file that is then there.
+    fn settle(&mut self, opener: &Opener) -> Option<Box<dyn File>> {
+        let _ = opener;
+        None
     }
 
     /// Any other file control. The base VFS's answer to `VFSNAME` gets our name in front, whatever
@@ -185,9 +193,15 @@ pub trait File: Send {
     }
 
     /// The code and message with which `sqlite3_open` fails if this is its database; see
-    /// [`RefusedFile`](super::RefusedFile) and [`PlainFile`](super::PlainFile).
+    /// [`RefusedFile`](super::RefusedFile).
     fn open_error(&self) -> Option<(Code, &str)> {
         None
+    }
+
+    /// Whether `sqlite3_open` shall read the header again at its end, because this file was not there yet when
+    /// SQLite read it: without that, it would answer `PRAGMA page_size` with its default until the first query.
+    fn has_late_header(&self) -> bool {
+        false
     }
 }
 

@@ -8,11 +8,11 @@ use std::ptr::NonNull;
 
 use rusqlite::ffi::{sqlite3_file, sqlite3_int64, sqlite3_io_methods};
 
-use super::installed::{file_mut, remove};
+use super::installed::{file_mut, remove, replace};
 use super::log::{guard, guard_value};
 use super::{
-    Code, DeviceCharacteristics, Fetched, File, FileControlOp, LockLevel, ReadOutcome, ShmLock, ShmLockFlags,
-    SyncFlags, fcntl,
+    Code, DeviceCharacteristics, Fetched, File, FileControl, FileControlOp, LockLevel, ReadOutcome, ShmLock,
+    ShmLockFlags, SyncFlags, fcntl,
 };
 
 /// The methods of our files. The number of a table says what is in it: 1 for shared memory, 2 for
@@ -171,6 +171,10 @@ unsafe extern "C" fn x_check_reserved_lock(place: *mut sqlite3_file, answer: *mu
 }
 
 unsafe extern "C" fn x_file_control(place: *mut sqlite3_file, op: c_int, arg: *mut c_void) -> c_int {
+    if op == FileControlOp::PDB.get() {
+        // SAFETY: as for the module; SQLite gives the argument that it documents for the operation.
+        guard_value("xFileControl", (), || unsafe { settle(place, arg) });
+    }
     // SAFETY: SQLite gives the argument that it documents for the operation.
     let control = |file: &mut dyn File| unsafe {
         match FileControlOp::from_raw(op) {
@@ -181,6 +185,23 @@ unsafe extern "C" fn x_file_control(place: *mut sqlite3_file, op: c_int, arg: *m
     };
     // SAFETY: SQLite's promise for every method, see the module.
     unsafe { call(place, "xFileControl", Code::IOERR, control) }
+}
+
+/// Lets the file at `place` be replaced, now that it is known whose it is.
+///
+/// # Safety
+/// `place` must be an open file of ours of which no method is running, `arg` that of `SQLITE_FCNTL_PDB`.
+unsafe fn settle(place: *mut sqlite3_file, arg: *mut c_void) {
+    // SAFETY: as the caller promises.
+    let connection = unsafe { FileControl::new(FileControlOp::PDB.get(), arg) }.connection();
+    // SAFETY: as the caller promises. No reference is left when the file is replaced.
+    unsafe {
+        if let Some(next) =
+            connection.and_then(|connection| file_mut(place).settle(&connection.opener(place)))
+        {
+            replace(place, next);
+        }
+    }
 }
 
 unsafe extern "C" fn x_sector_size(place: *mut sqlite3_file) -> c_int {

@@ -56,6 +56,11 @@ impl OpenFlags {
         self.contains(Self::READONLY)
     }
 
+    /// The same, but read-only.
+    pub const fn read_only(self) -> Self {
+        self.without(Self::READWRITE.with(Self::CREATE)).with(Self::READONLY)
+    }
+
     /// What the file is for.
     pub const fn kind(self) -> FileKind {
         match self.0 & KINDS {

@@ -35,6 +35,20 @@ pub(super) unsafe fn install(place: *mut ffi::sqlite3_file, mut file: Box<dyn Fi
     }
 }
 
+/// Puts `file` in the place of our file at `place`, which is dropped.
+///
+/// # Safety
+/// `place` must be a file that was installed and not removed, and no reference to it may be alive.
+pub(super) unsafe fn replace(place: *mut ffi::sqlite3_file, file: Box<dyn File>) {
+    // SAFETY: as the caller promises; once it is removed there is no open file.
+    let before = unsafe {
+        let before = remove(place);
+        install(place, file);
+        before
+    };
+    drop(before);
+}
+
 /// Takes our file out of the memory at `place`.
 ///
 /// # Safety

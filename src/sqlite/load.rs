@@ -8,7 +8,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use rusqlite::{Connection, ErrorCode, ffi};
 
 use super::host::{HostApi, HostConnection, HostErrorSlot};
-use super::{BaseVfs, Code, Vfs, connection, forked, log, refused, roles, signals, vfs_methods};
+use super::{BaseVfs, Code, Vfs, connection, forked, log, refused, roles, signals, standing, vfs_methods};
 
 /// What the library gives to its host.
 #[derive(Debug)]
@@ -54,7 +54,10 @@ fn try_load(db: &HostConnection, api: &HostApi, wiring: &'static Wiring) -> Resu
     signals::install();
     register_auto_extension()
         .map_err(|code| (code, format!("litestream_vfs cannot be registered: {code}")))?;
-    let functions = db.open().and_then(|conn| (wiring.functions)(&conn));
+    let functions = db.open().and_then(|conn| {
+        standing::note_loader(&conn)?;
+        (wiring.functions)(&conn)
+    });
     match functions {
         // `SELECT load_extension(…)` runs a statement, during which functions cannot be replaced: they
         // are there already.
@@ -122,6 +125,10 @@ unsafe extern "C" fn on_connection(
             refused::note(Path::new(conn.path().unwrap_or_default()), code, &message);
             error.tell(&message);
             return code.get();
+        }
+        if roles::has_late_header(&conn) {
+            // If it fails, so does the first query, and tells why.
+            let _ = conn.query_row("PRAGMA schema_version", (), |_| Ok(()));
         }
         let functions = WIRING.get().map_or(Ok(()), |wiring| (wiring.functions)(&conn));
         if let Err(e) = functions {

@@ -20,8 +20,8 @@
 //! | `forked` | what a forked child inherits |
 //! | `signals` | which signals a thread takes |
 //! | `memory` | where the memory of the library comes from |
-//! | `refused`, `roles`, `connection` | what is done with a connection |
 //! | `integrity`, `sole_use` | a database file that nobody may have open: SQLite's check, keeping it closed |
+//! | `refused`, `roles`, `connection`, `standing` | what is done with a connection, and what it may do |
 
 mod base;
 mod base_file;
@@ -47,6 +47,7 @@ mod roles;
 mod shm;
 mod signals;
 mod sole_use;
+mod standing;
 mod table;
 mod threading;
 mod vfs;
@@ -56,7 +57,7 @@ pub use base::BaseVfs;
 pub use base_file::BaseFile;
 pub use code::Code;
 pub use connection::{is_interrupted, open_internal};
-pub use control::{FileConnection, FileControl, FileControlOp, PragmaAnswer};
+pub use control::{FileConnection, FileControl, FileControlOp, Opener, PragmaAnswer};
 pub use file::{Fetched, File, IoVersion, ReadOutcome};
 pub use flags::{
     Access, DeviceCharacteristics, FileKind, LockLevel, OpenFlags, ShmLock, ShmLockFlags, SyncFlags,
@@ -66,11 +67,12 @@ pub use host::{HostApi, HostConnection, HostErrorSlot};
 pub use integrity::{Integrity, check_integrity};
 pub use load::{Wiring, load};
 pub use log::log;
-pub use refused::{PlainFile, RefusedFile};
-pub use request::{OpenRequest, Opened, Parameters};
+pub use refused::RefusedFile;
+pub use request::{HeldRequest, OpenRequest, Opened, Parameters};
 pub use roles::roles;
 pub use shm::ShmRegion;
 pub use sole_use::{SoleUse, sole_use};
+pub use standing::{is_query_only, may_reach_out};
 pub use table::{Columns, Row, Rows, Table, create_table_function};
 pub use threading::check_threads;
 pub use vfs::Vfs;

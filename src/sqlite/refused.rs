@@ -63,35 +63,6 @@ impl File for RefusedFile {
     }
 }
 
-/// A database that is none of ours, although its open comes to us: refused as a connection's own, and
-/// plain as an attached one.
-///
-/// `ATTACH 'x.db'` and `VACUUM INTO 'x.db'` use the VFS of the connection's own database unless their
-/// name says `vfs=`. A database that is named so is not meant for us.
-#[derive(Debug)]
-pub struct PlainFile {
-    base: BaseFile,
-    code: Code,
-    message: String,
-}
-
-impl PlainFile {
-    /// The file `base`, and with what `sqlite3_open` is refused.
-    pub fn new(base: BaseFile, code: Code, message: impl Into<String>) -> Self {
-        Self { base, code, message: message.into() }
-    }
-}
-
-impl File for PlainFile {
-    fn base(&mut self) -> Option<&mut BaseFile> {
-        Some(&mut self.base)
-    }
-
-    fn open_error(&self) -> Option<(Code, &str)> {
-        Some((self.code, &self.message))
-    }
-}
-
 /// Writes a refusal to SQLite's log and keeps it.
 pub(super) fn note(path: &Path, code: Code, message: &str) {
     log::log(code, &format!("litestream: cannot open {}: {message}", path.display()));

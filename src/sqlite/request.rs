@@ -74,6 +74,13 @@ impl<'a> OpenRequest<'a> {
         unsafe { self.base.open_raw(self.name_ptr(), flags) }
     }
 
+    /// The request, to be kept beyond the call of `xOpen`. The [`File`] that is answered for it must own it, and
+    /// drop it at the latest when it is dropped itself.
+    pub fn hold(&self) -> HeldRequest {
+        // SAFETY: SQLite keeps the name as it is until the file is closed, and a shim and its base live for ever.
+        HeldRequest(unsafe { std::mem::transmute::<OpenRequest<'a>, OpenRequest<'static>>(*self) })
+    }
+
     pub(super) fn name_ptr(&self) -> *const c_char {
         self.name.map_or(std::ptr::null(), FileName::as_ptr)
     }
@@ -84,6 +91,20 @@ impl<'a> OpenRequest<'a> {
             FileKind::Wal | FileKind::MainJournal => self.name.map(|name| name.database()),
             _ => None,
         }
+    }
+}
+
+/// A request that its file keeps; see [`OpenRequest::hold`].
+#[derive(Debug)]
+pub struct HeldRequest(OpenRequest<'static>);
+
+// SAFETY: a name that any thread may read, and a VFS that any thread may use.
+unsafe impl Send for HeldRequest {}
+
+impl HeldRequest {
+    /// The request.
+    pub const fn get(&self) -> OpenRequest<'_> {
+        self.0
     }
 }
 

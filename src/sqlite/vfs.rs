@@ -15,8 +15,9 @@ pub trait Vfs: Send + Sync + 'static {
     /// answer `Ok` with a [`RefusedFile`](super::RefusedFile).
     ///
     /// The open of a main database need not be meant for us: `ATTACH 'x.db'` and `VACUUM INTO 'x.db'`
-    /// use the VFS of the connection. What came without a `vfs` parameter and without any of ours is
-    /// best answered with a [`PlainFile`](super::PlainFile).
+    /// use the VFS of the connection. Whether it is one of these is known when [`File::settle`] is called.
+    ///
+    /// [`File::settle`]: super::File::settle
     ///
     /// # Errors
     /// The code with which `sqlite3_open` or `ATTACH` fails.

@@ -8,6 +8,7 @@
 //! | `reset_guard` | keeps SQLite's WAL-reset bug from losing commits |
 //! | `read_view` | a consistent view of a database that is being written |
 //! | `replica` | the main database of a replica |
+//! | `waiting` | a main database until it is known who opens it |
 //! | `hidden` | hides the files of a local database from a replica of the same name |
 
 mod hidden;
@@ -15,17 +16,15 @@ mod primary;
 mod read_view;
 mod replica;
 mod reset_guard;
+mod waiting;
 mod wal;
 mod wal_mode;
 
 use std::path::{Path, PathBuf};
 
-use crate::config::{self, Config};
-use crate::error::Error;
+use crate::config;
 use crate::primary::Primary;
-use crate::sqlite::{
-    self, Access, BaseVfs, Code, FileKind, OpenRequest, Opened, Parameters, PlainFile, RefusedFile, Vfs,
-};
+use crate::sqlite::{Access, BaseVfs, Code, FileKind, OpenRequest, Opened, Parameters, Vfs};
 
 /// The VFS `litestream`.
 #[derive(Debug, Default)]
@@ -39,7 +38,7 @@ pub fn new() -> impl Vfs {
 impl Vfs for Litestream {
     fn open(&self, request: OpenRequest<'_>) -> Result<Opened, Code> {
         match request.kind() {
-            FileKind::MainDb => open_database(&request).or_else(|e| refuse(&request, &e)),
+            FileKind::MainDb => Ok(waiting::open(&request)),
             FileKind::Wal => wal::open(&request),
             _ => Ok(Opened::PassThrough),
         }
@@ -55,28 +54,6 @@ impl Vfs for Litestream {
     fn access(&self, base: &BaseVfs, path: &Path, what: Access) -> Result<bool, Code> {
         if hidden::is_hidden(path) { Ok(false) } else { base.access(path, what) }
     }
-}
-
-fn open_database(request: &OpenRequest<'_>) -> Result<Opened, Error> {
-    sqlite::check_threads()?;
-    config::start_logging(&config::ProcessEnv);
-    let read_only = request.flags().is_readonly();
-    match config::resolve(request.path(), &UriParams(request.parameters()), read_only, &config::ProcessEnv)? {
-        Config::Primary(config) => primary::open(request, config),
-        Config::Replica(config) => replica::open(request, config),
-    }
-}
-
-fn refuse(request: &OpenRequest<'_>, error: &Error) -> Result<Opened, Code> {
-    let (code, message) = (Code::from(error), error.to_string());
-    if request.parameters().keys().next().is_none() {
-        // `ATTACH 'plain.db'` and `VACUUM INTO` on one of our connections come here without having
-        // asked for us. They get what they asked for; a connection's own database is refused.
-        let (base, out_flags) = request.open_base()?;
-        return Ok(Opened::File { file: Box::new(PlainFile::new(base, code, message)), out_flags });
-    }
-    let path = request.path().unwrap_or(Path::new(""));
-    Ok(Opened::File { file: Box::new(RefusedFile::new(path, code, message)), out_flags: request.flags() })
 }
 
 /// The parameters of a URI, as `config` reads them.

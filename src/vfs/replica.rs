@@ -10,8 +10,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::failures::{self, Attempt};
 use crate::replica::{self, RestorePoint, View};
 use crate::sqlite::{
-    BaseFile, Code, File, FileControl, IoVersion, LockLevel, OpenFlags, OpenRequest, Opened, PragmaAnswer,
-    ReadOutcome, SyncFlags, log,
+    BaseFile, Code, File, FileControl, IoVersion, LockLevel, OpenRequest, Opened, PragmaAnswer, ReadOutcome,
+    SyncFlags, log,
 };
 
 /// Opens a replica, or joins those of this process that have it open.
@@ -22,9 +22,7 @@ pub(super) fn open(request: &OpenRequest<'_>, config: ReplicaConfig) -> Result<O
         view.seen().choose(config.point).map_err(|e| e.context("asof"))?;
     }
     let path = request.path().map(PathBuf::from).unwrap_or_default();
-    let out_flags =
-        request.flags().without(OpenFlags::READWRITE.with(OpenFlags::CREATE)).with(OpenFlags::READONLY);
-    Ok(Opened::File { file: Box::new(ReplicaFile { view, path }), out_flags })
+    Ok(Opened::File { file: Box::new(ReplicaFile { view, path }), out_flags: request.flags().read_only() })
 }
 
 /// One connection's file.
@@ -132,6 +130,9 @@ impl File for ReplicaFile {
 
     fn lock(&mut self, level: LockLevel) -> Result<(), Code> {
         hidden::locking_replica(&self.path);
+        if level >= LockLevel::Reserved {
+            return Err(Code::READONLY);
+        }
         if level >= LockLevel::Shared {
             self.view.pin();
         }
@@ -180,6 +181,10 @@ impl File for ReplicaFile {
 
     fn io_version(&mut self) -> IoVersion {
         IoVersion::BASIC
+    }
+
+    fn has_late_header(&self) -> bool {
+        true
     }
 
     fn role(&self) -> Option<Arc<dyn Any + Send + Sync>> {

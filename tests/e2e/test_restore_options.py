@@ -39,7 +39,7 @@ def test_a_dry_run_tells_and_writes_nothing(filled, location, tmp_path):
     assert done["restored"]
     for key in ("txid", "timestamp", "pages", "bytes", "files"):
         assert told[key] == done[key]
-    plan = db.rows("SELECT step, size, max_txid FROM litestream_restore_plan(?)", location.full_url)
+    plan = db.load().rows("SELECT step, size, max_txid FROM litestream_restore_plan(?)", location.full_url)
     assert [step for step, _, _ in plan] == list(range(1, done["files"] + 1))
     assert (sum(size for _, size, _ in plan), plan[-1][2]) == (told["download"], done["txid"])
     with pytest.raises(SqlError) as refused:
@@ -174,10 +174,10 @@ else:
     def connect():
         return sqlite3.connect(":memory:", check_same_thread=False)
     Failure = sqlite3.Error
-first = connect()
-first.enable_load_extension(True)
-first.load_extension(library)
-restoring, watching = connect(), connect()
+restoring = connect()
+restoring.enable_load_extension(True)
+restoring.load_extension(library)
+watching = connect()
 outcome = []
 def restore():
     try:

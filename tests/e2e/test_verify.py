@@ -25,7 +25,7 @@ def verify(db, location: Location, **options) -> list[tuple]:
 
 
 def findings(db, location: Location, **options) -> list[list]:
-    return db.rows("SELECT * FROM litestream_verify(?, ?)", location.full_url, json.dumps(options))
+    return db.load().rows("SELECT * FROM litestream_verify(?, ?)", location.full_url, json.dumps(options))
 
 
 def ours(start, location: Location, folder: Path, page_size: int = 4096) -> None:

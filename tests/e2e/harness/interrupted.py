@@ -236,7 +236,7 @@ class Interrupted:
         left = run_down(self.db, self.location, len(LEVELS), 60)
         for who, (serial, content) in self._restored().items():
             assert (serial, content) == (self.serial, self.states[serial]), who
-        findings = self.reader.rows("SELECT severity, message FROM litestream_verify(?)", self.location.full_url)
+        findings = self.reader.load().rows("SELECT severity, message FROM litestream_verify(?)", self.location.full_url)
         assert findings == [], findings
         return left
 

@@ -62,7 +62,7 @@ class Worker:
         return self._process.pid
 
     def load(self, path: Path = LIBRARY, entry: str | None = None) -> None:
-        """Loads an extension through a connection that is closed again."""
+        """Loads an extension through a connection that is closed again, for the whole process."""
         self.call("load", path=str(path), entry=entry)
 
     def open(self, target, name: str = "db", timeout: float = 10) -> "Connection":
@@ -138,6 +138,11 @@ class Connection:
     def __init__(self, worker: Worker, name: str):
         self.worker = worker
         self.name = name
+
+    def load(self) -> "Connection":
+        """Loads the library on this very connection, whose SQL may write files and reach stores then."""
+        self.worker.call("load_on", name=self.name, path=str(LIBRARY))
+        return self
 
     def rows(self, sql: str, *params, deadline: float = 120) -> list[list]:
         """Runs one statement; its rows."""

@@ -70,6 +70,9 @@ class Worker:
         finally:
             connection.close()
 
+    def op_load_on(self, name, path):
+        self.host.load(self.connections[name], path, None)
+
     def op_open(self, name, target, timeout=10):
         self.connections[name] = self.host.open(target, timeout)
 

@@ -1,0 +1,153 @@
+//! A main database that SQLite opens, until it is known who opens it.
+//!
+//! `xOpen` cannot tell a program's `sqlite3_open` from `ATTACH` and `VACUUM INTO`. They differ twice. The
+//! latter two come with the VFS of the connection also where their name does not ask for it: then they mean
+//! a plain file. And they are SQL: whoever may run SQL may not therefore reach any store.
+//!
+//! SQLite says whose the file is right after `xOpen`, when it has read the header. So nothing happens before
+//! that: no file is created, no thread is started, and no request is made.
+
+use std::path::PathBuf;
+
+use super::{UriParams, hidden, primary, replica};
+use crate::config::{self, Config, ProcessEnv};
+use crate::error::{Error, ErrorKind, Result};
+use crate::sqlite::{
+    self, Access, BaseFile, Code, File, FileConnection, HeldRequest, IoVersion, LockLevel, OpenFlags,
+    OpenRequest, Opened, Opener, ReadOutcome, RefusedFile,
+};
+
+/// Answers the open of a main database.
+pub(super) fn open(request: &OpenRequest<'_>) -> Opened {
+    let wanted = wanted(request);
+    let asked_for = config::is_asked_for(&UriParams(request.parameters()));
+    let base = match &wanted {
+        Ok(Config::Replica(_)) if asked_for => None,
+        _ => existing(request),
+    };
+    let out_flags = match (&wanted, &base) {
+        (Ok(Config::Replica(_)), _) if asked_for => request.flags().read_only(),
+        (_, Some((_, out_flags))) => *out_flags,
+        (_, None) => request.flags(),
+    };
+    let base = base.map(|(base, _)| base);
+    let file = Waiting { request: request.hold(), wanted: Some(wanted), asked_for, base };
+    Opened::File { file: Box::new(file), out_flags }
+}
+
+/// What the open gets if it is for us.
+fn wanted(request: &OpenRequest<'_>) -> Result<Config> {
+    sqlite::check_threads()?;
+    config::start_logging(&ProcessEnv);
+    let params = UriParams(request.parameters());
+    config::resolve(request.path(), &params, request.flags().is_readonly(), &ProcessEnv)
+}
+
+/// The local file, if it is there.
+fn existing(request: &OpenRequest<'_>) -> Option<(BaseFile, OpenFlags)> {
+    let is_there = request.base().access(request.path()?, Access::Exists);
+    is_there.unwrap_or(false).then(|| request.open_base().ok())?
+}
+
+/// The file of an open that is not decided.
+struct Waiting {
+    request: HeldRequest,
+    /// Taken when it is decided.
+    wanted: Option<Result<Config>>,
+    /// Whether the name itself asks for us.
+    asked_for: bool,
+    /// The local file, of which SQLite reads the header.
+    base: Option<BaseFile>,
+}
+
+impl Waiting {
+    /// What the open becomes.
+    fn decide(&mut self, opener: &Opener) -> Result<Box<dyn File>> {
+        if opener.attaching && !self.asked_for {
+            return self.plain();
+        }
+        if opener.attaching {
+            permit(&opener.connection)?;
+        }
+        self.base = None;
+        let request = self.request.get();
+        let opened = match self.wanted.take().expect("BUG: decided twice")? {
+            Config::Primary(config) => primary::open(&request, config)?,
+            Config::Replica(config) => replica::open(&request, config)?,
+        };
+        match opened {
+            Opened::File { file, .. } => Ok(file),
+            Opened::PassThrough => unreachable!("BUG: a role without a file"),
+        }
+    }
+
+    fn plain(&mut self) -> Result<Box<dyn File>> {
+        let base = match self.base.take() {
+            Some(base) => base,
+            None => self.request.get().open_base().map_err(|code| self.cannot_open(code))?.0,
+        };
+        Ok(Box::new(PlainFile(base)))
+    }
+
+    fn cannot_open(&self, code: Code) -> Error {
+        Error::new(ErrorKind::NotFound, format!("cannot open {}: {code}", self.path().display()))
+    }
+
+    fn path(&self) -> PathBuf {
+        self.request.get().path().map(PathBuf::from).unwrap_or_default()
+    }
+}
+
+/// Permits `ATTACH` of what asks for us.
+fn permit(connection: &FileConnection) -> Result<()> {
+    config::permit_sql(&ProcessEnv, || {
+        let asked = connection.look(sqlite::may_reach_out);
+        asked.unwrap_or_else(|e| Err(Error::new(ErrorKind::Denied, e.to_string())))
+    })
+    .map_err(|e| e.context("ATTACH of a database with a replica"))
+}
+
+impl File for Waiting {
+    fn base(&mut self) -> Option<&mut BaseFile> {
+        self.base.as_mut()
+    }
+
+    /// The header; that of an empty file if there is none.
+    fn read(&mut self, buf: &mut [u8], offset: u64) -> Result<ReadOutcome, Code> {
+        match &mut self.base {
+            Some(base) => base.read(buf, offset),
+            None => Ok(ReadOutcome::of(buf, 0)),
+        }
+    }
+
+    /// SQLite locks no file before it said whose it is.
+    fn lock(&mut self, _: LockLevel) -> Result<(), Code> {
+        Err(Code::CANTOPEN)
+    }
+
+    fn io_version(&mut self) -> IoVersion {
+        self.base.as_mut().map_or(IoVersion::BASIC, |base| base.io_version())
+    }
+
+    fn settle(&mut self, opener: &Opener) -> Option<Box<dyn File>> {
+        let decided = self.decide(opener);
+        Some(
+            decided
+                .unwrap_or_else(|e| Box::new(RefusedFile::new(self.path(), Code::from(&e), e.to_string()))),
+        )
+    }
+}
+
+/// A plain database that is attached to one of ours.
+struct PlainFile(BaseFile);
+
+impl File for PlainFile {
+    fn base(&mut self) -> Option<&mut BaseFile> {
+        Some(&mut self.0)
+    }
+
+    fn lock(&mut self, level: LockLevel) -> Result<(), Code> {
+        hidden::locking_other();
+        self.0.lock(level)
+    }
+}
