@@ -106,7 +106,14 @@ impl Locked {
         };
         let base = BaseVfs::host_default()
             .ok_or_else(|| Error::new(ErrorKind::Unsupported, "this SQLite has no default VFS"))?;
-        let (file, _) = base.open_database(path, &[], OpenFlags::READWRITE).map_err(cannot)?;
+        let (file, out_flags) = base.open_database(path, &[], OpenFlags::READWRITE).map_err(cannot)?;
+        if out_flags.is_readonly() {
+            let message = format!(
+                "{} cannot be written by this user: restore as its owner or as root, or to another path",
+                path.display()
+            );
+            return Err(Error::new(ErrorKind::Denied, message));
+        }
         let mut locked = Self(file);
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -231,5 +238,40 @@ mod lease {
 
     fn check(answer: libc::c_int) -> std::io::Result<()> {
         if answer == -1 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    #[test]
+    fn a_file_is_ours_while_nobody_has_it_open_and_who_opens_it_waits() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("app.db");
+        std::fs::write(&path, "content").unwrap();
+        if matches!(lease::take(&path), lease::Taken::Unknown) {
+            eprintln!("skipped: there are no leases in {}", folder.path().display());
+            return;
+        }
+        let open = File::open(&path).unwrap();
+        let refused = sole_use(&path).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Busy);
+        assert!(refused.to_string().contains("this process"), "{refused}");
+        drop(open);
+        let ours = sole_use(&path).unwrap();
+        let (opened, is_open) = channel();
+        let opening = std::thread::spawn({
+            let path = path.clone();
+            move || opened.send(File::open(path).map(drop)).unwrap()
+        });
+        assert!(is_open.recv_timeout(Duration::from_millis(50)).is_err());
+        drop(ours);
+        is_open.recv().unwrap().unwrap();
+        opening.join().unwrap();
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 }

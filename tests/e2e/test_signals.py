@@ -5,6 +5,7 @@ itself, or may leave all as it was at its start: then SIGPIPE ends it. So thread
 closes a connection in the middle of an upload is an error of the call that failed, and never the end of the process.
 """
 
+import json
 import os
 import shutil
 import signal
@@ -44,11 +45,11 @@ def blocked(tid):
 """
 
 
-def host(script: str, *args, **options) -> subprocess.CompletedProcess:
+def host(script: str, *args, keys: dict | None = None) -> subprocess.CompletedProcess:
     """A host in which SIGPIPE does what it does by default."""
     command = [SYSTEM_PYTHON, "-c", PRELUDE + script, *map(str, args)]
-    env = clean_env(**credentials(), LITESTREAM_LEVELS="24h")
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=100, **options)
+    env = clean_env(**(keys or credentials()), LITESTREAM_LEVELS="24h")
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=100)
 
 
 class RudeServer:
@@ -178,6 +179,26 @@ print("alive")
 """
     ran = host(script, in_folder.primary(tmp_path / "app.db", sync_interval="10ms"))
     assert (ran.returncode, ran.stdout) == (0, "alive\n"), ran
+
+
+@LINUX
+def test_a_program_that_is_asked_for_credentials_takes_signals_as_usual(in_s3, tmp_path):
+    keys = credentials()
+    answer = json.dumps({"Version": 1, "AccessKeyId": keys["AWS_ACCESS_KEY_ID"], "SecretAccessKey": keys["AWS_SECRET_ACCESS_KEY"]})
+    program = tmp_path / "keys.sh"
+    program.write_text(f"#!/bin/sh\ngrep -E 'Sig(Blk|Ign)' /proc/self/status > {tmp_path}/masks\necho '{answer}'\n")
+    program.chmod(0o755)
+    (tmp_path / "config").write_text(f"[default]\ncredential_process = {program}\n")
+    script = """
+db = connect(args[0])
+fill(db, 1)
+db.execute("SELECT litestream_sync()").fetchone()
+db.close()
+"""
+    ran = host(script, in_s3.primary(tmp_path / "app.db"), keys={"AWS_CONFIG_FILE": str(tmp_path / "config")})
+    assert ran.returncode == 0, ran.stderr
+    masks = dict(line.split(":\t") for line in (tmp_path / "masks").read_text().splitlines())
+    assert int(masks["SigBlk"], 16) == 0 and not int(masks["SigIgn"], 16) & 1 << (signal.SIGPIPE - 1)
 
 
 TIMER = """
