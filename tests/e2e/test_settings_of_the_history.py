@@ -50,9 +50,10 @@ def age(location: Location, days: int = 3) -> None:
 
 
 def works(db, location: Location) -> None:
-    """Goes on until what is published now was merged: what was due by then was done."""
-    last = location.files(1)[-1].max
-    until(lambda: insert(db) or sync(db) and location.files(1)[-1].max > last + 1, 20, "level 1", every=0.1)
+    """Goes on until what is published now was merged, twice: between the two, what was due was done."""
+    for _ in range(2):
+        last = location.files(1)[-1].max
+        until(lambda: insert(db) or sync(db) and location.files(1)[-1].max > last + 1, 20, "level 1", every=0.1)
 
 
 @pytest.mark.parametrize("named", [dict(retention="off"), dict(snapshot_retention=LONG)], ids=["off", "long"])
@@ -65,7 +66,8 @@ def test_a_script_that_names_nothing_deletes_nothing(start, in_s3, tmp_path, nam
     snapshots, before = in_s3.files(9), points(script, in_s3)
     works(script, in_s3)
     assert in_s3.files(9)[: len(snapshots)] == snapshots
-    assert points(script, in_s3) >= before
+    if "retention" in named:
+        assert points(script, in_s3) >= before
     source = script.content()
     restore(script, in_s3, tmp_path / "restored.db")
     assert script.worker.open(tmp_path / "restored.db", "restored").content() == source

@@ -45,12 +45,15 @@ fn an_hour_of_history() {
 
 #[test]
 fn levels_that_are_used_no_more_are_left_to_retention() {
-    let mut world = World::new(8, settings());
-    commit_for(&mut world, 3700);
+    let levels = vec![MINUTE / 2, MINUTE * 2, MINUTE * 5];
+    let brief =
+        Settings { levels, snapshot_interval: MINUTE * 5, snapshot_retention: MINUTE * 5, ..settings() };
+    let mut world = World::new(8, brief);
+    commit_for(&mut world, 700);
     assert!(!world.files(2).is_empty() && !world.files(3).is_empty());
     world.settings.levels.truncate(1);
     world.restart();
-    commit_for(&mut world, 5000);
+    commit_for(&mut world, 1300);
     let base = world.files(9)[0].id.name.max();
     for level in [2, 3] {
         assert!(world.files(level).iter().all(|file| file.id.name.max() >= base), "level {level}");
