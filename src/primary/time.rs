@@ -18,6 +18,9 @@ const TOLERANCE_MS: i64 = 120_000;
 /// What the store told is asked again, if it disagrees and is older than this.
 const FRESH: Duration = Duration::from_secs(10);
 
+/// A clock that was set forward is believed after this, where no other clock confirms it.
+const BELIEVED_MS: i64 = 3_600_000;
+
 /// Where a commit's time was noted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Origin {
@@ -36,6 +39,7 @@ pub(super) struct Time {
     begun: Timestamp,
     /// When the clocks agreed last: the time of day, and that of the steady clock.
     agreed: Mutex<Option<(Timestamp, Timestamp)>>,
+    set_forward: Mutex<SetForward>,
     /// The store was asked and tells no time.
     store_is_mute: AtomicBool,
     /// It was said that the clocks disagree.
@@ -50,6 +54,7 @@ impl Time {
             store,
             begun,
             agreed: Mutex::default(),
+            set_forward: Mutex::default(),
             store_is_mute: AtomicBool::new(false),
             told: AtomicBool::new(false),
         }
@@ -72,6 +77,18 @@ impl Time {
         }
         let exact = agreed.map(|(time, then)| after(time, ms_between(steady, then)));
         Some(exact.filter(|exact| agree(*exact, there)).unwrap_or(there))
+    }
+
+    /// The time until which time has passed for certain, for what is deleted for good: as long as no other clock
+    /// confirms it, one that was set forward while this process runs counts only after an hour.
+    pub(super) fn certain(&self) -> Timestamp {
+        let now = self.now();
+        if self.store.clock().is_some_and(|there| there.is_another) {
+            return now;
+        }
+        let steady = self.clock.steady();
+        let unset = self.set_forward.lock().unwrap_or_else(PoisonError::into_inner).look(now, steady);
+        unset.map_or(now, |ahead| after(steady, ahead).min(now))
     }
 
     /// Whether the store should be asked before its time, or this machine's, is relied on.
@@ -127,6 +144,30 @@ impl Time {
             span(difference.unsigned_abs()),
             self.store.url()
         ))
+    }
+}
+
+/// Whether the clock was set forward of late.
+#[derive(Debug, Default)]
+struct SetForward {
+    /// How far the clock was ahead of the steady one at the last look.
+    ahead: Option<i64>,
+    /// When it was set forward, by the steady clock, and how far it was ahead before.
+    set: Option<(Timestamp, i64)>,
+}
+
+impl SetForward {
+    /// Looks at both clocks. How far the clock was ahead before it was set forward, if that is not believed yet.
+    fn look(&mut self, now: Timestamp, steady: Timestamp) -> Option<i64> {
+        let ahead = ms_between(now, steady);
+        let before = self.ahead.replace(ahead).unwrap_or(ahead);
+        if ahead - before > TOLERANCE_MS {
+            self.set = Some((steady, self.set.map_or(before, |(_, first)| first)));
+        }
+        self.set = self
+            .set
+            .filter(|(then, first)| ahead - first > TOLERANCE_MS && ms_between(steady, *then) < BELIEVED_MS);
+        self.set.map(|(_, first)| first)
     }
 }
 
@@ -219,6 +260,34 @@ mod tests {
         // What waited since long ago may be as old as it says, but not younger than now.
         assert_eq!(time.of_commit(at(NOW - 400 * HOUR), Origin::Elsewhere), at(NOW - 400 * HOUR));
         assert_eq!(time.of_commit(at(NOW + YEAR), Origin::Elsewhere), at(NOW + HOUR));
+    }
+
+    #[test]
+    fn a_clock_that_was_set_forward_is_believed_after_an_hour_or_when_another_confirms_it() {
+        let clock = Arc::new(ManualClock::new(at(NOW)));
+        let alone = Time::new(clock.clone(), Arc::new(MemoryStore::new()));
+        assert_eq!(alone.certain(), at(NOW));
+        for jump in [6 * HOUR, 36 * YEAR] {
+            clock.jump(at(NOW + jump));
+            assert_eq!((alone.now(), alone.certain()), (at(NOW + jump), at(NOW)));
+            clock.jump(at(NOW));
+            assert_eq!(alone.certain(), at(NOW));
+        }
+        clock.jump(at(NOW + YEAR));
+        assert_eq!(alone.certain(), at(NOW));
+        clock.set(at(NOW + YEAR + HOUR / 2));
+        assert_eq!(alone.certain(), at(NOW + HOUR / 2));
+        clock.set(at(NOW + YEAR + HOUR));
+        assert_eq!(alone.certain(), at(NOW + YEAR + HOUR));
+        // Back is back at once.
+        clock.jump(at(NOW));
+        assert_eq!(alone.certain(), at(NOW));
+
+        let (here, there, confirmed) = clocks();
+        assert_eq!(confirmed.certain(), at(NOW));
+        here.jump(at(NOW + YEAR));
+        there.jump(at(NOW + YEAR));
+        assert_eq!(confirmed.certain(), at(NOW + YEAR));
     }
 
     #[test]

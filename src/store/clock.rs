@@ -13,6 +13,8 @@ pub struct StoreTime {
     /// How long ago it told it. A virtual machine that stood still does not know that it did: what is old may
     /// be behind by that.
     pub age: Duration,
+    /// It is another clock than this machine's. A folder's may be the same.
+    pub is_another: bool,
 }
 
 /// The last time that a store told, and when it did.
@@ -25,11 +27,13 @@ impl StoreClock {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((time, clock::uptime()));
     }
 
-    /// What time it is there now; `None` if it has not told any yet.
-    pub(super) fn read(&self) -> Option<StoreTime> {
+    /// What time it is there now, by a clock that `is_another` than this machine's; `None` if it has not told any
+    /// yet.
+    pub(super) fn read(&self, is_another: bool) -> Option<StoreTime> {
         let (time, then) = (*self.0.lock().unwrap_or_else(PoisonError::into_inner))?;
         let age = clock::uptime().saturating_sub(then);
         let millis = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
-        Some(StoreTime { now: Timestamp::from_millis(time.as_millis().saturating_add(millis)), age })
+        let now = Timestamp::from_millis(time.as_millis().saturating_add(millis));
+        Some(StoreTime { now, age, is_another })
     }
 }

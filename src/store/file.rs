@@ -222,7 +222,7 @@ impl Store for FileStore {
     }
 
     fn clock(&self) -> Option<StoreTime> {
-        self.clock.read()
+        self.clock.read(false)
     }
 
     async fn ask_time(&self) -> Result<()> {

@@ -116,7 +116,7 @@ impl Store for MemoryStore {
     }
 
     fn clock(&self) -> Option<StoreTime> {
-        self.time().map(|now| StoreTime { now, age: Duration::ZERO })
+        self.time().map(|now| StoreTime { now, age: Duration::ZERO, is_another: true })
     }
 
     async fn head(&self, id: FileId) -> Result<FileInfo> {

@@ -61,14 +61,14 @@ pub(super) struct Due<'a> {
 }
 
 impl Due<'_> {
-    /// What is to be done now.
-    pub(super) fn job(&self, now: Timestamp) -> Option<Job> {
+    /// What is to be done `now`; time has passed until `certain` without doubt, which counts for deletions.
+    pub(super) fn job(&self, now: Timestamp, certain: Timestamp) -> Option<Job> {
         if self.settings.levels.is_empty() {
             return None;
         }
         let merge =
             self.targets().find_map(|(source, to, interval)| self.compaction(source, to, interval, now));
-        merge.or_else(|| self.snapshot(now)).map(Job::Merge).or_else(|| self.deletion(now))
+        merge.or_else(|| self.snapshot(now)).map(Job::Merge).or_else(|| self.deletion(certain))
     }
 
     /// When there will be something to do, later than `now`, if nothing is published until then.

@@ -23,6 +23,9 @@ use crate::store::Store;
 const BACKOFF_MIN: Duration = Duration::from_secs(5);
 const BACKOFF_MAX: Duration = Duration::from_secs(600);
 
+/// Time that went back by more was set back.
+const SET_BACK: Duration = Duration::from_secs(120);
+
 /// Keeps the history of a database until the task is aborted.
 pub(in crate::primary) async fn run(shared: Arc<Shared>) {
     let mut keeper = Keeper::new(
@@ -163,12 +166,13 @@ impl Keeper {
         news.requests
     }
 
-    /// What is due later than anything can be was reckoned by a clock that has been set since: the replica is
-    /// to be looked at anew.
+    /// What is due later than anything can be, or was known before time went back, was reckoned by a clock that
+    /// has been set since: the replica is to be looked at anew.
     fn doubt_due(&mut self) {
         let now = self.time.now();
-        if self.due.is_some_and(|due| due > after(now, self.settings.longest())) {
-            (self.files, self.due) = (None, Some(now));
+        let is_far = self.due.is_some_and(|due| due > after(now, self.settings.longest()));
+        if is_far || after(now, SET_BACK) < self.worked {
+            (self.files, self.due, self.worked) = (None, self.due.and(Some(now)), now);
         }
     }
 
@@ -191,7 +195,7 @@ impl Keeper {
         loop {
             self.time.ascertain().await?;
             let now = self.time.now();
-            match self.decisions(&files).job(now) {
+            match self.decisions(&files).job(now, self.time.certain()) {
                 None => {
                     (self.files, self.worked) = (Some(files), now);
                     return Ok(());

@@ -283,7 +283,7 @@ impl Store for S3Store {
     }
 
     fn clock(&self) -> Option<StoreTime> {
-        self.shared.clock.read()
+        self.shared.clock.read(true)
     }
 
     /// Each answer tells the time. This request is one that whoever replicates may make, with a short answer.

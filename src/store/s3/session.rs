@@ -198,7 +198,7 @@ impl Session {
     fn signing_time(&self) -> SystemTime {
         let ours = SystemTime::now();
         if self.is_skewed(ours) {
-            self.clock.read().map_or(ours, |there| system_time(there.now))
+            self.clock.read(true).map_or(ours, |there| system_time(there.now))
         } else {
             ours
         }
@@ -206,7 +206,7 @@ impl Session {
 
     /// Whether the store's clock is known to show quite another time than `time`.
     fn is_skewed(&self, time: SystemTime) -> bool {
-        let Some(there) = self.clock.read().map(|there| system_time(there.now)) else { return false };
+        let Some(there) = self.clock.read(true).map(|there| system_time(there.now)) else { return false };
         let skew = there.duration_since(time).unwrap_or_else(|e| e.duration());
         skew > MAX_SKEW
     }

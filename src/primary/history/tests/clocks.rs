@@ -124,6 +124,33 @@ fn what_a_wrong_clock_left_makes_nothing_old_and_holds_nothing_back() {
 }
 
 #[test]
+fn a_clock_that_is_the_stores_as_well_deletes_nothing_by_a_jump() {
+    for jump in [HOUR, 6 * HOUR, 10 * YEAR, 36 * YEAR] {
+        let mut world = World::new(9, settings());
+        let work = |world: &mut World, rounds: u64| {
+            for _ in 0..rounds {
+                world.pass(MINUTE / 2);
+                world.commit();
+                world.round();
+            }
+        };
+        work(&mut world, 80);
+        let before: BTreeSet<_> = world.files(9).into_iter().map(|file| file.id).collect();
+        let right = world.now();
+        world.clock.jump(Timestamp::from_millis(right.as_millis() + jump));
+        work(&mut world, 10);
+        assert!(before.is_subset(&world.files(9).into_iter().map(|file| file.id).collect()), "{jump}");
+        world.clock.jump(Timestamp::from_millis(right.as_millis() + 10 * 30_000));
+        let merged = world.files(1).last().unwrap().id;
+        work(&mut world, 5);
+        assert!(world.files(1).last().unwrap().id.name.max() > merged.name.max(), "{jump}: merging stopped");
+        work(&mut world, 150);
+        assert!(!before.is_subset(&world.files(9).into_iter().map(|file| file.id).collect()), "{jump}");
+        assert!(world.restore(world.last()).is_some());
+    }
+}
+
+#[test]
 fn a_due_time_of_another_clock_is_not_waited_for() {
     let mut world = World::new(6, settings());
     for _ in 0..5 {
