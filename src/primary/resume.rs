@@ -8,6 +8,9 @@ use crate::ltx::{FileId, FileName, Header, Level, Lineage, Txid};
 use crate::page::PageSize;
 use crate::store::{ByteRange, FileInfo, Store};
 
+/// The number of snapshots whose headers are looked at for a lineage.
+const SNAPSHOTS: usize = 4;
+
 /// What is known locally.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Local {
@@ -32,7 +35,7 @@ pub(super) struct Local {
 pub(super) struct Resumed {
     /// The last transaction in the replica.
     pub(super) last: Option<Txid>,
-    /// The history that the file with it belongs to.
+    /// The history that the replica is of, as far as the newest files and local state say so.
     pub(super) lineage: Option<Lineage>,
     /// The replica may hold commits of ours that the local database has lost.
     pub(super) is_ahead: bool,
@@ -77,8 +80,11 @@ pub(super) async fn resume(store: &dyn Store, local: Local) -> Result<Resumed> {
         ));
     }
     let is_another_history = Lineage::with(local.lineage, &header).is_err();
-    let found =
-        Resumed { lineage: header.lineage, time: Some(header.timestamp), ..Resumed::after(Some(last)) };
+    let lineage = match header.lineage.or(local.lineage) {
+        None => lineage_of_snapshots(store).await?,
+        known => known,
+    };
+    let found = Resumed { lineage, time: Some(header.timestamp), ..Resumed::after(Some(last)) };
     match local.txid {
         _ if local.forced => Ok(Resumed { is_ahead: true, ..found }),
         Some(txid) if last < txid => {
@@ -168,6 +174,22 @@ pub(super) async fn full_files(store: &dyn Store) -> Result<Vec<FileInfo>> {
     let copy = copies.max_by_key(|file| file.id.name.max());
     let largest = files.iter().max_by_key(|file| file.size);
     Ok([copy, largest].into_iter().flatten().cloned().collect())
+}
+
+/// The history that the newest snapshot which carries one belongs to: a writer that knows no lineages may have continued
+/// the replica since.
+async fn lineage_of_snapshots(store: &dyn Store) -> Result<Option<Lineage>> {
+    let mut snapshots = store.list(Level::SNAPSHOT, Txid::ONE).await?;
+    snapshots.sort_unstable_by_key(|file| file.id.name.max());
+    for file in snapshots.iter().rev().take(SNAPSHOTS) {
+        match read_header(store, file.id).await {
+            Ok(Header { lineage: Some(lineage), .. }) => return Ok(Some(lineage)),
+            Ok(_) => {}
+            Err(e) if e.kind() == ErrorKind::NotFound => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(None)
 }
 
 /// The file with the last transaction.

@@ -201,15 +201,12 @@ impl State {
         if self.url == url { self.lineage } else { None }
     }
 
-    /// The replica's newest file is of the lineage `found`; or there is no file, and a new lineage begins with the
-    /// first one.
+    /// The replica is of the lineage `found`; or it is empty, or its files carry none, and a new lineage begins with our
+    /// next file.
     pub(super) fn continue_lineage(&mut self, is_empty: bool, found: Option<Lineage>) {
-        let born = self.lineage.filter(|_| self.txid.is_none());
-        self.lineage = match is_empty {
-            true => born.or_else(|| Lineage::new(crate::primary::random_u64().max(1))),
-            // A writer that knows no lineages may have continued ours.
-            false => found.or(self.lineage),
-        };
+        // One that was published to a replica which is empty now has ended.
+        let known = if is_empty { self.lineage.filter(|_| self.txid.is_none()) } else { found };
+        self.lineage = known.or_else(|| Lineage::new(crate::primary::random_u64().max(1)));
     }
 
     /// The last transaction known to be in the replica at `url`.

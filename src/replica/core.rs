@@ -215,6 +215,14 @@ impl Core {
         }
     }
 
+    /// Has connections read again what they keep of the latest state, when their next transactions begin: some of it
+    /// turned out to be damaged.
+    pub(super) async fn renew(&self) {
+        let _follow = self.follow.lock().await;
+        let next = self.snapshot().renewed();
+        runtime::busy(true, || self.publish(next));
+    }
+
     /// The states before the current one that transactions still read.
     pub(super) fn older(&self) -> Vec<Arc<Snapshot>> {
         let older = self.older.lock().unwrap_or_else(PoisonError::into_inner);

@@ -24,7 +24,7 @@ pub struct Snapshot {
     pub timestamp: Timestamp,
     /// The history that its files belong to, as far as one of them says so.
     pub(super) lineage: Option<Lineage>,
-    /// How often the replica was reset to another history since it was opened.
+    /// How often the replica was reset to another history since it was opened, or a file turned out to be damaged.
     pub epoch: u32,
     map: RwLock<Arc<PageMap>>,
     /// The last time at which this was known to be the latest state; empty as long as it may be. Shared by
@@ -80,6 +80,11 @@ impl Snapshot {
     /// The last time at which this was known to be the latest state, if another one is by now.
     pub(super) fn outdated(&self) -> Option<Timestamp> {
         self.outdated.get().copied()
+    }
+
+    /// The same state, with another change counter.
+    pub(super) fn renewed(&self) -> Self {
+        Self { epoch: self.epoch.wrapping_add(1), ..self.same() }
     }
 
     /// Where the pages are.

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use super::output::Draft;
 use super::segments::{SegmentReader, Segments};
-use super::{Cancel, Options, Progress};
+use super::{Cancel, Options, Progress, histories};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::{Decoder, Header, Lineage, Summary, Txid};
-use crate::replica::{Plan, RestorePoint, Source, check_name};
+use crate::replica::{Plan, RestorePoint, Source, Survey, check_name};
 use crate::runtime;
 use crate::store::FileInfo;
 
@@ -44,8 +44,15 @@ impl Applier {
     }
 
     pub(super) fn first_plan(&self) -> Result<Plan> {
-        let (source, point) = (self.source.clone(), self.point);
-        runtime::block_on(async move { super::plan_from(&source, point).await })
+        let (source, point, cancel) = (self.source.clone(), self.point, self.cancel.clone());
+        runtime::block_on(async move {
+            let Survey { files, plan } = super::survey(&source, point).await?;
+            tokio::select! {
+                looked = histories::refuse_two(&source, &files, &plan) => looked?,
+                cancelled = cancel.cancelled() => return Err(cancelled),
+            }
+            Ok(plan)
+        })
     }
 
     /// Applies `plan` onto `draft`, and what replaces it if files vanish.

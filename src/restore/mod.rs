@@ -37,6 +37,9 @@ pub use in_use::Exclusion;
 use output::Output;
 pub use progress::{Phase, Progress, Standing, restores};
 
+/// How often work that waits looks whether it was cancelled.
+const LOOK: Duration = Duration::from_millis(50);
+
 /// How to restore.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -91,6 +94,16 @@ impl Cancel {
     /// Never gives up.
     pub fn never() -> Self {
         Self::when(|| false)
+    }
+
+    /// Ends, with the error, when the work should be given up.
+    async fn cancelled(&self) -> Error {
+        loop {
+            if let Err(cancelled) = self.check() {
+                return cancelled;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     fn check(&self) -> Result<()> {
@@ -304,8 +317,11 @@ pub async fn is_empty(store: Arc<dyn Store>) -> Result<bool> {
 }
 
 async fn plan_from(source: &Source, point: RestorePoint) -> Result<Plan> {
-    let Survey { files, plan } = source.survey(point).await?.ok_or_else(empty)?;
-    apply::refuse_overlap(&plan)?;
-    histories::refuse_two(source, &files, &plan).await?;
-    Ok(plan)
+    survey(source, point).await.map(|survey| survey.plan)
+}
+
+async fn survey(source: &Source, point: RestorePoint) -> Result<Survey> {
+    let survey = source.survey(point).await?.ok_or_else(empty)?;
+    apply::refuse_overlap(&survey.plan)?;
+    Ok(survey)
 }

@@ -8,7 +8,6 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::io::{self, Read};
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
 use futures_util::StreamExt as _;
@@ -18,7 +17,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::window::{PIECE, Window};
-use super::{Cancel, Progress};
+use super::{Cancel, LOOK, Progress};
 use crate::error::{Error, ErrorKind, Result};
 use crate::replica::{Source, wrong_length};
 use crate::runtime;
@@ -28,8 +27,6 @@ use crate::store::{ByteRange, FileInfo};
 const STREAMED: u64 = 4 * PIECE;
 /// Parts of a stream that wait to be read; a store gives some 100 KiB at once.
 const WAITING: usize = 16;
-/// How often a waiting reader looks whether it was cancelled.
-const LOOK: Duration = Duration::from_millis(50);
 
 /// Fetches files in order, ahead of who reads them.
 #[derive(Debug)]

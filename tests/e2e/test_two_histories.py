@@ -182,6 +182,28 @@ def test_a_lineage_lasts_through_merges_restarts_and_litestream(start, location,
     assert litestream.read_by_vfs(location).tables == content.tables
 
 
+def test_files_without_a_lineage_are_continued_with_one(start, in_folder, tmp_path):
+    plain = start("python", load=False).open(tmp_path / "app.db")
+    plain.run("PRAGMA journal_mode=WAL", "CREATE TABLE note(id INTEGER PRIMARY KEY, who TEXT, text BLOB)",
+              "INSERT INTO note(who, text) VALUES ('sidecar', randomblob(40000))")
+    with litestream.Replicate(tmp_path / "app.db", in_folder, tmp_path):
+        before = in_folder.last_txid()
+        plain.rows("INSERT INTO note(who, text) VALUES ('sidecar', randomblob(900))")
+        until(lambda: in_folder.last_txid() > before, 20, "the sidecar's next file")
+    plain.close()
+    assert lineages(in_folder) == {0}
+    shutil.rmtree(tmp_path / ".app.db-litestream")
+    for _ in range(2):
+        db = start("python").open(in_folder.primary(tmp_path / "app.db"))
+        db.rows("INSERT INTO note(who) VALUES ('ours')")
+        sync(db)
+        assert len(lineages(in_folder)) == 2
+        assert mixed(db, in_folder) == []
+        restore(db, in_folder, tmp_path / "restored.db", force=True)
+        assert start("python").open(tmp_path / "restored.db").content().tables == db.content().tables
+        db.close()
+
+
 def test_two_sidecars_on_one_path_are_found(start, in_folder, tmp_path):
     """Of Litestream's own files: what contradicts itself."""
     databases = []

@@ -27,7 +27,11 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 
 /// The files that failed their checksums, by number.
 #[derive(Debug, Default)]
-pub(super) struct Damaged(HashMap<u32, Failed>);
+pub(super) struct Damaged {
+    files: HashMap<u32, Failed>,
+    /// One of them was found since that was asked last.
+    is_news: bool,
+}
 
 #[derive(Debug)]
 struct Failed {
@@ -39,24 +43,30 @@ struct Failed {
 impl Damaged {
     /// Whether the file `number` is not to be read now.
     pub(super) fn waits(&self, number: u32) -> bool {
-        self.0.get(&number).is_some_and(|failed| Instant::now() < failed.again)
+        self.files.get(&number).is_some_and(|failed| Instant::now() < failed.again)
     }
 
     /// Takes up how a check of `file` went; an error that says nothing about the file is returned.
     pub(super) fn note(&mut self, file: &ReplicaFile, outcome: Result<()>) -> Result<()> {
         match outcome {
             Ok(()) => {
-                self.0.remove(&file.number);
+                self.files.remove(&file.number);
             }
             Err(error) if error.kind() == ErrorKind::Corrupt => {
-                let before = self.0.get(&file.number);
+                let before = self.files.get(&file.number);
+                self.is_news |= before.is_none();
                 let pause = before.map_or(PAUSE, |failed| (failed.pause * 2).min(LONGEST_PAUSE));
                 let again = Instant::now() + pause;
-                self.0.insert(file.number, Failed { error, pause, again });
+                self.files.insert(file.number, Failed { error, pause, again });
             }
             Err(error) => return Err(error),
         }
         Ok(())
+    }
+
+    /// Whether a file was found to be damaged since this was asked last.
+    pub(super) fn take_news(&mut self) -> bool {
+        std::mem::take(&mut self.is_news)
     }
 
     /// What is wrong with a file that the latest state needs.
@@ -64,8 +74,8 @@ impl Damaged {
     /// # Errors
     /// `Corrupt`, if there is such a file.
     pub(super) fn outcome(&mut self, local: &Local) -> Result<()> {
-        self.0.retain(|number, _| local.needs(*number));
-        self.0.values().next().map_or(Ok(()), |failed| Err(failed.error.clone()))
+        self.files.retain(|number, _| local.needs(*number));
+        self.files.values().next().map_or(Ok(()), |failed| Err(failed.error.clone()))
     }
 }
 

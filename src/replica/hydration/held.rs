@@ -224,17 +224,14 @@ impl Held {
         found
     }
 
-    /// The versions that the file has are now at other places. Unproven ones are fetched from there.
-    pub(super) fn follow(&mut self, before: &PageMap, after: &PageMap) {
-        let old = self.map.clone();
-        let mut map = (*old).clone();
-        map.follow(before, after);
-        for pgno in old.differences(&map) {
-            if self.unproven.has(pgno) {
-                self.take_away(pgno);
-            }
+    /// The versions that the file has are now where `map` says. Unproven ones are fetched from there.
+    pub(super) fn moved(&mut self, map: PageMap) {
+        let old = std::mem::replace(&mut self.map, Arc::new(map));
+        if !self.unproven.is_empty() {
+            let moved: Vec<Pgno> =
+                old.differences(&self.map).filter(|pgno| self.unproven.has(*pgno)).collect();
+            moved.into_iter().for_each(|pgno| self.take_away(pgno));
         }
-        self.map = Arc::new(map);
         self.forget_parts();
     }
 

@@ -149,7 +149,9 @@ impl Local {
     /// The versions that the file has are now at other places.
     pub(in crate::replica) fn follow(&self, before: &PageMap, after: &PageMap) {
         let _writing = self.writing();
-        self.held_mut().follow(before, after);
+        let mut map = (**self.held().map()).clone();
+        map.follow(before, after);
+        self.held_mut().moved(map);
         self.changed.store(true, Ordering::Relaxed);
         self.woken.notify_one();
     }

@@ -200,6 +200,10 @@ async fn run(core: Weak<Core>) {
         if let Some(hydration) = upgraded.hydration() {
             hydration.note(&outcome);
         }
+        if damaged.take_news() {
+            // SQLite may have pages of the file in its own caches.
+            upgraded.renew().await;
+        }
         match outcome {
             Ok(()) => {
                 pause = PAUSE;
