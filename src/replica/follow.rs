@@ -96,11 +96,15 @@ async fn unless_silent<T>(
             return done;
         }
         if source.heard().is_some_and(|now| now - before <= enough) {
-            let (url, seconds) = (source.url(), limit.as_secs_f64());
-            return Err(Error::new(
-                ErrorKind::Timeout,
-                format!("{url} did not answer within {seconds} s; check the network, or raise open_timeout"),
-            ));
+            return Err(source.last_failure().unwrap_or_else(|| {
+                let (url, seconds) = (source.url(), limit.as_secs_f64());
+                Error::new(
+                    ErrorKind::Timeout,
+                    format!(
+                        "{url} did not answer within {seconds} s; check the network, or raise open_timeout"
+                    ),
+                )
+            }));
         }
     }
 }

@@ -111,6 +111,11 @@ impl Source {
         self.store.heard()
     }
 
+    /// Why the last attempt to read failed, if none has succeeded since.
+    pub(crate) fn last_failure(&self) -> Option<Error> {
+        self.store.last_failure()
+    }
+
     /// How the store answers.
     pub(crate) fn pace(&self) -> &Pace {
         &self.pace

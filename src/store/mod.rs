@@ -24,7 +24,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 
 use crate::clock::Timestamp;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ltx::{FileId, Level, Txid};
 
 pub use clock::StoreTime;
@@ -96,6 +96,11 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// How much came so far: bytes, and a megabyte for each answer and each failure but those that are silence.
     /// `None` where nothing counts it.
     fn heard(&self) -> Option<u64> {
+        None
+    }
+
+    /// Why the last attempt to read failed, if none has succeeded since.
+    fn last_failure(&self) -> Option<Error> {
         None
     }
 

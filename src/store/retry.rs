@@ -1,7 +1,7 @@
 //! Trying again what failed for now.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -61,6 +61,8 @@ pub struct Retry {
     hedge: Arc<Hedge>,
     /// As [`Store::heard`].
     heard: Arc<AtomicU64>,
+    /// As [`Store::last_failure`].
+    last_failure: Arc<Mutex<Option<Error>>>,
 }
 
 /// What an answer or a failure adds to what was heard.
@@ -70,7 +72,8 @@ impl Retry {
     /// `inner`, with patience.
     pub fn new(inner: Arc<dyn Store>, policy: RetryPolicy) -> Self {
         let fresh = inner.by_new_connections().unwrap_or_else(|| Arc::clone(&inner));
-        Self { inner, fresh, policy: Arc::new(policy), hedge: Arc::default(), heard: Arc::default() }
+        let (hedge, heard, last_failure) = Default::default();
+        Self { inner, fresh, policy: Arc::new(policy), hedge, heard, last_failure }
     }
 
     pub(super) fn policy(&self) -> &RetryPolicy {
@@ -83,6 +86,18 @@ impl Retry {
 
     pub(super) fn fresh(&self) -> Arc<dyn Store> {
         Arc::clone(&self.fresh)
+    }
+
+    /// Notes an answer, or why there was none.
+    fn note(&self, failure: Option<&Error>) {
+        if failure.is_none_or(|e| e.kind() != ErrorKind::Timeout) {
+            self.hear(AN_ANSWER);
+        }
+        *self.failure() = failure.cloned();
+    }
+
+    fn failure(&self) -> MutexGuard<'_, Option<Error>> {
+        self.last_failure.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes that so many bytes came.
@@ -105,9 +120,7 @@ impl Retry {
         loop {
             let first = ask(self.store_after(&backoff));
             let answer = self.hedge.race(asked, first, || ask(self.fresh())).await;
-            if !answer.as_ref().is_err_and(|e| e.kind() == ErrorKind::Timeout) {
-                self.hear(AN_ANSWER);
-            }
+            self.note(answer.as_ref().err());
             match answer {
                 Err(e) => backoff.pause(e).await?,
                 answer => return answer,
@@ -230,6 +243,10 @@ impl Store for Retry {
 
     fn heard(&self) -> Option<u64> {
         Some(self.heard.load(Ordering::Relaxed))
+    }
+
+    fn last_failure(&self) -> Option<Error> {
+        self.failure().clone()
     }
 
     fn fencing(&self) -> Fencing {
