@@ -24,6 +24,8 @@ pub enum ErrorKind {
     WrongAnswer,
     /// Bytes that came whole fail their checksum or break their format.
     Corrupt,
+    /// A local file is not a SQLite database.
+    NotADatabase,
     /// Somebody else wrote what only we may write.
     Conflict,
     /// The store, host or file does not support what is asked.

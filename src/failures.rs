@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use crate::clock::{Clock, SystemClock, Timestamp};
+use crate::logging;
 
 /// How many failures are kept; the oldest goes first.
 pub const KEPT: usize = 16;
@@ -52,9 +53,19 @@ static FAILURES: Mutex<VecDeque<Failure>> = Mutex::new(VecDeque::new());
 /// Logs and keeps that `attempt` on the database `path` failed, and why. The same failure again and
 /// again is logged once. The message must carry no secret.
 pub fn record(attempt: Attempt, path: Option<&Path>, message: impl Into<String>) {
+    record_and_log(attempt, path, message.into(), true);
+}
+
+/// The same, for a failure that the host shows itself: it is not logged on a terminal, where it would be read
+/// twice.
+pub fn record_shown(attempt: Attempt, path: Option<&Path>, message: impl Into<String>) {
+    record_and_log(attempt, path, message.into(), !logging::is_on_terminal());
+}
+
+fn record_and_log(attempt: Attempt, path: Option<&Path>, message: String, log: bool) {
     let path = path.filter(|p| !p.as_os_str().is_empty()).map(Path::to_owned);
-    let failure = Failure { attempt, path, message: message.into(), at: SystemClock.now() };
-    if keep(&FAILURES, failure.clone()) {
+    let failure = Failure { attempt, path, message, at: SystemClock.now() };
+    if keep(&FAILURES, failure.clone()) && log {
         let Failure { path, message, .. } = failure;
         let name = path.map_or("a database without a name".to_owned(), |p| p.display().to_string());
         tracing::error!("cannot {attempt} {name}: {message}");

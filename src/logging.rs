@@ -7,6 +7,7 @@
 mod out;
 
 use std::fmt::{self, Write as _};
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::sync::{Mutex, Once, PoisonError};
 
@@ -63,6 +64,11 @@ pub fn install(options: impl FnOnce() -> Options) {
 /// Writes to standard error what can be written there without waiting.
 pub fn show(text: &str) {
     Out::Stderr.write(text.as_bytes());
+}
+
+/// Whether events go to a terminal, where a person reads them.
+pub fn is_on_terminal() -> bool {
+    std::env::var_os("LITESTREAM_LOG_FILE").is_none() && std::io::stderr().is_terminal()
 }
 
 /// Writes one line for each event. Spans are not shown.

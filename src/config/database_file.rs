@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use percent_encoding::percent_decode_str;
 
+use super::value;
 use crate::error::{Error, Result};
 
 /// The file that SQLite opens for `name`: a path, or a URI of the form `file:path?parameters#fragment`.
@@ -13,9 +14,13 @@ use crate::error::{Error, Result};
 /// Source: <https://www.sqlite.org/uri.html>, section 3.
 ///
 /// # Errors
-/// `Config` if the name means no file: a database in memory, or a URI that SQLite refuses.
+/// `Config` if the name means no file: a database in memory, a path that a shell would have expanded, or a URI that
+/// SQLite refuses.
 pub fn database_file(name: &str) -> Result<PathBuf> {
-    let Some(uri) = name.strip_prefix("file:") else { return file(name, name.as_bytes().to_vec()) };
+    let Some(uri) = name.strip_prefix("file:") else {
+        value::path(name)?;
+        return file(name, name.as_bytes().to_vec());
+    };
     let (uri, _fragment) = uri.split_once('#').unwrap_or((uri, ""));
     let (path, query) = uri.split_once('?').unwrap_or((uri, ""));
     let path =

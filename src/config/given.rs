@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use super::settings::{Kind, Scope, Setting, named, plain};
 use super::table::SETTINGS;
-use super::{Env, Params, value};
+use super::{Env, Params, point, value};
 use crate::error::{Error, Result};
+use crate::replica::RestorePoint;
 
 /// Parameters of a URI that SQLite itself and its common builds read. They are never taken for a
 /// misspelling of ours. Source: <https://www.sqlite.org/c3ref/open.html>.
@@ -166,6 +167,22 @@ impl<'a> Given<'a> {
         self.typed(name, |text| value::word(text, words))
     }
 
+    /// The state that one of the settings `names` chooses; the latest if none is given.
+    pub(super) fn state(&self, names: &[&str]) -> Result<RestorePoint> {
+        let mut given = names.iter().filter_map(|name| self.param(name));
+        let Some(found) = given.next() else { return Ok(RestorePoint::Latest) };
+        if let Some(other) = given.next() {
+            let message = format!("'{}' and '{}' are both given; keep one", found.origin, other.origin);
+            return Err(Error::config(message));
+        }
+        let point = match named(found.origin).kind {
+            Kind::Txid => point::txid(&found.text).map(RestorePoint::Txid),
+            Kind::Time => point::time(&found.text).map(RestorePoint::Timestamp),
+            _ => point::point(&found.text),
+        };
+        point.map_err(|e| e.context(found.origin))
+    }
+
     /// A setting of the store by any spelling of its name, as the store reads it: `true` or `false`,
     /// sizes in bytes.
     pub(super) fn store(&self, spelling: &str) -> Option<String> {
@@ -197,14 +214,51 @@ fn refuse_misspelling(key: &str, accepted: &[&'static Setting], unknown: Unknown
     let distance = |s: &&&Setting| strsim::osa_distance(bare, &plain(s.name));
     let nearest = accepted.iter().min_by_key(distance).expect("BUG: no settings at all");
     let near = distance(&nearest) <= tolerance(&plain(nearest.name));
-    if near {
-        return Err(Error::config(format!("unknown parameter '{key}'; did you mean '{}'?", nearest.name)));
+    let meant = if near { Some(nearest.name) } else { related(key, accepted) };
+    if let Some(meant) = meant {
+        return Err(Error::config(format!("unknown parameter '{key}'; did you mean '{meant}'?")));
     }
     if ours || unknown == Unknown::Refused {
         let names: Vec<_> = accepted.iter().map(|s| s.name).collect();
         return Err(Error::config(format!("unknown parameter '{key}'; known are {}", names.join(", "))));
     }
     Ok(())
+}
+
+/// Names that people and other tools have for settings of ours.
+const OTHER_NAMES: &[(&str, &str)] = &[
+    ("time", "timestamp"),
+    ("settime", "timestamp"),
+    ("restoretime", "timestamp"),
+    ("pointintime", "timestamp"),
+    ("transaction", "txid"),
+    ("cache", "cache_size"),
+    ("cachepath", "cache_dir"),
+    ("hydration", "hydrate"),
+    ("hydrationenabled", "hydrate"),
+];
+
+/// First words of names that no other reader of a URI has.
+const OUR_WORDS: &[&str] =
+    &["replica", "sync", "snapshot", "retention", "poll", "hydrate", "hydration", "spool"];
+
+/// The setting that `key` says in other words, if it does.
+fn related(key: &str, accepted: &[&'static Setting]) -> Option<&'static str> {
+    let is_accepted = |name: &str| accepted.iter().find(|s| s.name == name).map(|s| s.name);
+    let other = OTHER_NAMES.iter().find(|(name, _)| plain(key) == *name);
+    if let Some(name) = other.and_then(|(_, name)| is_accepted(name)) {
+        return Some(name);
+    }
+    let word = first_word(key);
+    let same = |s: &&&Setting| first_word(s.name) == word;
+    let near = |s: &&&Setting| strsim::osa_distance(&plain(key), &plain(s.name));
+    OUR_WORDS.contains(&word.as_str()).then(|| accepted.iter().filter(same).min_by_key(near))?.map(|s| s.name)
+}
+
+/// `poll` of `poll_interval`, `poll-interval` and `pollInterval`.
+fn first_word(name: &str) -> String {
+    let end = name.find(|c: char| matches!(c, '-' | '_') || c.is_ascii_uppercase()).unwrap_or(name.len());
+    name[..end].to_owned()
 }
 
 /// How many letters of a name may be wrong for it still to be meant.

@@ -25,7 +25,7 @@ pub use restore::{Age, IntegrityCheck, RestoreConfig, VerifyConfig, restore, tar
 pub use settings::{Kind, Scope, Setting};
 pub use start::start_logging;
 pub use table::{SETTINGS, settings_markdown};
-pub use value::seconds;
+pub use value::{seconds, timeout};
 
 use std::time::Duration;
 

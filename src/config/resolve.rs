@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::given::{Found, Given, Unknown};
 use super::settings::Scope;
-use super::{Env, Params, ProcessEnv, point, value};
+use super::{Env, Params, ProcessEnv, value};
 use crate::error::{Error, Result};
 use crate::primary;
 use crate::replica;
@@ -41,6 +41,8 @@ pub struct ReplicaConfig {
     pub options: replica::Options,
     /// The state that is read.
     pub point: replica::RestorePoint,
+    /// How to get a primary instead, if nothing but the URL made it a replica.
+    pub hint: Option<&'static str>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +52,14 @@ enum Role {
 }
 
 /// The settings that an open has.
-const SCOPES: [Scope; 4] = [Scope::Open, Scope::Primary, Scope::Replica, Scope::Store];
+const SCOPES: [Scope; 5] = [Scope::Open, Scope::Primary, Scope::Replica, Scope::State, Scope::Store];
+
+/// The settings that choose the state that a replica shows.
+const STATES: [&str; 3] = ["asof", "txid", "timestamp"];
+
+/// Said where a program may have meant to write.
+const HINT: &str = "it is opened as a replica, which only reads, because LITESTREAM_REPLICA_URL or replica_url alone \
+                    gives its URL; to write here, add role=primary to the URI or set LITESTREAM_ROLE=primary";
 
 /// The replica URL and where it was found.
 enum Url {
@@ -66,7 +75,7 @@ enum Url {
 /// 1. `role=` in the URI.
 /// 2. Opened read-only, and a replica URL is known: replica.
 /// 3. `replica=` in the URI: primary.
-/// 4. `replica_url=` in the URI, or `LITESTREAM_REPLICA_URL`: replica.
+/// 4. `replica_url=` in the URI, or `LITESTREAM_REPLICA_URL`: what `LITESTREAM_ROLE` says, or else replica.
 /// 5. No replica URL: an error.
 ///
 /// A setting of the other role is checked and has no effect, so that one URI, with `mode=ro` added,
@@ -82,7 +91,11 @@ pub fn resolve(path: Option<&Path>, params: &dyn Params, read_only: bool, env: &
     let target = Target::parse(&url.text, &|name| given.store(name)).map_err(|e| e.context(url.origin))?;
     match role {
         Role::Primary => primary(path, params, &given, target).map(Config::Primary),
-        Role::Replica => replica(path, params, &given, target).map(Config::Replica),
+        Role::Replica => {
+            let hint = (given.param("role").is_none() && !read_only).then_some(HINT);
+            replica(path, params, &given, target)
+                .map(|config| Config::Replica(ReplicaConfig { hint, ..config }))
+        }
     }
 }
 
@@ -113,16 +126,21 @@ fn no_url(path: Option<&Path>) -> Error {
 }
 
 fn role(given: &Given<'_>, read_only: bool, url: &Url) -> Result<Role> {
-    match (given.word("role")?, url) {
-        (Some("primary"), _) if read_only => Err(Error::config(
+    let said = |found: Option<Found>| found.map(|found| read_role(&found)).transpose();
+    match (said(given.param("role"))?, url) {
+        (Some(Role::Primary), _) if read_only => Err(Error::config(
             "role=primary writes, but the database is opened read-only: remove mode=ro, or use role=replica",
         )),
-        (Some("primary"), _) => Ok(Role::Primary),
-        (Some(_), _) => Ok(Role::Replica),
+        (Some(role), _) => Ok(role),
         (None, _) if read_only => Ok(Role::Replica),
         (None, Url::Ours(_)) => Ok(Role::Primary),
-        (None, Url::Litestreams(_)) => Ok(Role::Replica),
+        (None, Url::Litestreams(_)) => Ok(said(given.env("role"))?.unwrap_or(Role::Replica)),
     }
+}
+
+fn read_role(found: &Found) -> Result<Role> {
+    let word = value::word(&found.text, &["primary", "replica"]).map_err(|e| e.context(found.origin))?;
+    Ok(if word == "primary" { Role::Primary } else { Role::Replica })
 }
 
 fn primary(
@@ -135,8 +153,9 @@ fn primary(
         Error::config("a primary is a file: give the database a name, such as file:app.db?vfs=litestream")
     })?;
     refuse_lockless(params, "replication relies on: remove it from the URI")?;
-    if given.param("asof").is_some() {
-        return Err(Error::config("asof reads a past state of the replica: add mode=ro to the URI"));
+    if let Some(found) = STATES.iter().find_map(|name| given.param(name)) {
+        let message = format!("{} reads a past state of the replica: add mode=ro to the URI", found.origin);
+        return Err(Error::config(message));
     }
     let options = primary::Options {
         sync_interval: given.duration("sync_interval")?,
@@ -204,8 +223,8 @@ fn replica(
         hydration: hydration(path, given)?,
         disk: disk(given)?,
     };
-    let point = given.typed("asof", point::point)?.unwrap_or_default();
-    Ok(ReplicaConfig { target, options, point })
+    let point = given.state(&STATES)?;
+    Ok(ReplicaConfig { target, options, point, hint: None })
 }
 
 /// The local file that the whole database is downloaded to, if it is. A relative path is one in the
@@ -215,7 +234,7 @@ fn hydration(database: Option<&Path>, given: &Given<'_>) -> Result<Option<PathBu
         return Ok(None);
     }
     let path = match given.text("hydration_path") {
-        Some(path) => PathBuf::from(path),
+        Some(path) => value::path(&path).map_err(|e| e.context("hydration_path"))?,
         None => default_hydration_path(database).ok_or_else(|| {
             Error::config("hydrate=1 needs a place: give the database a name, or hydration_path")
         })?,
@@ -236,6 +255,7 @@ fn default_hydration_path(database: Option<&Path>) -> Option<PathBuf> {
 fn disk(given: &Given<'_>) -> Result<Option<replica::DiskOptions>> {
     let bytes = given.size("cache_dir_size")?;
     let Some(folder) = given.text("cache_dir") else { return Ok(None) };
+    value::path(&folder).map_err(|e| e.context("cache_dir"))?;
     let folder = std::path::absolute(&folder).map_err(|e| Error::io(format!("cache_dir={folder}"), e))?;
     Ok(Some(replica::DiskOptions { folder, bytes }))
 }
@@ -300,6 +320,17 @@ mod tests {
     }
 
     #[test]
+    fn the_environments_role_decides_only_where_nothing_else_does() {
+        let env = [FROM_ENV[0], ("LITESTREAM_ROLE", "primary")];
+        assert_eq!(decided("", false, &env), "primary /from-env");
+        assert_eq!(decided("", true, &env), "replica /from-env");
+        assert_eq!(decided("role=replica", false, &env), "replica /from-env");
+        assert_eq!(decided("replica=file:///r", false, &[("LITESTREAM_ROLE", "replica")]), "primary /r");
+        let message = open("", false, &[FROM_ENV[0], ("LITESTREAM_ROLE", "leader")]).unwrap_err().to_string();
+        assert_eq!(message, "LITESTREAM_ROLE: 'leader' is none of primary, replica");
+    }
+
+    #[test]
     fn without_a_replica_url_the_message_says_how_to_give_one() {
         for (query, read_only) in [("", false), ("", true), ("role=replica", false), ("role=primary", false)]
         {
@@ -350,6 +381,11 @@ mod tests {
         for (query, expected) in [
             ("replica=file:///r", RestorePoint::Latest),
             ("replica=file:///r&asof=latest", RestorePoint::Latest),
+            ("replica=file:///r&txid=000000000000002a", RestorePoint::Txid(Txid::new(42).unwrap())),
+            (
+                "replica=file:///r&timestamp=1769860800.5",
+                RestorePoint::Timestamp(Timestamp::from_millis(1_769_860_800_500)),
+            ),
             ("replica=file:///r&asof=txid:42", RestorePoint::Txid(Txid::new(42).unwrap())),
             (
                 "replica=file:///r&asof=2026-01-31T13:00:00.5+01:00",
@@ -480,7 +516,7 @@ mod tests {
 
     #[test]
     fn parameters_of_others_are_left_to_them() {
-        let theirs = "vfs=litestream&mode=ro&cache=shared&psow=0&modeof=x&cipher=aes&_pragma=x&timeout=9&hydration_enabled=1";
+        let theirs = "vfs=litestream&mode=ro&cache=shared&psow=0&modeof=x&cipher=aes&_pragma=x&timeout=9";
         assert_eq!(decided(&format!("replica=file:///r&{theirs}"), true, &[]), "replica /r");
         for (read_only, expected) in [(false, "primary /r"), (true, "replica /r")] {
             let with_locks = "replica=file:///r&immutable=0&nolock=no";
@@ -531,6 +567,16 @@ mod tests {
             ("replica=file:///r&nolock=yes", "nolock=yes switches off the locks"),
             ("replica=file:///r&asof=noon", "asof: 'noon' is not a point in time"),
             ("replica=file:///r&asof=yesterday", "asof reads a past state of the replica: add mode=ro"),
+            ("replica=file:///r&txid=0x2a", "txid reads a past state of the replica: add mode=ro"),
+            ("replica=file:///r&mode=ro&role=replica&txid=0x2a&asof=now", "'asof' and 'txid' are both given"),
+            ("replica=file:///r&role=replica&timestamp=noon", "timestamp: 'noon' is not a time"),
+            ("replica=file:///r&time=now", "unknown parameter 'time'; did you mean 'timestamp'?"),
+            ("replica=file:///r&set_time=now", "did you mean 'timestamp'?"),
+            ("replica=file:///r&hydration=1", "did you mean 'hydrate'?"),
+            ("replica=file:///r&hydration_enabled=1", "did you mean 'hydrate'?"),
+            ("replica=file:///r&hydrationFile=x", "did you mean 'hydration_path'?"),
+            ("replica=file:///r&poll=1s", "did you mean 'poll_interval'?"),
+            ("replica=file:///r&snapshot_every=1h", "did you mean 'snapshot_interval'?"),
         ] {
             let message = refusal(query);
             assert!(message.contains(expected), "{query}: {message}");

@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use super::given::{Given, Unknown};
+use super::given::{Found, Given, Unknown};
 use super::settings::Scope;
-use super::{Env, point};
+use super::{Env, value};
 use crate::error::{Error, Result};
 use crate::replica::RestorePoint;
 use crate::store::{Secret, Target};
@@ -71,14 +71,9 @@ impl IntegrityCheck {
 /// `Config`: not a JSON object, an unknown option, a value that does not fit, or both `txid` and
 /// `timestamp`.
 pub fn restore(url: &str, options: Option<&str>, env: &dyn Env) -> Result<RestoreConfig> {
-    let scopes = [Scope::Restore, Scope::Store];
+    let scopes = [Scope::Restore, Scope::State, Scope::Store];
     let given = Given::read(&json_params(options)?, env, &scopes, Unknown::Refused)?;
-    let point = match (given.typed("txid", point::txid)?, given.typed("timestamp", point::time)?) {
-        (Some(_), Some(_)) => return Err(Error::config("'txid' and 'timestamp' are both given; keep one")),
-        (Some(txid), None) => RestorePoint::Txid(txid),
-        (None, Some(time)) => RestorePoint::Timestamp(time),
-        (None, None) => RestorePoint::Latest,
-    };
+    let point = given.state(&["txid", "timestamp"])?;
     Ok(RestoreConfig {
         target: Target::parse(url, &|name| given.store(name))?,
         point,
@@ -98,9 +93,13 @@ fn age(given: &Given<'_>) -> Result<Age> {
             Err(Error::config("'age_identity' and 'age_identity_file' are both given; keep one"))
         }
         (Some(found), None) => Ok(Age::Identities(Secret::new(found.text))),
-        (None, Some(found)) => Ok(Age::File(found.text.into())),
+        (None, Some(found)) => point_to(&found),
         (None, None) => Ok(Age::None),
     }
+}
+
+fn point_to(found: &Found) -> Result<Age> {
+    value::path(&found.text).map(Age::File).map_err(|e| e.context(found.origin))
 }
 
 /// What a verification needs.

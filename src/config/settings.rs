@@ -16,6 +16,8 @@ pub enum Scope {
     Store,
     /// An option of `litestream_restore` and `litestream_restore_plan`.
     Restore,
+    /// Which state is read: a parameter of a replica's URI, or an option of `litestream_restore`.
+    State,
     /// An option of `litestream_verify`.
     Verify,
     /// The whole process: an environment variable only.
@@ -30,6 +32,7 @@ impl Scope {
             Self::Primary => "URI, primary",
             Self::Replica => "URI, replica",
             Self::Store => "URI, replica URL, options",
+            Self::State => "URI, replica, options of `litestream_restore`",
             Self::Restore => "options of `litestream_restore`",
             Self::Verify => "options of `litestream_verify`",
             Self::Process => "environment",

@@ -23,8 +23,10 @@ pub const SETTINGS: &[Setting] = &[
         Scope::Open,
         "role",
         Kind::Word(&["primary", "replica"]),
-        "`primary` or `replica`, whatever the other parameters say.",
-    ),
+        "`primary` or `replica`, whatever the other parameters say. In the environment it decides only where nothing \
+         but the URL in `LITESTREAM_REPLICA_URL` or `replica_url` is given.",
+    )
+    .env(&["LITESTREAM_ROLE"]),
     setting(
         Scope::Primary,
         "sync_interval",
@@ -261,12 +263,12 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting(Scope::Restore, "force", Kind::Flag, "Replace the file if it exists.").default("false"),
     setting(
-        Scope::Restore,
+        Scope::State,
         "txid",
         Kind::Txid,
-        "Restore the state after this transaction. Without it or `timestamp`: the latest.",
+        "The state after this transaction. Without it or `timestamp`: the latest.",
     ),
-    setting(Scope::Restore, "timestamp", Kind::Time, "Restore the last state at or before this time."),
+    setting(Scope::State, "timestamp", Kind::Time, "The last state at or before this time."),
     setting(
         Scope::Restore,
         "parallelism",

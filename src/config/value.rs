@@ -1,5 +1,6 @@
 //! What the text of a setting means.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::point;
@@ -63,8 +64,26 @@ pub(super) fn count(text: &str, min: u64, max: u64) -> Result<u64> {
 }
 
 /// A duration of `min` to `max`.
+///
+/// Where at most an hour makes sense, a large number without a unit is refused: it may be meant in milliseconds.
 pub(super) fn duration_within(text: &str, min: &str, max: &str) -> Result<Duration> {
-    within(text, min, max, duration)
+    const LARGE: Duration = Duration::from_secs(100);
+    const SHORT: Duration = Duration::from_secs(3600);
+    let value = within(text, min, max, duration);
+    if !is_bare_number(text) || value.as_ref().is_ok_and(|value| *value < LARGE) {
+        return value;
+    }
+    let is_short = duration(max).is_ok_and(|max| max <= SHORT);
+    match value {
+        Ok(value) if !is_short => Ok(value),
+        Ok(_) => Err(Error::config(format!(
+            "'{text}' has no unit; write {text}s for seconds, {text}ms for milliseconds"
+        ))),
+        Err(e) => Err(Error::new(
+            e.kind(),
+            format!("{e}; without a unit it is in seconds: for milliseconds write {text}ms"),
+        )),
+    }
 }
 
 /// One to `count` durations of `min` to `max`, with commas between them.
@@ -103,15 +122,63 @@ pub fn seconds(seconds: f64) -> Result<Duration> {
     })
 }
 
-/// `1s`, `500ms`, `1m30s`, `1.5h`, or a number of seconds.
+/// A number of seconds, or a duration with its unit, as an argument of a SQL function gives it.
+///
+/// # Errors
+/// `Config` if it is none, or longer than a year.
+pub fn timeout(text: &str) -> Result<Duration> {
+    duration(text).and_then(|duration| seconds(duration.as_secs_f64()))
+}
+
+/// Units of durations, in milliseconds.
+const UNITS: &[(&[&str], f64)] = &[
+    (&["ms", "millisecond", "milliseconds"], 1.0),
+    (&["s", "sec", "secs", "second", "seconds"], 1_000.0),
+    (&["m", "min", "mins", "minute", "minutes"], 60_000.0),
+    (&["h", "hr", "hrs", "hour", "hours"], 3_600_000.0),
+    (&["d", "day", "days"], 86_400_000.0),
+    (&["w", "week", "weeks"], 604_800_000.0),
+];
+
+/// `1s`, `500ms`, `1m30s`, `1.5h`, `7d`, `30 days`, or a number of seconds.
 fn duration(text: &str) -> Result<Duration> {
-    let read = match text.parse::<f64>() {
-        Ok(number) => Duration::try_from_secs_f64(number).ok(),
-        Err(_) => text.parse::<jiff::SignedDuration>().ok().and_then(|d| Duration::try_from(d).ok()),
-    };
-    read.ok_or_else(|| {
-        Error::config(format!("'{text}' is not a duration; write a number of seconds, or 500ms, 1s, 2m"))
+    let read = if is_bare_number(text) { text.parse().ok() } else { with_units(text).map(|ms| ms / 1000.0) };
+    read.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()).ok_or_else(|| {
+        Error::config(format!("'{text}' is not a duration; write a number of seconds, or 500ms, 1s, 2m, 7d"))
     })
+}
+
+/// Whether `text` is a number without a unit.
+fn is_bare_number(text: &str) -> bool {
+    text.parse::<f64>().is_ok()
+}
+
+/// Milliseconds of numbers, each with its unit.
+fn with_units(text: &str) -> Option<f64> {
+    let mut rest = text.trim();
+    let mut sum = None;
+    while !rest.is_empty() {
+        let (number, after) = rest.split_at(rest.find(|c: char| !c.is_ascii_digit() && c != '.')?);
+        let after = after.trim_start();
+        let (unit, after) = after.split_at(after.find(|c: char| !c.is_alphabetic()).unwrap_or(after.len()));
+        let unit = unit.to_ascii_lowercase();
+        let (_, ms) = UNITS.iter().find(|(names, _)| names.contains(&unit.as_str()))?;
+        *sum.get_or_insert(0.0) += number.parse::<f64>().ok()? * ms;
+        rest = after.trim_start();
+    }
+    sum
+}
+
+/// A path of a local file or folder, which no shell has expanded.
+///
+/// # Errors
+/// `Config` for `~` and for a path of Windows, with what to write.
+pub(super) fn path(text: &str) -> Result<PathBuf> {
+    if let Some(rest) = text.strip_prefix('~').filter(|rest| rest.is_empty() || rest.starts_with('/')) {
+        let home = std::env::var("HOME").unwrap_or_else(|_| "/home/me".to_owned());
+        return Err(Error::config(format!("'~' is not expanded in '{text}'; write {home}{rest}")));
+    }
+    Ok(PathBuf::from(text))
 }
 
 /// Names of sizes and how many bytes each is.
@@ -156,10 +223,17 @@ mod tests {
             ("3", 3000),
             ("0.25", 250),
             ("0", 0),
+            ("7d", 7 * 86_400_000),
+            ("30 days", 30 * 86_400_000),
+            ("1d12h", 36 * 3_600_000),
+            ("1 h 30 min", 5_400_000),
+            ("2 Weeks", 14 * 86_400_000),
         ] {
             assert_eq!(duration(text).unwrap(), Duration::from_millis(ms), "{text}");
         }
-        for text in ["", "s", "-1s", "-1", "1x", "inf", "NaN", "1e300", "soon", "1s ago"] {
+        for text in
+            ["", "s", "-1s", "-1", "1x", "inf", "NaN", "1e300", "soon", "1s ago", "5 5s", "1.2.3s", "d7"]
+        {
             let message = duration(text).unwrap_err().to_string();
             assert!(message.contains("500ms"), "{text}: {message}");
         }
@@ -204,6 +278,12 @@ mod tests {
     fn a_value_outside_its_limits_is_refused_with_the_limits() {
         let message = duration_within("2h", "10ms", "1h").unwrap_err().to_string();
         assert_eq!(message, "'2h' is not within 10ms and 1h");
+        let message = duration_within("5000", "10ms", "1h").unwrap_err().to_string();
+        assert!(message.ends_with("in seconds: for milliseconds write 5000ms"), "{message}");
+        let message = duration_within("500", "10ms", "1h").unwrap_err().to_string();
+        assert_eq!(message, "'500' has no unit; write 500s for seconds, 500ms for milliseconds");
+        assert_eq!(duration_within("60", "10ms", "1h").unwrap(), Duration::from_secs(60));
+        assert_eq!(duration_within("86400", "1s", "8760h").unwrap(), Duration::from_secs(86_400));
         assert!(duration_within("10ms", "10ms", "1h").is_ok());
         assert!(size_within("1TiB", "1MiB", "1TiB").is_ok());
         assert!(size_within("1MB", "1MiB", "1TiB").is_err());

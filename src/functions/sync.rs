@@ -1,6 +1,6 @@
 //! `litestream_sync([timeout])`.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rusqlite::types::Value;
 
@@ -10,16 +10,22 @@ use crate::config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sqlite::{self, Call};
 
+/// The argument: a number of seconds, or a duration with its unit.
+fn timeout(call: &Call<'_>) -> Result<Duration> {
+    match call.arg(0)? {
+        None => Ok(config::SYNC_TIMEOUT),
+        Some(Value::Text(text)) => config::timeout(&text),
+        Some(_) => config::seconds(call.arg(0)?.unwrap_or_default()),
+    }
+}
+
 /// Waits until every commit that was made before the call is in its replica, for all databases of the
 /// connection, and answers with the TXID that covers those of the first (`main` before attached ones).
 ///
 /// # Errors
 /// `Timeout` after `timeout` seconds; `Unsupported` if the connection has no primary.
 pub(super) fn sync(call: &Call<'_>) -> Result<Value> {
-    let timeout = match call.arg::<f64>(0)? {
-        Some(seconds) => config::seconds(seconds).map_err(|e| e.context("timeout"))?,
-        None => config::SYNC_TIMEOUT,
-    };
+    let timeout = timeout(call).map_err(|e| e.context("timeout"))?;
     let conn = call.connection();
     permit_writing(conn)?;
     let deadline = Instant::now() + timeout;

@@ -125,6 +125,7 @@ impl From<ErrorKind> for Code {
             | ErrorKind::Conflict
             | ErrorKind::Io => Self::IOERR,
             ErrorKind::Corrupt => Self::CORRUPT,
+            ErrorKind::NotADatabase => Self::NOTADB,
             ErrorKind::ReadOnly => Self::READONLY,
             ErrorKind::Busy => Self::BUSY,
             ErrorKind::NoSpace => Self::FULL,

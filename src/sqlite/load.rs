@@ -8,7 +8,10 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use rusqlite::{Connection, ErrorCode, ffi};
 
 use super::host::{HostApi, HostConnection, HostErrorSlot};
-use super::{BaseVfs, Code, Vfs, connection, forked, log, refused, roles, signals, standing, vfs_methods};
+use super::{
+    BaseVfs, Code, Vfs, connection, forked, log, opening_error, refused, roles, signals, standing,
+    vfs_methods,
+};
 
 /// What the library gives to its host.
 #[derive(Debug)]
@@ -122,7 +125,10 @@ unsafe extern "C" fn on_connection(
         }
         let Ok(conn) = db.open() else { return ffi::SQLITE_OK };
         if let Some((code, message)) = roles::open_error(&conn) {
-            refused::note(Path::new(conn.path().unwrap_or_default()), code, &message);
+            refused::note_shown(Path::new(conn.path().unwrap_or_default()), code, &message);
+            if opening_error::set(&conn, code, &message) {
+                return ffi::SQLITE_OK;
+            }
             error.tell(&message);
             return code.get();
         }

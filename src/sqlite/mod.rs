@@ -21,7 +21,7 @@
 //! | `signals` | which signals a thread takes |
 //! | `memory` | where the memory of the library comes from |
 //! | `integrity`, `sole_use` | a database file that nobody may have open: SQLite's check, keeping it closed |
-//! | `refused`, `roles`, `connection`, `standing` | what is done with a connection, and what it may do |
+//! | `refused`, `opening_error`, `roles`, `connection`, `standing` | what is done with a connection, and what it may do |
 
 mod base;
 mod base_file;
@@ -41,6 +41,7 @@ mod load;
 mod log;
 mod memory;
 mod name;
+mod opening_error;
 mod refused;
 mod request;
 mod roles;

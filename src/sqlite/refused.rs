@@ -6,6 +6,7 @@
 //!
 //! [`open_error`]: File::open_error
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 
 use super::{BaseFile, Code, File, LockLevel, ReadOutcome, log};
@@ -46,15 +47,22 @@ impl File for RefusedFile {
 
     /// SQLite reads the header while it opens the file; that is no error yet.
     fn read(&mut self, buf: &mut [u8], _offset: u64) -> Result<ReadOutcome, Code> {
-        if buf.len() == HEADER { Ok(ReadOutcome::of(buf, 0)) } else { Err(self.refuse()) }
+        if buf.len() == HEADER || AS_IF_EMPTY.get() {
+            Ok(ReadOutcome::of(buf, 0))
+        } else {
+            Err(self.refuse())
+        }
     }
 
     /// An empty file would be an empty database, and nothing would be read of it.
     fn file_size(&mut self) -> Result<u64, Code> {
-        Ok(LARGEST_PAGE)
+        Ok(if AS_IF_EMPTY.get() { 0 } else { LARGEST_PAGE })
     }
 
     fn lock(&mut self, _level: LockLevel) -> Result<(), Code> {
+        if AS_IF_EMPTY.get() {
+            return Ok(());
+        }
         Err(self.refuse())
     }
 
@@ -63,8 +71,28 @@ impl File for RefusedFile {
     }
 }
 
+thread_local! {
+    /// Whether refused databases are empty ones for this thread.
+    static AS_IF_EMPTY: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `work`, for which the refused databases of this thread are empty ones: SQLite from some version on reads
+/// the schema before it runs any statement.
+pub(super) fn as_if_empty<T>(work: impl FnOnce() -> T) -> T {
+    AS_IF_EMPTY.set(true);
+    let done = work();
+    AS_IF_EMPTY.set(false);
+    done
+}
+
 /// Writes a refusal to SQLite's log and keeps it.
-pub(super) fn note(path: &Path, code: Code, message: &str) {
+fn note(path: &Path, code: Code, message: &str) {
     log::log(code, &format!("litestream: cannot open {}: {message}", path.display()));
     failures::record(Attempt::Open, Some(path), message);
+}
+
+/// The same, for a refusal whose message is the error of `sqlite3_open`.
+pub(super) fn note_shown(path: &Path, code: Code, message: &str) {
+    log::log(code, &format!("litestream: cannot open {}: {message}", path.display()));
+    failures::record_shown(Attempt::Open, Some(path), message);
 }

@@ -8,10 +8,12 @@
 //! | `reset_guard` | keeps SQLite's WAL-reset bug from losing commits |
 //! | `read_view` | a consistent view of a database that is being written |
 //! | `replica` | the main database of a replica |
+//! | `pragma` | PRAGMAs of ours that a database does not know |
 //! | `waiting` | a main database until it is known who opens it |
 //! | `hidden` | hides the files of a local database from a replica of the same name |
 
 mod hidden;
+mod pragma;
 mod primary;
 mod read_view;
 mod replica;

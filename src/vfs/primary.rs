@@ -15,10 +15,10 @@ use crate::sqlite::{
     ShmLockFlags,
 };
 use crate::store::{self, RetryPolicy};
-use crate::vfs::hidden;
 use crate::vfs::read_view::SqliteHost;
 use crate::vfs::reset_guard::{self, ResetGuard};
 use crate::vfs::wal_mode::{self, JournalMode};
+use crate::vfs::{hidden, pragma};
 use crate::wal::IndexHeader;
 
 /// The publisher has its own, patient way to try again, and status tells of each failure: only a hiccup
@@ -107,7 +107,7 @@ fn cannot_open(path: &Path, code: Code) -> Error {
 
 fn cannot_write(path: &Path) -> Error {
     Error::new(
-        ErrorKind::Denied,
+        ErrorKind::ReadOnly,
         format!(
             "{} cannot be written, and a primary writes: give the process write permission, or add \
              mode=ro to read the replica",
@@ -226,7 +226,7 @@ impl File for PrimaryFile {
             ("litestream_time", None) => {
                 PragmaAnswer::Value(self.primary.time().map_or_else(String::new, |t| t.to_string()))
             }
-            _ => PragmaAnswer::NotMine,
+            _ => pragma::unknown(name),
         }
     }
 

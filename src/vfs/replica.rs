@@ -1,10 +1,10 @@
 //! The main database of a replica: read-only, and nothing of it is local.
 
 use std::any::Any;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::hidden;
+use super::{hidden, pragma};
 use crate::config::{self, ReplicaConfig};
 use crate::error::{Error, ErrorKind, Result};
 use crate::failures::{self, Attempt};
@@ -16,13 +16,24 @@ use crate::sqlite::{
 
 /// Opens a replica, or joins those of this process that have it open.
 pub(super) fn open(request: &OpenRequest<'_>, config: ReplicaConfig) -> Result<Opened> {
-    let core = replica::open(&config.target, &config.options)?;
+    let core = replica::open(&config.target, &config.options).map_err(|e| hinted(e, config.hint))?;
+    if let Some(hint) = config.hint.filter(|_| request.path().is_some_and(Path::exists)) {
+        tracing::warn!("{} is a local file, but {hint}", request.path().unwrap_or(Path::new("")).display());
+    }
     let view = View::new(core);
     if config.point != RestorePoint::Latest {
         view.seen().choose(config.point).map_err(|e| e.context("asof"))?;
     }
     let path = request.path().map(PathBuf::from).unwrap_or_default();
     Ok(Opened::File { file: Box::new(ReplicaFile { view, path }), out_flags: request.flags().read_only() })
+}
+
+/// `error` of an open with `hint`, if there is one.
+fn hinted(error: Error, hint: Option<&str>) -> Error {
+    match hint {
+        Some(hint) => Error::new(error.kind(), format!("{error} ({hint})")),
+        None => error,
+    }
 }
 
 /// One connection's file.
@@ -163,7 +174,7 @@ impl File for ReplicaFile {
             "litestream_time" => snapshot.timestamp.to_string(),
             "litestream_hydration_progress" => self.hydration_progress(),
             "litestream_hydration_file" => self.hydration_file(),
-            _ => return PragmaAnswer::NotMine,
+            _ => return pragma::unknown(&name),
         };
         match arg {
             None => PragmaAnswer::Value(value),

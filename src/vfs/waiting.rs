@@ -66,12 +66,13 @@ impl Waiting {
         if opener.attaching && !self.asked_for {
             return self.plain();
         }
+        let wanted = self.wanted.take().expect("BUG: decided twice")?;
         if opener.attaching {
             permit(&opener.connection)?;
         }
         self.base = None;
         let request = self.request.get();
-        let opened = match self.wanted.take().expect("BUG: decided twice")? {
+        let opened = match wanted {
             Config::Primary(config) => primary::open(&request, config)?,
             Config::Replica(config) => replica::open(&request, config)?,
         };

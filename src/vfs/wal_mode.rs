@@ -25,7 +25,7 @@ pub(super) enum JournalMode {
 /// Reads the journal mode of a database file. Takes no lock.
 ///
 /// # Errors
-/// `Corrupt` if it is not a database; `Io`.
+/// `NotADatabase`; `Io`.
 pub(super) fn journal_mode(file: &mut BaseFile, path: &Path) -> Result<JournalMode> {
     const MAGIC: &[u8; 16] = b"SQLite format 3\0";
     let failed = |code| Error::new(ErrorKind::Io, format!("cannot read {}: {code}", path.display()));
@@ -35,10 +35,10 @@ pub(super) fn journal_mode(file: &mut BaseFile, path: &Path) -> Result<JournalMo
     let mut header = [0; 100];
     let _short_is_zeros = file.read(&mut header, 0).map_err(failed)?;
     if !header.starts_with(MAGIC) {
-        return Err(Error::corrupt(format!(
-            "{} is not a database: it does not begin as SQLite files do",
-            path.display()
-        )));
+        return Err(Error::new(
+            ErrorKind::NotADatabase,
+            format!("{} is not a database: it does not begin as SQLite files do", path.display()),
+        ));
     }
     Ok(if header[18] == 2 && header[19] == 2 { JournalMode::Wal } else { JournalMode::Rollback })
 }
@@ -47,7 +47,7 @@ pub(super) fn journal_mode(file: &mut BaseFile, path: &Path) -> Result<JournalMo
 /// waiting for `patience`.
 ///
 /// # Errors
-/// `Busy` if other connections do not let it; `Unsupported` if the mode cannot be had there.
+/// `Busy` if other connections do not let it; `Unsupported` if the mode cannot be had there; that of SQLite's answer.
 pub(super) fn enter(path: &Path, vfs: &BaseVfs, patience: Duration) -> Result<()> {
     let cannot = |kind, why: &dyn std::fmt::Display| {
         Error::new(
@@ -69,8 +69,22 @@ pub(super) fn enter(path: &Path, vfs: &BaseVfs, patience: Duration) -> Result<()
                     &"another connection uses it in another mode: close that one first",
                 ));
             }
-            Err(e) => return Err(cannot(ErrorKind::Io, &e)),
+            Err(e) => return Err(cannot(kind_of(&e), &e)),
         }
+    }
+}
+
+/// The kind of what SQLite answers.
+fn kind_of(error: &rusqlite::Error) -> ErrorKind {
+    use rusqlite::ErrorCode;
+
+    match error.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase) => ErrorKind::NotADatabase,
+        Some(ErrorCode::DatabaseCorrupt) => ErrorKind::Corrupt,
+        Some(ErrorCode::ReadOnly) => ErrorKind::ReadOnly,
+        Some(ErrorCode::CannotOpen) => ErrorKind::NotFound,
+        Some(ErrorCode::DiskFull) => ErrorKind::NoSpace,
+        _ => ErrorKind::Io,
     }
 }
 

@@ -71,7 +71,7 @@ def test_sync_covers_attached_databases_and_answers_for_the_first(start, host, t
     from harness.location import Location
 
     other = Location.file(tmp_path / "other-replica")
-    db = start(host).open(in_folder.primary(tmp_path / "app.db"))
+    db = start(host).open(in_folder.primary(tmp_path / "app.db")).load()
     db.rows("ATTACH ? AS other", other.primary(tmp_path / "other.db"))
     db.run("CREATE TABLE main.t(x)", "CREATE TABLE other.t(x)", "INSERT INTO other.t VALUES (1)")
     assert sync(db) == in_folder.last_txid() == txid(db.one("SELECT litestream_txid()"))
@@ -82,7 +82,7 @@ def test_sync_covers_attached_databases_and_answers_for_the_first(start, host, t
 
 
 def test_an_attached_database_is_found_behind_a_plain_main(start, host, in_folder, tmp_path):
-    db = start(host).open(tmp_path / "plain.db")
+    db = start(host).open(tmp_path / "plain.db").load()
     db.rows("ATTACH ? AS app", in_folder.primary(tmp_path / "app.db"))
     db.run("CREATE TABLE app.t(x)")
     assert sync(db) == in_folder.last_txid()
@@ -114,14 +114,14 @@ def test_sync_names_a_wrong_timeout(argument, words, start, in_folder, tmp_path)
     ('{"txid": "0000000000000001", "timestamp": "2026-01-01T00:00:00Z"}', "both given"),
 ])
 def test_restore_names_a_wrong_option(options, words, start, in_folder, tmp_path):
-    db = start("python").open(":memory:")
+    db = start("python").open(":memory:").load()
     message = error(db, "SELECT litestream_restore(?, ?, ?)", in_folder.url, str(tmp_path / "x.db"), options)
     assert message.startswith("litestream_restore: ") and words in message
     assert not (tmp_path / "x.db").exists()
 
 
 def test_restore_says_what_is_missing(start, in_folder):
-    db = start("python").open(":memory:")
+    db = start("python").open(":memory:").load()
     assert "no replica URL" in error(db, "SELECT litestream_restore(NULL, 'x.db')")
     assert "no path" in error(db, "SELECT litestream_restore(?, NULL)", in_folder.url)
     assert "no path" in error(db, "SELECT litestream_restore(?, '')", in_folder.url)
@@ -133,7 +133,7 @@ def test_restore_takes_store_settings_as_options(start, host, in_s3, tmp_path):
     fill(db)
     last = sync(db)
     options = json.dumps(in_s3.settings)
-    report = json.loads(db.one("SELECT litestream_restore(?, ?, ?)", in_s3.url, str(tmp_path / "r.db"), options))
+    report = json.loads(db.load().one("SELECT litestream_restore(?, ?, ?)", in_s3.url, str(tmp_path / "r.db"), options))
     assert txid(report["txid"]) == last and report["path"] == str(tmp_path / "r.db")
     assert report["bytes"] == (tmp_path / "r.db").stat().st_size == report["pages"] * 4096
     assert report["files"] >= 1 and report["duration"] > 0
@@ -146,7 +146,7 @@ def test_ltx_takes_its_url_from_another_table(start, in_folder, tmp_path):
     db = start("python").open(in_folder.primary(tmp_path / "app.db"))
     fill(db)
     sync(db)
-    db.run("CREATE TABLE replicas(url)")
+    db.load().run("CREATE TABLE replicas(url)")
     db.rows("INSERT INTO replicas VALUES (?), (?)", in_folder.url, f"file://{tmp_path}/none")
     direct = db.rows("SELECT * FROM litestream_ltx(?)", in_folder.url)
     assert direct
@@ -160,12 +160,12 @@ def test_ltx_takes_store_settings_as_a_second_argument(start, in_s3, tmp_path):
     db = start("python", in_s3).open(in_s3.primary(tmp_path / "app.db"))
     fill(db)
     sync(db)
-    rows = db.rows("SELECT * FROM litestream_ltx(?, ?)", in_s3.url, json.dumps(in_s3.settings))
+    rows = db.load().rows("SELECT * FROM litestream_ltx(?, ?)", in_s3.url, json.dumps(in_s3.settings))
     assert rows == db.rows("SELECT * FROM litestream_ltx(?)", in_s3.full_url) != []
 
 
 def test_ltx_names_a_wrong_argument(start):
-    db = start("python").open(":memory:")
+    db = start("python").open(":memory:").load()
     assert "give it a replica URL" in error(db, "SELECT * FROM litestream_ltx")
     assert "url is not text" in error(db, "SELECT * FROM litestream_ltx(7)")
     assert "did you mean 'endpoint'" in error(db, "SELECT * FROM litestream_ltx('s3://b', '{\"endpiont\": 1}')")
@@ -200,6 +200,8 @@ def test_an_interrupt_ends_what_waits_for_the_store(call, through_proxy, proxy, 
     uri = through_proxy.primary(tmp_path / "app.db", close_timeout="0s")
     flags = apsw.SQLITE_OPEN_URI | apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
     db = apsw.Connection(uri, flags=flags)
+    db.enable_load_extension(True)
+    db.load_extension(str(LIBRARY))
     db.execute("CREATE TABLE t(x)")
     db.execute("SELECT litestream_sync()")
     proxy.fault = lambda request: Hang()

@@ -75,7 +75,7 @@ def test_200_points_of_2000_commits(write, start, in_folder, tmp_path):
         assert commit.before <= times[commit.txid] <= commit.after, commit
 
     worker = start("apsw", in_folder)
-    db = worker.open(":memory:", "plain")
+    db = worker.open(":memory:", "plain").load()
     listed = {txid(n): time for n, time in db.rows("SELECT txid, time FROM litestream_history(?)", in_folder.full_url)}
     assert {n: datetime.fromisoformat(t) for n, t in listed.items()} == {
         n: datetime.fromtimestamp(ms // 1000, timezone.utc).replace(microsecond=ms % 1000 * 1000)
@@ -110,7 +110,7 @@ def test_before_at_between_and_after_the_commits(write, start, location, tmp_pat
     contents = {commit.txid: commit.content for commit in history}
     assert set(times) - set(contents) <= set(range(history[0].txid)), "what comes before is without rows"
     worker = start("apsw", location)
-    db = worker.open(":memory:", "plain")
+    db = worker.open(":memory:", "plain").load()
     reader = worker.open(location.replica(), "reader")
     without_rows = worker.open(":memory:", "without_rows")
     without_rows.run(TABLE)
@@ -151,7 +151,7 @@ def test_points_out_of_reach_are_refused_with_the_range(start, host, location, t
     times = committed(location)
     first, last = min(times), max(times)
     worker = start(host, location)
-    db = worker.open(":memory:", "plain")
+    db = worker.open(":memory:", "plain").load()
     reader = worker.open(location.replica(), "reader")
     covered = [f"{first:016x}", f"{last:016x}", rfc3339(times[first]).rstrip("Z").rstrip("0")]
     early = rfc3339(times[first] - 1)
@@ -264,7 +264,7 @@ def test_two_times_are_compared_in_one_statement_as_the_readme_does(start, host,
     sync(primary)
 
     *attach, compare = readme_comparison(location, rfc3339(then))
-    db = worker.open("file::memory:", "plain")
+    db = worker.open("file::memory:", "plain").load()
     db.run(*attach)
     assert sorted(db.rows(compare)) == [[2, "changed", ""], [3, "lost", ""]]
     assert db.rows("SELECT id FROM now.t EXCEPT SELECT id FROM past.t") == [[4]]
@@ -278,7 +278,7 @@ def test_history_costs_what_is_asked_of_it(start, location, tmp_path):
     history = ours(start, location, tmp_path, 150)
     times = committed(location)
     worker = start("apsw", location)
-    db = worker.open(":memory:", "plain")
+    db = worker.open(":memory:", "plain").load()
     rows = db.rows("SELECT txid, time, pages, bytes, level FROM litestream_history(?)", location.full_url)
     assert [txid(row[0]) for row in rows] == sorted(times, reverse=True)
     files = {file.max: file for file in location.files(0)}
@@ -297,7 +297,7 @@ def test_history_costs_what_is_asked_of_it(start, location, tmp_path):
 
 
 def test_an_empty_replica_has_no_history(start, host, location):
-    db: Connection = start(host, location).open(":memory:", "plain")
+    db: Connection = start(host, location).open(":memory:", "plain").load()
     with pytest.raises(SqlError) as refused:
         db.rows("SELECT * FROM litestream_history(?)", location.full_url)
     assert "empty" in str(refused.value)

@@ -99,7 +99,7 @@ def test_an_existing_database_of_this_page_size_replicates(page_size, start, in_
 
 def test_an_attached_database_replicates_as_main_does(start, host, location, tmp_path):
     worker = start(host, location)
-    db = worker.open(tmp_path / "plain.db")
+    db = worker.open(tmp_path / "plain.db").load()
     db.rows("ATTACH ? AS app", location.primary(tmp_path / "app.db"))
     db.run("CREATE TABLE app.t(x)", "INSERT INTO app.t VALUES (1), (2)")
     until(lambda: location.files(), 10, "the first file of the attached database")
@@ -161,5 +161,5 @@ def test_the_report_of_restore_is_json(start, location, tmp_path):
     primary = start("apsw", location).open(location.primary(tmp_path / "app.db"))
     primary.run("CREATE TABLE t(x)")
     sync(primary)
-    text = primary.one("SELECT litestream_restore(?, ?)", location.full_url, str(tmp_path / "r.db"))
+    text = primary.load().one("SELECT litestream_restore(?, ?)", location.full_url, str(tmp_path / "r.db"))
     assert {"path", "txid", "pages", "bytes", "files", "duration"} <= json.loads(text).keys()

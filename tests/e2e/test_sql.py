@@ -112,14 +112,14 @@ def test_ltx_lists_the_files_of_any_replica(start, host, location, tmp_path):
     sync(primary)
     insert(primary)
     sync(primary)
-    plain = start(host, location).open(":memory:")
+    plain = start(host, location).open(":memory:").load()
     rows = plain.rows("SELECT level, min_txid, max_txid, size FROM litestream_ltx(?) ORDER BY 1, 2", location.full_url)
     expected = [[f.level, f.min, f.max, f.size] for f in location.files()]
     assert [[level, txid(low), txid(high), size] for level, low, high, size in rows] == expected
 
 
 def test_ltx_of_a_replica_that_is_not_there_is_empty_and_of_nonsense_an_error(start, location):
-    plain = start("python", location).open(":memory:")
+    plain = start("python", location).open(":memory:").load()
     assert plain.rows("SELECT * FROM litestream_ltx(?)", location.full_url) == []
     with pytest.raises(SqlError, match="ftp"):
         plain.rows("SELECT * FROM litestream_ltx('ftp://x/y')")

@@ -174,6 +174,7 @@ def test_attached_databases(host):
     host("""
 load(connect(':memory:'))
 db = connect(plain('main.db'))
+load(db)
 db.execute('attach ? as o', (ours('o.db'),))
 wal(db, 'o')
 db.execute('create table main.m(x)')
@@ -338,6 +339,7 @@ def test_a_refused_attach_fails_and_its_text_is_in_the_log(tmp_path):
         attach = lambda: db.execute('attach ? as r', (f'file:{FOLDER}/r.db?vfs=litestream',))
         assert 'unable to open' in raises(attach), raises(attach)
         assert any('r.db' in text and 'replica' in text for _, text in lines), lines
+        load(db)
         db.execute('attach ? as o', (ours('o.db'),))
         db.execute('create table o.t(x)')
         db.execute('create table main.t(x)')

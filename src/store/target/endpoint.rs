@@ -97,7 +97,13 @@ fn regional<'a>(host: &'a str, suffix: &str, label: Option<&str>) -> Option<(&'a
 /// # Errors
 /// `Config` if it is not an HTTP or HTTPS URL, or has more than scheme, host, port and path.
 pub(super) fn normalize(endpoint: &str) -> Result<String> {
-    let given = endpoint.trim();
+    // As in the replica URL, one slash is as good as two.
+    let (scheme, rest) = endpoint.trim().split_once(":/").unwrap_or(("", endpoint.trim()));
+    let given = match scheme {
+        "" => rest.to_owned(),
+        scheme => format!("{scheme}://{}", rest.trim_start_matches('/')),
+    };
+    let given = given.as_str();
     let lower = given.to_ascii_lowercase();
     let with_scheme = if lower.starts_with("http://") || lower.starts_with("https://") {
         given.to_owned()

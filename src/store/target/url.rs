@@ -19,6 +19,7 @@ const MIN_PART_SIZE: usize = 5 << 20;
 const MAX_PART_SIZE: usize = 1 << 30;
 
 pub(super) fn parse(url: &str, lookup: Lookup<'_>) -> Result<Target> {
+    refuse_settings_without_query(url)?;
     let (place, query) = match url.split_once('?') {
         Some((place, query)) => (place, Some(query)),
         None => (url, None),
@@ -29,12 +30,30 @@ pub(super) fn parse(url: &str, lookup: Lookup<'_>) -> Result<Target> {
     if rest.contains('#') {
         return Err(Error::config("a replica URL has no fragment; write '#' in a path as %23"));
     }
+    if scheme.len() == 1 {
+        return Err(Error::config(format!(
+            "'{place}' is a path of Windows; write s3://bucket/path, or file:///path for a folder of this machine"
+        )));
+    }
     match scheme.to_ascii_lowercase().as_str() {
         "file" => file(rest, query),
         "s3" => s3(rest, query, lookup),
         other => Err(Error::config(format!(
             "replica URLs of scheme '{other}' are not supported; write s3://bucket/path or file:///path"
         ))),
+    }
+}
+
+/// Refuses `s3://bucket/path&endpoint=…`: what follows a path begins with `?`.
+fn refuse_settings_without_query(url: &str) -> Result<()> {
+    let place = url.split_once('?').map_or(url, |(place, _)| place);
+    let is_setting = |part: &&str| part.split_once('=').is_some_and(|(key, _)| canonical(key).is_some());
+    match place.split('&').skip(1).find(is_setting).and_then(|part| part.split_once('=')) {
+        Some((key, _)) => Err(Error::config(format!(
+            "the replica URL has the setting '{key}' after '&' and no '?': write '?' before the first setting, as in \
+             s3://bucket/path?{key}=…"
+        ))),
+        None => Ok(()),
     }
 }
 
@@ -47,11 +66,20 @@ fn not_a_url(place: &str) -> Error {
     if place.is_empty() {
         return Error::config("the replica URL is empty; write s3://bucket/path or file:///path");
     }
+    if place.starts_with('~') {
+        return Error::config(at_home(place));
+    }
     let absolute = std::path::absolute(place).unwrap_or_else(|_| PathBuf::from(place));
     Error::config(format!(
         "'{place}' is not a replica URL; write s3://bucket/path, or file://{} for a folder",
         absolute.display()
     ))
+}
+
+/// What to write in the place of `~` or `~/…`.
+fn at_home(path: &str) -> String {
+    let home = std::env::var("HOME").unwrap_or_else(|_| "/home/me".to_owned());
+    format!("'~' is not expanded in '{path}'; write file://{home}{}", path.trim_start_matches('~'))
 }
 
 fn file(rest: &str, query: Option<&str>) -> Result<Target> {
@@ -61,12 +89,14 @@ fn file(rest: &str, query: Option<&str>) -> Result<Target> {
     let path = match rest.strip_prefix("//") {
         Some(authority) if authority.starts_with("localhost/") => &authority["localhost".len()..],
         Some(authority) if authority.is_empty() || authority.starts_with('/') => authority,
+        Some(home) if home == "~" || home.starts_with("~/") => return Err(Error::config(at_home(home))),
         Some(host) => {
             return Err(Error::config(format!(
                 "'file://{host}' names a host; write file:///{host} for an absolute path, or file:{host} for a \
                  relative one"
             )));
         }
+        None if rest == "~" || rest.starts_with("~/") => return Err(Error::config(at_home(rest))),
         None => rest,
     };
     let path = decode(path)?;
@@ -145,8 +175,10 @@ fn s3(rest: &str, query: Option<&str>, lookup: Lookup<'_>) -> Result<Target> {
 
 /// Host and path of what follows `s3:`.
 fn place(rest: &str) -> Result<(Host, String)> {
+    // Tcl makes one slash of two in the name of a database, and of what a URI has in it.
     let place = rest
         .strip_prefix("//")
+        .or_else(|| rest.strip_prefix('/'))
         .ok_or_else(|| Error::config("an S3 replica URL begins with s3://; write s3://bucket/path"))?;
     if place.len() >= 4 && place.is_char_boundary(4) && place[..4].eq_ignore_ascii_case("arn:") {
         return access_point(place);
@@ -362,6 +394,29 @@ mod tests {
         assert!(refused("/var/replica").contains("file:///var/replica"));
         assert!(refused("replica").contains("file:///"));
         assert!(refused("C").contains("file://"));
+        assert!(refused(r"C:\backups\app").contains("path of Windows"));
+        for home in ["~/backups", "file:~/backups", "file://~/backups"] {
+            assert!(
+                refused(home).contains("'~' is not expanded") && refused(home).ends_with("/backups"),
+                "{home}"
+            );
+        }
+    }
+
+    #[test]
+    fn settings_begin_with_a_question_mark() {
+        assert!(refused("s3://b/p&endpoint=http://x").contains("write '?' before the first setting"));
+        assert!(refused("file:///r&regoin=x&region=y").contains("'region'"));
+        assert_eq!(s3_target("s3://b/this&that").path, "this&that");
+        assert_eq!(folder("file:///a&b=c"), PathBuf::from("/a&b=c"));
+    }
+
+    #[test]
+    fn one_slash_is_as_good_as_two() {
+        assert_eq!(
+            s3_target("s3:/bucket/path?endpoint=http:/127.0.0.1:9"),
+            s3_target("s3://bucket/path?endpoint=http://127.0.0.1:9")
+        );
         assert!(refused("").contains("s3://bucket/path"));
     }
 
