@@ -15,6 +15,8 @@
 //! | `litestream_history(url [, options])` | table of the points that can be restored | statements of the application |
 //! | `litestream_restore_plan(url [, options])` | table of the files that a restore takes | statements of the application |
 //! | `litestream_restores` | table of the restores of this process | also trusted schemas |
+//!
+//! What writes files or takes a URL asks [`permission`] first, on each connection.
 
 mod database;
 mod history;

@@ -94,7 +94,8 @@ def test_an_attached_database_is_found_behind_a_plain_main(start, host, in_folde
 @pytest.mark.parametrize("argument, words", [
     ("-1", "timeout: -1 is not a number of seconds"),
     ("1e300", "is not a number of seconds"),
-    ("'soon'", "argument 1 does not fit: it is of type Text"),
+    ("'soon'", "timeout: 'soon' is not a duration"),
+    ("x'00'", "argument 1 does not fit: it is of type Blob"),
 ])
 def test_sync_names_a_wrong_timeout(argument, words, start, in_folder, tmp_path):
     db = start("python").open(in_folder.primary(tmp_path / "app.db"))

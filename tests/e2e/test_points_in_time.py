@@ -189,9 +189,10 @@ def test_malformed_points_are_named_wherever_they_are_given(text, words, start, 
     ours(start, in_folder, tmp_path, 1)
     worker = start(host, in_folder)
     reader = worker.open(in_folder.replica(), "reader")
+    plain = worker.open(":memory:", "plain")
     option = "txid" if "TXID" in words else "timestamp"
     for attempt in [
-        lambda: restore(reader, in_folder, tmp_path / "never.db", **{option: text}),
+        lambda: restore(plain, in_folder, tmp_path / "never.db", **{option: text}),
         lambda: reader.one("SELECT litestream_set_time(?)", text),
         lambda: reader.rows(f"PRAGMA litestream_time = '{text}'"),
         lambda: worker.open(in_folder.replica(asof=text), "refused").rows("SELECT * FROM sqlite_schema"),
