@@ -132,6 +132,15 @@ def test_a_connection_of_the_same_process_and_its_locks(start, in_folder, path):
     assert restore(other, in_folder, path, force=True)["restored"]
 
 
+def test_a_file_that_was_removed_while_it_is_open(start, in_folder, path):
+    """The program would go on with the log of a database that is not its own."""
+    db = start("python", in_folder).open(in_folder.primary(path))
+    assert db.one("SELECT count(*) FROM t") == 100
+    path.unlink()
+    assert_refused(elsewhere(in_folder, path), path)
+    assert not path.exists() and path.with_name("app.db-wal").exists()
+
+
 def test_nothing_is_left_of_the_check(start, in_folder, path, tmp_path):
     target = tmp_path / "copies" / "copy.db"
     db = start("python", in_folder).open(":memory:")
