@@ -22,10 +22,12 @@
 //! | `follow`, `poller` | what is new, and when to look |
 //! | `core`, `shared` | all of these together; one per replica and process |
 //! | `history` | the points that can be restored |
+//! | `beside` | two files that end with the same transaction |
 //! | `past` | other states than the latest |
 //! | `trouble` | why a page could not be read |
 //! | `view` | one connection |
 
+mod beside;
 mod btree;
 mod cache;
 mod core;
@@ -68,6 +70,7 @@ pub use shared::open;
 pub use snapshot::Snapshot;
 pub use view::{Seen, View};
 
+pub(crate) use beside::{Beside, PageSums};
 pub(crate) use load::read_index;
 pub(crate) use plan::empty;
 pub(crate) use source::{Body, Source, Survey, check_name, wrong_length};

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use super::histories::{self, Lower};
 use super::output::Draft;
 use super::segments::{SegmentReader, Segments};
-use super::{Cancel, Options, Progress, histories};
+use super::{Cancel, Options, Progress};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::{Decoder, Header, Lineage, Summary, Txid};
 use crate::replica::{Plan, RestorePoint, Source, Survey, check_name};
@@ -35,24 +36,37 @@ pub(super) struct Applier {
     applied: Option<Applied>,
     /// The transaction after which a file came damaged and was asked for again.
     doubted: Option<u64>,
+    /// What the files of the plan must agree with.
+    lower: Lower,
 }
 
 impl Applier {
     pub(super) fn new(source: Arc<Source>, options: &Options, progress: Arc<Progress>) -> Self {
         let Options { point, parallelism, cancel, .. } = options.clone();
-        Self { source, point, parallelism, cancel, progress, applied: None, doubted: None }
+        Self {
+            source,
+            point,
+            parallelism,
+            cancel,
+            progress,
+            applied: None,
+            doubted: None,
+            lower: Lower::default(),
+        }
     }
 
-    pub(super) fn first_plan(&self) -> Result<Plan> {
+    pub(super) fn first_plan(&mut self) -> Result<Plan> {
         let (source, point, cancel) = (self.source.clone(), self.point, self.cancel.clone());
-        runtime::block_on(async move {
+        let planned = runtime::block_on(async move {
             let Survey { files, plan } = super::survey(&source, point).await?;
             tokio::select! {
-                looked = histories::refuse_two(&source, &files, &plan) => looked?,
-                cancelled = cancel.cancelled() => return Err(cancelled),
+                lower = Lower::read(&source, &files, &plan) => Ok((plan.clone(), lower?)),
+                cancelled = cancel.cancelled() => Err(cancelled),
             }
-            Ok(plan)
-        })
+        });
+        let (plan, lower) = planned?;
+        self.lower = lower;
+        Ok(plan)
     }
 
     /// Applies `plan` onto `draft`, and what replaces it if files vanish.
@@ -93,7 +107,7 @@ impl Applier {
     ///
     /// The file that vanished may have been applied in part. What comes in its place brings all its
     /// pages again, as it leads at least as far.
-    fn replan(&self, plan: &Plan) -> Result<Plan> {
+    fn replan(&mut self, plan: &Plan) -> Result<Plan> {
         let next = match Txid::new(self.txid()) {
             None => Some(self.first_plan()?),
             Some(after) => {
@@ -141,10 +155,17 @@ impl Applier {
         check_name(file, &header)?;
         self.check_continues(&header)?;
         let mut page = vec![0; header.page_size.bytes()];
+        let mut lower = self.lower.beside(file.id);
         while let Some(pgno) = decoder.next_page(&mut page)? {
             draft.write(pgno, &page)?;
+            if let Some((_, beside)) = &mut lower {
+                beside.take(pgno, &page);
+            }
         }
         let Summary { header, .. } = decoder.finish()?;
+        if let Some((commit, beside)) = &lower {
+            histories::compare(&header, *commit, beside)?;
+        }
         draft.resize(header.commit, header.page_size)?;
         Ok(header)
     }

@@ -1,55 +1,92 @@
-//! Whether the files of a plan are of one history, as far as a few headers say.
+//! Whether the files of a plan are of one history, where no lineage says so.
 //!
-//! All headers of the plan are compared while it is applied. What is looked at here shows a mixture of files that carry
-//! no lineage: two files that end with the same transaction and disagree on the database then.
+//! A file that ends where one of level 0 does must agree with it: on the size of the database, and on each page that the
+//! lower one has.
+
+use std::collections::HashMap;
 
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::ltx::{FileId, Header, Level, Lineage};
-use crate::replica::{Plan, Source};
-use crate::store::FileInfo;
+use crate::ltx::{Decoder, FileId, Header, Level};
+use crate::page::PageCount;
+use crate::replica::{Beside, PageSums, Plan, Source};
+use crate::store::{ByteRange, FileInfo};
 
-/// Headers that are asked for at the same time.
+/// Files that are read at the same time.
 const PARALLEL: usize = 8;
+/// The most bytes of a file that is read for a comparison.
+const SMALL: u64 = 256 * 1024;
 
-/// Refuses `plan` if one of its files contradicts a file of level 0 among `files` that ends where it does.
+/// What is beside the files of a plan: the size of the database, and pages.
+#[derive(Debug, Default)]
+pub(super) struct Lower(HashMap<FileId, (PageCount, Beside)>);
+
+impl Lower {
+    /// Reads what is beside the files of `plan` among `files`.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub(super) async fn read(source: &Source, files: &[FileInfo], plan: &Plan) -> Result<Self> {
+        let lower = |file: &FileInfo| {
+            let is_beside =
+                |other: &&FileInfo| other.id.name.max() == file.id.name.max() && other.size <= SMALL;
+            let mut level_0 = files.iter().filter(|other| other.id.level == Level::L0);
+            level_0.find(is_beside).map(|lower| (file.id, lower.clone()))
+        };
+        let above = plan.files().iter().filter(|file| file.id.level != Level::L0);
+        let pairs: Vec<_> = above.filter_map(lower).collect();
+        let read = stream::iter(pairs).map(|(id, lower)| async move {
+            let beside = read_one(source, &lower).await?;
+            Ok::<_, Error>(beside.map(|beside| (id, beside)))
+        });
+        let found: Vec<_> = read.buffered(PARALLEL).try_collect().await?;
+        Ok(Self(found.into_iter().flatten().collect()))
+    }
+
+    /// What is beside the file `id`.
+    pub(super) fn beside(&self, id: FileId) -> Option<(PageCount, Beside)> {
+        self.0.get(&id).cloned()
+    }
+}
+
+/// Size and pages of a file; `None` if it was merged away by now, or is damaged.
+async fn read_one(source: &Source, file: &FileInfo) -> Result<Option<(PageCount, Beside)>> {
+    let read = source.read(file, ByteRange::All).await.and_then(|bytes| {
+        let mut decoder = Decoder::new(&bytes[..])?;
+        let mut page = vec![0; decoder.header().page_size.bytes()];
+        let mut sums = PageSums::default();
+        while let Some(pgno) = decoder.next_page(&mut page)? {
+            sums.note(pgno, &page);
+        }
+        let header = decoder.finish()?.header;
+        Ok((header.commit, Beside::new(file.id, sums)))
+    });
+    match read {
+        Ok(beside) => Ok(Some(beside)),
+        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::Corrupt | ErrorKind::Unsupported) => {
+            Ok(None)
+        }
+        Err(e) => Err(e),
+    }
+}
+
+/// Compares a file that was applied, whose header is `header`, with what is beside it.
 ///
 /// # Errors
-/// `Conflict`; those of the store.
-pub(super) async fn refuse_two(source: &Source, files: &[FileInfo], plan: &Plan) -> Result<()> {
-    let lowest = |file: &FileInfo| {
-        let is_beside = |other: &&FileInfo| other.id.name.max() == file.id.name.max() && other.id != file.id;
-        let lower = files.iter().filter(|other| other.id.level == Level::L0).find(is_beside)?;
-        Some((lower.clone(), file.clone()))
+/// `Conflict` if they contradict each other.
+pub(super) fn compare(header: &Header, commit: PageCount, beside: &Beside) -> Result<()> {
+    let what = match beside.differing(header.commit) {
+        _ if commit != header.commit => "the size of the database".to_owned(),
+        Some(pgno) => format!("page {pgno}"),
+        None => return Ok(()),
     };
-    let pairs: Vec<_> =
-        plan.files().iter().filter(|file| file.id.level != Level::L0).filter_map(lowest).collect();
-    let compared = stream::iter(pairs).map(|(lower, file)| compare(source, lower, file));
-    compared.buffered(PARALLEL).try_collect().await
-}
-
-async fn compare(source: &Source, lower: FileInfo, file: FileInfo) -> Result<()> {
-    let (a, b) = match (source.header(&lower).await, source.header(&file).await) {
-        (Ok(a), Ok(b)) => (a, b),
-        // Merged away by now, or damaged: whoever applies it meets that.
-        (Err(e), _) | (_, Err(e)) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::Corrupt) => {
-            return Ok(());
-        }
-        (Err(e), _) | (_, Err(e)) => return Err(e),
-    };
-    Lineage::with(a.lineage, &b)?;
-    if a.commit == b.commit { Ok(()) } else { Err(contradiction((lower.id, &a), (file.id, &b))) }
-}
-
-fn contradiction((lower, a): (FileId, &Header), (file, b): (FileId, &Header)) -> Error {
-    Error::new(
+    Err(Error::new(
         ErrorKind::Conflict,
         format!(
-            "two histories lie in one replica: {file} and {lower} end with the same transaction, and the database has \
-             {} pages then in one and {} in the other. What is restored would be a mixture: litestream_verify says \
-             more; move the files of one history away",
-            b.commit, a.commit
+            "two histories lie in one replica: it ends where {} does, and {what} is not the same. What is restored \
+             would be a mixture: litestream_verify says more; move the files of one history away",
+            beside.lower
         ),
-    )
+    ))
 }

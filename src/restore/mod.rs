@@ -185,7 +185,7 @@ pub fn restore(store: Arc<dyn Store>, path: &Path, options: &Options) -> Result<
 fn run(store: Arc<dyn Store>, path: &Path, options: &Options, progress: &Arc<Progress>) -> Result<Report> {
     let begun = Instant::now();
     let output = Output::prepare(path, options.force.clone())?;
-    let applier = Applier::new(Arc::new(Source::new(store.clone())), options, progress.clone());
+    let mut applier = Applier::new(Arc::new(Source::new(store.clone())), options, progress.clone());
     let chosen = choose(store.clone(), options.point, applier.first_plan())?;
     let mut draft = output.create()?;
     if options.check.is_some() {

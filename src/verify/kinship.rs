@@ -6,36 +6,18 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crc_fast::{CrcAlgorithm, checksum};
-
 use super::Seen;
 use super::finding::{Finding, Problem};
 use crate::clock::Timestamp;
 use crate::ltx::{FileId, Level, Lineage, Txid};
-use crate::page::{PageCount, Pgno};
+use crate::page::PageCount;
+use crate::replica::Beside;
 use crate::store::FileInfo;
 
-/// Of a file no more pages than this are compared.
-const PAGES: usize = 1024;
 /// In milliseconds: clocks are set back by some seconds every now and then.
 const STEP: i64 = 60_000;
 /// The size of the header of a WAL in bytes; the first frame is behind it.
 const WAL_HEADER: i64 = 32;
-
-/// Checksums of some pages of a file.
-pub(super) type PageSums = HashMap<Pgno, u64>;
-
-/// The checksum of a page, for a comparison within one run.
-pub(super) fn sum_of(page: &[u8]) -> u64 {
-    checksum(CrcAlgorithm::Crc64Nvme, page)
-}
-
-/// Notes a page, if there is room.
-pub(super) fn note(sums: &mut PageSums, pgno: Pgno, page: &[u8]) {
-    if sums.len() < PAGES {
-        sums.insert(pgno, sum_of(page));
-    }
-}
 
 /// Those of `files`, which are ordered by level, that are the lowest of several which end with the same transaction:
 /// the pages of one are in all the others.
@@ -47,33 +29,10 @@ pub(super) fn lowest(files: &[FileInfo]) -> BTreeMap<Txid, FileId> {
     ends.into_iter().filter(|(_, (_, count))| *count > 1).map(|(txid, (id, _))| (txid, id)).collect()
 }
 
-/// What a file must hold that ends where a lower one does.
-#[derive(Debug)]
-pub(super) struct Expected {
-    lower: FileId,
-    left: PageSums,
-    differs: Option<Pgno>,
-}
-
-impl Expected {
-    /// The pages of `lower`, whose checksums are `sums`.
-    pub(super) fn new(lower: FileId, sums: PageSums) -> Self {
-        Self { lower, left: sums, differs: None }
-    }
-
-    /// Takes up a page of the higher file.
-    pub(super) fn take(&mut self, pgno: Pgno, page: &[u8]) {
-        if self.left.remove(&pgno).is_some_and(|sum| sum != sum_of(page)) {
-            self.differs.get_or_insert(pgno);
-        }
-    }
-
-    /// The contradiction, if there is one, when all pages were taken up of `file`, which leaves `commit` pages.
-    pub(super) fn finding(self, file: FileId, commit: PageCount) -> Option<Finding> {
-        let is_lacking = |pgno: &&Pgno| commit.contains(**pgno);
-        let pgno = self.differs.or_else(|| self.left.keys().filter(is_lacking).min().copied())?;
-        Some(contradiction(file, self.lower, format_args!("page {pgno}")))
-    }
+/// The contradiction between `file`, which leaves `commit` pages, and the one beside it, if there is one.
+pub(super) fn of_pages(beside: &Beside, file: FileId, commit: PageCount) -> Option<Finding> {
+    let pgno = beside.differing(commit)?;
+    Some(contradiction(file, beside.lower, format_args!("page {pgno}")))
 }
 
 fn contradiction(file: FileId, lower: FileId, what: std::fmt::Arguments<'_>) -> Finding {

@@ -27,12 +27,11 @@ use std::thread;
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::{FileId, Header, Txid};
-use crate::replica::{Plan, RestorePoint, Source, check_name};
+use crate::replica::{Beside, PageSums, Plan, RestorePoint, Source, check_name};
 use crate::runtime;
 use crate::store::{FileInfo, Store};
 
 pub use finding::{Finding, Problem, Severity};
-use kinship::{Expected, PageSums};
 use listing::Listing;
 
 /// Listings until what they tell counts: a file that is just moved up may be seen on neither level.
@@ -224,31 +223,31 @@ impl<'a> Reader<'a> {
 
     /// Reads a file to its end, and compares its pages with those of a lower one that ends where it does.
     fn whole(&self, file: &FileInfo) -> Result<Seen> {
-        let (mut sums, mut expected) = (PageSums::new(), self.expected(file.id));
+        let (mut sums, mut beside) = (PageSums::default(), self.beside(file.id));
         let is_lowest = self.is_lowest(file.id);
         let header = content::whole(self.source, file, &self.options.stop, |pgno, page| {
             if is_lowest {
-                kinship::note(&mut sums, pgno, page);
-            } else if let Some(expected) = &mut expected {
-                expected.take(pgno, page);
+                sums.note(pgno, page);
+            } else if let Some(beside) = &mut beside {
+                beside.take(pgno, page);
             }
         })?;
         let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
         if is_lowest {
             read.sums.insert(file.id, sums);
         }
-        let contradiction = expected.and_then(|expected| expected.finding(file.id, header.commit));
+        let contradiction = beside.and_then(|beside| kinship::of_pages(&beside, file.id, header.commit));
         read.contradictions.extend(contradiction);
         Ok(Seen { id: file.id, header })
     }
 
     /// What a file must hold, if a lower one ends where it does.
-    fn expected(&self, id: FileId) -> Option<Expected> {
+    fn beside(&self, id: FileId) -> Option<Beside> {
         let lower = *self.lowest.get(&id.name.max())?;
         let is_part = id.name.min() <= lower.name.min();
         let read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
         let sums = read.sums.get(&lower).filter(|_| is_part && lower != id)?;
-        Some(Expected::new(lower, sums.clone()))
+        Some(Beside::new(lower, sums.clone()))
     }
 
     fn note(&self, file: &FileInfo, looked: Result<Seen>) {

@@ -220,6 +220,31 @@ def test_two_sidecars_on_one_path_are_found(start, in_folder, tmp_path):
         until(lambda: write() or mixed(fresh, in_folder), 40, "a contradiction", every=0.3)
 
 
+def test_a_file_of_litestreams_that_contradicts_the_snapshot_is_not_restored(start, tmp_path):
+    """Without a lineage: the last file of level 0 is of another database of the same size."""
+    replicas = []
+    for who in ("one", "two"):
+        db = start("python", load=False).open(tmp_path / f"{who}.db")
+        db.run("PRAGMA journal_mode=WAL", "CREATE TABLE note(id INTEGER PRIMARY KEY, who TEXT, text BLOB)")
+        replica = Location.file(tmp_path / who)
+        with litestream.Replicate(tmp_path / f"{who}.db", replica, tmp_path, levels=("1h",), snapshot="1s", l0_retention="1h"):
+            for _ in range(4):
+                before = replica.last_txid()
+                db.rows("INSERT INTO note(who, text) VALUES (?, randomblob(900))", who)
+                until(lambda: replica.last_txid() > before, 20, "the next file")
+            until(lambda: any(f.max == replica.last_txid() for f in replica.files(9)), 20, "a snapshot")
+        replicas.append(replica)
+    one, two = replicas
+    fresh = start("python").open(":memory:")
+    last = f"{one.last_txid():016x}"
+    assert mixed(fresh, one) == [] and restore(fresh, one, tmp_path / "good.db")["txid"] == last
+    shutil.copy(two.level(0) / f"{last}-{last}.ltx", one.level(0))
+    assert {row[0] for row in mixed(fresh, one)} == {"error"}
+    with pytest.raises(SqlError, match="two histories lie in one replica"):
+        restore(fresh, one, tmp_path / "bad.db")
+    assert not (tmp_path / "bad.db").exists()
+
+
 def test_what_litestream_does_by_right_is_no_contradiction(start, in_folder, tmp_path):
     """WAL restarts, restarts of the sidecar, and writes while it is away."""
     db = start("python", load=False).open(tmp_path / "app.db")
