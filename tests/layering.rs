@@ -23,7 +23,7 @@ const ARROWS: [(&str, &[&str]); 21] = [
     ("wal", &[]),
     ("sqlite", &[]),
     ("store", &["ltx"]),
-    ("primary", &["wal", "ltx", "store", "verify"]),
+    ("primary", &["wal", "ltx", "store", "replica", "restore", "verify"]),
     ("replica", &["ltx", "store"]),
     ("restore", &["wal", "ltx", "store", "replica"]),
     ("verify", &["ltx", "store", "replica"]),

@@ -163,6 +163,10 @@ fn primary(
         watch_interval: given.duration("watch_interval")?,
         spool_limit: given.size("spool_limit")?,
         verify_interval: given.duration("verify_interval")?,
+        rewound: match given.word("rewound")? {
+            Some("stop") => primary::Rewound::Stop,
+            _ => primary::Rewound::Forward,
+        },
         history: history(given)?,
     };
     let wal_reset_guard = given.flag("wal_reset_guard")?;
@@ -409,6 +413,7 @@ mod tests {
             watch_interval: Duration::from_secs(10),
             spool_limit: 1 << 30,
             verify_interval: Duration::ZERO,
+            rewound: primary::Rewound::Forward,
             history: primary::HistoryOptions {
                 named: primary::NamedSettings::default(),
                 defaults: primary::HistorySettings {

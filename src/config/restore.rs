@@ -26,6 +26,8 @@ pub struct RestoreConfig {
     pub if_replica_exists: bool,
     /// What SQLite checks before the file gets its name.
     pub integrity_check: IntegrityCheck,
+    /// An earlier state is to become the present of a primary that opens the file.
+    pub rewind: bool,
     /// Only tell what would be restored.
     pub dry_run: bool,
     /// What opens an encrypted replica.
@@ -82,6 +84,7 @@ pub fn restore(url: &str, options: Option<&str>, env: &dyn Env) -> Result<Restor
         if_db_not_exists: given.flag("if_db_not_exists")?,
         if_replica_exists: given.flag("if_replica_exists")?,
         integrity_check: given.word("integrity_check")?.map_or(IntegrityCheck::None, IntegrityCheck::of),
+        rewind: given.flag("rewind")?,
         dry_run: given.flag("dry_run")?,
         age: age(&given)?,
     })

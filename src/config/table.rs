@@ -70,6 +70,15 @@ pub const SETTINGS: &[Setting] = &[
     .default("true"),
     setting(
         Scope::Primary,
+        "rewound",
+        Kind::Word(&["forward", "stop"]),
+        "What becomes of a database that is exactly an earlier state of its replica when it is opened: it is brought \
+         `forward` to the newest state, or replication will `stop`.",
+    )
+    .env(&["LITESTREAM_REWOUND"])
+    .default("forward"),
+    setting(
+        Scope::Primary,
         "verify_interval",
         Kind::Duration { min: "0s", max: "8760h" },
         "How often the replica is read in the background to prove that it restores, if it changed. With `0s` never.",
@@ -291,6 +300,14 @@ pub const SETTINGS: &[Setting] = &[
         "SQLite checks the database before it gets its name: `PRAGMA quick_check` or `PRAGMA integrity_check`.",
     )
     .default("none"),
+    setting(
+        Scope::Restore,
+        "rewind",
+        Kind::Flag,
+        "With `txid` or `timestamp`: the state is to become the present. A primary that opens the file publishes it after \
+         all that the replica holds; without this, it waits until somebody decides.",
+    )
+    .default("false"),
     setting(Scope::Restore, "dry_run", Kind::Flag, "Only report what would be restored.").default("false"),
     setting(
         Scope::Restore,

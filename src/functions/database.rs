@@ -165,6 +165,28 @@ pub(super) fn databases(conn: &Connection) -> Result<Vec<Database>> {
     Ok(databases)
 }
 
+/// The databases of `conn` that are ours, none of which has a transaction open that writes: what it writes
+/// can be in no replica yet.
+///
+/// # Errors
+/// `Busy` if one has; `Unsupported` if there is none.
+pub(super) fn committed(conn: &Connection, function: &str) -> Result<Vec<Database>> {
+    let databases = databases(conn)?;
+    let is_open =
+        |database: &&Database| database.primary().is_some() && sqlite::is_writing(conn, &database.schema);
+    match databases.iter().find(is_open) {
+        None => Ok(databases),
+        Some(database) => Err(Error::new(
+            ErrorKind::Busy,
+            format!(
+                "{function} waits for what is committed, and '{}' has a write transaction open: COMMIT first, \
+                 then call it",
+                database.schema
+            ),
+        )),
+    }
+}
+
 /// The first database of `conn` that is ours.
 ///
 /// # Errors

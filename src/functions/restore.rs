@@ -13,7 +13,8 @@ use super::permission::permit;
 use super::restores::Line;
 use crate::config::{self, Age, IntegrityCheck, ProcessEnv, RestoreConfig};
 use crate::error::{Error, ErrorKind, Result};
-use crate::restore::{self, Cancel, Check, Exclusion, Forecast, Identities, Progress, Report};
+use crate::primary::{self, Restored};
+use crate::restore::{self, Cancel, Check, Exclusion, Forecast, Identities, Progress, Report, RestorePoint};
 use crate::runtime;
 use crate::sqlite::{self, Call, Integrity};
 use crate::store::{self, Store};
@@ -72,7 +73,10 @@ fn work(
     let outcome = if config.dry_run {
         restore::dry_run(store.clone(), path, &options).map(|forecast| foretold(path, &forecast))
     } else {
-        restore::restore(store.clone(), path, &options).map(|report| restored(&report))
+        restore::restore(store.clone(), path, &options).map(|report| {
+            mark(&report, config, &store.url());
+            restored(&report)
+        })
     };
     match outcome {
         // Somebody else was faster.
@@ -93,6 +97,19 @@ fn work(
 /// What keeps other programs from a file that is replaced.
 fn exclusion() -> Exclusion {
     Exclusion::by(|path| Ok(Box::new(sqlite::sole_use(path)?)))
+}
+
+/// Marks the file, so that a primary that opens it knows which state it is.
+fn mark(report: &Report, config: &RestoreConfig, url: &str) {
+    let Some(txid) = report.txid else { return };
+    let restored = match config.point {
+        RestorePoint::Latest => Restored::Newest,
+        _ if config.rewind => Restored::Present,
+        _ => Restored::Earlier,
+    };
+    if let Err(e) = primary::mark(&report.path, url, txid, restored) {
+        tracing::debug!("{}: {e}", report.path.display());
+    }
 }
 
 /// SQLite's check of the restored file.

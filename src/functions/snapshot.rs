@@ -2,7 +2,7 @@
 
 use rusqlite::types::Value;
 
-use super::database::databases;
+use super::database::committed;
 use super::permission::permit_writing;
 use crate::config;
 use crate::error::{Error, ErrorKind, Result};
@@ -16,7 +16,7 @@ use crate::sqlite::{self, Call};
 pub(super) fn snapshot(call: &Call<'_>) -> Result<Value> {
     let conn = call.connection();
     permit_writing(conn)?;
-    let databases = databases(conn)?;
+    let databases = committed(conn, "litestream_snapshot()")?;
     let primary = databases.iter().find_map(|database| database.primary()).ok_or_else(|| {
         Error::new(
             ErrorKind::Unsupported,

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::types::Value;
 
-use super::database::databases;
+use super::database::committed;
 use super::permission::permit_writing;
 use crate::config;
 use crate::error::{Error, ErrorKind, Result};
@@ -23,14 +23,14 @@ fn timeout(call: &Call<'_>) -> Result<Duration> {
 /// connection, and answers with the TXID that covers those of the first (`main` before attached ones).
 ///
 /// # Errors
-/// `Timeout` after `timeout` seconds; `Unsupported` if the connection has no primary.
+/// `Busy` inside a write transaction; `Timeout` after `timeout` seconds; `Unsupported` if the connection has no primary.
 pub(super) fn sync(call: &Call<'_>) -> Result<Value> {
     let timeout = timeout(call).map_err(|e| e.context("timeout"))?;
     let conn = call.connection();
     permit_writing(conn)?;
     let deadline = Instant::now() + timeout;
     let mut first = None;
-    for primary in databases(conn)?.iter().filter_map(|database| database.primary()) {
+    for primary in committed(conn, "litestream_sync()")?.iter().filter_map(|database| database.primary()) {
         let left = deadline.saturating_duration_since(Instant::now());
         let txid = primary.sync(left, &|| sqlite::is_interrupted(conn))?;
         first.get_or_insert(txid);

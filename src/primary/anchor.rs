@@ -13,7 +13,7 @@ use crate::ltx::{Encoder, FileId, Header, Txid};
 use crate::page::{PageCount, PageSize, Pgno};
 use crate::primary::host::ReadView;
 use crate::primary::parts::{self, PartWriter};
-use crate::primary::sums::{self, Base, NewSums, Sums};
+use crate::primary::sums::{self, Base, NewSums, Purpose, Sums};
 use crate::store::{PutOptions, Store, Upload};
 use crate::wal::{End, FrameNo, Position, Scan, read_header, scan};
 
@@ -49,18 +49,6 @@ impl ViewPages {
         Ok(Self { view, wal })
     }
 
-    /// Reads one page.
-    ///
-    /// # Errors
-    /// `Io` of the database.
-    pub(super) fn page(&mut self, pgno: Pgno) -> Result<Vec<u8>> {
-        let page_size = self.page_size();
-        let mut page = vec![0; page_size.bytes()];
-        self.view.read_file(&mut page, page_size.offset_of(pgno))?;
-        self.overlay(pgno, &mut page, page_size)?;
-        Ok(page)
-    }
-
     /// Puts the content that the WAL has of a page over that of the database file.
     fn overlay(&self, pgno: Pgno, page: &mut [u8], page_size: PageSize) -> Result<()> {
         let Some((wal, frames)) = &self.wal else { return Ok(()) };
@@ -74,39 +62,54 @@ impl ViewPages {
     /// `Io` of the database, and those of `out`.
     pub(super) fn encode<W: Write>(&mut self, out: W, header: Header, sums: &mut Compared) -> Result<W> {
         let mut encoder = Encoder::new(out, header)?;
-        let page_size = header.page_size;
-        let batch = READ_BYTES / page_size.bytes();
-        let mut buf = vec![0; batch * page_size.bytes()];
-        let mut next = 1u32;
-        while next <= header.commit.get() {
-            let pages = batch.min((header.commit.get() - next + 1) as usize);
-            let buf = &mut buf[..pages * page_size.bytes()];
-            let first = Pgno::new(next).expect("BUG: page numbers begin at 1");
-            self.view.read_file(buf, page_size.offset_of(first))?;
-            self.encode_batch(&mut encoder, next, buf, sums)?;
-            next += pages as u32;
-        }
+        self.each(|pgno, page| {
+            let Some(page) = page else {
+                sums.skip();
+                return Ok(());
+            };
+            if sums.differs(pgno, page) { encoder.page(pgno, page) } else { Ok(()) }
+        })?;
         Ok(encoder.finish()?.0)
     }
 
-    fn encode_batch<W: Write>(
-        &self,
-        encoder: &mut Encoder<W>,
-        first: u32,
-        buf: &mut [u8],
-        sums: &mut Compared,
-    ) -> Result<()> {
-        let page_size = self.page_size();
-        for (i, page) in buf.chunks_exact_mut(page_size.bytes()).enumerate() {
-            let pgno = Pgno::new(first + i as u32).expect("BUG: page numbers begin at 1");
-            if pgno == page_size.lock_page() {
-                sums.skip();
-                continue;
+    /// Whether any page differs from `base`.
+    ///
+    /// # Errors
+    /// `Io` of the database.
+    pub(super) fn differ_from(&mut self, mut base: Base) -> Result<bool> {
+        let mut differing = false;
+        self.each(|_, page| {
+            let known = base.next();
+            differing |= page.is_some_and(|page| known != Some(sums::sum_of(page)));
+            Ok(())
+        })?;
+        Ok(differing || base.left() > 0)
+    }
+
+    /// Shows every page to `visit`, in order; the lock page without content.
+    ///
+    /// # Errors
+    /// `Io` of the database, and those of `visit`.
+    pub(super) fn each(&mut self, mut visit: impl FnMut(Pgno, Option<&[u8]>) -> Result<()>) -> Result<()> {
+        let (page_size, commit) = (self.page_size(), self.commit());
+        let batch = READ_BYTES / page_size.bytes();
+        let mut buf = vec![0; batch * page_size.bytes()];
+        let mut next = 1u32;
+        while next <= commit.get() {
+            let pages = batch.min((commit.get() - next + 1) as usize);
+            let buf = &mut buf[..pages * page_size.bytes()];
+            let first = Pgno::new(next).expect("BUG: page numbers begin at 1");
+            self.view.read_file(buf, page_size.offset_of(first))?;
+            for (i, page) in buf.chunks_exact_mut(page_size.bytes()).enumerate() {
+                let pgno = Pgno::new(next + i as u32).expect("BUG: page numbers begin at 1");
+                if pgno == page_size.lock_page() {
+                    visit(pgno, None)?;
+                    continue;
+                }
+                self.overlay(pgno, page, page_size)?;
+                visit(pgno, Some(page))?;
             }
-            self.overlay(pgno, page, page_size)?;
-            if sums.differs(pgno, page) {
-                encoder.page(pgno, page)?;
-            }
+            next += pages as u32;
         }
         Ok(())
     }
@@ -134,7 +137,7 @@ impl Compared {
     /// With the replica as of `last`, if it is known what that holds.
     pub(super) fn with(sums: &Sums, last: Option<Txid>, page_size: PageSize) -> Self {
         let base = last.and_then(|last| sums.base(last, page_size));
-        Self { base, new: sums.begin(page_size), differing: 0 }
+        Self { base, new: sums.begin(page_size, Purpose::Sent), differing: 0 }
     }
 
     /// Whether only what differs is sent.
@@ -165,7 +168,7 @@ impl Compared {
 
     /// The database is in the replica as `txid`.
     pub(super) fn adopt(self, txid: Txid) -> Result<()> {
-        self.new.map_or(Ok(()), |new| new.adopt(txid))
+        self.new.map_or(Ok(()), |new| new.finish()?.adopt(txid))
     }
 }
 

@@ -27,6 +27,9 @@ use crate::wal::{IndexHeader, Position, WalHeader};
 /// The primaries of this process, by process id (a forked child has none) and path.
 static OPEN: Mutex<Option<HashMap<(u32, PathBuf), Entry>>> = Mutex::new(None);
 
+/// How long an open waits at most for a store that does not answer.
+const LOOK_PATIENCE: Duration = Duration::from_secs(3);
+
 struct Entry {
     primary: Arc<Primary>,
     connections: usize,
@@ -90,6 +93,20 @@ impl Primary {
         connect: impl FnOnce() -> Result<Arc<dyn Store>>,
         host: impl FnOnce() -> Arc<dyn Host>,
     ) -> Result<Arc<Self>> {
+        let primary = Self::join(path, target, options, clock, connect, host)?;
+        // Before the program reads: the database may be an earlier state of its replica.
+        primary.shared.wait_for_decision(LOOK_PATIENCE);
+        Ok(primary)
+    }
+
+    fn join(
+        path: &Path,
+        target: &Target,
+        options: Options,
+        clock: Arc<dyn Clock>,
+        connect: impl FnOnce() -> Result<Arc<dyn Store>>,
+        host: impl FnOnce() -> Arc<dyn Host>,
+    ) -> Result<Arc<Self>> {
         let mut open = open_primaries();
         let open = open.get_or_insert_default();
         let key = (std::process::id(), path.to_path_buf());
@@ -103,6 +120,8 @@ impl Primary {
             }
             history::check(path, &options.history.named, &entry.primary.shared.agreement.settings)?;
             entry.connections += 1;
+            // It is the same path: whether it is the same file is for replication to say.
+            let _ = entry.primary.shared.stop_without_file();
             return Ok(Arc::clone(&entry.primary));
         }
         let store = connect()?;
@@ -335,6 +354,7 @@ impl Primary {
     /// `Timeout`, naming what is wrong as far as it is known; `Conflict`; `Busy` if another process
     /// publishes that cannot be asked; `NotFound` while the database is empty; `Interrupted`.
     pub fn sync(&self, timeout: Duration, interrupted: &dyn Fn() -> bool) -> Result<Txid> {
+        self.shared.stop_without_file()?;
         // Commits of other processes count too, and nothing has shown them to us yet.
         if let Err(e) = self.shared.look_at_database() {
             tracing::debug!("{}: {e}", self.shared.path.display());
@@ -370,11 +390,17 @@ impl Primary {
     /// # Errors
     /// As [`Primary::sync`].
     pub fn resume(&self, force: bool, timeout: Duration, interrupted: &dyn Fn() -> bool) -> Result<Txid> {
+        self.shared.stop_without_file()?;
         match self.shared.go_on(force) {
             Err(e) if e.kind() != ErrorKind::Busy => return Err(e),
             _ => {}
         }
-        self.wait(|mailbox| Message::Resume(force, mailbox), timeout, interrupted)
+        let resumed = self.wait(|mailbox| Message::Resume(force, mailbox), timeout, interrupted);
+        if force && resumed.is_err() {
+            // What was answered with an error is not carried out later.
+            self.shared.withdraw_force();
+        }
+        resumed
     }
 
     /// Makes a snapshot of every commit made before the call, unless there is one; returns its
@@ -429,6 +455,7 @@ impl Primary {
         let (waiting_files, waiting_bytes) =
             self.shared.with_capture(|c| (c.spool.segments().len(), c.spool.bytes())).unwrap_or_default();
         let waiting_bytes = waiting_bytes + self.shared.generations.bytes();
+        let _ = self.shared.stop_without_file();
         let lag = self.shared.lag();
         let txid = self.txid();
         let verified = self.shared.proof.verified().clone();

@@ -1,5 +1,6 @@
 //! What the write flow needs of SQLite; the `vfs` room provides it.
 
+use std::path::Path;
 use std::time::Duration;
 
 use crate::error::Result;
@@ -14,6 +15,14 @@ pub trait Host: Send + Sync {
     /// # Errors
     /// `Busy` if the locks cannot be had now, or the database is not yet in WAL mode; `Io`, `Corrupt`.
     fn read_view(&self) -> Result<Option<Box<dyn ReadView>>>;
+
+    /// Replaces the content of the database by that of the database file `source`, which nobody else uses and
+    /// which has a rollback journal, in one transaction while nobody else has the database open; `is_current`
+    /// is asked then whether the database is still what it was.
+    ///
+    /// # Errors
+    /// `Busy` if somebody has it open, or it is not what it was; `Io`, `NoSpace`, `Corrupt`.
+    fn overwrite(&self, source: &Path, is_current: &dyn Fn() -> bool) -> Result<()>;
 
     /// Waits at most `timeout` until no view is open; `false` if none was.
     fn wait_for_views(&self, timeout: Duration) -> bool;

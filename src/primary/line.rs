@@ -35,6 +35,8 @@ pub(super) enum Message {
     Sync(String),
     /// Replication that stopped shall go on, with force or not. The answer is that of a sync.
     Resume(bool, String),
+    /// Who said so with force does not wait for it any more: it shall not.
+    Withdraw,
 }
 
 /// What the publisher answers.

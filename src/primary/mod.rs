@@ -9,31 +9,36 @@
 //! | `spool` | local LTX files that wait for the replica |
 //! | `outgoing` | the file that is on its way |
 //! | `state`, `stamp` | what is remembered across processes, and what bears it out |
+//! | `forward` | a database that is an earlier state of its replica is brought forward |
+//! | `mark` | what a restore leaves for the next open |
 //! | `anchor` | the full copy that later files build on |
 //! | `parts` | a file is encoded while it is uploaded |
-//! | `sums` | checksums of the pages that the replica has |
+//! | `sums`, `past` | checksums of the pages that the replica has, and digests of earlier states |
+//! | `survey` | the pages of the database as it was opened, compared with the replica |
 //! | `watch` | whether the database was written without our knowing |
 //! | `time` | the time of day, where clocks are wrong or are set |
 //! | `publisher` | the background task that takes all this to the replica |
 //! | `history` | levels, snapshots and retention: what becomes of published files |
 //! | `handover` | what other processes leave before the WAL loses it |
 //! | `standby`, `line` | a process that does not publish, and how it reaches the one that does |
-//! | `resume`, `kinship` | what the replica holds when a primary begins |
+//! | `resume` | how the database stands to its replica when replication begins |
 
 mod anchor;
 mod capture;
 mod commits;
 mod database;
+mod forward;
 mod generations;
 mod handover;
 mod history;
 mod host;
 mod kept;
-mod kinship;
 mod line;
+mod mark;
 mod options;
 mod outgoing;
 mod parts;
+mod past;
 mod pending;
 mod proof;
 mod publisher;
@@ -45,6 +50,7 @@ mod stamp;
 mod standby;
 mod state;
 mod sums;
+mod survey;
 #[cfg(test)]
 mod tests;
 mod time;
@@ -53,7 +59,8 @@ mod watch;
 pub use database::{Primary, Status};
 pub use history::{HistoryOptions, NamedSettings, Settings as HistorySettings};
 pub use host::{Host, ReadView};
-pub use options::Options;
+pub use mark::{Restored, mark};
+pub use options::{Options, Rewound};
 pub use shared::Phase;
 pub use state::folder as state_folder;
 

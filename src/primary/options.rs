@@ -4,6 +4,16 @@ use std::time::Duration;
 
 use crate::primary::history;
 
+/// What becomes of a database that is exactly an earlier state of its replica when it is opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Rewound {
+    /// It is brought forward to the newest state.
+    #[default]
+    Forward,
+    /// It stays, and replication stops.
+    Stop,
+}
+
 /// How a primary replicates. The defaults and spellings are in `config`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
@@ -17,6 +27,8 @@ pub struct Options {
     pub spool_limit: u64,
     /// How often the replica is verified, if it changed; zero for never.
     pub verify_interval: Duration,
-    /// How much history the replica is to keep.
+    /// What becomes of a database that is an earlier state of its replica.
+    pub rewound: Rewound,
+    /// How much history the replica keeps.
     pub history: history::HistoryOptions,
 }

@@ -1,4 +1,22 @@
-//! What the replica holds when a primary begins, and whether it may go on from there.
+//! How the database stands to its replica when replication begins: the decision whether it goes on, is
+//! brought forward, or stops before it publishes anything.
+//!
+//! What is in the replica is never buried unless somebody says so. The decision is made of three things:
+//! what the state folder claims of the database file, which file of the replica is the newest, and, where
+//! the claim alone does not decide, the checksums of the database's pages as it was opened.
+//!
+//! | the state folder says | the replica ends there | the replica is further |
+//! | --- | --- | --- |
+//! | this transaction, and what capture follows | goes on | exactly that transaction: brought forward |
+//! | this transaction, and commits that nobody followed | compared, what differs is sent | the same |
+//! | it was this transaction before the machine went down | equal pages: goes on | the same |
+//! | another file was this transaction, of which it may be a copy | equal pages: goes on | the same |
+//! | nothing | equal pages: goes on | |
+//!
+//! Where the machine went down, the digests of earlier transactions say whether the database is one of those:
+//! then it is brought forward too. Everything else stops.
+
+use std::sync::Arc;
 
 use futures_util::{StreamExt, future};
 
@@ -6,174 +24,369 @@ use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::{FileId, FileName, Header, Level, Lineage, Txid};
 use crate::page::PageSize;
+use crate::primary::publisher::blocking;
+use crate::primary::shared::Shared;
+use crate::primary::state::{Claim, Origin};
+use crate::primary::sums::{Known, Sums};
+use crate::primary::survey::{self, Agreement, Survey, Theirs};
+use crate::replica::RestorePoint;
 use crate::store::{ByteRange, FileInfo, Store};
 
 /// The number of snapshots whose headers are looked at for a lineage.
 const SNAPSHOTS: usize = 4;
 
 /// What is known locally.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Local {
-    /// The last transaction that we know to be in the replica.
-    pub(super) txid: Option<Txid>,
+    /// What the state folder says of the database file.
+    pub(super) claim: Claim,
+    /// How the database came to be at that transaction, if not by publishing it.
+    pub(super) origin: Option<Origin>,
     /// The history that the replica was of when we published to it.
     pub(super) lineage: Option<Lineage>,
-    /// Tells our files from another writer's.
-    pub(super) node_id: u64,
     /// The page size, if the database has pages.
     pub(super) page_size: Option<PageSize>,
     /// The database had no pages when it was opened.
     pub(super) was_empty: bool,
     /// Somebody decided to go on after whatever the replica holds.
     pub(super) forced: bool,
-    /// What was written here before this process is all there: the machine has not gone down since.
-    pub(super) same_boot: bool,
+    /// There are commits after what the state folder claims.
+    pub(super) has_commits: bool,
+    /// The headers of files that may have landed and hold nothing that the database has lost.
+    pub(super) sent: Vec<Header>,
 }
 
-/// From where a primary goes on.
-#[derive(Clone, Debug)]
-pub(super) struct Resumed {
-    /// The last transaction in the replica.
-    pub(super) last: Option<Txid>,
-    /// The history that the replica is of, as far as the newest files and local state say so.
+/// How the database stands to its replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// The replica is empty.
+    First,
+    /// It is this transaction, the newest, and what capture finds after it.
+    Followed(Txid),
+    /// Its pages are those of this transaction, the newest.
+    Newest(Txid),
+    /// It is this transaction, the newest, and commits that nobody followed: what differs is to be sent.
+    NewestAndMore(Txid),
+    /// Somebody decided that it comes after this transaction, whatever it holds.
+    Present(Txid),
+    /// It is exactly this earlier transaction, and the replica ends with a later one.
+    Earlier(Txid),
+}
+
+/// What the last file of a replica says of it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Newest {
+    header: Header,
+    /// The history that the replica is of, as far as its newest files and local state say so.
     pub(super) lineage: Option<Lineage>,
-    /// The replica may hold commits of ours that the local database has lost.
-    pub(super) is_ahead: bool,
-    /// When that was committed.
-    pub(super) time: Option<Timestamp>,
-    /// Local state knows nothing of the replica: the file to compare with the database, if there is one.
-    pub(super) stranger: Option<FileInfo>,
 }
 
-impl Resumed {
-    const fn after(last: Option<Txid>) -> Self {
-        Self { last, lineage: None, is_ahead: false, time: None, stranger: None }
+impl Newest {
+    /// Reads the header of the last file, `newest`, of a replica that may be of the lineage `known`.
+    ///
+    /// # Errors
+    /// Those of the store; `Corrupt` naming the file.
+    pub(super) async fn read(store: &dyn Store, newest: &FileInfo, known: Option<Lineage>) -> Result<Self> {
+        let header = read_header(store, newest.id).await?;
+        let lineage = match header.lineage.or(known) {
+            None => lineage_of_snapshots(store).await?,
+            known => known,
+        };
+        Ok(Self { header, lineage })
+    }
+
+    /// When the last transaction was committed.
+    pub(super) const fn time(&self) -> Timestamp {
+        self.header.timestamp
     }
 }
 
-/// Looks at the replica and finds from where we may go on.
+/// Finds out how the database stands to a replica whose last file is `newest`.
 ///
 /// # Errors
-/// `Conflict` if going on would bury what somebody else wrote; those of the store.
-pub(super) async fn resume(store: &dyn Store, local: Local) -> Result<Resumed> {
-    let Some(newest) = newest(store, local.txid).await? else {
-        return match local.txid.filter(|_| !local.forced) {
-            None => Ok(Resumed::after(None)),
+/// `Conflict` if to go on would bury what the replica holds; those of the store; `Io`, `NoSpace`.
+pub(super) async fn standing(
+    shared: &Arc<Shared>,
+    local: &Local,
+    newest: Option<&Newest>,
+) -> Result<Standing> {
+    let store = shared.store.as_ref();
+    let Some(Newest { header, .. }) = newest else {
+        return match local.claim.txid().filter(|_| !local.forced && !local.is_restored()) {
+            None => Ok(Standing::First),
             Some(txid) => Err(wiped(store, &format!("it is empty, but {txid} was published to it"))),
         };
     };
-    let last = newest.id.name.max();
+    let last = header.max;
     if local.was_empty && !local.forced {
         return Err(buried(store, last));
     }
-    let header = read_header(store, newest.id).await?;
-    if let Some(page_size) = local.page_size
-        && header.page_size != page_size
-    {
-        return Err(Error::new(
-            ErrorKind::Conflict,
-            format!(
-                "{} holds a database of page size {}, the local one has {page_size}: give another replica URL",
-                store.url(),
-                header.page_size
-            ),
-        ));
-    }
-    let is_another_history = Lineage::with(local.lineage, &header).is_err();
-    let lineage = match header.lineage.or(local.lineage) {
-        None => lineage_of_snapshots(store).await?,
-        known => known,
-    };
-    let found = Resumed { lineage, time: Some(header.timestamp), ..Resumed::after(Some(last)) };
-    match local.txid {
-        _ if local.forced => Ok(Resumed { is_ahead: true, ..found }),
-        Some(txid) if last < txid => {
+    check_page_size(store, header, local.page_size)?;
+    let is_another_history = Lineage::with(local.lineage, header).is_err();
+    let is_last = local.claim.txid() == Some(last);
+    match local.claim {
+        _ if local.forced => Ok(Standing::Present(last)),
+        _ if local.origin == Some(Origin::Present) && !is_last => Ok(Standing::Present(last)),
+        // The answer of its upload did not reach the process that was killed.
+        claim if local.sent.contains(header) => Ok(match claim {
+            Claim::Followed(_) => Standing::Followed(last),
+            _ => Standing::NewestAndMore(last),
+        }),
+        Claim::Nothing => Question::new(shared, last).await?.is_it_the_newest().await,
+        claim if claim.txid() > Some(last) => {
+            let txid = claim.txid().unwrap_or(last);
             Err(wiped(store, &format!("it ends at {last}, but {txid} was published to it")))
         }
-        Some(txid) if last > txid && header.node_id != local.node_id => Err(Error::new(
-            ErrorKind::Conflict,
-            format!(
-                "{} is ahead of this database: it ends at {last}, we published up to {txid}. Another \
-                 primary writes to it: stop one of the two, or give another replica URL; if this \
-                 database is the right one, {FORCE}",
-                store.url()
-            ),
-        )),
-        _ if is_another_history => Err(another_history(store, &local, &header)),
-        // One file may have landed whose answer a killed process did not live to see.
-        Some(txid) if last > txid => {
-            let explained = last == txid.next() && local.same_boot;
-            Ok(Resumed { is_ahead: !explained, ..found })
+        _ if is_another_history => Err(another_history(store, local.lineage, header)),
+        Claim::Followed(_) if is_last => Ok(Standing::Followed(last)),
+        Claim::Unfollowed(_) if is_last => Question::new(shared, last).await?.has_it_more().await,
+        Claim::BeforeCrash(_) if is_last => Question::new(shared, last).await?.has_it_lost_any().await,
+        Claim::OfAnotherFile(_) if is_last => Question::new(shared, last).await?.is_it_the_newest().await,
+        _ if local.origin == Some(Origin::Rewound) => Err(rewound(store, local.claim.txid(), last)),
+        Claim::Followed(txid) if local.has_commits => {
+            Question::new(shared, last).await?.is_it_the_newest_after(txid).await
         }
-        Some(_) => Ok(found),
-        // This process, or one before it that died before it could note what it had sent.
-        None if header.node_id == local.node_id => Ok(found),
-        None => Ok(Resumed { stranger: Some(newest), ..found }),
+        Claim::Followed(txid) => Question::new(shared, last).await?.is_it_still(txid, local.origin).await,
+        Claim::Unfollowed(txid) | Claim::OfAnotherFile(txid) => {
+            Question::new(shared, last).await?.is_it_still(txid, None).await
+        }
+        Claim::BeforeCrash(txid) => Question::new(shared, last).await?.has_it_lost_any_after(txid).await,
     }
 }
 
-/// The error of a database that its replica seems to be no copy of.
-pub(super) fn another(store: &dyn Store, last: Txid) -> Error {
-    Error::new(
-        ErrorKind::Conflict,
-        format!(
-            "{} holds another database, up to {last}: no page that was compared is in the local one. Give \
-             another replica URL; if it is an older state of this database, {FORCE}",
-            store.url()
-        ),
-    )
+impl Local {
+    /// Whether the database was restored, and never published since.
+    fn is_restored(&self) -> bool {
+        matches!(self.origin, Some(Origin::Restored | Origin::Rewound | Origin::Present))
+    }
 }
 
-fn another_history(store: &dyn Store, local: &Local, newest: &Header) -> Error {
-    let lineage = |lineage: Option<Lineage>| lineage.map(|lineage| lineage.to_string()).unwrap_or_default();
-    let (url, last) = (store.url(), newest.max);
-    let (ours, theirs) = (lineage(local.lineage), lineage(newest.lineage));
-    Error::new(
+/// A question that the pages of the database answer.
+struct Question<'a> {
+    shared: &'a Arc<Shared>,
+    survey: Arc<Survey>,
+    /// The last transaction of the replica.
+    last: Txid,
+}
+
+impl<'a> Question<'a> {
+    async fn new(shared: &'a Arc<Shared>, last: Txid) -> Result<Self> {
+        let survey = shared.survey().await?;
+        Ok(Self { shared, survey, last })
+    }
+
+    /// The database is of no known transaction, unless it is the newest.
+    async fn is_it_the_newest(&self) -> Result<Standing> {
+        match self.compare_with_newest(true).await? {
+            (txid, agreement) if agreement.is_equal() => Ok(Standing::Newest(txid)),
+            (txid, _) => Err(another(self.shared.store.as_ref(), txid)),
+        }
+    }
+
+    /// The database was the newest transaction, and may have lost commits.
+    async fn has_it_lost_any(&self) -> Result<Standing> {
+        match self.earlier() {
+            Some(earlier) => Ok(Standing::Earlier(earlier)),
+            None => self.is_it_the_newest().await,
+        }
+    }
+
+    /// The database was the newest transaction, and somebody may have written it since.
+    async fn has_it_more(&self) -> Result<Standing> {
+        if let Some(txid) = self.earlier() {
+            let why = "it was the newest before, so that either an older file took its place, or a program \
+                       without litestream wrote back what it was";
+            return Err(earlier(self.shared.store.as_ref(), txid, self.last, why));
+        }
+        match self.compare_with_newest(false).await? {
+            (txid, agreement) if agreement.is_equal() => Ok(Standing::Newest(txid)),
+            (txid, agreement) if agreement.is_related() || self.is_continuation().await? => {
+                Ok(Standing::NewestAndMore(txid))
+            }
+            (txid, _) => Err(another(self.shared.store.as_ref(), txid)),
+        }
+    }
+
+    /// Whether the database, no page of which is as it was, can have been written since by SQLite alone, as
+    /// `VACUUM` writes it.
+    async fn is_continuation(&self) -> Result<bool> {
+        let survey = Arc::clone(&self.survey);
+        blocking(self.shared, move |shared| {
+            let theirs = survey::first_page(shared)?;
+            Ok(theirs.is_some_and(|theirs| survey.continues(&theirs)))
+        })
+        .await
+    }
+
+    /// The database was `txid`, and the replica is further; it may have lost commits.
+    async fn has_it_lost_any_after(&self, txid: Txid) -> Result<Standing> {
+        match self.earlier() {
+            Some(earlier) => Ok(Standing::Earlier(earlier)),
+            None => self.is_it_still(txid, None).await,
+        }
+    }
+
+    /// The database was `txid`, and the replica is further. `origin` says how it came to be that, if nobody
+    /// changed it since.
+    async fn is_it_still(&self, txid: Txid, origin: Option<Origin>) -> Result<Standing> {
+        if self.is_exactly(txid, origin).await? {
+            return Ok(Standing::Earlier(txid));
+        }
+        self.is_it_the_newest_after(txid).await
+    }
+
+    /// The database was `txid` and has commits after it, which may be those of the replica.
+    async fn is_it_the_newest_after(&self, txid: Txid) -> Result<Standing> {
+        match self.compare_with_newest(true).await? {
+            (newest, agreement) if agreement.is_equal() => Ok(Standing::Newest(newest)),
+            _ => Err(ahead(self.shared.store.as_ref(), txid, self.last)),
+        }
+    }
+
+    /// The earlier transaction that the database is exactly, if that is remembered.
+    fn earlier(&self) -> Option<Txid> {
+        let known = Sums::of(self.shared).txid_of(&self.survey.known.digest());
+        known.filter(|txid| *txid < self.last)
+    }
+
+    async fn is_exactly(&self, txid: Txid, origin: Option<Origin>) -> Result<bool> {
+        if let Some((_, agreement)) = self.survey.base.filter(|(base, _)| *base == txid) {
+            return Ok(agreement.is_equal());
+        }
+        if let Some(digest) = Sums::of(self.shared).digest_of(txid) {
+            return Ok(digest == self.survey.known.digest());
+        }
+        let theirs = self.compare(RestorePoint::Txid(txid), true).await?;
+        if let Some(theirs) = theirs.filter(|theirs| theirs.txid == txid) {
+            return Ok(theirs.agreement.is_equal());
+        }
+        // The files that end with it were merged. What a restore wrote and nobody changed is that.
+        Ok(origin == Some(Origin::Restored) && self.compare_with_newest(false).await?.1.is_related())
+    }
+
+    /// How the database compares with the newest state, and which that is.
+    async fn compare_with_newest(&self, for_equality: bool) -> Result<(Txid, Agreement)> {
+        if let Some((txid, agreement)) = self.survey.base
+            && txid == self.last
+            && !(agreement.differing == 0 && agreement.first_differs)
+        {
+            return Ok((txid, agreement));
+        }
+        let gone = || Error::new(ErrorKind::Unavailable, "the replica changed while it was looked at");
+        let theirs = self.compare(RestorePoint::Latest, for_equality).await?.ok_or_else(gone)?;
+        if let Some(known) = theirs.known {
+            let txid = theirs.txid;
+            blocking(self.shared, move |_| adopt(&known, txid)).await?;
+        }
+        Ok((theirs.txid, theirs.agreement))
+    }
+
+    async fn compare(&self, point: RestorePoint, for_equality: bool) -> Result<Option<Theirs>> {
+        let survey = Arc::clone(&self.survey);
+        blocking(self.shared, move |shared| survey::compare(shared, &survey, point, for_equality)).await
+    }
+}
+
+/// The checksums are those of the replica as `txid`.
+fn adopt(known: &Known, txid: Txid) -> Result<()> {
+    known.adopt(txid)
+}
+
+fn check_page_size(store: &dyn Store, header: &Header, local: Option<PageSize>) -> Result<()> {
+    let Some(page_size) = local.filter(|page_size| *page_size != header.page_size) else { return Ok(()) };
+    Err(Error::new(
         ErrorKind::Conflict,
         format!(
-            "{url} holds another history, up to {last}: its newest file is of lineage {theirs}, we published lineage \
-             {ours}. Files of another replica were copied over it, or it was begun again: bring its content back \
-             and call litestream_resume(), or give another replica URL, or {FORCE}"
+            "{} holds a database of page size {}, the local one has {page_size}: give another replica URL",
+            store.url(),
+            header.page_size
         ),
-    )
+    ))
+}
+
+fn another_history(store: &dyn Store, ours: Option<Lineage>, newest: &Header) -> Error {
+    let lineage = |lineage: Option<Lineage>| lineage.map(|lineage| lineage.to_string()).unwrap_or_default();
+    let (url, last) = (store.url(), newest.max);
+    let (ours, theirs) = (lineage(ours), lineage(newest.lineage));
+    conflict(format!(
+        "{url} holds another history, up to {last}: its newest file is of lineage {theirs}, we published lineage \
+         {ours}. Files of another replica were copied over it, or it was begun again: bring its content back \
+         and call litestream_resume(), or give another replica URL, or {FORCE}"
+    ))
 }
 
 /// What an operator can do who knows better.
 const FORCE: &str = "call litestream_resume('force') to publish the local database after it";
 
+/// The two ways out for one who has the wrong database.
+fn ways_out(url: &str) -> String {
+    format!(
+        "close the database and restore it (select litestream_restore('{url}', path, '{{\"force\": true}}')), \
+         or, if the local one is right, {FORCE}"
+    )
+}
+
+fn conflict(message: String) -> Error {
+    Error::new(ErrorKind::Conflict, message)
+}
+
+/// The error of a database that is not known to be a state of its replica.
+fn another(store: &dyn Store, last: Txid) -> Error {
+    let url = store.url();
+    conflict(format!(
+        "{url} holds another database, or another state of this one, up to {last}: the pages of the local one \
+         differ, and nothing says that they come after it. Give another replica URL; or {}",
+        ways_out(&url)
+    ))
+}
+
+fn ahead(store: &dyn Store, txid: Txid, last: Txid) -> Error {
+    let url = store.url();
+    conflict(format!(
+        "{url} is ahead of this database: it ends at {last}, this is {txid} with changes of its own. If \
+         another primary writes to it, stop one of the two, or give another replica URL; or {}",
+        ways_out(&url)
+    ))
+}
+
+fn rewound(store: &dyn Store, txid: Option<Txid>, last: Txid) -> Error {
+    let url = store.url();
+    let at = txid.map_or_else(|| "an earlier state".to_owned(), |txid| txid.to_string());
+    conflict(format!(
+        "this database was restored to {at} of {url}, which ends at {last}: {FORCE}, which makes it the \
+         present (a restore with {{\"rewind\": true}} says so beforehand); or restore the latest state"
+    ))
+}
+
+/// The error of a database that is an earlier transaction and must not, or cannot now, be brought forward.
+pub(super) fn earlier(store: &dyn Store, txid: Txid, last: Txid, why: &str) -> Error {
+    let url = store.url();
+    conflict(format!(
+        "this database is {txid}, an earlier state of {url}, which ends at {last}, and is not brought forward: \
+         {why}. {}",
+        sentence(&ways_out(&url))
+    ))
+}
+
+fn sentence(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
+}
+
 fn buried(store: &dyn Store, last: Txid) -> Error {
     let url = store.url();
-    Error::new(
-        ErrorKind::Conflict,
-        format!(
-            "{url} holds a database up to {last}, but the local one is new and empty: restore first \
-             (select litestream_restore('{url}', path)), or give another replica URL; or {FORCE}"
-        ),
-    )
+    conflict(format!(
+        "{url} holds a database up to {last}, but the local one is new and empty: restore first \
+         (select litestream_restore('{url}', path)), or give another replica URL; or {FORCE}"
+    ))
 }
 
 fn wiped(store: &dyn Store, found: &str) -> Error {
-    Error::new(
-        ErrorKind::Conflict,
-        format!(
-            "{} lost transactions: {found}. Bring its content back and call litestream_resume(), or \
-             give another replica URL, or {FORCE}",
-            store.url()
-        ),
-    )
-}
-
-/// Files that hold much of the database: the newest full copy, and the largest file.
-///
-/// # Errors
-/// Those of the store.
-pub(super) async fn full_files(store: &dyn Store) -> Result<Vec<FileInfo>> {
-    let levels = future::try_join_all(Level::all().map(|level| store.list(level, Txid::ONE))).await?;
-    let files: Vec<FileInfo> = levels.into_iter().flatten().collect();
-    let copies = files.iter().filter(|file| file.id.name.min() == Txid::ONE);
-    let copy = copies.max_by_key(|file| file.id.name.max());
-    let largest = files.iter().max_by_key(|file| file.size);
-    Ok([copy, largest].into_iter().flatten().cloned().collect())
+    conflict(format!(
+        "{} lost transactions: {found}. Bring its content back and call litestream_resume(), or \
+         give another replica URL, or {FORCE}",
+        store.url()
+    ))
 }
 
 /// The history that the newest snapshot which carries one belongs to: a writer that knows no lineages may have continued
@@ -192,8 +405,11 @@ async fn lineage_of_snapshots(store: &dyn Store) -> Result<Option<Lineage>> {
     Ok(None)
 }
 
-/// The file with the last transaction.
-async fn newest(store: &dyn Store, known: Option<Txid>) -> Result<Option<FileInfo>> {
+/// The file of the replica with the last transaction, which is `known` or a later one if that is there.
+///
+/// # Errors
+/// Those of the store.
+pub(super) async fn newest(store: &dyn Store, known: Option<Txid>) -> Result<Option<FileInfo>> {
     if let Some(known) = known {
         let newest = store.list(Level::L0, known).await?.into_iter().max_by_key(|f| f.id.name.max());
         if newest.is_some() {

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::sync::Notify;
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::Txid;
 use crate::primary::commits::Noted;
@@ -24,6 +26,8 @@ const LOOK_FOR_LOCK: Duration = Duration::from_secs(1);
 const TELL_EVERY: Duration = Duration::from_millis(20);
 /// Who waits for the publisher asks again after this.
 const ASK_AGAIN: Duration = Duration::from_millis(300);
+/// Who asks for force asks again and again; who has not done so for this long is gone.
+const FORCE_LASTS: Duration = Duration::from_secs(2);
 /// How soon an interrupt is noticed.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -34,6 +38,9 @@ pub(super) struct Requests {
     committed: AtomicBool,
     /// The mailboxes of those who wait for the replica.
     waiting: Mutex<Vec<String>>,
+    /// When one of them last said that replication shall go on with force.
+    forced: Mutex<Option<Instant>>,
+    force_asked: Notify,
 }
 
 impl Requests {
@@ -45,6 +52,17 @@ impl Requests {
     /// Whether it is, once.
     pub(super) fn take_look(&self) -> bool {
         self.committed.swap(false, Ordering::SeqCst)
+    }
+
+    fn renew_force(&self) {
+        *self.forced.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        self.force_asked.notify_one();
+    }
+
+    /// Whether the one who said that replication shall go on with force seems to be gone.
+    fn is_force_over(&self) -> bool {
+        let forced = self.forced.lock().unwrap_or_else(PoisonError::into_inner);
+        forced.is_none_or(|asked| asked.elapsed() >= FORCE_LASTS)
     }
 
     fn waiting(&self) -> MutexGuard<'_, Vec<String>> {
@@ -59,6 +77,11 @@ impl Requests {
     /// Those who wait for the replica now.
     pub(super) fn take_waiting(&self) -> Vec<String> {
         std::mem::take(&mut self.waiting())
+    }
+
+    /// Those who were taken wait on.
+    pub(super) fn wait_again(&self, mailboxes: Vec<String>) {
+        mailboxes.into_iter().for_each(|mailbox| self.wait(mailbox));
     }
 
     fn wait(&self, mailbox: String) {
@@ -111,6 +134,17 @@ pub(super) async fn look_at_others(shared: &Arc<Shared>, asked: bool) -> Result<
     }
 }
 
+/// Ends what another process said with force when that one does not ask for it any more.
+pub(super) async fn watch_force(shared: &Shared) {
+    loop {
+        shared.requests.force_asked.notified().await;
+        while !shared.requests.is_force_over() {
+            tokio::time::sleep(FORCE_LASTS / 4).await;
+        }
+        shared.withdraw_force();
+    }
+}
+
 /// Answers who asks, until somebody decides that replication shall go on.
 pub(super) async fn until_told(shared: &Shared) {
     while let Some(error) = shared.stopped() {
@@ -134,8 +168,12 @@ impl Shared {
                 if let Err(e) = self.go_on(force) {
                     tracing::warn!("{}: {e}", self.path.display());
                 }
+                if force {
+                    self.requests.renew_force();
+                }
                 self.signal.hurry();
             }
+            Message::Withdraw => self.withdraw_force(),
         }
     }
 

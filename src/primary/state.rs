@@ -16,10 +16,10 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::files;
 pub use crate::files::state_folder as folder;
-use crate::ltx::{Lineage, Txid};
+use crate::ltx::{Header, Lineage, Txid};
 use crate::primary::handover::Handover;
 use crate::primary::kept::Kept;
-use crate::primary::stamp::{Stamp, inode};
+use crate::primary::stamp::{Identity, Stamp};
 use crate::wal::{Checksum, FrameNo, Position, Salts};
 
 /// Up to where the commits of the database are captured.
@@ -58,12 +58,73 @@ pub(super) struct State {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) spool: Option<(u64, u64)>,
     /// Which database file it is.
+    #[serde(flatten, default, skip_serializing_if = "Option::is_none")]
+    file: Option<Identity>,
+    /// The database was closed, and all of it captured, when `closed` or `position` were forgotten.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    was_closed: bool,
+    /// The files that may have landed in the replica as the transaction after `txid`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    sent: Vec<Sent>,
+    /// How the database came to be at `txid`, if not by publishing it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    inode: Option<u64>,
+    pub(super) origin: Option<Origin>,
     /// The boot of the machine in which the last file was published, or the first of all is to be. In a
     /// later one, what was written here since then may be lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     boot: Option<String>,
+}
+
+/// How a database came to be at a transaction that it did not publish itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Origin {
+    /// It was compared with the replica, or brought forward from it.
+    Compared,
+    /// It was restored, to the newest state at that time.
+    Restored,
+    /// It was restored to an earlier time or transaction.
+    Rewound,
+    /// It was restored to an earlier time or transaction, which is to become the present.
+    Present,
+}
+
+/// A file that was about to be sent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Sent {
+    /// Its header, in hexadecimal digits.
+    header: String,
+    /// Up to where in the WAL it holds what was committed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    position: Option<StoredPosition>,
+}
+
+/// What the state folder says of the database file as it is now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Claim {
+    /// Nothing.
+    Nothing,
+    /// It is this transaction, and the commits that capture finds after that.
+    Followed(Txid),
+    /// It is this transaction, and commits that nobody followed.
+    Unfollowed(Txid),
+    /// It was this transaction, and the machine went down since, which may have cost commits.
+    BeforeCrash(Txid),
+    /// Another file was this transaction: this one may be a copy of it, or anything else.
+    OfAnotherFile(Txid),
+}
+
+impl Claim {
+    /// The transaction that it is about.
+    pub(super) const fn txid(self) -> Option<Txid> {
+        match self {
+            Self::Nothing => None,
+            Self::Followed(txid)
+            | Self::Unfollowed(txid)
+            | Self::BeforeCrash(txid)
+            | Self::OfAnotherFile(txid) => Some(txid),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -116,11 +177,78 @@ impl State {
         Self { node_id: self.node_id, url: url.to_owned(), boot: boot(), ..Self::default() }
     }
 
+    /// The state of a database that was just restored from `url` and is at `txid`.
+    pub(super) fn restored(url: &str, txid: Txid, origin: Origin, database: &Path) -> Self {
+        let mut state = Self { url: url.to_owned(), txid: Some(txid.get()), ..Self::new() };
+        state.set_captured(Captured::NextGeneration, Stamp::of(database), Identity::of(database));
+        state.origin = Some(origin);
+        state
+    }
+
+    /// Says that it is about `file`, if it is not yet about any.
+    pub(super) fn set_file(&mut self, file: Option<Identity>) {
+        self.file = self.file.or(file);
+    }
+
+    /// Whether it is about `file`.
+    pub(super) fn is_of(&self, file: Option<Identity>) -> bool {
+        matches!((self.file, file), (Some(ours), Some(file)) if ours.is(&file))
+    }
+
+    /// Another writer than the one whose state was copied.
+    pub(super) fn renew_node_id(&mut self) {
+        self.node_id = crate::primary::random_u64().max(1);
+        self.sent.clear();
+    }
+
+    /// What it says of the database file `file`, which is `captured` as far as that is borne out.
+    pub(super) fn claim(&self, url: &str, file: Option<Identity>, captured: Option<Captured>) -> Claim {
+        // What is written before a WAL is emptied is on the disk before.
+        let nothing_lost = self.is_of_this_boot() || self.was_closed || self.closed.is_some();
+        match self.txid(url) {
+            None => Claim::Nothing,
+            Some(txid) if captured.is_some() => Claim::Followed(txid),
+            Some(txid) if !self.is_of(file) => Claim::OfAnotherFile(txid),
+            Some(txid) if nothing_lost => Claim::Unfollowed(txid),
+            Some(txid) => Claim::BeforeCrash(txid),
+        }
+    }
+
+    /// A file with `header` is about to be sent, which holds all up to `captured`.
+    pub(super) fn sends(&mut self, header: &Header, captured: Captured) {
+        let position = match captured {
+            Captured::At(position) => Some(position.into()),
+            Captured::NextGeneration => None,
+        };
+        let header = header.encode().iter().map(|byte| format!("{byte:02x}")).collect();
+        let sent = Sent { header, position };
+        if !self.sent.contains(&sent) {
+            self.sent.push(sent);
+        }
+    }
+
+    /// The headers of files that may have landed, of which the database has lost nothing since.
+    pub(super) fn sent(&self, wal: &Path, file: Option<Identity>) -> Vec<Header> {
+        let is_kept = |sent: &&Sent| {
+            self.is_of_this_boot() || sent.position.is_some_and(|position| wal_has(wal, position.into()))
+        };
+        if !self.is_of(file) {
+            return Vec::new();
+        }
+        self.sent.iter().filter(is_kept).filter_map(|sent| decode_header(&sent.header)).collect()
+    }
+
     /// Remembers that everything up to `captured` is in the replica or waits; `emptied` is the stamp
-    /// of the database file when the WAL was emptied.
-    pub(super) fn set_captured(&mut self, captured: Captured, emptied: Option<Stamp>, database: &Path) {
+    /// of the database file `file` when the WAL was emptied.
+    pub(super) fn set_captured(
+        &mut self,
+        captured: Captured,
+        emptied: Option<Stamp>,
+        file: Option<Identity>,
+    ) {
         let old = self.position.take();
-        self.inode = inode(database);
+        self.was_closed = false;
+        self.file = file;
         match captured {
             Captured::At(position) => {
                 self.closed = None;
@@ -140,6 +268,7 @@ impl State {
 
     /// Nothing is known to be in the replica or to wait.
     pub(super) fn forget_captured(&mut self) {
+        self.was_closed |= self.closed.is_some();
         (self.position, self.previous, self.closed, self.spool) = (None, None, None, None);
     }
 
@@ -152,7 +281,7 @@ impl State {
         kept: &Path,
         handover: &Handover,
     ) -> Option<Captured> {
-        if self.inode.is_none() || self.inode != inode(database) {
+        if !self.is_of(Identity::of(database)) {
             return None;
         }
         let positions = [self.position, self.previous].map(|position| position.map(Position::from));
@@ -192,8 +321,15 @@ impl State {
     /// `txid` is in the replica, and was made of what is here now. So nothing of what an earlier boot of
     /// the machine published can land any more.
     pub(super) fn published(&mut self, txid: Txid) {
+        self.found(txid);
+        self.origin = None;
+    }
+
+    /// `txid` is in the replica and here, whoever published it.
+    pub(super) fn found(&mut self, txid: Txid) {
         self.txid = Some(txid.get());
         self.boot = boot();
+        self.sent.clear();
     }
 
     /// The lineage of the replica at `url`, as far as it is known.
@@ -254,6 +390,13 @@ fn file(folder: &Path) -> PathBuf {
 fn boot() -> Option<String> {
     let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     Some(id.trim().to_owned())
+}
+
+/// A header that is written in hexadecimal digits.
+fn decode_header(digits: &str) -> Option<Header> {
+    let byte = |at: usize| u8::from_str_radix(digits.get(at..at + 2)?, 16).ok();
+    let bytes: Option<Vec<u8>> = (0..digits.len()).step_by(2).map(byte).collect();
+    Header::decode(bytes?.first_chunk()?).ok()
 }
 
 /// Whether the WAL file holds the frame that `position` speaks of.

@@ -16,7 +16,7 @@
 //! 64  checksums   u64 for each page, from page 1 on; 0 if not known
 //! ```
 //!
-//! All is little-endian.
+//! All is little-endian. The digests of earlier transactions are in `past`.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufReader, BufWriter, Read, Write};
@@ -29,7 +29,10 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::files;
 use crate::ltx::{Decoder, Txid};
 use crate::page::{PageCount, PageSize, Pgno};
+use crate::primary::past::{Digest, Past};
 use crate::primary::resume::single;
+use crate::primary::shared::Shared;
+use crate::primary::state;
 use crate::store::{ByteRange, Store};
 
 const NAME: &str = "pages.sums";
@@ -76,6 +79,10 @@ impl Header {
         bytes
     }
 
+    fn digest(&self) -> Digest {
+        Digest { page_size: self.page_size, pages: self.pages, digest: self.digest }
+    }
+
     fn decode(bytes: &[u8; HEADER_SIZE]) -> Option<Self> {
         let long = |at: usize| [0, 1, 2, 3, 4, 5, 6, 7].map(|i: usize| bytes[at + i]);
         let word = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
@@ -94,18 +101,40 @@ impl Header {
 pub(super) struct Sums {
     path: PathBuf,
     replica: u64,
+    past: Past,
 }
 
 impl Sums {
     /// Those in the folder of local state, for the replica at `url`.
     pub(super) fn new(folder: &Path, url: &str) -> Self {
         let replica = crc_fast::checksum(CrcAlgorithm::Crc64Nvme, url.as_bytes());
-        Self { path: folder.join(NAME), replica }
+        Self { path: folder.join(NAME), replica, past: Past::new(folder, replica) }
+    }
+
+    /// Those of a database that is replicated.
+    pub(super) fn of(shared: &Shared) -> Self {
+        Self::new(&state::folder(&shared.path), &shared.store.url())
+    }
+
+    /// The earlier transaction after which the database had `digest`, as far back as that is remembered.
+    pub(super) fn txid_of(&self, digest: &Digest) -> Option<Txid> {
+        self.past.find(digest)
+    }
+
+    /// Remembers that the database had `digest` after `txid`.
+    pub(super) fn note(&self, txid: Txid, digest: &Digest) {
+        self.past.note(txid, digest);
+    }
+
+    /// The digest of the database after `txid`, if it is remembered.
+    pub(super) fn digest_of(&self, txid: Txid) -> Option<Digest> {
+        self.past.digest_of(txid)
     }
 
     /// Forgets them: what the replica holds is not known any more.
     pub(super) fn forget(&self) {
         let _ = fs::remove_file(&self.path);
+        self.past.forget();
     }
 
     /// The transaction that they are of.
@@ -150,7 +179,9 @@ impl Sums {
         file.finish()?;
         change.flush().map_err(|e| self.io(e))?;
         header = Header { pages: ltx.commit.get(), txid: ltx.max.get(), digest: change.digest, ..header };
-        sums.write_all_at(&header.encode(), 0).map_err(|e| self.io(e))
+        sums.write_all_at(&header.encode(), 0).map_err(|e| self.io(e))?;
+        self.past.note(ltx.max, &header.digest());
+        Ok(())
     }
 
     /// Brings them to `last`, the last transaction of the replica, by what that holds. If that is much,
@@ -199,16 +230,37 @@ impl Sums {
         Some(Base::new(file, header.pages))
     }
 
-    /// Begins checksums of a whole database, which take the place of the old ones when that is in the
-    /// replica.
-    pub(super) fn begin(&self, page_size: PageSize) -> Option<NewSums> {
-        let path = self.path.with_extension("new");
+    /// Begins checksums of a whole database, in a file of this `purpose`. They take the place of the old
+    /// ones when the database is in the replica.
+    pub(super) fn begin(&self, page_size: PageSize, purpose: Purpose) -> Option<NewSums> {
+        let path = self.path.with_extension(purpose.extension());
         let file = files::open(&path, OpenOptions::new().write(true).truncate(true)).ok()?;
         let mut out = BufWriter::with_capacity(64 * 1024, file);
         out.write_all(&[0; HEADER_SIZE]).ok()?;
         let header =
             Header { page_size: page_size.get(), pages: 0, txid: 0, replica: self.replica, digest: 0 };
-        Some(NewSums { out: Some(out), path, target: self.path.clone(), header })
+        let owned = Owned { path, sums: self.clone(), header };
+        Some(NewSums { out: Some(out), owned })
+    }
+
+    /// Begins checksums of a database of `pages` pages that become known in any order.
+    ///
+    /// # Errors
+    /// `Io`, `NoSpace`.
+    pub(super) fn begin_any_order(&self, page_size: PageSize, pages: PageCount) -> Result<AnyOrder> {
+        let path = self.path.with_extension(Purpose::Theirs.extension());
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(true);
+        let file = options.open(&path).map_err(|e| self.io(e))?;
+        file.set_len(offset_of(u64::from(pages.get()) + 1)).map_err(|e| self.io(e))?;
+        let header = Header {
+            page_size: page_size.get(),
+            pages: pages.get(),
+            txid: 0,
+            replica: self.replica,
+            digest: 0,
+        };
+        Ok(AnyOrder { file, owned: Owned { path, sums: self.clone(), header } })
     }
 
     fn io(&self, e: std::io::Error) -> Error {
@@ -292,6 +344,11 @@ impl Base {
         Ok(u64::from_le_bytes(bytes))
     }
 
+    /// How many pages are left.
+    pub(super) fn left(&self) -> u64 {
+        u64::from(self.left)
+    }
+
     /// The checksum of the next page; `None` if it is not known.
     pub(super) fn next(&mut self) -> Option<u64> {
         self.left = self.left.checked_sub(1)?;
@@ -299,46 +356,156 @@ impl Base {
     }
 }
 
-/// Checksums of a database that is on its way to the replica.
+/// What new checksums are for. Each purpose has a file of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// Of a database that is on its way to the replica.
+    Sent,
+    /// Of a database as it was opened.
+    Opened,
+    /// Of a database as the replica has it.
+    Theirs,
+}
+
+impl Purpose {
+    const fn extension(self) -> &'static str {
+        match self {
+            Self::Sent => "new",
+            Self::Opened => "opened",
+            Self::Theirs => "theirs",
+        }
+    }
+}
+
+/// A file of new checksums; it is removed unless it is adopted.
+#[derive(Debug)]
+struct Owned {
+    path: PathBuf,
+    sums: Sums,
+    header: Header,
+}
+
+impl Owned {
+    fn io(&self, e: std::io::Error) -> Error {
+        Error::io(format_args!("cannot use {}", self.path.display()), e)
+    }
+
+    /// The checksums become those of the replica, which has the database as `txid`.
+    fn adopt(&self, file: &File, txid: Txid) -> Result<()> {
+        let header = Header { txid: txid.get(), ..self.header };
+        file.write_all_at(&header.encode(), 0)
+            .and_then(|()| fs::rename(&self.path, &self.sums.path))
+            .map_err(|e| self.io(e))?;
+        self.sums.past.note(txid, &header.digest());
+        Ok(())
+    }
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        // It may have been renamed.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Checksums of a whole database, page by page in order.
+#[derive(Debug)]
 pub(super) struct NewSums {
     /// `None` once writing failed: a database without checksums is only slower to repair.
     out: Option<BufWriter<File>>,
-    path: PathBuf,
-    target: PathBuf,
-    header: Header,
+    owned: Owned,
 }
 
 impl NewSums {
     /// Adds the checksum of the next page; 0 for one that is not sent.
     pub(super) fn push(&mut self, sum: u64) {
-        self.header.pages += 1;
-        self.header.digest ^= share(u64::from(self.header.pages), sum);
+        let header = &mut self.owned.header;
+        header.pages += 1;
+        header.digest ^= share(u64::from(header.pages), sum);
         if self.out.as_mut().is_some_and(|out| out.write_all(&sum.to_le_bytes()).is_err()) {
             self.out = None;
         }
+    }
+
+    /// All pages were added.
+    ///
+    /// # Errors
+    /// `Io`, `NoSpace`.
+    pub(super) fn finish(mut self) -> Result<Known> {
+        let failed = || {
+            let message = format!("{} could not be written", self.owned.path.display());
+            Error::new(ErrorKind::Io, message)
+        };
+        let out = self.out.take().ok_or_else(failed)?;
+        drop(out.into_inner().map_err(|e| self.owned.io(e.into_error()))?);
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).open(&self.owned.path).map_err(|e| self.owned.io(e))?;
+        Ok(Known { file, owned: self.owned })
+    }
+}
+
+/// Checksums of a whole database, page by page in any order.
+#[derive(Debug)]
+pub(super) struct AnyOrder {
+    file: File,
+    owned: Owned,
+}
+
+impl AnyOrder {
+    /// Sets the checksums of pages that follow each other, from `first` on, which had none.
+    ///
+    /// # Errors
+    /// `Io`, `NoSpace`.
+    pub(super) fn set(&mut self, first: Pgno, run: &[u64]) -> Result<()> {
+        let first = u64::from(first.get());
+        let mut bytes = Vec::with_capacity(run.len() * SUM_SIZE);
+        for (pgno, sum) in (first..).zip(run) {
+            self.owned.header.digest ^= share(pgno, *sum);
+            bytes.extend_from_slice(&sum.to_le_bytes());
+        }
+        self.file.write_all_at(&bytes, offset_of(first)).map_err(|e| self.owned.io(e))
+    }
+
+    /// All pages have their checksums.
+    pub(super) fn finish(self) -> Known {
+        Known { file: self.file, owned: self.owned }
+    }
+}
+
+/// Checksums of a whole database.
+#[derive(Debug)]
+pub(super) struct Known {
+    file: File,
+    owned: Owned,
+}
+
+impl Known {
+    /// The digest of all of them.
+    pub(super) fn digest(&self) -> Digest {
+        self.owned.header.digest()
+    }
+
+    /// The checksums of `count` pages from `first` on; pages beyond the end have none.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub(super) fn read(&self, first: Pgno, count: usize) -> Result<Vec<u64>> {
+        let left = (self.owned.header.pages + 1).saturating_sub(first.get()) as usize;
+        let mut bytes = vec![0; count.min(left) * SUM_SIZE];
+        self.file
+            .read_exact_at(&mut bytes, offset_of(u64::from(first.get())))
+            .map_err(|e| self.owned.io(e))?;
+        let sum = |bytes: &[u8]| {
+            u64::from_le_bytes(bytes.try_into().expect("BUG: chunks have the size of a checksum"))
+        };
+        Ok(bytes.chunks_exact(SUM_SIZE).map(sum).collect())
     }
 
     /// The database is in the replica as `txid`.
     ///
     /// # Errors
     /// `Io`, `NoSpace`.
-    pub(super) fn adopt(mut self, txid: Txid) -> Result<()> {
-        let Some(out) = self.out.take() else {
-            return Err(Error::new(ErrorKind::Io, format!("{} could not be written", self.path.display())));
-        };
-        self.header.txid = txid.get();
-        let header = self.header.encode();
-        out.into_inner()
-            .map_err(std::io::IntoInnerError::into_error)
-            .and_then(|file| file.write_all_at(&header, 0))
-            .and_then(|()| fs::rename(&self.path, &self.target))
-            .map_err(|e| Error::io(format_args!("cannot write {}", self.path.display()), e))
-    }
-}
-
-impl Drop for NewSums {
-    fn drop(&mut self) {
-        // It may have been renamed.
-        let _ = fs::remove_file(&self.path);
+    pub(super) fn adopt(&self, txid: Txid) -> Result<()> {
+        self.owned.adopt(&self.file, txid)
     }
 }

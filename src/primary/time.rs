@@ -21,9 +21,9 @@ const FRESH: Duration = Duration::from_secs(10);
 /// A clock that was set forward is believed after this, where no other clock confirms it.
 const BELIEVED_MS: i64 = 3_600_000;
 
-/// Where a commit's time was noted.
+/// Who noted a commit's time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Origin {
+pub(super) enum Witness {
     /// In this process.
     Here,
     /// Perhaps in an earlier one, or in another.
@@ -112,11 +112,11 @@ impl Time {
     }
 
     /// When a commit was made whose time was noted as `noted`: that, if it can be true.
-    pub(super) fn of_commit(&self, noted: Timestamp, origin: Origin) -> Timestamp {
+    pub(super) fn of_commit(&self, noted: Timestamp, origin: Witness) -> Timestamp {
         let now = self.now();
         let begun = match origin {
-            Origin::Here => now.as_millis() - ms_between(self.clock.steady(), self.begun),
-            Origin::Elsewhere => i64::MIN + TOLERANCE_MS,
+            Witness::Here => now.as_millis() - ms_between(self.clock.steady(), self.begun),
+            Witness::Elsewhere => i64::MIN + TOLERANCE_MS,
         };
         let can_be = |time: &Timestamp| {
             (begun - TOLERANCE_MS..=now.as_millis() + TOLERANCE_MS).contains(&time.as_millis())
@@ -226,7 +226,7 @@ mod tests {
         for jump in [HOUR, 6 * HOUR, 10 * YEAR, 36 * YEAR, -HOUR, -26 * YEAR, -36 * YEAR] {
             here.jump(at(NOW + jump));
             assert_eq!(time.now(), at(NOW), "{jump}");
-            assert_eq!(time.of_commit(at(NOW + jump), Origin::Here), at(NOW));
+            assert_eq!(time.of_commit(at(NOW + jump), Witness::Here), at(NOW));
             assert!(time.complaint().is_some() && time.complaint().is_none(), "{jump}");
             here.jump(at(NOW));
             assert_eq!((time.now(), time.complaint()), (at(NOW), None));
@@ -248,18 +248,22 @@ mod tests {
         // Noted right, and the clock was set since, or not.
         for jump in [0, 36 * YEAR, -36 * YEAR] {
             here.jump(at(NOW + HOUR + jump));
-            assert_eq!(time.of_commit(at(NOW + HOUR / 2), Origin::Here), at(NOW + HOUR / 2), "{jump}");
+            assert_eq!(time.of_commit(at(NOW + HOUR / 2), Witness::Here), at(NOW + HOUR / 2), "{jump}");
             // Noted by the clock as it is now.
-            assert_eq!(time.of_commit(at(NOW + HOUR / 2 + jump), Origin::Here), at(NOW + HOUR / 2), "{jump}");
+            assert_eq!(
+                time.of_commit(at(NOW + HOUR / 2 + jump), Witness::Here),
+                at(NOW + HOUR / 2),
+                "{jump}"
+            );
         }
         // Noted by a clock that was wrong then, and was set right since.
         here.jump(at(NOW + HOUR));
         for wrong in [36 * YEAR, -36 * YEAR] {
-            assert_eq!(time.of_commit(at(NOW + wrong), Origin::Here), at(NOW + HOUR), "{wrong}");
+            assert_eq!(time.of_commit(at(NOW + wrong), Witness::Here), at(NOW + HOUR), "{wrong}");
         }
         // What waited since long ago may be as old as it says, but not younger than now.
-        assert_eq!(time.of_commit(at(NOW - 400 * HOUR), Origin::Elsewhere), at(NOW - 400 * HOUR));
-        assert_eq!(time.of_commit(at(NOW + YEAR), Origin::Elsewhere), at(NOW + HOUR));
+        assert_eq!(time.of_commit(at(NOW - 400 * HOUR), Witness::Elsewhere), at(NOW - 400 * HOUR));
+        assert_eq!(time.of_commit(at(NOW + YEAR), Witness::Elsewhere), at(NOW + HOUR));
     }
 
     #[test]

@@ -20,6 +20,8 @@ thread_local! {
 /// # Errors
 /// Those of `sqlite3_open_v2`.
 pub fn open_internal(path: &Path, flags: OpenFlags, base: &BaseVfs) -> rusqlite::Result<Connection> {
+    // Where the host shares caches, its own open holds the lock of those while it waits for us.
+    let flags = flags | OpenFlags::SQLITE_OPEN_PRIVATE_CACHE;
     internally(|| Connection::open_with_flags_and_vfs(path, flags, base.name()))
 }
 

@@ -1,6 +1,6 @@
 //! Which SQLite library called us, and what its API has beyond the oldest that we accept.
 
-use std::ffi::{CStr, c_char, c_int};
+use std::ffi::{CStr, CString, c_char, c_int};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
@@ -150,6 +150,13 @@ fn text_with(message: &str, allocate: impl FnOnce(c_int) -> *mut c_char) -> Opti
         memory.as_ptr().add(bytes).write(0);
     }
     Some(memory)
+}
+
+/// Whether `conn` has a write transaction open on the database `schema`.
+pub fn is_writing(conn: &Connection, schema: &str) -> bool {
+    let Ok(schema) = CString::new(schema) else { return false };
+    // SAFETY: the connection is open, and the name a string that ends with a zero byte.
+    unsafe { ffi::sqlite3_txn_state(conn.handle(), schema.as_ptr()) == ffi::SQLITE_TXN_WRITE }
 }
 
 /// Whether a library has loaded us, so that its API may be called.

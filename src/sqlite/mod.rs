@@ -64,7 +64,7 @@ pub use flags::{
     Access, DeviceCharacteristics, FileKind, LockLevel, OpenFlags, ShmLock, ShmLockFlags, SyncFlags,
 };
 pub use function::{Call, Safety, create_function};
-pub use host::{HostApi, HostConnection, HostErrorSlot};
+pub use host::{HostApi, HostConnection, HostErrorSlot, is_writing};
 pub use integrity::{Integrity, check_integrity};
 pub use load::{Wiring, load};
 pub use log::log;

@@ -41,6 +41,24 @@ pub(super) fn whole(
     stop: &AtomicBool,
     mut take: impl FnMut(Pgno, &[u8]),
 ) -> Result<Header> {
+    let header = read_pages(source, file, stop, |_, pgno, page| {
+        take(pgno, page);
+        Ok(true)
+    })?;
+    Ok(header.expect("BUG: nobody gave up"))
+}
+
+/// Shows every page of `file` to `visit`, in order, as long as that answers true; gives the header when the
+/// file was read to its end and every checksum verified, and `None` if `visit` gave up before.
+///
+/// # Errors
+/// Those of the store and of `visit`; `Corrupt`, `Unsupported`; `Interrupted` when `stop` is set.
+pub(crate) fn read_pages(
+    source: &Arc<Source>,
+    file: &FileInfo,
+    stop: &AtomicBool,
+    mut visit: impl FnMut(&Header, Pgno, &[u8]) -> Result<bool>,
+) -> Result<Option<Header>> {
     let runtime = runtime::handle()?;
     let (body, left) = {
         let (source, file) = (Arc::clone(source), file.clone());
@@ -48,11 +66,14 @@ pub(super) fn whole(
     };
     let mut download = Download { runtime, body, left, piece: Bytes::new(), stop };
     let mut decoder = Decoder::new(&mut download)?;
-    let mut page = vec![0; decoder.header().page_size.bytes()];
+    let header = *decoder.header();
+    let mut page = vec![0; header.page_size.bytes()];
     while let Some(pgno) = decoder.next_page(&mut page)? {
-        take(pgno, &page);
+        if !visit(&header, pgno, &page)? {
+            return Ok(None);
+        }
     }
-    Ok(decoder.finish()?.header)
+    Ok(Some(decoder.finish()?.header))
 }
 
 /// Reads header and page index of `file`; gives the header.

@@ -31,6 +31,7 @@ use crate::replica::{Beside, PageSums, Plan, RestorePoint, Source, check_name};
 use crate::runtime;
 use crate::store::{FileInfo, Store};
 
+pub(crate) use content::read_pages;
 pub use finding::{Finding, Problem, Severity};
 use listing::Listing;
 

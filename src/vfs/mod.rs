@@ -7,12 +7,14 @@
 //! | `wal_mode` | puts a database into WAL mode |
 //! | `reset_guard` | keeps SQLite's WAL-reset bug from losing commits |
 //! | `read_view` | a consistent view of a database that is being written |
+//! | `overwrite` | a database takes the content of another one |
 //! | `replica` | the main database of a replica |
 //! | `pragma` | PRAGMAs of ours that a database does not know |
 //! | `waiting` | a main database until it is known who opens it |
 //! | `hidden` | hides the files of a local database from a replica of the same name |
 
 mod hidden;
+mod overwrite;
 mod pragma;
 mod primary;
 mod read_view;

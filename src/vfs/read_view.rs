@@ -19,6 +19,7 @@ use crate::primary::{Host, ReadView};
 use crate::sqlite::{
     BaseFile, BaseVfs, Code, LockLevel, OpenFlags, ShmLock, ShmLockFlags, ShmRegion, open_internal,
 };
+use crate::vfs::overwrite;
 use crate::vfs::wal_mode::{JournalMode, journal_mode};
 use crate::wal::{CheckpointInfo, FrameNo, IndexHeader, READ_MARKS};
 
@@ -123,6 +124,10 @@ impl Host for SqliteHost {
         view.pin(|| self.recover()).map_err(|e| e.context(self.path.display()))?;
         view.measure().map_err(failed)?;
         Ok(Some(Box::new(view)))
+    }
+
+    fn overwrite(&self, source: &Path, is_current: &dyn Fn() -> bool) -> Result<()> {
+        overwrite::overwrite(&self.path, &self.vfs, source, is_current)
     }
 
     fn wait_for_views(&self, timeout: Duration) -> bool {

@@ -106,7 +106,7 @@ def test_vacuum(opened, start, shell, location, tmp_path):
     assert_replica_is(primary, location, tmp_path)
 
 
-def test_without_checksums_all_of_it_is_copied(start, shell, location, tmp_path):
+def test_without_checksums_it_is_compared_with_the_replica(start, shell, location, tmp_path):
     uri = location.primary(tmp_path / "app.db")
     primary = start("python", location).open(uri)
     fill(primary, rows=2000)
@@ -115,7 +115,7 @@ def test_without_checksums_all_of_it_is_copied(start, shell, location, tmp_path)
     plainly(shell, "UPDATE t SET name = 'plain' WHERE id <= 10")
     primary = start("python", location).open(uri)
     assert_replica_is(primary, location, tmp_path)
-    assert "all of it is sent" in notice(primary)
+    assert "what differs is sent" in notice(primary)
     # From then on there are checksums.
     primary.close()
     before = files(location)
@@ -147,7 +147,7 @@ def test_checksums_that_are_not_right_are_not_believed(harm, start, shell, locat
     sums.write_bytes({"flip": bytes(now), "cut": bytes(now[:900]), "old": old}[harm])
     primary = start("python", location).open(uri)
     assert_replica_is(primary, location, tmp_path)
-    assert "all of it is sent" in notice(primary)
+    assert "what differs is sent" in notice(primary)
 
 
 def test_after_kill_9_the_checksums_are_brought_up_to_date(start, shell, location, tmp_path):

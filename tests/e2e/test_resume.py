@@ -181,20 +181,6 @@ def test_what_the_plain_shell_wrote_while_we_were_closed_is_replicated(start, sh
     assert_replica_is(primary, location, tmp_path)
 
 
-def test_a_database_that_was_replaced_is_replicated_as_it_is_now(start, location, tmp_path):
-    uri = location.primary(tmp_path / "app.db")
-    worker = start("python", location)
-    primary = worker.open(uri)
-    fill(primary)
-    primary.close()
-    for suffix in ("", "-wal", "-shm"):
-        (tmp_path / f"app.db{suffix}").unlink(missing_ok=True)
-    fill(worker.open(tmp_path / "app.db", "plain"), rows=50)
-    primary = start("python", location).open(uri)
-    assert primary.one("SELECT count(*) FROM t") == 50
-    assert_replica_is(primary, location, tmp_path)
-
-
 def test_closing_right_after_a_commit_sends_it(start, location, tmp_path):
     uri = location.primary(tmp_path / "app.db", sync_interval="10s")
     worker = start("python", location)

@@ -93,15 +93,16 @@ def test_the_replica_was_wiped_and_brought_back(start, location, tmp_path):
     assert_goes_on(db, location, tmp_path)
 
 
-def test_the_replica_is_ahead(start, location, tmp_path):
+def test_the_replica_is_ahead_and_so_is_the_database(start, location, tmp_path):
     filled(start, location, tmp_path).close()
     copy_database(tmp_path, "other.db")
-    state = tmp_path / ".other.db-litestream" / "vfs.json"
-    state.write_text(json.dumps(json.loads(state.read_text()) | {"node_id": 77}))
     other = start("python", location).open(location.primary(tmp_path / "other.db"))
     insert(other, rows=5)
     sync(other)
     other.close()
+    plain = start("python", load=False).open(tmp_path / "app.db")
+    insert(plain)
+    plain.close()
     db = start("python", location).open(location.primary(tmp_path / "app.db"))
     assert_stopped(db, location, "is ahead of this database", "litestream_resume('force')")
     assert_forced(db, location, tmp_path)
@@ -158,10 +159,10 @@ def test_two_machines_publish(start, location, tmp_path):
     filled(start, location, tmp_path).close()
     shutil.copy(tmp_path / "app.db", tmp_path / "other.db")
     one = start("python", location).open(location.primary(tmp_path / "app.db"))
-    insert(one)
-    sync(one)
-    # It has the database, and so may go on where the replica ends.
+    # It is the newest state, and so may go on where the replica ends.
     two = start("python", location).open(location.primary(tmp_path / "other.db"))
+    for db in (one, two):
+        sync(db)
     insert(two)
     sync(two)
     assert_stopped(one, location, "another primary", "litestream_resume('force')")

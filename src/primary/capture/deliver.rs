@@ -10,8 +10,8 @@ use crate::primary::outgoing::{Body, Outgoing};
 use crate::primary::pending::Pending;
 use crate::primary::spool::{self, Merge, Scratch, Segment};
 use crate::primary::stamp::Stamp;
-use crate::primary::state::Captured;
-use crate::primary::time::Origin;
+use crate::primary::state::{Captured, Claim, Origin};
+use crate::primary::time::Witness;
 use crate::wal::IndexHeader;
 
 /// So many waiting files make one file for the replica, or are merged into one while it cannot be
@@ -36,7 +36,7 @@ impl Capture {
         &mut self,
         txid: Txid,
         noted: &Noted,
-        time: impl Fn(Timestamp, Origin) -> Timestamp,
+        time: impl Fn(Timestamp, Witness) -> Timestamp,
     ) -> Result<Option<Outgoing>> {
         if self.in_flight.is_some() {
             return Ok(self.in_flight.clone());
@@ -59,7 +59,7 @@ impl Capture {
             let segments = self.spool.segments();
             let oldest = segments[..segments.len().min(MERGE_AT)].to_vec();
             let last = oldest.last().expect("BUG: the spool is not empty");
-            let timestamp = time(last.header.timestamp, Origin::Elsewhere);
+            let timestamp = time(last.header.timestamp, Witness::Elsewhere);
             let (node_id, lineage) = (self.node_id(), self.lineage());
             let header = Header { node_id, lineage, timestamp, ..spool::single(last.header, txid) };
             let covers = if oldest.len() == segments.len() { noted.seq } else { last.covers };
@@ -72,10 +72,10 @@ impl Capture {
     fn encode_pending(
         &self,
         txid: Txid,
-        time: impl Fn(Timestamp, Origin) -> Timestamp,
+        time: impl Fn(Timestamp, Witness) -> Timestamp,
     ) -> Result<(Header, Body)> {
         let header = self.pending.header().expect("BUG: pages are pending with a header");
-        let timestamp = time(header.timestamp, Origin::Here);
+        let timestamp = time(header.timestamp, Witness::Here);
         let header = Header { timestamp, lineage: self.lineage(), ..spool::single(header, txid) };
         let mut encoder = Encoder::new(Vec::new(), header)?;
         self.pending.encode(&mut encoder)?;
@@ -133,9 +133,6 @@ impl Capture {
     /// # Errors
     /// `Io` on the spool.
     pub(in crate::primary) fn requeue(&mut self, published: Txid) -> Result<()> {
-        if !self.is_of_this_boot() {
-            self.lost("the replica has commits that may have been lost here");
-        }
         if let Some(mut out) = self.in_flight.take() {
             out.keep(&mut self.spool)?;
         }
@@ -148,6 +145,30 @@ impl Capture {
         self.attempted.clear();
         self.state.txid = Some(published.get());
         self.save(0);
+    }
+
+    /// The file with `header`, which holds all up to `captured`, is about to be sent: until its fate is known,
+    /// a later process must know it for one of ours.
+    pub(in crate::primary) fn sends(&mut self, header: &Header, captured: Captured) {
+        self.state.sends(header, captured);
+        self.save(0);
+    }
+
+    /// A copy of the whole database with `header` is about to be sent.
+    pub(in crate::primary) fn sends_copy(&mut self, header: &Header) {
+        if let Some(captured) = self.captured {
+            self.sends(header, captured);
+        }
+    }
+
+    /// The database is in the replica as `last`, without that anything of it was sent. `origin` is how it came
+    /// to be that, if it was not published here.
+    pub(in crate::primary) fn adopt(&mut self, last: Txid, origin: Option<Origin>) {
+        self.state.found(last);
+        self.state.origin = origin.or(self.state.origin);
+        self.claim = Claim::Followed(last);
+        self.forced = false;
+        self.go_on_from_copy();
     }
 
     /// Whether `header` is that of a file that may have landed as the next transaction.
@@ -202,6 +223,11 @@ impl Capture {
         self.attempted.clear();
         self.forced = false;
         self.state.published(txid);
+        self.go_on_from_copy();
+    }
+
+    /// What is captured builds on what the replica has now.
+    fn go_on_from_copy(&mut self) {
         // A WAL that was lost meanwhile asks for yet another copy.
         if self.captured.is_some() {
             self.anchored = true;

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::ltx::{Header, Lineage, Txid};
+use crate::ltx::{Header, Lineage};
 use crate::primary::commits::{CommitSeq, Commits, Noted};
 use crate::primary::generations::Generations;
 use crate::primary::handover::{Handover, Point};
@@ -20,8 +20,8 @@ use crate::primary::kept::Kept;
 use crate::primary::outgoing::Outgoing;
 use crate::primary::pending::Pending;
 use crate::primary::spool::Spool;
-use crate::primary::stamp::Stamp;
-use crate::primary::state::{Captured, State};
+use crate::primary::stamp::{Identity, Stamp};
+use crate::primary::state::{Captured, Claim, Origin, State};
 use crate::wal::{Position, Salts, read_header};
 
 /// What is captured of one database.
@@ -71,6 +71,10 @@ pub(super) struct Capture {
     stopped: bool,
     /// Somebody decided that what the replica holds is to be taken as it is.
     forced: bool,
+    /// Which file the database is.
+    file: Option<Identity>,
+    /// What the state says of it.
+    claim: Claim,
 }
 
 /// What tells that nobody wrote the database since its WAL was emptied.
@@ -105,6 +109,7 @@ impl Capture {
             .map_err(|e| Error::io(format_args!("cannot create {}", kept.display()), e))?;
         let mut state = State::load(folder)?;
         let ours = state.url == url;
+        let file = Identity::of(database);
         let (spool, complete) = Spool::open(folder, state.spool.filter(|_| ours))?;
         let captured =
             if ours && complete { state.captured(database, wal_path, kept, &handover) } else { None };
@@ -116,6 +121,11 @@ impl Capture {
         let emptied = Emptied { stamp: state.emptied(), salts: None, by_another: noted.end.is_some() };
         if !ours {
             state = state.for_replica(url);
+        }
+        state.set_file(file);
+        let claim = state.claim(url, file, captured);
+        if !state.is_of(file) {
+            state.renew_node_id();
         }
         let mut capture = Self {
             database: database.to_path_buf(),
@@ -138,10 +148,12 @@ impl Capture {
             to_disk: false,
             spool,
             in_flight: None,
-            attempted: Vec::new(),
+            attempted: state.sent(wal_path, file),
             state,
             stopped: false,
             forced: false,
+            file,
+            claim,
         };
         if captured.is_none() {
             capture.state.forget_captured();
@@ -173,14 +185,19 @@ impl Capture {
         self.state.continue_lineage(is_empty, found);
     }
 
-    /// The last transaction that local state knows to be in the replica at `url`.
-    pub(super) fn known_txid(&self, url: &str) -> Option<Txid> {
-        self.state.txid(url)
+    /// What the state says of the database file.
+    pub(super) fn claim(&self) -> Claim {
+        self.claim
     }
 
-    /// Whether all that earlier processes wrote is still there: the machine has not gone down since.
-    pub(super) fn is_of_this_boot(&self) -> bool {
-        self.state.is_of_this_boot()
+    /// How the database came to be at the transaction of the state, if not by publishing it.
+    pub(super) fn origin(&self) -> Option<Origin> {
+        self.state.origin
+    }
+
+    /// The headers of files that may have landed.
+    pub(super) fn sent(&self) -> Vec<Header> {
+        self.attempted.clone()
     }
 
     /// Why the database must be copied anew, if it must.
@@ -207,6 +224,12 @@ impl Capture {
         self.stopped = false;
         self.forced = force;
         self.lost("replication was told to go on");
+        self.claim = self.state.claim(&self.state.url, self.file, None);
+    }
+
+    /// Nobody decided that what the replica holds is to be taken as it is.
+    pub(super) fn withdraw_force(&mut self) {
+        self.forced = false;
     }
 
     /// Whether somebody decided that what the replica holds is to be taken as it is.
@@ -287,7 +310,7 @@ impl Capture {
     }
 
     fn remember(&mut self, captured: Captured, mark: u64) {
-        self.state.set_captured(captured, self.emptied.stamp, &self.database);
+        self.state.set_captured(captured, self.emptied.stamp, self.file);
         self.remembered = mark;
     }
 

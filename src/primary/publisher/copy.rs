@@ -3,40 +3,80 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::blocking;
 use super::send::{Landed, identify};
-use super::{blocking, sums_of};
 use crate::error::{ErrorKind, Result};
 use crate::ltx::{FileName, Header, Txid};
 use crate::primary::anchor::{self, Compared, ViewPages};
-use crate::primary::commits::CommitSeq;
+use crate::primary::commits::{CommitSeq, Noted};
 use crate::primary::handover;
 use crate::primary::parts;
 use crate::primary::resume;
 use crate::primary::shared::{Phase, Shared};
 use crate::primary::state::Captured;
-use crate::primary::time::Origin;
+use crate::primary::sums::Sums;
+use crate::primary::time::Witness;
 use crate::store::PutOptions;
 use crate::wal::{FrameNo, IndexHeader, Position, read_header};
 
-/// Copies the whole database; `false` if it has no pages yet.
+/// Copies the whole database, or what differs from the replica if that is known; `false` if it has no pages
+/// yet.
 pub(super) async fn anchor(shared: &Arc<Shared>) -> Result<bool> {
-    sums_of(shared).catch_up(shared.store.as_ref(), shared.progress_txid()).await;
+    Sums::of(shared).catch_up(shared.store.as_ref(), shared.progress_txid()).await;
     let Some((pages, covers, header, reason)) = blocking(shared, begin_anchor).await? else {
         shared.nothing_here(Phase::Empty);
         return Ok(false);
     };
     let page_size = pages.page_size();
     let compared = blocking(shared, move |shared| {
-        Ok(Compared::with(&sums_of(shared), shared.progress_txid(), page_size))
+        Ok(Compared::with(&Sums::of(shared), shared.progress_txid(), page_size))
     })
     .await?;
+    let pages = match shared.progress_txid().filter(|_| compared.has_base()) {
+        Some(last) => match unless_equal(shared, pages, covers, last).await? {
+            Some(pages) => pages,
+            None => return Ok(true),
+        },
+        None => pages,
+    };
     let copied = if compared.has_base() { "what differs is sent" } else { "all of it is sent" };
     if shared.progress_txid().is_some() {
         shared.notice(format!("{reason}; the database is compared with the replica, and {copied}"));
     }
     shared.set_phase(Phase::Copying);
+    send_copy(shared, pages, covers, header, compared).await
+}
+
+/// The pages, unless they are those of the replica: then that is all there is to do.
+async fn unless_equal(
+    shared: &Arc<Shared>,
+    mut pages: ViewPages,
+    covers: CommitSeq,
+    last: Txid,
+) -> Result<Option<ViewPages>> {
+    let pages = blocking(shared, move |shared| {
+        let base = Sums::of(shared).base(last, pages.page_size());
+        let differs = base.is_none_or(|base| pages.differ_from(base).unwrap_or(true));
+        Ok(differs.then_some(pages))
+    });
+    let pages = pages.await?;
+    if pages.is_none() {
+        shared.with_capture(|capture| capture.adopt(last, None))?;
+        shared.all_published(covers);
+    }
+    Ok(pages)
+}
+
+async fn send_copy(
+    shared: &Arc<Shared>,
+    pages: ViewPages,
+    covers: CommitSeq,
+    header: Header,
+    compared: Compared,
+) -> Result<bool> {
     let id = resume::single(header.max);
     let options = PutOptions { timestamp: header.timestamp, if_absent: true };
+    shared.with_capture(|capture| capture.sends_copy(&header))?;
     let done = async {
         let (mut upload, compared) =
             anchor::upload(&shared.store, id, options, pages, header, compared).await?;
@@ -58,7 +98,7 @@ pub(super) async fn anchor(shared: &Arc<Shared>) -> Result<bool> {
     };
     if let Ok(Landed::This) = landed {
         shared.with_capture(|capture| capture.anchored(header.max))?;
-        shared.history.published(id, shared.time.now(), None);
+        shared.keep_history_of(id, None);
         anchored(shared, header.max, compared).await;
         shared.published(header.max, covers, header.timestamp);
         return Ok(true);
@@ -84,9 +124,17 @@ async fn anchored(shared: &Arc<Shared>, txid: Txid, compared: Option<Compared>) 
     }
 }
 
-/// Opens a view of the database and makes it the base of all that is captured from now on.
-fn begin_anchor(shared: &Shared) -> Result<Option<(ViewPages, CommitSeq, Header, &'static str)>> {
-    let txid = shared.next_txid();
+/// A view of the database from which on everything is captured.
+pub(super) struct Pinned {
+    pub(super) pages: ViewPages,
+    /// The last commit that was noted before.
+    noted: Noted,
+    index: Option<IndexHeader>,
+}
+
+/// Opens a view of the database and makes it the base of all that is captured from now on; `None` if it has
+/// no pages yet.
+pub(super) fn pin(shared: &Shared) -> Result<Option<Pinned>> {
     // Hooks wait for these locks, so that no restart of the WAL falls between view and position.
     shared.with_capture(|capture| {
         let mut passage = shared.generations.lock();
@@ -110,26 +158,33 @@ fn begin_anchor(shared: &Shared) -> Result<Option<(ViewPages, CommitSeq, Header,
             Some(index) => start_of_wal(&index, &shared.wal_path)?,
             None => Captured::NextGeneration,
         };
-        let reason = capture.anchor_reason().unwrap_or_default();
         if let Some(index) = index {
             shared.commits.supersede(noted.seq, index);
         }
         capture.begin_anchor(position, index, &mut passage)?;
         drop(passage);
         handover::remove(old);
-        let pages = ViewPages::new(view, &shared.wal_path)?;
-        let name = FileName::single(txid);
-        let time = shared.published_time(noted.time, Origin::Here);
-        let mut header = Header::new(pages.page_size(), pages.commit(), name, time);
-        (header.node_id, header.lineage) = (capture.node_id(), capture.lineage());
-        if let Some(index) = index.filter(|index| index.mx_frame > FrameNo::ZERO) {
-            let start = FrameNo::ZERO.end_offset(header.page_size);
-            header.wal_offset = start as i64;
-            header.wal_size = (index.mx_frame.end_offset(header.page_size) - start) as i64;
-            (header.salt1, header.salt2) = (index.salts.0, index.salts.1);
-        }
-        Ok(Some((pages, noted.seq, header, reason)))
+        Ok(Some(Pinned { pages: ViewPages::new(view, &shared.wal_path)?, noted, index }))
     })?
+}
+
+/// Opens a view of the database to copy it: the view, what it covers, the header of the copy, and why it is
+/// made.
+fn begin_anchor(shared: &Shared) -> Result<Option<(ViewPages, CommitSeq, Header, &'static str)>> {
+    let txid = shared.next_txid();
+    let reason = shared.with_capture(|capture| capture.anchor_reason().unwrap_or_default())?;
+    let Some(Pinned { pages, noted, index }) = pin(shared)? else { return Ok(None) };
+    let time = shared.published_time(noted.time, Witness::Here);
+    let mut header = Header::new(pages.page_size(), pages.commit(), FileName::single(txid), time);
+    (header.node_id, header.lineage) =
+        shared.with_capture(|capture| (capture.node_id(), capture.lineage()))?;
+    if let Some(index) = index.filter(|index| index.mx_frame > FrameNo::ZERO) {
+        let start = FrameNo::ZERO.end_offset(header.page_size);
+        header.wal_offset = start as i64;
+        header.wal_size = (index.mx_frame.end_offset(header.page_size) - start) as i64;
+        (header.salt1, header.salt2) = (index.salts.0, index.salts.1);
+    }
+    Ok(Some((pages, noted.seq, header, reason)))
 }
 
 /// Where commits go on if `index` says that the WAL holds none.

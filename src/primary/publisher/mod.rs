@@ -3,6 +3,7 @@
 //! The first commit after quiet goes out at once; under load at most one file goes out per
 //! `sync_interval`. Without commits the task sleeps without a timer.
 
+mod begin;
 mod copy;
 mod send;
 
@@ -12,13 +13,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::primary::kinship;
 use crate::primary::outgoing::Outgoing;
-use crate::primary::resume::{self, Local};
 use crate::primary::shared::Shared;
 use crate::primary::standby;
-use crate::primary::state;
-use crate::primary::sums::Sums;
 use crate::primary::watch;
 
 /// The wait after a first failure; it doubles up to `BACKOFF_MAX`, and each wait is drawn at random
@@ -41,6 +38,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
     tokio::select! {
         () = publish(&shared) => {}
         () = capture_when_asked(&shared) => {}
+        () = standby::watch_force(&shared) => {}
     }
 }
 
@@ -73,10 +71,17 @@ async fn publish(shared: &Arc<Shared>) {
     // From when on the next file may go out though nobody waits for it.
     let mut due = Instant::now();
     loop {
+        standby::until_told(shared).await;
         let started = Instant::now();
         shared.begin_round();
         let waiting = shared.requests.take_waiting();
-        let outcome = round(shared, !waiting.is_empty()).await;
+        let outcome = tokio::select! {
+            outcome = round(shared, !waiting.is_empty()) => outcome,
+            () = shared.withdrawn.notified() => {
+                shared.requests.wait_again(waiting);
+                continue;
+            }
+        };
         shared.answer(waiting, outcome.as_ref().map(|_| ()));
         let deadline = match outcome {
             Ok(_) if shared.is_standby() => {
@@ -93,7 +98,6 @@ async fn publish(shared: &Arc<Shared>) {
             }
             Err(e) if e.kind() == ErrorKind::Conflict => {
                 shared.stop(e);
-                standby::until_told(shared).await;
                 continue;
             }
             Err(e) => {
@@ -124,12 +128,13 @@ async fn round(shared: &Arc<Shared>, asked: bool) -> Result<bool> {
     if !blocking(shared, |shared| shared.become_publisher()).await? {
         return Ok(false);
     }
+    shared.check_file()?;
     shared.listen();
     if let Some(conflict) = shared.history.take_conflict() {
         return Err(conflict);
     }
     if !shared.is_resumed() {
-        resume(shared).await?;
+        begin::begin(shared).await?;
     }
     standby::look_at_others(shared, asked).await?;
     let goal = shared.commits.last().seq;
@@ -148,42 +153,6 @@ async fn round(shared: &Arc<Shared>, asked: bool) -> Result<bool> {
             }
         }
     }
-}
-
-async fn resume(shared: &Arc<Shared>) -> Result<()> {
-    let url = shared.store.url();
-    let page_size = blocking(shared, |shared| shared.look_at_database()).await?;
-    let local = shared.with_capture(|capture| Local {
-        txid: capture.known_txid(&url),
-        lineage: capture.known_lineage(&url),
-        node_id: capture.node_id(),
-        page_size,
-        was_empty: shared.was_empty(),
-        forced: capture.is_forced(),
-        same_boot: capture.is_of_this_boot(),
-    })?;
-    let resumed = resume::resume(shared.store.as_ref(), local).await?;
-    if let Some(time) = resumed.time {
-        shared.seen(time);
-    }
-    if let (Some(last), Some(stranger)) = (resumed.last, resumed.stranger)
-        && !kinship::holds_ours(shared, stranger).await?
-    {
-        return Err(resume::another(shared.store.as_ref(), last));
-    }
-    let is_empty = resumed.last.is_none();
-    shared.with_capture(|capture| capture.continue_lineage(is_empty, resumed.lineage))?;
-    if local.forced || local.txid.is_none() {
-        sums_of(shared).forget();
-    }
-    if resumed.is_ahead {
-        shared.with_capture(|capture| capture.lost("the replica is further than local state knows"))?;
-    }
-    // What an earlier process left counts as a commit: whoever waits waits for it too.
-    shared.commits.note_other();
-    shared.resumed(resumed.last);
-    shared.history.begin(resumed.last, local.node_id);
-    Ok(())
 }
 
 async fn next_step(shared: &Arc<Shared>) -> Result<Step> {
@@ -223,11 +192,6 @@ async fn next_step(shared: &Arc<Shared>) -> Result<Step> {
 fn has_something(shared: &Shared) -> Result<bool> {
     shared.capture_now()?;
     shared.with_capture(|capture| capture.anchor_reason().is_some() || capture.has_waiting())
-}
-
-/// The checksums of what the replica holds.
-fn sums_of(shared: &Shared) -> Sums {
-    Sums::new(&state::folder(&shared.path), &shared.store.url())
 }
 
 /// Runs `work`, which waits for files and locks, off the asynchronous threads.

@@ -7,12 +7,13 @@ use std::sync::atomic::Ordering;
 use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncReadExt;
 
-use super::{blocking, sums_of};
+use super::blocking;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::{Decoder, Header};
 use crate::primary::outgoing::{Body, Outgoing};
 use crate::primary::resume;
 use crate::primary::shared::{Phase, Shared};
+use crate::primary::sums::Sums;
 use crate::store::{Fencing, PutOptions};
 
 /// No larger file is written twice to find out about the store.
@@ -25,6 +26,7 @@ pub(super) async fn send(shared: &Arc<Shared>, out: Outgoing) -> Result<bool> {
     let id = resume::single(out.txid);
     let options = PutOptions { timestamp: out.header.timestamp, if_absent: true };
     let body = merged(shared, &out).await?;
+    shared.with_capture(|capture| capture.sends(&out.header, out.captured.0))?;
     let sent = match &body {
         Body::File(scratch) => upload_file(shared, id, options, scratch.path()).await,
         Body::Memory(bytes) => shared.store.put(id, bytes.clone(), options).await,
@@ -71,18 +73,18 @@ async fn delivered(shared: &Arc<Shared>, out: &Outgoing, body: Body) -> Result<b
         prove_fencing(shared, out, bytes);
     }
     // Before whoever waits for it hears of it and asks for a snapshot.
-    shared.history.published(resume::single(out.txid), shared.time.now(), bytes);
+    shared.keep_history_of(resume::single(out.txid), bytes);
     shared.published(out.txid, out.covers, out.header.timestamp);
     // Without them a repair copies more than it needs.
     let noted = blocking(shared, move |shared| match body {
-        Body::Memory(bytes) => sums_of(shared).apply(Decoder::new(&bytes[..])?),
-        Body::File(scratch) => sums_of(shared).apply(scratch.open()?),
+        Body::Memory(bytes) => Sums::of(shared).apply(Decoder::new(&bytes[..])?),
+        Body::File(scratch) => Sums::of(shared).apply(scratch.open()?),
         Body::Waiting(_) => Ok(()),
     });
     if let Err(e) = noted.await {
         tracing::debug!("{e}");
     }
-    sums_of(shared).catch_up(shared.store.as_ref(), Some(out.txid)).await;
+    Sums::of(shared).catch_up(shared.store.as_ref(), Some(out.txid)).await;
     Ok(true)
 }
 
@@ -152,19 +154,14 @@ pub(super) enum Landed {
 pub(super) async fn identify(shared: &Shared, ours: &Header) -> Result<Landed> {
     let txid = ours.max;
     let theirs = resume::read_header(shared.store.as_ref(), resume::single(txid)).await?;
-    let (node_id, attempted) =
-        shared.with_capture(|capture| (capture.node_id(), capture.was_attempted(&theirs)))?;
     shared.seen(theirs.timestamp);
-    if attempted {
+    // The node id proves nothing: a copy of the state folder has it too.
+    if shared.with_capture(|capture| capture.was_attempted(&theirs))? {
+        tracing::info!("transaction {txid} is in the replica from before");
         return Ok(Landed::Earlier);
     }
     if theirs == *ours {
         return Ok(Landed::This);
-    }
-    // The same node id alone proves little: a machine that was cloned has it too.
-    if theirs.node_id == node_id && shared.may_land() {
-        tracing::info!("transaction {txid} is in the replica from before a crash");
-        return Ok(Landed::Earlier);
     }
     Err(Error::new(
         ErrorKind::Conflict,

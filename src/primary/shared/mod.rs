@@ -1,5 +1,6 @@
 //! What the committing threads, the publisher and the SQL functions share of one database.
 
+mod open;
 mod others;
 mod progress;
 mod wait;
@@ -8,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
 
 use self::progress::Progress;
 use crate::clock::Clock;
@@ -22,8 +25,10 @@ use crate::primary::line;
 use crate::primary::options::Options;
 use crate::primary::proof::Proof;
 use crate::primary::role::{PublisherLock, Publishing, Role};
+use crate::primary::stamp::Identity;
 use crate::primary::standby::Requests;
 use crate::primary::state;
+use crate::primary::survey::Survey;
 use crate::primary::time::Time;
 use crate::primary::watch::Watch;
 use crate::store::Store;
@@ -97,6 +102,14 @@ pub(super) struct Shared {
     pub(super) proving_fencing: AtomicBool,
     /// The database had no pages when this process began to publish it.
     was_empty: AtomicBool,
+    /// Which file the database is; `None` if there was none.
+    file: Option<Identity>,
+    /// The database as it was opened, until it is decided how it stands to its replica.
+    surveyed: Mutex<Option<Arc<Survey>>>,
+    /// What the publisher is doing by force is not to be done any more.
+    pub(super) withdrawn: Notify,
+    /// The history of the replica is kept from the first file on that this process publishes.
+    history_waits: AtomicBool,
     /// Never locked while `progress` is.
     publishing: Mutex<Role>,
     progress: Mutex<Progress>,
@@ -137,6 +150,10 @@ impl Shared {
             requests: Requests::default(),
             proving_fencing: AtomicBool::new(false),
             was_empty: AtomicBool::new(false),
+            file: Identity::of(path),
+            surveyed: Mutex::default(),
+            withdrawn: Notify::new(),
+            history_waits: AtomicBool::new(false),
             publishing: Mutex::new(Role::Standby),
             progress: Mutex::new(Progress::new()),
             progressed: Condvar::new(),

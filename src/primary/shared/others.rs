@@ -3,10 +3,14 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use bytes::Bytes;
+
 use super::{Phase, Shared};
-use crate::error::{Error, Result};
-use crate::primary::line::Ear;
+use crate::error::{Error, ErrorKind, Result};
+use crate::ltx::FileId;
+use crate::primary::line::{self, Ear, Message};
 use crate::primary::role::Role;
+use crate::primary::state;
 
 impl Shared {
     /// Listens for other processes, which tell of their commits. Without it those are noticed by
@@ -36,11 +40,12 @@ impl Shared {
         if self.progress().phase != Phase::Stopped {
             return self.with_capture(|_| ());
         }
+        self.forget_survey();
         self.with_capture(|capture| capture.begin_again(force))?;
         self.change(|p| {
             p.phase = Phase::Starting;
             p.resumed = false;
-            p.error = None;
+            p.stopped_by = p.error.take();
         });
         tracing::info!(
             "{}: replication begins again{}",
@@ -49,6 +54,25 @@ impl Shared {
         );
         self.signal.hurry();
         Ok(())
+    }
+
+    /// Replication does not go on by force after all, unless it did already: who said so was told that it
+    /// failed. It is what it was before.
+    pub(in crate::primary) fn withdraw_force(&self) {
+        match self.with_capture(|capture| capture.is_forced()) {
+            Ok(true) => {}
+            Ok(false) => return,
+            // The process that publishes does it.
+            Err(_) => {
+                let _ = line::tell(&state::folder(&self.path), &Message::Withdraw);
+                return;
+            }
+        }
+        let before = self.progress().stopped_by.take();
+        let unknown = || Error::new(ErrorKind::Conflict, "replication was stopped");
+        let _ = self.with_capture(|capture| capture.withdraw_force());
+        self.stop(before.unwrap_or_else(unknown));
+        self.withdrawn.notify_one();
     }
 
     /// What ended replication, if it ended.
@@ -63,6 +87,21 @@ impl Shared {
             tracing::warn!("{}: {complaint}", self.path.display());
             self.notice(complaint);
         }
+    }
+
+    /// The history of the replica is kept from the first file on that this process publishes.
+    pub(in crate::primary) fn keep_history_from_first_file(&self) {
+        self.history_waits.store(true, Ordering::Relaxed);
+    }
+
+    /// This process published the file `id` just now; `bytes` are its content if that is in memory.
+    pub(in crate::primary) fn keep_history_of(&self, id: FileId, bytes: Option<Bytes>) {
+        if self.history_waits.swap(false, Ordering::Relaxed)
+            && let Ok(node_id) = self.with_capture(|capture| capture.node_id())
+        {
+            self.history.begin(self.progress_txid(), node_id);
+        }
+        self.history.published(id, self.time.now(), bytes);
     }
 
     /// Something was found that the status is to tell of.

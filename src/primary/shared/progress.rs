@@ -3,13 +3,14 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::open::Opening;
 use super::{Phase, Shared};
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind};
 use crate::ltx::Txid;
 use crate::primary::commits::CommitSeq;
 use crate::primary::role::Role;
-use crate::primary::time::Origin;
+use crate::primary::time::Witness;
 
 /// How far the replica is.
 #[derive(Debug)]
@@ -22,8 +23,10 @@ pub(in crate::primary) struct Progress {
     pub(super) nothing_here: u64,
     /// Whether the replica was looked at.
     pub(super) resumed: bool,
-    /// Nothing was published since. Until then a file that a killed process had sent may still land.
-    pub(super) may_land: bool,
+    /// How far the open of the first connection is.
+    pub(super) opening: Opening,
+    /// The database as it was opened is known, so that a program may write it.
+    pub(super) local_known: bool,
     /// The last transaction in the replica.
     pub(in crate::primary) txid: Option<Txid>,
     /// The last commit in the replica.
@@ -36,6 +39,8 @@ pub(in crate::primary) struct Progress {
     pub(in crate::primary) notice: Option<(Timestamp, String)>,
     /// The failure of the last attempt, if it failed, or what ended replication.
     pub(in crate::primary) error: Option<Error>,
+    /// What ended replication before somebody said that it shall go on.
+    pub(super) stopped_by: Option<Error>,
     /// The log tells of a failure, and not yet of its end.
     pub(super) logged: bool,
 }
@@ -47,13 +52,15 @@ impl Progress {
             round: 0,
             nothing_here: 0,
             resumed: false,
-            may_land: false,
+            opening: Opening::Waits,
+            local_known: false,
             txid: None,
             acked: CommitSeq::default(),
             time: None,
             on_the_way_since: None,
             notice: None,
             error: None,
+            stopped_by: None,
             logged: false,
         }
     }
@@ -76,7 +83,6 @@ impl Shared {
     pub(in crate::primary) fn resumed(&self, last: Option<Txid>) {
         self.change(|p| {
             p.resumed = true;
-            p.may_land = true;
             p.txid = last;
         });
     }
@@ -97,8 +103,8 @@ impl Shared {
 
     /// The time with which a commit is published that was noted at `noted`: not before that of the
     /// transaction before it.
-    pub(in crate::primary) fn published_time(&self, noted: Timestamp, origin: Origin) -> Timestamp {
-        let time = self.time.of_commit(noted, origin);
+    pub(in crate::primary) fn published_time(&self, noted: Timestamp, witness: Witness) -> Timestamp {
+        let time = self.time.of_commit(noted, witness);
         self.progress().time.map_or(time, |before| time.max(before))
     }
 
@@ -119,11 +125,6 @@ impl Shared {
         });
     }
 
-    /// Whether a file that a killed process had sent may still land as the next transaction.
-    pub(in crate::primary) fn may_land(&self) -> bool {
-        self.progress().may_land
-    }
-
     /// Commits that waited since `since` are on their way.
     pub(in crate::primary) fn on_the_way(&self, since: Option<Timestamp>) {
         let mut progress = self.progress();
@@ -132,11 +133,11 @@ impl Shared {
 
     /// `txid` is in the replica and holds every commit up to `covers`.
     pub(in crate::primary) fn published(&self, txid: Txid, covers: CommitSeq, time: Timestamp) {
+        self.was_empty.store(false, Ordering::Relaxed);
         self.change(|p| {
             self.works_again(p);
             p.phase = Phase::Idle;
             p.txid = Some(txid);
-            p.may_land = false;
             p.acked = p.acked.max(covers);
             p.time = p.time.max(Some(time));
             p.on_the_way_since = None;
@@ -148,7 +149,6 @@ impl Shared {
         self.history.found_unknown();
         self.change(|p| {
             p.txid = Some(txid);
-            p.may_land = false;
         });
     }
 

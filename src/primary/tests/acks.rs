@@ -27,8 +27,10 @@ fn a_commit_during_the_first_look_is_waited_for() {
     let mut bench = Bench::synced(5);
     bench.db.change(2);
     bench.sync();
+    let killed = std::sync::Arc::clone(bench.primary());
     bench.kill();
-    commit_during_view(&mut bench, Bench::open);
+    // An open of this process waits for the look; another process's commits do not.
+    commit_during_view(&mut bench, |bench| bench.db.primary = Some(killed.beside().unwrap()));
     bench.sync();
     bench.assert_replica_is_current();
 }

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::ltx::{Decoder, Encoder, FileId, FileName, Header, Level, Txid};
 use crate::page::{PageCount, PageSize, Pgno};
 use crate::primary::{
-    HistoryOptions, HistorySettings, NamedSettings, Options, Primary, Status, state_folder,
+    HistoryOptions, HistorySettings, NamedSettings, Options, Primary, Rewound, Status, state_folder,
 };
 use crate::store::{ByteRange, Faults, MemoryStore, Op, PutOptions, Retry, RetryPolicy, Store, Target};
 
@@ -56,6 +56,7 @@ impl Bench {
             options: Options {
                 sync_interval: Duration::ZERO,
                 verify_interval: Duration::ZERO,
+                rewound: Rewound::Forward,
                 close_timeout: PATIENCE,
                 watch_interval: Duration::from_secs(3600),
                 spool_limit: 1 << 30,
@@ -96,6 +97,7 @@ impl Bench {
         };
         let primary = Primary::open(&self.db.path, &target, self.options.clone(), clock, connect, || host)?;
         self.db.primary = Some(primary);
+        self.db.take_overwritten();
         Ok(())
     }
 
@@ -210,7 +212,7 @@ impl Bench {
     pub(super) fn assert_replica_is_current(&self) {
         let (states, last) = self.replay();
         for (i, state) in states.iter().enumerate() {
-            assert!(self.db.history.contains(state), "transaction {} was never committed", i + 1);
+            assert!(self.db.history.contains_key(state), "transaction {} was never committed", i + 1);
         }
         assert!(last == self.db.pages, "the replica ends in an older state");
     }
@@ -262,12 +264,27 @@ pub(super) fn foreign_file(bench: &Bench, txid: u64, node_id: u64, pages: &[Vec<
     let page_size = PageSize::new(pages[0].len() as u32).unwrap();
     let header =
         Header { node_id, ..Header::new(page_size, PageCount::new(pages.len() as u32), name, timestamp) };
+    file_with(bench, header, pages);
+}
+
+/// A file of level 0 with `header` that holds `pages` appears in the replica.
+pub(super) fn file_with(bench: &Bench, header: Header, pages: &[Vec<u8>]) {
     let mut encoder = Encoder::new(Vec::new(), header).unwrap();
     for (i, page) in pages.iter().enumerate() {
         encoder.page(Pgno::new(i as u32 + 1).unwrap(), page).unwrap();
     }
     let body = encoder.finish().unwrap().0.into();
     let memory = bench.memory.clone();
-    let options = PutOptions { timestamp, if_absent: true };
-    run(async move { memory.put(FileId::new(Level::L0, name), body, options).await }).unwrap();
+    let options = PutOptions { timestamp: header.timestamp, if_absent: true };
+    run(async move { memory.put(FileId::new(Level::L0, header.name()), body, options).await }).unwrap();
+}
+
+/// The header of the file that the local state says to be on its way.
+pub(super) fn sent_header(bench: &Bench) -> Header {
+    let state: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(bench.local("vfs.json")).unwrap()).unwrap();
+    let digits = state["sent"][0]["header"].as_str().unwrap();
+    let bytes: Vec<u8> =
+        (0..digits.len()).step_by(2).map(|i| u8::from_str_radix(&digits[i..i + 2], 16).unwrap()).collect();
+    Header::decode(bytes[..].first_chunk().unwrap()).unwrap()
 }

@@ -4,12 +4,12 @@
 use std::fs;
 
 use super::bench::{Bench, foreign_file, message, run};
-use super::sqlite::Db;
+use super::sqlite::{Db, digest};
 use crate::error::ErrorKind;
 use crate::ltx::FileId;
 use crate::page::PageSize;
-use crate::primary::Phase;
-use crate::store::Store;
+use crate::primary::{Phase, Rewound};
+use crate::store::{Fault, Op, Store};
 
 /// The next sync fails with a conflict that says all of `words`, and later commits change nothing.
 fn assert_stopped(bench: &mut Bench, words: &[&str]) {
@@ -87,14 +87,54 @@ fn the_replica_lost_its_end() {
     assert_stopped(&mut bench, &["lost transactions", "it ends at 0000000000000001"]);
 }
 
-#[test]
-fn another_writer_went_on_while_we_were_away() {
+/// A bench whose database was closed, and whose replica another writer took over then.
+fn overtaken() -> Bench {
     let mut bench = Bench::synced(5);
     bench.close();
-    let pages = bench.db.pages.clone();
+    let mut pages = bench.db.pages.clone();
+    pages[1].fill(77);
+    bench.db.history.insert(digest(&pages), Some(digest(&bench.db.pages)));
     foreign_file(&bench, 2, 99, &pages);
+    bench
+}
+
+#[test]
+fn another_writer_went_on_while_we_were_away_and_we_follow() {
+    let mut bench = overtaken();
+    bench.open();
+    assert_eq!(bench.sync().get(), 2);
+    bench.assert_replica_is_current();
+    let notice = bench.status().notice.unwrap();
+    assert!(notice.contains("brought forward to 0000000000000002"), "{notice}");
+    bench.db.change(3);
+    assert_eq!(bench.sync().get(), 3);
+    bench.assert_replica_is_current();
+}
+
+#[test]
+fn another_writer_went_on_while_we_were_away_and_we_are_not_to_follow() {
+    let mut bench = overtaken();
+    bench.options.rewound = Rewound::Stop;
+    bench.open();
+    assert_stopped(&mut bench, &["0000000000000001", "an earlier state", "rewound=stop", "force"]);
+}
+
+#[test]
+fn another_writer_went_on_while_we_were_away_and_so_did_we() {
+    let mut bench = overtaken();
+    bench.db.change(4);
     bench.open();
     assert_stopped(&mut bench, &["ahead of this database", "0000000000000002"]);
+}
+
+#[test]
+fn a_database_that_was_read_already_is_not_brought_forward() {
+    let mut bench = overtaken();
+    bench.store.often(Op::List, 1000, Fault::Refuse(ErrorKind::Unavailable));
+    bench.open();
+    bench.until("a failure", |bench| bench.status().phase == Phase::Retrying);
+    bench.store.heal();
+    assert_stopped(&mut bench, &["0000000000000001", "an earlier state", "opened again", "force"]);
 }
 
 #[test]

@@ -1,9 +1,10 @@
 //! A request is done, and its answer is lost. What landed is recognised: nothing is sent twice, nothing
 //! is left out, and the next file takes the next transaction.
 
-use super::bench::{Bench, foreign_file};
+use std::time::Duration;
+
+use super::bench::{Bench, file_with, sent_header};
 use crate::error::ErrorKind;
-use crate::primary::Phase;
 use crate::store::{Fault, Op};
 
 const LOST: Fault = Fault::LoseAnswer(ErrorKind::Unavailable);
@@ -65,12 +66,16 @@ fn a_put_of_a_killed_process_that_lands_late_is_one_transaction_of_ours() {
     let mut bench = Bench::synced(5);
     bench.db.change(2);
     bench.sync();
-    let node_id = bench.header(1).node_id;
-    bench.kill();
-    bench.open();
-    bench.until("a look at the replica", |bench| bench.status().phase == Phase::Idle);
+    // It reaches the store after the next process has looked there.
+    bench.store.next(Op::Put, Fault::Delay(Duration::from_secs(3600)));
+    bench.db.change(3);
+    bench.until("a request", |bench| bench.puts() == 2);
+    let late = sent_header(&bench);
     let pages = bench.db.pages.clone();
-    foreign_file(&bench, 3, node_id, &pages);
+    bench.kill();
+    bench.store.next(Op::Put, Fault::Delay(Duration::from_millis(300)));
+    bench.open();
+    file_with(&bench, late, &pages);
     bench.db.change(4);
     // Without anybody who waits and hurries.
     bench.until("the next transaction", |bench| bench.txids() == [1, 2, 3, 4]);

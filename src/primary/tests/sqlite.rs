@@ -1,6 +1,6 @@
 //! A database whose files change as SQLite changes them, with the calls that the shim makes.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::unix::fs::FileExt;
@@ -41,8 +41,8 @@ pub(super) struct Db {
     page_size: PageSize,
     /// What is committed, page by page.
     pub(super) pages: Vec<Vec<u8>>,
-    /// Every state that was ever committed.
-    pub(super) history: HashSet<u64>,
+    /// Every state that was ever committed, and the one that it was made of.
+    pub(super) history: HashMap<u64, Option<u64>>,
     /// The WAL as far as it is committed; `None` if it is empty or not there.
     pub(super) wal: Option<Writer>,
     /// What a power failure may leave of the WAL and of the database: the states of this generation
@@ -50,6 +50,8 @@ pub(super) struct Db {
     survivors: Vec<(Option<Writer>, Vec<Vec<u8>>)>,
     shm: Arc<Mutex<Shm>>,
     during_view: Arc<Mutex<Option<Interruption>>>,
+    /// What the database was overwritten with, until this side knows of it.
+    overwritten: Arc<Mutex<Option<Vec<Vec<u8>>>>>,
     /// Makes every page content and every salt another one.
     count: u32,
     /// `locking_mode=EXCLUSIVE`: the index is in private memory.
@@ -84,11 +86,12 @@ impl Db {
             path: path.to_path_buf(),
             page_size,
             pages: Vec::new(),
-            history: HashSet::new(),
+            history: HashMap::new(),
             wal: None,
             survivors: Vec::new(),
             shm: Arc::new(Mutex::new(shm)),
             during_view: Arc::default(),
+            overwritten: Arc::default(),
             count: 0,
             exclusive: false,
             primary: None,
@@ -103,7 +106,7 @@ impl Db {
         self.pages = (0..pages).map(|_| self.new_page()).collect();
         let _no_view = self.shm.lock().unwrap();
         fs::write(&self.path, self.pages.concat()).unwrap();
-        self.history.insert(digest(&self.pages));
+        self.history.insert(digest(&self.pages), None);
     }
 
     pub(super) fn host(&self) -> Arc<dyn Host> {
@@ -112,7 +115,21 @@ impl Db {
             page_size: self.page_size,
             shm: Arc::clone(&self.shm),
             during_view: Arc::clone(&self.during_view),
+            overwritten: Arc::clone(&self.overwritten),
         })
+    }
+
+    /// Takes up what the database was overwritten with, if it was.
+    pub(super) fn take_overwritten(&mut self) {
+        let Some(pages) = self.overwritten.lock().unwrap().take() else { return };
+        (self.pages, self.wal) = (pages, None);
+        self.synced();
+    }
+
+    /// Whether the state `later` was made of the state `earlier`, or is that.
+    pub(super) fn descends(&self, later: u64, earlier: u64) -> bool {
+        std::iter::successors(Some(later), |state| self.history.get(state).copied().flatten())
+            .any(|state| state == earlier)
     }
 
     /// Lets `happen` run once a view is pinned, before it is handed out.
@@ -205,8 +222,8 @@ impl Db {
             pages[*pgno as usize - 1] = page;
         }
         self.append(&wal);
+        self.history.insert(digest(&pages), Some(digest(&self.pages)));
         self.pages = pages;
-        self.history.insert(digest(&self.pages));
         {
             let mut shm = self.shm.lock().unwrap();
             (shm.header, shm.backfilled) = (wal.index(size), false);
@@ -381,9 +398,26 @@ struct FakeHost {
     page_size: PageSize,
     shm: Arc<Mutex<Shm>>,
     during_view: Arc<Mutex<Option<Interruption>>>,
+    overwritten: Arc<Mutex<Option<Vec<Vec<u8>>>>>,
 }
 
 impl Host for FakeHost {
+    fn overwrite(&self, source: &Path, is_current: &dyn Fn() -> bool) -> Result<()> {
+        let mut shm = self.shm.lock().unwrap();
+        if shm.views > 0 || !is_current() {
+            return Err(Error::new(ErrorKind::Busy, "the database is in use"));
+        }
+        let mut content = fs::read(source).unwrap();
+        // The pages are no database, and all bytes of one are alike: nothing may be changed in them.
+        content.copy_within(20..22, 18);
+        fs::write(&self.path, &content).unwrap();
+        let _ = fs::remove_file(format!("{}-wal", self.path.display()));
+        (shm.header, shm.backfilled) = (no_wal(self.page_size), true);
+        *self.overwritten.lock().unwrap() =
+            Some(content.chunks(self.page_size.bytes()).map(<[u8]>::to_vec).collect());
+        Ok(())
+    }
+
     fn wait_for_views(&self, _timeout: std::time::Duration) -> bool {
         false
     }

@@ -1,5 +1,6 @@
 //! Local state is believed only as far as the files on disk, the replica and this boot of the machine
-//! bear it out. What is not believed costs a full copy.
+//! bear it out. What is not believed costs a comparison of pages: a database that is the newest state, or
+//! exactly an earlier one, goes on, and what may be anything else stops.
 
 use std::fs;
 use std::time::Duration;
@@ -95,16 +96,49 @@ fn a_write_right_after_the_close_is_seen_however_coarse_file_times_are() {
     }
 }
 
+/// Puts a copy in the place of the database file.
+fn replace_by_copy(bench: &Bench) {
+    let copy = bench.db.path.with_extension("copy");
+    fs::copy(&bench.db.path, &copy).unwrap();
+    fs::rename(&copy, &bench.db.path).unwrap();
+}
+
 #[test]
-fn a_copied_folder_is_not_believed() {
+fn a_copied_folder_is_compared_and_costs_no_copy() {
+    let mut bench = Bench::synced(5);
+    bench.db.change(2);
+    bench.sync();
+    let node_id = bench.header(2).node_id;
+    bench.kill();
+    replace_by_copy(&bench);
+    bench.open();
+    bench.sync();
+    assert_eq!(bench.txids(), [1, 2], "nothing was committed, and nothing is published");
+    bench.kill();
+    assert!(!reopen(&mut bench));
+    assert_ne!(bench.header(3).node_id, node_id, "a copy is another writer");
+}
+
+#[test]
+fn a_copied_folder_with_changes_of_its_own_stops() {
     let mut bench = Bench::synced(5);
     bench.db.change(2);
     bench.sync();
     bench.kill();
-    let copy = bench.db.path.with_extension("copy");
-    fs::copy(&bench.db.path, &copy).unwrap();
-    fs::rename(&copy, &bench.db.path).unwrap();
-    assert!(reopen(&mut bench));
+    replace_by_copy(&bench);
+    bench.db.change(2);
+    bench.open();
+    assert_stops(&mut bench, "another state of this one");
+}
+
+/// The next sync fails with a conflict that says `what`, and the replica stays as it is.
+fn assert_stops(bench: &mut Bench, what: &str) {
+    let before = bench.memory.files();
+    bench.db.change(1);
+    let error = bench.try_sync().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+    assert!(error.to_string().contains(what), "{error}");
+    assert_eq!(bench.memory.files(), before);
 }
 
 #[test]
@@ -112,11 +146,37 @@ fn the_replica_may_be_one_file_ahead_of_what_a_killed_process_knew() {
     let mut bench = Bench::synced(5);
     bench.db.change(2);
     bench.sync();
-    let state = fs::read(bench.local("vfs.json")).unwrap();
+    bench.store.next(Op::Put, Fault::Delay(Duration::from_millis(50)));
     bench.db.change(3);
+    bench.until("a request", |bench| bench.puts() == 2);
+    let state = fs::read(bench.local("vfs.json")).unwrap();
     bench.sync();
     bench.kill();
     fs::write(bench.local("vfs.json"), state).unwrap();
+    assert!(!reopen(&mut bench));
+}
+
+#[test]
+fn a_folder_that_was_reverted_in_place_is_brought_forward() {
+    let mut bench = Bench::synced(5);
+    bench.db.change(2);
+    bench.close();
+    let (state, pages) = (fs::read(bench.local("vfs.json")).unwrap(), bench.db.pages.clone());
+    let modified = fs::metadata(&bench.db.path).unwrap().modified().unwrap();
+    bench.open();
+    bench.db.change(3);
+    bench.db.change(4);
+    bench.close();
+    let newest = bench.txids();
+    // As a file system does that goes back to a snapshot: the same files, with the times of then.
+    fs::write(&bench.db.path, pages.concat()).unwrap();
+    fs::File::options().write(true).open(&bench.db.path).unwrap().set_modified(modified).unwrap();
+    fs::write(bench.local("vfs.json"), state).unwrap();
+    bench.db.pages = pages;
+    bench.open();
+    bench.sync();
+    assert_eq!(bench.txids(), newest, "nothing was committed, and nothing is published");
+    bench.assert_replica_is_current();
     assert!(!reopen(&mut bench));
 }
 
@@ -140,9 +200,13 @@ fn lost_the_last_commit() -> Bench {
 }
 
 #[test]
-fn after_a_power_failure_what_is_ahead_may_be_what_the_disk_lost() {
+fn after_a_power_failure_what_the_disk_lost_comes_back_from_the_replica() {
     let mut bench = lost_the_last_commit();
-    assert!(reopen(&mut bench));
+    bench.open();
+    bench.sync();
+    assert_eq!(bench.txids(), [1, 2, 3], "nothing was committed, and nothing is published");
+    bench.assert_replica_is_current();
+    assert!(!reopen(&mut bench));
 }
 
 #[test]
@@ -156,7 +220,8 @@ fn a_power_failure_is_remembered_until_the_replica_was_seen() {
         bench.kill();
     }
     bench.store.heal();
-    assert!(reopen(&mut bench));
+    bench.open();
+    assert_stops(&mut bench, "ahead of this database");
 }
 
 #[test]
@@ -201,18 +266,26 @@ fn an_older_state_is_not_believed() {
         bench.sync();
     }
     bench.kill();
-    // A backup of the whole folder came back.
+    // It came back alone, or the disk had no room for a later one.
+    fs::write(bench.local("vfs.json"), &state).unwrap();
+    let newest = bench.txids();
+    bench.open();
+    bench.sync();
+    assert_eq!(bench.txids(), newest, "the pages are those of the replica");
+    bench.kill();
     fs::write(bench.local("vfs.json"), state).unwrap();
-    assert!(reopen(&mut bench));
+    bench.db.change(4);
+    bench.open();
+    assert_stops(&mut bench, "ahead of this database");
 }
 
 #[test]
-fn a_state_that_cannot_be_read_costs_a_copy_and_nothing_else() {
+fn a_state_that_cannot_be_read_costs_a_comparison_and_nothing_else() {
     for broken in ["", "{", "{\"node_id\":0,\"url\":\"memory:\"}"] {
         let mut bench = Bench::synced(5);
         bench.kill();
         fs::write(bench.local("vfs.json"), broken).unwrap();
-        assert!(reopen(&mut bench));
+        assert!(!reopen(&mut bench));
     }
 }
 
@@ -229,7 +302,7 @@ fn a_state_that_cannot_be_written_is_no_reason_to_stop() {
     bench.assert_replica_is_current();
     bench.kill();
     fs::remove_dir(bench.local("vfs.json.tmp")).unwrap();
-    assert!(reopen(&mut bench), "the state is older than the replica");
+    assert!(!reopen(&mut bench), "the state is older than the replica, and the pages are those of it");
 }
 
 #[test]
@@ -249,10 +322,15 @@ fn a_spool_that_cannot_be_written_leads_to_a_full_copy() {
 
 #[test]
 fn a_copy_that_landed_before_it_was_noted_is_known_though_all_changed_since() {
-    let mut bench = Bench::synced(5);
-    bench.kill();
+    let mut bench = Bench::new(5);
+    bench.store.next(Op::Complete, Fault::Delay(Duration::from_millis(50)));
+    bench.open();
+    bench.until("the end of a copy", |bench| bench.store.count(Op::Complete) == 1);
     // As the state was before the copy landed.
-    edit(&bench, |state| state.retain(|field, _| ["node_id", "url", "boot"].contains(&field.as_str())));
+    let state = fs::read(bench.local("vfs.json")).unwrap();
+    bench.sync();
+    bench.kill();
+    fs::write(bench.local("vfs.json"), state).unwrap();
     (1..=5).for_each(|page| bench.db.change(page));
     bench.open();
     assert_eq!(bench.sync().get(), 2);

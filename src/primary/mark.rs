@@ -1,0 +1,43 @@
+//! What a restore leaves beside the database that it wrote: the local state of a database that is exactly
+//! one transaction of a replica. The next open knows by it which one, as long as nobody writes the file.
+
+use std::fs;
+use std::path::Path;
+
+use crate::error::{Error, Result};
+use crate::ltx::Txid;
+use crate::primary::role::PublisherLock;
+use crate::primary::stamp;
+use crate::primary::state::{self, Origin, State};
+use crate::primary::sums::Sums;
+
+/// What a database was restored to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Restored {
+    /// The newest state.
+    Newest,
+    /// An earlier time or transaction, to look at it.
+    Earlier,
+    /// An earlier time or transaction, which is to become the present.
+    Present,
+}
+
+/// Marks the database file `path`, which was just restored from the replica at `url` and is `txid` of it.
+///
+/// # Errors
+/// Those of the folder of local state. The next open of a database without a mark compares all its pages.
+pub fn mark(path: &Path, url: &str, txid: Txid, restored: Restored) -> Result<()> {
+    let path = fs::canonicalize(path).map_err(|e| Error::io(path.display(), e))?;
+    let folder = state::folder(&path);
+    // Somebody may have opened the database already, and knows more.
+    let Some(_lock) = PublisherLock::take(&folder)? else { return Ok(()) };
+    let origin = match restored {
+        Restored::Newest => Origin::Restored,
+        Restored::Earlier => Origin::Rewound,
+        Restored::Present => Origin::Present,
+    };
+    // From here on a write by somebody else must be seen at the next open.
+    stamp::outwait(&path);
+    Sums::new(&folder, url).forget();
+    State::restored(url, txid, origin, &path).save(&folder)
+}
