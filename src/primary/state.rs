@@ -358,7 +358,15 @@ impl State {
         let bytes = serde_json::to_vec(self).expect("BUG: the state is plain data");
         let path = file(folder);
         let temporary = path.with_extension("json.tmp");
-        write(&temporary, &bytes)
+        let written = match write(&temporary, &bytes) {
+            // Somebody took the folder for rubbish. Without a state the next open could not tell which commits
+            // come after those of the replica.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                fs::create_dir(folder).and_then(|()| write(&temporary, &bytes))
+            }
+            written => written,
+        };
+        written
             .and_then(|()| put_in_place(&temporary, &path))
             .map_err(|e| Error::io(format_args!("cannot write {}", path.display()), e))
     }
