@@ -362,7 +362,7 @@ impl State {
             // Somebody took the folder for rubbish. Without a state the next open could not tell which commits
             // come after those of the replica.
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                fs::create_dir(folder).and_then(|()| write(&temporary, &bytes))
+                files::create_folders(folder).and_then(|()| write(&temporary, &bytes))
             }
             written => written,
         };

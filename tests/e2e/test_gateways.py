@@ -41,9 +41,11 @@ def test_answers_without_a_length_are_read(start, host, in_s3, through_proxy, pr
     replica = worker.open(through_proxy.replica(poll_interval="1h"))
     assert replica.content() == primary.content()
     restore(replica, through_proxy, tmp_path / "copy.db")
+    console = worker.open(":memory:", "console")
+    console.load()
     assert worker.open(tmp_path / "copy.db", "copy").content() == primary.content()
-    assert replica.rows("SELECT * FROM litestream_verify(?)", through_proxy.full_url) == []
-    assert len(replica.rows("SELECT * FROM litestream_history(?)", through_proxy.full_url)) >= 4
+    assert console.rows("SELECT * FROM litestream_verify(?)", through_proxy.full_url) == []
+    assert len(console.rows("SELECT * FROM litestream_history(?)", through_proxy.full_url)) >= 4
     until(lambda: [f for f in through_proxy.files(1) if f.max >= 4], 15, "files are merged")
 
 
@@ -103,7 +105,7 @@ class _Pages:
         query = parse_qs(urlsplit(request.target).query)
         if "continuation-token" in query:
             token = query["continuation-token"][0]
-            return Status(200, self.page(token, int(token.split("-")[1])), "application/xml")
+            return Status(200, self.page(token, int(token.split("-")[1])), (("content-type", "application/xml"),))
         token = f"{len(self.found)}-0"
 
         def change(answer: Answer) -> Answer:

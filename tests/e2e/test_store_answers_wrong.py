@@ -99,7 +99,9 @@ def test_one_wrong_answer_is_not_noticed(start, primary, through_proxy, proxy, t
     assert replica.one("SELECT count(*) FROM t") == 3006
     restore(replica, through_proxy, tmp_path / "copy.db")
     assert worker.open(tmp_path / "copy.db", "copy").content() == primary.content()
-    assert replica.rows("SELECT * FROM litestream_verify(?)", through_proxy.full_url) == []
+    console = worker.open(":memory:", "console")
+    console.load()
+    assert console.rows("SELECT * FROM litestream_verify(?)", through_proxy.full_url) == []
 
 
 @pytest.mark.parametrize("wrong", [WRONG[name] for name in WRONG if name != "cut"], ids=[n for n in WRONG if n != "cut"])

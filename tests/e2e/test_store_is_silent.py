@@ -29,7 +29,8 @@ def primary(start, in_s3, tmp_path):
 @pytest.fixture
 def replica(start, primary, through_proxy):
     """It has read the schema and no more."""
-    db = start("apsw", through_proxy).open(through_proxy.replica(poll_interval="1h"))
+    env = {"LITESTREAM_SQL": "on"}
+    db = start("apsw", through_proxy, env=env).open(through_proxy.replica(poll_interval="1h"))
     db.rows("SELECT * FROM sqlite_schema")
     return db
 

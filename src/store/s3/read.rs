@@ -120,7 +120,8 @@ impl S3Store {
             }
         };
         if let Some(listed) = asked.size {
-            errors::check_size(&self.url(), id, listed, file_size)?;
+            errors::check_size(&self.url(), id, listed, file_size)
+                .map_err(|e| e.context(session.http.endpoint()))?;
         }
         let (start, end) =
             range.within(file_size).ok_or_else(|| errors::too_short(&self.url(), id, range, file_size))?;

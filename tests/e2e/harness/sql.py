@@ -45,7 +45,8 @@ def status(db: Connection) -> str:
 
 
 def restore(db: Connection, location: Location, path: Path, **options) -> dict:
-    """`litestream_restore`, for which the connection loads the library itself; its report."""
+    """`litestream_restore` on a connection of its own beside `db`, which may only read; its report."""
+    db = db.worker.open(":memory:", "console")
     db.load()
     if options:
         return json.loads(db.one("SELECT litestream_restore(?, ?, ?)", location.full_url, str(path), json.dumps(options)))
