@@ -4,7 +4,8 @@
 //! each be older than what the replica has. So nothing here is believed unless it is borne out: the
 //! position by the WAL's salts and checksums, a clean close by the database file's time, the waiting
 //! files by their numbers and checksums, and all of it by the replica, which must not be further than
-//! the same boot of the machine explains. What is not believed costs a full copy.
+//! the files that were noted before they were sent. What is not believed costs a comparison of pages, and
+//! replication stops if that leaves a doubt (`resume`).
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
