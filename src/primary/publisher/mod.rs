@@ -82,6 +82,10 @@ async fn publish(shared: &Arc<Shared>) {
                 continue;
             }
         };
+        if let Some(stopped) = shared.stopped() {
+            shared.answer(waiting, Err(&stopped));
+            continue;
+        }
         shared.answer(waiting, outcome.as_ref().map(|_| ()));
         let deadline = match outcome {
             Ok(_) if shared.is_standby() => {

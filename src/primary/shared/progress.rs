@@ -66,6 +66,15 @@ impl Progress {
     }
 }
 
+impl Progress {
+    /// Enters a phase, unless replication was ended meanwhile by somebody else than the publisher.
+    fn enter(&mut self, phase: Phase) {
+        if self.phase != Phase::Stopped {
+            self.phase = phase;
+        }
+    }
+}
+
 impl Shared {
     pub(super) fn change(&self, change: impl FnOnce(&mut Progress)) {
         change(&mut self.progress());
@@ -109,7 +118,7 @@ impl Shared {
     }
 
     pub(in crate::primary) fn set_phase(&self, phase: Phase) {
-        self.change(|p| p.phase = phase);
+        self.change(|p| p.enter(phase));
     }
 
     /// The publisher begins a round.
@@ -120,7 +129,7 @@ impl Shared {
     /// This round found that there is nothing to publish here, because of `phase`.
     pub(in crate::primary) fn nothing_here(&self, phase: Phase) {
         self.change(|p| {
-            p.phase = phase;
+            p.enter(phase);
             p.nothing_here = p.round;
         });
     }
@@ -136,7 +145,7 @@ impl Shared {
         self.was_empty.store(false, Ordering::Relaxed);
         self.change(|p| {
             self.works_again(p);
-            p.phase = Phase::Idle;
+            p.enter(Phase::Idle);
             p.txid = Some(txid);
             p.acked = p.acked.max(covers);
             p.time = p.time.max(Some(time));
@@ -170,12 +179,15 @@ impl Shared {
         self.change(|p| {
             self.works_again(p);
             if !matches!(p.phase, Phase::Standby | Phase::Empty) {
-                p.phase = Phase::Idle;
+                p.enter(Phase::Idle);
             }
         });
     }
 
     fn works_again(&self, progress: &mut Progress) {
+        if progress.phase == Phase::Stopped {
+            return;
+        }
         progress.error = None;
         if std::mem::take(&mut progress.logged) {
             tracing::info!("{}: replication goes on", self.path.display());
@@ -185,6 +197,9 @@ impl Shared {
     /// The last round failed and will be repeated.
     pub(in crate::primary) fn failed(&self, error: Error) {
         self.change(|p| {
+            if p.phase == Phase::Stopped {
+                return;
+            }
             // A database that is locked just now is no failure yet.
             let passes = error.kind() == ErrorKind::Busy && p.error.is_none();
             if !passes && !p.logged {
