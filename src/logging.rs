@@ -9,6 +9,7 @@ mod out;
 use std::fmt::{self, Write as _};
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, Once, PoisonError};
 
 use tracing::field::{Field, Visit};
@@ -39,6 +40,9 @@ pub fn level(name: &str) -> LevelFilter {
     name.parse().expect("BUG: a level that tracing does not know")
 }
 
+/// Whether events go to standard error: nothing is logged before [`install`].
+static TO_STDERR: AtomicBool = AtomicBool::new(false);
+
 /// Starts logging with what `options` returns, the first time that it is called in this process.
 pub fn install(options: impl FnOnce() -> Options) {
     static ONCE: Once = Once::new();
@@ -52,6 +56,7 @@ pub fn install(options: impl FnOnce() -> Options) {
                 Out::Stderr
             }
         };
+        TO_STDERR.store(matches!(out, Out::Stderr), Ordering::Relaxed);
         // Only this library's own copy of `tracing` is set; a host's is another one.
         if tracing::subscriber::set_global_default(Lines::new(level, out)).is_ok()
             && let Some(complaint) = complaint
@@ -68,7 +73,7 @@ pub fn show(text: &str) {
 
 /// Whether events go to a terminal, where a person reads them.
 pub fn is_on_terminal() -> bool {
-    std::env::var_os("LITESTREAM_LOG_FILE").is_none() && std::io::stderr().is_terminal()
+    TO_STDERR.load(Ordering::Relaxed) && std::io::stderr().is_terminal()
 }
 
 /// Writes one line for each event. Spans are not shown.

@@ -6,6 +6,7 @@ use super::given::{Found, Given, Unknown};
 use super::settings::Scope;
 use super::{Env, Params, ProcessEnv, value};
 use crate::error::{Error, Result};
+use crate::files;
 use crate::primary;
 use crate::replica;
 use crate::store::Target;
@@ -249,10 +250,8 @@ fn hydration(database: Option<&Path>, given: &Given<'_>) -> Result<Option<PathBu
 
 fn default_hydration_path(database: Option<&Path>) -> Option<PathBuf> {
     let database = database?;
-    let mut folder = std::ffi::OsString::from(".");
-    folder.push(database.file_name()?);
-    folder.push("-litestream");
-    Some(database.with_file_name(folder).join("hydration.db"))
+    database.file_name()?;
+    Some(files::state_folder(database).join("hydration.db"))
 }
 
 /// The disk cache: none unless its folder is given. A relative folder is one of the current folder.

@@ -28,7 +28,7 @@ impl OpenLock {
     /// permissions right.
     ///
     /// # Errors
-    /// `Busy` if the file goes on being replaced; `Io`, `Denied`, `ReadOnly`, `NoSpace` on the folder.
+    /// `Busy` if the file is still being replaced; `Io`, `Denied`, `ReadOnly`, `NoSpace` on the folder.
     pub fn take(database: &Path) -> Result<Self> {
         let folder = state_folder(database);
         let path = folder.join(NAME);

@@ -73,9 +73,9 @@ fn work(
     let outcome = if config.dry_run {
         restore::dry_run(store.clone(), path, &options).map(|forecast| foretold(path, &forecast))
     } else {
-        restore::restore(store.clone(), path, &options).map(|report| {
-            mark(&report, config, &store.url());
-            restored(&report)
+        restore::restore(store.clone(), path, &options).and_then(|report| {
+            mark(&report, config, &store.url())?;
+            Ok(restored(&report))
         })
     };
     match outcome {
@@ -100,15 +100,29 @@ fn exclusion() -> Exclusion {
 }
 
 /// Marks the file, so that a primary that opens it knows which state it is.
-fn mark(report: &Report, config: &RestoreConfig, url: &str) {
-    let Some(txid) = report.txid else { return };
+///
+/// # Errors
+/// `Io`, `NoSpace`, `Busy` if the decision to rewind could not be noted.
+fn mark(report: &Report, config: &RestoreConfig, url: &str) -> Result<()> {
+    let Some(txid) = report.txid else { return Ok(()) };
     let restored = match config.point {
         RestorePoint::Latest => Restored::Newest,
         _ if config.rewind => Restored::Present,
         _ => Restored::Earlier,
     };
-    if let Err(e) = primary::mark(&report.path, url, txid, restored) {
-        tracing::debug!("{}: {e}", report.path.display());
+    match primary::mark(&report.path, url, txid, report.lineage, restored) {
+        Err(e) if config.rewind => {
+            let what = format!("{} was restored, but \"rewind\" could not be noted", report.path.display());
+            Err(e.context(what))
+        }
+        Err(e) => {
+            tracing::warn!(
+                "{}: which state it was restored to could not be noted: {e}",
+                report.path.display()
+            );
+            Ok(())
+        }
+        Ok(()) => Ok(()),
     }
 }
 

@@ -94,8 +94,10 @@ impl Primary {
         host: impl FnOnce() -> Arc<dyn Host>,
     ) -> Result<Arc<Self>> {
         let primary = Self::join(path, target, options, clock, connect, host)?;
+        // It is the same path: whether it is the same file is for replication to say.
+        let _ = primary.shared.stop_without_file();
         // Before the program reads: the database may be an earlier state of its replica.
-        primary.shared.wait_for_decision(LOOK_PATIENCE);
+        primary.shared.wait_for_decision(LOOK_PATIENCE, || primary.task.is_finished());
         Ok(primary)
     }
 
@@ -120,8 +122,6 @@ impl Primary {
             }
             history::check(path, &options.history.named, &entry.primary.shared.agreement.settings)?;
             entry.connections += 1;
-            // It is the same path: whether it is the same file is for replication to say.
-            let _ = entry.primary.shared.stop_without_file();
             return Ok(Arc::clone(&entry.primary));
         }
         let store = connect()?;

@@ -11,6 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::files;
 use crate::ltx::Txid;
 use crate::primary::options::Rewound;
 use crate::primary::publisher::blocking;
@@ -70,6 +71,7 @@ fn restore_and_copy(shared: &Shared, survey: &Survey) -> Result<Txid> {
     let copied = restore::restore(Arc::clone(&shared.store), &path, &options).and_then(|report| {
         let without_txid = || Error::new(ErrorKind::Unsupported, "the replica counts no transactions");
         let last = report.txid.ok_or_else(without_txid)?;
+        files::as_in_folder(&path);
         be_without_wal(&path)?;
         shared.commits.forget();
         shared.host.overwrite(&path, &|| survey.is_current(shared))?;

@@ -4,8 +4,8 @@
 use std::fs;
 use std::path::Path;
 
-use crate::error::{Error, Result};
-use crate::ltx::Txid;
+use crate::error::{Error, ErrorKind, Result};
+use crate::ltx::{Lineage, Txid};
 use crate::primary::role::PublisherLock;
 use crate::primary::stamp;
 use crate::primary::state::{self, Origin, State};
@@ -22,15 +22,19 @@ pub enum Restored {
     Present,
 }
 
-/// Marks the database file `path`, which was just restored from the replica at `url` and is `txid` of it.
+/// Marks the database file `path`, which was just restored from the replica at `url` and is `txid` of it, in the history
+/// `lineage` as far as that is known.
 ///
 /// # Errors
 /// Those of the folder of local state. The next open of a database without a mark compares all its pages.
-pub fn mark(path: &Path, url: &str, txid: Txid, restored: Restored) -> Result<()> {
+pub fn mark(path: &Path, url: &str, txid: Txid, lineage: Option<Lineage>, restored: Restored) -> Result<()> {
     let path = fs::canonicalize(path).map_err(|e| Error::io(path.display(), e))?;
     let folder = state::folder(&path);
-    // Somebody may have opened the database already, and knows more.
-    let Some(_lock) = PublisherLock::take(&folder)? else { return Ok(()) };
+    // A primary that has the database open already knows more.
+    let Some(_lock) = PublisherLock::take(&folder)? else {
+        let message = format!("{} is open as a primary already", path.display());
+        return Err(Error::new(ErrorKind::Busy, message));
+    };
     let origin = match restored {
         Restored::Newest => Origin::Restored,
         Restored::Earlier => Origin::Rewound,
@@ -39,5 +43,5 @@ pub fn mark(path: &Path, url: &str, txid: Txid, restored: Restored) -> Result<()
     // From here on a write by somebody else must be seen at the next open.
     stamp::outwait(&path);
     Sums::new(&folder, url).forget();
-    State::restored(url, txid, origin, &path).save(&folder)
+    State::restored(url, txid, lineage, origin, &path).save(&folder)
 }

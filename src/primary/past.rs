@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 
 use crc_fast::CrcAlgorithm;
 
+use crate::files;
 use crate::ltx::Txid;
 
 const NAME: &str = "pages.past";
@@ -56,8 +57,7 @@ impl Past {
 
     /// Remembers the database after `txid`. That this may fail costs no more than a question later.
     pub(super) fn note(&self, txid: Txid, digest: &Digest) {
-        let mut options = OpenOptions::new();
-        let file = options.write(true).create(true).truncate(false).open(&self.path);
+        let file = files::open(&self.path, OpenOptions::new().write(true));
         let offset = txid.get() % SLOTS * SLOT_SIZE as u64;
         let noted = file.and_then(|file| file.write_all_at(&self.encode(txid, digest), offset));
         if let Err(e) = noted {

@@ -27,7 +27,7 @@ use crate::page::PageSize;
 use crate::primary::publisher::blocking;
 use crate::primary::shared::Shared;
 use crate::primary::state::{Claim, Origin};
-use crate::primary::sums::{Known, Sums};
+use crate::primary::sums::Sums;
 use crate::primary::survey::{self, Agreement, Survey, Theirs};
 use crate::replica::RestorePoint;
 use crate::store::{ByteRange, FileInfo, Store};
@@ -126,6 +126,7 @@ pub(super) async fn standing(
     let is_last = local.claim.txid() == Some(last);
     match local.claim {
         _ if local.forced => Ok(Standing::Present(last)),
+        _ if is_another_history => Err(another_history(store, local.lineage, header)),
         _ if local.origin == Some(Origin::Present) && !is_last => Ok(Standing::Present(last)),
         // The answer of its upload did not reach the process that was killed.
         claim if local.sent.contains(header) => Ok(match claim {
@@ -137,7 +138,6 @@ pub(super) async fn standing(
             let txid = claim.txid().unwrap_or(last);
             Err(wiped(store, &format!("it ends at {last}, but {txid} was published to it")))
         }
-        _ if is_another_history => Err(another_history(store, local.lineage, header)),
         Claim::Followed(_) if is_last => Ok(Standing::Followed(last)),
         Claim::Unfollowed(_) if is_last => Question::new(shared, last).await?.has_it_more().await,
         Claim::BeforeCrash(_) if is_last => Question::new(shared, last).await?.has_it_lost_any().await,
@@ -276,7 +276,7 @@ impl<'a> Question<'a> {
         let theirs = self.compare(RestorePoint::Latest, for_equality).await?.ok_or_else(gone)?;
         if let Some(known) = theirs.known {
             let txid = theirs.txid;
-            blocking(self.shared, move |_| adopt(&known, txid)).await?;
+            blocking(self.shared, move |_| known.adopt(txid)).await?;
         }
         Ok((theirs.txid, theirs.agreement))
     }
@@ -285,11 +285,6 @@ impl<'a> Question<'a> {
         let survey = Arc::clone(&self.survey);
         blocking(self.shared, move |shared| survey::compare(shared, &survey, point, for_equality)).await
     }
-}
-
-/// The checksums are those of the replica as `txid`.
-fn adopt(known: &Known, txid: Txid) -> Result<()> {
-    known.adopt(txid)
 }
 
 fn check_page_size(store: &dyn Store, header: &Header, local: Option<PageSize>) -> Result<()> {

@@ -1,7 +1,7 @@
 //! What a primary remembers on local disk: `.<file name>-litestream/vfs.json` beside the database.
 //!
 //! It is replaced in one step, without a sync: after a power failure it, the waiting files and the WAL may
-//! each be older than what the replica has. So nothing here is believed unless it is borne out: the
+//! each be older than what the replica has. So nothing here is believed unless it is confirmed: the
 //! position by the WAL's salts and checksums, a clean close by the database file's time, the waiting
 //! files by their numbers and checksums, and all of it by the replica, which must not be further than
 //! the files that were noted before they were sent. What is not believed costs a comparison of pages, and
@@ -155,7 +155,7 @@ impl State {
     /// Reads the state in `folder`, or begins a new one with a random node id.
     ///
     /// # Errors
-    /// `Io`. A state that cannot be understood is treated as none: all is copied anew.
+    /// `Io`. A state that cannot be understood is treated as none: the database is compared with the replica.
     pub(super) fn load(folder: &Path) -> Result<Self> {
         let path = file(folder);
         let bytes = match fs::read(&path) {
@@ -179,8 +179,14 @@ impl State {
     }
 
     /// The state of a database that was just restored from `url` and is at `txid`.
-    pub(super) fn restored(url: &str, txid: Txid, origin: Origin, database: &Path) -> Self {
-        let mut state = Self { url: url.to_owned(), txid: Some(txid.get()), ..Self::new() };
+    pub(super) fn restored(
+        url: &str,
+        txid: Txid,
+        lineage: Option<Lineage>,
+        origin: Origin,
+        database: &Path,
+    ) -> Self {
+        let mut state = Self { url: url.to_owned(), txid: Some(txid.get()), lineage, ..Self::new() };
         state.set_captured(Captured::NextGeneration, Stamp::of(database), Identity::of(database));
         state.origin = Some(origin);
         state
@@ -202,7 +208,7 @@ impl State {
         self.sent.clear();
     }
 
-    /// What it says of the database file `file`, which is `captured` as far as that is borne out.
+    /// What it says of the database file `file`, which is `captured` as far as that is confirmed.
     pub(super) fn claim(&self, url: &str, file: Option<Identity>, captured: Option<Captured>) -> Claim {
         // What is written before a WAL is emptied is on the disk before.
         let nothing_lost = self.is_of_this_boot() || self.was_closed || self.closed.is_some();
@@ -319,8 +325,7 @@ impl State {
         self.boot.is_some() && self.boot == boot()
     }
 
-    /// `txid` is in the replica, and was made of what is here now. So nothing of what an earlier boot of
-    /// the machine published can land any more.
+    /// `txid` is in the replica, and was made of what is here now.
     pub(super) fn published(&mut self, txid: Txid) {
         self.found(txid);
         self.origin = None;

@@ -249,9 +249,8 @@ impl Sums {
     /// `Io`, `NoSpace`.
     pub(super) fn begin_any_order(&self, page_size: PageSize, pages: PageCount) -> Result<AnyOrder> {
         let path = self.path.with_extension(Purpose::Theirs.extension());
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(true);
-        let file = options.open(&path).map_err(|e| self.io(e))?;
+        let file = files::open(&path, OpenOptions::new().read(true).write(true).truncate(true))
+            .map_err(|e| self.io(e))?;
         file.set_len(offset_of(u64::from(pages.get()) + 1)).map_err(|e| self.io(e))?;
         let header = Header {
             page_size: page_size.get(),

@@ -112,9 +112,9 @@ impl Time {
     }
 
     /// When a commit was made whose time was noted as `noted`: that, if it can be true.
-    pub(super) fn of_commit(&self, noted: Timestamp, origin: Witness) -> Timestamp {
+    pub(super) fn of_commit(&self, noted: Timestamp, witness: Witness) -> Timestamp {
         let now = self.now();
-        let begun = match origin {
+        let begun = match witness {
             Witness::Here => now.as_millis() - ms_between(self.clock.steady(), self.begun),
             Witness::Elsewhere => i64::MIN + TOLERANCE_MS,
         };

@@ -21,7 +21,7 @@ pub(super) struct Applied {
     /// The header of the last file.
     pub(super) header: Header,
     /// The history that the files belong to, as far as one of them says so.
-    lineage: Option<Lineage>,
+    pub(super) lineage: Option<Lineage>,
     /// The number of files.
     pub(super) files: usize,
 }

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
-use crate::ltx::Txid;
+use crate::ltx::{Lineage, Txid};
 use crate::page::PageCount;
 pub use crate::replica::{Plan, RestorePoint};
 use crate::replica::{Source, Survey, empty};
@@ -149,6 +149,8 @@ pub struct Report {
     pub path: PathBuf,
     /// The last transaction that it has; `None` if Litestream 0.3 wrote the replica, which counts none.
     pub txid: Option<Txid>,
+    /// The history that it belongs to, as far as the replica's files say so.
+    pub lineage: Option<Lineage>,
     /// The generation, if Litestream 0.3 wrote the replica.
     pub generation: Option<String>,
     /// When that was committed, or stored by Litestream 0.3.
@@ -216,6 +218,7 @@ fn of_ltx(path: &Path, applied: &apply::Applied) -> Report {
     Report {
         path: path.to_owned(),
         txid: Some(header.max),
+        lineage: applied.lineage,
         generation: None,
         timestamp: header.timestamp,
         pages: header.commit,
@@ -229,6 +232,7 @@ fn of_old(path: &Path, applied: generations::Applied) -> Report {
     Report {
         path: path.to_owned(),
         txid: None,
+        lineage: None,
         generation: Some(applied.generation),
         timestamp: applied.timestamp,
         pages: applied.commit,

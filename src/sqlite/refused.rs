@@ -14,9 +14,6 @@ use crate::failures::{self, Attempt};
 
 /// What SQLite reads of a file while it opens it: the header of a database, in bytes.
 const HEADER: usize = 100;
-/// The size of the largest page in bytes.
-const LARGEST_PAGE: u64 = 65536;
-
 /// Stands in for a main database whose open is refused. Nothing is opened or created.
 ///
 /// `ATTACH` fails with the code when it takes its first lock, or, if its URI switches locks off, when it reads the
@@ -29,6 +26,10 @@ pub struct RefusedFile {
 }
 
 impl RefusedFile {
+    /// The size that the file pretends to have, in bytes: that of the largest page. Of an empty file SQLite would read
+    /// nothing, and take it for an empty database.
+    pub const SIZE: u64 = 65536;
+
     /// A refusal to open `path` with `code` that says `message`, which must carry no secret.
     pub fn new(path: impl Into<PathBuf>, code: Code, message: impl Into<String>) -> Self {
         Self { path: path.into(), code, message: message.into() }
@@ -54,9 +55,8 @@ impl File for RefusedFile {
         }
     }
 
-    /// An empty file would be an empty database, and nothing would be read of it.
     fn file_size(&mut self) -> Result<u64, Code> {
-        Ok(if AS_IF_EMPTY.get() { 0 } else { LARGEST_PAGE })
+        Ok(if AS_IF_EMPTY.get() { 0 } else { Self::SIZE })
     }
 
     fn lock(&mut self, _level: LockLevel) -> Result<(), Code> {

@@ -181,13 +181,8 @@ impl Store for Retry {
     }
 
     async fn list_stored(&self, level: Level, from: Txid) -> Result<Vec<FileInfo>> {
-        let mut backoff = Backoff::new(&self.policy);
-        loop {
-            match self.inner.list_stored(level, from).await {
-                Err(e) => backoff.pause(e).await?,
-                listed => return listed,
-            }
-        }
+        self.read(Asked::Names, move |store| async move { store.list_stored(level, from).await }.boxed())
+            .await
     }
 
     fn clock(&self) -> Option<StoreTime> {
@@ -195,13 +190,7 @@ impl Store for Retry {
     }
 
     async fn ask_time(&self) -> Result<()> {
-        let mut backoff = Backoff::new(&self.policy);
-        loop {
-            match self.inner.ask_time().await {
-                Err(e) => backoff.pause(e).await?,
-                told => return told,
-            }
-        }
+        self.read(Asked::Names, |store| async move { store.ask_time().await }.boxed()).await
     }
 
     async fn head(&self, id: FileId) -> Result<FileInfo> {

@@ -94,6 +94,10 @@ fn open_base(request: &OpenRequest<'_>, path: &Path) -> Result<(BaseFile, OpenFl
         }
         (base, out_flags) = open()?;
     }
+    if base.has_moved() {
+        let message = format!("{} is replaced again and again; try later", path.display());
+        return Err(Error::new(ErrorKind::Busy, message));
+    }
     Ok((base, out_flags, open_lock))
 }
 

@@ -121,6 +121,15 @@ impl File for Waiting {
         }
     }
 
+    /// Without locks SQLite asks for the size before it says whose the file is, and never again.
+    fn file_size(&mut self) -> Result<u64, Code> {
+        match (&self.wanted, &mut self.base) {
+            (Some(Err(_)), _) if self.asked_for => Ok(RefusedFile::SIZE),
+            (_, Some(base)) => base.file_size(),
+            (_, None) => Ok(0),
+        }
+    }
+
     /// SQLite locks no file before it said whose it is.
     fn lock(&mut self, _: LockLevel) -> Result<(), Code> {
         Err(Code::CANTOPEN)

@@ -17,13 +17,14 @@ from harness.paths import LIBRARY, SYSTEM_PYTHON, clean_env
 
 HOST = f"""
 import sqlite3, sys
-first = sqlite3.connect(":memory:")
+first = sqlite3.connect(":memory:", uri=True)
 first.enable_load_extension(True)
 first.load_extension({str(LIBRARY)!r})
 for n, _ in enumerate(sys.stdin):
-    # Another name each time: the same failure again is logged once.
+    # Another name each time: the same failure again is logged once. An ATTACH, since on a terminal a refused connection
+    # is not logged: its error says it.
     try:
-        sqlite3.connect(f"file:app-{{n}}.db?vfs=litestream&replica=nowhere://", uri=True)
+        first.execute(f"ATTACH 'file:app-{{n}}.db?vfs=litestream&replica=nowhere://' AS other")
     except sqlite3.OperationalError:
         print("refused", flush=True)
 """
@@ -42,8 +43,10 @@ class Host:
             self.process.stdin.write("\n")
             self.process.stdin.flush()
             os.set_blocking(self.process.stdout.fileno(), False)
-            while not (said := self.process.stdout.readline()):
+            said = ""
+            while not said.endswith("\n"):
                 assert time.monotonic() - began < 20, "an open waits for its log line"
+                said += self.process.stdout.readline()
                 time.sleep(0.001)
             assert said == "refused\n"
 

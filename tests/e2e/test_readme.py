@@ -212,7 +212,7 @@ def test_the_columns_and_states_are_those_of_the_library(start):
     assert listed("columns of litestream_status") == columns
     code = {name for source in ("primary/shared/mod.rs", "functions/database.rs", "functions/status.rs")
             for name in re.findall(r'=> "([a-z ]+)"', (ROOT / "src" / source).read_text())}
-    fencing = {"atomic", "look first"}
+    fencing = {"atomic", "look first", "unproven"}
     assert set(listed("states of a primary and a replica")) == {*code, "following", "retrying", "past"} - fencing
 
 
@@ -220,6 +220,7 @@ def test_the_keys_of_a_restore_are_those_of_the_library(start, in_folder, tmp_pa
     worker = start("python", in_folder)
     worker.open(in_folder.primary(tmp_path / "app.db")).run("CREATE TABLE t(x)", "SELECT litestream_sync()")
     db = worker.open(":memory:", "plain")
+    db.load()
     text = (ROOT / "README.md").read_text().split("`litestream_restore` answers with")[1].split("\n\n")[0]
     described = set(re.findall(r"`([a-z_]+)`", text))
     for options in ({}, {"if_db_not_exists": True}, {"dry_run": True, "force": True}):

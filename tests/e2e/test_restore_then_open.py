@@ -52,7 +52,7 @@ print("done")
 
 @pytest.mark.parametrize("marked", [True, False], ids=["marked", "unmarked"])
 @pytest.mark.parametrize("with_state", [True, False], ids=["old state folder", "nothing left"])
-def test_two_hundred_containers_start(marked, with_state, in_folder, tmp_path):
+def test_containers_start_again_and_again(marked, with_state, in_folder, tmp_path):
     tries = int(os.environ.get("LITESTREAM_STARTS", "50"))
     done = run(RACE, tmp_path, PRIMARY=in_folder.primary(tmp_path / "app.db", sync_interval="10ms"),
                PATH=str(tmp_path / "app.db"), STATE=str(tmp_path / ".app.db-litestream"), URL=in_folder.url,

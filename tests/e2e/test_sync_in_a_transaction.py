@@ -47,7 +47,7 @@ def test_an_attached_primary_counts_too(start, in_folder, tmp_path):
 
     other = Location.file(tmp_path / "other")
     db = start("python", in_folder).open(in_folder.primary(tmp_path / "app.db"))
-    db.rows("ATTACH ? AS other", other.primary(tmp_path / "other.db"))
+    db.load().rows("ATTACH ? AS other", other.primary(tmp_path / "other.db"))
     db.run("CREATE TABLE main.t(x)", "CREATE TABLE other.t(x)")
     sync(db)
     db.run("BEGIN", "INSERT INTO other.t VALUES (1)")

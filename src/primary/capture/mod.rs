@@ -227,9 +227,9 @@ impl Capture {
         self.claim = self.state.claim(&self.state.url, self.file, None);
     }
 
-    /// Nobody decided that what the replica holds is to be taken as it is.
-    pub(super) fn withdraw_force(&mut self) {
-        self.forced = false;
+    /// Takes back the decision that what the replica holds is to be taken as it is; `false` if there is none.
+    pub(super) fn withdraw_force(&mut self) -> bool {
+        std::mem::take(&mut self.forced)
     }
 
     /// Whether somebody decided that what the replica holds is to be taken as it is.

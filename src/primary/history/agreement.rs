@@ -47,8 +47,8 @@ impl Agreement {
     /// Opens the database `path`, which is replicated to `url`, as far as its settings are concerned.
     ///
     /// # Errors
-    /// `Config` if somebody has it open with another value of a setting that `options` name; those of
-    /// the folder of local state; `Corrupt` if what is remembered cannot be read.
+    /// `Config` if it is open with another value of a setting that `options` name, or if what is remembered cannot be
+    /// read; those of the folder of local state.
     pub(in crate::primary) fn enter(path: &Path, url: &str, options: &HistoryOptions) -> Result<Self> {
         let folder = state::folder(path);
         let (lock, company) = take_lock(&folder)?;
@@ -151,7 +151,7 @@ impl Memory {
                  they are not the defaults",
                 path.display()
             );
-            Error::new(ErrorKind::Corrupt, message)
+            Error::config(message)
         })
     }
 
@@ -160,7 +160,7 @@ impl Memory {
         let path = folder.join(NAME);
         let temporary = path.with_extension(format!("json.{}.tmp", std::process::id()));
         let bytes = serde_json::to_vec_pretty(self).expect("BUG: settings are plain data");
-        let written = files::open(&temporary, OpenOptions::new().write(true))
+        let written = files::open(&temporary, OpenOptions::new().write(true).truncate(true))
             .and_then(|mut file| file.write_all(&bytes).and_then(|()| file.sync_all()))
             .and_then(|()| fs::rename(&temporary, &path));
         written.map_err(|e| Error::io(format_args!("cannot write {}", path.display()), e))
@@ -267,8 +267,13 @@ mod tests {
         let memory = state::folder(&path).join(NAME);
         let text = fs::read_to_string(&memory).unwrap();
         assert!(text.contains("\"snapshot_retention\": \"720h\""), "{text}");
+        // What a process of this number left when it was killed.
+        let left = memory.with_extension(format!("json.{}.tmp", std::process::id()));
+        fs::write(&left, "x".repeat(10_000)).unwrap();
+        drop(enter(&path, URL, days(40)).unwrap());
+        assert!(enter(&path, URL, days(40)).is_ok());
         fs::write(&memory, "{").unwrap();
         let error = enter(&path, URL, NamedSettings::default()).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Corrupt);
+        assert_eq!(error.kind(), ErrorKind::Config);
     }
 }

@@ -56,7 +56,10 @@ async fn unless_equal(
 ) -> Result<Option<ViewPages>> {
     let pages = blocking(shared, move |shared| {
         let base = Sums::of(shared).base(last, pages.page_size());
-        let differs = base.is_none_or(|base| pages.differ_from(base).unwrap_or(true));
+        let differs = match base {
+            Some(base) => pages.differ_from(base)?,
+            None => true,
+        };
         Ok(differs.then_some(pages))
     });
     let pages = pages.await?;

@@ -175,7 +175,7 @@ async fn next_step(shared: &Arc<Shared>) -> Result<Step> {
             if capture.anchor_reason().is_some() {
                 return Ok((Step::Anchor, noted.seq));
             }
-            let time = |noted, origin| shared.published_time(noted, origin);
+            let time = |noted, witness| shared.published_time(noted, witness);
             let step = match capture.next_outgoing(txid, &noted, time)? {
                 Some(out) => Step::Send(out),
                 // What waited was just given up.

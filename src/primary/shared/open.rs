@@ -34,7 +34,8 @@ impl Progress {
 impl Shared {
     /// Waits until it is decided how the database stands to its replica. A store that cannot be reached keeps
     /// it no longer than `patience`: then the decision is made when the store is back.
-    pub(in crate::primary) fn wait_for_decision(&self, patience: Duration) {
+    /// The publisher that decides may have `ended`.
+    pub(in crate::primary) fn wait_for_decision(&self, patience: Duration, ended: impl Fn() -> bool) {
         let deadline = Instant::now() + patience;
         let mut progress = self.progress();
         loop {
@@ -45,7 +46,7 @@ impl Shared {
                     progress.is_decided() || (progress.local_known && Instant::now() >= deadline)
                 }
             };
-            if is_over {
+            if is_over || ended() {
                 progress.opening = Opening::Over;
                 return;
             }

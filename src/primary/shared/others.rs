@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::{Phase, Shared};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::FileId;
+use crate::primary::capture::Capture;
 use crate::primary::line::{self, Ear, Message};
 use crate::primary::role::Role;
 use crate::primary::state;
@@ -59,7 +60,7 @@ impl Shared {
     /// Replication does not go on by force after all, unless it did already: who said so was told that it
     /// failed. It is what it was before.
     pub(in crate::primary) fn withdraw_force(&self) {
-        match self.with_capture(|capture| capture.is_forced()) {
+        match self.with_capture(Capture::withdraw_force) {
             Ok(true) => {}
             Ok(false) => return,
             // The process that publishes does it.
@@ -70,9 +71,9 @@ impl Shared {
         }
         let before = self.progress().stopped_by.take();
         let unknown = || Error::new(ErrorKind::Conflict, "replication was stopped");
-        let _ = self.with_capture(|capture| capture.withdraw_force());
         self.stop(before.unwrap_or_else(unknown));
-        self.withdrawn.notify_one();
+        // Only for a round that is under way now.
+        self.withdrawn.notify_waiters();
     }
 
     /// What ended replication, if it ended.
