@@ -21,6 +21,7 @@ use crate::primary::publisher;
 use crate::primary::shared::{Phase, Shared};
 use crate::primary::stamp;
 use crate::primary::state::{self, Captured};
+use crate::primary::turn::Turn;
 use crate::store::{Fencing, Store, Target};
 use crate::wal::{IndexHeader, Position, WalHeader};
 
@@ -93,6 +94,8 @@ impl Primary {
         connect: impl FnOnce() -> Result<Arc<dyn Store>>,
         host: impl FnOnce() -> Arc<dyn Host>,
     ) -> Result<Arc<Self>> {
+        // Which process publishes, and what becomes of the database, is decided by one after the other.
+        let _turn = if Self::find(path).is_none() { Some(Turn::wait(path)?) } else { None };
         let primary = Self::join(path, target, options, clock, connect, host)?;
         // It is the same path: whether it is the same file is for replication to say.
         let _ = primary.shared.stop_without_file();

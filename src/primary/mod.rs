@@ -15,6 +15,7 @@
 //! | `parts` | a file is encoded while it is uploaded |
 //! | `sums`, `past` | checksums of the pages that the replica has, and digests of earlier states |
 //! | `survey` | the pages of the database as it was opened, compared with the replica |
+//! | `turn` | one process after the other opens a database for the first time |
 //! | `watch` | whether the database was written without our knowing |
 //! | `time` | the time of day, where clocks are wrong or are set |
 //! | `publisher` | the background task that takes all this to the replica |
@@ -54,6 +55,7 @@ mod survey;
 #[cfg(test)]
 mod tests;
 mod time;
+mod turn;
 mod watch;
 
 pub use database::{Primary, Status};

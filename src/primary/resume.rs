@@ -18,7 +18,7 @@
 
 use std::sync::Arc;
 
-use futures_util::{StreamExt, future};
+use futures_util::{StreamExt, future, stream};
 
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
@@ -32,14 +32,16 @@ use crate::primary::survey::{self, Agreement, Survey, Theirs};
 use crate::replica::RestorePoint;
 use crate::store::{ByteRange, FileInfo, Store};
 
-/// The number of snapshots whose headers are looked at for a lineage.
-const SNAPSHOTS: usize = 4;
+/// The number of headers that are read at the same time.
+const HEADERS: usize = 32;
 
 /// What is known locally.
 #[derive(Clone, Debug)]
 pub(super) struct Local {
     /// What the state folder says of the database file.
     pub(super) claim: Claim,
+    /// The database was published to another replica since that transaction.
+    pub(super) is_back: bool,
     /// How the database came to be at that transaction, if not by publishing it.
     pub(super) origin: Option<Origin>,
     /// The history that the replica was of when we published to it.
@@ -89,7 +91,7 @@ impl Newest {
     pub(super) async fn read(store: &dyn Store, newest: &FileInfo, known: Option<Lineage>) -> Result<Self> {
         let header = read_header(store, newest.id).await?;
         let lineage = match header.lineage.or(known) {
-            None => lineage_of_snapshots(store).await?,
+            None => lineage_of_older_files(store).await?,
             known => known,
         };
         Ok(Self { header, lineage })
@@ -127,7 +129,10 @@ pub(super) async fn standing(
     match local.claim {
         _ if local.forced => Ok(Standing::Present(last)),
         _ if is_another_history => Err(another_history(store, local.lineage, header)),
-        _ if local.origin == Some(Origin::Present) && !is_last => Ok(Standing::Present(last)),
+        // Said of the file that was restored, and of no other one.
+        Claim::Followed(_) | Claim::Unfollowed(_) if local.origin == Some(Origin::Present) && !is_last => {
+            Ok(Standing::Present(last))
+        }
         // The answer of its upload did not reach the process that was killed.
         claim if local.sent.contains(header) => Ok(match claim {
             Claim::Followed(_) => Standing::Followed(last),
@@ -139,7 +144,9 @@ pub(super) async fn standing(
             Err(wiped(store, &format!("it ends at {last}, but {txid} was published to it")))
         }
         Claim::Followed(_) if is_last => Ok(Standing::Followed(last)),
-        Claim::Unfollowed(_) if is_last => Question::new(shared, last).await?.has_it_more().await,
+        Claim::Unfollowed(_) if is_last => {
+            Question::new(shared, last).await?.has_it_more(local.is_back).await
+        }
         Claim::BeforeCrash(_) if is_last => Question::new(shared, last).await?.has_it_lost_any().await,
         Claim::OfAnotherFile(_) if is_last => Question::new(shared, last).await?.is_it_the_newest().await,
         _ if local.origin == Some(Origin::Rewound) => Err(rewound(store, local.claim.txid(), last)),
@@ -192,28 +199,33 @@ impl<'a> Question<'a> {
     }
 
     /// The database was the newest transaction, and somebody may have written it since.
-    async fn has_it_more(&self) -> Result<Standing> {
+    async fn has_it_more(&self, is_back: bool) -> Result<Standing> {
         if let Some(txid) = self.earlier() {
             let why = "it was the newest before, so that either an older file took its place, or a program \
                        without litestream wrote back what it was";
             return Err(earlier(self.shared.store.as_ref(), txid, self.last, why));
         }
+        // Version 0.1.0 remembered no digests. Without them an older file is not told from one that was written since.
+        let sums = Sums::of(self.shared);
+        sums.catch_up(self.shared.store.as_ref(), Some(self.last)).await;
+        if !is_back && sums.digest_of(self.last).is_none() {
+            return self.is_it_the_newest().await;
+        }
         match self.compare_with_newest(false).await? {
             (txid, agreement) if agreement.is_equal() => Ok(Standing::Newest(txid)),
-            (txid, agreement) if agreement.is_related() || self.is_continuation().await? => {
-                Ok(Standing::NewestAndMore(txid))
-            }
+            (txid, agreement) if self.is_continuation(agreement).await? => Ok(Standing::NewestAndMore(txid)),
             (txid, _) => Err(another(self.shared.store.as_ref(), txid)),
         }
     }
 
-    /// Whether the database, no page of which is as it was, can have been written since by SQLite alone, as
-    /// `VACUUM` writes it.
-    async fn is_continuation(&self) -> Result<bool> {
+    /// Whether the database, of which `agreement` says how much is as it was, can have been written since by SQLite
+    /// alone. What `VACUUM` writes has no page in common with what was.
+    async fn is_continuation(&self, agreement: Agreement) -> Result<bool> {
         let survey = Arc::clone(&self.survey);
         blocking(self.shared, move |shared| {
-            let theirs = survey::first_page(shared)?;
-            Ok(theirs.is_some_and(|theirs| survey.continues(&theirs)))
+            let Some(theirs) = survey::first_page(shared)? else { return Ok(agreement.is_related()) };
+            let follows = survey.is_not_before(&theirs);
+            Ok(follows && (agreement.is_related() || survey.is_vacuumed(&theirs)))
         })
         .await
     }
@@ -384,13 +396,16 @@ fn wiped(store: &dyn Store, found: &str) -> Error {
     ))
 }
 
-/// The history that the newest snapshot which carries one belongs to: a writer that knows no lineages may have continued
-/// the replica since.
-async fn lineage_of_snapshots(store: &dyn Store) -> Result<Option<Lineage>> {
-    let mut snapshots = store.list(Level::SNAPSHOT, Txid::ONE).await?;
-    snapshots.sort_unstable_by_key(|file| file.id.name.max());
-    for file in snapshots.iter().rev().take(SNAPSHOTS) {
-        match read_header(store, file.id).await {
+/// The history that the newest file which carries one belongs to: a writer that knows no lineages, such as Litestream,
+/// may have continued the replica since. A second lineage in it would make it unreadable.
+async fn lineage_of_older_files(store: &dyn Store) -> Result<Option<Lineage>> {
+    let levels = future::try_join_all(Level::all().map(|level| store.list(level, Txid::ONE))).await?;
+    let mut files: Vec<FileInfo> = levels.into_iter().flatten().collect();
+    files.sort_unstable_by_key(|file| std::cmp::Reverse(file.id.name.max()));
+    let headers = files.into_iter().map(|file| read_header(store, file.id));
+    let mut headers = stream::iter(headers).buffered(HEADERS);
+    while let Some(header) = headers.next().await {
+        match header {
             Ok(Header { lineage: Some(lineage), .. }) => return Ok(Some(lineage)),
             Ok(_) => {}
             Err(e) if e.kind() == ErrorKind::NotFound => {}

@@ -70,6 +70,12 @@ pub(super) struct State {
     /// How the database came to be at `txid`, if not by publishing it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) origin: Option<Origin>,
+    /// The replicas that the database was published to before, the last one at the end.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    former: Vec<Former>,
+    /// The database was published to another replica since `txid`, so that the digests of its states are of that one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) is_back: bool,
     /// The boot of the machine in which the last file was published, or the first of all is to be. In a
     /// later one, what was written here since then may be lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -99,6 +105,19 @@ struct Sent {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     position: Option<StoredPosition>,
 }
+
+/// A replica that the database was published to before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Former {
+    url: String,
+    /// The last transaction that was known to be there.
+    txid: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    lineage: Option<Lineage>,
+}
+
+/// The number of former replicas that are remembered.
+const FORMER: usize = 8;
 
 /// What the state folder says of the database file as it is now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -173,9 +192,28 @@ impl State {
         Self { node_id: crate::primary::random_u64().max(1), boot: boot(), ..Self::default() }
     }
 
-    /// The state of the same writer at the beginning of another replica.
+    /// The state of the same writer at the beginning of another replica, or on the way back to a former one.
     pub(super) fn for_replica(&self, url: &str) -> Self {
-        Self { node_id: self.node_id, url: url.to_owned(), boot: boot(), ..Self::default() }
+        let mut former = self.former.clone();
+        former.retain(|replica| replica.url != self.url);
+        if let Some(txid) = self.txid {
+            former.push(Former { url: self.url.clone(), txid, lineage: self.lineage });
+        }
+        let back = former.iter().position(|replica| replica.url == url).map(|at| former.remove(at));
+        former.drain(..former.len().saturating_sub(FORMER));
+        let new = Self { node_id: self.node_id, url: url.to_owned(), former, ..Self::default() };
+        match back {
+            None => Self { boot: boot(), ..new },
+            Some(Former { txid, lineage, .. }) => Self {
+                txid: Some(txid),
+                lineage,
+                file: self.file,
+                was_closed: self.was_closed || self.closed.is_some(),
+                boot: self.boot.clone(),
+                is_back: true,
+                ..new
+            },
+        }
     }
 
     /// The state of a database that was just restored from `url` and is at `txid`.
@@ -335,6 +373,7 @@ impl State {
     pub(super) fn found(&mut self, txid: Txid) {
         self.txid = Some(txid.get());
         self.boot = boot();
+        self.is_back = false;
         self.sent.clear();
     }
 

@@ -77,16 +77,24 @@ fn sum_of_first(page: &[u8]) -> u64 {
     sum_of(&page)
 }
 
-/// The statements on page 1 that made the schema, if that is not so large that they are elsewhere.
-fn statements(page: &[u8]) -> BTreeSet<&[u8]> {
+/// The number at a place of page 1.
+fn number(page: &[u8], at: usize) -> Option<u32> {
+    let bytes = page.get(at..at + 4).and_then(|bytes| bytes.first_chunk());
+    bytes.map(|bytes| u32::from_be_bytes(*bytes))
+}
+
+/// The statements on page 1 that made the schema, if that is not so large that they are elsewhere: up to the name, without
+/// the quotes that `ALTER TABLE` puts around it.
+fn statements(page: &[u8]) -> BTreeSet<Vec<u8>> {
     const BEGIN: &[u8] = b"CREATE ";
     let is_text = |byte: &u8| matches!(byte, b'\t' | b'\n' | b'\r' | 0x20..=0xff);
+    let is_quote = |byte: &u8| matches!(byte, b'"' | b'`' | b'[' | b']' | b'\'');
     let starts = (0..page.len()).filter(|at| page[*at..].starts_with(BEGIN));
-    // A few words tell one table from another; what follows a statement may be the next record.
+    // What follows a statement may be the next record.
     let words = |at: usize| {
-        let text = &page[at..];
-        let end = text.iter().position(|byte| !is_text(byte) || *byte == b'(').unwrap_or(text.len());
-        &text[..end]
+        let text = page[at..].iter().take_while(|byte| is_text(byte) && **byte != b'(');
+        let text: Vec<u8> = text.filter(|byte| !is_quote(byte)).map(u8::to_ascii_lowercase).collect();
+        text.trim_ascii_end().to_vec()
     };
     starts.map(words).collect()
 }
@@ -140,13 +148,16 @@ impl Survey {
         Ok(Self { known: new.finish()?, first, page_size, pages: commit, files, base })
     }
 
+    /// Whether a database with page 1 `theirs` may have become this one. SQLite counts the changes of page 1 up, never down:
+    /// with fewer of them this is an older file.
+    pub(super) fn is_not_before(&self, theirs: &[u8]) -> bool {
+        number(&self.first, CHANGES) >= number(theirs, CHANGES)
+    }
+
     /// Whether a database with page 1 `theirs` may have become this one by a `VACUUM`, which leaves no page as it
     /// was: it counts up the changes and the schemas, which a new database of the same program has as few of as
     /// the old one, and both have statements in common.
-    pub(super) fn continues(&self, theirs: &[u8]) -> bool {
-        let number = |page: &[u8], at: usize| {
-            page.get(at..at + 4).and_then(|bytes| bytes.first_chunk()).map(|bytes| u32::from_be_bytes(*bytes))
-        };
+    pub(super) fn is_vacuumed(&self, theirs: &[u8]) -> bool {
         let (ours, (old, new)) = (&self.first, (statements(theirs), statements(&self.first)));
         let is_of_one_schema = old.is_empty() || new.is_empty() || !old.is_disjoint(&new);
         number(ours, CHANGES) > number(theirs, CHANGES)

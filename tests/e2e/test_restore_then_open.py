@@ -56,7 +56,8 @@ def test_containers_start_again_and_again(marked, with_state, in_folder, tmp_pat
     tries = int(os.environ.get("LITESTREAM_STARTS", "50"))
     done = run(RACE, tmp_path, PRIMARY=in_folder.primary(tmp_path / "app.db", sync_interval="10ms"),
                PATH=str(tmp_path / "app.db"), STATE=str(tmp_path / ".app.db-litestream"), URL=in_folder.url,
-               SEED=1, TRIES=tries, RESTORES=True, MARKED=marked, WITH_STATE=with_state, timeout=300)
+               SEED=1, TRIES=tries, RESTORES=True, MARKED=marked, WITH_STATE=with_state, timeout=300,
+               env={"LITESTREAM_SQL": "on"})
     assert "done" in done.stdout
 
 
@@ -64,7 +65,8 @@ def test_only_the_state_folder_is_lost_and_the_program_writes_at_once(in_folder,
     script = RACE.replace("for suffix in (\"\", \"-wal\", \"-shm\"):", "for suffix in ():")
     done = run(script, tmp_path, PRIMARY=in_folder.primary(tmp_path / "app.db", sync_interval="10ms"),
                PATH=str(tmp_path / "app.db"), STATE=str(tmp_path / ".app.db-litestream"), URL=in_folder.url,
-               SEED=1, TRIES=50, RESTORES=False, MARKED=False, WITH_STATE=False, timeout=300)
+               SEED=1, TRIES=50, RESTORES=False, MARKED=False, WITH_STATE=False, timeout=300,
+               env={"LITESTREAM_SQL": "on"})
     assert "done" in done.stdout
 
 

@@ -27,7 +27,7 @@ LONG = "720h"
 
 
 def points(db, location: Location) -> int:
-    return db.one("SELECT count(*) FROM litestream_history(?)", location.full_url)
+    return db.load().one("SELECT count(*) FROM litestream_history(?)", location.full_url)
 
 
 def some_history(db, location: Location, snapshots: int = 3) -> None:

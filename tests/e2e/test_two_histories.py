@@ -26,7 +26,7 @@ def lineages(location) -> set[int]:
 
 def mixed(db, location) -> list[list]:
     """What verify says of histories: severity, file and message."""
-    return db.rows("SELECT severity, name, message FROM litestream_verify(?) WHERE problem = 'mixed'", location.full_url)
+    return db.load().rows("SELECT severity, name, message FROM litestream_verify(?) WHERE problem = 'mixed'", location.full_url)
 
 
 def project(start, location, path, who: str, txids: int, **parameters):
@@ -267,5 +267,5 @@ def test_what_litestream_does_by_right_is_no_contradiction(start, in_folder, tmp
         db.run("PRAGMA wal_checkpoint(TRUNCATE)")
     assert in_folder.files(1) and in_folder.files(9)
     fresh = start("python").open(":memory:")
-    assert fresh.rows("SELECT * FROM litestream_verify(?)", in_folder.full_url) == []
+    assert fresh.load().rows("SELECT * FROM litestream_verify(?)", in_folder.full_url) == []
     restore(fresh, in_folder, tmp_path / "restored.db")

@@ -190,6 +190,11 @@ impl Capture {
         self.claim
     }
 
+    /// Whether it was published to another replica since the transaction of the state.
+    pub(super) fn is_back(&self) -> bool {
+        self.state.is_back
+    }
+
     /// How the database came to be at the transaction of the state, if not by publishing it.
     pub(super) fn origin(&self) -> Option<Origin> {
         self.state.origin

@@ -25,6 +25,7 @@ pub(super) async fn begin(shared: &Arc<Shared>) -> Result<()> {
         shared.with_capture(|capture| Local {
             claim: capture.claim(),
             origin: capture.origin(),
+            is_back: capture.is_back(),
             lineage: capture.known_lineage(&shared.store.url()),
             page_size,
             was_empty: shared.was_empty(),
