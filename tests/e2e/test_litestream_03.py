@@ -107,6 +107,7 @@ def test_latest_and_three_points_in_time(start, location, source, db, tmp_path, 
 
 def assert_it_can_be_looked_at(db, location, first: str) -> None:
     """The plan lists what a restore takes; to verify is to restore, and that is what is said."""
+    db.load()
     sql = "SELECT step, name, size, level, min_txid FROM litestream_restore_plan(?, ?)"
     latest = db.rows(sql, location.full_url, "{}")
     assert [row[0] for row in latest] == list(range(1, len(latest) + 1))

@@ -55,7 +55,9 @@ def test_a_name_means_the_file_that_sqlite_opens(filled, location, tmp_path):
         with pytest.raises(SqlError, match="exists"):
             restore(db, location, name)
         assert restore(db, location, name, force=True)["restored"]
-    assert sorted(entry.name for entry in (tmp_path / "new").iterdir()) == ["a.db", "b b.db", "c.db"]
+    names = ["a.db", "b b.db", "c.db"]
+    # Each has a folder that says which state it is.
+    assert {entry.name for entry in (tmp_path / "new").iterdir()} == {*names, *(f".{name}-litestream" for name in names)}
     for name in (":memory:", "file::memory:?cache=shared", f"file:{tmp_path}/d.db?mode=memory&cache=shared", "file:/d.db?vfs=memdb"):
         with pytest.raises(SqlError, match="in memory"):
             restore(db, location, name)
