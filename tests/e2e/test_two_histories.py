@@ -269,3 +269,33 @@ def test_what_litestream_does_by_right_is_no_contradiction(start, in_folder, tmp
     fresh = start("python").open(":memory:")
     assert fresh.load().rows("SELECT * FROM litestream_verify(?)", in_folder.full_url) == []
     restore(fresh, in_folder, tmp_path / "restored.db")
+
+
+def test_a_replica_keeps_its_lineage_when_litestream_goes_on_with_it(start, in_folder, tmp_path):
+    """Ours, the sidecar, and ours again without any memory of the first time: one history, which restores."""
+    path = tmp_path / "app.db"
+    db = project(start, in_folder, path, "one", 3)
+    content = db.content()
+    db.close()
+    [lineage] = lineages(in_folder)
+    shutil.rmtree(tmp_path / ".app.db-litestream")
+    plain = start("python", load=False).open(path)
+    before = in_folder.last_txid()
+    with litestream.Replicate(path, in_folder, tmp_path):
+        plain.rows("INSERT INTO note(who, text) VALUES ('one', randomblob(900))")
+        until(lambda: in_folder.last_txid() > before, 20, "a file of Litestream's")
+    plain.close()
+    assert lineages(in_folder) == {lineage, 0}
+    shutil.rmtree(tmp_path / ".app.db-litestream", ignore_errors=True)
+    for file in tmp_path.glob("app.db*"):
+        file.unlink()
+    fresh = start("python", in_folder).open(":memory:")
+    restore(fresh, in_folder, path)
+    shutil.rmtree(tmp_path / ".app.db-litestream")
+    db = start("python", in_folder).open(in_folder.primary(path))
+    db.rows("INSERT INTO note(who, text) VALUES ('one', randomblob(900))")
+    sync(db)
+    assert lineages(in_folder) == {lineage, 0}
+    assert mixed(fresh, in_folder) == []
+    restore(fresh, in_folder, tmp_path / "restored.db")
+    assert start().open(tmp_path / "restored.db").content() == db.content() != content
