@@ -20,7 +20,10 @@ def sync():
     synced.append(one(first, "SELECT litestream_sync(30)"))
 thread = threading.Thread(target=sync)
 second.execute("INSERT INTO t VALUES (1)")
+begun = threading.Event()
+first.set_trace_callback(lambda statement: begun.set())
 thread.start()
+begun.wait()  # the statement runs
 """
 
 STORIES = {
