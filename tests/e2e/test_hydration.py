@@ -100,6 +100,18 @@ def test_a_killed_download_goes_on(start, host, primary, through_proxy, proxy, t
     assert replica.content() == primary.content()
 
 
+def test_a_file_of_another_program_is_not_overwritten(start, host, primary, in_s3, tmp_path):
+    """Nor the database of an open primary, which would go on with pages of another one."""
+    other = start(host, in_s3).open(f"file:{tmp_path}/other.db?vfs=litestream&replica=file://{tmp_path}/other")
+    other.run("CREATE TABLE mine(x)", "INSERT INTO mine VALUES (1)", "PRAGMA wal_checkpoint(TRUNCATE)")
+    (tmp_path / "note.txt").write_text("mine")
+    for name in ("other.db", "note.txt"):
+        with pytest.raises(SqlError, match="give another hydration_path"):
+            start(host, in_s3).open(in_s3.replica(tmp_path / "copy.db", hydrate=1, hydration_path=tmp_path / name, **QUIET))
+    assert (tmp_path / "note.txt").read_text() == "mine"
+    assert other.rows("SELECT x FROM mine") == [[1]] and other.content().integrity == "ok"
+
+
 def test_two_processes_do_not_share_the_file(start, host, primary, in_s3, tmp_path):
     uri = in_s3.replica(tmp_path / "copy.db", hydrate=1, **QUIET)
     first = start(host, in_s3).open(uri)

@@ -148,6 +148,14 @@ impl Drop for Hydration {
     }
 }
 
+/// Whether the file at `path` has content that no hydration wrote. Found without opening it: to close a descriptor of a
+/// database would drop the locks that this process has on it.
+fn is_foreign(path: &Path) -> bool {
+    let is_ours =
+        [record::SUFFIX, sums::SUFFIX].iter().any(|suffix| record::path_with(path, suffix).exists());
+    !is_ours && fs::metadata(path).is_ok_and(|meta| meta.len() > 0)
+}
+
 /// Opens or creates the file at `path`, and the folder it is in; `None` if somebody else has it.
 fn locked(path: &Path) -> Result<Option<File>> {
     let failed = |e| Error::io(format!("cannot open {}", path.display()), e);
@@ -156,6 +164,14 @@ fn locked(path: &Path) -> Result<Option<File>> {
     }
     if fs::metadata(path).is_ok_and(|meta| !meta.is_file()) {
         return Err(Error::config(format!("{} is not a file: give another hydration_path", path.display())));
+    }
+    if is_foreign(path) {
+        let message = format!(
+            "{} is there already and not from a hydration, which would overwrite it: give another hydration_path, or \
+             remove it",
+            path.display()
+        );
+        return Err(Error::config(message));
     }
     let mut options = OpenOptions::new();
     let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path);

@@ -140,8 +140,11 @@ impl Record {
     }
 }
 
+/// What is added to the name of a hydration file for its record.
+pub(super) const SUFFIX: &str = "-record";
+
 fn record_path(path: &Path) -> PathBuf {
-    path_with(path, "-record")
+    path_with(path, SUFFIX)
 }
 
 pub(super) fn path_with(path: &Path, suffix: &str) -> PathBuf {

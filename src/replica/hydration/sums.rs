@@ -19,6 +19,9 @@ use crate::page::{PageCount, Pgno};
 /// The size of a checksum in bytes.
 const SUM: usize = 8;
 
+/// What is added to the name of a hydration file for its checksums. They are there before the file has content.
+pub(super) const SUFFIX: &str = "-sums";
+
 /// The checksums of one local file.
 #[derive(Debug)]
 pub(super) struct Sums(File);
@@ -31,7 +34,7 @@ impl Sums {
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
-        options.open(path_with(path, "-sums")).map(Self)
+        options.open(path_with(path, SUFFIX)).map(Self)
     }
 
     /// Makes room for `commit` pages; those beyond lose their checksums.
