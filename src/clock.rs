@@ -50,7 +50,7 @@ impl FromStr for Timestamp {
 
 /// Where the time of day comes from.
 pub trait Clock: Send + Sync + fmt::Debug {
-    /// The time now. Somebody may set the clock at any moment, to any time.
+    /// The time now. The clock may be set at any moment, to any time.
     fn now(&self) -> Timestamp;
 
     /// The time of day as it was when this was first asked, and what has passed since: however the clock is
@@ -102,7 +102,7 @@ impl ManualClock {
         self.steady.fetch_add((now.0 - before).max(0), Ordering::SeqCst);
     }
 
-    /// Somebody sets the clock to `now`; no time passes.
+    /// The clock is set to `now`; no time passes.
     pub fn jump(&self, now: Timestamp) {
         self.now.store(now.0, Ordering::SeqCst);
     }

@@ -21,7 +21,7 @@ pub trait Host: Send + Sync {
     /// is asked then whether the database is still what it was.
     ///
     /// # Errors
-    /// `Busy` if somebody has it open, or it is not what it was; `Io`, `NoSpace`, `Corrupt`.
+    /// `Busy` if a program has it open, or it is not what it was; `Io`, `NoSpace`, `Corrupt`.
     fn overwrite(&self, source: &Path, is_current: &dyn Fn() -> bool) -> Result<()>;
 
     /// Waits at most `timeout` until no view is open; `false` if none was.

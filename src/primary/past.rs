@@ -55,7 +55,7 @@ impl Past {
         let _ = fs::remove_file(&self.path);
     }
 
-    /// Remembers the database after `txid`. That this may fail costs no more than a question later.
+    /// Remembers the database after `txid`. Where this fails, a later open that relies on the digest stops.
     pub(super) fn note(&self, txid: Txid, digest: &Digest) {
         let file = files::open(&self.path, OpenOptions::new().write(true));
         let offset = txid.get() % SLOTS * SLOT_SIZE as u64;

@@ -1,20 +1,23 @@
-//! How the database stands to its replica when replication begins: the decision whether it goes on, is
+//! How the database stands to its replica when replication begins: the decision whether it continues, is
 //! brought forward, or stops before it publishes anything.
 //!
-//! What is in the replica is never buried unless somebody says so. The decision is made of three things:
+//! What is in the replica is never buried unless a user says so. The decision is made of three things:
 //! what the state folder claims of the database file, which file of the replica is the newest, and, where
 //! the claim alone does not decide, the checksums of the database's pages as it was opened.
 //!
 //! | the state folder says | the replica ends there | the replica is further |
 //! | --- | --- | --- |
-//! | this transaction, and what capture follows | goes on | exactly that transaction: brought forward |
-//! | this transaction, and commits that nobody followed | compared, what differs is sent | the same |
-//! | it was this transaction before the machine went down | equal pages: goes on | the same |
-//! | another file was this transaction, of which it may be a copy | equal pages: goes on | the same |
-//! | nothing | equal pages: goes on | |
+//! | this transaction, and what capture follows | continues | exactly that transaction: brought forward |
+//! | this transaction, and commits that capture did not follow | compared, what differs is sent | the same as above |
+//! | it was this transaction before the machine went down | equal pages: continues | the same as above |
+//! | another file was this transaction, of which it may be a copy | equal pages: continues | the same as above |
+//! | nothing | equal pages: continues | |
 //!
-//! Where the machine went down, the digests of earlier transactions say whether the database is one of those:
-//! then it is brought forward too. Everything else stops.
+//! Pages that equal those of the newest transaction continue in every row. Where the machine went down, the digests
+//! of earlier transactions say whether the database is one of those: then it is brought forward too. Commits that
+//! capture did not follow are believed only where digests are remembered, the database is none of the earlier
+//! transactions, page 1 counts no fewer changes than the replica's, and pages are in common or a `VACUUM` explains
+//! that none is. Everything else stops.
 
 use std::sync::Arc;
 
@@ -69,7 +72,7 @@ pub(super) enum Standing {
     Newest(Txid),
     /// It is this transaction, the newest, and commits that nobody followed: what differs is to be sent.
     NewestAndMore(Txid),
-    /// Somebody decided that it comes after this transaction, whatever it holds.
+    /// A user decided that it comes after this transaction, whatever it holds.
     Present(Txid),
     /// It is exactly this earlier transaction, and the replica ends with a later one.
     Earlier(Txid),

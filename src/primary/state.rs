@@ -404,7 +404,7 @@ impl State {
         let path = file(folder);
         let temporary = path.with_extension("json.tmp");
         let written = match write(&temporary, &bytes) {
-            // Somebody took the folder for rubbish. Without a state the next open could not tell which commits
+            // The folder was removed. Without a state the next open could not tell which commits
             // come after those of the replica.
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 files::create_folders(folder).and_then(|()| write(&temporary, &bytes))

@@ -457,7 +457,7 @@ fn a_reader_stays_with_its_history_when_files_of_another_come() {
     assert!(core.status().last_error.unwrap().contains("lineage 000000000000000b"));
     let fresh = Core::with_store(history.store(), &still()).unwrap_err();
     assert!(fresh.to_string().contains("two histories lie in one replica"), "{fresh}");
-    // When it is gone, the reader goes on.
+    // When it is gone, the reader continues.
     history.delete(&[intruder]);
     history.grow(last + 1);
     core.poll_now().unwrap();

@@ -38,7 +38,7 @@ pub(super) struct KeptOut {
 /// Keeps everybody out of the database file, whether it `is_there` or was removed while it was open.
 ///
 /// # Errors
-/// `Busy` if somebody has it open; what `exclusion` says.
+/// `Busy` if a program has it open; what `exclusion` says.
 pub(super) fn keep_out(database: &Path, is_there: bool, exclusion: &Exclusion) -> Result<KeptOut> {
     let primaries = match is_there || state_folder(database).is_dir() {
         true => Some(ReplaceLock::take(database)?.ok_or_else(|| open_as_primary(database))?),

@@ -31,7 +31,7 @@ enum Hold {
     Lock { _locked: Locked },
 }
 
-/// Takes the database file at `path` for ourselves, or says that somebody has it open: a process of
+/// Takes the database file at `path` for ourselves, or says that another has it open: a process of
 /// whatever container, or this one.
 ///
 /// # Errors

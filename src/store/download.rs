@@ -85,7 +85,7 @@ enum Event {
 }
 
 impl Download {
-    /// `content`, which `what` of `store` answered for `range`, as one that goes on when it breaks off.
+    /// `content`, which `what` of `store` answered for `range`, as one that continues when it breaks off.
     pub(super) fn resumable(store: &Retry, what: What, range: ByteRange, content: Content) -> Content {
         let (offset, file_size) = (content.offset, content.file_size);
         let end = range.within(file_size).map_or(file_size, |(_, end)| end);
@@ -219,7 +219,7 @@ impl Download {
         }
     }
 
-    /// Goes on where it broke off.
+    /// Continues where it broke off.
     async fn go_on_after(&mut self, failure: Error, backoff: &mut Backoff<'_>) -> Result<()> {
         if let Some(second) = &mut self.second {
             let answer = (&mut second.body).await;

@@ -13,7 +13,7 @@ use crate::sqlite::{BaseVfs, open_internal};
 /// while nobody else has `path` open; `is_current` is asked then whether `path` is still what it was.
 ///
 /// # Errors
-/// `Busy` if somebody has it open, or it is not what it was; `Io`, `NoSpace`, `Corrupt`.
+/// `Busy` if a program has it open, or it is not what it was; `Io`, `NoSpace`, `Corrupt`.
 pub(super) fn overwrite(
     path: &Path,
     vfs: &BaseVfs,

@@ -4,7 +4,7 @@
 //! | file | what it is |
 //! | --- | --- |
 //! | `settings` | how much is kept; the windows of time that levels are cut by |
-//! | `named` | which of them somebody named, and what holds where nobody did |
+//! | `named` | which of them were named, and what holds for the others |
 //! | `agreement` | the settings that all who have the database open agree on, and their memory |
 //! | `inventory` | the files of the replica, as its only writer knows them |
 //! | `due` | what is to be done, and when: a function of the inventory and the time |

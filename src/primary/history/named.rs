@@ -1,4 +1,4 @@
-//! Which settings of the history somebody named, and what holds where nobody did.
+//! Which settings of the history were named, and what holds for the others.
 
 use std::time::Duration;
 

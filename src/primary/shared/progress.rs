@@ -39,7 +39,7 @@ pub(in crate::primary) struct Progress {
     pub(in crate::primary) notice: Option<(Timestamp, String)>,
     /// The failure of the last attempt, if it failed, or what ended replication.
     pub(in crate::primary) error: Option<Error>,
-    /// What ended replication before somebody said that it shall go on.
+    /// What ended replication before a user said that it shall continue.
     pub(super) stopped_by: Option<Error>,
     /// The log tells of a failure, and not yet of its end.
     pub(super) logged: bool,
@@ -67,7 +67,7 @@ impl Progress {
 }
 
 impl Progress {
-    /// Enters a phase, unless replication was ended meanwhile by somebody else than the publisher.
+    /// Enters a phase, unless replication was ended meanwhile by another thread than the publisher's.
     fn enter(&mut self, phase: Phase) {
         if self.phase != Phase::Stopped {
             self.phase = phase;
