@@ -6,9 +6,9 @@
 use std::ffi::{c_int, c_void};
 use std::ptr::NonNull;
 
-use rusqlite::ffi::{sqlite3_file, sqlite3_int64, sqlite3_io_methods};
+use rusqlite::ffi::{self, sqlite3_file, sqlite3_int64, sqlite3_io_methods};
 
-use super::installed::{file_mut, remove, replace};
+use super::installed::{file_mut, remove, replace, settled_before};
 use super::log::{guard, guard_value};
 use super::{
     Code, DeviceCharacteristics, Fetched, File, FileControl, FileControlOp, LockLevel, ReadOutcome, ShmLock,
@@ -172,6 +172,12 @@ unsafe extern "C" fn x_check_reserved_lock(place: *mut sqlite3_file, answer: *mu
 
 unsafe extern "C" fn x_file_control(place: *mut sqlite3_file, op: c_int, arg: *mut c_void) -> c_int {
     if op == FileControlOp::PDB.get() {
+        // With a shared cache SQLite says it for each connection that joins, without a lock, and with the
+        // connection that used the file last, which another thread may be using.
+        // SAFETY: SQLite's promise for every method, see the module.
+        if unsafe { settled_before(place) } {
+            return ffi::SQLITE_OK;
+        }
         // SAFETY: as for the module; SQLite gives the argument that it documents for the operation.
         guard_value("xFileControl", (), || unsafe { settle(place, arg) });
     }

@@ -1,6 +1,7 @@
 //! Our file in the memory that SQLite holds for it.
 
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rusqlite::ffi;
 
@@ -12,6 +13,8 @@ use super::{File, IoVersion};
 pub(super) struct Installed {
     /// Invariant: `pMethods` is one of [`TABLES`] from `install` to `remove`.
     head: ffi::sqlite3_file,
+    /// Whether SQLite told to which connection the file belongs.
+    is_settled: AtomicBool,
     file: Box<dyn File>,
 }
 
@@ -31,11 +34,15 @@ pub(super) unsafe fn install(place: *mut ffi::sqlite3_file, mut file: Box<dyn Fi
     let methods = &raw const TABLES[table_of(file.io_version())];
     // SAFETY: as the caller promises.
     unsafe {
-        place.cast::<Installed>().write(Installed { head: ffi::sqlite3_file { pMethods: methods }, file })
+        place.cast::<Installed>().write(Installed {
+            head: ffi::sqlite3_file { pMethods: methods },
+            is_settled: AtomicBool::new(false),
+            file,
+        })
     }
 }
 
-/// Puts `file` in the place of our file at `place`, which is dropped.
+/// Puts `file` in the place of our file at `place`, which is dropped. It is settled.
 ///
 /// # Safety
 /// `place` must be a file that was installed and not removed, and no reference to it may be alive.
@@ -44,6 +51,7 @@ pub(super) unsafe fn replace(place: *mut ffi::sqlite3_file, file: Box<dyn File>)
     let before = unsafe {
         let before = remove(place);
         install(place, file);
+        settled_before(place);
         before
     };
     drop(before);
@@ -59,6 +67,15 @@ pub(super) unsafe fn remove(place: *mut ffi::sqlite3_file) -> Box<dyn File> {
     // SAFETY: the memory is still SQLite's, for a file of ours.
     unsafe { (*place).pMethods = std::ptr::null() };
     file
+}
+
+/// Whether SQLite told before to which connection the file at `place` belongs; from now on it did.
+///
+/// # Safety
+/// `place` must be a file that was installed and not removed. Its methods may be running on other threads.
+pub(super) unsafe fn settled_before(place: *mut ffi::sqlite3_file) -> bool {
+    // SAFETY: as the caller promises. Only this field is looked at, and it may be shared.
+    unsafe { (*place.cast::<Installed>()).is_settled.swap(true, Ordering::AcqRel) }
 }
 
 /// Our file at `place`.

@@ -153,6 +153,20 @@ fn a_file_without_a_base_knows_no_file_controls_and_cannot_be_written() {
     }
 }
 
+/// Connections that join a shared cache: the file may be in use by another thread then.
+#[test]
+fn a_file_is_told_once_to_which_connection_it_belongs() {
+    let (mut place, _) = file(Story::Panics, IoVersion::BASIC);
+    let mut told = || {
+        // SAFETY: an open file; of a connection that is null nothing is asked.
+        unsafe { x_file_control(place.as_ptr(), ffi::SQLITE_FCNTL_PDB, std::ptr::null_mut()) }
+    };
+    assert_eq!(told(), ffi::SQLITE_IOERR, "it panics");
+    assert_eq!(told(), ffi::SQLITE_OK, "it is left alone");
+    // SAFETY: an open file of which no method is running.
+    unsafe { x_close(place.as_ptr()) };
+}
+
 #[test]
 fn a_pragma_that_is_done_gives_no_row() {
     let (mut place, _) = file(Story::Bytes(vec![]), IoVersion::BASIC);
