@@ -22,6 +22,8 @@ S3S_FS  ?= $(CURDIR)/.tools/bin/s3s-fs
 # A second Litestream: the last version that wrote the old replica format.
 LITESTREAM_03_VERSION := 0.3.13
 LITESTREAM_03 ?= $(CURDIR)/.tools/litestream-0.3/bin/litestream
+# Test files that run beside each other.
+WORKERS ?= 2
 PYTEST  ?=
 
 LITESTREAM_VFS_LIB ?= $(CURDIR)/dist/litestream_vfs.$(SUFFIX)
@@ -39,10 +41,10 @@ demo: build
 
 test: preflight tools build
 	cargo test --locked
-	$(VENV)/bin/python -m pytest tests/e2e $(PYTEST)
+	$(VENV)/bin/python -m pytest tests/e2e -n $(WORKERS) --dist loadfile $(PYTEST)
 
 e2e: tools
-	$(VENV)/bin/python -m pytest tests/e2e $(PYTEST)
+	$(VENV)/bin/python -m pytest tests/e2e -n $(WORKERS) --dist loadfile $(PYTEST)
 
 check:
 	cargo fmt --check
