@@ -11,13 +11,14 @@ use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, Once, PoisonError};
+use std::time::Duration;
 
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::span;
-use tracing::{Event, Metadata, Subscriber};
+use tracing::{Event, Level, Metadata, Subscriber};
 
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::fork;
 use out::Out;
 
@@ -28,8 +29,9 @@ pub struct Options {
     pub level: LevelFilter,
     /// The file that lines are appended to; standard error if there is none.
     pub file: Option<PathBuf>,
-    /// What was wrong with these options: becomes the first line.
-    pub complaint: Option<String>,
+    /// What was wrong with these options. Whoever gave them does not see the log that they hoped for: it is
+    /// told on standard error, whatever is logged.
+    pub complaints: Vec<String>,
 }
 
 /// The level that `name` means: `off`, `error`, `warn`, `info`, `debug` or `trace`.
@@ -47,28 +49,31 @@ static TO_STDERR: AtomicBool = AtomicBool::new(false);
 pub fn install(options: impl FnOnce() -> Options) {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        let Options { level, file, mut complaint } = options();
-        let out = match file.map(|path| (out::open(&path), path)) {
+        let Options { level, file, mut complaints } = options();
+        // A file that nothing is written to need not be there.
+        let out = match file.filter(|_| level != LevelFilter::OFF).map(Out::file) {
             None => Out::Stderr,
-            Some((Ok(file), _)) => Out::File(file),
-            Some((Err(e), path)) => {
-                complaint = Some(format!("cannot open the log file {}: {e}", path.display()));
+            Some(Ok(file)) => file,
+            Some(Err(complaint)) => {
+                complaints.push(complaint);
                 Out::Stderr
             }
         };
         TO_STDERR.store(matches!(out, Out::Stderr), Ordering::Relaxed);
+        complaints.iter().for_each(|complaint| complain(complaint));
         // Only this library's own copy of `tracing` is set; a host's is another one.
-        if tracing::subscriber::set_global_default(Lines::new(level, out)).is_ok()
-            && let Some(complaint) = complaint
-        {
-            tracing::warn!("{complaint}");
-        }
+        let _ = tracing::subscriber::set_global_default(Lines::new(level, out));
     });
+}
+
+/// Tells on standard error what is wrong with the log itself.
+fn complain(complaint: &str) {
+    show(&told(&SystemClock, Level::WARN, complaint));
 }
 
 /// Writes to standard error what can be written there without waiting.
 pub fn show(text: &str) {
-    Out::Stderr.write(text.as_bytes());
+    let _ = Out::Stderr.write(text.as_bytes());
 }
 
 /// Whether events go to a terminal, where a person reads them.
@@ -81,48 +86,95 @@ pub fn is_on_terminal() -> bool {
 struct Lines {
     level: LevelFilter,
     out: Out,
-    lost: Mutex<Lost>,
+    written: Mutex<Written>,
 }
 
-/// What could not be written without waiting.
+/// What was written, as far as the next line depends on it.
 #[derive(Debug, Default)]
-struct Lost {
-    lines: u64,
+struct Written {
+    /// How many lines could not be written without waiting.
+    lost: u64,
     /// The last line that was written has no end.
     cut: bool,
+    /// It was told that the log file cannot be written.
+    is_refused: bool,
+    last: Repeats,
+}
+
+/// The last line, and how often it came again since.
+#[derive(Debug, Default)]
+struct Repeats {
+    /// Level and message.
+    message: String,
+    /// When it was written, by the steady clock.
+    at: Option<Timestamp>,
+    times: u64,
+}
+
+/// A line that comes again within this time, with no other between, is only counted.
+const REPEATS: Duration = Duration::from_secs(60);
+
+impl Repeats {
+    /// How often the last line came again before `message`, which is to be written; `None` if it is one more
+    /// repetition.
+    fn before(&mut self, message: &str, now: Timestamp) -> Option<u64> {
+        let is_recent = |at: Timestamp| now.as_millis() - at.as_millis() < REPEATS.as_millis() as i64;
+        if self.message == message && self.at.is_some_and(is_recent) {
+            self.times += 1;
+            return None;
+        }
+        let times = std::mem::take(&mut self.times);
+        (self.message, self.at) = (message.to_owned(), Some(now));
+        Some(times)
+    }
 }
 
 impl Lines {
     fn new(level: LevelFilter, out: Out) -> Self {
-        Self { level, out, lost: Mutex::default() }
+        Self { level, out, written: Mutex::default() }
     }
 
     /// Writes a line. A log that nobody reads must not disturb the database: what it cannot take is counted.
-    fn write(&self, line: &str) {
-        let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+    fn write(&self, clock: &dyn Clock, level: &Level, message: &str) {
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(times) = written.last.before(&format!("{level} {message}"), clock.steady()) else { return };
         let mut text = String::new();
-        if lost.cut {
+        if written.cut {
             text.push('\n');
         }
-        if lost.lines > 0 {
-            let now = SystemClock.now();
-            text +=
-                &format!("{now} WARN litestream: {} lines are missing here: nobody read them\n", lost.lines);
+        if written.lost > 0 {
+            let missing = format!("{} lines are missing here: nobody read them", written.lost);
+            text += &told(clock, Level::WARN, &missing);
         }
-        text += line;
+        if times > 0 {
+            text += &told(clock, Level::WARN, &format!("the last line came {times} times more"));
+        }
+        text += &told(clock, *level, message);
         // One write, so that lines of several threads and processes do not mix.
         match self.out.write(text.as_bytes()) {
-            0 => lost.lines += 1,
-            written => *lost = Lost { lines: 0, cut: written < text.len() },
+            Ok(len) if len > 0 => (written.lost, written.cut) = (0, len < text.len()),
+            outcome => {
+                written.lost += 1;
+                if let Some(complaint) = outcome.err().and_then(|e| self.out.complaint(e))
+                    && !std::mem::replace(&mut written.is_refused, true)
+                {
+                    complain(&complaint);
+                }
+            }
         }
     }
 }
 
 impl Subscriber for Lines {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        // Libraries below us log too; what they say at `info` and finer is of no use to a user.
-        let ours = metadata.target().starts_with(env!("CARGO_PKG_NAME"));
-        *metadata.level() <= self.level && (ours || *metadata.level() <= tracing::Level::WARN)
+        let level = *metadata.level();
+        if metadata.target().starts_with(env!("CARGO_PKG_NAME")) {
+            return level <= self.level;
+        }
+        // Libraries below us log too. What they warn of, an error of ours says in a user's words; what they say
+        // at `info` and finer is of no use.
+        level <= Level::ERROR && level <= self.level
+            || level <= Level::WARN && self.level >= LevelFilter::INFO
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {
@@ -138,9 +190,9 @@ impl Subscriber for Lines {
     fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
 
     fn event(&self, event: &Event<'_>) {
-        let line = line(&SystemClock, event);
+        let message = message(event);
         let _section = fork::section();
-        self.write(&line);
+        self.write(&SystemClock, event.metadata().level(), &message);
     }
 
     fn enter(&self, _: &span::Id) {}
@@ -148,14 +200,17 @@ impl Subscriber for Lines {
     fn exit(&self, _: &span::Id) {}
 }
 
-/// `2026-01-31T12:00:00.123Z WARN litestream: message key=value`
-fn line(clock: &dyn Clock, event: &Event<'_>) -> String {
+/// `2026-01-31T12:00:00.123Z WARN litestream: message`, and the end of the line.
+fn told(clock: &dyn Clock, level: Level, message: &str) -> String {
+    // A message with line breaks would look like several events.
+    format!("{} {level} litestream: {message}", clock.now()).replace(['\n', '\r'], " ") + "\n"
+}
+
+/// `message key=value`
+fn message(event: &Event<'_>) -> String {
     let mut fields = Fields::default();
     event.record(&mut fields);
-    let Fields { message, rest } = fields;
-    let line = format!("{} {} litestream: {message}{rest}", clock.now(), event.metadata().level());
-    // A message with line breaks would look like several events.
-    line.replace(['\n', '\r'], " ") + "\n"
+    fields.message + &fields.rest
 }
 
 #[derive(Default)]
@@ -177,7 +232,7 @@ impl Visit for Fields {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::{ManualClock, Timestamp};
+    use crate::clock::ManualClock;
 
     /// Keeps the lines of the events that the real subscriber would write.
     struct Kept(Lines, Mutex<Vec<String>>);
@@ -193,7 +248,7 @@ mod tests {
         fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
         fn event(&self, event: &Event<'_>) {
             let clock = ManualClock::new(Timestamp::from_millis(1_769_860_800_123));
-            self.1.lock().unwrap().push(line(&clock, event));
+            self.1.lock().unwrap().push(told(&clock, *event.metadata().level(), &message(event)));
         }
         fn enter(&self, _: &span::Id) {}
         fn exit(&self, _: &span::Id) {}
@@ -224,5 +279,30 @@ mod tests {
         assert_eq!(lines.len(), 2, "{lines:?}");
         assert!(lines[0].ends_with("ours\n") && lines[1].ends_with("trouble\n"));
         assert_eq!(lines_of(LevelFilter::OFF, || tracing::error!("anything")), [""; 0]);
+    }
+    #[test]
+    fn what_other_libraries_warn_of_is_for_who_wants_to_know_more() {
+        let warns = || {
+            tracing::warn!(target: "hyper", "trouble");
+            tracing::error!(target: "hyper", "the end");
+        };
+        assert_eq!(lines_of(LevelFilter::WARN, warns).len(), 1);
+        assert_eq!(lines_of(LevelFilter::INFO, warns).len(), 2);
+    }
+
+    #[test]
+    fn a_line_that_comes_again_and_again_is_counted() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let lines = Lines::new(LevelFilter::WARN, Out::file(path.clone()).unwrap());
+        let clock = ManualClock::new(Timestamp::from_millis(1_769_860_800_000));
+        for message in ["full", "full", "full", "works", "full"] {
+            lines.write(&clock, &Level::WARN, message);
+        }
+        clock.set(Timestamp::from_millis(1_769_860_800_000 + REPEATS.as_millis() as i64));
+        lines.write(&clock, &Level::WARN, "full");
+        let text = std::fs::read_to_string(&path).unwrap();
+        let said: Vec<_> = text.lines().map(|line| line.rsplit(": ").next().unwrap()).collect();
+        assert_eq!(said, ["full", "the last line came 2 times more", "works", "full", "full"]);
     }
 }

@@ -338,7 +338,7 @@ pub const SETTINGS: &[Setting] = &[
         "Which events are logged.",
     )
     .env(&["LITESTREAM_LOG_LEVEL"])
-    .default("error"),
+    .default("warn"),
     setting(
         Scope::Process,
         "log_file",

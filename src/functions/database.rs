@@ -11,7 +11,7 @@ use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::Txid;
 use crate::primary::Primary;
-use crate::replica::Seen;
+use crate::replica::{self, ReplicaStatus, Seen};
 use crate::sqlite;
 use crate::store::Fencing;
 
@@ -90,7 +90,7 @@ impl Database {
     pub(super) fn facts(&self) -> Facts {
         match &self.role {
             Role::Primary(primary) => of_primary(primary),
-            Role::Replica(seen) => of_replica(seen),
+            Role::Replica(seen) => of_replica(seen.status(), seen.is_past()),
         }
     }
 }
@@ -118,19 +118,19 @@ fn of_primary(primary: &Primary) -> Facts {
     }
 }
 
-fn of_replica(seen: &Seen) -> Facts {
-    let status = seen.status();
+fn of_replica(status: ReplicaStatus, is_past: bool) -> Facts {
+    let lag = status.age();
     Facts {
         role: "replica",
         url: status.url,
-        state: match (seen.is_past(), &status.last_error) {
+        state: match (is_past, &status.last_error) {
             (true, _) => "past",
             (false, None) => "following",
             (false, Some(_)) => "retrying",
         },
         txid: Some(status.txid),
         time: Some(status.timestamp),
-        lag: Some(seen.age()),
+        lag: Some(lag),
         page_size: Some(status.page_size),
         pages: Some(status.pages.get()),
         cache_bytes: Some(status.cache_bytes),
@@ -142,6 +142,15 @@ fn of_replica(seen: &Seen) -> Facts {
             .or(status.hydration.and_then(|hydration| hydration.error)),
         ..Facts::default()
     }
+}
+
+/// Every database that connections of this process have open: primaries by path, then replicas by URL, which are
+/// shown as who follows them sees them.
+pub(super) fn all() -> Vec<Facts> {
+    let primaries = Primary::all();
+    let replicas = replica::all();
+    let primaries = primaries.iter().map(|primary| of_primary(primary));
+    primaries.chain(replicas.iter().map(|core| of_replica(core.status(), false))).collect()
 }
 
 /// The databases of `conn` that are ours: `main` first, then the attached ones in their order.

@@ -10,13 +10,15 @@
 //! | `litestream_txid()`, `litestream_time()`, `litestream_lag()` | where this database stands | anywhere |
 //! | `litestream_set_time(t [, schema])` | which state of a replica is read | statements of the application |
 //! | `litestream_status()`, `litestream_status` | all that is known, as JSON and as a table | also trusted schemas |
+//! | `litestream_databases` | table of all that this process has open | statements of the application |
 //! | `litestream_verify(url [, options])` | table of what is wrong with a replica | statements of the application |
 //! | `litestream_ltx(url [, options])` | table of the files of a replica | statements of the application |
 //! | `litestream_history(url [, options])` | table of the points that can be restored | statements of the application |
 //! | `litestream_restore_plan(url [, options])` | table of the files that a restore takes | statements of the application |
 //! | `litestream_restores` | table of the restores of this process | also trusted schemas |
 //!
-//! What writes files or takes a URL asks [`permission`] first, on each connection.
+//! What writes files, takes a URL or shows what other connections have open asks [`permission`] first, on each
+//! connection.
 
 mod database;
 mod history;
@@ -64,6 +66,7 @@ pub fn register(conn: &Connection) -> rusqlite::Result<()> {
     }
     create_function(conn, "litestream_status", 0, Safety::TrustedSchema, status::status)?;
     create_table_function::<status::StatusTable>(conn)?;
+    create_table_function::<status::DatabasesTable>(conn)?;
     create_table_function::<verify::VerifyTable>(conn)?;
     create_table_function::<ltx::LtxTable>(conn)?;
     create_table_function::<history::HistoryTable>(conn)?;

@@ -1,10 +1,11 @@
-//! `litestream_status`, as JSON and as a table.
+//! `litestream_status`, as JSON and as a table, and `litestream_databases`.
 
 use rusqlite::Connection;
 use rusqlite::types::Value;
 use serde_json::{Map, json};
 
-use super::database::{Database, Facts, find};
+use super::database::{Database, Facts, all, find};
+use super::permission::permit;
 use crate::error::Result;
 use crate::failures::{self, Attempt, Failure};
 use crate::sqlite::{Call, Row, Safety, Table};
@@ -53,6 +54,23 @@ impl Table for StatusTable {
         let databases = find(conn);
         let failures = failures::recent().into_iter().rev().map(failure_row);
         Ok(databases.iter().map(database_row).chain(failures).collect())
+    }
+}
+
+/// `litestream_databases`: a row for each database that any connection of this process has open, for connections
+/// that may reach a store by SQL.
+pub(super) struct DatabasesTable;
+
+impl Table for DatabasesTable {
+    const NAME: &'static str = "litestream_databases";
+    /// Those of `litestream_status` without `schema`, which is a connection's.
+    const COLUMNS: &'static [&'static str] = StatusTable::COLUMNS.split_at(1).1;
+    const ARGUMENTS: &'static [&'static str] = &[];
+    const SAFETY: Safety = Safety::DirectOnly;
+
+    fn rows(conn: &Connection, _: &[Value]) -> Result<Vec<Row>> {
+        permit(conn)?;
+        Ok(all().into_iter().map(|facts| row(None, facts).split_off(1)).collect())
     }
 }
 

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FileType, Mode, OFlags, RawMode, fstat};
@@ -21,8 +21,8 @@ const AT_ONCE: usize = 4096;
 pub(super) enum Out {
     /// Whatever the host has as standard error at the time of the write.
     Stderr,
-    /// A file that was opened by [`open`].
-    File(File),
+    /// A file that was opened by [`open`], and its path.
+    File(File, PathBuf),
 }
 
 /// Opens a log file, which is made if it is not there. A FIFO is opened whether it is read or not: what is
@@ -30,7 +30,7 @@ pub(super) enum Out {
 ///
 /// # Errors
 /// Those of the file system.
-pub(super) fn open(path: &Path) -> io::Result<File> {
+fn open(path: &Path) -> io::Result<File> {
     let mut options = File::options();
     options.append(true).create(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed());
     match options.open(path) {
@@ -40,15 +40,43 @@ pub(super) fn open(path: &Path) -> io::Result<File> {
 }
 
 impl Out {
+    /// The log file `path`.
+    ///
+    /// # Errors
+    /// What to tell of a file that cannot be opened.
+    pub(super) fn file(path: PathBuf) -> Result<Self, String> {
+        match open(&path) {
+            Ok(file) => Ok(Self::File(file, path)),
+            Err(e) => Err(format!(
+                "cannot open the log file {}: {e}; events are written here. LITESTREAM_LOG_FILE names it",
+                path.display()
+            )),
+        }
+    }
+
+    /// What to tell of a write that failed with `error`; `None` if a later one may succeed, or if there is
+    /// nowhere to tell it.
+    pub(super) fn complaint(&self, error: Errno) -> Option<String> {
+        match self {
+            Self::File(_, path) if error != Errno::AGAIN => Some(format!(
+                "cannot write to the log file {}: {error}; lines are missing there",
+                path.display()
+            )),
+            _ => None,
+        }
+    }
+
     /// Writes what can be written at once; returns how many bytes that are.
-    pub(super) fn write(&self, bytes: &[u8]) -> usize {
+    ///
+    /// # Errors
+    /// Those of the system, if nothing was written; `AGAIN` if nothing can be without waiting.
+    pub(super) fn write(&self, bytes: &[u8]) -> rustix::io::Result<usize> {
         // The reader of a pipe may have gone: that must not end the host.
         let _blocked = signals::block_broken_pipes();
-        let written = match self {
+        match self {
             Self::Stderr => write_to_shared(io::stderr().as_fd(), bytes),
-            Self::File(file) => write_all(bytes, |rest| rustix::io::write(file, rest)),
-        };
-        written.unwrap_or(0)
+            Self::File(file, _) => write_all(bytes, |rest| rustix::io::write(file, rest)),
+        }
     }
 }
 
@@ -139,12 +167,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("fifo");
         rustix::fs::mkfifoat(rustix::fs::CWD, &path, Mode::RUSR | Mode::WUSR).unwrap();
-        let out = Out::File(open(&path).unwrap());
-        assert_eq!(out.write(b"first\n"), 6);
+        let out = Out::file(path.clone()).unwrap();
+        assert_eq!(out.write(b"first\n"), Ok(6));
         let mut reader = File::open(&path).unwrap();
         let mut bytes = [0; 6];
         reader.read_exact(&mut bytes).unwrap();
         assert_eq!(&bytes, b"first\n");
-        while out.write(&[b'x'; 1000]) == 1000 {}
+        while out.write(&[b'x'; 1000]) == Ok(1000) {}
     }
 }

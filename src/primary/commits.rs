@@ -5,6 +5,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 
@@ -152,6 +153,17 @@ impl Commits {
         let mut noted = self.lock();
         let since = noted.waiting_since.take();
         (*noted, since)
+    }
+
+    /// At `asked`, when the change `.0` was the last, the oldest commit that was not in the replica had waited
+    /// for `lag`, says the process that publishes.
+    pub(super) fn confirm(&self, asked: (CommitSeq, Timestamp), lag: Duration) {
+        let mut noted = self.lock();
+        let (seq, at) = asked;
+        let oldest = at.as_millis().saturating_sub(i64::try_from(lag.as_millis()).unwrap_or(i64::MAX));
+        let oldest = Timestamp::from_millis(oldest);
+        let all_arrived = lag.is_zero() && noted.seq == seq;
+        noted.waiting_since = noted.waiting_since.filter(|_| !all_arrived).map(|since| since.max(oldest));
     }
 
     /// Since when the oldest commit waits that is not on its way, by the steady clock.

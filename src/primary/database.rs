@@ -18,11 +18,12 @@ use crate::primary::line::Message;
 use crate::primary::options::Options;
 use crate::primary::proof;
 use crate::primary::publisher;
+use crate::primary::report::Report;
 use crate::primary::shared::{Phase, Shared};
 use crate::primary::stamp;
 use crate::primary::state::{self, Captured};
 use crate::primary::turn::Turn;
-use crate::store::{Fencing, Store, Target};
+use crate::store::{Fencing, ReplicaIdentity, Store, Target};
 use crate::wal::{IndexHeader, Position, WalHeader};
 
 /// The primaries of this process, by process id (a forked child has none) and path.
@@ -45,6 +46,13 @@ pub struct Primary {
     proof: Option<JoinHandle<()>>,
 }
 
+/// Position of the replica, and by how much it is behind.
+struct Standing {
+    txid: Option<Txid>,
+    time: Option<Timestamp>,
+    lag: Duration,
+}
+
 /// How replication of one database stands.
 #[derive(Clone, Debug)]
 pub struct Status {
@@ -56,7 +64,7 @@ pub struct Status {
     pub phase: Phase,
     /// The last transaction in the replica.
     pub txid: Option<Txid>,
-    /// When that was committed, as far as this process has seen it.
+    /// When that was committed.
     pub time: Option<Timestamp>,
     /// How long the oldest commit waits that is not in the replica.
     pub lag: Duration,
@@ -70,7 +78,7 @@ pub struct Status {
     pub notice: Option<String>,
     /// The last transaction that is proven restorable, and when that was proven.
     pub verified: Option<(Txid, Timestamp)>,
-    /// What is wrong now.
+    /// What is wrong now; also if it is another process that publishes.
     pub error: Option<Error>,
 }
 
@@ -117,8 +125,11 @@ impl Primary {
         let key = (std::process::id(), path.to_path_buf());
         if let Some(entry) = open.get_mut(&key) {
             if entry.primary.target != *target {
+                let theirs = ReplicaIdentity::from(&entry.primary.target);
+                history::check_replica(path, &ReplicaIdentity::from(target), &theirs)?;
                 return Err(Error::config(format!(
-                    "{} is replicated to {} already: open it with the same replica settings everywhere",
+                    "{} is replicated to {} already, with other credentials or other settings of its objects: open it \
+                     with the same replica settings everywhere",
                     path.display(),
                     entry.primary.shared.store.url()
                 )));
@@ -128,12 +139,15 @@ impl Primary {
             return Ok(Arc::clone(&entry.primary));
         }
         let store = connect()?;
-        let agreement = Agreement::enter(path, &store.url(), &options.history)?;
+        let replica = ReplicaIdentity::from(target);
+        let agreement = Agreement::enter(path, &store.url(), &replica, &options.history)?;
         let shared = Shared::new(path, options, agreement, store, host(), clock);
         if let Some(notice) = &shared.agreement.notice {
             shared.notice(notice.clone());
         }
         let primary = Arc::new(Self::begin(Arc::new(shared), target)?);
+        let version = env!("CARGO_PKG_VERSION");
+        tracing::info!("{}: a primary of {replica}, by litestream_vfs {version}", path.display());
         open.insert(key, Entry { primary: Arc::clone(&primary), connections: 1 });
         Ok(primary)
     }
@@ -165,6 +179,17 @@ impl Primary {
         Some(Arc::clone(&entry.primary))
     }
 
+    /// The primaries that connections of this process have open, by path.
+    pub fn all() -> Vec<Arc<Self>> {
+        let mut all: Vec<Arc<Self>> = {
+            let open = open_primaries();
+            let ours = open.iter().flatten().filter(|((pid, _), _)| *pid == std::process::id());
+            ours.map(|(_, entry)| Arc::clone(&entry.primary)).collect()
+        };
+        all.sort_by(|a, b| a.shared.path.cmp(&b.shared.path));
+        all
+    }
+
     /// A connection closed. The last one waits up to `close_timeout` for the replica; what is not
     /// there then stays on local disk and goes out at the next open.
     pub fn close(&self) {
@@ -180,7 +205,7 @@ impl Primary {
         let deadline = Instant::now() + self.shared.options.close_timeout;
         let synced = self.shared.wait(self.shared.options.close_timeout, &|| false);
         if self.shared.with_capture(|_| ()).is_err() {
-            self.shared.tell_of_commits();
+            let _ = self.shared.tell_of_commits();
         }
         if synced.is_ok() {
             // A process that lives for a second must get its history done some time.
@@ -240,13 +265,37 @@ impl Primary {
         self.shared.history.remember(&folder, &self.shared.store.url());
         let settled = self.shared.finish();
         self.shared.agreement.leave();
-        match settled {
-            Err(e) => tracing::warn!("{}: {e}", self.shared.path.display()),
-            Ok(()) => {
-                if let Some(e) = unsynced.filter(|e| e.kind() == ErrorKind::Timeout) {
-                    tracing::warn!("{e}; the rest stays on local disk until the next open");
-                }
+        if let Err(e) = settled {
+            tracing::warn!("{}: {e}", self.shared.path.display());
+        }
+        if let Some(e) = unsynced {
+            self.tell_unsent(&e);
+        }
+    }
+
+    /// Tells what the last close leaves unsent, because of `error`.
+    fn tell_unsent(&self, error: &Error) {
+        let path = self.shared.path.display();
+        let waits = !self.shared.lag().is_zero();
+        match error.kind() {
+            // Who gives it no time does not expect it, unless nothing could have been sent.
+            ErrorKind::Timeout
+                if self.shared.options.close_timeout.is_zero() && !self.shared.has_failed() =>
+            {
+                tracing::info!(
+                    "{path}: {error}; the rest stays on local disk and is sent after the next open"
+                );
             }
+            ErrorKind::Timeout => {
+                tracing::warn!(
+                    "{path}: {error}; the rest stays on local disk and is sent after the next open"
+                );
+            }
+            ErrorKind::Conflict if waits => {
+                let url = self.shared.store.url();
+                tracing::warn!("{path}: closed with commits that are not in {url}: replication is stopped");
+            }
+            _ => {}
         }
     }
 
@@ -436,46 +485,75 @@ impl Primary {
 
     /// The last transaction in the replica.
     pub fn txid(&self) -> Option<Txid> {
-        let (phase, txid) = {
-            let progress = self.shared.progress();
-            (progress.phase, progress.txid)
-        };
-        if phase == Phase::Standby { self.shared.remembered_txid() } else { txid }
+        self.standing().txid
     }
 
-    /// When the last transaction in the replica was committed, as far as this process has seen it.
+    /// When the last transaction in the replica was committed.
     pub fn time(&self) -> Option<Timestamp> {
-        self.shared.progress().time
+        self.standing().time
     }
 
     /// How long the oldest commit waits that is not in the replica.
     pub fn lag(&self) -> Duration {
-        self.shared.lag()
+        self.standing().lag
     }
 
-    /// How replication stands.
-    pub fn status(&self) -> Status {
-        let (waiting_files, waiting_bytes) =
-            self.shared.with_capture(|c| (c.spool.segments().len(), c.spool.bytes())).unwrap_or_default();
-        let waiting_bytes = waiting_bytes + self.shared.generations.bytes();
-        let _ = self.shared.stop_without_file();
+    /// Position and lag as the process that publishes knows them.
+    fn standing(&self) -> Standing {
+        if let Some(report) = self.shared.report() {
+            return Standing { txid: report.txid(), time: report.time(), lag: report.lag() };
+        }
         let lag = self.shared.lag();
-        let txid = self.txid();
-        let verified = self.shared.proof.verified().clone();
+        let progress = self.shared.progress();
+        Standing { txid: progress.txid, time: progress.time, lag }
+    }
+
+    /// How replication stands, as far as the process that publishes says so.
+    pub fn status(&self) -> Status {
+        let _ = self.shared.stop_without_file();
+        match self.shared.report() {
+            Some(report) => self.status_by(&report),
+            None => self.own_status(),
+        }
+    }
+
+    fn status_by(&self, report: &Report) -> Status {
+        let error = report.error.as_ref().map(|text| Error::new(ErrorKind::Unavailable, text.clone()));
         let progress = self.shared.progress();
         Status {
             path: self.shared.path.clone(),
             url: self.shared.store.url(),
             phase: progress.phase,
-            txid,
+            txid: report.txid(),
+            time: report.time(),
+            lag: report.lag(),
+            waiting_files: report.waiting_files,
+            waiting_bytes: report.waiting_bytes,
+            fencing: self.shared.store.fencing(),
+            notice: progress.shown_notice().or_else(|| report.notice.clone()),
+            verified: report.verified(),
+            error,
+        }
+    }
+
+    fn own_status(&self) -> Status {
+        let (waiting_files, waiting_bytes) = self.shared.waiting_files();
+        let lag = self.shared.lag();
+        let verified = self.shared.proof.verified().proven;
+        let progress = self.shared.settled_progress();
+        Status {
+            path: self.shared.path.clone(),
+            url: self.shared.store.url(),
+            phase: progress.phase,
+            txid: progress.txid,
             time: progress.time,
             lag,
             waiting_files,
             waiting_bytes,
             fencing: self.shared.store.fencing(),
-            notice: progress.notice.as_ref().map(|(at, notice)| format!("{at}: {notice}")),
-            verified: verified.proven,
-            error: progress.error.clone().or_else(|| self.shared.history.error()).or(verified.error),
+            notice: progress.shown_notice(),
+            verified,
+            error: self.shared.trouble(&progress),
         }
     }
 }

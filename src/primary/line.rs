@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 
 use crate::files;
+use crate::primary::report::Report;
 use crate::primary::shared::Shared;
 use crate::primary::state;
 
@@ -24,7 +25,7 @@ const PUBLISHER: &str = "vfs.sock";
 /// The most that a socket's address may be long, with room to spare.
 const LONGEST: usize = 100;
 /// The most that a message may be long.
-const MESSAGE_SIZE: usize = 4096;
+pub(super) const MESSAGE_SIZE: usize = 8192;
 
 /// What other processes say to the publisher.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +38,9 @@ pub(super) enum Message {
     Resume(bool, String),
     /// Who said so with force does not wait for it any more: it shall not.
     Withdraw,
+    /// Somebody asks how replication stands; the answer goes to this mailbox, at once. Version 0.1.0 does not
+    /// understand it, and says nothing.
+    Status(String),
 }
 
 /// What the publisher answers.
@@ -50,6 +54,8 @@ pub(super) enum Answer {
     Empty(String),
     /// It did not work so far; it is tried again.
     Failing(String),
+    /// How replication stands.
+    Report(Report),
 }
 
 /// The address of a socket in `folder`. The second value must live while it is used: a path that is too

@@ -22,6 +22,7 @@
 //! | `history` | levels, snapshots and retention: what becomes of published files |
 //! | `handover` | what other processes leave before the WAL loses it |
 //! | `standby`, `line` | a process that does not publish, and how it reaches the one that does |
+//! | `report` | how replication stands, as the one tells the others |
 //! | `resume` | how the database stands to its replica when replication begins |
 
 mod anchor;
@@ -43,6 +44,7 @@ mod past;
 mod pending;
 mod proof;
 mod publisher;
+mod report;
 mod resume;
 mod role;
 mod shared;

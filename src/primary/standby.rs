@@ -2,12 +2,12 @@
 //! what the WAL is about to lose, and waits to take over.
 
 use std::fs::File;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
+use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::Txid;
 use crate::primary::commits::Noted;
@@ -31,11 +31,18 @@ const FORCE_LASTS: Duration = Duration::from_secs(2);
 /// How soon an interrupt is noticed.
 const LOOK: Duration = Duration::from_millis(50);
 
+/// Why the publisher is to look at the database for commits of other processes.
+#[derive(Clone, Copy, Debug, Default)]
+struct Look {
+    /// Since when one of them has a commit, by the steady clock, if it said so.
+    committed_since: Option<Timestamp>,
+}
+
 /// What other processes ask of the publisher.
 #[derive(Default)]
 pub(super) struct Requests {
-    /// They committed something.
-    committed: AtomicBool,
+    /// The database is to be looked at.
+    look: Mutex<Option<Look>>,
     /// The mailboxes of those who wait for the replica.
     waiting: Mutex<Vec<String>>,
     /// When one of them last said that replication shall go on with force.
@@ -44,14 +51,35 @@ pub(super) struct Requests {
 }
 
 impl Requests {
+    fn wanted(&self) -> MutexGuard<'_, Option<Look>> {
+        self.look.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The database is to be looked at for commits of other processes.
     pub(super) fn look(&self) {
-        self.committed.store(true, Ordering::SeqCst);
+        self.wanted().get_or_insert_default();
+    }
+
+    /// As [`Requests::look`], because another process committed something at `now`, by the steady clock.
+    fn look_for_commit(&self, now: Timestamp) {
+        self.wanted().get_or_insert_default().committed_since.get_or_insert(now);
     }
 
     /// Whether it is, once.
-    pub(super) fn take_look(&self) -> bool {
-        self.committed.swap(false, Ordering::SeqCst)
+    fn take_look(&self) -> Option<Look> {
+        self.wanted().take()
+    }
+
+    /// What was taken is still to be done.
+    fn look_again(&self, Look { committed_since }: Look) {
+        let mut wanted = self.wanted();
+        let look = wanted.get_or_insert_default();
+        look.committed_since = committed_since.or(look.committed_since);
+    }
+
+    /// Since when another process has a commit, by the steady clock, for which the database was not looked at.
+    pub(super) fn committed_since(&self) -> Option<Timestamp> {
+        self.wanted().as_ref()?.committed_since
     }
 
     fn renew_force(&self) {
@@ -104,7 +132,7 @@ pub(super) async fn rest(shared: &Shared) {
                 }
             }
             hurried = shared.signal.next() => {
-                if hurried || line::tell(&folder, &Message::Committed).is_err() {
+                if hurried || shared.tell_of_commits().is_err() {
                     return;
                 }
                 tokio::time::sleep(TELL_EVERY).await;
@@ -118,13 +146,11 @@ pub(super) async fn rest(shared: &Shared) {
 /// # Errors
 /// `Io`, `Corrupt` on the database; `Busy` if one waits and the locks cannot be had.
 pub(super) async fn look_at_others(shared: &Arc<Shared>, asked: bool) -> Result<()> {
-    if !shared.requests.take_look() {
-        return Ok(());
-    }
+    let Some(look) = shared.requests.take_look() else { return Ok(()) };
     shared.looks();
     let looked = blocking(shared, |shared| shared.look_at_database()).await;
     if looked.is_err() {
-        shared.requests.look();
+        shared.requests.look_again(look);
     }
     tracing::debug!("{}: looked for commits of other processes: {looked:?}", shared.path.display());
     match looked {
@@ -155,10 +181,20 @@ pub(super) async fn until_told(shared: &Shared) {
 
 impl Shared {
     /// Another process said something to this one, which publishes.
-    pub(super) fn heard(&self, message: Message) {
-        self.requests.look();
+    pub(super) fn heard(self: &Arc<Self>, message: Message) {
+        // Who only asks has committed nothing.
+        if !matches!(message, Message::Status(_)) {
+            self.requests.look();
+        }
         match message {
-            Message::Committed => self.signal.commit(),
+            Message::Committed => {
+                self.requests.look_for_commit(self.clock.steady());
+                self.signal.commit();
+            }
+            Message::Status(mailbox) => {
+                let shared = Arc::clone(self);
+                tokio::task::spawn_blocking(move || shared.answer_with_report(&mailbox));
+            }
             Message::Sync(mailbox) => {
                 self.requests.wait(mailbox);
                 self.signal.hurry();
@@ -200,11 +236,6 @@ impl Shared {
         }
     }
 
-    /// Tells the publisher at once that there are commits.
-    pub(super) fn tell_of_commits(&self) {
-        let _ = line::tell(&state::folder(&self.path), &Message::Committed);
-    }
-
     /// Asks the process that publishes, and waits for its answer. `None` if this process may publish
     /// now, and is to look itself.
     ///
@@ -219,6 +250,7 @@ impl Shared {
     ) -> Result<Option<Txid>> {
         let folder = state::folder(&self.path);
         let mailbox = Mailbox::open(&folder).map_err(|e| self.unreachable(&e))?;
+        let asked = (self.commits.last().seq, self.clock.steady());
         let deadline = Instant::now() + timeout;
         let mut cause = "the process that publishes it has not answered".to_owned();
         let mut next_question = Instant::now();
@@ -231,11 +263,15 @@ impl Shared {
                 }
             }
             match mailbox.wait(LOOK) {
-                Some(Answer::Done(txid)) => return Ok(Txid::new(txid)),
+                Some(Answer::Done(txid)) => {
+                    let txid = self.published_here(txid)?;
+                    self.commits.confirm(asked, Duration::ZERO);
+                    return Ok(Some(txid));
+                }
                 Some(Answer::Stopped(message)) => return Err(Error::new(ErrorKind::Conflict, message)),
                 Some(Answer::Empty(message)) => return Err(Error::new(ErrorKind::NotFound, message)),
                 Some(Answer::Failing(message)) => cause = message,
-                None => {}
+                Some(Answer::Report(_)) | None => {}
             }
             if interrupted() {
                 return Err(Error::new(ErrorKind::Interrupted, "the wait for the replica was interrupted"));
@@ -247,6 +283,24 @@ impl Shared {
             }
         }
         Ok(None)
+    }
+
+    /// The transaction `txid`, with which the process that publishes says that its replica ends.
+    ///
+    /// # Errors
+    /// `Conflict` if that is another replica than this process's.
+    fn published_here(&self, txid: u64) -> Result<Txid> {
+        // The two agreed on it when they opened the database, unless the other is of version 0.1.0.
+        let known = self.remembered_txid();
+        Txid::new(txid).filter(|_| known.is_some()).ok_or_else(|| {
+            let message = format!(
+                "{} is published by another process, and not to {}: end that process, or open the database with the \
+                 replica URL that it has",
+                self.path.display(),
+                self.store.url()
+            );
+            Error::new(ErrorKind::Conflict, message)
+        })
     }
 
     fn unreachable(&self, e: &std::io::Error) -> Error {

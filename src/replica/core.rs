@@ -86,6 +86,14 @@ pub struct ReplicaStatus {
     pub hydration: Option<HydrationStatus>,
 }
 
+impl ReplicaStatus {
+    /// The age of what is read: the time since it was the latest state, as far as is known.
+    pub fn age(&self) -> Duration {
+        let age = follow::now().as_millis() - self.as_of.as_millis();
+        Duration::from_millis(age.try_into().unwrap_or(0))
+    }
+}
+
 /// How polls went.
 #[derive(Debug)]
 pub(super) struct Polls {

@@ -161,19 +161,28 @@ impl Core {
         match told {
             Ok(Told::Older { end }) => {
                 self.poller.note_success();
-                polls.last_error = None;
+                self.note_answer(&mut polls);
                 self.note_older(&mut polls, *end);
             }
             Ok(_) => {
                 self.poller.note_success();
                 polls.last_success = now();
-                polls.last_error = None;
+                self.note_answer(&mut polls);
                 polls.older = None;
             }
             Err(e) => {
-                tracing::warn!(replica = self.files.source.url(), error = %e, "poll failed");
-                polls.last_error = Some(e.to_string());
+                // Once, until a poll succeeds: status has the latest reason.
+                if polls.last_error.replace(e.to_string()).is_none() {
+                    tracing::warn!(replica = self.files.source.url(), error = %e, "poll failed");
+                }
             }
+        }
+    }
+
+    /// The replica answered what is new.
+    fn note_answer(&self, polls: &mut Polls) {
+        if polls.last_error.take().is_some() {
+            tracing::warn!(replica = self.files.source.url(), "polls succeed again");
         }
     }
 

@@ -66,7 +66,7 @@ pub use history::{HistoryPoint, Wanted, describe, points};
 pub use hydration::HydrationStatus;
 pub use plan::{Plan, RestorePoint};
 pub use read_ahead::ReadAhead;
-pub use shared::open;
+pub use shared::{all, open};
 pub use snapshot::Snapshot;
 pub use view::{Seen, View};
 

@@ -66,6 +66,17 @@ pub fn open(target: &Target, options: &Options) -> Result<Arc<Core>> {
     }
 }
 
+/// The replicas that connections of this process have open, by URL; without one that is being opened.
+pub fn all() -> Vec<Arc<Core>> {
+    let places = PLACES.lock().unwrap_or_else(PoisonError::into_inner);
+    let ours = places.iter().flatten().filter(|(key, _)| key.pid == std::process::id());
+    let mut all: Vec<(String, Arc<Core>)> = ours
+        .filter_map(|(key, place)| Some((place_of(&key.target), place.try_lock().ok()?.core.upgrade()?)))
+        .collect();
+    all.sort_by(|(a, _), (b, _)| a.cmp(b));
+    all.into_iter().map(|(_, core)| core).collect()
+}
+
 /// What tells the replica at `target` from all others.
 fn place_of(target: &Target) -> String {
     match target {

@@ -220,8 +220,7 @@ impl Seen {
 
     /// The age of what the connection reads: the time since this was the latest state, as far as is known.
     pub fn age(&self) -> Duration {
-        let age = SystemClock.now().as_millis() - self.status().as_of.as_millis();
-        Duration::from_millis(age.try_into().unwrap_or(0))
+        self.status().age()
     }
 
     fn lock(&self) -> MutexGuard<'_, SeenState> {

@@ -33,7 +33,7 @@ pub use file::FileStore;
 pub use memory::MemoryStore;
 pub use retry::{Retry, RetryPolicy};
 pub use s3::S3Store;
-pub use target::{Encryption, Lookup, S3Target, Secret, Target};
+pub use target::{Encryption, Lookup, ReplicaIdentity, S3Target, Secret, Target};
 
 /// The store at `target`. No request is made, no thread started and no environment read before the
 /// store is first used. Failures that pass are tried again as [`RetryPolicy::default`] says.

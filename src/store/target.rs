@@ -6,7 +6,10 @@ use std::path::PathBuf;
 use crate::error::Result;
 
 pub(super) mod endpoint;
+mod identity;
 mod url;
+
+pub use identity::ReplicaIdentity;
 
 /// Looks up a setting by its canonical name (the first of its row in [`Target::SETTINGS`]) outside the
 /// URL: parameters of the SQLite URI first, under any of the row's spellings, then the environment

@@ -244,7 +244,7 @@ impl Capture {
 
     /// The database must be copied anew: what was captured is no base for what follows.
     pub(super) fn lost(&mut self, reason: &'static str) {
-        tracing::warn!("{}: {reason}; the database is copied anew", self.database.display());
+        tracing::info!("{}: {reason}; the database is copied anew", self.database.display());
         self.captured = None;
         self.forget_kept();
         // What is lost until the copy is there follows from the first loss.

@@ -1,8 +1,8 @@
-//! The settings of the history that all who have a database open agree on, and the memory of what was
-//! named: `.<file name>-litestream/settings.json`.
+//! The replica and the settings of its history that all who have a database open agree on, and the memory of
+//! what was named: `.<file name>-litestream/settings.json`.
 //!
-//! Who opens the database while nobody else has it open may name other settings than those remembered.
-//! Everybody else gets what the first one got, and is refused who names something else.
+//! Who opens the database while nobody else has it open may name another replica, and other settings than
+//! those remembered. Everybody else gets what the first one got, and is refused who names something else.
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
@@ -17,7 +17,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::files::{self, Kind, RecordLock};
 use crate::primary::history::named::{HistoryOptions, NamedSettings};
 use crate::primary::history::settings::Settings;
-use crate::primary::state;
+use crate::primary::role::PublisherLock;
+use crate::primary::state::{self, State};
+use crate::store::ReplicaIdentity;
 
 const NAME: &str = "settings.json";
 /// Who has the database open shares this lock. Who is the first holds it alone while deciding.
@@ -40,19 +42,31 @@ pub(in crate::primary) struct Agreement {
 /// What is remembered: by replica URL what was named for it.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Memory {
+    /// The replica of those who have the database open, or had it open last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    open: Option<ReplicaIdentity>,
     replicas: BTreeMap<String, NamedSettings>,
 }
 
 impl Agreement {
-    /// Opens the database `path`, which is replicated to `url`, as far as its settings are concerned.
+    /// Opens the database `path`, which is replicated to `replica` at `url`, as far as its settings are concerned.
     ///
     /// # Errors
-    /// `Config` if it is open with another value of a setting that `options` name, or if what is remembered cannot be
-    /// read; those of the folder of local state.
-    pub(in crate::primary) fn enter(path: &Path, url: &str, options: &HistoryOptions) -> Result<Self> {
+    /// `Config` if it is open with another replica, or with another value of a setting that `options` name, or if what is
+    /// remembered cannot be read; those of the folder of local state.
+    pub(in crate::primary) fn enter(
+        path: &Path,
+        url: &str,
+        replica: &ReplicaIdentity,
+        options: &HistoryOptions,
+    ) -> Result<Self> {
         let folder = state::folder(path);
         let (lock, company) = take_lock(&folder)?;
         let mut memory = Memory::read(&folder)?;
+        match company {
+            Company::Others => memory.check_replica(path, replica)?,
+            Company::Alone => check_older_version(path, url)?,
+        }
         let HistoryOptions { named, defaults } = options;
         let remembered = memory.replicas.get(url).cloned();
         let before = remembered.clone().unwrap_or_default().over(defaults);
@@ -63,8 +77,9 @@ impl Agreement {
         let all = named.clone().or(remembered.clone().unwrap_or_default());
         let settings = all.clone().over(defaults);
         let shorter = remembered.as_ref().and_then(|_| settings.shortens(&before));
-        if remembered.as_ref() != Some(&all) {
+        if remembered.as_ref() != Some(&all) || memory.open.as_ref() != Some(replica) {
             memory.replicas.insert(url.to_owned(), all);
+            memory.open = Some(replica.clone());
             memory.write(&folder)?;
         }
         lock.share()
@@ -118,6 +133,46 @@ fn take_lock(folder: &Path) -> Result<(RecordLock, Company)> {
     }
 }
 
+/// Whether who names the replica `ours` may join those who replicate the database `path` to `theirs`.
+///
+/// # Errors
+/// `Config`, with both values of the first setting by which they are two replicas.
+pub(in crate::primary) fn check_replica(
+    path: &Path,
+    ours: &ReplicaIdentity,
+    theirs: &ReplicaIdentity,
+) -> Result<()> {
+    match ours.difference(theirs) {
+        None => Ok(()),
+        Some((name, ours, theirs)) => Err(other_replica(path, name, ours, theirs)),
+    }
+}
+
+/// Whether who replicates the database `path` to `url` may stand by for a process of version 0.1.0, which agrees on
+/// nothing with others. If one publishes, its own state says where to.
+///
+/// # Errors
+/// As [`check_replica`]; those of the folder of local state.
+fn check_older_version(path: &Path, url: &str) -> Result<()> {
+    let folder = state::folder(path);
+    if PublisherLock::take(&folder)?.is_some() {
+        return Ok(());
+    }
+    match State::load(&folder)?.url {
+        theirs if theirs.is_empty() || theirs == url => Ok(()),
+        theirs => Err(other_replica(path, "replica", url, &theirs)),
+    }
+}
+
+fn other_replica(path: &Path, name: &str, ours: &str, theirs: &str) -> Error {
+    Error::config(format!(
+        "{name}={ours} is asked for, but {} is open with {name}={theirs}, in this process or in another, and has one \
+         replica at a time: give the same value, or close the database everywhere first. When a deployment changes \
+         it, the old process must end before the new one opens the database",
+        path.display()
+    ))
+}
+
 /// Whether who names `named` may join those who have the database `path` open with `settings`.
 ///
 /// # Errors
@@ -137,6 +192,14 @@ fn notice(url: &str, changes: &str) -> String {
 }
 
 impl Memory {
+    /// Whether who replicates the database `path` to `ours` may join the processes that have it open.
+    ///
+    /// # Errors
+    /// As [`check_replica`].
+    fn check_replica(&self, path: &Path, ours: &ReplicaIdentity) -> Result<()> {
+        self.open.as_ref().map_or(Ok(()), |theirs| check_replica(path, ours, theirs))
+    }
+
     fn read(folder: &Path) -> Result<Self> {
         let path = folder.join(NAME);
         let bytes = match fs::read(&path) {
@@ -170,6 +233,7 @@ impl Memory {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Target;
 
     const URL: &str = "s3://bucket/app";
 
@@ -194,7 +258,61 @@ mod tests {
     }
 
     fn enter(path: &Path, url: &str, named: NamedSettings) -> Result<Agreement> {
-        Agreement::enter(path, url, &HistoryOptions { named, defaults: defaults() })
+        Agreement::enter(path, url, &replica(url), &HistoryOptions { named, defaults: defaults() })
+    }
+
+    fn replica(url: &str) -> ReplicaIdentity {
+        ReplicaIdentity::from(&Target::parse(url, &|_| None).unwrap())
+    }
+
+    #[test]
+    fn all_who_have_it_open_have_one_replica() {
+        const OTHER: &str = "s3://bucket/other";
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("app.db");
+        let first = enter(&path, URL, days(30)).unwrap();
+        let endpoint = "s3://bucket/app?endpoint=http://127.0.0.1:9000";
+        for (url, asked, open) in [
+            (OTHER, "replica=s3://bucket/other", "replica=s3://bucket/app"),
+            (endpoint, "endpoint=http://127", "(not"),
+        ] {
+            let error = Agreement::enter(&path, URL, &replica(url), &options()).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Config);
+            assert!([asked, open].iter().all(|value| error.to_string().contains(value)), "{error}");
+        }
+        let second = enter(&path, URL, NamedSettings::default()).unwrap();
+        drop(first);
+        assert!(enter(&path, OTHER, NamedSettings::default()).is_err());
+        // Nobody has it open: another replica may be named, and what was named for the first one stays.
+        drop(second);
+        let other = enter(&path, OTHER, NamedSettings::default()).unwrap();
+        assert!(enter(&path, URL, NamedSettings::default()).is_err());
+        drop(other);
+        let back = enter(&path, URL, NamedSettings::default()).unwrap();
+        assert_eq!(back.settings.snapshot_retention, days(30).snapshot_retention.unwrap());
+    }
+
+    #[test]
+    fn a_publisher_of_version_0_1_0_says_where_to_in_its_state() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("app.db");
+        let folder = state::folder(&path);
+        let publisher = PublisherLock::take(&folder).unwrap();
+        assert!(enter(&path, URL, NamedSettings::default()).is_ok());
+        State::load(&folder).unwrap().for_replica("s3://bucket/other").save(&folder).unwrap();
+        let error = enter(&path, URL, NamedSettings::default()).unwrap_err();
+        assert!(
+            ["replica=s3://bucket/app", "replica=s3://bucket/other"]
+                .iter()
+                .all(|v| error.to_string().contains(v))
+        );
+        assert!(enter(&path, "s3://bucket/other", NamedSettings::default()).is_ok());
+        drop(publisher);
+        assert!(enter(&path, URL, NamedSettings::default()).is_ok());
+    }
+
+    fn options() -> HistoryOptions {
+        HistoryOptions { named: NamedSettings::default(), defaults: defaults() }
     }
 
     #[test]

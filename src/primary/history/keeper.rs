@@ -35,6 +35,8 @@ pub(in crate::primary) async fn run(shared: Arc<Shared>) {
         Arc::clone(&shared.history),
         state::folder(&shared.path),
     );
+    // The log tells of a failure, and not yet of its end.
+    let mut is_told = false;
     loop {
         match keeper.round().await {
             // The publisher ends replication.
@@ -42,7 +44,19 @@ pub(in crate::primary) async fn run(shared: Arc<Shared>) {
                 shared.history.end();
                 shared.signal.hurry();
             }
-            Err(e) => tracing::warn!("{}: {e}", shared.path.display()),
+            // The publisher tells of a store that cannot be reached.
+            Err(_) if is_told || shared.has_failed() => {}
+            Err(e) => {
+                tracing::warn!("{}: {e}", shared.path.display());
+                is_told = true;
+            }
+            Ok(()) if std::mem::take(&mut is_told) => {
+                tracing::warn!(
+                    "{}: the history of {} is kept again",
+                    shared.path.display(),
+                    shared.store.url()
+                );
+            }
             Ok(()) => {}
         }
         if shared.history.lock().ended {

@@ -5,7 +5,7 @@
 //! | --- | --- |
 //! | `settings` | how much is kept; the windows of time that levels are cut by |
 //! | `named` | which of them were named, and what holds for the others |
-//! | `agreement` | the settings that all who have the database open agree on, and their memory |
+//! | `agreement` | the replica and settings that all who have the database open agree on, and their memory |
 //! | `inventory` | the files of the replica, as its only writer knows them |
 //! | `due` | what is to be done, and when: a function of the inventory and the time |
 //! | `merge` | several files become one, as a stream |
@@ -49,7 +49,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::{FileId, Txid};
 use crate::store::FileInfo;
 
-pub(super) use agreement::{Agreement, check};
+pub(super) use agreement::{Agreement, check, check_replica};
 pub(super) use keeper::run;
 pub use named::{HistoryOptions, NamedSettings};
 pub use settings::Settings;

@@ -24,6 +24,7 @@ use crate::primary::host::Host;
 use crate::primary::line;
 use crate::primary::options::Options;
 use crate::primary::proof::Proof;
+use crate::primary::report::Elsewhere;
 use crate::primary::role::{PublisherLock, Publishing, Role};
 use crate::primary::stamp::Identity;
 use crate::primary::standby::Requests;
@@ -98,6 +99,8 @@ pub(super) struct Shared {
     pub(super) watch: Watch,
     /// What other processes ask of this one, if it publishes.
     pub(super) requests: Requests,
+    /// The process that publishes, while it is another one.
+    pub(super) elsewhere: Elsewhere,
     /// Whether the store keeps the condition of a write is being found out, or was.
     pub(super) proving_fencing: AtomicBool,
     /// The database had no pages when this process began to publish it.
@@ -148,6 +151,7 @@ impl Shared {
             waiting: AtomicUsize::new(0),
             watch: Watch::default(),
             requests: Requests::default(),
+            elsewhere: Elsewhere::default(),
             proving_fencing: AtomicBool::new(false),
             was_empty: AtomicBool::new(false),
             file: Identity::of(path),

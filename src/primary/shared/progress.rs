@@ -1,6 +1,7 @@
 //! How far the replica is, and how that changes.
 
 use std::sync::atomic::Ordering;
+use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::open::Opening;
@@ -11,6 +12,9 @@ use crate::ltx::Txid;
 use crate::primary::commits::CommitSeq;
 use crate::primary::role::Role;
 use crate::primary::time::Witness;
+
+/// A database that is locked for longer is worth a line in the log.
+const LOCKED: Duration = Duration::from_secs(5);
 
 /// How far the replica is.
 #[derive(Debug)]
@@ -41,6 +45,8 @@ pub(in crate::primary) struct Progress {
     pub(in crate::primary) error: Option<Error>,
     /// What ended replication before a user said that it shall continue.
     pub(super) stopped_by: Option<Error>,
+    /// Since when each attempt failed, by the steady clock.
+    failing_since: Option<Timestamp>,
     /// The log tells of a failure, and not yet of its end.
     pub(super) logged: bool,
 }
@@ -61,12 +67,18 @@ impl Progress {
             notice: None,
             error: None,
             stopped_by: None,
+            failing_since: None,
             logged: false,
         }
     }
 }
 
 impl Progress {
+    /// What was found and repaired last, with its time.
+    pub(in crate::primary) fn shown_notice(&self) -> Option<String> {
+        self.notice.as_ref().map(|(at, notice)| format!("{at}: {notice}"))
+    }
+
     /// Enters a phase, unless replication was ended meanwhile by another thread than the publisher's.
     fn enter(&mut self, phase: Phase) {
         if self.phase != Phase::Stopped {
@@ -188,9 +200,10 @@ impl Shared {
         if progress.phase == Phase::Stopped {
             return;
         }
-        progress.error = None;
+        (progress.error, progress.failing_since) = (None, None);
         if std::mem::take(&mut progress.logged) {
-            tracing::info!("{}: replication goes on", self.path.display());
+            // As important as what it is the end of.
+            tracing::warn!("{}: replication goes on, to {}", self.path.display(), self.store.url());
         }
     }
 
@@ -200,10 +213,12 @@ impl Shared {
             if p.phase == Phase::Stopped {
                 return;
             }
-            // A database that is locked just now is no failure yet.
-            let passes = error.kind() == ErrorKind::Busy && p.error.is_none();
+            let now = self.clock.steady().as_millis();
+            let lasts = now - p.failing_since.get_or_insert(Timestamp::from_millis(now)).as_millis();
+            // A database that is locked for a while, as by a connection that closes, is no failure yet.
+            let passes = error.kind() == ErrorKind::Busy && lasts < LOCKED.as_millis() as i64;
             if !passes && !p.logged {
-                tracing::warn!("{}: {error}", self.path.display());
+                tracing::warn!("{}: {error}; it is tried again", self.path.display());
                 p.logged = true;
             }
             p.phase = Phase::Retrying;
@@ -224,8 +239,31 @@ impl Shared {
         }
         self.change(|p| {
             p.phase = Phase::Stopped;
+            p.logged = true;
             p.error = Some(error);
         });
+    }
+
+    /// What is wrong now, of replication, history or the replica itself.
+    pub(in crate::primary) fn trouble(&self, progress: &Progress) -> Option<Error> {
+        let later = || self.history.error().or_else(|| self.proof.verified().error.clone());
+        progress.error.clone().or_else(later)
+    }
+
+    /// How many local files wait for the replica, and their size in bytes.
+    pub(in crate::primary) fn waiting_files(&self) -> (usize, u64) {
+        let (files, bytes) =
+            self.with_capture(|c| (c.spool.segments().len(), c.spool.bytes())).unwrap_or_default();
+        (files, bytes + self.generations.bytes())
+    }
+
+    /// How far the replica is. A moment after the replica was looked at it turns out whether something is to be
+    /// sent: that is waited for.
+    pub(in crate::primary) fn settled_progress(&self) -> MutexGuard<'_, Progress> {
+        const MOMENT: Duration = Duration::from_millis(100);
+        let turns_out = |p: &mut Progress| p.phase == Phase::Starting && p.resumed;
+        let waited = self.progressed.wait_timeout_while(self.progress(), MOMENT, turns_out);
+        waited.unwrap_or_else(PoisonError::into_inner).0
     }
 
     /// How long the oldest commit waits that is not in the replica; zero if none does.

@@ -74,6 +74,25 @@ fn checkpoint(db: &mut Db) {
 }
 
 #[test]
+fn who_does_not_publish_says_what_the_publisher_knows() {
+    let mut processes = Processes::new(2);
+    for process in [1, 2, 0] {
+        processes.by(process, |db| db.change(1));
+        processes.sync(process);
+        let theirs = processes.bench.status();
+        let known = (theirs.txid, theirs.time, theirs.lag, None);
+        for other in &processes.others {
+            // What the publisher was told of meanwhile, it looks at in its next round.
+            processes.bench.until("no lag", |_| other.lag().is_zero());
+            let status = other.status();
+            assert_eq!(status.phase, Phase::Standby);
+            assert_eq!((status.txid, status.time, status.lag, status.error.map(|e| e.to_string())), known);
+            assert_eq!((other.txid(), other.time()), (theirs.txid, theirs.time));
+        }
+    }
+}
+
+#[test]
 fn commits_of_all_arrive() {
     let mut processes = Processes::new(2);
     for process in [1, 2, 0, 2, 1] {

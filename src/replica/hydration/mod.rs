@@ -204,6 +204,8 @@ async fn local(core: &Weak<Core>) -> Option<Arc<Local>> {
 async fn run(core: Weak<Core>) {
     let Some(local) = local(&core).await else { return };
     let (mut pause, mut damaged) = (PAUSE, Damaged::default());
+    // The log tells of a failure, and not yet of its end.
+    let mut is_told = false;
     loop {
         let outcome = {
             let Some(core) = core.upgrade() else { return };
@@ -222,6 +224,9 @@ async fn run(core: Weak<Core>) {
         }
         match outcome {
             Ok(()) => {
+                if std::mem::take(&mut is_told) {
+                    tracing::warn!("hydration goes on");
+                }
                 pause = PAUSE;
                 drop(upgraded);
                 local.woken.notified().await;
@@ -229,7 +234,9 @@ async fn run(core: Weak<Core>) {
                 tokio::time::sleep(RECORD).await;
             }
             Err(e) => {
-                tracing::warn!(error = %e, "hydration pauses");
+                if !std::mem::replace(&mut is_told, true) {
+                    tracing::warn!(error = %e, "hydration pauses");
+                }
                 if e.kind() == ErrorKind::NotFound {
                     // Files went: where their pages are now, the next poll says, or has said already.
                     let _ = upgraded.poll_suspiciously().await;

@@ -20,10 +20,12 @@ def logged(folder: Path) -> dict[str, str]:
 
 
 def changes(folder: Path) -> list[str]:
-    """`fails` and `works`, in the order in which the host has logged that replication does."""
+    """`fails` and `works`, in the order in which the host has logged that replication does; that it begins is no change."""
     log = folder / "host.log"
     found = []
     for line in log.read_text().splitlines() if log.exists() else []:
+        if ": a primary of " in line:
+            continue
         if match := re.search(r"\b(WARN|ERROR|INFO)\b", line):
             found.append("works" if "replication goes on" in line else "fails" if match[1] != "INFO" else line)
     return found

@@ -1,0 +1,106 @@
+//! Which replica a target is.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Encryption, Target};
+
+/// Identity of a replica: the settings by which two targets are two replicas, or one replica of which each can
+/// read only its own objects, as name and value. It carries no secret, and can be stored. Credentials are no
+/// part of it: they may be renewed while a database is open.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ReplicaIdentity(BTreeMap<String, String>);
+
+/// The name under which the URL is found.
+const REPLICA: &str = "replica";
+const NOT_GIVEN: &str = "(not given)";
+
+impl ReplicaIdentity {
+    /// The first setting by which `self` is another replica than `other`, the URL before all others: its name,
+    /// the value here, and the one there. `None` if they are the same replica.
+    pub fn difference<'a>(&'a self, other: &'a Self) -> Option<(&'a str, &'a str, &'a str)> {
+        let value = |of: &'a Self, name| of.0.get(name).map_or(NOT_GIVEN, String::as_str);
+        let names = self.0.keys().chain(other.0.keys()).map(String::as_str);
+        std::iter::once(REPLICA)
+            .chain(names)
+            .map(|name| (name, value(self, name), value(other, name)))
+            .find(|(_, ours, theirs)| ours != theirs)
+    }
+}
+
+impl fmt::Display for ReplicaIdentity {
+    /// `s3://bucket/app, endpoint=http://127.0.0.1:9000`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.get(REPLICA).map_or("", String::as_str))?;
+        let rest = self.0.iter().filter(|(name, _)| *name != REPLICA);
+        rest.into_iter().try_for_each(|(name, value)| write!(f, ", {name}={value}"))
+    }
+}
+
+impl From<&Target> for ReplicaIdentity {
+    fn from(target: &Target) -> Self {
+        let mut settings = BTreeMap::from([(REPLICA.to_owned(), target.to_string())]);
+        if let Target::S3(s3) = target {
+            settings.extend(s3.endpoint.clone().map(|endpoint| ("endpoint".to_owned(), endpoint)));
+            match &s3.encryption {
+                Encryption::Bucket => {}
+                Encryption::Kms { key_id } => {
+                    settings.insert("sse_kms_key_id".to_owned(), key_id.clone());
+                }
+                // The key's digest, which each request carries, tells keys apart.
+                Encryption::Customer { key_md5, .. } => {
+                    settings.insert("sse_customer_key_md5".to_owned(), key_md5.clone());
+                }
+            }
+        }
+        Self(settings)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity(url: &str) -> ReplicaIdentity {
+        ReplicaIdentity::from(&Target::parse(url, &|_| None).unwrap())
+    }
+
+    #[test]
+    fn a_replica_is_where_it_is_and_what_opens_it() {
+        let ours = "s3://bucket/app?endpoint=http://a:9000";
+        for (theirs, difference) in [
+            (ours, None),
+            ("s3://bucket/app?endpoint=http://a:9000&access-key-id=A&secret-access-key=B", None),
+            ("s3://bucket/app?endpoint=http://a:9000&region=eu-west-1&part-size=67108864", None),
+            (
+                "s3://bucket/other?endpoint=http://b",
+                Some(("replica", "s3://bucket/app", "s3://bucket/other")),
+            ),
+            ("file:///app", Some(("replica", "s3://bucket/app", "file:///app"))),
+            ("s3://bucket/app?endpoint=http://b:9000", Some(("endpoint", "http://a:9000", "http://b:9000"))),
+            ("s3://bucket/app", Some(("endpoint", "http://a:9000", NOT_GIVEN))),
+            (
+                "s3://bucket/app?endpoint=http://a:9000&sse-kms-key-id=k",
+                Some(("sse_kms_key_id", NOT_GIVEN, "k")),
+            ),
+        ] {
+            assert_eq!(identity(ours).difference(&identity(theirs)), difference, "{theirs}");
+        }
+    }
+
+    #[test]
+    fn it_carries_no_secret() {
+        let key = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+        let url = format!(
+            "s3://bucket/app?endpoint=https://a:9000&access-key-id=A&secret-access-key=hidden&sse-customer-key={}",
+            key.replace('=', "%3D")
+        );
+        let identity = identity(&url);
+        let texts = [identity.to_string(), serde_json::to_string(&identity).unwrap()];
+        assert!(texts.iter().all(|text| !text.contains("hidden") && !text.contains(key)), "{texts:?}");
+        assert!(texts[0].starts_with("s3://bucket/app, endpoint=https://a:9000, sse_customer_key_md5="));
+    }
+}
