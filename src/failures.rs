@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use crate::clock::{Clock, SystemClock, Timestamp};
-use crate::logging;
+use crate::{fork, logging};
 
 /// How many failures are kept; the oldest goes first.
 pub const KEPT: usize = 16;
@@ -23,6 +23,8 @@ pub enum Attempt {
     Read,
     /// To write to a database that is open.
     Write,
+    /// To use a connection in a process that did not open it.
+    Use,
 }
 
 impl fmt::Display for Attempt {
@@ -31,6 +33,7 @@ impl fmt::Display for Attempt {
             Self::Open => "open",
             Self::Read => "read",
             Self::Write => "write",
+            Self::Use => "use",
         })
     }
 }
@@ -74,11 +77,13 @@ fn record_and_log(attempt: Attempt, path: Option<&Path>, message: String, log: b
 
 /// The latest failures of this process, the oldest first.
 pub fn recent() -> Vec<Failure> {
+    let _section = fork::section();
     FAILURES.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
 }
 
 /// Keeps `failure` as the latest. Whether it is another one than the latest so far.
 fn keep(failures: &Mutex<VecDeque<Failure>>, failure: Failure) -> bool {
+    let _section = fork::section();
     let mut failures = failures.lock().unwrap_or_else(PoisonError::into_inner);
     let same = |last: &Failure| *last == Failure { at: last.at, ..failure.clone() };
     if let Some(last) = failures.back_mut().filter(|last| same(last)) {

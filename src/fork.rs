@@ -1,13 +1,15 @@
-//! What a fork must not come in the middle of.
+//! What a fork must not come in the middle of, and what a forked child must not take over.
 //!
 //! A forked child has only the thread that forked. What other threads had locked at that moment, such as
 //! SQLite's own mutexes or standard error, stays locked in it for ever. So threads of ours enter a section
-//! while they use such things, and a fork waits until they have left it. `sqlite` has the host's forks
-//! call [`begins`], [`ends_in_parent`] and [`ends_in_child`].
+//! while they use such things, and a fork waits until they have left it. What may be locked for longer is
+//! [`PerProcess`]: a child begins with its own. `sqlite` has the host's forks call [`begins`],
+//! [`ends_in_parent`] and [`ends_in_child`].
 
 use std::cell::Cell;
 use std::marker::PhantomData;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// A fork does not wait longer than this: the host's thread may hold what a section waits for.
@@ -108,7 +110,84 @@ pub fn ends_in_parent() {
 
 /// The fork is done, in the child, where no other thread is.
 pub fn ends_in_child() {
+    FORKS.fetch_add(1, Ordering::Relaxed);
     GATE.ends_in_child();
+}
+
+/// How many forks lie between the process that loaded the library and this one.
+static FORKS: AtomicU32 = AtomicU32::new(0);
+
+/// Whether this process is a forked child of one that loaded the library.
+pub fn is_child() -> bool {
+    FORKS.load(Ordering::Relaxed) > 0
+}
+
+/// The process in which something was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Maker {
+    forks: u32,
+    pid: u32,
+}
+
+impl Maker {
+    /// This process.
+    pub fn here() -> Self {
+        Self { forks: FORKS.load(Ordering::Relaxed), pid: std::process::id() }
+    }
+
+    /// Whether it is this process, and not one that this one was forked from. Makes no system call.
+    pub fn is_here(self) -> bool {
+        self.forks == FORKS.load(Ordering::Relaxed)
+    }
+
+    /// The process id.
+    pub fn pid(self) -> u32 {
+        self.pid
+    }
+}
+
+/// A value that each process has for itself. A forked child gets a new one at its first use, whatever its
+/// parent's threads did with theirs at the moment of the fork; the parent's is left as it was, never dropped.
+#[derive(Debug)]
+pub struct PerProcess<T>(OnceLock<Box<Own<T>>>);
+
+/// The value of one process, and those of its descendants.
+#[derive(Debug)]
+struct Own<T> {
+    forks: u32,
+    value: T,
+    next: PerProcess<T>,
+}
+
+impl<T: Default> Default for PerProcess<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<T: Default> PerProcess<T> {
+    /// No value yet.
+    pub const fn new() -> Self {
+        Self(OnceLock::new())
+    }
+
+    /// The value of this process, made now if there is none.
+    pub fn get(&self) -> &T {
+        let forks = FORKS.load(Ordering::Relaxed);
+        let mut place = self;
+        loop {
+            let own = place.0.get().map_or_else(|| place.make(forks), Box::as_ref);
+            if own.forks == forks {
+                return &own.value;
+            }
+            place = &own.next;
+        }
+    }
+
+    fn make(&self, forks: u32) -> &Own<T> {
+        let _section = section();
+        self.0.get_or_init(|| Box::new(Own { forks, value: T::default(), next: Self::new() }))
+    }
 }
 
 #[cfg(test)]
@@ -116,6 +195,14 @@ mod tests {
     use std::sync::mpsc;
 
     use super::*;
+
+    #[test]
+    fn a_value_of_a_process_is_made_once_and_kept() {
+        static VALUE: PerProcess<AtomicU32> = PerProcess::new();
+        VALUE.get().store(7, Ordering::Relaxed);
+        assert_eq!(VALUE.get().load(Ordering::Relaxed), 7);
+        assert!(Maker::here().is_here() && Maker::here().pid() == std::process::id());
+    }
 
     #[test]
     fn a_fork_waits_for_sections_and_sections_for_a_fork() {

@@ -32,7 +32,7 @@ where
         // Nobody takes it any more if it was left to end by itself.
         let _ = done.send(work(stopped));
     })
-    .map_err(|e| Error::io("cannot start a thread", e))?;
+    .map_err(runtime::no_thread)?;
     let mut leave_at = None;
     loop {
         match result.recv_timeout(GLANCE) {

@@ -83,6 +83,7 @@ fn failure_row(failure: Failure) -> Row {
         Attempt::Open => "open refused",
         Attempt::Read => "read failed",
         Attempt::Write => "write failed",
+        Attempt::Use => "use refused",
     };
     let facts = Facts {
         path: failure.path,

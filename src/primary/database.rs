@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 
 use crate::clock::{Clock, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
+use crate::fork::PerProcess;
 use crate::ltx::Txid;
 use crate::primary::commits::Noticed;
 use crate::primary::history::{self, Agreement};
@@ -26,8 +27,8 @@ use crate::primary::turn::Turn;
 use crate::store::{Fencing, ReplicaIdentity, Store, Target};
 use crate::wal::{IndexHeader, Position, WalHeader};
 
-/// The primaries of this process, by process id (a forked child has none) and path.
-static OPEN: Mutex<Option<HashMap<(u32, PathBuf), Entry>>> = Mutex::new(None);
+/// The primaries of this process by path. A forked child begins with none.
+static OPEN: PerProcess<Mutex<HashMap<PathBuf, Entry>>> = PerProcess::new();
 
 /// How long an open waits at most for a store that does not answer.
 const LOOK_PATIENCE: Duration = Duration::from_secs(3);
@@ -82,8 +83,8 @@ pub struct Status {
     pub error: Option<Error>,
 }
 
-fn open_primaries() -> MutexGuard<'static, Option<HashMap<(u32, PathBuf), Entry>>> {
-    OPEN.lock().unwrap_or_else(PoisonError::into_inner)
+fn open_primaries() -> MutexGuard<'static, HashMap<PathBuf, Entry>> {
+    OPEN.get().lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Primary {
@@ -121,9 +122,7 @@ impl Primary {
         host: impl FnOnce() -> Arc<dyn Host>,
     ) -> Result<Arc<Self>> {
         let mut open = open_primaries();
-        let open = open.get_or_insert_default();
-        let key = (std::process::id(), path.to_path_buf());
-        if let Some(entry) = open.get_mut(&key) {
+        if let Some(entry) = open.get_mut(path) {
             if entry.primary.target != *target {
                 let theirs = ReplicaIdentity::from(&entry.primary.target);
                 history::check_replica(path, &ReplicaIdentity::from(target), &theirs)?;
@@ -138,6 +137,8 @@ impl Primary {
             entry.connections += 1;
             return Ok(Arc::clone(&entry.primary));
         }
+        // Before anything is made of the primary.
+        crate::runtime::handle()?;
         let store = connect()?;
         let replica = ReplicaIdentity::from(target);
         let agreement = Agreement::enter(path, &store.url(), &replica, &options.history)?;
@@ -148,7 +149,7 @@ impl Primary {
         let primary = Arc::new(Self::begin(Arc::new(shared), target)?);
         let version = env!("CARGO_PKG_VERSION");
         tracing::info!("{}: a primary of {replica}, by litestream_vfs {version}", path.display());
-        open.insert(key, Entry { primary: Arc::clone(&primary), connections: 1 });
+        open.insert(path.to_path_buf(), Entry { primary: Arc::clone(&primary), connections: 1 });
         Ok(primary)
     }
 
@@ -174,50 +175,45 @@ impl Primary {
 
     /// The primary that connections of this process have open for the database `path`.
     pub fn find(path: &Path) -> Option<Arc<Self>> {
-        let open = open_primaries();
-        let entry = open.as_ref()?.get(&(std::process::id(), path.to_path_buf()))?;
-        Some(Arc::clone(&entry.primary))
+        open_primaries().get(path).map(|entry| Arc::clone(&entry.primary))
     }
 
     /// The primaries that connections of this process have open, by path.
     pub fn all() -> Vec<Arc<Self>> {
-        let mut all: Vec<Arc<Self>> = {
-            let open = open_primaries();
-            let ours = open.iter().flatten().filter(|((pid, _), _)| *pid == std::process::id());
-            ours.map(|(_, entry)| Arc::clone(&entry.primary)).collect()
-        };
+        let mut all: Vec<Arc<Self>> =
+            open_primaries().values().map(|entry| Arc::clone(&entry.primary)).collect();
         all.sort_by(|a, b| a.shared.path.cmp(&b.shared.path));
         all
     }
 
-    /// A connection closed. The last one waits up to `close_timeout` for the replica; what is not
-    /// there then stays on local disk and goes out at the next open.
-    pub fn close(&self) {
-        let key = (std::process::id(), self.shared.path.clone());
+    /// A connection closed. The last one waits for the replica until `close_timeout` has passed since its close
+    /// `began`; what is not there then stays on local disk and goes out at the next open.
+    pub fn close(&self, began: Instant) {
+        let path = &self.shared.path;
         {
             let mut open = open_primaries();
-            let Some(entry) = open.as_mut().and_then(|o| o.get_mut(&key)) else { return };
+            let Some(entry) = open.get_mut(path) else { return };
             entry.connections -= 1;
             if entry.connections > 0 {
                 return;
             }
         }
-        let deadline = Instant::now() + self.shared.options.close_timeout;
-        let synced = self.shared.wait(self.shared.options.close_timeout, &|| false);
+        let deadline = began + self.shared.options.close_timeout;
+        let left = || deadline.saturating_duration_since(Instant::now());
+        let synced = self.shared.wait(left(), &|| false);
         if self.shared.with_capture(|_| ()).is_err() {
             let _ = self.shared.tell_of_commits();
         }
         if synced.is_ok() {
             // A process that lives for a second must get its history done some time.
-            self.shared.history.settle(deadline.saturating_duration_since(Instant::now()));
+            self.shared.history.settle(left());
         }
         // From here on a write by somebody else must be seen at the next open.
         stamp::outwait(&self.shared.path);
         let mut open = open_primaries();
-        let Some(primaries) = open.as_mut() else { return };
         // Another thread may have opened it while we waited.
-        if primaries.get(&key).is_some_and(|entry| entry.connections == 0) {
-            primaries.remove(&key);
+        if open.get(path).is_some_and(|entry| entry.connections == 0) {
+            open.remove(path);
             self.end(synced.err());
         }
     }
@@ -225,12 +221,12 @@ impl Primary {
     /// Ends as kill -9 would: what is only in memory is gone.
     #[cfg(test)]
     pub(crate) fn kill(&self) {
-        let key = (std::process::id(), self.shared.path.clone());
-        if let Some(primaries) = &mut *open_primaries()
-            && primaries.get(&key).is_some_and(|entry| Arc::ptr_eq(&entry.primary.shared, &self.shared))
-        {
-            primaries.remove(&key);
+        let path = &self.shared.path;
+        let mut open = open_primaries();
+        if open.get(path).is_some_and(|entry| Arc::ptr_eq(&entry.primary.shared, &self.shared)) {
+            open.remove(path);
         }
+        drop(open);
         self.task.abort();
         self.history.abort();
         self.stop_proof();
@@ -477,10 +473,11 @@ impl Primary {
     }
 
     /// A connection could not lock the database exclusively, as the last one does that closes. If the
-    /// reason is a view of ours, waits at most `close_timeout` until that is gone; `false` if there was
-    /// none.
-    pub fn wait_for_views(&self) -> bool {
-        self.shared.host.wait_for_views(self.shared.options.close_timeout)
+    /// reason is a view of ours, waits until that is gone, or `close_timeout` has passed since the close `began`;
+    /// `false` if there was none.
+    pub fn wait_for_views(&self, began: Instant) -> bool {
+        let timeout = self.shared.options.close_timeout.saturating_sub(began.elapsed());
+        self.shared.host.wait_for_views(timeout)
     }
 
     /// The last transaction in the replica.

@@ -14,7 +14,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::files;
 use crate::ltx::Txid;
 use crate::primary::options::Rewound;
-use crate::primary::publisher::blocking;
+use crate::primary::publisher::long_blocking;
 use crate::primary::resume;
 use crate::primary::shared::Shared;
 use crate::primary::state;
@@ -39,7 +39,7 @@ pub(super) async fn bring_forward(shared: &Arc<Shared>, survey: &Arc<Survey>, tx
         return Err(refused(shared, txid, why).await);
     }
     let survey = Arc::clone(survey);
-    let done = blocking(shared, move |shared| {
+    let done = long_blocking(shared, move |shared| {
         // Whoever is killed now must know again what the database was.
         Sums::of(shared).note(txid, &survey.known.digest());
         restore_and_copy(shared, &survey)

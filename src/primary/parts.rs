@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::FileId;
+use crate::runtime;
 use crate::store::{PutOptions, Store, Upload};
 
 /// Uploads what `encode` writes: at most three parts are in memory. The upload is still to be
@@ -25,7 +26,7 @@ pub(super) async fn upload<T: Send + 'static>(
     let mut upload = store.upload(id, options).await?;
     let (sender, mut parts) = mpsc::channel::<Bytes>(1);
     let part_size = upload.part_size();
-    let encoding = tokio::task::spawn_blocking(move || {
+    let encoding = runtime::long_blocking(move || {
         let out = PartWriter { part: BytesMut::new(), part_size, sender };
         let (out, encoded) = encode(out)?;
         out.finish().map(|()| encoded)
@@ -46,9 +47,7 @@ pub(super) async fn upload<T: Send + 'static>(
         abort(upload).await;
         return Err(Error::new(ErrorKind::Interrupted, format!("{id} was not written to its end")));
     };
-    let encoded = encoding
-        .await
-        .unwrap_or_else(|e| Err(Error::new(ErrorKind::Interrupted, format!("{id} was not encoded: {e}"))));
+    let encoded = encoding.await;
     // An upload that fails closes the channel, so its error is the cause of the encoder's.
     match sent.and(encoded) {
         Ok(encoded) => Ok((upload, encoded)),

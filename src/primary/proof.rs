@@ -1,13 +1,17 @@
 //! Proof that the replica restores, in the background: every `verify_interval` it is read as
 //! [`crate::verify`] does, if it changed since.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures_util::FutureExt as _;
 
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
 use crate::ltx::Txid;
 use crate::primary::shared::{Phase, Shared};
+use crate::runtime;
 use crate::verify::{self, Outcome, Severity};
 
 /// What the last verification told.
@@ -53,8 +57,17 @@ impl Proof {
     }
 }
 
-/// Verifies now and then until the task is aborted. One file at a time, so that it is not noticed.
+/// Verifies now and then until the task is aborted. A bug ends it, with an error in status.
 pub(super) async fn run(shared: Arc<Shared>) {
+    if let Err(panic) = AssertUnwindSafe(verify_always(&shared)).catch_unwind().await {
+        let error = runtime::bug(&*panic).context("verification of the replica ended");
+        tracing::error!("{}: {error}", shared.path.display());
+        shared.proof.verified().error = Some(error);
+    }
+}
+
+/// Verifies one file at a time, so that it is not noticed.
+async fn verify_always(shared: &Arc<Shared>) {
     let mut last = None;
     loop {
         tokio::time::sleep(shared.options.verify_interval).await;
@@ -65,11 +78,17 @@ pub(super) async fn run(shared: Arc<Shared>) {
         if txid.is_none() || txid == last || phase == Phase::Standby {
             continue;
         }
-        let verifying = Arc::clone(&shared);
-        match tokio::task::spawn_blocking(move || verify(&verifying)).await {
-            Ok(Ok(())) => last = txid,
-            Ok(Err(e)) => tracing::warn!("{}: cannot verify the replica: {e}", shared.path.display()),
-            Err(e) => tracing::warn!("{}: verification ended early: {e}", shared.path.display()),
+        let verifying = Arc::clone(shared);
+        match runtime::long_blocking(move || verify(&verifying)).await {
+            Ok(()) => last = txid,
+            Err(e) => {
+                let e = e.context("cannot verify the replica");
+                tracing::warn!("{}: {e}", shared.path.display());
+                // What passes is told of by the publisher, and does not stand in status until the next time.
+                if !e.is_transient() {
+                    shared.proof.verified().error = Some(e);
+                }
+            }
         }
     }
 }

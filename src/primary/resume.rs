@@ -27,7 +27,7 @@ use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::{FileId, FileName, Header, Level, Lineage, Txid};
 use crate::page::PageSize;
-use crate::primary::publisher::blocking;
+use crate::primary::publisher::{blocking, long_blocking};
 use crate::primary::shared::Shared;
 use crate::primary::state::{Claim, Origin};
 use crate::primary::sums::Sums;
@@ -225,7 +225,7 @@ impl<'a> Question<'a> {
     /// alone. What `VACUUM` writes has no page in common with what was.
     async fn is_continuation(&self, agreement: Agreement) -> Result<bool> {
         let survey = Arc::clone(&self.survey);
-        blocking(self.shared, move |shared| {
+        long_blocking(self.shared, move |shared| {
             let Some(theirs) = survey::first_page(shared)? else { return Ok(agreement.is_related()) };
             let follows = survey.is_not_before(&theirs);
             Ok(follows && (agreement.is_related() || survey.is_vacuumed(&theirs)))
@@ -298,7 +298,7 @@ impl<'a> Question<'a> {
 
     async fn compare(&self, point: RestorePoint, for_equality: bool) -> Result<Option<Theirs>> {
         let survey = Arc::clone(&self.survey);
-        blocking(self.shared, move |shared| survey::compare(shared, &survey, point, for_equality)).await
+        long_blocking(self.shared, move |shared| survey::compare(shared, &survey, point, for_equality)).await
     }
 }
 

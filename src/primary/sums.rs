@@ -33,6 +33,7 @@ use crate::primary::past::{Digest, Past};
 use crate::primary::resume::single;
 use crate::primary::shared::Shared;
 use crate::primary::state;
+use crate::runtime;
 use crate::store::{ByteRange, Store};
 
 const NAME: &str = "pages.sums";
@@ -207,9 +208,7 @@ impl Sums {
         }
         let bytes = content.bytes().await?;
         let sums = self.clone();
-        tokio::task::spawn_blocking(move || sums.apply(Decoder::new(&bytes[..])?))
-            .await
-            .map_err(|e| Error::new(ErrorKind::Interrupted, e.to_string()))?
+        runtime::blocking(move || sums.apply(Decoder::new(&bytes[..])?)).await
     }
 
     /// What the replica holds at `txid`, if it is known and whole.

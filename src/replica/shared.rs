@@ -5,13 +5,12 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::core::{Core, Options};
 use crate::error::{Error, Result};
+use crate::fork::PerProcess;
 use crate::store::{self, Target};
 
-/// What must be equal for two connections to share a core. Threads do not survive `fork`, so a child
-/// does not share with its parent.
+/// What must be equal for two connections to share a core.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Key {
-    pid: u32,
     target: Target,
     options: Options,
 }
@@ -27,7 +26,8 @@ struct Place {
 
 type Places = HashMap<Key, Arc<Mutex<Place>>>;
 
-static PLACES: Mutex<Option<Places>> = Mutex::new(None);
+/// Threads do not survive `fork`, so a child does not share with its parent.
+static PLACES: PerProcess<Mutex<Places>> = PerProcess::new();
 
 /// Opens the replica at `target`, or joins the connections of this process that have it open with the
 /// same options. Waits up to [`Options::open_timeout`] for a replica that is still empty.
@@ -36,7 +36,7 @@ static PLACES: Mutex<Option<Places>> = Mutex::new(None);
 /// Those of the store; `NotFound` if the replica stays empty; `Corrupt`. Who waited for another's
 /// attempt that fails gets the same error.
 pub fn open(target: &Target, options: &Options) -> Result<Arc<Core>> {
-    let key = Key { pid: std::process::id(), target: target.clone(), options: options.clone() };
+    let key = Key { target: target.clone(), options: options.clone() };
     let place = place(key);
     let failures = match place.try_lock() {
         Ok(place) => place.failures,
@@ -68,9 +68,9 @@ pub fn open(target: &Target, options: &Options) -> Result<Arc<Core>> {
 
 /// The replicas that connections of this process have open, by URL; without one that is being opened.
 pub fn all() -> Vec<Arc<Core>> {
-    let places = PLACES.lock().unwrap_or_else(PoisonError::into_inner);
-    let ours = places.iter().flatten().filter(|(key, _)| key.pid == std::process::id());
-    let mut all: Vec<(String, Arc<Core>)> = ours
+    let places = PLACES.get().lock().unwrap_or_else(PoisonError::into_inner);
+    let mut all: Vec<(String, Arc<Core>)> = places
+        .iter()
         .filter_map(|(key, place)| Some((place_of(&key.target), place.try_lock().ok()?.core.upgrade()?)))
         .collect();
     all.sort_by(|(a, _), (b, _)| a.cmp(b));
@@ -86,12 +86,10 @@ fn place_of(target: &Target) -> String {
 }
 
 fn place(key: Key) -> Arc<Mutex<Place>> {
-    let mut places = PLACES.lock().unwrap_or_else(PoisonError::into_inner);
-    let places = places.get_or_insert_default();
+    let mut places = PLACES.get().lock().unwrap_or_else(PoisonError::into_inner);
     // A place that nobody looks at and whose core is gone is of no use.
-    places.retain(|key, place| {
-        key.pid == std::process::id()
-            && (Arc::strong_count(place) > 1 || place.try_lock().is_ok_and(|p| p.core.strong_count() > 0))
+    places.retain(|_, place| {
+        Arc::strong_count(place) > 1 || place.try_lock().is_ok_and(|p| p.core.strong_count() > 0)
     });
     places.entry(key).or_default().clone()
 }

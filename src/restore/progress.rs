@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
+use crate::fork::PerProcess;
 use crate::ltx::Txid;
 use crate::replica::Plan;
 
@@ -15,7 +16,7 @@ use crate::replica::Plan;
 const REMEMBERED: usize = 16;
 
 /// The restores of this process, the latest last: those that are under way, and the last that ended.
-static ALL: Mutex<VecDeque<Arc<Progress>>> = Mutex::new(VecDeque::new());
+static ALL: PerProcess<Mutex<VecDeque<Arc<Progress>>>> = PerProcess::new();
 
 /// One restore.
 #[derive(Debug)]
@@ -106,7 +107,7 @@ impl Progress {
             files_done: AtomicU64::new(0),
             state: Mutex::new(state),
         });
-        let mut all = lock(&ALL);
+        let mut all = lock(ALL.get());
         all.push_back(progress.clone());
         let ended = |p: &Arc<Self>| lock(&p.state).took.is_some();
         // Several that were under way at the same time may have ended since.
@@ -174,7 +175,7 @@ impl Progress {
 
 /// The restores of this process, the latest first: those that are under way, and the last that ended.
 pub fn restores() -> Vec<Standing> {
-    lock(&ALL).iter().rev().map(|progress| progress.standing()).collect()
+    lock(ALL.get()).iter().rev().map(|progress| progress.standing()).collect()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

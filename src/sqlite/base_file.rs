@@ -3,6 +3,8 @@
 use std::alloc::{self, Layout};
 use std::ffi::{c_char, c_int, c_void};
 use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rusqlite::ffi;
 
@@ -23,6 +25,8 @@ pub struct BaseFile {
     ///
     /// Invariant: valid while the file is open, until `shm_unmap` or `close`, which empty it.
     regions: Vec<Option<Mapping>>,
+    /// Whether it holds the WRITE lock of the WAL, for forked children.
+    is_writing: Arc<AtomicBool>,
     /// The name, if we made it. After `memory`, whose file points to it until it is closed.
     name: Option<OwnedName>,
 }
@@ -118,10 +122,10 @@ impl BaseFile {
         let mut out_flags = flags.bits();
         // SAFETY: the VFS is alive, the name is as it wants it, the memory is zeroed and large enough.
         let opened = unsafe { open(vfs.as_ptr(), name, memory.as_ptr(), flags.bits(), &raw mut out_flags) };
-        let file = Self { memory, regions: Vec::new(), name: None };
+        let mut file = Self { memory, regions: Vec::new(), is_writing: Arc::default(), name: None };
         // A file whose open failed may still want to be closed: dropping it does.
         Code::check(opened)?;
-        forked::opened(file.memory.file);
+        file.is_writing = forked::opened(file.memory.file);
         Ok((file, OpenFlags::from_bits(out_flags)))
     }
 
@@ -265,6 +269,7 @@ impl BaseFile {
             self.regions.resize(index + 1, None);
         }
         self.regions[index] = Some(Mapping { start, len: size as usize, read_only });
+        forked::mapped(self.memory.file, start, size as usize);
         Ok(self.shm_region(region))
     }
 
@@ -283,7 +288,11 @@ impl BaseFile {
     /// `BUSY`, `IOERR_SHMLOCK`.
     pub fn shm_lock(&mut self, lock: ShmLock, flags: ShmLockFlags) -> Result<(), Code> {
         let (first, count) = (lock.first.into(), lock.count.into());
-        Code::check(call!(self.xShmLock(first, count, flags.bits()) else ffi::SQLITE_IOERR_SHMLOCK))
+        Code::check(call!(self.xShmLock(first, count, flags.bits()) else ffi::SQLITE_IOERR_SHMLOCK))?;
+        if lock.covers(ShmLock::WRITE) && flags.is_exclusive() {
+            self.is_writing.store(flags.is_lock(), Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     /// Orders all loads and stores before it and all after it.
@@ -297,6 +306,7 @@ impl BaseFile {
     /// An I/O error.
     pub fn shm_unmap(&mut self, delete: bool) -> Result<(), Code> {
         self.regions.clear();
+        forked::unmaps(self.memory.file);
         Code::check(call!(self.xShmUnmap(delete.into()) else ffi::SQLITE_OK))
     }
 

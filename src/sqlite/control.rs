@@ -125,6 +125,12 @@ impl FileConnection {
         unsafe { host::is_interrupted_raw(self.0.read()) }.unwrap_or(false)
     }
 
+    /// Its address, which tells it from all others that are open.
+    pub fn address(&self) -> usize {
+        // SAFETY: a method of the file is being called, so the place is there. Only the address is taken.
+        unsafe { self.0.read() }.addr()
+    }
+
     /// Who opens `file`, which is the file that the connection belongs to.
     pub(super) fn opener(self, file: *mut ffi::sqlite3_file) -> Opener {
         // SAFETY: a method of the file is being called, so the place is there, and the connection open or being

@@ -46,10 +46,30 @@ pub(super) unsafe fn pragma(file: &mut dyn File, arg: *mut c_void) -> Result<(),
         PragmaAnswer::Error(text) => (text, Err(Code::ERROR)),
         PragmaAnswer::Interrupted => ("interrupted".to_owned(), Err(Code::INTERRUPT)),
     };
-    let text = sqlite_text(&text).ok_or(Code::NOMEM)?;
-    // SAFETY: the first string of the array is ours to set.
-    unsafe { strings.write(text.as_ptr()) };
+    // SAFETY: as the caller promises.
+    unsafe { answer_pragma(arg, &text)? };
     result
+}
+
+/// Fails `SQLITE_FCNTL_PRAGMA` with a message.
+///
+/// # Safety
+/// `arg` must be what SQLite documents for this operation.
+pub(super) unsafe fn refuse_pragma(arg: *mut c_void, message: &str) -> Result<(), Code> {
+    // SAFETY: as the caller promises.
+    unsafe { answer_pragma(arg, message)? };
+    Err(Code::ERROR)
+}
+
+/// Sets the text of the answer to `SQLITE_FCNTL_PRAGMA`.
+///
+/// # Safety
+/// `arg` must be what SQLite documents for this operation.
+unsafe fn answer_pragma(arg: *mut c_void, text: &str) -> Result<(), Code> {
+    let text = sqlite_text(text).ok_or(Code::NOMEM)?;
+    // SAFETY: the first string of the array is ours to set.
+    unsafe { arg.cast::<*mut c_char>().write(text.as_ptr()) };
+    Ok(())
 }
 
 /// The string at `index`, if there is one; `Err` if it is not UTF-8.

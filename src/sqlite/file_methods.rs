@@ -8,11 +8,12 @@ use std::ptr::NonNull;
 
 use rusqlite::ffi::{self, sqlite3_file, sqlite3_int64, sqlite3_io_methods};
 
-use super::installed::{file_mut, remove, replace, settled_before};
+use super::forked::Inherited;
+use super::installed::{file_mut, inherited, remove, replace, settled_before};
 use super::log::{guard, guard_value};
 use super::{
     Code, DeviceCharacteristics, Fetched, File, FileControl, FileControlOp, LockLevel, ReadOutcome, ShmLock,
-    ShmLockFlags, SyncFlags, fcntl,
+    ShmLockFlags, SyncFlags, fcntl, forked,
 };
 
 /// The methods of our files. The number of a table says what is in it: 1 for shared memory, 2 for
@@ -60,7 +61,8 @@ const fn with_fetch(methods: sqlite3_io_methods) -> sqlite3_io_methods {
     sqlite3_io_methods { xFetch: Some(x_fetch), xUnfetch: Some(x_unfetch), ..methods }
 }
 
-/// Calls `body` with our file at `place`; a panic is logged and becomes `default`.
+/// Calls `body` with our file at `place`; a panic is logged and becomes `default`. In a forked child an inherited
+/// file is refused.
 ///
 /// # Safety
 /// `place` must be an open file of ours of which no method is running.
@@ -71,7 +73,41 @@ unsafe fn call(
     body: impl FnOnce(&mut dyn File) -> Result<(), Code>,
 ) -> c_int {
     // SAFETY: as the caller promises.
-    guard(callback, default, || body(unsafe { file_mut(place) }))
+    guard(callback, default, || match unsafe { inherited(place) } {
+        // SAFETY: as above.
+        None => body(unsafe { file_mut(place) }),
+        Some(inherited) => Err(refuse(&inherited, default)),
+    })
+}
+
+/// The same for what gives back, of which an inherited file has nothing: what it had is its parent's.
+///
+/// # Safety
+/// As [`call`].
+unsafe fn give_back(
+    place: *mut sqlite3_file,
+    callback: &str,
+    default: Code,
+    body: impl FnOnce(&mut dyn File) -> Result<(), Code>,
+) -> c_int {
+    // SAFETY: as the caller promises.
+    guard(callback, default, || match unsafe { inherited(place) } {
+        // SAFETY: as above.
+        None => body(unsafe { file_mut(place) }),
+        Some(_) => Ok(()),
+    })
+}
+
+/// Refuses a method of an inherited file. The program made a mistake, and no disk: where a statement begins, with a
+/// lock, SQLite passes that on. Anywhere else it wants the method's own code, to give up a transaction.
+#[cold]
+fn refuse(inherited: &Inherited, default: Code) -> Code {
+    let code = match default {
+        Code::IOERR_LOCK | Code::IOERR_SHMLOCK | Code::IOERR_SHMMAP => Code::MISUSE,
+        other => other,
+    };
+    inherited.note(code);
+    code
 }
 
 fn unsigned(n: sqlite3_int64, code: Code) -> Result<u64, Code> {
@@ -83,8 +119,18 @@ fn length(n: c_int, code: Code) -> Result<usize, Code> {
 }
 
 unsafe extern "C" fn x_close(place: *mut sqlite3_file) -> c_int {
+    // SAFETY: an open file of ours.
+    let is_inherited = unsafe { inherited(place) }.is_some();
     // SAFETY: an open file of ours, used by nobody else; SQLite does not use it after this.
     let mut file = unsafe { remove(place) };
+    if is_inherited {
+        // It shares what its parent's threads work with, and may have locked.
+        std::mem::forget(file);
+        return guard("xClose", Code::IOERR_CLOSE, || {
+            forked::close_inherited();
+            Ok(())
+        });
+    }
     let closed = guard("xClose", Code::IOERR_CLOSE, || file.close());
     guard_value("xClose", (), || drop(file));
     closed
@@ -156,7 +202,7 @@ unsafe extern "C" fn x_lock(place: *mut sqlite3_file, level: c_int) -> c_int {
 unsafe extern "C" fn x_unlock(place: *mut sqlite3_file, level: c_int) -> c_int {
     let unlock = |file: &mut dyn File| file.unlock(LockLevel::from_raw(level).ok_or(Code::IOERR_UNLOCK)?);
     // SAFETY: SQLite's promise for every method, see the module.
-    unsafe { call(place, "xUnlock", Code::IOERR_UNLOCK, unlock) }
+    unsafe { give_back(place, "xUnlock", Code::IOERR_UNLOCK, unlock) }
 }
 
 unsafe extern "C" fn x_check_reserved_lock(place: *mut sqlite3_file, answer: *mut c_int) -> c_int {
@@ -171,6 +217,11 @@ unsafe extern "C" fn x_check_reserved_lock(place: *mut sqlite3_file, answer: *mu
 }
 
 unsafe extern "C" fn x_file_control(place: *mut sqlite3_file, op: c_int, arg: *mut c_void) -> c_int {
+    // SAFETY: SQLite's promise for every method, see the module.
+    if let Some(inherited) = unsafe { inherited(place) } {
+        // SAFETY: SQLite gives the argument that it documents for the operation.
+        return guard("xFileControl", Code::IOERR, || unsafe { control_inherited(&inherited, op, arg) });
+    }
     if op == FileControlOp::PDB.get() {
         // With a shared cache SQLite says it for each connection that joins, without a lock, and with the
         // connection that used the file last, which another thread may be using.
@@ -193,6 +244,19 @@ unsafe extern "C" fn x_file_control(place: *mut sqlite3_file, op: c_int, arg: *m
     unsafe { call(place, "xFileControl", Code::IOERR, control) }
 }
 
+/// Answers a file control of an inherited file: a PRAGMA is where SQLite has room for a text.
+///
+/// # Safety
+/// `arg` must be what SQLite documents for `op`.
+unsafe fn control_inherited(inherited: &Inherited, op: c_int, arg: *mut c_void) -> Result<(), Code> {
+    if op != FileControlOp::PRAGMA.get() {
+        return Err(Code::NOTFOUND);
+    }
+    inherited.note(Code::ERROR);
+    // SAFETY: as the caller promises.
+    unsafe { fcntl::refuse_pragma(arg, &inherited.message()) }
+}
+
 /// Lets the file at `place` be replaced, now that it is known whose it is.
 ///
 /// # Safety
@@ -212,15 +276,20 @@ unsafe fn settle(place: *mut sqlite3_file, arg: *mut c_void) {
 
 unsafe extern "C" fn x_sector_size(place: *mut sqlite3_file) -> c_int {
     // SAFETY: SQLite's promise for every method, see the module.
-    let size = guard_value("xSectorSize", 0, || unsafe { file_mut(place) }.sector_size());
+    let size = guard_value("xSectorSize", 0, || unsafe {
+        if inherited(place).is_some() { 0 } else { file_mut(place).sector_size() }
+    });
     // SQLite takes its default for what is too small.
     c_int::try_from(size).unwrap_or(0)
 }
 
 unsafe extern "C" fn x_device_characteristics(place: *mut sqlite3_file) -> c_int {
-    guard_value("xDeviceCharacteristics", DeviceCharacteristics::NONE, || {
-        // SAFETY: SQLite's promise for every method, see the module.
-        unsafe { file_mut(place) }.device_characteristics()
+    // SAFETY: SQLite's promise for every method, see the module.
+    guard_value("xDeviceCharacteristics", DeviceCharacteristics::NONE, || unsafe {
+        match inherited(place) {
+            None => file_mut(place).device_characteristics(),
+            Some(_) => DeviceCharacteristics::NONE,
+        }
     })
     .bits()
 }
@@ -247,22 +316,33 @@ unsafe extern "C" fn x_shm_map(
 }
 
 unsafe extern "C" fn x_shm_lock(place: *mut sqlite3_file, first: c_int, count: c_int, flags: c_int) -> c_int {
+    let flags = ShmLockFlags::from_bits(flags);
     let lock = |file: &mut dyn File| {
         let slot = |n: c_int| u8::try_from(n).map_err(|_| Code::IOERR_SHMLOCK);
-        file.shm_lock(ShmLock { first: slot(first)?, count: slot(count)? }, ShmLockFlags::from_bits(flags))
+        file.shm_lock(ShmLock { first: slot(first)?, count: slot(count)? }, flags)
     };
     // SAFETY: SQLite's promise for every method, see the module.
-    unsafe { call(place, "xShmLock", Code::IOERR_SHMLOCK, lock) }
+    unsafe {
+        if flags.is_lock() {
+            call(place, "xShmLock", Code::IOERR_SHMLOCK, lock)
+        } else {
+            give_back(place, "xShmLock", Code::IOERR_SHMLOCK, lock)
+        }
+    }
 }
 
 unsafe extern "C" fn x_shm_barrier(place: *mut sqlite3_file) {
     // SAFETY: SQLite's promise for every method, see the module.
-    guard_value("xShmBarrier", (), || unsafe { file_mut(place) }.shm_barrier());
+    guard_value("xShmBarrier", (), || unsafe {
+        if inherited(place).is_none() {
+            file_mut(place).shm_barrier();
+        }
+    });
 }
 
 unsafe extern "C" fn x_shm_unmap(place: *mut sqlite3_file, delete: c_int) -> c_int {
     // SAFETY: SQLite's promise for every method, see the module.
-    unsafe { call(place, "xShmUnmap", Code::IOERR_SHMMAP, |file| file.shm_unmap(delete != 0)) }
+    unsafe { give_back(place, "xShmUnmap", Code::IOERR_SHMMAP, |file| file.shm_unmap(delete != 0)) }
 }
 
 unsafe extern "C" fn x_fetch(
@@ -290,7 +370,7 @@ unsafe extern "C" fn x_unfetch(place: *mut sqlite3_file, offset: sqlite3_int64, 
         file.unfetch(unsigned(offset, Code::IOERR_MMAP)?, NonNull::new(start).map(Fetched))
     };
     // SAFETY: SQLite's promise for every method, see the module.
-    unsafe { call(place, "xUnfetch", Code::IOERR_MMAP, unfetch) }
+    unsafe { give_back(place, "xUnfetch", Code::IOERR_MMAP, unfetch) }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use rusqlite::functions::{ConnectionRef, Context, FunctionFlags};
 use rusqlite::types::{FromSql, Value, ValueRef};
 use rusqlite::{Connection, ffi};
 
+use super::roles;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Where SQL may use a function or table. Source: <https://www.sqlite.org/c3ref/c_deterministic.html>.
@@ -83,7 +84,9 @@ pub fn create_function(
         // SAFETY: the connection is in use by this thread for the time of the call, and `Call` does not
         // outlive it. It is lent to `function` only, which runs on this thread.
         let connection = unsafe { context.get_connection() }?;
-        function(&Call { context, connection }).map_err(|e| sql_error(name, e))
+        let called =
+            roles::refuse_inherited(&connection).and_then(|()| function(&Call { context, connection }));
+        called.map_err(|e| sql_error(name, e))
     })
 }
 

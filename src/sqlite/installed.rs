@@ -1,12 +1,15 @@
 //! Our file in the memory that SQLite holds for it.
 
+use std::path::Path;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rusqlite::ffi;
 
 use super::file_methods::TABLES;
+use super::forked::Inherited;
 use super::{File, IoVersion};
+use crate::fork::Maker;
 
 /// What SQLite's `sqlite3_file` is when the file is ours.
 #[repr(C)]
@@ -15,6 +18,10 @@ pub(super) struct Installed {
     head: ffi::sqlite3_file,
     /// Whether SQLite told to which connection the file belongs.
     is_settled: AtomicBool,
+    /// The process that opened it.
+    maker: Maker,
+    /// The database to which it belongs, if that has a name.
+    database: Option<Box<Path>>,
     file: Box<dyn File>,
 }
 
@@ -26,17 +33,23 @@ const fn table_of(version: IoVersion) -> usize {
     version.shm as usize + 2 * version.fetch as usize
 }
 
-/// Makes the memory at `place` our file.
+/// Makes the memory at `place` our file, which belongs to `database`.
 ///
 /// # Safety
 /// `place` must have [`SIZE`] bytes, be aligned as SQLite aligns a `sqlite3_file`, and hold no open file.
-pub(super) unsafe fn install(place: *mut ffi::sqlite3_file, mut file: Box<dyn File>) {
+pub(super) unsafe fn install(
+    place: *mut ffi::sqlite3_file,
+    mut file: Box<dyn File>,
+    database: Option<Box<Path>>,
+) {
     let methods = &raw const TABLES[table_of(file.io_version())];
     // SAFETY: as the caller promises.
     unsafe {
         place.cast::<Installed>().write(Installed {
             head: ffi::sqlite3_file { pMethods: methods },
             is_settled: AtomicBool::new(false),
+            maker: Maker::here(),
+            database,
             file,
         })
     }
@@ -49,8 +62,9 @@ pub(super) unsafe fn install(place: *mut ffi::sqlite3_file, mut file: Box<dyn Fi
 pub(super) unsafe fn replace(place: *mut ffi::sqlite3_file, file: Box<dyn File>) {
     // SAFETY: as the caller promises; once it is removed there is no open file.
     let before = unsafe {
+        let database = (*place.cast::<Installed>()).database.take();
         let before = remove(place);
-        install(place, file);
+        install(place, file, database);
         settled_before(place);
         before
     };
@@ -78,6 +92,19 @@ pub(super) unsafe fn settled_before(place: *mut ffi::sqlite3_file) -> bool {
     unsafe { (*place.cast::<Installed>()).is_settled.swap(true, Ordering::AcqRel) }
 }
 
+/// What is to be said of our file at `place` if this process inherited it from the one that opened it.
+///
+/// # Safety
+/// `place` must be a file that was installed and not removed.
+pub(super) unsafe fn inherited(place: *mut ffi::sqlite3_file) -> Option<Inherited> {
+    // SAFETY: as the caller promises. These fields do not change.
+    let installed = unsafe { &*place.cast::<Installed>() };
+    if installed.maker.is_here() {
+        return None;
+    }
+    Some(Inherited { path: installed.database.as_deref().map(Path::to_owned), maker: installed.maker })
+}
+
 /// Our file at `place`.
 ///
 /// # Safety
@@ -94,10 +121,17 @@ pub(super) unsafe fn file_mut<'a>(place: *mut ffi::sqlite3_file) -> &'a mut dyn 
 /// `place` must be null or a `sqlite3_file` that is open or was zeroed, and no other reference to it
 /// may be alive for `'a`.
 pub(super) unsafe fn our_file<'a>(place: *mut ffi::sqlite3_file) -> Option<&'a dyn File> {
-    let place = NonNull::new(place)?;
+    // SAFETY: as the caller promises, and only `install` sets one of our tables.
+    unsafe { is_ours(place).then(|| &*file_mut(place)) }
+}
+
+/// Whether the file at `place` is one of ours.
+///
+/// # Safety
+/// `place` must be null or a `sqlite3_file` that is open or was zeroed.
+pub(super) unsafe fn is_ours(place: *mut ffi::sqlite3_file) -> bool {
+    let Some(place) = NonNull::new(place) else { return false };
     // SAFETY: as the caller promises.
     let methods = unsafe { place.as_ref() }.pMethods;
-    let ours = TABLES.iter().any(|table| std::ptr::eq(table, methods));
-    // SAFETY: only `install` sets one of our tables.
-    ours.then(|| unsafe { &*file_mut(place.as_ptr()) })
+    TABLES.iter().any(|table| std::ptr::eq(table, methods))
 }

@@ -50,7 +50,8 @@ pub fn check_integrity(path: &Path, integrity: Integrity, stop: impl Fn() -> boo
     let (done, stopped) = (AtomicBool::new(false), AtomicBool::new(false));
     let findings = thread::scope(|scope| {
         let blocked = signals::block_all();
-        let watcher = scope.spawn(|| {
+        // Without a thread to be had the check goes on to its end.
+        let watcher = thread::Builder::new().spawn_scoped(scope, || {
             while !done.load(Ordering::Relaxed) {
                 if stop() {
                     stopped.store(true, Ordering::Relaxed);
@@ -62,7 +63,9 @@ pub fn check_integrity(path: &Path, integrity: Integrity, stop: impl Fn() -> boo
         drop(blocked);
         let findings = findings(&conn, integrity);
         done.store(true, Ordering::Relaxed);
-        watcher.thread().unpark();
+        if let Ok(watcher) = watcher {
+            watcher.thread().unpark();
+        }
         findings
     });
     match findings {

@@ -7,8 +7,10 @@ use std::sync::Arc;
 use rusqlite::{Connection, ffi};
 
 use super::File;
-use super::installed::our_file;
-use super::vfs_methods::is_ours;
+use super::installed::{inherited, is_ours, our_file};
+use super::vfs_methods;
+use crate::error::{Error, ErrorKind};
+use crate::fork;
 
 /// The rooms' objects behind the databases of `conn` that are ours, with their schema names: `main`
 /// first, then the attached ones in their order.
@@ -21,6 +23,27 @@ pub fn roles(conn: &Connection) -> Vec<(String, Arc<dyn Any + Send + Sync>)> {
             Some((schema, role))
         })
         .collect()
+}
+
+/// Refuses a connection of which a forked child inherited a file.
+///
+/// # Errors
+/// `Unsupported`, with who opened it and what to do.
+pub(super) fn refuse_inherited(conn: &Connection) -> Result<(), Error> {
+    if !fork::is_child() {
+        return Ok(());
+    }
+    let files =
+        schemas(conn).into_iter().filter_map(|schema| file_of(conn, Some(&CString::new(schema).ok()?)));
+    // SAFETY: as for `with_file`; files that are ours were installed.
+    let inherited = |file| unsafe { is_ours(file).then(|| inherited(file)).flatten() };
+    match files.filter_map(inherited).next() {
+        None => Ok(()),
+        Some(inherited) => {
+            inherited.note(super::Code::MISUSE);
+            Err(Error::new(ErrorKind::Unsupported, inherited.message()))
+        }
+    }
 }
 
 /// The schema names of `conn`. Only `main` if the host does not let us ask.
@@ -63,7 +86,7 @@ fn asks_for_ours(conn: &Connection) -> bool {
         )
     };
     // SAFETY: null, or a registered VFS, which stays where it is while it has connections.
-    code == ffi::SQLITE_OK && unsafe { vfs.as_ref() }.is_some_and(is_ours)
+    code == ffi::SQLITE_OK && unsafe { vfs.as_ref() }.is_some_and(vfs_methods::is_ours)
 }
 
 /// The file of the main database of `db`; null if there is none.
@@ -85,6 +108,15 @@ pub(super) fn has_late_header(conn: &Connection) -> bool {
 
 /// What `look` finds in the file of a schema (`None`: the main database), if that file is ours.
 fn with_file<T>(conn: &Connection, schema: Option<&CStr>, look: impl FnOnce(&dyn File) -> T) -> Option<T> {
+    let file = file_of(conn, schema)?;
+    // SAFETY: the address is null or that of the schema's file, which stays open while its connection,
+    // which this thread is using, does not close it. No method of the file is running: SQLite calls
+    // those and SQL functions by turns.
+    unsafe { our_file(file) }.map(look)
+}
+
+/// The file of a schema (`None`: the main database).
+fn file_of(conn: &Connection, schema: Option<&CStr>) -> Option<*mut ffi::sqlite3_file> {
     let mut file: *mut ffi::sqlite3_file = std::ptr::null_mut();
     let name = schema.map_or(std::ptr::null(), CStr::as_ptr);
     // SAFETY: the connection is open, the name ends with a zero or is null, and this operation writes
@@ -97,11 +129,5 @@ fn with_file<T>(conn: &Connection, schema: Option<&CStr>, look: impl FnOnce(&dyn
             (&raw mut file).cast::<c_void>(),
         )
     };
-    if code != ffi::SQLITE_OK {
-        return None;
-    }
-    // SAFETY: the address is null or that of the schema's file, which stays open while its connection,
-    // which this thread is using, does not close it. No method of the file is running: SQLite calls
-    // those and SQL functions by turns.
-    unsafe { our_file(file) }.map(look)
+    (code == ffi::SQLITE_OK).then_some(file)
 }

@@ -4,18 +4,21 @@
 //! program that wants them to reach out loads the library on the connection that it uses.
 
 use std::collections::BTreeSet;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use rusqlite::functions::FunctionFlags;
 use rusqlite::{Connection, MAIN_DB};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::fork;
 
 /// The connections that loaded the library themselves, by their addresses.
 static LOADERS: Mutex<BTreeSet<usize>> = Mutex::new(BTreeSet::new());
 
-fn loaders() -> MutexGuard<'static, BTreeSet<usize>> {
-    LOADERS.lock().unwrap_or_else(PoisonError::into_inner)
+/// Works on them. No fork comes in between: a child would find them locked.
+fn with_loaders<T>(work: impl FnOnce(&mut BTreeSet<usize>) -> T) -> T {
+    let _section = fork::section();
+    work(&mut LOADERS.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
 fn address(conn: &Connection) -> usize {
@@ -28,13 +31,13 @@ struct Entry(usize);
 
 impl Entry {
     fn is_listed(&self) -> bool {
-        loaders().contains(&self.0)
+        with_loaders(|loaders| loaders.contains(&self.0))
     }
 }
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        loaders().remove(&self.0);
+        with_loaders(|loaders| loaders.remove(&self.0));
     }
 }
 
@@ -44,7 +47,7 @@ impl Drop for Entry {
 /// Those of `sqlite3_create_function_v2`.
 pub(super) fn note_loader(conn: &Connection) -> rusqlite::Result<()> {
     let address = address(conn);
-    if loaders().contains(&address) {
+    if with_loaders(|loaders| loaders.contains(&address)) {
         return Ok(());
     }
     // SQLite drops a function when its connection is closed, and has no other way to tell an extension.
@@ -52,7 +55,7 @@ pub(super) fn note_loader(conn: &Connection) -> rusqlite::Result<()> {
     conn.create_scalar_function("litestream_loaded", 0, FunctionFlags::SQLITE_INNOCUOUS, move |_| {
         Ok(entry.is_listed())
     })?;
-    loaders().insert(address);
+    with_loaders(|loaders| loaders.insert(address));
     Ok(())
 }
 
@@ -73,7 +76,7 @@ pub fn may_reach_out(conn: &Connection) -> Result<()> {
 }
 
 fn objection(conn: &Connection) -> Option<&'static str> {
-    if !loaders().contains(&address(conn)) {
+    if !with_loaders(|loaders| loaders.contains(&address(conn))) {
         return Some(
             "this connection did not load litestream_vfs itself, and what writes files or reaches a store is \
              only for those that did: load the extension on this connection too",

@@ -13,6 +13,7 @@ use rusqlite::vtab::{
 use rusqlite::{Connection, ffi};
 
 use super::function::{Safety, sql_error};
+use super::roles;
 use crate::error::{Error, ErrorKind, Result};
 
 /// A row: one value for each of [`Table::COLUMNS`].
@@ -144,6 +145,9 @@ unsafe impl<'vtab, T: Table> VTab<'vtab> for Instance<T> {
     /// Asks for the arguments in their order; bit n of the index number says that argument n is there, and
     /// the bits above [`ARGUMENT_BITS`] which columns are read.
     fn best_index(&self, info: &mut IndexInfo) -> rusqlite::Result<bool> {
+        // A connection that was inherited gets its text here: when the statement runs, SQLite locks the files first.
+        // SAFETY: SQLite is preparing a statement on this connection on this thread.
+        caught(T::NAME, || unsafe { connection(self.db) }.map(drop))?;
         let mut asked = vec![None; T::ARGUMENTS.len()];
         for (n, constraint) in info.constraints().enumerate() {
             let argument = constraint.column() - T::COLUMNS.len() as c_int;
@@ -207,13 +211,26 @@ impl<T: Table> Scan<T> {
         Ok(())
     }
 
-    /// The connection, to be dropped within the call of SQLite's that this is in.
     fn connection(&self) -> Result<Connection> {
-        // SAFETY: SQLite is running a statement on this connection on this thread, and the reference
-        // ends with this call. It does not close the connection, which it does not own.
-        unsafe { Connection::from_handle(self.db) }
-            .map_err(|e| Error::new(ErrorKind::Io, "the connection is not usable").with_source(e))
+        // SAFETY: SQLite is running a statement on this connection on this thread.
+        unsafe { connection(self.db) }
     }
+}
+
+/// The connection `db`, to be dropped within the call of SQLite's that this is in.
+///
+/// # Errors
+/// `Unsupported` if a forked child inherited it.
+///
+/// # Safety
+/// SQLite must be preparing or running a statement on it on this thread.
+unsafe fn connection(db: *mut ffi::sqlite3) -> Result<Connection> {
+    // SAFETY: as the caller promises; the reference ends with the call, and does not close the connection, which
+    // it does not own.
+    let connection = unsafe { Connection::from_handle(db) }
+        .map_err(|e| Error::new(ErrorKind::Io, "the connection is not usable").with_source(e))?;
+    roles::refuse_inherited(&connection)?;
+    Ok(connection)
 }
 
 // SAFETY: `repr(C)` with `sqlite3_vtab_cursor` first.

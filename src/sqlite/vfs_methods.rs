@@ -111,7 +111,7 @@ unsafe extern "C" fn x_open(
         // SAFETY: `szOsFile` is large enough for a file of ours, and there is none yet; SQLite gives
         // null or a place for the flags.
         unsafe {
-            installed::install(file, opened);
+            installed::install(file, opened, request.database_path().map(Box::from));
             if let Some(out_flags) = out_flags.as_mut() {
                 *out_flags = opened_flags.bits();
             }

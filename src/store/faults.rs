@@ -36,6 +36,8 @@ pub enum Fault {
     LoseAnswer(ErrorKind),
     /// It is done after so long.
     Delay(Duration),
+    /// The code that does it panics.
+    Panic,
     /// The content of a `get` breaks off with `Unavailable` after so many bytes. Other requests are
     /// done as they are.
     Truncate(u64),
@@ -118,6 +120,7 @@ impl Faults {
         let fault = self.lock().draw(op);
         match fault {
             Some(Fault::Refuse(kind)) => Err(injected(op, kind)),
+            Some(Fault::Panic) => panic!("injected panic of {op:?}, expected in a test"),
             Some(Fault::Delay(time)) => {
                 tokio::time::sleep(time).await;
                 Ok(None)

@@ -24,7 +24,7 @@ use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::{self, Rights};
 use crate::ltx::{FileId, FileName, Level, Txid};
-use crate::runtime;
+use crate::runtime::blocking;
 
 /// The pieces in which content is read.
 const CHUNK: u64 = 256 << 10;
@@ -422,13 +422,6 @@ impl Upload for FileUpload {
             Ok(())
         })
         .await
-    }
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    match runtime::handle()?.spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(e) => Err(Error::new(ErrorKind::Interrupted, format!("work on a file ended early: {e}"))),
     }
 }
 

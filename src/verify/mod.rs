@@ -200,9 +200,13 @@ impl<'a> Reader<'a> {
     fn all(&self, files: &[&FileInfo]) {
         let next = AtomicUsize::new(0);
         thread::scope(|scope| {
-            for _ in 0..self.options.parallelism.max(1).min(files.len()) {
-                scope.spawn(|| self.work(files, &next));
+            for _ in 1..self.options.parallelism.min(files.len()) {
+                // Those that can be had do it: this one is there already.
+                if thread::Builder::new().spawn_scoped(scope, || self.work(files, &next)).is_err() {
+                    break;
+                }
             }
+            self.work(files, &next);
         });
     }
 

@@ -11,8 +11,10 @@
 //! | `replica` | the main database of a replica |
 //! | `pragma` | PRAGMAs of ours that a database does not know |
 //! | `waiting` | a main database until it is known who opens it |
+//! | `closing` | when the close of a connection began |
 //! | `hidden` | hides the files of a local database from a replica of the same name |
 
+mod closing;
 mod hidden;
 mod overwrite;
 mod pragma;

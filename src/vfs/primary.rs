@@ -15,6 +15,7 @@ use crate::sqlite::{
     ShmLockFlags,
 };
 use crate::store::{self, RetryPolicy};
+use crate::vfs::closing::Closing;
 use crate::vfs::read_view::SqliteHost;
 use crate::vfs::reset_guard::{self, ResetGuard};
 use crate::vfs::wal_mode::{self, JournalMode};
@@ -42,8 +43,7 @@ struct PrimaryFile {
     path: PathBuf,
     primary: Arc<Primary>,
     guard: ResetGuard,
-    /// The process that opened it.
-    pid: u32,
+    closing: Closing,
     /// The database is in WAL mode. Until it is, every release of the lock is a chance to put it
     /// there: SQLite creates a database with a rollback journal.
     in_wal_mode: bool,
@@ -51,8 +51,12 @@ struct PrimaryFile {
     _open_lock: OpenLock,
 }
 
-/// Opens a database as a primary.
-pub(super) fn open(request: &OpenRequest<'_>, config: PrimaryConfig) -> Result<Opened, Error> {
+/// Opens a database as a primary, for the connection at the address `connection`.
+pub(super) fn open(
+    request: &OpenRequest<'_>,
+    config: PrimaryConfig,
+    connection: usize,
+) -> Result<Opened, Error> {
     let path = config.path;
     let (mut base, out_flags, open_lock) = open_base(request, &path)?;
     let mode = match wal_mode::journal_mode(&mut base, &path)? {
@@ -73,8 +77,8 @@ pub(super) fn open(request: &OpenRequest<'_>, config: PrimaryConfig) -> Result<O
     )?;
     let guard = ResetGuard::new(config.wal_reset_guard && reset_guard::is_needed(rusqlite::version_number()));
     let in_wal_mode = mode == JournalMode::Wal;
-    let pid = std::process::id();
-    let file = PrimaryFile { base, vfs, path, primary, guard, pid, in_wal_mode, _open_lock: open_lock };
+    let closing = Closing::of(connection);
+    let file = PrimaryFile { base, vfs, path, primary, guard, closing, in_wal_mode, _open_lock: open_lock };
     Ok(Opened::File { file: Box::new(file), out_flags })
 }
 
@@ -171,8 +175,9 @@ impl File for PrimaryFile {
         if level != LockLevel::Exclusive {
             return self.base.lock(level);
         }
+        let began = self.closing.step();
         match self.base.lock(level) {
-            Err(code) if code.primary() == Code::BUSY.primary() && self.primary.wait_for_views() => {
+            Err(code) if code.primary() == Code::BUSY.primary() && self.primary.wait_for_views(began) => {
                 self.base.lock(level)?;
             }
             other => other?,
@@ -191,6 +196,7 @@ impl File for PrimaryFile {
     }
 
     fn shm_lock(&mut self, lock: ShmLock, flags: ShmLockFlags) -> Result<(), Code> {
+        self.closing.goes_on();
         if !(lock.covers(ShmLock::WRITE) && flags.is_exclusive()) {
             self.guard.shm_lock(&mut self.base, lock, flags)?;
             if lock.covers(ShmLock::CHECKPOINT) && flags.is_exclusive() && flags.is_lock() {
@@ -237,10 +243,8 @@ impl File for PrimaryFile {
     fn close(&mut self) -> Result<(), Code> {
         // Locks go first: nobody waits for the network.
         let closed = self.base.close();
-        // In a forked child it is the parent's.
-        if self.pid == std::process::id() {
-            self.primary.close();
-        }
+        self.primary.close(self.closing.step());
+        self.closing.end();
         closed
     }
 

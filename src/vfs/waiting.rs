@@ -73,7 +73,7 @@ impl Waiting {
         self.base = None;
         let request = self.request.get();
         let opened = match wanted {
-            Config::Primary(config) => primary::open(&request, config)?,
+            Config::Primary(config) => primary::open(&request, config, opener.connection.address())?,
             Config::Replica(config) => replica::open(&request, config)?,
         };
         match opened {

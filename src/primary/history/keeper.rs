@@ -1,9 +1,13 @@
 //! The background task that keeps the history of a database. It sleeps without a timer while there is
 //! nothing that will be due.
 
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
 use std::time::Duration;
+
+use futures_util::FutureExt as _;
 
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
@@ -17,6 +21,7 @@ use crate::primary::history::{Begin, History, News, Settings};
 use crate::primary::shared::Shared;
 use crate::primary::state;
 use crate::primary::time::Time;
+use crate::runtime;
 use crate::store::Store;
 
 /// The wait after a first failure; it doubles up to `BACKOFF_MAX`.
@@ -26,7 +31,7 @@ const BACKOFF_MAX: Duration = Duration::from_secs(600);
 /// Time that went back by more was set back.
 const SET_BACK: Duration = Duration::from_secs(120);
 
-/// Keeps the history of a database until the task is aborted.
+/// Keeps the history of a database until the task is aborted. A bug ends it, with an error in status.
 pub(in crate::primary) async fn run(shared: Arc<Shared>) {
     let mut keeper = Keeper::new(
         Arc::clone(&shared.store),
@@ -35,6 +40,15 @@ pub(in crate::primary) async fn run(shared: Arc<Shared>) {
         Arc::clone(&shared.history),
         state::folder(&shared.path),
     );
+    if let Err(panic) = AssertUnwindSafe(keep(&shared, &mut keeper)).catch_unwind().await {
+        let error = runtime::bug(&*panic).context("no files are merged and deleted until the next open");
+        tracing::error!("{}: {error}", shared.path.display());
+        keeper.answer_all(&error);
+        shared.history.failed(error);
+    }
+}
+
+async fn keep(shared: &Shared, keeper: &mut Keeper) {
     // The log tells of a failure, and not yet of its end.
     let mut is_told = false;
     loop {
@@ -85,6 +99,8 @@ pub(super) struct Keeper {
     /// A deletion was refused: not tried again.
     may_delete: bool,
     backoff: Duration,
+    /// Who waits for a snapshot.
+    requests: Vec<Sender<Result<Txid>>>,
 }
 
 impl Keeper {
@@ -108,6 +124,7 @@ impl Keeper {
             worked,
             may_delete: true,
             backoff: BACKOFF_MIN,
+            requests: Vec::new(),
         }
     }
 
@@ -125,18 +142,27 @@ impl Keeper {
             self.begin(begin);
         }
         let requests = self.take(news);
+        self.requests.extend(requests);
         self.doubt_due();
         let mut done = Ok(());
         if self.is_due() {
             done = self.work().await;
             done = self.settle(done);
         }
-        for request in requests {
+        while !self.requests.is_empty() {
             let snapshot = self.snapshot().await;
+            let snapshot = self.settle(snapshot);
             // Who asked may have given up.
-            let _ = request.send(self.settle(snapshot));
+            let _ = self.requests.remove(0).send(snapshot);
         }
         done
+    }
+
+    /// Answers who waits for a snapshot that none will be made.
+    fn answer_all(&mut self, error: &Error) {
+        for request in self.requests.drain(..) {
+            let _ = request.send(Err(error.clone()));
+        }
     }
 
     fn begin(&mut self, begin: Begin) {
@@ -155,7 +181,7 @@ impl Keeper {
     }
 
     /// Takes up what was published; returns who waits for a snapshot.
-    fn take(&mut self, news: News) -> Vec<std::sync::mpsc::Sender<Result<Txid>>> {
+    fn take(&mut self, news: News) -> Vec<Sender<Result<Txid>>> {
         if !news.published.is_empty() || news.unknown {
             hint::remove(&self.folder);
         }

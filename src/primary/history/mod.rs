@@ -138,6 +138,12 @@ impl History {
         self.news.notify_one();
     }
 
+    /// The keeper ended because of a bug: who waits for it, and who will, gets `error`.
+    pub(super) fn failed(&self, error: Error) {
+        self.end();
+        self.lock().error = Some(error);
+    }
+
     /// A file of level 0 was written at `time`; `bytes` are its content if that is in memory.
     pub(super) fn published(&self, id: FileId, time: Timestamp, bytes: Option<Bytes>) {
         let mut inner = self.lock();
@@ -176,6 +182,8 @@ impl History {
             let mut inner = self.lock();
             if !inner.ended {
                 inner.news.requests.push(sender);
+            } else if let Some(error) = &inner.error {
+                return Err(error.clone());
             }
         }
         self.news.notify_one();
@@ -190,11 +198,12 @@ impl History {
         }
     }
 
-    /// Waits until there is nothing to do now, at most `timeout`; what is under way then is given up.
+    /// Waits until there is nothing to do now, at most `timeout`; what is under way shortly before is given up.
     pub(super) fn settle(&self, timeout: Duration) {
-        if !self.wait_for_rest(timeout) {
+        let grace = GRACE.min(timeout / 2);
+        if !self.wait_for_rest(timeout - grace) {
             self.stop.notify_waiters();
-            self.wait_for_rest(GRACE);
+            self.wait_for_rest(grace);
         }
     }
 

@@ -7,16 +7,19 @@ mod begin;
 mod copy;
 mod send;
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio::time::Instant;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{ErrorKind, Result};
 use crate::primary::outgoing::Outgoing;
 use crate::primary::shared::Shared;
 use crate::primary::standby;
 use crate::primary::watch;
+use crate::runtime;
 
 /// The wait after a first failure; it doubles up to `BACKOFF_MAX`, and each wait is drawn at random
 /// from its upper half.
@@ -33,12 +36,21 @@ enum Step {
     Send(Outgoing),
 }
 
-/// Publishes and captures until the task is aborted.
+/// Publishes and captures until the task is aborted. A bug stops replication, with an error in status, until a user
+/// says that it shall continue.
 pub(super) async fn run(shared: Arc<Shared>) {
-    tokio::select! {
-        () = publish(&shared) => {}
-        () = capture_when_asked(&shared) => {}
-        () = standby::watch_force(&shared) => {}
+    let work = || async {
+        tokio::select! {
+            () = publish(&shared) => {}
+            () = capture_when_asked(&shared) => {}
+            () = standby::watch_force(&shared) => {}
+        }
+    };
+    while let Err(panic) = AssertUnwindSafe(work()).catch_unwind().await {
+        let remedy =
+            "replication stopped, which litestream_resume() or the next open of the database begins again";
+        shared.stop(runtime::bug(&*panic).context(remedy));
+        standby::until_told(&shared).await;
     }
 }
 
@@ -204,9 +216,16 @@ pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce(&Shared) -> Result<T> + Send + 'static,
 ) -> Result<T> {
     let shared = Arc::clone(shared);
-    tokio::task::spawn_blocking(move || work(&shared))
-        .await
-        .map_err(|e| Error::new(ErrorKind::Interrupted, format!("background work ended early: {e}")))?
+    runtime::blocking(move || work(&shared)).await
+}
+
+/// The same for `work` that waits for the store.
+pub(super) async fn long_blocking<T: Send + 'static>(
+    shared: &Arc<Shared>,
+    work: impl FnOnce(&Shared) -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let shared = Arc::clone(shared);
+    runtime::long_blocking(move || work(&shared)).await
 }
 
 fn jittered(wait: Duration) -> Duration {

@@ -1,11 +1,13 @@
 //! One file on its way to the replica, and whose file it is that stands there.
 
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use bytes::{Bytes, BytesMut};
-use tokio::io::AsyncReadExt;
+use bytes::Bytes;
 
 use super::blocking;
 use crate::error::{Error, ErrorKind, Result};
@@ -14,6 +16,7 @@ use crate::primary::outgoing::{Body, Outgoing};
 use crate::primary::resume;
 use crate::primary::shared::{Phase, Shared};
 use crate::primary::sums::Sums;
+use crate::runtime;
 use crate::store::{Fencing, PutOptions};
 
 /// No larger file is written twice to find out about the store.
@@ -117,14 +120,22 @@ async fn upload_file(
     options: PutOptions,
     path: &Path,
 ) -> Result<()> {
-    let io = |e| Error::io(format_args!("cannot read {}", path.display()), e);
-    let mut file = tokio::fs::File::open(path).await.map_err(io)?;
+    let opened = path.to_path_buf();
+    let file = runtime::blocking(move || File::open(&opened).map_err(|e| unreadable(&opened, e))).await?;
+    let file = Arc::new((file, path.to_path_buf()));
     let mut upload = shared.store.upload(id, options).await?;
+    let mut offset = 0;
     loop {
-        let part = read_part(&mut file, upload.part_size()).await.map_err(io)?;
+        let (from, size) = (Arc::clone(&file), upload.part_size());
+        let part = runtime::blocking(move || {
+            let (file, path) = &*from;
+            read_part(file, offset, size).map_err(|e| unreadable(path, e))
+        });
+        let part = part.await?;
         if part.is_empty() {
             break;
         }
+        offset += part.len() as u64;
         if let Err(e) = upload.part(part).await {
             let _ = upload.abort().await;
             return Err(e);
@@ -133,10 +144,22 @@ async fn upload_file(
     upload.complete().await
 }
 
-async fn read_part(file: &mut tokio::fs::File, size: usize) -> std::io::Result<Bytes> {
-    let mut part = BytesMut::with_capacity(size);
-    while part.len() < size && file.read_buf(&mut part).await? > 0 {}
-    Ok(part.freeze())
+fn unreadable(path: &Path, e: io::Error) -> Error {
+    Error::io(format_args!("cannot read {}", path.display()), e)
+}
+
+/// The `size` bytes of `file` from `offset` on, or what is there of them.
+fn read_part(file: &File, offset: u64, size: usize) -> io::Result<Bytes> {
+    let mut part = vec![0; size];
+    let mut read = 0;
+    while read < size {
+        match file.read_at(&mut part[read..], offset + read as u64)? {
+            0 => break,
+            more => read += more,
+        }
+    }
+    part.truncate(read);
+    Ok(Bytes::from(part))
 }
 
 /// Whose file stands where ours should.

@@ -74,6 +74,9 @@ impl Shared {
             Some(error) => format!(": {error}"),
             None => format!("; it is still {}", progress.phase.name()),
         };
+        // What is left of a time is a fraction that says nothing.
+        let tenths = timeout.as_secs_f64().max(0.1) * 10.0;
+        let timeout = Duration::from_millis(tenths.round() as u64 * 100);
         Error::new(
             ErrorKind::Timeout,
             format!("not everything is in {} after {timeout:?}{cause}", self.store.url()),

@@ -126,7 +126,7 @@ impl Bench {
     pub(super) fn close(&mut self) {
         self.db.close_last();
         let primary = self.db.primary.take().expect("the primary is open");
-        primary.close();
+        primary.close(Instant::now());
     }
 
     /// kill -9.

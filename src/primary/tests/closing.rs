@@ -68,7 +68,7 @@ fn an_open_while_the_last_close_waits_goes_on_with_the_same_publisher() {
     let first = std::sync::Arc::clone(bench.primary());
     let (done, closed) = mpsc::channel();
     let closing = std::thread::spawn(move || {
-        first.close();
+        first.close(Instant::now());
         done.send(()).unwrap();
     });
     // The close has begun when the connection count is down; opening again is right at any time.
@@ -107,7 +107,7 @@ fn the_wal_of_a_close_that_was_not_the_last_is_taken_up() {
     let mut bench = Bench::synced(5);
     bench.db.change(1);
     // Another process has the database open: the WAL stays.
-    bench.db.primary.take().unwrap().close();
+    bench.db.primary.take().unwrap().close(Instant::now());
     bench.assert_replica_is_current();
     bench.db.change(2);
     bench.open();

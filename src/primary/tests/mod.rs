@@ -12,6 +12,7 @@
 //! | `pace` | how often files go out |
 //! | `closing` | a close waits, but not for ever |
 //! | `foreign` | a process without the shim writes the database |
+//! | `panics` | a background task has a bug |
 //! | `processes` | several processes write, and take turns in publishing |
 //! | `clocks` | the clock of the machine is wrong, and is set |
 //! | `acks` | what `litestream_sync` promises |
@@ -28,6 +29,7 @@ mod history;
 mod kept;
 mod outage;
 mod pace;
+mod panics;
 mod processes;
 mod random;
 mod replies;

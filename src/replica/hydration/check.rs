@@ -10,13 +10,14 @@ use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use super::chunk::{CHECKSUM, Chunk, Chunks};
 use super::local::Local;
 use super::span::LARGE;
-use super::{Records, blocking, bytes_of, twice};
+use super::{Records, bytes_of, twice};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::{PageIndex, TailRead};
 use crate::replica::files::Files;
 use crate::replica::load::read_tail;
 use crate::replica::map::ReplicaFile;
 use crate::replica::verdict::Verdict;
+use crate::runtime;
 
 /// Parts that are fetched at the same time.
 const PARALLEL: usize = 4;
@@ -125,7 +126,7 @@ async fn check_once(
     let taken = taken.buffer_unordered(PARALLEL);
     taken.try_for_each(|()| async { records.if_due(local).await }).await?;
     let (local, file) = (local.clone(), file.clone());
-    blocking(move || local.judge(&file, checksum)).await
+    runtime::blocking(move || local.judge(&file, checksum)).await
 }
 
 /// What must be known of a file before its parts are read.
@@ -164,7 +165,7 @@ async fn take_in(files: &Arc<Files>, local: &Arc<Local>, chunk: Chunk, whole: Op
             None => bytes_of(files, &chunk.file, chunk.start, chunk.end).await?,
         };
         let (local, chunk) = (local.clone(), chunk.clone());
-        blocking(move || local.take_in(&chunk, &bytes)).await
+        runtime::blocking(move || local.take_in(&chunk, &bytes)).await
     })
     .await
 }

@@ -296,7 +296,7 @@ impl Records {
 
     async fn now(&self, local: &Arc<Local>) -> Result<()> {
         let local = local.clone();
-        blocking(move || local.record()).await
+        runtime::blocking(move || local.record()).await
     }
 
     fn is_due(&self) -> bool {
@@ -315,7 +315,7 @@ async fn fetch(files: &Arc<Files>, local: &Arc<Local>, span: Span) -> Result<()>
     twice(|| async {
         let bytes = bytes_of(files, &span.file, span.start, span.end).await?;
         let (local, span) = (local.clone(), span.clone());
-        blocking(move || local.fill(&span, &bytes)).await
+        runtime::blocking(move || local.fill(&span, &bytes)).await
     })
     .await
 }
@@ -335,9 +335,4 @@ async fn twice<F: Future<Output = Result<()>>>(work: impl Fn() -> F) -> Result<(
         Err(e) if e.kind() == ErrorKind::Corrupt => work().await,
         done => done,
     }
-}
-
-async fn blocking(work: impl FnOnce() -> Result<()> + Send + 'static) -> Result<()> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|e| Err(Error::new(ErrorKind::Interrupted, format!("hydration ended early: {e}"))))
 }

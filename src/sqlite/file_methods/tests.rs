@@ -62,7 +62,7 @@ impl Place {
     fn with(file: impl File + 'static) -> Box<Self> {
         let mut place = Box::new(Self(MaybeUninit::uninit()));
         // SAFETY: large enough, aligned, and nothing in it yet.
-        unsafe { install(place.as_ptr(), Box::new(file)) };
+        unsafe { install(place.as_ptr(), Box::new(file), None) };
         place
     }
 

@@ -2,7 +2,9 @@
 //! clients with their connections, and AWS's configuration.
 
 use std::ffi::OsString;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use crate::fork::PerProcess;
 
 /// Environment variables and their values, in order.
 pub(super) type Environment = Vec<(OsString, OsString)>;
@@ -17,33 +19,42 @@ pub(super) fn environment(wanted: impl Fn(&str) -> bool) -> Environment {
 
 /// Values that those who use them at the same time share, by key. A forked child has none of its
 /// parent's.
-pub(super) struct Common<K, V>(Mutex<Vec<Entry<K, V>>>);
+pub(super) struct Common<K, V>(PerProcess<Entries<K, V>>);
+
+struct Entries<K, V>(Mutex<Vec<Entry<K, V>>>);
+
+impl<K, V> Default for Entries<K, V> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
 
 struct Entry<K, V> {
-    pid: u32,
     key: K,
     value: Weak<V>,
 }
 
 impl<K: PartialEq, V> Common<K, V> {
     pub(super) const fn new() -> Self {
-        Self(Mutex::new(Vec::new()))
+        Self(PerProcess::new())
     }
 
     /// The value of `key` that is in use.
     pub(super) fn get(&self, key: &K) -> Option<Arc<V>> {
-        let pid = std::process::id();
-        let entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        entries.iter().find(|entry| entry.pid == pid && entry.key == *key)?.value.upgrade()
+        self.entries().iter().find(|entry| entry.key == *key)?.value.upgrade()
     }
 
     /// Shares `value` with those who will ask for `key`.
     pub(super) fn share(&self, key: K, value: V) -> Arc<V> {
         let value = Arc::new(value);
-        let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut entries = self.entries();
         entries.retain(|entry| entry.value.strong_count() > 0 && entry.key != key);
-        entries.push(Entry { pid: std::process::id(), key, value: Arc::downgrade(&value) });
+        entries.push(Entry { key, value: Arc::downgrade(&value) });
         value
+    }
+
+    fn entries(&self) -> MutexGuard<'_, Vec<Entry<K, V>>> {
+        self.0.get().0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

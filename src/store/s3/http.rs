@@ -1,7 +1,7 @@
 //! The HTTP client: limits of time, certificates, and what its failures mean.
 
 use std::error::Error as _;
-use std::net::IpAddr;
+use std::net::{IpAddr, ToSocketAddrs as _};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -11,12 +11,14 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::{self, BoxStream, StreamExt as _};
 use http_body::{Frame, SizeHint};
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::{Certificate, Client, Response};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use url::Url;
 
 use super::common::{Common, Environment, environment};
 use crate::error::{Error, ErrorKind, Result};
+use crate::runtime;
 
 /// To resolve, connect and agree on TLS.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -107,7 +109,8 @@ fn new_client(kind: &Kind) -> Result<Client> {
         .pool_idle_timeout(POOL_IDLE_TIMEOUT)
         .pool_max_idle_per_host(if kind.keeps_connections { POOL_MAX_IDLE } else { 0 })
         .tcp_nodelay(true)
-        .redirect(reqwest::redirect::Policy::none());
+        .redirect(reqwest::redirect::Policy::none())
+        .dns_resolver(SystemNames);
     if kind.loopback {
         builder = builder.no_proxy();
     }
@@ -125,6 +128,19 @@ fn new_client(kind: &Kind) -> Result<Client> {
             root_cause(&e)
         ))
     })
+}
+
+/// Asks the system for the addresses of a name, on a thread that is there.
+struct SystemNames;
+
+impl Resolve for SystemNames {
+    fn resolve(&self, name: Name) -> Resolving {
+        let found = runtime::blocking(move || {
+            let found = (name.as_str(), 0).to_socket_addrs();
+            found.map_err(|e| Error::new(ErrorKind::Unavailable, e.to_string()).with_source(e))
+        });
+        Box::pin(async move { Ok(Box::new(found.await?) as Addrs) })
+    }
 }
 
 fn certificates(path: &std::path::Path) -> Result<Vec<Certificate>> {

@@ -25,6 +25,7 @@ use super::failure::{Failure, Place, Refusal};
 use super::http::{Http, Way};
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
+use crate::runtime;
 use crate::store::S3Target;
 use crate::store::clock::StoreClock;
 use crate::store::target::endpoint::is_tigris;
@@ -378,8 +379,7 @@ impl Unsigned {
         if self.body.len() <= HASH_HERE {
             return self.sign_here();
         }
-        let hashed = tokio::task::spawn_blocking(move || self.sign_here()).await;
-        hashed.map_err(|e| Error::new(ErrorKind::Interrupted, format!("signing ended early: {e}")))?
+        runtime::blocking(move || self.sign_here()).await
     }
 
     /// The headers to add. What a proxy may change on the way is not signed.

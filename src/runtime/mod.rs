@@ -1,0 +1,202 @@
+//! The asynchronous runtime: started at first use, once per process.
+//!
+//! Threads do not survive `fork`. A child that inherits a started runtime finds its threads gone, so
+//! it leaves the parent's where it is and starts its own.
+//!
+//! A system that refuses to start threads makes an error of each call that needs one, and no panic: tokio is asked for
+//! its threads after as many were to be had.
+
+mod pool;
+
+use std::any::Any;
+use std::future::Future;
+use std::io;
+use std::panic;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError, mpsc};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::task::JoinError;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::fork::PerProcess;
+use crate::signals;
+
+/// Asynchronous work is waiting, not computing: two threads serve any number of databases.
+const WORKERS: usize = 2;
+/// Threads of tokio's beside these: they stand in for a worker that is [`busy`].
+const MAX_BLOCKING: usize = 8;
+/// One without work ends after this, so that an idle process is quiet.
+const BLOCKING_KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// The system counts a thread for a moment after its end. Longer than this it is not waited for.
+const PROBE_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How soon the end of a wait is noticed.
+const GLANCE: Duration = Duration::from_millis(50);
+
+static CURRENT: PerProcess<Mutex<Option<Runtime>>> = PerProcess::new();
+
+/// A handle on this process's runtime, started now if it is not running.
+///
+/// # Errors
+/// `Io` if the system refuses to start threads.
+pub fn handle() -> Result<Handle> {
+    let mut current = CURRENT.get().lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(runtime) = &*current {
+        return Ok(runtime.handle().clone());
+    }
+    let _blocked = signals::block_all();
+    [&pool::SHORT, &pool::LONG]
+        .iter()
+        .try_for_each(|pool| pool.get().keep_one())
+        .and_then(|()| probe(WORKERS))
+        .map_err(no_thread)?;
+    // Another process may take the threads in between.
+    let runtime = panic::catch_unwind(build)
+        .unwrap_or_else(|_| Err(io::ErrorKind::WouldBlock.into()))
+        .map_err(no_thread)?;
+    Ok(current.insert(runtime).handle().clone())
+}
+
+fn build() -> io::Result<Runtime> {
+    Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .max_blocking_threads(MAX_BLOCKING)
+        .thread_keep_alive(BLOCKING_KEEP_ALIVE)
+        .thread_name("litestream")
+        .enable_all()
+        .build()
+}
+
+/// Whether `count` threads can be had at the same time: tokio panics without its first.
+fn probe(count: usize) -> io::Result<()> {
+    let (mut gates, mut threads) = (Vec::new(), Vec::new());
+    let probed = (0..count).try_for_each(|_| {
+        let (gate, opens) = mpsc::channel::<()>();
+        threads.push(thread("probe", move || {
+            let _ = opens.recv();
+            std::fs::read_link("/proc/thread-self").ok()
+        })?);
+        gates.push(gate);
+        Ok(())
+    });
+    drop(gates);
+    for thread in threads {
+        if let Ok(Some(task)) = thread.join() {
+            wait_until_gone(&Path::new("/proc").join(task));
+        }
+    }
+    probed
+}
+
+/// Waits until the system has forgotten the thread that is `task` in `/proc`.
+fn wait_until_gone(task: &Path) {
+    let deadline = Instant::now() + PROBE_PATIENCE;
+    while task.exists() && Instant::now() < deadline {
+        thread::sleep(Duration::from_micros(100));
+    }
+}
+
+/// The error of a call that needs a thread which the system refuses.
+pub fn no_thread(refused: io::Error) -> Error {
+    let message = format!(
+        "the system refuses to start a thread ({refused}): raise the limit of processes and threads (the pids limit \
+         of the container, or ulimit -u)"
+    );
+    Error::new(ErrorKind::Io, message).with_source(refused)
+}
+
+/// Begins `work`, which ends by itself, off the asynchronous threads. A panic of it is one of the task that waits.
+///
+/// # Errors
+/// Those of `work`; `Io` if there is no thread to be had.
+pub fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> impl Future<Output = Result<T>> + Send + 'static {
+    pool::SHORT.get().run(work)
+}
+
+/// The same for `work` that itself waits for tasks of the runtime.
+///
+/// # Errors
+/// As [`blocking`].
+pub fn long_blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> impl Future<Output = Result<T>> + Send + 'static {
+    pool::LONG.get().run(work)
+}
+
+/// The error of one who waits for background work that did not end by itself.
+fn ended_early(e: JoinError) -> Error {
+    match e.try_into_panic() {
+        Ok(panic) => bug(&*panic),
+        Err(e) => Error::new(ErrorKind::Interrupted, format!("background work ended early: {e}")),
+    }
+}
+
+/// The error of work of ours that panicked.
+pub fn bug(panic: &(dyn Any + Send)) -> Error {
+    let what = panic.downcast_ref::<&str>().copied();
+    let what = what.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message");
+    Error::new(ErrorKind::Io, format!("a bug in litestream_vfs, please report it: {what}"))
+}
+
+/// Starts a thread of our own for `work`. Like those of the runtime, which start others only from threads of
+/// their own, it takes no signal of the host's.
+///
+/// # Errors
+/// Those of the system, if there is no thread to be had.
+pub fn thread<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<JoinHandle<T>> {
+    let _blocked = signals::block_all();
+    thread::Builder::new().name(format!("litestream-{name}")).spawn(work)
+}
+
+/// Does `work` on this thread. If it `is_long`, keeping the thread busy for more than a moment, the
+/// runtime's tasks on the same thread go on elsewhere.
+pub fn busy<T>(is_long: bool, work: impl FnOnce() -> T) -> T {
+    if is_long { tokio::task::block_in_place(work) } else { work() }
+}
+
+/// Runs `work` on the runtime and waits for it on the calling thread.
+///
+/// # Errors
+/// Those of `work`, and `Io` if the runtime cannot be started.
+pub fn block_on<T, F>(work: F) -> Result<T>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T>> + Send + 'static,
+{
+    let runtime = handle()?;
+    let task = runtime.spawn(work);
+    runtime.block_on(task).unwrap_or_else(|e| Err(ended_early(e)))
+}
+
+/// Runs `work` on the runtime and waits for it on the calling thread. As soon as `interrupted` says so, it is dropped.
+///
+/// # Errors
+/// Those of `work`; `Interrupted`; `Io` if the runtime cannot be started or `work` panics.
+pub fn wait_for<T, F>(interrupted: impl Fn() -> bool, work: F) -> Result<T>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T>> + Send + 'static,
+{
+    let runtime = handle()?;
+    let mut task = runtime.spawn(work);
+    loop {
+        let glance = async { tokio::time::timeout(GLANCE, &mut task).await };
+        match runtime.block_on(glance) {
+            Ok(Ok(result)) => return result,
+            Ok(Err(e)) => return Err(ended_early(e)),
+            Err(_) if interrupted() => {
+                task.abort();
+                return Err(Error::new(ErrorKind::Interrupted, "interrupted"));
+            }
+            Err(_) => {}
+        }
+    }
+}
