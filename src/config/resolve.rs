@@ -168,6 +168,7 @@ fn primary(
             Some("stop") => primary::Rewound::Stop,
             _ => primary::Rewound::Forward,
         },
+        auto_recover: given.flag("auto_recover")?,
         history: history(given)?,
     };
     let wal_reset_guard = given.flag("wal_reset_guard")?;
@@ -413,6 +414,7 @@ mod tests {
             spool_limit: 1 << 30,
             verify_interval: Duration::ZERO,
             rewound: primary::Rewound::Forward,
+            auto_recover: true,
             history: primary::HistoryOptions {
                 named: primary::NamedSettings::default(),
                 defaults: primary::HistorySettings {

@@ -79,6 +79,15 @@ pub const SETTINGS: &[Setting] = &[
     .default("forward"),
     setting(
         Scope::Primary,
+        "auto_recover",
+        Kind::Flag,
+        "Whether a replica that lost files is healed, with a notice, by a full copy of the database. With `false` \
+         replication stops instead.",
+    )
+    .env(&["LITESTREAM_AUTO_RECOVER"])
+    .default("true"),
+    setting(
+        Scope::Primary,
         "verify_interval",
         Kind::Duration { min: "0s", max: "8760h" },
         "How often the replica is read in the background to prove that it restores, if it changed. With `0s` never.",

@@ -14,6 +14,7 @@ use crate::fork::PerProcess;
 use crate::ltx::Txid;
 use crate::primary::commits::Noticed;
 use crate::primary::history::{self, Agreement};
+use crate::primary::holes::{Asked, Look};
 use crate::primary::host::Host;
 use crate::primary::line::Message;
 use crate::primary::options::Options;
@@ -451,12 +452,12 @@ impl Primary {
         resumed
     }
 
-    /// Makes a snapshot of every commit made before the call, unless there is one; returns its
-    /// transaction. `timeout` is for the commits to get to the replica.
+    /// Makes a snapshot of every commit made before the call, unless there is one that is sound; returns its
+    /// transaction. Where the files of the replica do not lead there, it is made of the database. `timeout` is for
+    /// the commits to get to the replica.
     ///
     /// # Errors
-    /// Those of [`Primary::sync`]; those of the store; `Busy` if another process publishes; `Corrupt` if
-    /// the replica lacks files.
+    /// Those of [`Primary::sync`]; those of the store; `Busy` if another process publishes.
     pub fn snapshot(&self, timeout: Duration, interrupted: &dyn Fn() -> bool) -> Result<Txid> {
         self.sync(timeout, interrupted)?;
         if self.shared.progress().phase == Phase::Standby {
@@ -469,7 +470,20 @@ impl Primary {
                 ),
             ));
         }
-        self.shared.history.snapshot(interrupted)
+        match self.shared.history.snapshot(interrupted) {
+            Err(e) if matches!(e.kind(), ErrorKind::Corrupt | ErrorKind::NotFound) => {
+                tracing::warn!("{}: {e}", self.shared.path.display());
+                self.copy_whole(timeout, interrupted)
+            }
+            made => made,
+        }
+    }
+
+    /// Has a full copy of the database made the snapshot that the files of the replica do not lead to.
+    fn copy_whole(&self, timeout: Duration, interrupted: &dyn Fn() -> bool) -> Result<Txid> {
+        self.shared.ask_look(Asked { look: Look::Copy, by_user: true });
+        let last = self.wait(Message::Sync, timeout, interrupted)?;
+        Ok(self.shared.holes.last_healed().unwrap_or(last))
     }
 
     /// A connection could not lock the database exclusively, as the last one does that closes. If the

@@ -18,6 +18,8 @@
 //! | `turn` | one process after the other opens a database for the first time |
 //! | `watch` | whether the database was written without our knowing |
 //! | `time` | the time of day, where clocks are wrong or are set |
+//! | `holes` | what the replica lacks of what was published |
+//! | `place` | which folder a replica is in, so that an unmounted disk is noticed |
 //! | `publisher` | the background task that takes all this to the replica |
 //! | `history` | levels, snapshots and retention: what becomes of published files |
 //! | `handover` | what other processes leave before the WAL loses it |
@@ -33,6 +35,7 @@ mod forward;
 mod generations;
 mod handover;
 mod history;
+mod holes;
 mod host;
 mod kept;
 mod line;
@@ -42,6 +45,7 @@ mod outgoing;
 mod parts;
 mod past;
 mod pending;
+mod place;
 mod proof;
 mod publisher;
 mod report;

@@ -29,6 +29,8 @@ pub struct Options {
     pub verify_interval: Duration,
     /// What becomes of a database that is an earlier state of its replica.
     pub rewound: Rewound,
+    /// Whether a replica that lost files is healed by a full copy of the database, or replication stops.
+    pub auto_recover: bool,
     /// How much history the replica keeps.
     pub history: history::HistoryOptions,
 }

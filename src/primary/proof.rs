@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::ltx::Txid;
 use crate::primary::shared::{Phase, Shared};
 use crate::runtime;
-use crate::verify::{self, Outcome, Severity};
+use crate::verify::{self, Outcome, Problem, Severity};
 
 /// What the last verification told.
 #[derive(Clone, Debug, Default)]
@@ -97,5 +97,11 @@ fn verify(shared: &Shared) -> Result<()> {
     let options = verify::Options { quick: false, parallelism: 1, stop: Arc::clone(&shared.proof.stop) };
     let outcome = verify::verify(Arc::clone(&shared.store), &options)?;
     shared.proof.note(&outcome, &shared.store.url(), shared.clock.now());
+    let errors = outcome.findings.iter().filter(|finding| finding.severity == Severity::Error);
+    if errors.clone().next().is_some() {
+        let damaged = errors.filter(|finding| finding.problem == Problem::Corrupt);
+        shared.history.note_damaged(damaged.filter_map(|finding| finding.file));
+        shared.doubt_replica();
+    }
     Ok(())
 }

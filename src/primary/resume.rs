@@ -13,6 +13,10 @@
 //! | another file was this transaction, of which it may be a copy | equal pages: continues | the same as above |
 //! | nothing | equal pages: continues | |
 //!
+//! A replica whose files do not lead to the transaction that was published last, since files are missing or damaged, has
+//! no newest state that could be buried: the database continues with a full copy, if it is that transaction or later by the
+//! first three rows, and if the newest file, where there is one, is of the lineage that was published.
+//!
 //! Pages that equal those of the newest transaction continue in every row. Where the machine went down, the digests
 //! of earlier transactions say whether the database is one of those: then it is brought forward too. Commits that
 //! capture did not follow are believed only where digests are remembered, the database is none of the earlier
@@ -27,6 +31,7 @@ use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::{FileId, FileName, Header, Level, Lineage, Txid};
 use crate::page::PageSize;
+use crate::primary::holes::Hole;
 use crate::primary::publisher::{blocking, long_blocking};
 use crate::primary::shared::Shared;
 use crate::primary::state::{Claim, Origin};
@@ -76,6 +81,8 @@ pub(super) enum Standing {
     Present(Txid),
     /// It is exactly this earlier transaction, and the replica ends with a later one.
     Earlier(Txid),
+    /// It is this transaction or later, and the files of the replica do not lead there any more.
+    Lost(Txid),
 }
 
 /// What the last file of a replica says of it.
@@ -106,7 +113,7 @@ impl Newest {
     }
 }
 
-/// Finds out how the database stands to a replica whose last file is `newest`.
+/// Finds out how the database stands to a replica whose last file is `newest`, and which has a `hole` or not.
 ///
 /// # Errors
 /// `Conflict` if to go on would bury what the replica holds; those of the store; `Io`, `NoSpace`.
@@ -114,14 +121,10 @@ pub(super) async fn standing(
     shared: &Arc<Shared>,
     local: &Local,
     newest: Option<&Newest>,
+    hole: Option<&Hole>,
 ) -> Result<Standing> {
     let store = shared.store.as_ref();
-    let Some(Newest { header, .. }) = newest else {
-        return match local.claim.txid().filter(|_| !local.forced && !local.is_restored()) {
-            None => Ok(Standing::First),
-            Some(txid) => Err(wiped(store, &format!("it is empty, but {txid} was published to it"))),
-        };
-    };
+    let Some(Newest { header, .. }) = newest else { return to_nothing(store, local) };
     let last = header.max;
     if local.was_empty && !local.forced {
         return Err(buried(store, last));
@@ -129,8 +132,12 @@ pub(super) async fn standing(
     check_page_size(store, header, local.page_size)?;
     let is_another_history = Lineage::with(local.lineage, header).is_err();
     let is_last = local.claim.txid() == Some(last);
+    let lost = local.lost_after(header);
+    if let (Some(txid), Some(_), false, false) = (lost, hole, local.forced, is_another_history) {
+        return after_hole(shared, local.claim, txid).await;
+    }
     match local.claim {
-        _ if local.forced => Ok(Standing::Present(last)),
+        _ if local.forced => Ok(lost.map_or(Standing::Present(last), Standing::Lost)),
         _ if is_another_history => Err(another_history(store, local.lineage, header)),
         // Said of the file that was restored, and of no other one.
         Claim::Followed(_) | Claim::Unfollowed(_) if local.origin == Some(Origin::Present) && !is_last => {
@@ -164,7 +171,38 @@ pub(super) async fn standing(
     }
 }
 
+/// How the database stands to a replica that is empty.
+fn to_nothing(store: &dyn Store, local: &Local) -> Result<Standing> {
+    match local.claim.txid().filter(|_| !local.is_restored()) {
+        None => Ok(Standing::First),
+        Some(txid) if local.forced || local.claim.is_of_this_file() => Ok(Standing::Lost(txid)),
+        Some(txid) => Err(wiped(store, &format!("it is empty, but {txid} was published to it"))),
+    }
+}
+
+/// How the database, of which `claim` says that it is `txid` or later, stands to a replica that does not lead there.
+async fn after_hole(shared: &Arc<Shared>, claim: Claim, txid: Txid) -> Result<Standing> {
+    // What nobody followed since may be an older file that took its place.
+    if !matches!(claim, Claim::Followed(_))
+        && let Some(before) = Question::new(shared, txid).await?.earlier()
+    {
+        let why =
+            "files are missing from the replica or damaged, so that the newest state cannot be restored";
+        return Err(earlier(shared.store.as_ref(), before, txid, why));
+    }
+    Ok(Standing::Lost(txid))
+}
+
 impl Local {
+    /// The transaction that the database is, or that it comes after, if the replica, which ends with the file of
+    /// `newest`, cannot hold another one or a later one.
+    fn lost_after(&self, newest: &Header) -> Option<Txid> {
+        let is_ours = self.lineage.is_some() && self.lineage == newest.lineage;
+        let claimed = self.claim.txid().filter(|_| self.claim.is_of_this_file())?;
+        let is_last = claimed == newest.max || self.sent.contains(newest);
+        (is_last || (claimed > newest.max && is_ours)).then(|| claimed.max(newest.max))
+    }
+
     /// Whether the database was restored, and never published since.
     fn is_restored(&self) -> bool {
         matches!(self.origin, Some(Origin::Restored | Origin::Rewound | Origin::Present))
@@ -298,7 +336,22 @@ impl<'a> Question<'a> {
 
     async fn compare(&self, point: RestorePoint, for_equality: bool) -> Result<Option<Theirs>> {
         let survey = Arc::clone(&self.survey);
-        long_blocking(self.shared, move |shared| survey::compare(shared, &survey, point, for_equality)).await
+        let compared =
+            long_blocking(self.shared, move |shared| survey::compare(shared, &survey, point, for_equality));
+        compared.await.map_err(|e| self.incomparable(e))
+    }
+
+    /// What the replica lost or has damaged cannot be compared, however often that is tried.
+    fn incomparable(&self, error: Error) -> Error {
+        if error.kind() != ErrorKind::Corrupt {
+            return error;
+        }
+        let url = self.shared.store.url();
+        conflict(format!(
+            "{url} cannot be compared with this database, so that nothing says which of both is newer: {error}. \
+             {}",
+            sentence(&ways_out(&url))
+        ))
     }
 }
 
@@ -391,10 +444,11 @@ fn buried(store: &dyn Store, last: Txid) -> Error {
     ))
 }
 
-fn wiped(store: &dyn Store, found: &str) -> Error {
+/// The error of a replica that lost what was published to it; `found` is what is left.
+pub(super) fn wiped(store: &dyn Store, found: &str) -> Error {
     conflict(format!(
         "{} lost transactions: {found}. Bring its content back and call litestream_resume(), or \
-         give another replica URL, or {FORCE}",
+         give another replica URL, or {FORCE}, as auto_recover=true does by itself",
         store.url()
     ))
 }
@@ -411,7 +465,8 @@ async fn lineage_of_older_files(store: &dyn Store) -> Result<Option<Lineage>> {
         match header {
             Ok(Header { lineage: Some(lineage), .. }) => return Ok(Some(lineage)),
             Ok(_) => {}
-            Err(e) if e.kind() == ErrorKind::NotFound => {}
+            // What is gone or damaged says nothing.
+            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::Corrupt) => {}
             Err(e) => return Err(e),
         }
     }

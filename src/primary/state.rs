@@ -145,6 +145,11 @@ impl Claim {
             | Self::OfAnotherFile(txid) => Some(txid),
         }
     }
+
+    /// Whether it is about this very file.
+    pub(super) const fn is_of_this_file(self) -> bool {
+        matches!(self, Self::Followed(_) | Self::Unfollowed(_) | Self::BeforeCrash(_))
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

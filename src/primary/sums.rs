@@ -134,8 +134,13 @@ impl Sums {
 
     /// Forgets them: what the replica holds is not known any more.
     pub(super) fn forget(&self) {
-        let _ = fs::remove_file(&self.path);
+        self.forget_pages();
         self.past.forget();
+    }
+
+    /// Forgets them, and remembers what earlier transactions were.
+    pub(super) fn forget_pages(&self) {
+        let _ = fs::remove_file(&self.path);
     }
 
     /// The transaction that they are of.

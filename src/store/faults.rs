@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt as _};
 
-use super::{ByteRange, Content, Fencing, FileInfo, PutOptions, RawInfo, Store, StoreTime, Upload};
+use super::{ByteRange, Content, Fencing, FileInfo, Place, PutOptions, RawInfo, Store, StoreTime, Upload};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::{FileId, Level, Txid};
 
@@ -224,6 +224,14 @@ impl Store for Faults {
     async fn delete(&self, ids: &[FileId]) -> Result<()> {
         let fault = self.begin(Op::Delete).await?;
         end(Op::Delete, fault, self.inner.delete(ids).await)
+    }
+
+    async fn place(&self) -> Option<Place> {
+        self.inner.place().await
+    }
+
+    fn stay_at(&self, place: Option<Place>) {
+        self.inner.stay_at(place);
     }
 
     fn fencing(&self) -> Fencing {

@@ -11,7 +11,7 @@ use std::io::{self, ErrorKind as IoKind, Write as _};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Once};
+use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
@@ -19,7 +19,10 @@ use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt as _};
 
 use super::clock::StoreClock;
-use super::{ByteRange, Content, Fencing, FileInfo, PutOptions, RawInfo, Store, StoreTime, Upload, errors};
+use super::{
+    ByteRange, Content, Fencing, FileInfo, Inode, Place, PutOptions, RawInfo, Store, StoreTime, Upload,
+    errors,
+};
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::{self, Rights};
@@ -47,6 +50,8 @@ pub struct FileStore {
     put_right: Arc<Once>,
     /// The file system's clock, as the times of files that were just written show it.
     clock: Arc<StoreClock>,
+    /// Nothing is written to another folder than this one.
+    stays_at: Arc<Mutex<Option<Inode>>>,
 }
 
 impl FileStore {
@@ -59,6 +64,7 @@ impl FileStore {
             database: None,
             put_right,
             clock: Arc::default(),
+            stays_at: Arc::default(),
         }
     }
 
@@ -83,6 +89,18 @@ impl FileStore {
             Some(rights) => files::create_folders_with(folder, rights),
             None => files::create_folders(folder),
         }
+    }
+
+    /// Makes sure that the folder of the replica is the one that it was: an unmounted disk leaves another one.
+    fn check_place(&self) -> Result<()> {
+        let Some(known) = *self.stays_at.lock().unwrap_or_else(PoisonError::into_inner) else {
+            return Ok(());
+        };
+        if inode_of(&self.root) == Some(known) {
+            return Ok(());
+        }
+        let message = format!("{} is not the folder that it was: is its disk not mounted?", self.url());
+        Err(Error::new(ErrorKind::Unavailable, message))
     }
 
     fn folder(&self, level: Level) -> PathBuf {
@@ -281,6 +299,18 @@ impl Store for FileStore {
         .await
     }
 
+    async fn place(&self) -> Option<Place> {
+        let looked = self.blocking(|store| {
+            let parent = store.root.parent().and_then(inode_of);
+            Ok(Place { folder: inode_of(&store.root), parent })
+        });
+        looked.await.ok()
+    }
+
+    fn stay_at(&self, place: Option<Place>) {
+        *self.stays_at.lock().unwrap_or_else(PoisonError::into_inner) = place.and_then(|place| place.folder);
+    }
+
     fn fencing(&self) -> Fencing {
         if self.no_links.load(Ordering::Relaxed) { Fencing::LookFirst } else { Fencing::Atomic }
     }
@@ -306,6 +336,12 @@ impl Store for FileStore {
     }
 }
 
+/// Which folder `path` is, if it is there.
+fn inode_of(path: &Path) -> Option<Inode> {
+    let metadata = fs::metadata(path).ok().filter(fs::Metadata::is_dir)?;
+    Some(Inode { device: metadata.dev(), inode: metadata.ino() })
+}
+
 /// A file that has no name of its own yet. It is removed when this is dropped.
 struct Temporary {
     file: File,
@@ -315,6 +351,7 @@ struct Temporary {
 
 impl Temporary {
     fn create(store: &FileStore, id: FileId) -> Result<Self> {
+        store.check_place()?;
         let folder = store.folder(id.level);
         let path = folder.join(temporary_name(id.name)?);
         store.rights();

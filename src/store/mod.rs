@@ -22,6 +22,7 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
+use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
@@ -164,6 +165,15 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Deletes files; those that are not there are no error.
     async fn delete(&self, ids: &[FileId]) -> Result<()>;
 
+    /// Where the replica is on this machine, if it is in a folder.
+    async fn place(&self) -> Option<Place> {
+        None
+    }
+
+    /// From now on nothing is written unless the folder of the replica is that of `place`; with `None` it may be any,
+    /// and is made if there is none.
+    fn stay_at(&self, _place: Option<Place>) {}
+
     /// How well `if_absent` is kept, as far as is known by now.
     fn fencing(&self) -> Fencing;
 
@@ -191,6 +201,22 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// # Errors
     /// As [`Store::get`].
     async fn get_raw(&self, path: &str, range: ByteRange) -> Result<Content>;
+}
+
+/// A folder, told from any other that may have its name: device and inode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inode {
+    device: u64,
+    inode: u64,
+}
+
+/// Where a replica in a folder is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// The folder itself; `None` if it is not there.
+    pub folder: Option<Inode>,
+    /// The folder that it is in, if that is there.
+    pub parent: Option<Inode>,
 }
 
 /// A file that is being written in parts.

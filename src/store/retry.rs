@@ -13,8 +13,8 @@ use tokio::time::Instant;
 use super::download::{Download, What};
 use super::hedge::{Asked, Hedge};
 use super::{
-    ByteRange, Content, Fencing, FileInfo, Listing, PutOptions, RawInfo, Store, StoreTime, Upload, in_order,
-    raw_in_order,
+    ByteRange, Content, Fencing, FileInfo, Listing, Place, PutOptions, RawInfo, Store, StoreTime, Upload,
+    in_order, raw_in_order,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::{FileId, Level, Txid};
@@ -236,6 +236,14 @@ impl Store for Retry {
 
     fn last_failure(&self) -> Option<Error> {
         self.failure().clone()
+    }
+
+    async fn place(&self) -> Option<Place> {
+        self.inner.place().await
+    }
+
+    fn stay_at(&self, place: Option<Place>) {
+        self.inner.stay_at(place);
     }
 
     fn fencing(&self) -> Fencing {

@@ -97,6 +97,28 @@ pub fn verify(store: Arc<dyn Store>, options: &Options) -> Result<Outcome> {
     Ok(conclude(&last, read))
 }
 
+/// Those of `files` that are damaged: read twice, they break the format, fail a checksum, or hold what belongs under
+/// another name. Files that are gone by now are left out. Blocks as [`verify`] does.
+///
+/// # Errors
+/// Those of the store.
+pub(crate) fn damaged(source: &Arc<Source>, files: &[FileInfo]) -> Result<Vec<FileId>> {
+    let stop = AtomicBool::new(false);
+    let mut damaged = Vec::new();
+    for file in files {
+        let read = content::twice(|| content::whole(source, file, &stop, |_, _| {}));
+        match read.and_then(|header| check_name(file, &header)) {
+            Err(e) if matches!(e.kind(), ErrorKind::Corrupt | ErrorKind::Unsupported) => {
+                tracing::warn!("{}: {e}", source.url());
+                damaged.push(file.id);
+            }
+            Err(e) if e.kind() == ErrorKind::NotFound => {}
+            read => read?,
+        }
+    }
+    Ok(damaged)
+}
+
 /// Puts together what the names and what the files told.
 fn conclude(listing: &Listing, read: Read) -> Outcome {
     let still = |id: &FileId| listing.files.iter().any(|file| file.id == *id);

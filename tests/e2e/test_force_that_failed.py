@@ -24,7 +24,7 @@ def state_of(db):
 @pytest.fixture
 def stopped(start, through_proxy, in_s3, tmp_path):
     """A primary that was stopped, since its replica lost the last transactions."""
-    uri = through_proxy.primary(tmp_path / "app.db")
+    uri = through_proxy.primary(tmp_path / "app.db", auto_recover="false")
     db = start("python", through_proxy).open(uri)
     fill(db)
     sync(db)

@@ -1,7 +1,7 @@
 """Somebody else is on the replica, or it is not what we left.
 
 It is ahead of us, was wiped, holds another database or another page size, or two machines publish to it:
-publishing stops with an error that says what was found and what to do, in `litestream_status` and in
+publishing stops (what was wiped stops it with `auto_recover=false` only) with an error that says what was found and what to do, in `litestream_status` and in
 `litestream_sync`. The database keeps working, nothing in the replica is overwritten, and an operator
 decides with `litestream_resume()`.
 """
@@ -75,7 +75,7 @@ def filled(start, location, tmp_path, name="app.db", rows=300):
 def test_the_replica_was_wiped(start, location, tmp_path):
     filled(start, location, tmp_path).close()
     shutil.rmtree(location.folder)
-    db = start("python", location).open(location.primary(tmp_path / "app.db"))
+    db = start("python", location).open(location.primary(tmp_path / "app.db", auto_recover="false"))
     assert_stopped(db, location, "lost transactions", "litestream_resume('force')")
     assert_forced(db, location, tmp_path)
 
@@ -83,7 +83,7 @@ def test_the_replica_was_wiped(start, location, tmp_path):
 def test_the_replica_was_wiped_and_brought_back(start, location, tmp_path):
     filled(start, location, tmp_path).close()
     shutil.move(location.folder, tmp_path / "away")
-    db = start("python", location).open(location.primary(tmp_path / "app.db"))
+    db = start("python", location).open(location.primary(tmp_path / "app.db", auto_recover="false"))
     assert_stopped(db, location, "lost transactions", "litestream_resume()")
     with pytest.raises(SqlError, match="lost transactions"):
         resume(db)
@@ -174,7 +174,7 @@ def test_two_machines_publish(start, location, tmp_path):
 def test_the_operator_decides_in_a_process_that_does_not_publish(start, location, tmp_path):
     filled(start, location, tmp_path).close()
     shutil.rmtree(location.folder)
-    uri = location.primary(tmp_path / "app.db")
+    uri = location.primary(tmp_path / "app.db", auto_recover="false")
     publisher = start("python", location).open(uri)
     assert_stopped(publisher, location, "lost transactions")
     other = start("python", location).open(uri)

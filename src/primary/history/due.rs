@@ -125,7 +125,9 @@ impl Due<'_> {
         if later.is_empty() {
             return None;
         }
-        Merge::new(Level::SNAPSHOT, base.cloned().into_iter().chain(later).collect())
+        let snapshot = Merge::new(Level::SNAPSHOT, base.cloned().into_iter().chain(later).collect());
+        // One that is damaged keeps its name.
+        snapshot.filter(|snapshot| !self.inventory.is_taken(snapshot.to))
     }
 
     /// When snapshots may become due.
@@ -143,6 +145,8 @@ impl Due<'_> {
         let mut ids = self.expired_l0(now, base);
         if let Some(base) = base {
             ids.extend(self.behind(base));
+            let damaged = self.inventory.damaged().map(|file| file.id);
+            ids.extend(damaged.filter(|id| id.name.max() < base.id.name.max()));
         }
         (!ids.is_empty()).then_some(Job::Delete(ids))
     }

@@ -1,6 +1,6 @@
 //! The files of a replica as its only writer knows them: listed once, and kept up to date since.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::future;
 
@@ -13,6 +13,8 @@ use crate::store::{FileInfo, Store};
 #[derive(Clone, Debug, Default)]
 pub(super) struct Inventory {
     files: BTreeMap<FileId, FileInfo>,
+    /// Those of them that are damaged. Nothing is made of them, but their names are taken.
+    damaged: BTreeSet<FileId>,
 }
 
 impl Inventory {
@@ -51,6 +53,39 @@ impl Inventory {
         }
     }
 
+    /// Of `files`, whatever their times.
+    pub(super) fn of(files: &[FileInfo]) -> Self {
+        let files = files.iter().map(|file| (file.id, file.clone())).collect();
+        Self { files, damaged: BTreeSet::new() }
+    }
+
+    /// Those of `ids` that are there are damaged.
+    pub(super) fn exclude(&mut self, ids: &BTreeSet<FileId>) {
+        self.damaged.extend(ids.iter().filter(|id| self.files.contains_key(id)));
+    }
+
+    /// The files that are damaged.
+    pub(super) fn damaged(&self) -> impl Iterator<Item = &FileInfo> {
+        self.damaged.iter().filter_map(|id| self.files.get(id))
+    }
+
+    /// Whether there is a file of this name, sound or not.
+    pub(super) fn is_taken(&self, id: FileId) -> bool {
+        self.files.contains_key(&id)
+    }
+
+    /// All names that are taken.
+    pub(super) fn ids(&self) -> BTreeSet<FileId> {
+        self.files.keys().copied().collect()
+    }
+
+    /// The last transaction that a restore can get to.
+    pub(super) fn leads_to(&self) -> Option<Txid> {
+        let base = self.snapshots().pop().map(|file| file.id.name.max());
+        let later = chain(self.increments(), base.map_or(0, Txid::get));
+        later.last().map(|file| file.id.name.max()).or(base)
+    }
+
     /// A file was written.
     pub(super) fn add(&mut self, file: FileInfo) {
         self.files.entry(file.id).or_insert(file);
@@ -60,26 +95,36 @@ impl Inventory {
     pub(super) fn remove(&mut self, ids: &[FileId]) {
         for id in ids {
             self.files.remove(id);
+            self.damaged.remove(id);
         }
     }
 
-    /// The files of one level, by first transaction.
+    /// The sound files of one level, by first transaction.
     pub(super) fn level(&self, level: Level) -> impl DoubleEndedIterator<Item = &FileInfo> {
+        self.taken(level).filter(|file| self.is_sound(file))
+    }
+
+    fn taken(&self, level: Level) -> impl DoubleEndedIterator<Item = &FileInfo> {
         let first = FileId::new(level, FileName::single(Txid::ONE));
         let last = FileId::new(level, FileName::single(Txid::new(u64::MAX).expect("BUG: not zero")));
         self.files.range(first..=last).map(|(_, file)| file)
     }
 
-    /// The files of all levels but the snapshots, by first transaction.
+    fn is_sound(&self, file: &FileInfo) -> bool {
+        !self.damaged.contains(&file.id)
+    }
+
+    /// The sound files of all levels but the snapshots, by first transaction.
     pub(super) fn increments(&self) -> Vec<&FileInfo> {
-        let mut files: Vec<_> = self.files.values().filter(|f| f.id.level != Level::SNAPSHOT).collect();
+        let is_increment = |f: &&FileInfo| f.id.level != Level::SNAPSHOT && self.is_sound(f);
+        let mut files: Vec<_> = self.files.values().filter(is_increment).collect();
         files.sort_by_key(|f| (f.id.name, f.id.level));
         files
     }
 
-    /// The last transaction that `level` holds.
+    /// The last transaction of `level`, also of a file that is damaged: its name is taken.
     pub(super) fn last_of(&self, level: Level) -> Option<Txid> {
-        self.level(level).map(|f| f.id.name.max()).max()
+        self.taken(level).map(|f| f.id.name.max()).max()
     }
 
     /// The last transaction that the replica holds.
@@ -87,12 +132,13 @@ impl Inventory {
         self.files.keys().map(|id| id.name.max()).max()
     }
 
-    /// The last transaction that a full copy holds.
+    /// The last transaction that a sound full copy holds.
     pub(super) fn last_full(&self) -> Option<Txid> {
-        self.files.keys().filter(|id| id.name.is_snapshot()).map(|id| id.name.max()).max()
+        let full = self.files.values().filter(|file| file.id.name.is_snapshot() && self.is_sound(file));
+        full.map(|file| file.id.name.max()).max()
     }
 
-    /// The snapshots, oldest state first.
+    /// The sound snapshots, oldest state first.
     pub(super) fn snapshots(&self) -> Vec<&FileInfo> {
         let mut snapshots: Vec<_> = self.level(Level::SNAPSHOT).filter(|f| f.id.name.is_snapshot()).collect();
         snapshots.sort_by_key(|f| f.id.name.max());

@@ -21,8 +21,10 @@ use crate::primary::history::{Begin, History, News, Settings};
 use crate::primary::shared::Shared;
 use crate::primary::state;
 use crate::primary::time::Time;
+use crate::replica::Source;
 use crate::runtime;
-use crate::store::Store;
+use crate::store::{FileInfo, Store};
+use crate::verify;
 
 /// The wait after a first failure; it doubles up to `BACKOFF_MAX`.
 const BACKOFF_MIN: Duration = Duration::from_secs(5);
@@ -72,6 +74,9 @@ async fn keep(shared: &Shared, keeper: &mut Keeper) {
                 );
             }
             Ok(()) => {}
+        }
+        if shared.history.take_doubt() {
+            shared.doubt_replica();
         }
         if shared.history.lock().ended {
             keeper.node_id = None;
@@ -150,8 +155,14 @@ impl Keeper {
             done = self.settle(done);
         }
         while !self.requests.is_empty() {
-            let snapshot = self.snapshot().await;
-            let snapshot = self.settle(snapshot);
+            let snapshot = match self.snapshot().await {
+                // Who asked has a full copy made in its place.
+                Err(e) if e.kind() == ErrorKind::Corrupt => {
+                    self.history.take_doubt();
+                    Err(e)
+                }
+                made => self.settle(made),
+            };
             // Who asked may have given up.
             let _ = self.requests.remove(0).send(snapshot);
         }
@@ -232,30 +243,77 @@ impl Keeper {
     /// Does all that is due now. Without success the files are not known any more.
     async fn work(&mut self) -> Result<()> {
         let mut files = self.look().await?;
+        let mut is_confirmed = false;
         loop {
             self.time.ascertain().await?;
             let now = self.time.now();
             match self.decisions(&files).job(now, self.time.certain()) {
-                None => {
+                Some(Job::Merge(work)) => match self.merge(&mut files, &work).await {
+                    Err(e) if e.kind() == ErrorKind::NotFound && !is_confirmed => {
+                        is_confirmed = true;
+                        self.confirm(&mut files).await?;
+                    }
+                    merged => merged?,
+                },
+                // Before the last files go that lead to a state, those that lead to it instead are looked for.
+                Some(Job::Delete(_)) if !is_confirmed => {
+                    is_confirmed = true;
+                    self.confirm(&mut files).await?;
+                }
+                Some(Job::Delete(ids)) if self.is_whole(&files) => self.delete(&mut files, &ids).await?,
+                _ => {
                     (self.files, self.worked) = (Some(files), now);
                     return Ok(());
                 }
-                Some(Job::Merge(work)) => self.merge(&mut files, &work).await?,
-                Some(Job::Delete(ids)) => self.delete(&mut files, &ids).await?,
             }
         }
     }
 
     /// The files of the replica, listed if they are not known.
     async fn look(&mut self) -> Result<Inventory> {
-        match self.files.take() {
-            Some(files) => Ok(files),
+        let mut files = match self.files.take() {
+            Some(files) => files,
             None => {
                 self.time.ascertain().await?;
                 let mut files = Inventory::list(self.store.as_ref(), self.time.now()).await?;
                 self.absorb(&mut files)?;
-                Ok(files)
+                self.doubt_unless_whole(&files);
+                files
             }
+        };
+        files.exclude(&self.history.damaged());
+        Ok(files)
+    }
+
+    /// Makes sure that all files are there.
+    async fn confirm(&self, files: &mut Inventory) -> Result<()> {
+        let before = files.ids();
+        let listed = Source::new(Arc::clone(&self.store)).list_all_upwards().await?;
+        let gone: Vec<FileId> =
+            before.into_iter().filter(|id| !listed.iter().any(|file| file.id == *id)).collect();
+        if !gone.is_empty() {
+            tracing::warn!("{}: {} files are gone, {} the first", self.store.url(), gone.len(), gone[0]);
+        }
+        files.remove(&gone);
+        self.absorb(files)?;
+        self.doubt_unless_whole(files);
+        Ok(())
+    }
+
+    /// Whether the files lead to all that was published and is not news still.
+    fn is_whole(&self, files: &Inventory) -> bool {
+        let inner = self.history.lock();
+        let news = inner.news.published.iter().filter(|file| file.id.level == Level::L0);
+        let last = match news.map(|file| file.id.name.min()).min() {
+            Some(first) => Txid::new(first.get() - 1),
+            None => inner.last,
+        };
+        files.leads_to() >= last
+    }
+
+    fn doubt_unless_whole(&self, files: &Inventory) {
+        if !self.is_whole(files) {
+            self.history.lock().is_doubtful = true;
         }
     }
 
@@ -269,7 +327,26 @@ impl Keeper {
         Ok(())
     }
 
+    /// Merges files. Those that turn out to be damaged count as missing from then on; the merge is another one then.
     async fn merge(&self, files: &mut Inventory, work: &Merge) -> Result<()> {
+        let merged = self.try_merge(files, work).await;
+        let damaged = match &merged {
+            Err(e) if matches!(e.kind(), ErrorKind::Corrupt | ErrorKind::Unsupported) => {
+                damaged(&self.store, work.inputs.clone()).await?
+            }
+            _ => return merged,
+        };
+        if damaged.is_empty() {
+            return merged;
+        }
+        tracing::warn!("{}: {} files are damaged, {} the first", self.store.url(), damaged.len(), damaged[0]);
+        self.history.note_damaged(damaged);
+        files.exclude(&self.history.damaged());
+        self.doubt_unless_whole(files);
+        Ok(())
+    }
+
+    async fn try_merge(&self, files: &mut Inventory, work: &Merge) -> Result<()> {
         let level = work.to.level;
         if work.inputs[0].id.level == Level::L0 {
             self.check_alone(files).await?;
@@ -332,15 +409,25 @@ impl Keeper {
         }
     }
 
-    /// Makes a snapshot of all that was published.
+    /// Makes a snapshot of all that was published, or makes sure that the one that is there is sound.
+    ///
+    /// # Errors
+    /// `Corrupt` if the files do not lead there, or the snapshot is damaged.
     async fn snapshot(&mut self) -> Result<Txid> {
+        self.files = None;
         let mut files = self.look().await?;
-        self.absorb(&mut files)?;
-        let last = files.last().ok_or_else(|| Error::new(ErrorKind::NotFound, "the replica is empty"))?;
-        if let Some(work) = self.decisions(&files).snapshot_now() {
+        let last = files.last().max(self.history.lock().last);
+        let last = last.ok_or_else(|| Error::new(ErrorKind::NotFound, "the replica is empty"))?;
+        let there = files.snapshots().pop().filter(|file| file.id.name.max() == last).cloned();
+        self.history.note_damaged(damaged(&self.store, there.into_iter().collect()).await?);
+        files.exclude(&self.history.damaged());
+        // Where files are missing, a snapshot of what is before them is of no use.
+        while self.is_whole(&files)
+            && let Some(work) = self.decisions(&files).snapshot_now()
+        {
             self.merge(&mut files, &work).await?;
         }
-        let there = files.last_of(Level::SNAPSHOT);
+        let there = files.snapshots().pop().map(|file| file.id.name.max());
         self.files = Some(files);
         if there == Some(last) {
             return Ok(last);
@@ -402,4 +489,21 @@ impl Keeper {
     pub(super) fn due(&self) -> Option<Timestamp> {
         self.due
     }
+}
+
+/// Those of `files` that are damaged. They are read to their ends.
+async fn damaged(store: &Arc<dyn Store>, files: Vec<FileInfo>) -> Result<Vec<FileId>> {
+    let mut listed = Vec::new();
+    for file in files {
+        // The size of one that was replaced is another than it was.
+        match store.head(file.id).await {
+            Ok(now) => listed.push(now),
+            Err(e) if e.kind() == ErrorKind::NotFound => {}
+            Err(e) => return Err(e),
+        }
+    }
+    let source = Arc::new(Source::new(Arc::clone(store)));
+    tokio::task::spawn_blocking(move || verify::damaged(&source, &listed))
+        .await
+        .map_err(|e| Error::new(ErrorKind::Interrupted, format!("files were not read: {e}")))?
 }

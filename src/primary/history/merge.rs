@@ -59,12 +59,16 @@ pub(super) async fn run(
 }
 
 /// A file to be read.
-struct Opened {
-    header: Header,
-    bytes: Bytewise,
+pub(super) struct Opened {
+    pub(super) header: Header,
+    pub(super) bytes: Bytewise,
 }
 
-async fn open(store: Arc<dyn Store>, id: FileId, kept: Option<Bytes>) -> Result<Opened> {
+/// Opens a file of the replica, or what is `kept` of it.
+///
+/// # Errors
+/// Those of the store; `Corrupt` naming the file.
+pub(super) async fn open(store: Arc<dyn Store>, id: FileId, kept: Option<Bytes>) -> Result<Opened> {
     let named = |e: Error| e.context(format_args!("{} {id}", store.url()));
     let bytes = match kept {
         Some(bytes) => Bytewise { next: bytes, rest: stream::empty().boxed(), runtime: Handle::current() },
@@ -86,7 +90,7 @@ async fn open(store: Arc<dyn Store>, id: FileId, kept: Option<Bytes>) -> Result<
 }
 
 /// A body as a reader, for a thread that may wait.
-struct Bytewise {
+pub(super) struct Bytewise {
     /// What comes next.
     next: Bytes,
     /// What follows.

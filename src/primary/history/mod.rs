@@ -10,11 +10,13 @@
 //! | `due` | what is to be done, and when: a function of the inventory and the time |
 //! | `merge` | several files become one, as a stream |
 //! | `recent` | files that are still in memory |
+//! | `whole` | a full copy of the database becomes a snapshot |
 //! | `keeper` | the background task of a database that does it |
 //! | `hint` | when there will be something to do, for the next process |
 //!
 //! All of it works on the files of the replica and never on the database: writers and checkpoints do
-//! not notice it, and a file that is broken is found before anything that stands in for it is deleted.
+//! not notice it, and a file that is broken or missing is found before anything that stands in for it is deleted.
+//! Where the files do not lead to the newest state, the publisher is told, and heals it from the database.
 //! Every step is one file written under its final name, or files deleted that nothing needs: wherever
 //! it is interrupted, the replica restores, and what is left to do is seen from the files that are
 //! there.
@@ -35,7 +37,9 @@ mod recent;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod whole;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -53,6 +57,7 @@ pub(super) use agreement::{Agreement, check, check_replica};
 pub(super) use keeper::run;
 pub use named::{HistoryOptions, NamedSettings};
 pub use settings::Settings;
+pub(super) use whole::snapshot_of_copy;
 
 /// How long work that was told to stop is waited for.
 const GRACE: Duration = Duration::from_secs(1);
@@ -88,6 +93,12 @@ struct Inner {
     error: Option<Error>,
     /// Somebody else writes to the replica.
     conflict: Option<Error>,
+    /// The last transaction that was published.
+    last: Option<Txid>,
+    /// Files that are damaged: they count as missing, but for their names, which are taken.
+    damaged: BTreeSet<FileId>,
+    /// The files may not lead to the newest state.
+    is_doubtful: bool,
 }
 
 /// From where a process publishes.
@@ -109,6 +120,11 @@ struct News {
     requests: Vec<Sender<Result<Txid>>>,
 }
 
+/// The last transaction that `files` lead to, in any order.
+pub(super) fn leads_to(files: &[FileInfo]) -> Option<Txid> {
+    inventory::Inventory::of(files).leads_to()
+}
+
 impl News {
     fn is_empty(&self) -> bool {
         self.published.is_empty() && !self.unknown && self.requests.is_empty()
@@ -124,6 +140,7 @@ impl History {
     pub(super) fn begin(&self, last: Option<Txid>, node_id: u64) {
         let mut inner = self.lock();
         inner.begin = Some(Begin { is_empty: last.is_none(), node_id });
+        inner.last = inner.last.max(last);
         (inner.begun, inner.ended, inner.rests) = (true, false, false);
         (inner.recent, inner.error, inner.conflict) = (recent::Recent::default(), None, None);
         self.news.notify_one();
@@ -152,8 +169,35 @@ impl History {
         if let Some(bytes) = bytes {
             inner.recent.add(id, bytes);
         }
+        inner.last = inner.last.max(Some(id.name.max()));
         inner.news.published.push(FileInfo { id, size, timestamp: time });
         self.news.notify_one();
+    }
+
+    /// The publisher wrote a snapshot.
+    pub(super) fn found_snapshot(&self, snapshot: FileInfo) {
+        self.lock().news.published.push(snapshot);
+        self.news.notify_one();
+    }
+
+    /// These files are damaged.
+    pub(super) fn note_damaged(&self, ids: impl IntoIterator<Item = FileId>) {
+        self.lock().damaged.extend(ids);
+    }
+
+    /// The files that are known to be damaged.
+    pub(super) fn damaged(&self) -> BTreeSet<FileId> {
+        self.lock().damaged.clone()
+    }
+
+    /// Damaged files may have been put right; whether there were any.
+    pub(super) fn forget_damaged(&self) -> bool {
+        !std::mem::take(&mut self.lock().damaged).is_empty()
+    }
+
+    /// Whether the files may not lead to the newest state, once.
+    pub(super) fn take_doubt(&self) -> bool {
+        std::mem::take(&mut self.lock().is_doubtful)
     }
 
     /// There is a file in the replica that an earlier process wrote.

@@ -5,14 +5,20 @@ use std::sync::Arc;
 
 use super::blocking;
 use super::copy::{self, Pinned};
+use super::heal;
 use crate::error::{ErrorKind, Result};
 use crate::ltx::Txid;
 use crate::primary::forward;
+use crate::primary::holes::{self, Hole};
+use crate::primary::place;
 use crate::primary::resume::{self, Local, Newest, Standing};
 use crate::primary::shared::Shared;
 use crate::primary::state::{Claim, Origin};
 use crate::primary::sums::Sums;
 use crate::primary::survey::Survey;
+use crate::replica::Source;
+use crate::store::FileInfo;
+use crate::verify;
 
 /// Decides whether this database may be published, and from where.
 ///
@@ -37,24 +43,77 @@ pub(super) async fn begin(shared: &Arc<Shared>) -> Result<()> {
     .await?;
     let pinned = if local.needs_survey() { pin(shared).await? } else { None };
     shared.local_is_known();
-    let newest = resume::newest(shared.store.as_ref(), local.claim.txid()).await;
+    let looked = Looked::at_replica(shared, &local).await;
     // A store that cannot be asked now may answer when the database is another one.
     if let Some(pinned) = pinned
-        && !matches!(newest, Ok(None))
+        && !matches!(looked, Ok(Looked { newest: None, .. }))
     {
         survey(shared, pinned).await?;
     }
-    let newest = match newest? {
-        Some(file) => Some(Newest::read(shared.store.as_ref(), &file, local.lineage).await?),
-        None => None,
+    let Looked { newest, hole } = looked?;
+    let whereabouts = place::find(shared).await;
+    let standing = resume::standing(shared, &local, newest.as_ref(), hole.as_ref()).await?;
+    let lost = match standing {
+        Standing::Lost(_) => {
+            let hole = hole.unwrap_or_else(|| Hole::said("litestream_resume('force') was called"));
+            Some(if local.forced { hole } else { heal::may_heal(shared, hole, false, whereabouts)? })
+        }
+        Standing::Present(_) if local.forced => Some(Hole::said("litestream_resume('force') was called")),
+        _ => None,
     };
-    let standing = resume::standing(shared, &local, newest.as_ref()).await?;
     if let Some(newest) = &newest {
         shared.seen(newest.time());
     }
-    let lineage = newest.and_then(|newest| newest.lineage);
-    shared.with_capture(|capture| capture.continue_lineage(newest.is_none(), lineage))?;
-    act(shared, &local, standing).await
+    // What is gone was of the lineage that goes on.
+    let known = local.lineage.filter(|_| matches!(standing, Standing::Lost(_)));
+    let lineage = newest.and_then(|newest| newest.lineage).or(known);
+    let is_new = newest.is_none() && known.is_none();
+    shared.with_capture(|capture| capture.continue_lineage(is_new, lineage))?;
+    act(shared, &local, standing, lost).await
+}
+
+/// What a replica is seen to be when replication begins.
+struct Looked {
+    /// Its last file; `None` if it is empty.
+    newest: Option<Newest>,
+    /// What it lacks of what was published.
+    hole: Option<Hole>,
+}
+
+impl Looked {
+    async fn at_replica(shared: &Arc<Shared>, local: &Local) -> Result<Self> {
+        shared.places.load(shared.store.as_ref());
+        loop {
+            let files = holes::list(shared, local.claim.txid()).await?;
+            let file = files.iter().max_by_key(|file| file.id.name.max());
+            let newest = match file {
+                Some(file) => match Newest::read(shared.store.as_ref(), file, local.lineage).await {
+                    Err(e) if e.kind() == ErrorKind::Corrupt && is_damaged(shared, file).await? => continue,
+                    newest => Some(newest?),
+                },
+                None => None,
+            };
+            let last = local.claim.txid().max(file.map(|file| file.id.name.max()));
+            let hole = match last {
+                Some(last) => holes::find(shared, &files, last).await?,
+                None => None,
+            };
+            shared.holes.listed(shared.clock.steady());
+            return Ok(Self { newest, hole });
+        }
+    }
+}
+
+/// Whether `file`, whose header is wrong, is so indeed; then it counts as missing.
+async fn is_damaged(shared: &Arc<Shared>, file: &FileInfo) -> Result<bool> {
+    let file = file.clone();
+    let damaged = blocking(shared, move |shared| {
+        verify::damaged(&Arc::new(Source::new(Arc::clone(&shared.store))), &[file])
+    });
+    let damaged = damaged.await?;
+    let is_damaged = !damaged.is_empty();
+    shared.history.note_damaged(damaged);
+    Ok(is_damaged)
 }
 
 impl Local {
@@ -76,7 +135,13 @@ async fn survey(shared: &Arc<Shared>, pinned: Pinned) -> Result<()> {
     Ok(())
 }
 
-async fn act(shared: &Arc<Shared>, local: &Local, standing: Standing) -> Result<()> {
+/// Acts on the `standing`; `lost` is what is to be healed.
+async fn act(shared: &Arc<Shared>, local: &Local, standing: Standing, lost: Option<Hole>) -> Result<()> {
+    if let Some(hole) = lost {
+        heal::begin(shared, hole)?;
+    } else {
+        place::learn(shared).await;
+    }
     match standing {
         Standing::First => started(shared, None, true),
         Standing::Newest(last) => {
@@ -86,6 +151,7 @@ async fn act(shared: &Arc<Shared>, local: &Local, standing: Standing) -> Result<
         Standing::Followed(last) | Standing::NewestAndMore(last) => {
             started(shared, Some(last), local.is_ours())
         }
+        Standing::Lost(last) => started(shared, Some(last), true),
         Standing::Present(last) => {
             Sums::of(shared).forget();
             shared.with_capture(|capture| capture.lost("the local database is to be the present"))?;

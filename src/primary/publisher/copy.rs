@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::blocking;
+use super::heal;
 use super::send::{Landed, identify};
 use crate::error::{ErrorKind, Result};
 use crate::ltx::{FileName, Header, Txid};
@@ -78,6 +79,7 @@ async fn send_copy(
     compared: Compared,
 ) -> Result<bool> {
     let id = resume::single(header.max);
+    let is_whole = !compared.has_base();
     let options = PutOptions { timestamp: header.timestamp, if_absent: true };
     shared.with_capture(|capture| capture.sends_copy(&header))?;
     let done = async {
@@ -102,6 +104,7 @@ async fn send_copy(
     if let Ok(Landed::This) = landed {
         shared.with_capture(|capture| capture.anchored(header.max))?;
         shared.keep_history_of(id, None);
+        heal::copied(shared, header.max, is_whole).await;
         anchored(shared, header.max, compared).await;
         shared.published(header.max, covers, header.timestamp);
         return Ok(true);

@@ -5,6 +5,7 @@
 
 mod begin;
 mod copy;
+mod heal;
 mod send;
 
 use std::panic::AssertUnwindSafe;
@@ -152,14 +153,20 @@ async fn round(shared: &Arc<Shared>, asked: bool) -> Result<bool> {
     if !shared.is_resumed() {
         begin::begin(shared).await?;
     }
+    heal::finish(shared).await?;
+    heal::look_if_asked(shared).await?;
     standby::look_at_others(shared, asked).await?;
     let goal = shared.commits.last().seq;
     let mut sent = false;
     loop {
         match next_step(shared).await? {
             Step::Done => return Ok(sent),
-            Step::Anchor if copy::anchor(shared).await? => sent = true,
+            Step::Anchor if copy::anchor(shared).await? => {
+                sent = true;
+                heal::finish(shared).await?;
+            }
             Step::Anchor => return Ok(sent),
+            Step::Send(_) if heal::look_now_and_then(shared).await? => {}
             Step::Send(out) => {
                 let covers = out.covers;
                 sent = true;

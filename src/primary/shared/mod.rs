@@ -20,9 +20,11 @@ use crate::primary::capture::{Capture, Look};
 use crate::primary::commits::{Commits, Signal};
 use crate::primary::generations::Generations;
 use crate::primary::history::{Agreement, History};
+use crate::primary::holes::Holes;
 use crate::primary::host::Host;
 use crate::primary::line;
 use crate::primary::options::Options;
+use crate::primary::place::Places;
 use crate::primary::proof::Proof;
 use crate::primary::report::Elsewhere;
 use crate::primary::role::{PublisherLock, Publishing, Role};
@@ -91,6 +93,10 @@ pub(super) struct Shared {
     pub(super) signal: Signal,
     pub(super) history: Arc<History>,
     pub(super) proof: Proof,
+    /// What the replica lacks.
+    pub(super) holes: Holes,
+    /// The folder that the replica is in, if it is in one.
+    pub(super) places: Places,
     /// A connection of this process holds the WRITE lock of the WAL.
     pub(super) write_locked: AtomicBool,
     /// How many threads wait for the replica.
@@ -142,6 +148,8 @@ impl Shared {
             store,
             host,
             proof: Proof::default(),
+            holes: Holes::default(),
+            places: Places::new(&state::folder(path)),
             commits: Commits::new(Arc::clone(&clock)),
             time,
             clock,

@@ -9,6 +9,7 @@ use super::{Phase, Shared};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::FileId;
 use crate::primary::capture::Capture;
+use crate::primary::holes::{Asked, Look};
 use crate::primary::line::{self, Ear, Message};
 use crate::primary::role::Role;
 use crate::primary::state;
@@ -33,15 +34,23 @@ impl Shared {
     }
 
     /// Replication that stopped begins anew, with a full copy; `force` says that what is in the replica
-    /// is to be taken as it is.
+    /// is to be taken as it is. Where it did not stop, the replica is looked at, with `force` at its content too.
     ///
     /// # Errors
     /// `Busy` if another process publishes; `Interrupted` after the last close.
     pub(in crate::primary) fn go_on(&self, force: bool) -> Result<()> {
         if self.progress().phase != Phase::Stopped {
-            return self.with_capture(|_| ());
+            self.with_capture(|_| ())?;
+            let look = if force { Look::Content } else { Look::Names };
+            self.ask_look(Asked { look, by_user: force });
+            return Ok(());
         }
         self.forget_survey();
+        self.holes.forget();
+        if self.history.forget_damaged() && !force {
+            // They may have been put right.
+            self.holes.ask(Asked { look: Look::Content, by_user: false });
+        }
         self.with_capture(|capture| capture.begin_again(force))?;
         self.change(|p| {
             p.phase = Phase::Starting;
@@ -57,9 +66,21 @@ impl Shared {
         Ok(())
     }
 
+    /// Asks the publisher for a look at the replica.
+    pub(in crate::primary) fn ask_look(&self, asked: Asked) {
+        self.holes.ask(asked);
+        self.signal.hurry();
+    }
+
+    /// The files of the replica may not lead to the newest state: the publisher is to look.
+    pub(in crate::primary) fn doubt_replica(&self) {
+        self.ask_look(Asked { look: Look::Names, by_user: false });
+    }
+
     /// Replication does not go on by force after all, unless it did already: who said so was told that it
     /// failed. It is what it was before.
     pub(in crate::primary) fn withdraw_force(&self) {
+        self.holes.withdraw();
         match self.with_capture(Capture::withdraw_force) {
             Ok(true) => {}
             Ok(false) => return,

@@ -93,6 +93,11 @@ impl Shared {
         self.progressed.notify_all();
     }
 
+    /// Whoever waits is to look again.
+    pub(in crate::primary) fn changed(&self) {
+        self.change(|_| ());
+    }
+
     pub(in crate::primary) fn is_standby(&self) -> bool {
         self.progress().phase == Phase::Standby
     }
@@ -234,6 +239,7 @@ impl Shared {
     pub(in crate::primary) fn stop(&self, error: Error) {
         tracing::error!("{}: {error}", self.path.display());
         self.history.end();
+        self.holes.forget();
         if let Role::Publisher(publishing) = &mut *self.publishing() {
             publishing.capture.stop();
         }
@@ -247,7 +253,8 @@ impl Shared {
     /// What is wrong now, of replication, history or the replica itself.
     pub(in crate::primary) fn trouble(&self, progress: &Progress) -> Option<Error> {
         let later = || self.history.error().or_else(|| self.proof.verified().error.clone());
-        progress.error.clone().or_else(later)
+        let hole = || self.holes.error(self.store.as_ref());
+        progress.error.clone().or_else(hole).or_else(later)
     }
 
     /// How many local files wait for the replica, and their size in bytes.

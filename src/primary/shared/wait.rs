@@ -58,6 +58,8 @@ impl Shared {
             ))),
             (Phase::Empty, _) => Some(Err(self.empty())),
             (Phase::Starting | Phase::Copying, _) => None,
+            // What cannot be restored is not in the replica.
+            _ if !self.holes.is_settled() => None,
             (_, Some(txid)) if goal.is_some_and(|goal| progress.acked >= goal) => Some(Ok(txid)),
             _ => None,
         }

@@ -57,6 +57,7 @@ impl Bench {
                 sync_interval: Duration::ZERO,
                 verify_interval: Duration::ZERO,
                 rewound: Rewound::Forward,
+                auto_recover: true,
                 close_timeout: PATIENCE,
                 watch_interval: Duration::from_secs(3600),
                 spool_limit: 1 << 30,
@@ -164,7 +165,17 @@ impl Bench {
 
     /// The transactions in the replica.
     pub(super) fn txids(&self) -> Vec<u64> {
-        self.memory.files().iter().map(|(id, _)| id.name.max().get()).collect()
+        self.last_of(Level::L0)
+    }
+
+    /// The transactions of which the replica has snapshots.
+    pub(super) fn snapshots(&self) -> Vec<u64> {
+        self.last_of(Level::SNAPSHOT)
+    }
+
+    fn last_of(&self, level: Level) -> Vec<u64> {
+        let files = self.memory.files();
+        files.iter().filter(|(id, _)| id.level == level).map(|(id, _)| id.name.max().get()).collect()
     }
 
     pub(super) fn header(&self, txid: u64) -> Header {

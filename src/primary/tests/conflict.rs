@@ -70,6 +70,7 @@ fn another_writer_took_the_transaction_of_a_full_copy() {
 #[test]
 fn the_replica_was_wiped() {
     let mut bench = Bench::synced(5);
+    bench.options.auto_recover = false;
     bench.close();
     forget(&bench, 0);
     bench.open();
@@ -79,6 +80,7 @@ fn the_replica_was_wiped() {
 #[test]
 fn the_replica_lost_its_end() {
     let mut bench = Bench::synced(5);
+    bench.options.auto_recover = false;
     bench.db.change(1);
     bench.sync();
     bench.close();

@@ -26,6 +26,7 @@ mod closing;
 mod conflict;
 mod foreign;
 mod history;
+mod holes;
 mod kept;
 mod outage;
 mod pace;

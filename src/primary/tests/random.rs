@@ -170,6 +170,7 @@ impl Run {
             }
             synced => {
                 synced.unwrap();
+                assert!(self.bench.snapshots().is_empty(), "a hole was healed where there is none");
                 self.assert_nothing_is_buried();
                 End::WentOn
             }

@@ -7,7 +7,7 @@ use super::world::{MINUTE, World, run, settings};
 use crate::error::ErrorKind;
 use crate::ltx::{FileId, FileName, Level, Txid};
 use crate::primary::history::Settings;
-use crate::store::{Fault, Op, PutOptions, Store as _};
+use crate::store::{Fault, FileInfo, Op, PutOptions, Store as _};
 
 /// A replica with `n` commits that were not merged.
 fn with_commits(n: u64, settings: Settings) -> World {
@@ -126,18 +126,85 @@ fn a_snapshot_is_made_when_asked_for_and_only_once() {
     world.assert_restores();
 }
 
-#[test]
-fn a_broken_file_is_found_before_it_is_merged() {
-    let mut world = with_commits(5, settings());
-    world.restart();
-    let id = FileId::new(Level::L0, FileName::single(Txid::new(3).unwrap()));
+fn l0(txid: u64) -> FileId {
+    FileId::new(Level::L0, FileName::single(Txid::new(txid).unwrap()))
+}
+
+fn spans(files: &[FileInfo]) -> Vec<(u64, u64)> {
+    files.iter().map(|file| (file.id.name.min().get(), file.id.name.max().get())).collect()
+}
+
+fn damage(world: &World, id: FileId) {
     world.memory.tamper(id, |bytes| {
         let middle = bytes.len() / 2;
         bytes[middle] ^= 1;
     });
+}
+
+#[test]
+fn a_broken_file_is_missing_from_the_merge_that_finds_it_on() {
+    let mut world = with_commits(5, settings());
+    world.restart();
+    damage(&world, l0(3));
     world.pass(MINUTE);
-    let error = world.try_round().unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Corrupt);
-    assert!(error.to_string().contains("0000000000000003"), "{error}");
-    assert!(world.files(1).is_empty() && world.files(0).len() == 5);
+    world.round();
+    assert_eq!(spans(&world.files(1)), [(1, 2), (4, 5)]);
+    assert!(world.history.take_doubt(), "the publisher is told");
+    assert_eq!(world.history.damaged().into_iter().collect::<Vec<_>>(), [l0(3)]);
+    // Nothing goes that may be of use, until the files lead to the newest state.
+    world.pass(MINUTE * 10);
+    world.round();
+    assert_eq!(world.files(0).len(), 5);
+    let gets = world.store.count(Op::Get);
+    world.pass(MINUTE * 10);
+    world.round();
+    assert_eq!(world.store.count(Op::Get), gets, "it is not read again and again");
+}
+
+#[test]
+fn a_file_that_is_gone_stops_deletions_and_is_told() {
+    let mut world = with_commits(5, settings());
+    world.pass(MINUTE);
+    world.round();
+    assert_eq!(spans(&world.files(1)), [(1, 5)]);
+    assert!(!world.history.take_doubt());
+    run(world.memory.delete(&[world.files(1)[0].id])).unwrap();
+    world.pass(MINUTE * 6);
+    world.round();
+    // What it held was still in level 0, and was merged once more before that went.
+    world.assert_restores();
+    assert!(!world.history.take_doubt());
+    world.commit();
+    world.pass(MINUTE);
+    world.round();
+    for level in [1, 2] {
+        let gone: Vec<FileId> = world.files(level).into_iter().map(|file| file.id).collect();
+        run(world.memory.delete(&gone[..1])).unwrap();
+    }
+    let before = world.all_files();
+    world.pass(MINUTE * 30);
+    world.round();
+    assert!(world.history.take_doubt(), "the publisher is told");
+    assert!(before.iter().all(|file| world.all_files().contains(file)), "something was deleted");
+}
+
+#[test]
+fn a_snapshot_that_is_damaged_is_made_no_second_time() {
+    let mut world = with_commits(5, settings());
+    let ask = |world: &mut World| {
+        let history = Arc::clone(&world.history);
+        let asked = std::thread::spawn(move || history.snapshot(&|| false));
+        while !asked.is_finished() {
+            let _ = world.try_round();
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        asked.join().unwrap()
+    };
+    ask(&mut world).unwrap();
+    damage(&world, world.files(9)[0].id);
+    // The name is taken: only another transaction can have a snapshot.
+    assert_eq!(ask(&mut world).unwrap_err().kind(), ErrorKind::Corrupt);
+    world.commit();
+    assert_eq!(ask(&mut world).unwrap().get(), 6);
+    assert_eq!(spans(&world.files(9)), [(1, 5), (1, 6)]);
 }

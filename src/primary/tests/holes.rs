@@ -1,0 +1,209 @@
+//! Files of the replica are gone or damaged. That is noticed, and healed by a full copy at the next transaction that
+//! is a snapshot too.
+
+use std::time::Duration;
+
+use super::bench::{Bench, message, run};
+use crate::clock::{Clock as _, Timestamp};
+use crate::error::ErrorKind;
+use crate::ltx::{FileId, FileName, Level, Txid};
+use crate::primary::Phase;
+use crate::store::{Fault, Op, Store as _};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn l0(txid: u64) -> FileId {
+    FileId::new(Level::L0, FileName::single(Txid::new(txid).unwrap()))
+}
+
+/// A replica of five transactions.
+fn five() -> Bench {
+    let mut bench = Bench::synced(5);
+    for page in [2, 3, 1, 4] {
+        bench.db.change(page);
+        bench.sync();
+    }
+    assert_eq!(bench.txids(), [1, 2, 3, 4, 5]);
+    bench
+}
+
+fn remove(bench: &Bench, txids: impl IntoIterator<Item = u64>) {
+    let ids: Vec<FileId> = txids.into_iter().map(l0).collect();
+    let memory = bench.memory.clone();
+    run(async move { memory.delete(&ids).await }).unwrap();
+}
+
+fn damage(bench: &Bench, txid: u64) {
+    bench.memory.tamper(l0(txid), |bytes| {
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+    });
+}
+
+/// The newest state is the database's, and begins with the snapshot of `txid`.
+fn assert_healed(bench: &Bench, txid: u64) {
+    assert_eq!(bench.snapshots(), [txid]);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("restored.db");
+    let store = std::sync::Arc::new(bench.memory.clone());
+    crate::restore::restore(store, &path, &crate::restore::Options::default()).unwrap();
+    assert!(std::fs::read(&path).unwrap() == bench.db.pages.concat(), "another state is restored");
+    let notice = bench.status().notice.unwrap();
+    assert!(notice.contains("had lost transactions"), "{notice}");
+    assert!(bench.status().error.is_none(), "{:?}", bench.status().error);
+}
+
+#[test]
+fn whatever_is_gone_is_noticed_at_the_next_open() {
+    for gone in [vec![1], vec![3], vec![5], vec![4, 5], vec![1, 2, 3, 4, 5]] {
+        let mut bench = five();
+        bench.close();
+        remove(&bench, gone.clone());
+        bench.open();
+        assert_eq!(bench.sync().get(), 6, "{gone:?}");
+        assert_healed(&bench, 6);
+        // Once is enough.
+        bench.close();
+        bench.open();
+        bench.db.change(2);
+        assert_eq!(bench.sync().get(), 7);
+        assert_eq!(bench.snapshots(), [6]);
+    }
+}
+
+#[test]
+fn one_listing_an_hour_while_commits_are_published() {
+    let mut bench = five();
+    let before = bench.store.count(Op::List);
+    for page in [1, 2, 3] {
+        bench.db.change(page);
+        bench.sync();
+    }
+    assert_eq!(bench.store.count(Op::List), before);
+    remove(&bench, [3]);
+    let pass = |bench: &Bench, minutes: i64| {
+        bench.clock.set(Timestamp::from_millis(bench.clock.now().as_millis() + minutes * 60_000));
+    };
+    pass(&bench, 59);
+    bench.db.change(2);
+    assert_eq!(bench.sync().get(), 9);
+    pass(&bench, 2);
+    // Nobody commits.
+    assert_eq!(bench.sync().get(), 9);
+    assert!(bench.snapshots().is_empty());
+    assert_eq!(bench.store.count(Op::List), before);
+    bench.db.change(2);
+    assert_eq!(bench.sync().get(), 10);
+    assert_healed(&bench, 10);
+}
+
+#[test]
+fn an_operator_asks_for_a_look() {
+    for (force, damaged) in [(false, false), (true, false), (true, true)] {
+        let bench = five();
+        if damaged {
+            damage(&bench, 3)
+        } else {
+            remove(&bench, [3])
+        }
+        assert_eq!(bench.primary().resume(force, PATIENCE, &|| false).unwrap().get(), 6);
+        assert_healed(&bench, 6);
+        assert_eq!(bench.primary().resume(force, PATIENCE, &|| false).unwrap().get(), 6, "once is enough");
+    }
+    // What is sound is read, and stays as it is.
+    let mut bench = five();
+    let before = bench.memory.files();
+    assert_eq!(bench.primary().resume(true, PATIENCE, &|| false).unwrap().get(), 5);
+    assert_eq!(bench.memory.files(), before);
+    bench.close();
+}
+
+#[test]
+fn a_snapshot_that_is_asked_for_is_made_of_the_database() {
+    for (auto_recover, damaged) in [(true, false), (true, true), (false, false), (false, true)] {
+        let mut bench = five();
+        bench.close();
+        bench.options.auto_recover = auto_recover;
+        bench.open();
+        bench.sync();
+        if damaged {
+            damage(&bench, 3)
+        } else {
+            remove(&bench, [3])
+        }
+        assert_eq!(bench.primary().snapshot(PATIENCE, &|| false).unwrap().get(), 6);
+        assert_healed(&bench, 6);
+        assert_eq!(bench.primary().snapshot(PATIENCE, &|| false).unwrap().get(), 6);
+    }
+}
+
+#[test]
+fn without_auto_recover_replication_stops_until_a_user_decides() {
+    let mut bench = five();
+    bench.options.auto_recover = false;
+    bench.close();
+    remove(&bench, [3]);
+    bench.open();
+    let error = bench.try_sync().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict);
+    for words in ["lost transactions", "0000000000000003", "litestream_resume('force')", "auto_recover"] {
+        assert!(error.to_string().contains(words), "{error}");
+    }
+    assert_eq!(bench.status().phase, Phase::Stopped);
+    assert_eq!(message(bench.primary().resume(false, PATIENCE, &|| false)), error.to_string());
+    bench.primary().resume(true, PATIENCE, &|| false).unwrap();
+    assert_eq!(bench.txids(), [1, 2, 4, 5, 6]);
+    assert_eq!(bench.snapshots(), [6]);
+}
+
+#[test]
+fn nobody_is_told_that_all_is_there_before_the_snapshot_is() {
+    let mut bench = five();
+    bench.close();
+    remove(&bench, 1..=5);
+    bench.open();
+    bench.sync();
+    let mut bench = five();
+    bench.close();
+    remove(&bench, [2]);
+    // The copy gets through and the snapshot does not.
+    bench.store.next(Op::Get, Fault::Delay(Duration::from_millis(1)));
+    bench.store.next(Op::Get, Fault::Refuse(ErrorKind::Unavailable));
+    bench.open();
+    bench.sync();
+    assert_healed(&bench, 6);
+}
+
+#[test]
+fn killed_while_it_heals_it_begins_again() {
+    let mut bench = five();
+    bench.close();
+    remove(&bench, [1]);
+    bench.store.often(Op::Upload, 1000, Fault::Refuse(ErrorKind::Unavailable));
+    bench.open();
+    bench.primary().sync(Duration::from_millis(50), &|| false).unwrap_err();
+    let error = bench.status().error.unwrap().to_string();
+    assert!(!error.is_empty(), "{error}");
+    bench.kill();
+    bench.store.heal();
+    bench.open();
+    bench.sync();
+    assert_healed(&bench, 6);
+}
+
+#[test]
+fn an_older_file_does_not_become_the_newest_state_of_a_replica_with_a_hole() {
+    let mut bench = five();
+    let older = std::fs::read(&bench.db.path).unwrap();
+    bench.close();
+    let newer = std::fs::read(&bench.db.path).unwrap();
+    assert!(older != newer, "the test needs a file that is another one");
+    remove(&bench, [3]);
+    // It takes the place of the database, as `cp` does it.
+    std::fs::write(&bench.db.path, older).unwrap();
+    bench.open();
+    let error = bench.try_sync().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+    assert!(error.to_string().contains("an earlier state"), "{error}");
+    assert!(bench.snapshots().is_empty());
+}

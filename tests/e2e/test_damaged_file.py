@@ -1,0 +1,110 @@
+"""One file of the replica is damaged: a bad disk, a copy that was cut off.
+
+Whoever meets it treats it as missing from then on: a merge, a snapshot, a verification. Nothing of it gets into
+another file, what was before it can be restored still, and the database, which is sound, is sent as a whole so that its
+newest state can be restored too.
+"""
+
+import pytest
+
+from harness.healing import assert_healed, assert_restores, bytes_of, flip, open_primary, reopen, state_of
+from harness.litestream import restore as litestream_restore
+from harness.sql import insert, restore, sync, txid
+from harness.wait import until
+from harness.worker import SqlError
+
+
+def cut(file) -> None:
+    file.path.write_bytes(file.path.read_bytes()[:-40])
+
+
+def cut_to_nothing(file) -> None:
+    file.path.write_bytes(b"")
+
+
+DAMAGE = {"a byte": flip, "a byte of the header": lambda file: flip(file, 0.0), "cut off": cut, "empty": cut_to_nothing}
+
+
+@pytest.mark.parametrize("ask, damage", [
+    ("litestream_resume('force')", "a byte"),
+    ("litestream_resume('force')", "empty"),
+    ("litestream_snapshot()", "a byte of the header"),
+    ("litestream_snapshot()", "cut off"),
+])
+def test_what_is_damaged_is_healed_when_somebody_asks(start, location, tmp_path, ask, damage):
+    open_primary(start, location, tmp_path).close()
+    # What this process did not write it does not have in memory.
+    db = reopen(start, location, tmp_path)
+    last = sync(db)
+    before = location.files()[2].max
+    DAMAGE[damage](location.files()[3])
+    kept = bytes_of(location.files())
+    assert txid(db.one(f"SELECT {ask}")) == last + 1
+    assert_healed(db, location, tmp_path, last, kept)
+    restore(db, location, tmp_path / "before.ours.db", txid=f"{before:016x}")
+    litestream_restore(location, tmp_path / "before.theirs.db", txid=before)
+    assert (tmp_path / "before.ours.db").read_bytes() == (tmp_path / "before.theirs.db").read_bytes()
+
+
+@pytest.mark.parametrize("damage", ["a byte", "cut off"])
+def test_a_merge_leaves_out_what_is_damaged(start, location, tmp_path, damage):
+    open_primary(start, location, tmp_path).close()
+    last = location.last_txid()
+    damaged = location.files()[3]
+    DAMAGE[damage](damaged)
+    # What this process merges it did not write.
+    db = reopen(start, location, tmp_path, levels="1s,2s")
+    insert(db)
+    sync(db)
+    until(lambda: location.files(9) and location.files(1), 15, "a snapshot and a merge")
+    assert all(not f.min <= damaged.min <= f.max for f in location.files(1, 2)), "it was merged"
+    assert location.files(1)[0].max == damaged.min - 1, "what is before it is merged without it"
+    assert "lost transactions" in state_of(db)["notice"] and location.last_txid() > last
+    until(lambda: "last_error" not in state_of(db), 15, "the end of the error")
+    assert_restores(db, location, tmp_path)
+    restore(db, location, tmp_path / "before.db", txid=f"{damaged.min - 1:016x}")
+
+
+def test_a_verification_that_finds_damage_has_it_healed(start, location, tmp_path):
+    db = open_primary(start, location, tmp_path, verify_interval="1s")
+    flip(location.files()[2])
+    insert(db)
+    sync(db)
+    until(lambda: location.files(9), 20, "a snapshot")
+    assert_restores(db, location, tmp_path)
+
+
+def test_the_newest_file_is_damaged_where_replication_begins(start, location, tmp_path):
+    open_primary(start, location, tmp_path).close()
+    last = location.last_txid()
+    flip(location.files()[-1], 0.0)
+    kept = bytes_of(location.files())
+    db = reopen(start, location, tmp_path)
+    assert sync(db) == last + 1
+    assert_healed(db, location, tmp_path, last, kept)
+
+
+def test_a_damaged_snapshot_is_replaced_by_a_later_one(start, location, tmp_path):
+    db = open_primary(start, location, tmp_path)
+    first = txid(db.one("SELECT litestream_snapshot()"))
+    # What led there beside it is gone by now, as retention has it.
+    for file in location.files(0)[:-1]:
+        file.path.unlink()
+    [snapshot] = location.files(9)
+    flip(snapshot)
+    kept = bytes_of(location.files())
+    assert txid(db.one("SELECT litestream_snapshot()")) == first + 1
+    assert_healed(db, location, tmp_path, first, kept)
+
+
+def test_without_auto_recover_damage_stops_replication(start, location, tmp_path):
+    open_primary(start, location, tmp_path).close()
+    flip(location.files()[3])
+    db = reopen(start, location, tmp_path, levels="1s", auto_recover="false")
+    insert(db)
+    sync(db)
+    until(lambda: state_of(db)["state"] == "stopped", 15, "the end of replication")
+    with pytest.raises(SqlError, match="lost transactions.*damaged.*litestream_resume\\('force'\\)"):
+        sync(db)
+    db.one("SELECT litestream_resume('force')")
+    assert_restores(db, location, tmp_path)
