@@ -20,10 +20,12 @@
 //!
 //! # Flows
 //!
-//! Write: SQLite -> `sqlite` trampoline -> `vfs::primary` -> `wal` -> `primary` -> `ltx` encoder
-//! -> `store`.
+//! Write: SQLite -> `sqlite` trampoline -> `vfs::primary` tells `primary` of a commit; `primary` -> a read view of
+//! `vfs::view` -> `ltx` encoder -> `store`.
 //!
 //! Read: `store` -> `ltx` page index -> `replica` snapshot and cache -> `vfs::replica` -> SQLite.
+//!
+//! Step by step, with threads, locks, local files and a glossary: `ARCHITECTURE.md` beside `README.md`.
 
 pub mod clock;
 pub mod config;

@@ -55,8 +55,8 @@ pub const SETTINGS: &[Setting] = &[
         Scope::Primary,
         "spool_limit",
         Kind::Size { min: "1MiB", max: "1TiB" },
-        "What waits on local disk while the store cannot be reached. Beyond it, what changed is found by comparing \
-         pages when the store is back.",
+        "What waits on local disk while the store cannot be reached. Beyond it, only which pages changed is kept, \
+         and points in time of the outage are given up.",
     )
     .env(&["LITESTREAM_SPOOL_LIMIT"])
     .default("1GiB"),

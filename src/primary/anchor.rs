@@ -1,59 +1,26 @@
 //! The full copy that all later files build on: the first file of a replica, and the first after a
 //! gap. The application goes on writing meanwhile.
 
-use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::Write;
-use std::os::unix::fs::FileExt;
-use std::path::Path;
 use std::sync::Arc;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::ltx::{Encoder, FileId, Header, Txid};
 use crate::page::{PageCount, PageSize, Pgno};
-use crate::primary::host::ReadView;
+use crate::primary::host::PinnedView;
 use crate::primary::parts::{self, PartWriter};
 use crate::primary::sums::{self, Base, NewSums, Purpose, Sums};
 use crate::store::{PutOptions, Store, Upload};
-use crate::wal::{End, FrameNo, Position, Scan, read_header, scan};
 
 /// How much of the database file is read at once.
 const READ_BYTES: usize = 256 * 1024;
 
 /// The pages of a view, in order.
-pub(super) struct ViewPages {
-    view: Box<dyn ReadView>,
-    wal: Option<(File, BTreeMap<Pgno, FrameNo>)>,
-}
+pub(super) struct ViewPages(Box<dyn PinnedView>);
 
 impl ViewPages {
-    /// Finds out which pages are in the WAL.
-    ///
-    /// # Errors
-    /// `Corrupt` if the WAL does not hold what the view's header says; `Io`.
-    pub(super) fn new(view: Box<dyn ReadView>, wal_path: &Path) -> Result<Self> {
-        let wal = match view.header() {
-            Some(header) if view.uses_wal() && header.mx_frame > FrameNo::ZERO => {
-                let file = File::open(wal_path)
-                    .map_err(|e| Error::io(format_args!("cannot read {}", wal_path.display()), e))?;
-                let start = read_header(&file)?
-                    .map(|h| Position::start_of(&h))
-                    .ok_or_else(|| Error::corrupt("the WAL has no valid header"))?;
-                match scan(&file, start, End::Index(header))? {
-                    Scan::Committed(committed) => Some((file, committed.pages)),
-                    _ => return Err(Error::corrupt("the WAL does not hold what its index says")),
-                }
-            }
-            _ => None,
-        };
-        Ok(Self { view, wal })
-    }
-
-    /// Puts the content that the WAL has of a page over that of the database file.
-    fn overlay(&self, pgno: Pgno, page: &mut [u8], page_size: PageSize) -> Result<()> {
-        let Some((wal, frames)) = &self.wal else { return Ok(()) };
-        let Some(frame) = frames.get(&pgno) else { return Ok(()) };
-        wal.read_exact_at(page, frame.page_offset(page_size)).map_err(|e| Error::io("cannot read the WAL", e))
+    pub(super) const fn new(view: Box<dyn PinnedView>) -> Self {
+        Self(view)
     }
 
     /// Encodes every page but the lock page, and with a base only those that differ from it.
@@ -99,15 +66,10 @@ impl ViewPages {
             let pages = batch.min((commit.get() - next + 1) as usize);
             let buf = &mut buf[..pages * page_size.bytes()];
             let first = Pgno::new(next).expect("BUG: page numbers begin at 1");
-            self.view.read_file(buf, page_size.offset_of(first))?;
-            for (i, page) in buf.chunks_exact_mut(page_size.bytes()).enumerate() {
+            self.0.read_pages(first, buf)?;
+            for (i, page) in buf.chunks_exact(page_size.bytes()).enumerate() {
                 let pgno = Pgno::new(next + i as u32).expect("BUG: page numbers begin at 1");
-                if pgno == page_size.lock_page() {
-                    visit(pgno, None)?;
-                    continue;
-                }
-                self.overlay(pgno, page, page_size)?;
-                visit(pgno, Some(page))?;
+                visit(pgno, (pgno != page_size.lock_page()).then_some(page))?;
             }
             next += pages as u32;
         }
@@ -116,12 +78,12 @@ impl ViewPages {
 
     /// The size of the database in the view.
     pub(super) fn commit(&self) -> PageCount {
-        self.view.commit()
+        self.0.commit()
     }
 
     /// The page size.
     pub(super) fn page_size(&self) -> PageSize {
-        self.view.page_size()
+        self.0.page_size()
     }
 }
 

@@ -1,8 +1,9 @@
 //! What SQLite has committed, as the shim saw it, and the wake-up of the publisher.
 //!
-//! This is all that a committing thread does: note the index header, and wake the publisher if it
-//! sleeps.
+//! This is what a committing thread does with each commit: note that the index header changed, and wake the publisher if
+//! it sleeps. What it does when the WAL restarts is in `hooks`.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -10,134 +11,99 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use crate::clock::{Clock, Timestamp};
-use crate::wal::{End, FrameNo, IndexHeader};
+use crate::wal::{Checksum, IndexHeader};
 
-/// A commit counts as far as it is noted: the number of changes of the WAL seen so far.
+/// The number of changes of the WAL that were noted so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct CommitSeq(pub(super) u64);
 
 /// The last commit that was noted.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Noted {
-    /// Where the WAL is committed up to; `None` before the first look.
-    pub(super) end: Option<End>,
-    /// How many changes were noted.
+    /// The number of changes that were noted up to it.
     pub(super) seq: CommitSeq,
-    /// When the last one was.
+    /// The time of the commit.
     pub(super) time: Timestamp,
-    /// When the first one was that no capture for the replica has taken yet, by the steady clock.
+    /// When the first commit was noted that no publication has taken yet, by the steady clock.
     waiting_since: Option<Timestamp>,
 }
 
-impl Noted {
-    fn header(&self) -> Option<IndexHeader> {
-        match self.end {
-            Some(End::Index(header)) => Some(header),
-            _ => None,
-        }
-    }
+#[derive(Debug)]
+struct State {
+    noted: Noted,
+    /// The header of the WAL index at the last look.
+    header: Option<IndexHeader>,
+    /// The last commits that were noted since a view was pinned last, with their times.
+    recent: VecDeque<(Checksum, Timestamp)>,
 }
 
-/// What is to be done after a look at the index.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Noticed {
-    /// Nothing was committed.
-    Nothing,
-    /// Something was.
-    Commit,
-    /// The WAL began a new generation. What the old one holds must be captured before anything else,
-    /// and the new header noted after that.
-    NewGeneration,
-}
+/// More commits than this are not made between the moment in which a view is pinned and the next.
+const RECENT: usize = 256;
 
 /// The commits of one database.
 pub(super) struct Commits {
     clock: Arc<dyn Clock>,
-    noted: Mutex<Noted>,
+    state: Mutex<State>,
 }
 
 impl Commits {
     pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
-        let noted = Noted { end: None, seq: CommitSeq::default(), time: clock.now(), waiting_since: None };
-        Self { clock, noted: Mutex::new(noted) }
+        let noted = Noted { seq: CommitSeq::default(), time: clock.now(), waiting_since: None };
+        Self { clock, state: Mutex::new(State { noted, header: None, recent: VecDeque::new() }) }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Noted> {
-        self.noted.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a look at the index header that was read while no writer could change it.
-    pub(super) fn look(&self, header: IndexHeader) -> Noticed {
-        let mut noted = self.lock();
-        match noted.header() {
-            Some(old) if old == header => Noticed::Nothing,
-            Some(old) if old.salts != header.salts => Noticed::NewGeneration,
-            Some(old) if old.mx_frame == header.mx_frame && old.frame_checksum == header.frame_checksum => {
-                noted.end = Some(End::Index(header));
-                Noticed::Nothing
+    /// Looks at the index header that was read while no writer could change it; whether it shows a commit that was
+    /// not noted.
+    pub(super) fn look(&self, header: IndexHeader) -> bool {
+        let mut state = self.lock();
+        let last = state.header.replace(header);
+        // A restart of the WAL changes salts and last frame, a commit the checksum.
+        let is_commit = last
+            .is_none_or(|last| (last.frame_checksum, last.change) != (header.frame_checksum, header.change));
+        if is_commit {
+            self.note_now(&mut state.noted);
+            if state.recent.len() == RECENT {
+                state.recent.pop_front();
             }
-            _ => {
-                self.note(&mut noted, End::Index(header));
-                Noticed::Commit
-            }
+            let time = state.noted.time;
+            state.recent.push_back((header.frame_checksum, time));
         }
+        is_commit
     }
 
-    /// Notes `header`, whatever was noted before.
-    pub(super) fn replace(&self, header: IndexHeader) {
-        let mut noted = self.lock();
-        self.note(&mut noted, End::Index(header));
+    /// The time of the last commit that a view with the index header `header` shows, which was pinned just now: of one that
+    /// another process made, the time of this look.
+    pub(super) fn time_in_view(&self, header: &IndexHeader) -> Timestamp {
+        let mut state = self.lock();
+        let at = state.recent.iter().position(|(commit, _)| *commit == header.frame_checksum);
+        let Some(at) = at else { return self.clock.now() };
+        // A later view shows no commit before this one.
+        state.recent.drain(..at);
+        state.recent.front().map_or_else(|| self.clock.now(), |(_, time)| *time)
     }
 
-    /// Makes sure that the commits that `header` tells of are noted. It was read while others write: what
-    /// is noted may be newer, and an empty WAL may be one that a writer has begun.
-    pub(super) fn agree_with(&self, header: IndexHeader) {
-        let mut noted = self.lock();
-        if header.mx_frame == FrameNo::ZERO {
-            // Whether anything was lost with the generation that we know, capture will find.
-            if noted.header().is_some_and(|old| old.salts != header.salts) {
-                let end = noted.end.expect("BUG: a noted header is an end");
-                self.note(&mut noted, end);
-            }
-            return;
-        }
-        match noted.end {
-            Some(End::LastCommit) => {}
-            Some(End::Index(old)) if old.salts == header.salts && old.mx_frame >= header.mx_frame => {}
-            _ => self.note(&mut noted, End::Index(header)),
-        }
+    /// Asks for a look at the database, as after a commit that this process cannot have seen.
+    pub(super) fn ask(&self) {
+        self.lock().noted.seq.0 += 1;
     }
 
-    /// The database was looked at, and its index was `header`, after the change `seq` was noted. If that is
-    /// still the last one, what was noted of it is older: the WAL may have been restarted since.
-    pub(super) fn supersede(&self, seq: CommitSeq, header: IndexHeader) {
-        let mut noted = self.lock();
-        if noted.seq == seq && matches!(noted.end, Some(End::Index(_))) {
-            noted.end = (header.mx_frame > FrameNo::ZERO).then_some(End::Index(header));
-        }
+    /// As [`Commits::ask`], for a commit that waits since `since`, by the steady clock.
+    pub(super) fn ask_since(&self, since: Timestamp) {
+        let noted = &mut self.lock().noted;
+        noted.seq.0 += 1;
+        noted.waiting_since = Some(noted.waiting_since.map_or(since, |before| before.min(since)));
     }
 
-    /// Notes a change that the WAL does not show.
-    pub(super) fn note_other(&self) {
-        let mut noted = self.lock();
-        let end = noted.end;
-        self.note(&mut noted, End::LastCommit);
-        noted.end = end;
+    /// Notes a commit that no index header has shown to this process.
+    pub(super) fn note(&self) {
+        self.note_now(&mut self.lock().noted);
     }
 
-    /// The WAL is gone, and with it what was noted of its end.
-    pub(super) fn forget(&self) {
-        self.lock().end = None;
-    }
-
-    /// Notes a write to the WAL of a connection that keeps the index in private memory.
-    pub(super) fn note_private(&self) {
-        let mut noted = self.lock();
-        self.note(&mut noted, End::LastCommit);
-    }
-
-    fn note(&self, noted: &mut Noted, end: End) {
-        noted.end = Some(end);
+    fn note_now(&self, noted: &mut Noted) {
         noted.seq.0 += 1;
         noted.time = self.clock.now();
         noted.waiting_since.get_or_insert_with(|| self.clock.steady());
@@ -145,12 +111,12 @@ impl Commits {
 
     /// The last commit noted.
     pub(super) fn last(&self) -> Noted {
-        *self.lock()
+        self.lock().noted
     }
 
     /// The last commit noted, which is now on its way to the replica; and since when it waited.
     pub(super) fn take(&self) -> (Noted, Option<Timestamp>) {
-        let mut noted = self.lock();
+        let noted = &mut self.lock().noted;
         let since = noted.waiting_since.take();
         (*noted, since)
     }
@@ -158,7 +124,7 @@ impl Commits {
     /// At `asked`, when the change `.0` was the last, the oldest commit that was not in the replica had waited
     /// for `lag`, says the process that publishes.
     pub(super) fn confirm(&self, asked: (CommitSeq, Timestamp), lag: Duration) {
-        let mut noted = self.lock();
+        let noted = &mut self.lock().noted;
         let (seq, at) = asked;
         let oldest = at.as_millis().saturating_sub(i64::try_from(lag.as_millis()).unwrap_or(i64::MAX));
         let oldest = Timestamp::from_millis(oldest);
@@ -168,7 +134,7 @@ impl Commits {
 
     /// Since when the oldest commit waits that is not on its way, by the steady clock.
     pub(super) fn waiting_since(&self) -> Option<Timestamp> {
-        self.lock().waiting_since
+        self.lock().noted.waiting_since
     }
 }
 
@@ -182,8 +148,6 @@ pub(super) struct Signal {
     /// Somebody waits for the replica.
     hurry: AtomicBool,
     notify: Notify,
-    /// So much was committed that it should be captured now. Remembered until somebody listens.
-    capture: Notify,
     /// The publisher was last seen to wait for somebody who waits.
     #[cfg(test)]
     at_rest: AtomicBool,
@@ -196,11 +160,6 @@ impl Signal {
         if self.idle.load(Ordering::SeqCst) {
             self.notify.notify_one();
         }
-    }
-
-    /// Much was committed since the last capture.
-    pub(super) fn capture(&self) {
-        self.capture.notify_one();
     }
 
     /// Somebody waits.
@@ -226,9 +185,16 @@ impl Signal {
         hurried
     }
 
-    /// Sleeps until somebody waits; `awaited` tells whether who said so still does.
+    /// Sleeps until somebody waits; `awaited` tells whether who said so still does. Whoever hurried the publisher without
+    /// waiting for it is not forgotten: [`Signal::next`] returns at once then.
     pub(super) async fn hurried(&self, awaited: impl Fn() -> bool) {
-        while !(self.hurry.swap(false, Ordering::SeqCst) && awaited()) {
+        loop {
+            if self.hurry.swap(false, Ordering::SeqCst) {
+                if awaited() {
+                    return;
+                }
+                self.commit.store(true, Ordering::SeqCst);
+            }
             #[cfg(test)]
             self.at_rest.store(true, Ordering::SeqCst);
             self.notify.notified().await;
@@ -241,10 +207,5 @@ impl Signal {
     #[cfg(test)]
     pub(super) fn is_at_rest(&self) -> bool {
         self.at_rest.load(Ordering::SeqCst)
-    }
-
-    /// Sleeps until a capture is asked for.
-    pub(super) async fn capture_asked(&self) {
-        self.capture.notified().await;
     }
 }

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,7 +11,6 @@ use crate::clock::{Clock, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fork::PerProcess;
 use crate::ltx::Txid;
-use crate::primary::commits::Noticed;
 use crate::primary::history::{self, Agreement};
 use crate::primary::holes::{Asked, Look};
 use crate::primary::host::Host;
@@ -22,11 +20,9 @@ use crate::primary::proof;
 use crate::primary::publisher;
 use crate::primary::report::Report;
 use crate::primary::shared::{Phase, Shared};
-use crate::primary::stamp;
-use crate::primary::state::{self, Captured};
+use crate::primary::state;
 use crate::primary::turn::Turn;
 use crate::store::{Fencing, ReplicaIdentity, Store, Target};
-use crate::wal::{IndexHeader, Position, WalHeader};
 
 /// The primaries of this process by path. A forked child begins with none.
 static OPEN: PerProcess<Mutex<HashMap<PathBuf, Entry>>> = PerProcess::new();
@@ -41,7 +37,7 @@ struct Entry {
 
 /// One replicated database. The shim tells it what SQLite does; a background task publishes.
 pub struct Primary {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     target: Target,
     task: JoinHandle<()>,
     history: JoinHandle<()>,
@@ -201,16 +197,11 @@ impl Primary {
         }
         let deadline = began + self.shared.options.close_timeout;
         let left = || deadline.saturating_duration_since(Instant::now());
-        let synced = self.shared.wait(left(), &|| false);
-        if self.shared.with_capture(|_| ()).is_err() {
-            let _ = self.shared.tell_of_commits();
-        }
+        let synced = self.shared.wait_at_close(left());
         if synced.is_ok() {
             // A process that lives for a second must get its history done some time.
             self.shared.history.settle(left());
         }
-        // From here on a write by somebody else must be seen at the next open.
-        stamp::outwait(&self.shared.path);
         let mut open = open_primaries();
         // Another thread may have opened it while we waited.
         if open.get(path).is_some_and(|entry| entry.connections == 0) {
@@ -239,6 +230,12 @@ impl Primary {
     #[cfg(test)]
     pub(crate) fn is_at_rest(&self) -> bool {
         self.shared.signal.is_at_rest()
+    }
+
+    /// Captures into the spool what was committed, as the publisher does now and then while the replica cannot be reached.
+    #[cfg(test)]
+    pub(crate) fn capture(&self) {
+        self.shared.capture_into_spool().expect("the database can be read");
     }
 
     /// Does `work` while nothing is captured.
@@ -296,95 +293,6 @@ impl Primary {
         }
     }
 
-    /// The WAL-index header was read while no other writer could change it: a connection just took the
-    /// WRITE lock, which [`Primary::set_write_locked`] tells after that, or is about to release it, or
-    /// has the database for itself.
-    pub fn look(&self, header: IndexHeader) {
-        match self.shared.commits.look(header) {
-            Noticed::Nothing => {}
-            Noticed::Commit => self.shared.signal.commit(),
-            Noticed::NewGeneration => {
-                // The old generation's frames are in the file until the next write: now or never.
-                if let Err(e) = self.end_generation() {
-                    tracing::warn!("{}: {e}", self.shared.path.display());
-                }
-                self.shared.commits.replace(header);
-                self.shared.signal.commit();
-            }
-        }
-    }
-
-    /// A checkpoint begins. It may let the next writer restart the WAL, and takes its time until then.
-    pub fn checkpoint_begins(&self) {
-        if self.shared.generations.seems_behind(&self.shared.commits) {
-            self.shared.signal.capture();
-        }
-    }
-
-    fn end_generation(&self) -> Result<()> {
-        match self.shared.capture_now() {
-            Err(e) if e.kind() == ErrorKind::Busy => {
-                // What was noted is the generation's end only if it ended while we held the WRITE lock.
-                let ended_it = self.shared.write_locked.load(Ordering::Acquire);
-                if ended_it { self.shared.hand_over_end(&self.shared.commits.last()) } else { Ok(()) }
-            }
-            other => other,
-        }
-    }
-
-    /// A connection of this process took (`true`) or released the WRITE lock.
-    pub fn set_write_locked(&self, locked: bool) {
-        self.shared.write_locked.store(locked, Ordering::Release);
-    }
-
-    /// The WAL was written. Without the WRITE lock the index is in the connection's private memory,
-    /// and this is the only sign of a commit.
-    pub fn wal_written(&self) {
-        if !self.shared.write_locked.load(Ordering::Acquire) {
-            self.shared.commits.note_private();
-            self.shared.signal.commit();
-        }
-    }
-
-    /// A new WAL header is about to be written over the frames that are there.
-    pub fn before_wal_restart(&self, header: &[u8]) {
-        let Some(next) = header.first_chunk().and_then(|header| WalHeader::decode(header).ok()) else {
-            return;
-        };
-        let next = Position::start_of(&next);
-        if self.shared.keep_generation(next) {
-            self.shared.signal.commit();
-            self.shared.signal.capture();
-        } else {
-            self.before_wal_is_lost(Captured::At(next));
-        }
-    }
-
-    /// The WAL is about to be emptied or deleted.
-    pub fn before_wal_is_emptied(&self) {
-        self.before_wal_is_lost(Captured::NextGeneration);
-    }
-
-    fn before_wal_is_lost(&self, next: Captured) {
-        let commits = &self.shared.commits;
-        match self.shared.with_capture(|capture| capture.before_wal_is_lost(commits, next)) {
-            Ok(Err(e)) => tracing::warn!("{}: {e}", self.shared.path.display()),
-            Ok(Ok(())) => self.shared.signal.commit(),
-            Err(e) if e.kind() == ErrorKind::Busy => self.hand_over(next),
-            Err(_) => {}
-        }
-    }
-
-    /// Another process publishes.
-    fn hand_over(&self, next: Captured) {
-        let noted = self.shared.commits.last();
-        self.shared.commits.forget();
-        if let Err(e) = self.shared.hand_over(&noted, next) {
-            tracing::warn!("{}: {e}", self.shared.path.display());
-        }
-        self.shared.signal.commit();
-    }
-
     /// The database is about to leave WAL mode, in which alone commits can be captured.
     pub fn left_wal_mode(&self) {
         let _ = self.shared.with_capture(|capture| capture.lost("the database left WAL mode"));
@@ -392,7 +300,7 @@ impl Primary {
 
     /// The database was just put into WAL mode: there is something to copy.
     pub fn entered_wal_mode(&self) {
-        self.shared.commits.note_other();
+        self.shared.commits.note();
         self.shared.signal.commit();
     }
 
@@ -404,10 +312,8 @@ impl Primary {
     /// publishes that cannot be asked; `NotFound` while the database is empty; `Interrupted`.
     pub fn sync(&self, timeout: Duration, interrupted: &dyn Fn() -> bool) -> Result<Txid> {
         self.shared.stop_without_file()?;
-        // Commits of other processes count too, and nothing has shown them to us yet.
-        if let Err(e) = self.shared.look_at_database() {
-            tracing::debug!("{}: {e}", self.shared.path.display());
-        }
+        // Commits of other processes count too, and nothing has shown them to this one yet.
+        self.shared.commits.ask();
         self.wait(Message::Sync, timeout, interrupted)
     }
 
@@ -484,14 +390,6 @@ impl Primary {
         self.shared.ask_look(Asked { look: Look::Copy, by_user: true });
         let last = self.wait(Message::Sync, timeout, interrupted)?;
         Ok(self.shared.holes.last_healed().unwrap_or(last))
-    }
-
-    /// A connection could not lock the database exclusively, as the last one does that closes. If the
-    /// reason is a view of ours, waits until that is gone, or `close_timeout` has passed since the close `began`;
-    /// `false` if there was none.
-    pub fn wait_for_views(&self, began: Instant) -> bool {
-        let timeout = self.shared.options.close_timeout.saturating_sub(began.elapsed());
-        self.shared.host.wait_for_views(timeout)
     }
 
     /// The last transaction in the replica.

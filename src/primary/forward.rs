@@ -73,7 +73,6 @@ fn restore_and_copy(shared: &Shared, survey: &Survey) -> Result<Txid> {
         let last = report.txid.ok_or_else(without_txid)?;
         files::as_in_folder(&path);
         be_without_wal(&path)?;
-        shared.commits.forget();
         shared.host.overwrite(&path, &|| survey.is_current(shared))?;
         Ok(last)
     });

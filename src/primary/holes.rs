@@ -9,7 +9,7 @@ use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::{FileId, Header, Level, Txid};
 use crate::primary::history;
-use crate::primary::publisher::blocking;
+use crate::primary::publisher::long_blocking;
 use crate::primary::resume::{single, wiped};
 use crate::primary::shared::Shared;
 use crate::replica::{Plan, RestorePoint, Source};
@@ -294,7 +294,7 @@ pub(super) async fn look(shared: &Arc<Shared>, look: Look, last: Txid) -> Result
             return Ok(hole);
         }
         let Ok(plan) = Plan::new(&files, RestorePoint::Latest) else { return Ok(None) };
-        let damaged = blocking(shared, move |shared| {
+        let damaged = long_blocking(shared, move |shared| {
             let source = Arc::new(Source::new(Arc::clone(&shared.store)));
             verify::damaged(&source, plan.files())
         });

@@ -7,7 +7,6 @@ use std::path::Path;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::{Lineage, Txid};
 use crate::primary::role::PublisherLock;
-use crate::primary::stamp;
 use crate::primary::state::{self, Origin, State};
 use crate::primary::sums::Sums;
 
@@ -40,8 +39,6 @@ pub fn mark(path: &Path, url: &str, txid: Txid, lineage: Option<Lineage>, restor
         Restored::Earlier => Origin::Rewound,
         Restored::Present => Origin::Present,
     };
-    // From here on a write by somebody else must be seen at the next open.
-    stamp::outwait(&path);
     Sums::new(&folder, url).forget();
     State::restored(url, txid, lineage, origin, &path).save(&folder)
 }

@@ -2,10 +2,10 @@
 //!
 //! | file | what it is |
 //! | --- | --- |
-//! | `commits` | what SQLite committed, as the shim saw it; the wake-up of the publisher |
-//! | `generations`, `kept` | what a committing thread does when it restarts the WAL, and what it keeps then |
-//! | `capture` | committed frames leave the WAL before it loses them |
-//! | `pending` | captured pages in memory |
+//! | `hooks` | what a committing thread does |
+//! | `commits` | that SQLite committed, as the shim saw it; the wake-up of the publisher |
+//! | `dirty` | which pages were changed since a position, as the WAL index and records of it say |
+//! | `capture` | those pages leave the database, for a file to be sent or for one that waits |
 //! | `spool` | local LTX files that wait for the replica |
 //! | `outgoing` | the file that is on its way |
 //! | `state`, `stamp` | what is remembered across processes, and what bears it out |
@@ -22,7 +22,6 @@
 //! | `place` | which folder a replica is in, so that an unmounted disk is noticed |
 //! | `publisher` | the background task that takes all this to the replica |
 //! | `history` | levels, snapshots and retention: what becomes of published files |
-//! | `handover` | what other processes leave before the WAL loses it |
 //! | `standby`, `line` | a process that does not publish, and how it reaches the one that does |
 //! | `report` | how replication stands, as the one tells the others |
 //! | `resume` | how the database stands to its replica when replication begins |
@@ -31,20 +30,18 @@ mod anchor;
 mod capture;
 mod commits;
 mod database;
+mod dirty;
 mod forward;
-mod generations;
-mod handover;
 mod history;
 mod holes;
+mod hooks;
 mod host;
-mod kept;
 mod line;
 mod mark;
 mod options;
 mod outgoing;
 mod parts;
 mod past;
-mod pending;
 mod place;
 mod proof;
 mod publisher;
@@ -65,8 +62,9 @@ mod turn;
 mod watch;
 
 pub use database::{Primary, Status};
+pub use dirty::{Cursor, HeldLock, PageSet, Position};
 pub use history::{HistoryOptions, NamedSettings, Settings as HistorySettings};
-pub use host::{Host, ReadView};
+pub use host::{Host, PinnedView, WalIndex};
 pub use mark::{Restored, mark};
 pub use options::{Options, Rewound};
 pub use shared::Phase;

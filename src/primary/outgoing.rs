@@ -8,8 +8,9 @@ use bytes::Bytes;
 use crate::error::Result;
 use crate::ltx::{Decoder, Encoder, Header, Txid};
 use crate::primary::commits::CommitSeq;
+use crate::primary::dirty::{Cursor, PageSet};
 use crate::primary::spool::{self, Scratch, Segment, Spool};
-use crate::primary::state::Captured;
+use crate::primary::sums::PageSums;
 
 /// Files up to this size are made in memory and sent in one request.
 const MEMORY_LIMIT: u64 = 4 * 1024 * 1024;
@@ -36,8 +37,12 @@ pub(super) struct Outgoing {
     pub(super) inputs: usize,
     /// The last commit that the file holds.
     pub(super) covers: CommitSeq,
-    /// Up to where it holds all commits, and which capture that was.
-    pub(super) captured: (Captured, u64),
+    /// The pages.
+    pub(super) pages: PageSet,
+    /// Their checksums, if it was made in memory.
+    pub(super) sums: PageSums,
+    /// Up to where all commits are in this file and those before it, and the number of that capture.
+    pub(super) cursor: (Cursor, u64),
 }
 
 impl Outgoing {
@@ -53,7 +58,9 @@ impl Outgoing {
         }
         let mut decoder = Decoder::new(&bytes[..])?;
         let mut page = vec![0; self.header.page_size.bytes()];
-        spool.write(self.header, self.covers, |encoder| copy_pages(&mut decoder, encoder, &mut page))?;
+        spool.write(self.header, self.covers, &self.pages, |encoder| {
+            copy_pages(&mut decoder, encoder, &mut page)
+        })?;
         self.inputs = 1;
         Ok(())
     }

@@ -73,6 +73,13 @@ impl Past {
         known.filter(|(_, known)| known == digest).map(|(txid, _)| txid).max()
     }
 
+    /// Whether any is remembered.
+    pub(super) fn has_any(&self) -> bool {
+        let bytes = fs::read(&self.path).unwrap_or_default();
+        let (slots, _rest) = bytes.as_chunks::<SLOT_SIZE>();
+        slots.iter().any(|slot| self.decode(slot).is_some())
+    }
+
     /// The digest of the database after `txid`.
     pub(super) fn digest_of(&self, txid: Txid) -> Option<Digest> {
         let file = fs::File::open(&self.path).ok()?;

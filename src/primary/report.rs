@@ -257,7 +257,7 @@ mod tests {
         let clock = Arc::new(ManualClock::new(at(0)));
         let commits = Commits::new(Arc::<ManualClock>::clone(&clock));
         let asked = |commits: &Commits| (commits.last().seq, clock.steady());
-        commits.note_other();
+        commits.note();
         clock.set(at(60));
         // What it knows is younger; what it does not know is as old as it was.
         commits.confirm(asked(&commits), Duration::from_secs(10));
@@ -267,7 +267,7 @@ mod tests {
         // A commit after the question is not in the answer.
         let before = asked(&commits);
         clock.set(at(70));
-        commits.note_other();
+        commits.note();
         commits.confirm(before, Duration::ZERO);
         assert_eq!(commits.waiting_since(), Some(at(60)));
         commits.confirm(asked(&commits), Duration::ZERO);

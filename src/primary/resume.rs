@@ -29,8 +29,9 @@ use futures_util::{StreamExt, future, stream};
 
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
-use crate::ltx::{FileId, FileName, Header, Level, Lineage, Txid};
+use crate::ltx::{FileId, FileName, Header, Level, Lineage, PageIndex, TailRead, Txid};
 use crate::page::PageSize;
+use crate::primary::dirty::PageSet;
 use crate::primary::holes::Hole;
 use crate::primary::publisher::{blocking, long_blocking};
 use crate::primary::shared::Shared;
@@ -40,6 +41,8 @@ use crate::primary::survey::{self, Agreement, Survey, Theirs};
 use crate::replica::RestorePoint;
 use crate::store::{ByteRange, FileInfo, Store};
 
+/// The number of bytes at the end of a file that are read first for its page index.
+const TAIL_SIZE: u64 = 16 * 1024;
 /// The number of headers that are read at the same time.
 const HEADERS: usize = 32;
 
@@ -249,7 +252,7 @@ impl<'a> Question<'a> {
         // Version 0.1.0 remembered no digests. Without them an older file is not told from one that was written since.
         let sums = Sums::of(self.shared);
         sums.catch_up(self.shared.store.as_ref(), Some(self.last)).await;
-        if !is_back && sums.digest_of(self.last).is_none() {
+        if !is_back && !sums.remembers_digests() {
             return self.is_it_the_newest().await;
         }
         match self.compare_with_newest(false).await? {
@@ -506,6 +509,24 @@ pub(super) async fn read_header(store: &dyn Store, id: FileId) -> Result<Header>
         return Err(named(Error::corrupt("the header does not fit the name")));
     }
     Ok(header)
+}
+
+/// The pages of a file.
+///
+/// # Errors
+/// Those of the store; `Corrupt` naming the file.
+pub(super) async fn pages_of(store: &dyn Store, id: FileId) -> Result<PageSet> {
+    let mut len = TAIL_SIZE;
+    loop {
+        let content = store.get(id, ByteRange::Suffix { len }).await?;
+        let file_size = content.file_size;
+        let tail = content.bytes().await?;
+        let read = PageIndex::from_tail(&tail, file_size);
+        match read.map_err(|e| e.context(format_args!("{} {id}", store.url())))? {
+            TailRead::Index(index) => return Ok(index.iter().map(|entry| entry.pgno).collect()),
+            TailRead::NeedMore(more) => len = more,
+        }
+    }
 }
 
 /// The file of level 0 that holds `txid` alone.

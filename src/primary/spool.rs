@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::ltx::{Decoder, Encoder, FileName, Header, Merger, Summary, Txid};
 use crate::primary::commits::CommitSeq;
+use crate::primary::dirty::PageSet;
 
 const FIRST: u64 = 2;
 
@@ -32,6 +33,8 @@ pub(super) struct Segment {
     pub(super) size: u64,
     /// The last commit in it.
     pub(super) covers: CommitSeq,
+    /// Its pages.
+    pub(super) pages: PageSet,
 }
 
 impl Segment {
@@ -117,13 +120,19 @@ impl Spool {
     /// Reads a whole file, which verifies it.
     fn inspect(path: &Path, seq: Txid) -> Result<Segment> {
         let file = File::open(path).map_err(|e| Error::io(path.display(), e))?;
-        let decoder = Decoder::new(BufReader::new(file))?;
+        let mut decoder = Decoder::new(BufReader::new(file))?;
         let header = *decoder.header();
+        let mut pages = PageSet::default();
+        let mut page = vec![0; header.page_size.bytes()];
+        while let Some(pgno) = decoder.next_page(&mut page)? {
+            pages.insert(pgno);
+        }
         let summary = decoder.finish()?;
         if header.max != seq {
             return Err(Error::corrupt("it holds another sequence number"));
         }
-        Ok(Segment { path: path.to_path_buf(), header, size: summary.size, covers: CommitSeq::default() })
+        let (path, covers) = (path.to_path_buf(), CommitSeq::default());
+        Ok(Segment { path, header, size: summary.size, covers, pages })
     }
 
     /// The first and last sequence number of all files but the oldest `skip`.
@@ -142,7 +151,7 @@ impl Spool {
         self.segments.iter().map(|s| s.size).sum()
     }
 
-    /// Writes a further file: `header` tells all but the sequence number, `fill` gives the pages, and
+    /// Writes a further file: `header` has all but the sequence number, `fill` gives the content of `pages`, and
     /// `covers` is the last commit in it. The file appears whole or not at all.
     ///
     /// # Errors
@@ -151,13 +160,14 @@ impl Spool {
         &mut self,
         header: Header,
         covers: CommitSeq,
+        pages: &PageSet,
         fill: impl FnOnce(&mut Encoder<BufWriter<File>>) -> Result<()>,
     ) -> Result<()> {
         let seq = Txid::new(self.next).expect("BUG: sequence numbers begin at 2");
         let header = single(header, seq);
         let path = self.folder.join(format!("{seq}.ltx"));
         let size = write_ltx(&path, header, fill)?;
-        self.segments.push(Segment { path, header, size, covers });
+        self.segments.push(Segment { path, header, size, covers, pages: pages.clone() });
         self.next += 1;
         Ok(())
     }
@@ -188,13 +198,6 @@ impl Spool {
             remove(&segment.path)?;
         }
         Ok(())
-    }
-
-    /// Removes the file that was written last.
-    pub(super) fn remove_newest(&mut self) -> Result<()> {
-        let Some(newest) = self.segments.pop() else { return Ok(()) };
-        self.next = newest.header.min.get();
-        remove(&newest.path)
     }
 
     /// Removes all files: a full copy takes their place.
@@ -273,7 +276,9 @@ impl Merge {
         let [first, .., last] = &self.inputs[..] else { panic!("BUG: a merge has several inputs") };
         let header = Header { min: first.header.min, ..last.header };
         let size = self.scratch.merge(&self.inputs, header)?;
-        Ok(Segment { header, size, ..last.clone() })
+        let mut pages = PageSet::default();
+        self.inputs.iter().for_each(|input| pages.extend(&input.pages));
+        Ok(Segment { header, size, pages, ..last.clone() })
     }
 }
 
@@ -310,7 +315,7 @@ pub(super) fn write_ltx(
 ) -> Result<u64> {
     let temporary = path.with_extension("tmp");
     let write = || {
-        // A committing thread may be waiting: compression is left to the merge in the background.
+        // A view is pinned meanwhile: compression is left to the merge in the background.
         let mut encoder = Encoder::stored(create(&temporary)?, header)?;
         fill(&mut encoder)?;
         let (out, summary) = encoder.finish()?;

@@ -1,7 +1,6 @@
 //! What a process does while another one publishes the database: it tells that one of its commits, saves
 //! what the WAL is about to lose, and waits to take over.
 
-use std::fs::File;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,15 +9,11 @@ use tokio::sync::Notify;
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::Txid;
-use crate::primary::commits::Noted;
-use crate::primary::handover::{Handover, Next, Point};
 use crate::primary::line::{self, Answer, Mailbox, Message};
-use crate::primary::publisher::blocking;
 use crate::primary::role::PublisherLock;
 use crate::primary::shared::{Phase, Shared};
-use crate::primary::stamp::Stamp;
-use crate::primary::state::{self, Captured, State};
-use crate::wal::read_header;
+use crate::primary::state::{self, State};
+use crate::runtime;
 
 /// How often a standby looks whether the publisher is gone.
 const LOOK_FOR_LOCK: Duration = Duration::from_secs(1);
@@ -33,9 +28,9 @@ const LOOK: Duration = Duration::from_millis(50);
 
 /// Why the publisher is to look at the database for commits of other processes.
 #[derive(Clone, Copy, Debug, Default)]
-struct Look {
+pub(super) struct Look {
     /// Since when one of them has a commit, by the steady clock, if it said so.
-    committed_since: Option<Timestamp>,
+    pub(super) committed_since: Option<Timestamp>,
 }
 
 /// What other processes ask of the publisher.
@@ -66,12 +61,12 @@ impl Requests {
     }
 
     /// Whether it is, once.
-    fn take_look(&self) -> Option<Look> {
+    pub(super) fn take_look(&self) -> Option<Look> {
         self.wanted().take()
     }
 
     /// What was taken is still to be done.
-    fn look_again(&self, Look { committed_since }: Look) {
+    pub(super) fn look_again(&self, Look { committed_since }: Look) {
         let mut wanted = self.wanted();
         let look = wanted.get_or_insert_default();
         look.committed_since = committed_since.or(look.committed_since);
@@ -141,25 +136,6 @@ pub(super) async fn rest(shared: &Shared) {
     }
 }
 
-/// Notes what other processes committed, if there is a sign that they did; `asked` if one of them waits.
-///
-/// # Errors
-/// `Io`, `Corrupt` on the database; `Busy` if one waits and the locks cannot be had.
-pub(super) async fn look_at_others(shared: &Arc<Shared>, asked: bool) -> Result<()> {
-    let Some(look) = shared.requests.take_look() else { return Ok(()) };
-    shared.looks();
-    let looked = blocking(shared, |shared| shared.look_at_database()).await;
-    if looked.is_err() {
-        shared.requests.look_again(look);
-    }
-    tracing::debug!("{}: looked for commits of other processes: {looked:?}", shared.path.display());
-    match looked {
-        // Whoever has the database for itself is not somebody else, or will be heard of later.
-        Err(e) if e.kind() == ErrorKind::Busy && !asked => Ok(()),
-        other => other.map(drop),
-    }
-}
-
 /// Ends what another process said with force when that one does not ask for it any more.
 pub(super) async fn watch_force(shared: &Shared) {
     loop {
@@ -193,7 +169,10 @@ impl Shared {
             }
             Message::Status(mailbox) => {
                 let shared = Arc::clone(self);
-                tokio::task::spawn_blocking(move || shared.answer_with_report(&mailbox));
+                tokio::spawn(runtime::blocking(move || {
+                    shared.answer_with_report(&mailbox);
+                    Ok(())
+                }));
             }
             Message::Sync(mailbox) => {
                 self.requests.wait(mailbox);
@@ -312,60 +291,5 @@ impl Shared {
     /// The last transaction in the replica, as the process that publishes remembers it.
     pub(super) fn remembered_txid(&self) -> Option<Txid> {
         State::load(&state::folder(&self.path)).ok()?.txid(&self.store.url())
-    }
-
-    /// The WAL is about to lose what it holds, and another process publishes: leaves that one what is
-    /// committed. `next` is where the commits go on.
-    ///
-    /// # Errors
-    /// `Io`, `NoSpace`, `Corrupt`. The WAL will be lost all the same; the publisher will notice.
-    pub(super) fn hand_over(&self, noted: &Noted, next: Captured) -> Result<()> {
-        let handover = self.handover();
-        let stamp = Stamp::of(&self.path);
-        let from = match self.leave_end(&handover, noted)? {
-            Some(point) => point,
-            None => Point::Emptied(stamp.ok_or_else(|| self.no_stamp())?),
-        };
-        let next = match next {
-            Captured::At(position) => Next::Begun(position.into()),
-            Captured::NextGeneration => Next::Emptied(stamp.ok_or_else(|| self.no_stamp())?),
-        };
-        handover.leave_next(from, next)
-    }
-
-    /// Leaves the publisher the end of the generation that the WAL holds, which the index has forgotten.
-    ///
-    /// # Errors
-    /// As [`Shared::hand_over`].
-    pub(super) fn hand_over_end(&self, noted: &Noted) -> Result<()> {
-        self.leave_end(&self.handover(), noted).map(drop)
-    }
-
-    /// The point at which the WAL is; `None` if it is empty.
-    fn leave_end(&self, handover: &Handover, noted: &Noted) -> Result<Option<Point>> {
-        let wal = match File::open(&self.wal_path) {
-            Ok(wal) => wal,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(Error::io(format_args!("cannot read {}", self.wal_path.display()), e)),
-        };
-        if wal.metadata().is_ok_and(|meta| meta.len() == 0) {
-            return Ok(None);
-        }
-        let header = read_header(&wal)?.ok_or_else(|| Error::corrupt("the WAL has no valid header"))?;
-        let state = State::load(&state::folder(&self.path))?;
-        let known = match state.position() {
-            Some(Captured::At(position)) if state.url == self.store.url() => Some(position),
-            _ => None,
-        };
-        handover.leave_end(&wal, &header, noted.end, known, noted.time)?;
-        Ok(Some(Point::End(header.salts)))
-    }
-
-    fn handover(&self) -> Handover {
-        Handover::new(&state::folder(&self.path), self.options.spool_limit)
-    }
-
-    fn no_stamp(&self) -> Error {
-        Error::new(ErrorKind::NotFound, format!("{} is not there", self.path.display()))
     }
 }

@@ -11,6 +11,8 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use rustix::fs::{CWD, RenameFlags};
 use serde::{Deserialize, Serialize};
 
@@ -18,19 +20,8 @@ use crate::error::{Error, Result};
 use crate::files;
 pub use crate::files::state_folder as folder;
 use crate::ltx::{Header, Lineage, Txid};
-use crate::primary::handover::Handover;
-use crate::primary::kept::Kept;
-use crate::primary::stamp::{Identity, Stamp};
-use crate::wal::{Checksum, FrameNo, Position, Salts};
-
-/// Up to where the commits of the database are captured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Captured {
-    /// Up to a frame of the WAL.
-    At(Position),
-    /// All of them: the WAL is empty or gone, and its next generation starts with what is new.
-    NextGeneration,
-}
+use crate::primary::dirty::{Cursor, PageSet, Position, StoredPosition};
+use crate::primary::stamp::{self, Identity, Stamp};
 
 /// What is remembered.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,16 +36,15 @@ pub(super) struct State {
     /// The last transaction known to be in the replica.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) txid: Option<u64>,
-    /// Everything up to here is in the replica or in the spool. None: nothing is known to be.
+    /// Everything up to here is in the replica, in the spool, or of the dirty pages. None: nothing is known to be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     position: Option<StoredPosition>,
-    /// Where the WAL's generation ended that the position's generation followed. The WAL file may
-    /// still hold it, if the process died between remembering and restarting.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    previous: Option<StoredPosition>,
-    /// What the database file looked like when the WAL was emptied, if all was captured then.
+    /// Instead of a position: all that the database file held when it had this stamp and no WAL had a commit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     closed: Option<Stamp>,
+    /// Pages that were changed before that and are in no file: a set as [`PageSet::encode`] writes it, in base64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    dirty: Option<String>,
     /// The numbers of the first and last waiting file that belong to all this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) spool: Option<(u64, u64)>,
@@ -152,29 +142,6 @@ impl Claim {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct StoredPosition {
-    salts: (u32, u32),
-    frame: u32,
-    checksum: (u32, u32),
-}
-
-impl From<Position> for StoredPosition {
-    fn from(p: Position) -> Self {
-        Self { salts: (p.salts.0, p.salts.1), frame: p.frame.0, checksum: (p.checksum.0, p.checksum.1) }
-    }
-}
-
-impl From<StoredPosition> for Position {
-    fn from(p: StoredPosition) -> Self {
-        Self {
-            salts: Salts(p.salts.0, p.salts.1),
-            frame: FrameNo(p.frame),
-            checksum: Checksum(p.checksum.0, p.checksum.1),
-        }
-    }
-}
-
 impl State {
     /// Reads the state in `folder`, or begins a new one with a random node id.
     ///
@@ -230,7 +197,12 @@ impl State {
         database: &Path,
     ) -> Self {
         let mut state = Self { url: url.to_owned(), txid: Some(txid.get()), lineage, ..Self::new() };
-        state.set_captured(Captured::NextGeneration, Stamp::of(database), Identity::of(database));
+        // A write by another program must be seen at the next open.
+        state.set_cursor(
+            stamp::seal(database).map(Cursor::File),
+            &PageSet::default(),
+            Identity::of(database),
+        );
         state.origin = Some(origin);
         state
     }
@@ -251,24 +223,24 @@ impl State {
         self.sent.clear();
     }
 
-    /// What it says of the database file `file`, which is `captured` as far as that is confirmed.
-    pub(super) fn claim(&self, url: &str, file: Option<Identity>, captured: Option<Captured>) -> Claim {
+    /// What it says of the database file `file`; `is_followed`: the pages that were changed since are known.
+    pub(super) fn claim(&self, url: &str, file: Option<Identity>, is_followed: bool) -> Claim {
         // What is written before a WAL is emptied is on the disk before.
         let nothing_lost = self.is_of_this_boot() || self.was_closed || self.closed.is_some();
         match self.txid(url) {
             None => Claim::Nothing,
-            Some(txid) if captured.is_some() => Claim::Followed(txid),
+            Some(txid) if is_followed => Claim::Followed(txid),
             Some(txid) if !self.is_of(file) => Claim::OfAnotherFile(txid),
             Some(txid) if nothing_lost => Claim::Unfollowed(txid),
             Some(txid) => Claim::BeforeCrash(txid),
         }
     }
 
-    /// A file with `header` is about to be sent, which holds all up to `captured`.
-    pub(super) fn sends(&mut self, header: &Header, captured: Captured) {
-        let position = match captured {
-            Captured::At(position) => Some(position.into()),
-            Captured::NextGeneration => None,
+    /// A file with `header` is about to be sent, which holds all up to `cursor`.
+    pub(super) fn sends(&mut self, header: &Header, cursor: Cursor) {
+        let position = match cursor {
+            Cursor::At(position) => Some(position.into()),
+            Cursor::File(_) => None,
         };
         let header = header.encode().iter().map(|byte| format!("{byte:02x}")).collect();
         let sent = Sent { header, position };
@@ -288,78 +260,39 @@ impl State {
         self.sent.iter().filter(is_kept).filter_map(|sent| decode_header(&sent.header)).collect()
     }
 
-    /// Remembers that everything up to `captured` is in the replica or waits; `emptied` is the stamp
-    /// of the database file `file` when the WAL was emptied.
-    pub(super) fn set_captured(
-        &mut self,
-        captured: Captured,
-        emptied: Option<Stamp>,
-        file: Option<Identity>,
-    ) {
-        let old = self.position.take();
+    /// Remembers that everything up to `cursor` is in the replica or waits, but for the content of the pages `dirty`,
+    /// of the database file `file`.
+    pub(super) fn set_cursor(&mut self, cursor: Option<Cursor>, dirty: &PageSet, file: Option<Identity>) {
         self.was_closed = false;
         self.file = file;
-        match captured {
-            Captured::At(position) => {
-                self.closed = None;
-                self.position = Some(position.into());
-                if let Some(old) = old
-                    && old.salts != (position.salts.0, position.salts.1)
-                {
-                    self.previous = Some(old);
-                }
-            }
-            Captured::NextGeneration => {
-                self.closed = emptied;
-                self.previous = old.or(self.previous);
-            }
-        }
+        self.dirty = (!dirty.is_empty()).then(|| BASE64.encode(dirty.encode()));
+        (self.position, self.closed) = match cursor {
+            Some(Cursor::At(position)) => (Some(position.into()), None),
+            Some(Cursor::File(stamp)) => (None, Some(stamp)),
+            None => (None, None),
+        };
     }
 
     /// Nothing is known to be in the replica or to wait.
-    pub(super) fn forget_captured(&mut self) {
+    pub(super) fn forget_cursor(&mut self) {
         self.was_closed |= self.closed.is_some();
-        (self.position, self.previous, self.closed, self.spool) = (None, None, None, None);
+        (self.position, self.closed, self.dirty, self.spool) = (None, None, None, None);
     }
 
-    /// Up to where the database's commits are captured, as far as the WAL, or what was saved of it in
-    /// `kept` and by other processes, bears it out.
-    pub(super) fn captured(
-        &self,
-        database: &Path,
-        wal: &Path,
-        kept: &Path,
-        handover: &Handover,
-    ) -> Option<Captured> {
-        if !self.is_of(Identity::of(database)) {
+    /// Up to where all is in the replica or waits, and the pages that are in no file, if this was written in this
+    /// boot of the machine about the file that is at `database` now. After a power failure what the WAL held may be lost,
+    /// and what was written here too: then pages must be compared.
+    pub(super) fn cursor(&self, database: &Path) -> Option<(Cursor, PageSet)> {
+        if !self.is_of(Identity::of(database)) || !self.is_of_this_boot() {
             return None;
         }
-        let positions = [self.position, self.previous].map(|position| position.map(Position::from));
-        let positions = || positions.into_iter().flatten();
-        let saved = || {
-            // The WAL was restarted, by a writer that saved what it held.
-            let position = positions().next().filter(|position| was_kept(kept, *position));
-            position.or_else(|| positions().find(|position| handover.covers(*position)))
+        let position = self.position.map(|position| Cursor::At(position.into()));
+        let cursor = position.or_else(|| self.closed.map(Cursor::File))?;
+        let dirty = match &self.dirty {
+            Some(digits) => PageSet::decode(&BASE64.decode(digits).ok()?).ok()?,
+            None => PageSet::default(),
         };
-        if let Some(position) = positions().find(|position| wal_has(wal, *position)).or_else(saved) {
-            return Some(Captured::At(position));
-        }
-        if self.closed.is_some_and(|emptied| handover.goes_on(emptied)) {
-            return Some(Captured::NextGeneration);
-        }
-        let no_wal = fs::metadata(wal).map_or(true, |meta| meta.len() == 0);
-        let unchanged = self.closed.is_some() && self.closed == Stamp::of(database);
-        (no_wal && unchanged).then_some(Captured::NextGeneration)
-    }
-
-    /// Up to where the state says that all is in the replica or waits, if that is in the WAL.
-    pub(super) fn position(&self) -> Option<Captured> {
-        self.position.map(|position| Captured::At(position.into()))
-    }
-
-    /// What the database file looked like when the WAL was emptied.
-    pub(super) fn emptied(&self) -> Option<Stamp> {
-        self.closed
+        Some((cursor, dirty))
     }
 
     /// Whether the machine runs since the last file was published: then nothing is lost that was written
@@ -459,11 +392,7 @@ fn decode_header(digits: &str) -> Option<Header> {
 
 /// Whether the WAL file holds the frame that `position` speaks of.
 fn wal_has(wal: &Path, position: Position) -> bool {
+    let Position { salts, frame, checksum, .. } = position;
+    let position = crate::wal::Position { salts, frame, checksum };
     fs::File::open(wal).is_ok_and(|file| crate::wal::holds(&file, position).unwrap_or(false))
-}
-
-/// Whether what was kept of the WAL holds the frame that `position` speaks of.
-fn was_kept(folder: &Path, position: Position) -> bool {
-    let kept = Kept::find(folder, position.salts).and_then(|kept| kept.open(folder).ok());
-    kept.is_some_and(|wal| crate::wal::holds(&wal, position).unwrap_or(false))
 }

@@ -51,6 +51,9 @@ pub(super) fn sum_of(page: &[u8]) -> u64 {
     crc_fast::checksum(CrcAlgorithm::Crc64Nvme, page).max(1)
 }
 
+/// Pages with their checksums, in ascending order of their numbers.
+pub(super) type PageSums = Vec<(Pgno, u64)>;
+
 /// What one checksum adds to the digest.
 fn share(pgno: u64, sum: u64) -> u64 {
     if sum == 0 {
@@ -127,6 +130,12 @@ impl Sums {
         self.past.note(txid, digest);
     }
 
+    /// Whether digests of states of this replica are remembered. That of the last one may be missing, if the process
+    /// was killed right after it published it.
+    pub(super) fn remembers_digests(&self) -> bool {
+        self.past.has_any()
+    }
+
     /// The digest of the database after `txid`, if it is remembered.
     pub(super) fn digest_of(&self, txid: Txid) -> Option<Digest> {
         self.past.digest_of(txid)
@@ -169,6 +178,31 @@ impl Sums {
     /// `Corrupt` if `file` is broken; `Io`. They are of no use then.
     pub(super) fn apply<R: Read>(&self, mut file: Decoder<R>) -> Result<()> {
         let ltx = *file.header();
+        self.change(&ltx, |change| {
+            let mut page = vec![0; ltx.page_size.bytes()];
+            while let Some(pgno) = file.next_page(&mut page)? {
+                change.set(pgno, sum_of(&page)).map_err(|e| self.io(e))?;
+            }
+            file.finish().map(drop)
+        })
+    }
+
+    /// As [`Sums::apply`], for a file with the header `ltx` whose pages have the checksums `sums`, in ascending order of
+    /// their numbers.
+    ///
+    /// # Errors
+    /// `Io`. They are of no use then.
+    pub(super) fn apply_sums(&self, ltx: &crate::ltx::Header, sums: &[(Pgno, u64)]) -> Result<()> {
+        self.change(ltx, |change| {
+            sums.iter().try_for_each(|(pgno, sum)| change.set(*pgno, *sum)).map_err(|e| self.io(e))
+        })
+    }
+
+    fn change(
+        &self,
+        ltx: &crate::ltx::Header,
+        work: impl FnOnce(&mut Change<'_>) -> Result<()>,
+    ) -> Result<()> {
         let Some((sums, mut header)) = self.open(true)? else { return Ok(()) };
         if Txid::new(header.txid).map(Txid::next) != Some(ltx.min) || header.page_size != ltx.page_size.get()
         {
@@ -178,11 +212,7 @@ impl Sums {
         sums.write_all_at(&header.encode(), 0).map_err(|e| self.io(e))?;
         let mut change = Change { sums: &sums, digest: header.digest, first: 0, run: Vec::new() };
         change.resize(header.pages, ltx.commit).map_err(|e| self.io(e))?;
-        let mut page = vec![0; ltx.page_size.bytes()];
-        while let Some(pgno) = file.next_page(&mut page)? {
-            change.set(pgno, sum_of(&page)).map_err(|e| self.io(e))?;
-        }
-        file.finish()?;
+        work(&mut change)?;
         change.flush().map_err(|e| self.io(e))?;
         header = Header { pages: ltx.commit.get(), txid: ltx.max.get(), digest: change.digest, ..header };
         sums.write_all_at(&header.encode(), 0).map_err(|e| self.io(e))?;

@@ -33,7 +33,6 @@ pub(super) async fn idle(shared: &Shared) {
             () = tokio::time::sleep(shared.options.watch_interval) => {
                 if shared.watch.look(shared) {
                     tracing::debug!("{}: the files changed", shared.path.display());
-                    shared.requests.look();
                     return;
                 }
             }

@@ -11,7 +11,7 @@ use super::{Access, BaseFile, Code, OpenFlags};
 
 /// The VFS that was the host's default when we were loaded. SQLite's own; it lives for ever and may be
 /// used by any thread.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BaseVfs(NonNull<ffi::sqlite3_vfs>);
 
 // SAFETY: SQLite calls the methods of a VFS from any thread, several at once.
@@ -24,6 +24,19 @@ impl BaseVfs {
     pub(super) fn host_default() -> Option<Self> {
         // SAFETY: the API is initialised before anything of this room runs.
         NonNull::new(unsafe { ffi::sqlite3_vfs_find(std::ptr::null()) }).map(Self)
+    }
+
+    /// The VFS of the operating system, which changes nothing on its way to the file. The host's default may be one
+    /// that encrypts in front of it. It has the same locks and the same shared memory.
+    #[must_use]
+    pub fn operating_system(self) -> Self {
+        let name = self.name().to_bytes();
+        if name == b"unix" || name.starts_with(b"unix-") {
+            // Their locks and shared memory may be other ones.
+            return self;
+        }
+        // SAFETY: as in `host_default`; the name ends with a zero.
+        NonNull::new(unsafe { ffi::sqlite3_vfs_find(c"unix".as_ptr()) }).map_or(self, Self)
     }
 
     pub(super) const fn as_ptr(&self) -> *mut ffi::sqlite3_vfs {

@@ -192,6 +192,11 @@ pub trait File: Send {
         None
     }
 
+    /// The file itself, for those that a WAL finds by [`DatabaseFile`](super::DatabaseFile).
+    fn as_any(&mut self) -> Option<&mut dyn Any> {
+        None
+    }
+
     /// The code and message with which `sqlite3_open` fails if this is its database; see
     /// [`RefusedFile`](super::RefusedFile).
     fn open_error(&self) -> Option<(Code, &str)> {

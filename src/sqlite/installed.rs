@@ -115,6 +115,16 @@ pub(super) unsafe fn file_mut<'a>(place: *mut ffi::sqlite3_file) -> &'a mut dyn 
     unsafe { (*place.cast::<Installed>()).file.as_mut() }
 }
 
+/// Whether the open file at `place` is one of ours.
+///
+/// # Safety
+/// `place` must be a `sqlite3_file` that is open or was zeroed.
+pub(super) unsafe fn is_our_file(place: NonNull<ffi::sqlite3_file>) -> bool {
+    // SAFETY: as the caller promises.
+    let methods = unsafe { (*place.as_ptr()).pMethods };
+    TABLES.iter().any(|table| std::ptr::eq(table, methods))
+}
+
 /// The file at `place` if it is one of ours.
 ///
 /// # Safety
@@ -132,6 +142,5 @@ pub(super) unsafe fn our_file<'a>(place: *mut ffi::sqlite3_file) -> Option<&'a d
 pub(super) unsafe fn is_ours(place: *mut ffi::sqlite3_file) -> bool {
     let Some(place) = NonNull::new(place) else { return false };
     // SAFETY: as the caller promises.
-    let methods = unsafe { place.as_ref() }.pMethods;
-    TABLES.iter().any(|table| std::ptr::eq(table, methods))
+    unsafe { is_our_file(place) }
 }

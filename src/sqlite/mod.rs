@@ -14,6 +14,7 @@
 //! | `code`, `flags`, `control` | SQLite's numbers as types |
 //! | `vfs`, `file`, `request` | the traits and what they are given |
 //! | `base`, `base_file`, `name`, `shm` | the host's VFS, its files, file names and shared memory |
+//! | `database_file` | the way from a WAL to its database's file |
 //! | `vfs_methods`, `file_methods`, `fcntl`, `installed` | the trampolines and the memory that SQLite holds |
 //! | `host`, `threading`, `load`, `log` | which SQLite called us, and what we register with it |
 //! | `function`, `table` | scalar and table-valued SQL functions |
@@ -28,6 +29,7 @@ mod base_file;
 mod code;
 mod connection;
 mod control;
+mod database_file;
 mod fcntl;
 mod file;
 mod file_methods;
@@ -59,6 +61,7 @@ pub use base_file::BaseFile;
 pub use code::Code;
 pub use connection::{is_interrupted, open_internal};
 pub use control::{FileConnection, FileControl, FileControlOp, Opener, PragmaAnswer};
+pub use database_file::DatabaseFile;
 pub use file::{Fetched, File, IoVersion, ReadOutcome};
 pub use flags::{
     Access, DeviceCharacteristics, FileKind, LockLevel, OpenFlags, ShmLock, ShmLockFlags, SyncFlags,

@@ -6,7 +6,7 @@ use std::path::Path;
 use rusqlite::ffi;
 
 use super::name::FileName;
-use super::{BaseFile, BaseVfs, Code, File, FileKind, OpenFlags};
+use super::{BaseFile, BaseVfs, Code, DatabaseFile, File, FileKind, OpenFlags};
 
 /// A file that SQLite wants to open.
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +52,14 @@ impl<'a> OpenRequest<'a> {
     /// belongs; none for other kinds of files.
     pub fn parameters(&self) -> Parameters<'a> {
         Parameters { database: self.database() }
+    }
+
+    /// The file of the main database to which this WAL belongs, if that is one of ours. The [`File`] that is answered
+    /// for this request must own it.
+    pub fn database_file(&self) -> Option<DatabaseFile> {
+        let name = self.name.filter(|_| self.kind() == FileKind::Wal)?;
+        // SAFETY: the name is SQLite's own for a WAL.
+        unsafe { DatabaseFile::of_wal(name) }
     }
 
     /// Opens this very file through the base VFS.

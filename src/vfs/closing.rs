@@ -28,6 +28,8 @@ thread_local! {
 #[derive(Debug)]
 pub(super) struct Closing {
     connection: usize,
+    /// When the file was opened. A connection may be at the address of one that was closed before.
+    opened: Instant,
     /// When it began, if it seems to be under way.
     began: Option<Instant>,
 }
@@ -35,13 +37,15 @@ pub(super) struct Closing {
 impl Closing {
     /// The file of a connection, which is not being closed.
     pub(super) fn of(connection: usize) -> Self {
-        Self { connection, began: None }
+        Self { connection, opened: Instant::now(), began: None }
     }
 
     /// What happens now may be a step of the close: when that began.
     pub(super) fn step(&mut self) -> Instant {
-        let before =
-            SEEN.get().filter(|seen| seen.connection == self.connection && seen.last.elapsed() < AT_ONCE);
+        let is_this = |seen: &Seen| {
+            seen.connection == self.connection && seen.began > self.opened && seen.last.elapsed() < AT_ONCE
+        };
+        let before = SEEN.get().filter(is_this);
         *self.began.get_or_insert_with(|| before.map_or_else(Instant::now, |seen| seen.began))
     }
 
@@ -69,6 +73,15 @@ mod tests {
         main.end();
         assert_eq!(attached.step(), began);
         assert!(other.step() > began);
+    }
+
+    #[test]
+    fn a_connection_at_the_same_address_closes_by_itself() {
+        let mut first = Closing::of(4);
+        first.end();
+        let began = first.step();
+        let mut second = Closing::of(4);
+        assert!(second.step() > began);
     }
 
     #[test]

@@ -6,7 +6,13 @@
 //! | `wal` | its WAL: what it is about to lose is captured first |
 //! | `wal_mode` | puts a database into WAL mode |
 //! | `reset_guard` | keeps SQLite's WAL-reset bug from losing commits |
-//! | `read_view` | a consistent view of a database that is being written |
+//! | `view`, `content`, `frames` | a consistent view of a database that is being written, and what it reads |
+//! | `index`, `recovery` | the WAL index, and how it is made when no connection has |
+//! | `first_page` | what a database file tells of itself |
+//! | `hooks` | what a primary is told of each connection |
+//! | `exclusive_view`, `frame_log` | the commits of a connection that keeps the database for itself |
+//! | `own_locks` | what the library itself has locked, for which statements wait |
+//! | `host` | what the write flow needs of SQLite |
 //! | `overwrite` | a database takes the content of another one |
 //! | `replica` | the main database of a replica |
 //! | `pragma` | PRAGMAs of ours that a database does not know |
@@ -15,21 +21,30 @@
 //! | `hidden` | hides the files of a local database from a replica of the same name |
 
 mod closing;
+mod content;
+mod exclusive_view;
+mod first_page;
+mod frame_log;
+mod frames;
 mod hidden;
+mod hooks;
+mod host;
+mod index;
 mod overwrite;
+mod own_locks;
 mod pragma;
 mod primary;
-mod read_view;
+mod recovery;
 mod replica;
 mod reset_guard;
+mod view;
 mod waiting;
 mod wal;
 mod wal_mode;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::config;
-use crate::primary::Primary;
 use crate::sqlite::{Access, BaseVfs, Code, FileKind, OpenRequest, Opened, Parameters, Vfs};
 
 /// The VFS `litestream`.
@@ -51,9 +66,7 @@ impl Vfs for Litestream {
     }
 
     fn delete(&self, base: &BaseVfs, path: &Path, sync_dir: bool) -> Result<(), Code> {
-        if let Some(primary) = database_of_wal(path).and_then(|path| Primary::find(&path)) {
-            primary.before_wal_is_emptied();
-        }
+        wal::deletes(path);
         base.delete(path, sync_dir)
     }
 
@@ -69,13 +82,4 @@ impl config::Params for UriParams<'_> {
     fn pairs(&self) -> Vec<(String, String)> {
         self.0.keys().map(|key| (key.clone(), self.0.get(&key).unwrap_or_default())).collect()
     }
-}
-
-/// The database to which `path` belongs, if it is the name of a WAL.
-fn database_of_wal(path: &Path) -> Option<PathBuf> {
-    use std::ffi::OsStr;
-    use std::os::unix::ffi::OsStrExt;
-
-    let name = path.as_os_str().as_bytes().strip_suffix(b"-wal")?;
-    Some(PathBuf::from(OsStr::from_bytes(name)))
 }

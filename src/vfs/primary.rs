@@ -11,16 +11,17 @@ use crate::error::{Error, ErrorKind};
 use crate::files::OpenLock;
 use crate::primary::Primary;
 use crate::sqlite::{
-    BaseFile, BaseVfs, Code, File, LockLevel, OpenFlags, OpenRequest, Opened, PragmaAnswer, ShmLock,
-    ShmLockFlags,
+    BaseFile, BaseVfs, Code, File, FileControl, FileControlOp, LockLevel, OpenFlags, OpenRequest, Opened,
+    PragmaAnswer, ShmLock, ShmLockFlags, ShmRegion,
 };
 use crate::store::{self, RetryPolicy};
 use crate::vfs::closing::Closing;
-use crate::vfs::read_view::SqliteHost;
+use crate::vfs::hooks::Hooks;
+use crate::vfs::host::SqliteHost;
+use crate::vfs::own_locks::{Held, OwnLocks};
 use crate::vfs::reset_guard::{self, ResetGuard};
 use crate::vfs::wal_mode::{self, JournalMode};
-use crate::vfs::{hidden, pragma};
-use crate::wal::IndexHeader;
+use crate::vfs::{hidden, pragma, wal};
 
 /// The publisher has its own, patient way to try again, and status tells of each failure: only a hiccup
 /// is hidden here.
@@ -37,12 +38,19 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How often a file that was replaced is opened again.
 const REOPENS: usize = 10;
 
-struct PrimaryFile {
+pub(super) struct PrimaryFile {
     base: BaseFile,
     vfs: BaseVfs,
     path: PathBuf,
     primary: Arc<Primary>,
     guard: ResetGuard,
+    hooks: Hooks,
+    /// What the library itself has locked of the database.
+    own: Arc<OwnLocks>,
+    /// How long the last close waits for views.
+    close_patience: Duration,
+    /// A `PRAGMA wal_checkpoint` was prepared and has not checkpointed yet.
+    asked_for_checkpoint: bool,
     closing: Closing,
     /// The database is in WAL mode. Until it is, every release of the lock is a chance to put it
     /// there: SQLite creates a database with a rollback journal.
@@ -59,14 +67,9 @@ pub(super) fn open(
 ) -> Result<Opened, Error> {
     let path = config.path;
     let (mut base, out_flags, open_lock) = open_base(request, &path)?;
-    let mode = match wal_mode::journal_mode(&mut base, &path)? {
-        JournalMode::Rollback => {
-            wal_mode::enter(&path, request.base(), PATIENCE)?;
-            JournalMode::Wal
-        }
-        mode => mode,
-    };
     let vfs = *request.base();
+    let in_wal_mode = is_in_wal_mode(&mut base, &vfs, &path)?;
+    let close_patience = config.options.close_timeout;
     let primary = Primary::open(
         &path,
         &config.target,
@@ -76,10 +79,40 @@ pub(super) fn open(
         || Arc::new(SqliteHost::new(&path, vfs)),
     )?;
     let guard = ResetGuard::new(config.wal_reset_guard && reset_guard::is_needed(rusqlite::version_number()));
-    let in_wal_mode = mode == JournalMode::Wal;
-    let closing = Closing::of(connection);
-    let file = PrimaryFile { base, vfs, path, primary, guard, closing, in_wal_mode, _open_lock: open_lock };
+    let file = PrimaryFile {
+        base,
+        vfs,
+        guard,
+        hooks: Hooks::new(Arc::clone(&primary), &path, vfs.operating_system()),
+        own: OwnLocks::of(&path),
+        close_patience,
+        asked_for_checkpoint: false,
+        closing: Closing::of(connection),
+        path,
+        primary,
+        in_wal_mode,
+        _open_lock: open_lock,
+    };
     Ok(Opened::File { file: Box::new(file), out_flags })
+}
+
+/// Whether the database is in WAL mode, into which it is put if it can be now.
+///
+/// What the file holds is SQLite's affair: of a hot journal, of a damaged or encrypted page its first statement tells.
+fn is_in_wal_mode(base: &mut BaseFile, vfs: &BaseVfs, path: &Path) -> Result<bool, Error> {
+    match wal_mode::journal_mode(base, vfs, path)? {
+        JournalMode::Wal => return Ok(true),
+        JournalMode::Unknown => return Ok(false),
+        JournalMode::Rollback => {}
+    }
+    match wal_mode::enter(path, vfs, PATIENCE) {
+        Ok(()) => Ok(true),
+        Err(e) if matches!(e.kind(), ErrorKind::Busy | ErrorKind::NotADatabase | ErrorKind::Corrupt) => {
+            tracing::warn!("{e}");
+            Ok(false)
+        }
+        Err(e) => Err(e),
+    }
 }
 
 /// Opens the file, and has it count as open. A restore that came in between replaced it: then the new one
@@ -125,18 +158,51 @@ fn cannot_write(path: &Path) -> Error {
 }
 
 impl PrimaryFile {
-    /// Shows the primary what SQLite has committed. To be called while no other connection writes.
-    fn look_at_index(&self) {
-        let Some(region) = self.base.shm_region(0) else { return };
-        let mut bytes = [0; IndexHeader::SIZE];
-        region.copy_to(0, &mut bytes);
-        if let Some(header) = IndexHeader::decode(&bytes) {
-            self.primary.look(header);
+    /// Tells the hooks what happens to the connection's WAL.
+    pub(super) fn tell<R>(&mut self, tell: impl FnOnce(&mut Hooks, &mut BaseFile) -> R) -> R {
+        tell(&mut self.hooks, &mut self.base)
+    }
+
+    /// SQLite opened the WAL of the connection: the database has one.
+    pub(super) fn wal_opened(&mut self) {
+        self.hooks.wal_opened();
+        if !std::mem::replace(&mut self.in_wal_mode, true) {
+            self.primary.entered_wal_mode();
         }
     }
 
+    /// Takes a lock by `lock`. What the library itself has locked is waited for, as nothing that the program does:
+    /// no statement fails because of it.
+    fn lock_after_ours(
+        &mut self,
+        held: Held,
+        patience: Duration,
+        lock: impl Fn(&mut Self) -> Result<(), Code>,
+    ) -> Result<(), Code> {
+        let before = self.own.before(held);
+        let locked = lock(self);
+        let busy = matches!(locked, Err(code) if code.primary() == Code::BUSY.primary());
+        if busy && self.own.wait(before, patience) { lock(self) } else { locked }
+    }
+
+    /// Whether a lock on read marks is worth the wait for the end of a view: that of a checkpoint that a program asked
+    /// for. The automatic one and a writer's restart never wait, in the way of a commit.
+    fn waits_for_views(&self, lock: ShmLock, flags: ShmLockFlags) -> bool {
+        let asked_for =
+            self.hooks.checkpoints_alone() || self.asked_for_checkpoint && self.hooks.checkpoints();
+        asked_for && flags.is_exclusive() && lock.first >= ShmLock::READ_0
+    }
+
+    fn release(&mut self, lock: ShmLock, flags: ShmLockFlags) -> Result<(), Code> {
+        self.hooks.releases(&self.base, lock, flags);
+        if lock.covers(ShmLock::CHECKPOINT) {
+            self.asked_for_checkpoint = false;
+        }
+        self.guard.shm_lock(&mut self.base, lock, flags)
+    }
+
     fn enter_wal_mode(&mut self) {
-        let entered = match wal_mode::journal_mode(&mut self.base, &self.path) {
+        let entered = match wal_mode::journal_mode(&mut self.base, &self.vfs, &self.path) {
             // The next release of the lock tries again: the host's thread does not wait here.
             Ok(JournalMode::Rollback) => {
                 wal_mode::enter(&self.path, &self.vfs, Duration::ZERO).map(|()| true)
@@ -173,21 +239,16 @@ impl File for PrimaryFile {
     fn lock(&mut self, level: LockLevel) -> Result<(), Code> {
         hidden::locking_other();
         if level != LockLevel::Exclusive {
-            return self.base.lock(level);
+            return self.lock_after_ours(Held::Moment, PATIENCE, |file| file.base.lock(level));
         }
-        let began = self.closing.step();
-        match self.base.lock(level) {
-            Err(code) if code.primary() == Code::BUSY.primary() && self.primary.wait_for_views(began) => {
-                self.base.lock(level)?;
-            }
-            other => other?,
-        }
-        // The last connection is about to checkpoint and delete the WAL.
-        self.look_at_index();
+        let patience = self.close_patience.saturating_sub(self.closing.step().elapsed());
+        self.lock_after_ours(Held::View, patience, |file| file.base.lock(level))?;
+        self.hooks.locked(&self.base, level);
         Ok(())
     }
 
     fn unlock(&mut self, level: LockLevel) -> Result<(), Code> {
+        self.hooks.unlocks(&mut self.base, level);
         self.base.unlock(level)?;
         if !self.in_wal_mode && level == LockLevel::None {
             self.enter_wal_mode();
@@ -195,27 +256,36 @@ impl File for PrimaryFile {
         Ok(())
     }
 
+    fn shm_map(&mut self, region: u32, size: u32, extend: bool) -> Result<Option<ShmRegion<'_>>, Code> {
+        self.hooks.mapped();
+        self.base.shm_map(region, size, extend)
+    }
+
     fn shm_lock(&mut self, lock: ShmLock, flags: ShmLockFlags) -> Result<(), Code> {
         self.closing.goes_on();
-        if !(lock.covers(ShmLock::WRITE) && flags.is_exclusive()) {
-            self.guard.shm_lock(&mut self.base, lock, flags)?;
-            if lock.covers(ShmLock::CHECKPOINT) && flags.is_exclusive() && flags.is_lock() {
-                self.primary.checkpoint_begins();
-            }
-            return Ok(());
+        if flags.is_unlock() {
+            return self.release(lock, flags);
         }
-        if flags.is_lock() {
-            self.guard.shm_lock(&mut self.base, lock, flags)?;
-            // What other processes committed, before this one may restart the WAL.
-            self.look_at_index();
-            self.primary.set_write_locked(true);
-            Ok(())
-        } else {
-            // While the lock is still held, what the header says cannot change.
-            self.look_at_index();
-            self.primary.set_write_locked(false);
-            self.guard.shm_lock(&mut self.base, lock, flags)
+        let held = if self.waits_for_views(lock, flags) { Held::View } else { Held::Moment };
+        self.lock_after_ours(held, PATIENCE, |file| file.guard.shm_lock(&mut file.base, lock, flags))?;
+        self.hooks.granted(&mut self.base, lock, flags);
+        Ok(())
+    }
+
+    fn shm_unmap(&mut self, delete: bool) -> Result<(), Code> {
+        self.hooks.unmaps(&mut self.base, delete);
+        self.base.shm_unmap(delete)
+    }
+
+    fn file_control(&mut self, control: FileControl<'_>) -> Result<(), Code> {
+        if control.op() == FileControlOp::COMMIT_PHASETWO {
+            self.hooks.committed(&mut self.base);
         }
+        self.base.file_control(control)
+    }
+
+    fn as_any(&mut self) -> Option<&mut dyn Any> {
+        Some(self)
     }
 
     fn pragma(&mut self, name: &str, arg: Option<&str>) -> PragmaAnswer {
@@ -236,6 +306,10 @@ impl File for PrimaryFile {
             ("litestream_time", None) => {
                 PragmaAnswer::Value(self.primary.time().map_or_else(String::new, |t| t.to_string()))
             }
+            ("wal_checkpoint", _) => {
+                self.asked_for_checkpoint = true;
+                PragmaAnswer::NotMine
+            }
             _ => pragma::unknown(name),
         }
     }
@@ -243,6 +317,7 @@ impl File for PrimaryFile {
     fn close(&mut self) -> Result<(), Code> {
         // Locks go first: nobody waits for the network.
         let closed = self.base.close();
+        wal::forget_closed();
         self.primary.close(self.closing.step());
         self.closing.end();
         closed

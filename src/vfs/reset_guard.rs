@@ -29,7 +29,8 @@ use crate::wal::{IndexHeader, READ_MARKS, Salts};
 const CHECKPOINT: ShmLock = ShmLock { first: ShmLock::CHECKPOINT, count: 1 };
 const READ_0: ShmLock = ShmLock { first: ShmLock::READ_0, count: 1 };
 /// What a writer locks to restart the WAL: all readers that use it.
-const ALL_WAL_READERS: ShmLock = ShmLock { first: ShmLock::READ_0 + 1, count: READ_MARKS as u8 - 1 };
+pub(super) const ALL_WAL_READERS: ShmLock =
+    ShmLock { first: ShmLock::READ_0 + 1, count: READ_MARKS as u8 - 1 };
 
 /// Whether SQLite of this version, as in `sqlite3_libversion_number`, has the bug.
 pub(super) const fn is_needed(version: i32) -> bool {

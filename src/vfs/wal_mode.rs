@@ -6,41 +6,43 @@ use std::time::{Duration, Instant};
 use rusqlite::OpenFlags;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::sqlite::{BaseFile, BaseVfs, open_internal};
+use crate::sqlite::{BaseFile, BaseVfs, OpenFlags as BaseFlags, open_internal};
+use crate::vfs::first_page::FirstPage;
 
 /// The time from one try to the next while another connection writes.
 const AGAIN: Duration = Duration::from_millis(20);
 
-/// What the first bytes of a database file tell.
+/// Whether a database has a WAL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum JournalMode {
-    /// The file is empty: SQLite has not written it yet.
-    Empty,
-    /// A rollback journal.
-    Rollback,
-    /// A WAL.
+    /// It has.
     Wal,
+    /// It has a rollback journal.
+    Rollback,
+    /// It cannot be told from the file: SQLite has not written it yet, it is encrypted, or it is none.
+    Unknown,
 }
 
-/// Reads the journal mode of a database file. Takes no lock.
+/// Reads the journal mode from `file`, which the host's VFS `vfs` opened: as the operating system has the file, not
+/// as a VFS that decrypts shows it. Takes no lock, and judges nothing: that is for SQLite to do.
 ///
 /// # Errors
-/// `NotADatabase`; `Io`.
-pub(super) fn journal_mode(file: &mut BaseFile, path: &Path) -> Result<JournalMode> {
-    const MAGIC: &[u8; 16] = b"SQLite format 3\0";
+/// `Io`.
+pub(super) fn journal_mode(file: &mut BaseFile, vfs: &BaseVfs, path: &Path) -> Result<JournalMode> {
     let failed = |code| Error::new(ErrorKind::Io, format!("cannot read {}: {code}", path.display()));
-    if file.file_size().map_err(failed)? == 0 {
-        return Ok(JournalMode::Empty);
-    }
-    let mut header = [0; 100];
-    let _short_is_zeros = file.read(&mut header, 0).map_err(failed)?;
-    if !header.starts_with(MAGIC) {
-        return Err(Error::new(
-            ErrorKind::NotADatabase,
-            format!("{} is not a database: it does not begin as SQLite files do", path.display()),
-        ));
-    }
-    Ok(if header[18] == 2 && header[19] == 2 { JournalMode::Wal } else { JournalMode::Rollback })
+    let below = vfs.operating_system();
+    let first = if below == *vfs {
+        FirstPage::read(file)
+    } else {
+        below
+            .open_database(path, &[], BaseFlags::READWRITE)
+            .and_then(|(mut file, _)| FirstPage::read(&mut file))
+    };
+    Ok(match first.map_err(failed)? {
+        FirstPage::Plain(header) if header.is_wal => JournalMode::Wal,
+        FirstPage::Plain(_) => JournalMode::Rollback,
+        FirstPage::Empty | FirstPage::Opaque => JournalMode::Unknown,
+    })
 }
 
 /// Puts the database into WAL mode by a connection of our own, for which other connections may keep it
@@ -66,7 +68,7 @@ pub(super) fn enter(path: &Path, vfs: &BaseVfs, patience: Duration) -> Result<()
             Err(e) if is_busy(&e) => {
                 return Err(cannot(
                     ErrorKind::Busy,
-                    &"another connection uses it in another mode: close that one first",
+                    &"another connection uses it in another mode; it is tried again after each statement",
                 ));
             }
             Err(e) => return Err(cannot(kind_of(&e), &e)),

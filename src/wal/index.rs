@@ -51,6 +51,16 @@ impl IndexHeader {
     pub const SALTS_SIZE: usize = 8;
     const VERSION: u32 = 3_007_000;
 
+    /// The header as a recovery of an empty WAL leaves it.
+    pub const EMPTY: Self = Self {
+        change: 0,
+        page_size: None,
+        mx_frame: FrameNo::ZERO,
+        page_count: PageCount::ZERO,
+        frame_checksum: Checksum(0, 0),
+        salts: Salts(0, 0),
+    };
+
     /// Reads and verifies one copy. `None` if it is not initialised or caught in the middle of a
     /// change.
     pub fn decode(bytes: &[u8; Self::SIZE]) -> Option<Self> {

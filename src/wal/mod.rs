@@ -8,12 +8,14 @@ mod checksum;
 mod frame;
 mod header;
 mod index;
+mod regions;
 mod scan;
 
 pub use checksum::{ByteOrder, Checksum};
 pub use frame::{FrameHeader, FrameNo};
 pub use header::{Salts, WalHeader};
 pub use index::{CheckpointInfo, IndexHeader, READ_MARKS};
+pub use regions::IndexRegion;
 pub use scan::{Committed, End, Position, Scan, holds, read_header, scan};
 
 #[cfg(test)]

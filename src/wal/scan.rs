@@ -69,30 +69,6 @@ pub struct Committed {
     pub pages: BTreeMap<Pgno, FrameNo>,
 }
 
-impl Committed {
-    /// Reads the page that frame `frame` holds into `page`, which has its size. Nothing is verified: the
-    /// scan has done that, if the WAL was not restarted since.
-    ///
-    /// # Errors
-    /// `Io`.
-    pub fn read_page(&self, wal: &File, frame: FrameNo, page: &mut [u8]) -> Result<()> {
-        wal.read_exact_at(page, frame.page_offset(self.page_size))
-            .map_err(|e| Error::io("cannot read the WAL", e))
-    }
-
-    /// Reads all pages, in order, as [`Committed::read_page`] does.
-    ///
-    /// # Errors
-    /// `Io`.
-    pub fn read_pages(&self, wal: &File) -> Result<Vec<(Pgno, Box<[u8]>)>> {
-        let read = |(pgno, frame): (&Pgno, &FrameNo)| {
-            let mut page = vec![0; self.page_size.bytes()].into_boxed_slice();
-            self.read_page(wal, *frame, &mut page).map(|()| (*pgno, page))
-        };
-        self.pages.iter().map(read).collect()
-    }
-}
-
 /// What a scan found.
 #[derive(Clone, Debug)]
 pub enum Scan {

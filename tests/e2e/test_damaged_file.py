@@ -59,7 +59,8 @@ def test_a_merge_leaves_out_what_is_damaged(start, location, tmp_path, damage):
     until(lambda: location.files(9) and location.files(1), 15, "a snapshot and a merge")
     assert all(not f.min <= damaged.min <= f.max for f in location.files(1, 2)), "it was merged"
     assert location.files(1)[0].max == damaged.min - 1, "what is before it is merged without it"
-    assert "lost transactions" in state_of(db)["notice"] and location.last_txid() > last
+    until(lambda: "had lost transactions" in state_of(db)["notice"], 15, "the end of the healing")
+    assert location.last_txid() > last
     until(lambda: "last_error" not in state_of(db), 15, "the end of the error")
     assert_restores(db, location, tmp_path)
     restore(db, location, tmp_path / "before.db", txid=f"{damaged.min - 1:016x}")

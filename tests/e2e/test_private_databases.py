@@ -154,7 +154,7 @@ def test_what_belongs_to_a_database_is_for_those_who_may_read_it(mode, umask, fo
     replica.rename(folder / "away")
     replica.write_text("")
     ran(APP, folder, LEAVE, where, umask=umask)
-    assert list((folder / ".app.db-litestream" / "spool").iterdir()) or list((folder / ".app.db-litestream" / "wal").iterdir())
+    assert list((folder / ".app.db-litestream" / "generations").iterdir())
     assert_like(path, folder / ".app.db-litestream")
 
 

@@ -68,7 +68,7 @@ def outcome(uri: str) -> tuple[int, str]:
 
 @pytest.mark.parametrize("make, name, says", [
     (garbage, "app.db", "is not a database"), (a_short_text, "app.db", "is not a database"),
-    (an_encrypted_database, "app.db", "is not a database"), (a_header_and_garbage, "app.db", "cannot put"),
+    (an_encrypted_database, "app.db", "is not a database"), (a_header_and_garbage, "app.db", "is not a database"),
     (a_directory, "app.db", "cannot open"), (nothing, "missing/app.db", "its folder cannot be used"),
     (a_link_to_itself, "app.db", ""), (a_link_to_nowhere, "app.db", ""), (nothing, "x" * 300, ""), (nothing, "app.db", ""),
 ])

@@ -1,20 +1,19 @@
 //! How what was captured gets to the replica.
 
-use super::{Capture, Emptied};
+use super::Capture;
+use super::view::Changed;
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
-use crate::ltx::{Encoder, Header, Txid};
-use crate::primary::commits::{CommitSeq, Noted};
-use crate::primary::generations::Passage;
+use crate::ltx::{Header, Txid};
+use crate::primary::commits::{Commits, Noted};
+use crate::primary::dirty::{Cursor, Mark, PageSet};
+use crate::primary::host::Host;
 use crate::primary::outgoing::{Body, Outgoing};
-use crate::primary::pending::Pending;
 use crate::primary::spool::{self, Merge, Scratch, Segment};
-use crate::primary::stamp::Stamp;
-use crate::primary::state::{Captured, Claim, Origin};
+use crate::primary::state::{Claim, Origin};
 use crate::primary::time::Witness;
-use crate::wal::IndexHeader;
 
-/// So many waiting files make one file for the replica, or are merged into one while it cannot be
+/// The number of waiting files that make one file for the replica, or are merged into one while it cannot be
 /// reached: each is open meanwhile.
 const MERGE_AT: usize = 64;
 
@@ -27,59 +26,81 @@ impl Capture {
             .then(|| self.spool.merge_of(from, MERGE_AT))
     }
 
-    /// Makes the file of transaction `txid` from what waits, or returns the one that is under way.
-    /// `None` if nothing waits. `time` is the time of publishing for a commit's time.
+    /// Makes the file of transaction `txid` from what was committed up to `noted` and what waits, or returns the one
+    /// that is under way. `None` if there is nothing to send. `time` is the time of publishing for a commit's time.
     ///
     /// # Errors
-    /// `Io`, `NoSpace` on the spool.
+    /// Those of the view; `Busy`; `Io`, `NoSpace` on the spool.
     pub(in crate::primary) fn next_outgoing(
         &mut self,
         txid: Txid,
-        noted: &Noted,
+        (host, commits, noted): (&dyn Host, &Commits, &Noted),
         time: impl Fn(Timestamp, Witness) -> Timestamp,
     ) -> Result<Option<Outgoing>> {
         if self.in_flight.is_some() {
             return Ok(self.in_flight.clone());
         }
-        let Some(captured) = self.captured.filter(|_| self.anchor_reason.is_none() && self.has_waiting())
-        else {
+        if self.cursor.is_none() || self.anchor_reason.is_some() {
             return Ok(None);
-        };
-        let captured = (captured, self.mark);
-        let out = if self.spool.segments().is_empty() {
-            let (header, body) = self.encode_pending(txid, time)?;
-            self.pending = Pending::default();
-            Outgoing { txid, header, body, inputs: 0, covers: noted.seq, captured }
-        } else {
-            self.spill(noted.seq)?;
-            self.remember_all();
-            if self.anchor_reason.is_some() {
-                return Ok(None);
+        }
+        if let Some(changed) = self.changed(host, commits)? {
+            if changed.pages.is_empty() {
+                self.pass(changed);
+            } else if self.spool.segments().is_empty() && changed.is_small() {
+                let time = time(changed.time, Witness::Here);
+                return self.send_from_memory(txid, changed, time, noted).map(Some);
+            } else {
+                let time = changed.time;
+                self.take_into_spool(changed, time, noted.seq)?;
             }
-            let segments = self.spool.segments();
-            let oldest = segments[..segments.len().min(MERGE_AT)].to_vec();
-            let last = oldest.last().expect("BUG: the spool is not empty");
-            let timestamp = time(last.header.timestamp, Witness::Elsewhere);
-            let (node_id, lineage) = (self.node_id(), self.lineage());
-            let header = Header { node_id, lineage, timestamp, ..spool::single(last.header, txid) };
-            let covers = if oldest.len() == segments.len() { noted.seq } else { last.covers };
-            Outgoing { txid, header, inputs: oldest.len(), covers, captured, body: Body::Waiting(oldest) }
-        };
-        self.in_flight = Some(out.clone());
-        Ok(Some(out))
+        }
+        // It may be lost, or more than may wait.
+        if self.cursor.is_none() || self.spool.segments().is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(self.send_from_spool(txid, noted, time)))
     }
 
-    fn encode_pending(
-        &self,
+    fn send_from_memory(
+        &mut self,
         txid: Txid,
+        changed: Changed,
+        time: Timestamp,
+        noted: &Noted,
+    ) -> Result<Outgoing> {
+        let header = Header { lineage: self.lineage(), ..changed.header(time, self.node_id()) };
+        let header = spool::single(header, txid);
+        let pages = changed.pages.clone();
+        let content = self.take_into_memory(changed)?;
+        let (bytes, sums) = content.encode(header).inspect_err(|_| self.lost("a file could not be made"))?;
+        let cursor = (self.cursor.expect("BUG: what was captured has an end"), self.mark);
+        let body = Body::Memory(bytes.into());
+        let out = Outgoing { txid, header, body, pages, sums, inputs: 0, covers: noted.seq, cursor };
+        self.in_flight = Some(out.clone());
+        Ok(out)
+    }
+
+    fn send_from_spool(
+        &mut self,
+        txid: Txid,
+        noted: &Noted,
         time: impl Fn(Timestamp, Witness) -> Timestamp,
-    ) -> Result<(Header, Body)> {
-        let header = self.pending.header().expect("BUG: pages are pending with a header");
-        let timestamp = time(header.timestamp, Witness::Here);
-        let header = Header { timestamp, lineage: self.lineage(), ..spool::single(header, txid) };
-        let mut encoder = Encoder::new(Vec::new(), header)?;
-        self.pending.encode(&mut encoder)?;
-        Ok((header, Body::Memory(encoder.finish()?.0.into())))
+    ) -> Outgoing {
+        let segments = self.spool.segments();
+        let oldest = segments[..segments.len().min(MERGE_AT)].to_vec();
+        let last = oldest.last().expect("BUG: the spool is not empty");
+        let timestamp = time(last.header.timestamp, Witness::Elsewhere);
+        let (node_id, lineage) = (self.node_id(), self.lineage());
+        let header = Header { node_id, lineage, timestamp, ..spool::single(last.header, txid) };
+        let covers = if oldest.len() == segments.len() { noted.seq } else { last.covers };
+        let mut pages = PageSet::default();
+        oldest.iter().for_each(|segment| pages.extend(&segment.pages));
+        let cursor = (self.cursor.expect("BUG: what was captured has an end"), self.mark);
+        let inputs = oldest.len();
+        let body = Body::Waiting(oldest);
+        let out = Outgoing { txid, header, body, pages, sums: Vec::new(), inputs, covers, cursor };
+        self.in_flight = Some(out.clone());
+        out
     }
 
     /// A place for the merge of a file that is under way.
@@ -116,9 +137,9 @@ impl Capture {
         let inputs = self.in_flight.take().map_or(0, |o| o.inputs);
         self.attempted.clear();
         self.state.published(out.txid);
-        let (captured, mark) = out.captured;
+        let (cursor, mark) = out.cursor;
         if self.anchored && mark > self.remembered {
-            self.remember(captured, mark);
+            self.remember(cursor, mark);
         }
         // First the state, so that no file is missing that it names.
         self.save(inputs);
@@ -147,17 +168,17 @@ impl Capture {
         self.save(0);
     }
 
-    /// The file with `header`, which holds all up to `captured`, is about to be sent: until its fate is known,
-    /// a later process must know it for one of ours.
-    pub(in crate::primary) fn sends(&mut self, header: &Header, captured: Captured) {
-        self.state.sends(header, captured);
+    /// The file with `header`, which holds all up to `cursor`, is about to be sent: until its fate is known, a later
+    /// process must know it for one of ours.
+    pub(in crate::primary) fn sends(&mut self, header: &Header, cursor: Cursor) {
+        self.state.sends(header, cursor);
         self.save(0);
     }
 
     /// A copy of the whole database with `header` is about to be sent.
     pub(in crate::primary) fn sends_copy(&mut self, header: &Header) {
-        if let Some(captured) = self.captured {
-            self.sends(header, captured);
+        if let Some(cursor) = self.cursor {
+            self.sends(header, cursor);
         }
     }
 
@@ -181,41 +202,31 @@ impl Capture {
         self.attempted.push(header);
     }
 
-    /// Begins a full copy as of `position`: what was captured before is part of it. No writer restarts the
-    /// WAL meanwhile, which holding `passage` ensures.
+    /// Begins a comparison or a full copy of what a view shows whose end is `cursor`, and before which the journal had
+    /// `records`: what was captured before is part of it.
     ///
     /// # Errors
     /// `Io` on the spool.
-    pub(in crate::primary) fn begin_anchor(
-        &mut self,
-        position: Captured,
-        index: Option<IndexHeader>,
-        passage: &mut Passage,
-    ) -> Result<()> {
+    pub(in crate::primary) fn begin_anchor(&mut self, cursor: Option<Cursor>, records: Mark) -> Result<()> {
         self.attempted.extend(self.in_flight.take().map(|out| out.header));
-        self.pending = Pending::default();
+        self.dirty = PageSet::default();
         self.anchored = false;
         // First the state, so that it names no file that is gone.
-        self.state.forget_captured();
+        self.state.forget_cursor();
         self.save(0);
         self.spool.clear()?;
-        self.taken.clear();
-        self.generations.begin(passage, Some(position));
-        self.wal = None;
-        self.emptied = Emptied {
-            stamp: Stamp::of(&self.database),
-            salts: index.map(|index| index.salts),
-            by_another: false,
-        };
-        self.set_captured(position);
+        self.cursor = None;
+        if let Some(cursor) = cursor {
+            self.set_cursor(cursor, records);
+        }
+        self.note_positions();
         Ok(())
     }
 
     /// The full copy did not get to the replica.
     pub(in crate::primary) fn abandon_anchor(&mut self) {
-        self.captured = None;
-        self.forget_kept();
-        self.pending = Pending::default();
+        self.cursor = None;
+        self.forget_positions();
     }
 
     /// The full copy is in the replica as `txid`.
@@ -228,14 +239,10 @@ impl Capture {
 
     /// What is captured builds on what the replica has now.
     fn go_on_from_copy(&mut self) {
-        // A WAL that was lost meanwhile asks for yet another copy.
-        if self.captured.is_some() {
+        if self.cursor.is_some() {
             self.anchored = true;
             self.anchor_reason = None;
-            match self.spill(CommitSeq::default()) {
-                Ok(()) => self.remember_all(),
-                Err(e) => tracing::warn!("{e}"),
-            }
+            self.remember_all();
         }
         self.save(0);
     }

@@ -1,65 +1,52 @@
-//! Capture: committed frames leave the WAL, into memory in steady state, into the spool before the
-//! WAL loses them.
+//! Capture: the pages that were changed leave the database, into the file that is on its way in steady state, into
+//! waiting files on disk while the replica cannot be reached.
 
 mod deliver;
-mod follow;
-mod handed;
+mod view;
 
-pub(super) use follow::Look;
-
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::ltx::{Header, Lineage};
-use crate::primary::commits::{CommitSeq, Commits, Noted};
-use crate::primary::generations::Generations;
-use crate::primary::handover::{Handover, Point};
-use crate::primary::kept::Kept;
+use crate::primary::dirty::{Cursor, Journal, Mark, PageSet, Positions};
 use crate::primary::outgoing::Outgoing;
-use crate::primary::pending::Pending;
 use crate::primary::spool::Spool;
-use crate::primary::stamp::{Identity, Stamp};
-use crate::primary::state::{Captured, Claim, Origin, State};
-use crate::wal::{Position, Salts, read_header};
+use crate::primary::stamp::Identity;
+use crate::primary::state::{Claim, Origin, State};
+use crate::wal::IndexHeader;
+
+pub(super) use view::{Look, header_of};
 
 /// What is captured of one database.
 ///
 /// Invariants:
-/// 1. Everything up to `captured` is in the replica, in `in_flight`, in the spool, or in `pending`, in
-///    this order of age.
-/// 2. Everything up to the position in `state` is in the replica or in the spool files that `state`
-///    names, and the position is not before the end of transaction `state.txid`.
+/// 1. Every change up to `cursor` is in the replica, in `in_flight` or in the spool, in this order of age, or its
+///    page is in `dirty`.
+/// 2. Every change up to the cursor of `state` is in the replica or in the spool files that `state` names, or its page
+///    is in the dirty pages of `state`; and that cursor is not before the end of transaction `state.txid`.
 pub(super) struct Capture {
     database: PathBuf,
-    wal_path: PathBuf,
     folder: PathBuf,
-    wal: Option<File>,
-    /// Up to where; `None` while the database must be copied anew.
-    captured: Option<Captured>,
-    /// While `captured` is `NextGeneration`: what tells that nobody wrote since the WAL was emptied.
-    emptied: Emptied,
-    generations: Arc<Generations>,
-    /// Kept generations that are captured, and the marks of that: their files go when the state says so.
-    taken: Vec<(u64, Kept)>,
-    /// What other processes leave.
-    pub(super) handover: Handover,
-    /// Where capture was when it followed them, until what they left there may go.
-    left_behind: Vec<Point>,
-    /// The end of a generation that another process ended, if capture is there.
-    handed_to: Option<Position>,
-    /// More than so many bytes do not wait.
+    /// `None` while the database must be compared or copied.
+    cursor: Option<Cursor>,
+    /// Pages that were changed before `cursor` and whose content is in no file.
+    dirty: PageSet,
+    journal: Arc<Journal>,
+    /// The records that there were before `cursor` was pinned: with those of its generation, what follows from it.
+    records: Mark,
+    positions: Positions,
+    exclusive: Exclusive,
+    /// The most bytes that wait.
     spool_limit: u64,
-    /// Why the database must be copied anew.
+    /// More waited, and was given up; the status does not say so yet.
+    given_up: bool,
+    /// Why the database must be compared or copied.
     anchor_reason: Option<&'static str>,
-    /// Counts changes of `captured`.
+    /// Counts changes of `cursor`.
     mark: u64,
-    /// The mark of the position in `state`.
+    /// The mark of the cursor in `state`.
     remembered: u64,
-    pending: Pending,
-    /// What is captured goes to the spool at once.
-    to_disk: bool,
     pub(super) spool: Spool,
     pub(super) in_flight: Option<Outgoing>,
     /// The headers of files that may have landed as the next transaction without our knowing.
@@ -67,9 +54,9 @@ pub(super) struct Capture {
     /// The full copy that all later files build on is in the replica.
     anchored: bool,
     state: State,
-    /// Replication ended until somebody decides; nothing is captured any more.
+    /// Replication ended until a user decides; nothing is captured any more.
     stopped: bool,
-    /// Somebody decided that what the replica holds is to be taken as it is.
+    /// A user decided that what the replica holds is to be taken as it is.
     forced: bool,
     /// Which file the database is.
     file: Option<Identity>,
@@ -77,75 +64,68 @@ pub(super) struct Capture {
     claim: Claim,
 }
 
-/// What tells that nobody wrote the database since its WAL was emptied.
-#[derive(Clone, Copy, Debug, Default)]
-struct Emptied {
-    /// The database file's stamp at that time.
-    stamp: Option<Stamp>,
-    /// The salts that the index has had since; `None` before the first look.
-    salts: Option<Salts>,
-    /// Another process emptied it: what was noted here may be older than that.
-    by_another: bool,
+/// Whether a connection of this process keeps the database for itself (`locking_mode=EXCLUSIVE`), so that no view can be
+/// pinned, and shows each of its commits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Exclusive {
+    /// None does, or it committed nothing.
+    No,
+    /// Its last commit was captured.
+    Captured,
+    /// Its last commit was not.
+    Missed,
 }
 
 impl Capture {
-    /// Takes up where the local state says that an earlier process ended, and captures what that one kept
-    /// of the WAL; `noted` is the last commit noted.
+    /// Takes up where the local state says that an earlier process ended.
     ///
     /// # Errors
-    /// `Io`, `Denied`, `NoSpace` on the state folder.
+    /// `Io`, `Denied`, `NoSpace` on the state folder; `Unsupported` if a later version wrote it.
     pub(super) fn open(
         database: &Path,
         wal_path: &Path,
         folder: &Path,
         url: &str,
-        generations: Arc<Generations>,
-        noted: &Noted,
+        journal: Arc<Journal>,
         spool_limit: u64,
     ) -> Result<Self> {
-        let handover = Handover::new(folder, spool_limit);
-        let kept = generations.folder();
-        crate::files::create_folders(kept)
-            .map_err(|e| Error::io(format_args!("cannot create {}", kept.display()), e))?;
         let mut state = State::load(folder)?;
         let ours = state.url == url;
         let file = Identity::of(database);
         let (spool, complete) = Spool::open(folder, state.spool.filter(|_| ours))?;
-        let captured =
-            if ours && complete { state.captured(database, wal_path, kept, &handover) } else { None };
-        let anchor_reason = match captured {
+        let known = state.cursor(database).filter(|_| ours && complete);
+        let anchor_reason = match known {
             Some(_) => None,
             None if ours => Some("what is on disk is not what was last replicated"),
             None => Some("no local state says what this replica holds"),
         };
-        let emptied = Emptied { stamp: state.emptied(), salts: None, by_another: noted.end.is_some() };
         if !ours {
             state = state.for_replica(url);
         }
         state.set_file(file);
-        let claim = state.claim(url, file, captured);
+        let claim = state.claim(url, file, known.is_some());
         if !state.is_of(file) {
             state.renew_node_id();
         }
+        let (cursor, dirty) = known.unzip();
+        if let Some(Cursor::File(stamp)) = cursor {
+            journal.keep(&IndexHeader::EMPTY, stamp);
+        }
         let mut capture = Self {
             database: database.to_path_buf(),
-            wal_path: wal_path.to_path_buf(),
             folder: folder.to_path_buf(),
-            wal: None,
-            anchored: captured.is_some(),
-            captured,
-            emptied,
-            taken: Vec::new(),
-            generations,
-            handover,
+            anchored: cursor.is_some(),
+            cursor,
+            dirty: dirty.unwrap_or_default(),
+            journal,
+            records: Mark::default(),
+            positions: Positions::new(folder),
+            exclusive: Exclusive::No,
             spool_limit,
-            left_behind: Vec::new(),
-            handed_to: None,
+            given_up: false,
             anchor_reason,
             mark: 0,
             remembered: 0,
-            pending: Pending::default(),
-            to_disk: false,
             spool,
             in_flight: None,
             attempted: state.sent(wal_path, file),
@@ -155,13 +135,12 @@ impl Capture {
             file,
             claim,
         };
-        if captured.is_none() {
-            capture.state.forget_captured();
+        if capture.cursor.is_none() {
+            capture.state.forget_cursor();
             capture.spool.clear()?;
         }
         capture.state.save(folder)?;
-        capture.generations.set_safe(captured);
-        capture.take_what_was_kept(noted);
+        remove_remains(folder);
         Ok(capture)
     }
 
@@ -205,31 +184,31 @@ impl Capture {
         self.attempted.clone()
     }
 
-    /// Why the database must be copied anew, if it must.
+    /// Why the database must be compared or copied, if it must.
     pub(super) fn anchor_reason(&self) -> Option<&'static str> {
         self.anchor_reason
     }
 
-    /// Whether there is captured content that is not in the replica.
+    /// Whether there are changes before the cursor that are not in the replica.
     pub(super) fn has_waiting(&self) -> bool {
-        self.in_flight.is_some() || !self.spool.segments().is_empty() || self.pending.header().is_some()
+        self.in_flight.is_some() || !self.spool.segments().is_empty() || !self.dirty.is_empty()
     }
 
-    /// Ends replication for good: the database goes on, nothing more is captured.
+    /// Ends replication: the database goes on, nothing more is captured.
     pub(super) fn stop(&mut self) {
         self.stopped = true;
-        self.captured = None;
-        self.forget_kept();
-        self.pending = Pending::default();
+        self.cursor = None;
+        self.dirty = PageSet::default();
         self.in_flight = None;
+        self.forget_positions();
     }
 
-    /// Replication that ended begins anew, with a full copy; `force` takes the replica as it is.
+    /// Replication that ended begins again, with a comparison; `force` takes the replica as it is.
     pub(super) fn begin_again(&mut self, force: bool) {
         self.stopped = false;
         self.forced = force;
         self.lost("replication was told to go on");
-        self.claim = self.state.claim(&self.state.url, self.file, None);
+        self.claim = self.state.claim(&self.state.url, self.file, false);
     }
 
     /// Takes back the decision that what the replica holds is to be taken as it is; `false` if there is none.
@@ -237,47 +216,55 @@ impl Capture {
         std::mem::take(&mut self.forced)
     }
 
-    /// Whether somebody decided that what the replica holds is to be taken as it is.
+    /// Whether more waited than may, and was given up since the last question.
+    pub(super) fn take_given_up(&mut self) -> bool {
+        std::mem::take(&mut self.given_up)
+    }
+
+    /// Whether a user decided that what the replica holds is to be taken as it is.
     pub(super) fn is_forced(&self) -> bool {
         self.forced
     }
 
-    /// The database must be copied anew: what was captured is no base for what follows.
+    /// Which pages were changed is not known any more: the database must be compared or copied.
     pub(super) fn lost(&mut self, reason: &'static str) {
-        tracing::info!("{}: {reason}; the database is copied anew", self.database.display());
-        self.captured = None;
-        self.forget_kept();
+        tracing::info!("{}: {reason}; the database is compared with the replica", self.database.display());
+        self.cursor = None;
+        self.dirty = PageSet::default();
         // What is lost until the copy is there follows from the first loss.
         self.anchor_reason.get_or_insert(reason);
-        self.pending = Pending::default();
         self.anchored = false;
-        self.state.forget_captured();
+        self.state.forget_cursor();
+        self.forget_positions();
         self.save(0);
     }
 
-    fn set_captured(&mut self, captured: Captured) {
-        self.captured = Some(captured);
+    /// The view whose end is `cursor` was pinned when the journal had `records`.
+    fn set_cursor(&mut self, cursor: Cursor, records: Mark) {
+        self.cursor = Some(cursor);
+        self.records = records;
         self.mark += 1;
     }
 
-    /// Puts on disk what is only in memory; `covers` is the last commit in it.
-    fn spill(&mut self, covers: CommitSeq) -> Result<()> {
-        self.keep_in_flight()?;
-        let Some(header) = self.pending.header() else { return Ok(()) };
-        let pending = &self.pending;
-        self.spool.write(header, covers, |encoder| pending.encode(encoder))?;
-        self.pending = Pending::default();
-        self.keep_to_limit()
+    /// Adds pages that are to be sent once more.
+    pub(super) fn add_dirty(&mut self, pages: &PageSet) {
+        self.dirty.extend(pages);
     }
 
-    /// If more waits than may, gives it up: what changed is found by comparing pages, once the replica
-    /// can be reached.
+    /// If more waits than may, keeps only which pages it is: the database has their content.
     fn keep_to_limit(&mut self) -> Result<()> {
         if self.spool.bytes() <= self.spool_limit {
             return Ok(());
         }
-        self.lost("more waited for the replica than spool_limit");
-        self.attempted.extend(self.in_flight.take().map(|out| out.header));
+        self.given_up = true;
+        for segment in self.spool.segments() {
+            self.dirty.extend(&segment.pages);
+        }
+        if let Some(out) = self.in_flight.take() {
+            self.dirty.extend(&out.pages);
+            self.attempted.push(out.header);
+        }
+        self.remember_all();
         self.spool.clear()
     }
 
@@ -289,33 +276,18 @@ impl Capture {
         }
     }
 
-    /// Remembers that all that is captured is in the replica or in the spool.
+    /// Remembers that all up to the cursor is in the replica or in the spool.
     fn remember_all(&mut self) {
-        if let Some(captured) = self.captured
+        if let Some(cursor) = self.cursor
             && self.anchored
         {
-            self.remember(captured, self.mark);
+            self.remember(cursor, self.mark);
             self.save(0);
         }
     }
 
-    /// What was kept of the WAL is of no use any more.
-    fn forget_kept(&mut self) {
-        self.taken.clear();
-        self.generations.reset();
-    }
-
-    /// Removes the kept generations that nobody needs any more: the state on disk is behind them, or all
-    /// is copied anew if this process ends.
-    fn release_kept(&mut self) {
-        let (anchored, remembered) = (self.anchored, self.remembered);
-        for (_, kept) in self.taken.extract_if(.., |(mark, _)| !anchored || *mark <= remembered) {
-            self.generations.release(&kept);
-        }
-    }
-
-    fn remember(&mut self, captured: Captured, mark: u64) {
-        self.state.set_captured(captured, self.emptied.stamp, self.file);
+    fn remember(&mut self, cursor: Cursor, mark: u64) {
+        self.state.set_cursor(Some(cursor), &self.dirty, self.file);
         self.remembered = mark;
     }
 
@@ -325,47 +297,43 @@ impl Capture {
             return;
         }
         self.state.spool = if self.anchored { self.spool.range(delivered) } else { None };
-        // Without it the next open copies the database anew: worse, not wrong.
+        // Without it the next open compares the database: worse, not wrong.
         if let Err(e) = self.state.save(&self.folder) {
             tracing::warn!("{e}");
+            return;
         }
-        if self.anchored && self.captured.is_some() {
-            self.generations.set_safe(self.state.position());
+        if let Some(cursor) = self.cursor
+            && self.anchored
+            && self.remembered == self.mark
+        {
+            // The cursor before is needed no more: records name only what was changed after this one.
+            self.note_positions();
+            self.journal.delete_behind(&self.records, &[cursor]);
         }
-        self.release_kept();
     }
 
-    /// Captures what is committed and puts all that is captured on disk: if the WAL is restarted then, no
-    /// more than its last frame is to be kept.
-    ///
-    /// # Errors
-    /// As [`Capture::catch_up`].
-    pub(super) fn put_on_disk(&mut self, commits: &Commits) -> Result<()> {
-        let seq = commits.last().seq;
-        self.to_disk = true;
-        let captured = self.catch_up(commits);
-        self.to_disk = false;
-        captured?;
-        self.spill(seq)?;
-        self.keep_to_limit()?;
-        self.remember_all();
-        Ok(())
+    /// No position is to be found again.
+    fn forget_positions(&self) {
+        if let Err(e) = self.positions.write(&[]) {
+            tracing::debug!("{e}");
+        }
     }
 
-    /// Puts what is only in memory on disk and remembers the position, for a close.
+    /// Puts what is on its way on disk and remembers the cursor, for a close.
     ///
     /// # Errors
     /// `Io`, `NoSpace` on the spool.
     pub(super) fn settle(&mut self) -> Result<()> {
-        self.spill(CommitSeq::default())?;
+        self.keep_in_flight()?;
+        self.keep_to_limit()?;
         self.remember_all();
-        self.generations.drop_spares();
         Ok(())
     }
 }
 
-/// Whether the WAL file holds the generation with `salts`.
-fn holds_generation(wal_path: &Path, salts: Salts) -> bool {
-    let header = File::open(wal_path).ok().and_then(|wal| read_header(&wal).ok().flatten());
-    header.is_some_and(|header| header.salts == salts)
+/// Removes what version 0.1.0 kept of the WAL: the database has all of it.
+fn remove_remains(folder: &Path) {
+    for name in ["wal", "handover"] {
+        let _ = std::fs::remove_dir_all(folder.join(name));
+    }
 }

@@ -503,7 +503,5 @@ async fn damaged(store: &Arc<dyn Store>, files: Vec<FileInfo>) -> Result<Vec<Fil
         }
     }
     let source = Arc::new(Source::new(Arc::clone(store)));
-    tokio::task::spawn_blocking(move || verify::damaged(&source, &listed))
-        .await
-        .map_err(|e| Error::new(ErrorKind::Interrupted, format!("files were not read: {e}")))?
+    runtime::long_blocking(move || verify::damaged(&source, &listed)).await
 }

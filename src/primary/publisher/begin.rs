@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
-use super::blocking;
 use super::copy::{self, Pinned};
 use super::heal;
+use super::{blocking, long_blocking};
 use crate::error::{ErrorKind, Result};
 use crate::ltx::Txid;
 use crate::primary::forward;
@@ -25,18 +25,17 @@ use crate::verify;
 /// # Errors
 /// `Conflict` if it must not; those of database and store.
 pub(super) async fn begin(shared: &Arc<Shared>) -> Result<()> {
-    let page_size = blocking(shared, |shared| shared.look_at_database()).await?;
-    let local = blocking(shared, move |shared| {
-        let has_commits = shared.has_commits()?;
+    let local = blocking(shared, |shared| {
+        let look = shared.first_look()?;
         shared.with_capture(|capture| Local {
             claim: capture.claim(),
             origin: capture.origin(),
             is_back: capture.is_back(),
             lineage: capture.known_lineage(&shared.store.url()),
-            page_size,
+            page_size: look.page_size,
             was_empty: shared.was_empty(),
             forced: capture.is_forced(),
-            has_commits,
+            has_commits: look.has_changes,
             sent: capture.sent(),
         })
     })
@@ -107,7 +106,7 @@ impl Looked {
 /// Whether `file`, whose header is wrong, is so indeed; then it counts as missing.
 async fn is_damaged(shared: &Arc<Shared>, file: &FileInfo) -> Result<bool> {
     let file = file.clone();
-    let damaged = blocking(shared, move |shared| {
+    let damaged = long_blocking(shared, move |shared| {
         verify::damaged(&Arc::new(Source::new(Arc::clone(&shared.store))), &[file])
     });
     let damaged = damaged.await?;
@@ -148,9 +147,15 @@ async fn act(shared: &Arc<Shared>, local: &Local, standing: Standing, lost: Opti
             adopt(shared, local, last).await?;
             started(shared, Some(last), local.is_ours())
         }
-        Standing::Followed(last) | Standing::NewestAndMore(last) => {
+        Standing::Followed(last) => {
+            if local.claim.txid() != Some(last) {
+                // It landed, and the answer was lost: whether the database still has all of it is not known.
+                let pages = resume::pages_of(shared.store.as_ref(), resume::single(last)).await?;
+                shared.with_capture(|capture| capture.add_dirty(&pages))?;
+            }
             started(shared, Some(last), local.is_ours())
         }
+        Standing::NewestAndMore(last) => started(shared, Some(last), local.is_ours()),
         Standing::Lost(last) => started(shared, Some(last), true),
         Standing::Present(last) => {
             Sums::of(shared).forget();
@@ -175,8 +180,8 @@ impl Local {
 /// process is that `already`, from now on, and else from its first file on.
 fn started(shared: &Shared, last: Option<Txid>, already: bool) -> Result<()> {
     shared.forget_survey();
-    // What an earlier process left counts as a commit: whoever waits waits for it too.
-    shared.commits.note_other();
+    // What an earlier process left counts as a commit: a caller that waits, waits for it too.
+    shared.commits.ask();
     shared.resumed(last);
     let node_id = shared.with_capture(|capture| capture.node_id())?;
     if already {
@@ -190,15 +195,13 @@ fn started(shared: &Shared, last: Option<Txid>, already: bool) -> Result<()> {
 /// The database that was surveyed is `last`.
 async fn adopt(shared: &Arc<Shared>, local: &Local, last: Txid) -> Result<()> {
     let survey = shared.survey().await?;
-    let claim = local.claim;
+    let origin = match local.claim {
+        Claim::Followed(_) | Claim::Unfollowed(_) => None,
+        _ => Some(Origin::Compared),
+    };
     blocking(shared, move |shared| {
         survey.known.adopt(last)?;
-        shared.with_capture(|capture| match claim {
-            // It was surveyed after it was opened: what was committed meanwhile is found by another look.
-            Claim::Followed(_) => capture.lost("the state folder is older than the replica"),
-            Claim::Unfollowed(_) => capture.adopt(last, None),
-            _ => capture.adopt(last, Some(Origin::Compared)),
-        })
+        shared.with_capture(|capture| capture.adopt(last, origin))
     })
     .await
 }

@@ -1,24 +1,25 @@
 //! The copy of the database that later files build on: all of it, or what differs from the replica.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use super::blocking;
 use super::heal;
 use super::send::{Landed, identify};
+use crate::clock::Timestamp;
 use crate::error::{ErrorKind, Result};
-use crate::ltx::{FileName, Header, Txid};
+use crate::ltx::{Header, Txid};
 use crate::primary::anchor::{self, Compared, ViewPages};
+use crate::primary::capture::header_of;
 use crate::primary::commits::{CommitSeq, Noted};
-use crate::primary::handover;
+use crate::primary::dirty::Mark;
 use crate::primary::parts;
 use crate::primary::resume;
 use crate::primary::shared::{Phase, Shared};
-use crate::primary::state::Captured;
+use crate::primary::spool;
 use crate::primary::sums::Sums;
 use crate::primary::time::Witness;
 use crate::store::PutOptions;
-use crate::wal::{FrameNo, IndexHeader, Position, read_header};
+use crate::wal::{FrameNo, IndexHeader};
 
 /// Copies the whole database, or what differs from the replica if that is known; `false` if it has no pages
 /// yet.
@@ -130,77 +131,42 @@ async fn anchored(shared: &Arc<Shared>, txid: Txid, compared: Option<Compared>) 
     }
 }
 
-/// A view of the database from which on everything is captured.
-pub(super) struct Pinned {
-    pub(super) pages: ViewPages,
+/// A view of the database whose end is the cursor of all that is captured from now on.
+pub(in crate::primary) struct Pinned {
+    pub(in crate::primary) pages: ViewPages,
     /// The last commit that was noted before.
     noted: Noted,
-    index: Option<IndexHeader>,
+    index: IndexHeader,
+    /// The time of the last commit that it shows.
+    time: Timestamp,
 }
 
-/// Opens a view of the database and makes it the base of all that is captured from now on; `None` if it has
-/// no pages yet.
-pub(super) fn pin(shared: &Shared) -> Result<Option<Pinned>> {
-    // Hooks wait for these locks, so that no restart of the WAL falls between view and position.
+/// Pins a view of the database and makes its end the cursor; `None` if the database has no pages yet.
+pub(in crate::primary) fn pin(shared: &Shared) -> Result<Option<Pinned>> {
     shared.with_capture(|capture| {
-        let mut passage = shared.generations.lock();
         let (noted, since) = shared.commits.take();
-        shared.on_the_way(since);
-        // What other processes left before the view is part of it.
-        let old = capture.handover.names();
-        let Some(view) = shared.host.read_view()? else { return Ok(None) };
+        shared.on_the_way(noted.seq, since);
+        let records = shared.recorder.journal().mark();
+        let Some(view) = shared.host.pin()? else { return Ok(None) };
         let index = view.header();
-        if let Some(index) = index.filter(|index| index.mx_frame > FrameNo::ZERO) {
-            shared.commits.agree_with(index);
-        }
-        let position = match index {
-            Some(index) if index.mx_frame > FrameNo::ZERO => Captured::At(Position::end_of(&index)),
-            // A writer of ours is between the header of a generation and its first commit.
-            _ if shared.commits.last().end.is_none()
-                && let Some(begun) = passage.begun() =>
-            {
-                begun
-            }
-            Some(index) => start_of_wal(&index, &shared.wal_path)?,
-            None => Captured::NextGeneration,
-        };
-        if let Some(index) = index {
-            shared.commits.supersede(noted.seq, index);
-        }
-        capture.begin_anchor(position, index, &mut passage)?;
-        drop(passage);
-        handover::remove(old);
-        Ok(Some(Pinned { pages: ViewPages::new(view, &shared.wal_path)?, noted, index }))
+        let time = shared.commits.time_in_view(&index);
+        let cursor = capture.cursor_of(&index);
+        // In an emptied WAL they may be of the generation that comes next.
+        let records = if index.mx_frame == FrameNo::ZERO { Mark::default() } else { records };
+        capture.begin_anchor(cursor, records)?;
+        Ok(Some(Pinned { pages: ViewPages::new(view), noted, index, time }))
     })?
 }
 
-/// Opens a view of the database to copy it: the view, what it covers, the header of the copy, and why it is
-/// made.
+/// Pins a view of the database to copy it: the view, what it covers, the header of the copy, and why it is made.
 fn begin_anchor(shared: &Shared) -> Result<Option<(ViewPages, CommitSeq, Header, &'static str)>> {
     let txid = shared.next_txid();
     let reason = shared.with_capture(|capture| capture.anchor_reason().unwrap_or_default())?;
-    let Some(Pinned { pages, noted, index }) = pin(shared)? else { return Ok(None) };
-    let time = shared.published_time(noted.time, Witness::Here);
-    let mut header = Header::new(pages.page_size(), pages.commit(), FileName::single(txid), time);
-    (header.node_id, header.lineage) =
-        shared.with_capture(|capture| (capture.node_id(), capture.lineage()))?;
-    if let Some(index) = index.filter(|index| index.mx_frame > FrameNo::ZERO) {
-        let start = FrameNo::ZERO.end_offset(header.page_size);
-        header.wal_offset = start as i64;
-        header.wal_size = (index.mx_frame.end_offset(header.page_size) - start) as i64;
-        (header.salt1, header.salt2) = (index.salts.0, index.salts.1);
-    }
+    let Some(Pinned { pages, noted, index, time }) = pin(shared)? else { return Ok(None) };
+    let time = shared.published_time(time, Witness::Here);
+    let header = shared.with_capture(|capture| {
+        let header = header_of(&index, pages.page_size(), pages.commit(), time, capture.node_id());
+        Header { lineage: capture.lineage(), ..spool::single(header, txid) }
+    })?;
     Ok(Some((pages, noted.seq, header, reason)))
-}
-
-/// Where commits go on if `index` says that the WAL holds none.
-fn start_of_wal(index: &IndexHeader, wal_path: &Path) -> Result<Captured> {
-    let header = match std::fs::File::open(wal_path) {
-        Ok(file) => read_header(&file)?,
-        Err(_) => None,
-    };
-    Ok(match header {
-        Some(header) if header.salts == index.salts => Captured::At(Position::start_of(&header)),
-        _ => Captured::NextGeneration,
-    })
 }

@@ -4,7 +4,7 @@
 //! `sync_interval`. Without commits the task sleeps without a timer.
 
 mod begin;
-mod copy;
+pub(super) mod copy;
 mod heal;
 mod send;
 
@@ -16,6 +16,7 @@ use futures_util::FutureExt as _;
 use tokio::time::Instant;
 
 use crate::error::{ErrorKind, Result};
+use crate::primary::commits::Noted;
 use crate::primary::outgoing::Outgoing;
 use crate::primary::shared::Shared;
 use crate::primary::standby;
@@ -27,6 +28,9 @@ use crate::runtime;
 const BACKOFF_MIN: Duration = Duration::from_millis(250);
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
 
+/// The shortest time from one waiting file to the next while the replica cannot be reached.
+const WAITING_FILE_EVERY: Duration = Duration::from_millis(100);
+
 /// What a round has to do.
 enum Step {
     /// All that was committed is in the replica.
@@ -34,16 +38,15 @@ enum Step {
     /// The database must be copied anew.
     Anchor,
     /// A file is to be sent.
-    Send(Outgoing),
+    Send(Box<Outgoing>),
 }
 
-/// Publishes and captures until the task is aborted. A bug stops replication, with an error in status, until a user
-/// says that it shall continue.
+/// Publishes until the task is aborted. A bug stops replication, with an error in status, until a user says that it shall
+/// continue.
 pub(super) async fn run(shared: Arc<Shared>) {
     let work = || async {
         tokio::select! {
             () = publish(&shared) => {}
-            () = capture_when_asked(&shared) => {}
             () = standby::watch_force(&shared) => {}
         }
     };
@@ -53,30 +56,6 @@ pub(super) async fn run(shared: Arc<Shared>) {
         shared.stop(runtime::bug(&*panic).context(remedy));
         standby::until_told(&shared).await;
     }
-}
-
-/// Captures without publishing, whatever the publisher is waiting for, so that little is kept on disk.
-async fn capture_when_asked(shared: &Arc<Shared>) {
-    loop {
-        shared.signal.capture_asked().await;
-        let captured = blocking(shared, capture);
-        if let Err(e) = captured.await {
-            tracing::debug!("{}: {e}", shared.path.display());
-        }
-    }
-}
-
-fn capture(shared: &Shared) -> Result<()> {
-    // With older generations to capture first, this one would not be done before it is restarted.
-    if shared.generations.oldest().is_some() {
-        shared.generations.copy_ahead(&shared.commits)?;
-    }
-    if shared.generations.is_behind(&shared.commits) {
-        shared.put_on_disk()?;
-    } else {
-        shared.capture_now()?;
-    }
-    if shared.has_failed() { shared.tidy() } else { Ok(()) }
 }
 
 async fn publish(shared: &Arc<Shared>) {
@@ -121,13 +100,14 @@ async fn publish(shared: &Arc<Shared>) {
                 shared.failed(e);
                 let wait = jittered(backoff);
                 backoff = (backoff * 2).min(BACKOFF_MAX);
-                if let Err(e) = blocking(shared, |shared| shared.tidy()).await {
-                    tracing::warn!("{e}");
-                }
                 started + wait
             }
         };
-        let hurried = pause(shared, deadline).await;
+        let hurried = if shared.has_failed() {
+            wait_out(shared, deadline).await
+        } else {
+            pause(shared, deadline).await
+        };
         if hurried || shared.has_failed() {
             continue;
         }
@@ -138,6 +118,31 @@ async fn publish(shared: &Arc<Shared>) {
 /// Waits until `deadline` or, then true, until somebody waits for the replica.
 async fn pause(shared: &Arc<Shared>, deadline: Instant) -> bool {
     tokio::time::timeout_at(deadline, shared.signal.hurried(|| shared.is_awaited())).await.is_ok()
+}
+
+/// As [`pause`], while the replica cannot be reached: what is committed meanwhile goes into waiting files, one in
+/// `sync_interval`, so that points in time within an outage survive.
+async fn wait_out(shared: &Arc<Shared>, deadline: Instant) -> bool {
+    let interval = shared.options.sync_interval.max(WAITING_FILE_EVERY);
+    loop {
+        let kept = blocking(shared, |shared| {
+            shared.capture_into_spool()?;
+            shared.tidy()
+        });
+        match kept.await {
+            Err(e) if e.kind() == ErrorKind::Busy => tracing::debug!("{}: {e}", shared.path.display()),
+            // The database has the pages all the same.
+            Err(e) => shared.notice(format!("points in time of this outage are lost: {e}")),
+            Ok(()) => {}
+        }
+        let next = deadline.min(Instant::now() + interval);
+        if pause(shared, next).await {
+            return true;
+        }
+        if Instant::now() >= deadline {
+            return false;
+        }
+    }
 }
 
 /// Brings the replica up to what is committed now; `false` if it was there already.
@@ -155,11 +160,28 @@ async fn round(shared: &Arc<Shared>, asked: bool) -> Result<bool> {
     }
     heal::finish(shared).await?;
     heal::look_if_asked(shared).await?;
-    standby::look_at_others(shared, asked).await?;
+    let look = shared.requests.take_look();
+    match look.as_ref().and_then(|look| look.committed_since) {
+        Some(since) => shared.commits.ask_since(since),
+        // What the other process committed is not in a file that is under way already.
+        None if asked || look.is_some() => shared.commits.ask(),
+        None => {}
+    }
+    let published = publish_all(shared, asked).await;
+    if published.is_err()
+        && let Some(look) = look
+    {
+        shared.requests.look_again(look);
+    }
+    published
+}
+
+/// Publishes every commit that was noted, and what others committed before; `false` if there was nothing to send.
+async fn publish_all(shared: &Arc<Shared>, asked: bool) -> Result<bool> {
     let goal = shared.commits.last().seq;
     let mut sent = false;
     loop {
-        match next_step(shared).await? {
+        match next_step(shared, asked).await? {
             Step::Done => return Ok(sent),
             Step::Anchor if copy::anchor(shared).await? => {
                 sent = true;
@@ -170,7 +192,7 @@ async fn round(shared: &Arc<Shared>, asked: bool) -> Result<bool> {
             Step::Send(out) => {
                 let covers = out.covers;
                 sent = true;
-                if send::send(shared, out).await? && covers >= goal {
+                if send::send(shared, *out).await? && covers >= goal {
                     return Ok(true);
                 }
             }
@@ -178,43 +200,58 @@ async fn round(shared: &Arc<Shared>, asked: bool) -> Result<bool> {
     }
 }
 
-async fn next_step(shared: &Arc<Shared>) -> Result<Step> {
+/// What is to be done now; `asked`: another process waits for it.
+async fn next_step(shared: &Arc<Shared>, asked: bool) -> Result<Step> {
     if shared.time.is_doubtful() && blocking(shared, has_something).await? {
         shared.time.ascertain().await?;
     }
     shared.look_at_clock();
-    blocking(shared, |shared| {
-        let txid = shared.next_txid();
-        shared.capture_now()?;
-        let (step, seq) = shared.with_capture(|capture| {
-            // What is taken now is captured now, or was before.
-            let (noted, since) = shared.commits.take();
-            shared.on_the_way(since);
-            capture.catch_up(&shared.commits)?;
-            if capture.anchor_reason().is_some() {
-                return Ok((Step::Anchor, noted.seq));
+    blocking(shared, move |shared| {
+        let (step, noted) = step_now(shared)?;
+        match step {
+            Ok(Step::Done) => {
+                shared.all_published(noted.seq);
+                Ok(Step::Done)
             }
-            let time = |noted, witness| shared.published_time(noted, witness);
-            let step = match capture.next_outgoing(txid, &noted, time)? {
-                Some(out) => Step::Send(out),
-                // What waited was just given up.
-                None if capture.anchor_reason().is_some() => Step::Anchor,
-                None => Step::Done,
-            };
-            Ok((step, noted.seq))
-        })??;
-        if let Step::Done = step {
-            shared.all_published(seq);
+            // A connection that keeps the database for itself may be reading: then nothing was committed.
+            Err(e) if e.kind() == ErrorKind::Busy && !asked && !shared.has_commits_on_the_way() => {
+                tracing::debug!("{}: {e}", shared.path.display());
+                Ok(Step::Done)
+            }
+            step => step,
         }
-        Ok(step)
     })
     .await
 }
 
-/// Whether something is to be published, as far as it is captured now.
+/// What is to be done now, for the commits up to the last one that is noted.
+///
+/// # Errors
+/// `Busy` if another process publishes.
+fn step_now(shared: &Shared) -> Result<(Result<Step>, Noted)> {
+    shared.looks();
+    let txid = shared.next_txid();
+    let (noted, since) = shared.commits.take();
+    shared.on_the_way(noted.seq, since);
+    let step = shared.with_capture(|capture| {
+        if capture.anchor_reason().is_some() {
+            return Ok(Step::Anchor);
+        }
+        let time = |noted, witness| shared.published_time(noted, witness);
+        let database = (shared.host.as_ref(), &shared.commits, &noted);
+        match capture.next_outgoing(txid, database, time)? {
+            Some(out) => Ok(Step::Send(Box::new(out))),
+            None if capture.anchor_reason().is_some() => Ok(Step::Anchor),
+            None => Ok(Step::Done),
+        }
+    })?;
+    shared.note_what_was_given_up();
+    Ok((step, noted))
+}
+
+/// Whether something is to be published.
 fn has_something(shared: &Shared) -> Result<bool> {
-    shared.capture_now()?;
-    shared.with_capture(|capture| capture.anchor_reason().is_some() || capture.has_waiting())
+    shared.with_capture(|capture| capture.has_something(shared.host.as_ref(), &shared.commits))?
 }
 
 /// Runs `work`, which waits for files and locks, off the asynchronous threads.

@@ -29,7 +29,7 @@ pub(super) async fn send(shared: &Arc<Shared>, out: Outgoing) -> Result<bool> {
     let id = resume::single(out.txid);
     let options = PutOptions { timestamp: out.header.timestamp, if_absent: true };
     let body = merged(shared, &out).await?;
-    shared.with_capture(|capture| capture.sends(&out.header, out.captured.0))?;
+    shared.with_capture(|capture| capture.sends(&out.header, out.cursor.0))?;
     let sent = match &body {
         Body::File(scratch) => upload_file(shared, id, options, scratch.path()).await,
         Body::Memory(bytes) => shared.store.put(id, bytes.clone(), options).await,
@@ -79,7 +79,10 @@ async fn delivered(shared: &Arc<Shared>, out: &Outgoing, body: Body) -> Result<b
     shared.keep_history_of(resume::single(out.txid), bytes);
     shared.published(out.txid, out.covers, out.header.timestamp);
     // Without them a repair copies more than it needs.
+    let header = out.header;
+    let page_sums = out.sums.clone();
     let noted = blocking(shared, move |shared| match body {
+        Body::Memory(_) if !page_sums.is_empty() => Sums::of(shared).apply_sums(&header, &page_sums),
         Body::Memory(bytes) => Sums::of(shared).apply(Decoder::new(&bytes[..])?),
         Body::File(scratch) => Sums::of(shared).apply(scratch.open()?),
         Body::Waiting(_) => Ok(()),

@@ -8,17 +8,15 @@ mod wait;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
 use self::progress::Progress;
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
-use crate::page::PageSize;
 use crate::primary::capture::{Capture, Look};
 use crate::primary::commits::{Commits, Signal};
-use crate::primary::generations::Generations;
+use crate::primary::dirty::Recorder;
 use crate::primary::history::{Agreement, History};
 use crate::primary::holes::Holes;
 use crate::primary::host::Host;
@@ -32,15 +30,9 @@ use crate::primary::stamp::Identity;
 use crate::primary::standby::Requests;
 use crate::primary::state;
 use crate::primary::survey::Survey;
-use crate::primary::time::Time;
+use crate::primary::time::{Time, Witness};
 use crate::primary::watch::Watch;
 use crate::store::Store;
-use crate::wal::Position;
-
-/// Whoever resets the index of the WAL leaves word of what it held within this time, if it is one of us.
-const RESET_TIME: Duration = Duration::from_secs(1);
-/// The time from one look to the next while somebody may be about to leave word.
-const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// What the publisher is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,7 +81,8 @@ pub(super) struct Shared {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) time: Arc<Time>,
     pub(super) commits: Commits,
-    pub(super) generations: Arc<Generations>,
+    /// Records page numbers before the WAL index loses them.
+    pub(super) recorder: Recorder,
     pub(super) signal: Signal,
     pub(super) history: Arc<History>,
     pub(super) proof: Proof,
@@ -97,8 +90,6 @@ pub(super) struct Shared {
     pub(super) holes: Holes,
     /// The folder that the replica is in, if it is in one.
     pub(super) places: Places,
-    /// A connection of this process holds the WRITE lock of the WAL.
-    pub(super) write_locked: AtomicBool,
     /// How many threads wait for the replica.
     waiting: AtomicUsize,
     /// What the files looked like at the last look.
@@ -138,11 +129,11 @@ impl Shared {
         wal_path.push("-wal");
         let wal_path = PathBuf::from(wal_path);
         let time = Arc::new(Time::new(Arc::clone(&clock), Arc::clone(&store)));
-        let generations = Arc::new(Generations::new(&wal_path, &state::folder(path)));
+        let recorder = Recorder::new(&state::folder(path), &wal_path);
         Self {
             path: path.to_path_buf(),
             wal_path,
-            generations,
+            recorder,
             options,
             agreement,
             store,
@@ -155,7 +146,6 @@ impl Shared {
             clock,
             signal: Signal::default(),
             history: Arc::default(),
-            write_locked: AtomicBool::new(false),
             waiting: AtomicUsize::new(0),
             watch: Watch::default(),
             requests: Requests::default(),
@@ -199,19 +189,9 @@ impl Shared {
             self.nothing_here(Phase::Standby);
             return Ok(false);
         };
-        let limit = self.options.spool_limit;
-        let capture = {
-            let generations = Arc::clone(&self.generations);
-            Capture::open(
-                &self.path,
-                &self.wal_path,
-                &folder,
-                &self.store.url(),
-                generations,
-                &self.commits.last(),
-                limit,
-            )?
-        };
+        let (url, limit) = (self.store.url(), self.options.spool_limit);
+        let journal = Arc::clone(self.recorder.journal());
+        let capture = Capture::open(&self.path, &self.wal_path, &folder, &url, journal, limit)?;
         let is_empty = std::fs::metadata(&self.path).map_or(true, |meta| meta.len() == 0);
         self.was_empty.store(is_empty, Ordering::Relaxed);
         *publishing = Role::Publisher(Box::new(Publishing { capture, ear: None, _lock: lock }));
@@ -239,38 +219,26 @@ impl Shared {
         Error::new(ErrorKind::Interrupted, format!("{} was closed", self.path.display()))
     }
 
-    /// Captures what is committed. Committing threads that wait for the capture state wait for one
-    /// generation of the WAL at most.
-    pub(super) fn capture_now(&self) -> Result<()> {
-        self.capture_kept()?;
-        self.with_capture(|capture| capture.catch_up(&self.commits))?
+    /// Captures into the spool what was committed since the last capture.
+    ///
+    /// # Errors
+    /// Those of the view and of the spool; `Busy` if another process publishes.
+    pub(super) fn capture_into_spool(&self) -> Result<()> {
+        let time = |noted| self.published_time(noted, Witness::Here);
+        let taken =
+            self.with_capture(|capture| capture.take_changes(self.host.as_ref(), &self.commits, time))?;
+        self.note_what_was_given_up();
+        taken
     }
 
-    /// Like [`Shared::capture_now`], and puts all that is captured on disk.
-    pub(super) fn put_on_disk(&self) -> Result<()> {
-        self.capture_kept()?;
-        self.with_capture(|capture| capture.put_on_disk(&self.commits))?
-    }
-
-    fn capture_kept(&self) -> Result<()> {
-        while self.with_capture(Capture::catch_up_kept)?? {
-            std::thread::yield_now();
+    /// Puts it into the status if more waited than may.
+    pub(super) fn note_what_was_given_up(&self) {
+        if self.with_capture(Capture::take_given_up).unwrap_or_default() {
+            self.notice(
+                "more waited for the replica than spool_limit: points in time since its last transaction are given up"
+                    .to_owned(),
+            );
         }
-        Ok(())
-    }
-
-    /// SQLite is about to restart the WAL, after which commits go on at `next`: keeps what is needed of
-    /// it. `false` if that could not be done, or is not how to do it.
-    pub(super) fn keep_generation(&self, next: Position) -> bool {
-        while self.generations.is_full() {
-            if !matches!(self.with_capture(Capture::catch_up_kept), Ok(Ok(true))) {
-                break;
-            }
-        }
-        self.generations.keep(&self.commits, next).unwrap_or_else(|e| {
-            tracing::debug!("{e}");
-            false
-        })
     }
 
     /// Puts on disk what is only in memory and gives up publishing.
@@ -302,39 +270,11 @@ impl Shared {
         Ok(())
     }
 
-    /// Notes the commits that are in the database already, and returns its page size.
-    pub(super) fn look_at_database(&self) -> Result<Option<PageSize>> {
-        let deadline = Instant::now() + RESET_TIME;
-        loop {
-            let (look, page_size) = self.with_capture(|capture| self.look_once(capture))??;
-            if look == Look::Clear {
-                return Ok(page_size);
-            }
-            if Instant::now() >= deadline {
-                self.with_capture(Capture::reset_by_stranger)?;
-            }
-            std::thread::sleep(LOOK_AGAIN);
-        }
-    }
-
-    fn look_once(&self, capture: &mut Capture) -> Result<(Look, Option<PageSize>)> {
-        // Hooks wait for these locks, so that no restart of the WAL falls between view and note.
-        let passage = self.generations.lock();
-        let Some(view) = self.host.read_view()? else { return Ok((Look::Clear, None)) };
-        let header = view.header();
-        if let Some(header) = header {
-            self.commits.agree_with(header);
-        }
-        drop(passage);
-        let mut look = Look::Clear;
-        if let Some(header) = header {
-            let writing = self.write_locked.load(Ordering::Acquire);
-            look = capture.look(&header, &self.commits.last(), writing)?;
-            // What others handed over is no commit that was noted here: who waits, waits for it too.
-            if capture.anchor_reason().is_some() || capture.has_waiting() {
-                self.commits.note_other();
-            }
-        }
-        Ok((look, Some(view.page_size())))
+    /// Looks at the database for the first time.
+    ///
+    /// # Errors
+    /// Those of the view; `Busy`.
+    pub(super) fn first_look(&self) -> Result<Look> {
+        self.with_capture(|capture| capture.first_look(self.host.as_ref(), &self.commits))?
     }
 }

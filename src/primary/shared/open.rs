@@ -7,8 +7,7 @@ use std::time::{Duration, Instant};
 use super::progress::Progress;
 use super::{Phase, Shared};
 use crate::error::{Error, ErrorKind, Result};
-use crate::primary::anchor::ViewPages;
-use crate::primary::publisher::blocking;
+use crate::primary::publisher::{blocking, copy};
 use crate::primary::stamp::Identity;
 use crate::primary::survey::Survey;
 
@@ -100,8 +99,8 @@ impl Shared {
         }
         let survey = blocking(self, |shared| {
             let gone = || Error::new(ErrorKind::NotFound, "the database has no pages");
-            let view = shared.host.read_view()?.ok_or_else(gone)?;
-            Survey::of(shared, ViewPages::new(view, &shared.wal_path)?)
+            let pinned = copy::pin(shared)?.ok_or_else(gone)?;
+            Survey::of(shared, pinned.pages)
         });
         self.set_survey(survey.await?);
         self.surveyed().clone().ok_or_else(|| self.closed())
@@ -121,16 +120,6 @@ impl Shared {
 
     pub(in crate::primary) fn is_surveyed(&self) -> bool {
         self.surveyed().is_some()
-    }
-
-    /// Whether the database has commits that the state folder says to come after what was published. Captures
-    /// them, if the database is followed.
-    ///
-    /// # Errors
-    /// `Io`, `NoSpace`; `Busy` if another process publishes.
-    pub(in crate::primary) fn has_commits(&self) -> Result<bool> {
-        self.capture_now()?;
-        self.with_capture(|capture| capture.has_waiting())
     }
 
     /// Stops replication if the database file is not the one that was opened any more.

@@ -39,6 +39,8 @@ pub(in crate::primary) struct Progress {
     pub(in crate::primary) time: Option<Timestamp>,
     /// Since when the oldest commit waits of those that are on their way, by the steady clock.
     pub(super) on_the_way_since: Option<Timestamp>,
+    /// The last commit that is on its way, or was.
+    pub(super) on_the_way: CommitSeq,
     /// What was found and repaired last, and when.
     pub(in crate::primary) notice: Option<(Timestamp, String)>,
     /// The failure of the last attempt, if it failed, or what ended replication.
@@ -64,6 +66,7 @@ impl Progress {
             acked: CommitSeq::default(),
             time: None,
             on_the_way_since: None,
+            on_the_way: CommitSeq::default(),
             notice: None,
             error: None,
             stopped_by: None,
@@ -74,6 +77,14 @@ impl Progress {
 }
 
 impl Progress {
+    /// Every commit up to `covers` is in the replica.
+    fn arrived(&mut self, covers: CommitSeq) {
+        self.acked = self.acked.max(covers);
+        if self.acked >= self.on_the_way {
+            self.on_the_way_since = None;
+        }
+    }
+
     /// What was found and repaired last, with its time.
     pub(in crate::primary) fn shown_notice(&self) -> Option<String> {
         self.notice.as_ref().map(|(at, notice)| format!("{at}: {notice}"))
@@ -151,10 +162,17 @@ impl Shared {
         });
     }
 
-    /// Commits that waited since `since` are on their way.
-    pub(in crate::primary) fn on_the_way(&self, since: Option<Timestamp>) {
+    /// Commits up to `last`, which waited since `since`, are on their way.
+    pub(in crate::primary) fn on_the_way(&self, last: CommitSeq, since: Option<Timestamp>) {
         let mut progress = self.progress();
         progress.on_the_way_since = progress.on_the_way_since.or(since);
+        progress.on_the_way = progress.on_the_way.max(last);
+    }
+
+    /// Whether this process noted commits that are not in the replica, or a caller waits.
+    pub(in crate::primary) fn has_commits_on_the_way(&self) -> bool {
+        let progress = self.progress();
+        progress.on_the_way_since.is_some() || self.is_awaited()
     }
 
     /// `txid` is in the replica and holds every commit up to `covers`.
@@ -164,9 +182,8 @@ impl Shared {
             self.works_again(p);
             p.enter(Phase::Idle);
             p.txid = Some(txid);
-            p.acked = p.acked.max(covers);
+            p.arrived(covers);
             p.time = p.time.max(Some(time));
-            p.on_the_way_since = None;
         });
     }
 
@@ -181,8 +198,7 @@ impl Shared {
     /// Every commit up to `seq` is in the replica.
     pub(in crate::primary) fn all_published(&self, seq: CommitSeq) {
         self.change(|p| {
-            p.acked = p.acked.max(seq);
-            p.on_the_way_since = None;
+            p.arrived(seq);
         });
     }
 
@@ -214,6 +230,10 @@ impl Shared {
 
     /// The last round failed and will be repeated.
     pub(in crate::primary) fn failed(&self, error: Error) {
+        // A round may be under way when the last connection closes.
+        if matches!(*self.publishing(), Role::Ended) {
+            return;
+        }
         self.change(|p| {
             if p.phase == Phase::Stopped {
                 return;
@@ -259,9 +279,7 @@ impl Shared {
 
     /// How many local files wait for the replica, and their size in bytes.
     pub(in crate::primary) fn waiting_files(&self) -> (usize, u64) {
-        let (files, bytes) =
-            self.with_capture(|c| (c.spool.segments().len(), c.spool.bytes())).unwrap_or_default();
-        (files, bytes + self.generations.bytes())
+        self.with_capture(|c| (c.spool.segments().len(), c.spool.bytes())).unwrap_or_default()
     }
 
     /// How far the replica is. A moment after the replica was looked at it turns out whether something is to be

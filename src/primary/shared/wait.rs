@@ -46,6 +46,28 @@ impl Shared {
         }
     }
 
+    /// Waits at the last close of the process, at most for `timeout`: for commits that are on their way, while the store
+    /// answers. Another process that publishes is told of them instead, and a store that failed last is not waited for.
+    ///
+    /// # Errors
+    /// As [`Shared::wait`]; `Timeout` at once if the last attempt failed.
+    pub(in crate::primary) fn wait_at_close(&self, timeout: Duration) -> Result<()> {
+        let standing = {
+            let progress = self.progress();
+            let is_idle = progress.phase == Phase::Idle && self.holes.is_settled();
+            let is_done = is_idle && progress.acked >= self.commits.last().seq;
+            // A database that is locked for a moment is no store that fails.
+            let store_fails = progress.error.as_ref().is_some_and(|e| e.kind() != ErrorKind::Busy);
+            match progress.phase {
+                _ if is_done => Some(Ok(())),
+                Phase::Retrying if store_fails => Some(Err(self.timed_out(&progress, Duration::ZERO))),
+                Phase::Standby if self.tell_of_commits().is_ok() => Some(Ok(())),
+                _ => None,
+            }
+        };
+        standing.unwrap_or_else(|| self.wait(timeout, &|| false).map(drop))
+    }
+
     /// What a wait comes to that was begun in round `asked`, if it is known.
     fn outcome(&self, progress: &Progress, goal: Option<CommitSeq>, asked: u64) -> Option<Result<Txid>> {
         match (progress.phase, progress.txid) {

@@ -3,7 +3,6 @@
 //! | file | its story |
 //! | --- | --- |
 //! | `restart` | the WAL loses what it holds: no commit is lost with it |
-//! | `kept` | the WAL is restarted before it was captured |
 //! | `spool` | waiting files outlive their process |
 //! | `state` | local state is believed only as far as it is borne out |
 //! | `replies` | a request is done, and its answer is lost |
@@ -27,7 +26,6 @@ mod conflict;
 mod foreign;
 mod history;
 mod holes;
-mod kept;
 mod outage;
 mod pace;
 mod panics;

@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::bench::Bench;
+use crate::primary::commits::Signal;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -61,4 +62,16 @@ fn without_commits_there_are_no_requests() {
     std::thread::sleep(Duration::from_millis(200));
     bench.sync();
     assert_eq!(bench.store.total(), before);
+}
+
+#[test]
+fn who_hurries_the_publisher_and_does_not_wait_is_heard_after_the_pause() {
+    let signal = Signal::default();
+    signal.hurry();
+    let work = async {
+        let pause = tokio::time::timeout(Duration::from_millis(1), signal.hurried(|| false));
+        assert!(pause.await.is_err(), "nobody waits");
+        tokio::time::timeout(Duration::from_secs(10), signal.next()).await.expect("it is forgotten");
+    };
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work);
 }

@@ -194,26 +194,6 @@ fn another_process_takes_over_with_what_was_kept_and_handed_over() {
     processes.assert_not_copied_anew();
 }
 
-#[test]
-fn what_is_only_in_memory_goes_to_disk_before_what_others_left_is_removed() {
-    let mut bench = Bench::new(5);
-    bench.options.sync_interval = std::time::Duration::from_secs(3600);
-    bench.open_and_rest();
-    let others = vec![bench.primary().beside().unwrap()];
-    let mut processes = Processes { bench, others };
-    let handover = processes.bench.local("handover");
-    processes.by(0, |db| {
-        db.change(1);
-        checkpoint(db);
-        db.roll_back();
-    });
-    processes.by(1, Db::roll_back);
-    processes.by(0, |db| db.lock_to_write());
-    assert_eq!(handover.read_dir().unwrap().count(), 0, "what was left is followed");
-    processes.kill_publisher();
-    processes.sync(0);
-}
-
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Change(usize, u32),

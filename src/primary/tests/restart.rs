@@ -69,10 +69,11 @@ fn what_is_under_way_is_kept_and_stays_the_oldest() {
     bench.store.next(Op::Put, Fault::Delay(Duration::from_secs(3600)));
     bench.db.change(1);
     bench.until("a request", |bench| bench.puts() == 1);
-    bench.db.change(1);
-    bench.db.truncate();
-    bench.db.change(1);
-    bench.db.truncate();
+    for _ in 0..2 {
+        bench.db.change(1);
+        bench.primary().capture();
+        bench.db.truncate();
+    }
     assert_eq!(bench.spooled().len(), 3);
     bench.kill();
     bench.open();

@@ -20,6 +20,7 @@ fn waiting(files: usize) -> Bench {
     bench.store.often(Op::Put, 1000, Fault::Refuse(ErrorKind::Unavailable));
     for i in 1..=files as u32 {
         bench.db.commit(&[1, i % 5 + 1], 5 + i % 3);
+        bench.primary().capture();
         bench.db.truncate();
     }
     bench.close();
@@ -135,6 +136,7 @@ fn many_waiting_files_become_few_and_end_in_the_same_state() {
     bench.store.often(Op::Put, 1000, Fault::Refuse(ErrorKind::Unavailable));
     for i in 0..400_u32 {
         bench.db.commit(&[i % 7 + 1], 7 + i % 5);
+        bench.primary().capture();
         bench.db.truncate();
         if i % 50 == 49 {
             bench.primary().sync(Duration::from_millis(20), &|| false).unwrap_err();

@@ -6,31 +6,66 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::page::{PageCount, PageSize};
-use crate::primary::{Host, Primary, ReadView};
+use crate::page::{PageCount, PageSize, Pgno};
+use crate::primary::{HeldLock, Host, PageSet, PinnedView, Primary, WalIndex};
 use crate::wal::tests::fixtures::Writer;
-use crate::wal::{ByteOrder, Checksum, FrameNo, IndexHeader, Salts};
+use crate::wal::{ByteOrder, Checksum, FrameHeader, FrameNo, IndexHeader, Salts};
 
 /// The shared memory.
 #[derive(Debug)]
 struct Shm {
     header: IndexHeader,
+    /// The page of each frame. What is beyond the header's last frame was written and not committed.
+    frames: Vec<u32>,
     /// All of the WAL is in the database file.
     backfilled: bool,
-    /// How many views hold a read mark.
+    /// The number of views.
     views: usize,
-    /// The last connection has the database for itself: it is closing.
+    /// The number of views that read from the WAL: it is not restarted then.
+    marks: usize,
+    /// A connection has the database for itself.
     locked: bool,
 }
 
 impl Shm {
     fn reset(&mut self, random: u32) {
-        self.header.salts = Salts(self.header.salts.0 + 1, random);
+        // The checksum and the number of the last commit stay.
+        self.header.salts = Salts(self.header.salts.0.wrapping_add(1), random);
         self.header.mx_frame = FrameNo::ZERO;
+        self.backfilled = true;
+    }
+
+    fn index(&self) -> FakeIndex {
+        FakeIndex { header: self.header, frames: self.frames.clone() }
     }
 }
+
+/// The WAL index as a connection sees it.
+struct FakeIndex {
+    header: IndexHeader,
+    frames: Vec<u32>,
+}
+
+/// The pages of the frames after `after` up to `last`.
+fn pages_of(frames: &[u32], after: FrameNo, last: FrameNo) -> PageSet {
+    frames[after.0 as usize..last.0 as usize].iter().filter_map(|pgno| Pgno::new(*pgno)).collect()
+}
+
+impl WalIndex for FakeIndex {
+    fn header(&self) -> Option<IndexHeader> {
+        Some(self.header)
+    }
+
+    fn pages(&mut self, after: FrameNo, last: FrameNo) -> Option<PageSet> {
+        Some(pages_of(&self.frames, after, last))
+    }
+}
+
+/// A view that takes longer is that of a copy.
+const LONG_VIEW: Duration = Duration::from_millis(500);
 
 /// What happens while a view is opened.
 type Interruption = Box<dyn FnOnce() + Send>;
@@ -81,7 +116,14 @@ fn no_wal(page_size: PageSize) -> IndexHeader {
 impl Db {
     /// A database of `pages` pages without a WAL. 0: an empty file.
     pub(super) fn new(path: &Path, page_size: PageSize, pages: usize) -> Self {
-        let shm = Shm { header: no_wal(page_size), backfilled: true, views: 0, locked: false };
+        let shm = Shm {
+            header: no_wal(page_size),
+            frames: Vec::new(),
+            backfilled: true,
+            views: 0,
+            marks: 0,
+            locked: false,
+        };
         let mut db = Self {
             path: path.to_path_buf(),
             page_size,
@@ -158,41 +200,30 @@ impl Db {
         self.shm.lock().unwrap().header
     }
 
-    fn write_lock(&self) {
-        if let Some(primary) = &self.primary
-            && !self.exclusive
-        {
-            primary.look(self.header());
-            primary.set_write_locked(true);
-        }
+    /// The primary, if the shim sees the locks of the connection.
+    fn sees_locks(&self) -> Option<&Arc<Primary>> {
+        self.primary.as_ref().filter(|_| !self.exclusive)
     }
 
-    /// A transaction that writes nothing.
-    pub(super) fn lock_to_write(&self) {
-        self.write_lock();
-        self.write_unlock();
+    fn write_lock(&self) {
+        if let Some(primary) = self.sees_locks() {
+            primary.writer_begins(Some(self.header()));
+        }
     }
 
     fn write_unlock(&self) {
-        if let Some(primary) = &self.primary
-            && !self.exclusive
-        {
-            primary.look(self.header());
-            primary.set_write_locked(false);
+        if let Some(primary) = self.sees_locks() {
+            primary.writer_ends(Some(self.header()));
         }
     }
 
-    fn lock_exclusively(&self) {
-        if let Some(primary) = &self.primary
-            && !self.exclusive
+    /// The connection was granted the locks by which it may restart the WAL.
+    pub(super) fn lock_readers_out(&self) {
+        let mut index = self.shm.lock().unwrap().index();
+        if let Some(primary) = self.sees_locks()
+            && index.header.mx_frame > FrameNo::ZERO
         {
-            primary.look(self.header());
-        }
-    }
-
-    fn written(&self) {
-        if let Some(primary) = &self.primary {
-            primary.wal_written();
+            primary.generation_ends(&mut index);
         }
     }
 
@@ -226,11 +257,28 @@ impl Db {
         self.pages = pages;
         {
             let mut shm = self.shm.lock().unwrap();
-            (shm.header, shm.backfilled) = (wal.index(size), false);
+            let change = shm.header.change + 1;
+            (shm.header, shm.backfilled) = (IndexHeader { change, ..wal.index(size) }, false);
+            let committed = shm.frames.len() - written.len();
+            shm.frames[committed..].copy_from_slice(&written);
         }
         self.wal = Some(wal);
         self.survivors.push((self.wal.clone(), self.pages.clone()));
         self.write_unlock();
+        self.show_exclusive_commit();
+    }
+
+    /// A connection that has the database for itself shows each commit.
+    fn show_exclusive_commit(&self) {
+        let Some(primary) = self.primary.as_ref().filter(|_| self.exclusive) else { return };
+        let mut view = {
+            let mut shm = self.shm.lock().unwrap();
+            shm.locked = true;
+            // The index is in private memory, and its count is not known.
+            shm.header.change = 0;
+            FakeView::new(self, &mut shm)
+        };
+        primary.committed_exclusively(&mut view);
     }
 
     /// Commits a change of one page.
@@ -248,32 +296,39 @@ impl Db {
             wal.frame(pgno as u32, 0, &page);
         }
         self.append(&wal);
+        // The entries stay, beyond the last committed frame.
         self.write_unlock();
     }
 
-    /// Writes the header of a new generation if the WAL is empty, or all of it is in the database file
-    /// and nobody reads it.
+    /// Writes the header of a new generation if no frame of the WAL is committed, or all of them are in the database file
+    /// and nobody reads them.
     fn begin_generation(&mut self) {
-        let salts = {
+        let has_frames = self.header().mx_frame > FrameNo::ZERO;
+        if has_frames {
+            {
+                let shm = self.shm.lock().unwrap();
+                if !shm.backfilled || shm.marks > 0 {
+                    return;
+                }
+            }
+            self.lock_readers_out();
+        }
+        self.count += 1;
+        let salts = if has_frames {
             let mut shm = self.shm.lock().unwrap();
-            if self.wal.is_some() && (!shm.backfilled || shm.views > 0) {
-                return;
-            }
-            self.count += 1;
-            if self.wal.is_some() {
-                shm.reset(self.count);
-                shm.header.salts
-            } else {
-                // The first generation of a connection has random salts that the index learns with the commit.
-                Salts(self.count << 16, self.count)
-            }
+            shm.reset(self.count);
+            shm.header.salts
+        } else {
+            // A connection that did not restart the WAL itself draws both, and the index learns them with the commit.
+            Salts(self.count << 16, self.count)
         };
         let wal = Writer::new(ByteOrder::NATIVE, self.page_size, salts);
         if let Some(primary) = &self.primary {
-            primary.before_wal_restart(&wal.bytes);
+            let mut index = self.shm.lock().unwrap().index();
+            let lock = if self.exclusive { HeldLock::File } else { HeldLock::Write };
+            primary.generation_begins(&wal.bytes, &mut index, lock);
         }
         self.wal_file().write_all_at(&wal.bytes, 0).unwrap();
-        self.written();
         self.wal = Some(wal);
         self.synced();
     }
@@ -290,18 +345,29 @@ impl Db {
     }
 
     fn append(&self, wal: &Writer) {
-        let old = self.wal.as_ref().map_or(0, |old| old.bytes.len());
+        let (old, frames) = self.wal.as_ref().map_or((0, 0), |old| (old.bytes.len(), old.frames));
         self.wal_file().write_all_at(&wal.bytes[old..], old as u64).unwrap();
-        self.written();
+        let mut shm = self.shm.lock().unwrap();
+        shm.frames.truncate(frames as usize);
+        shm.frames.resize(wal.frames as usize, 3);
     }
 
     fn wal_file(&self) -> File {
         OpenOptions::new().create(true).truncate(false).write(true).open(self.wal_path()).unwrap()
     }
 
+    /// Waits for the end of views that are as short as a publication's; `false` if there is a longer one.
+    fn wait_for_views(&self) -> bool {
+        let deadline = Instant::now() + LONG_VIEW;
+        while self.views() > 0 && Instant::now() < deadline {
+            std::thread::yield_now();
+        }
+        self.views() == 0
+    }
+
     /// Copies the WAL into the database file; `false` if a view is in the way.
     pub(super) fn checkpoint(&mut self) -> bool {
-        if self.views() > 0 {
+        if !self.wait_for_views() {
             return false;
         }
         if self.wal.is_some() && !self.shm.lock().unwrap().backfilled {
@@ -319,22 +385,28 @@ impl Db {
     /// `wal_checkpoint(TRUNCATE)`; `false` if a view is in the way.
     pub(super) fn truncate(&mut self) -> bool {
         self.write_lock();
-        let done = self.checkpoint() && self.truncate_wal();
+        let done = self.checkpoint() && self.wait_for_views() && self.truncate_wal();
         self.write_unlock();
         done
     }
 
     fn truncate_wal(&mut self) -> bool {
         {
-            let mut shm = self.shm.lock().unwrap();
-            if shm.views > 0 {
+            let shm = self.shm.lock().unwrap();
+            if shm.marks > 0 {
                 return false;
             }
-            self.count += 1;
-            shm.reset(self.count);
         }
+        self.lock_readers_out();
+        self.count += 1;
+        self.shm.lock().unwrap().reset(self.count);
         if let Some(primary) = &self.primary {
-            primary.before_wal_is_emptied();
+            let mut index = self.shm.lock().unwrap().index();
+            if self.exclusive {
+                primary.cuts_generation(&mut index);
+            } else {
+                primary.closes_generation(&mut index);
+            }
         }
         self.wal_file().set_len(0).unwrap();
         self.wal = None;
@@ -344,19 +416,25 @@ impl Db {
 
     /// The last connection closes: a checkpoint, and the WAL is deleted. `false` if a view is in the way.
     pub(super) fn close_last(&mut self) -> bool {
-        self.lock_exclusively();
         if !self.checkpoint() || !self.lock_out() {
             return false;
         }
-        if let Some(primary) = &self.primary {
-            primary.before_wal_is_emptied();
-        }
+        self.begin_to_delete_wal();
         let _ = fs::remove_file(self.wal_path());
         self.wal = None;
         self.synced();
         let mut shm = self.shm.lock().unwrap();
         (shm.header, shm.locked) = (no_wal(self.page_size), false);
+        shm.frames.clear();
         true
+    }
+
+    /// The last connection is about to delete the WAL.
+    pub(super) fn begin_to_delete_wal(&self) {
+        if let Some(primary) = &self.primary {
+            let mut index = self.shm.lock().unwrap().index();
+            primary.closes_generation(&mut index);
+        }
     }
 
     /// Keeps views away; `false` if there is one.
@@ -382,14 +460,17 @@ impl Db {
 
     /// All connections are gone without a close: the next one builds the index from the WAL.
     pub(super) fn recover(&mut self) {
+        // The number of commits begins again.
         let header = match &self.wal {
-            Some(wal) if wal.frames > 0 => wal.index(self.pages.len() as u32),
+            Some(wal) if wal.frames > 0 => IndexHeader { change: 0, ..wal.index(self.pages.len() as u32) },
             Some(wal) => IndexHeader { salts: wal.salts, ..no_wal(self.page_size) },
             None => no_wal(self.page_size),
         };
         let mut shm = self.shm.lock().unwrap();
-        shm.backfilled = self.wal.as_ref().is_none_or(|wal| wal.frames == 0);
-        shm.header = header;
+        let frames = self.wal.as_ref().map_or(0, |wal| wal.frames as usize);
+        shm.frames.truncate(frames);
+        shm.backfilled = frames == 0;
+        (shm.header, shm.locked) = (header, false);
     }
 }
 
@@ -413,34 +494,23 @@ impl Host for FakeHost {
         fs::write(&self.path, &content).unwrap();
         let _ = fs::remove_file(format!("{}-wal", self.path.display()));
         (shm.header, shm.backfilled) = (no_wal(self.page_size), true);
+        shm.frames.clear();
         *self.overwritten.lock().unwrap() =
             Some(content.chunks(self.page_size.bytes()).map(<[u8]>::to_vec).collect());
         Ok(())
     }
 
-    fn wait_for_views(&self, _timeout: std::time::Duration) -> bool {
-        false
-    }
-
-    fn read_view(&self) -> Result<Option<Box<dyn ReadView>>> {
-        let file = File::open(&self.path).map_err(|e| Error::io(self.path.display(), e))?;
+    fn pin(&self) -> Result<Option<Box<dyn PinnedView>>> {
         let view = {
             let mut shm = self.shm.lock().unwrap();
-            let len = file.metadata().map_err(|e| Error::io(self.path.display(), e))?.len();
-            let header = shm.header;
+            let len = fs::metadata(&self.path).map_err(|e| Error::io(self.path.display(), e))?.len();
             if shm.locked {
                 return Err(Error::new(ErrorKind::Busy, "the database is locked"));
             }
-            if len == 0 && header.mx_frame == FrameNo::ZERO {
+            if len == 0 && shm.header.mx_frame == FrameNo::ZERO {
                 return Ok(None);
             }
-            shm.views += 1;
-            let commit = match header.mx_frame {
-                FrameNo::ZERO => PageCount::new((len / u64::from(self.page_size.get())) as u32),
-                _ => header.page_count,
-            };
-            let (shm_, backfilled) = (Arc::clone(&self.shm), shm.backfilled);
-            FakeView { file, page_size: self.page_size, commit, header, backfilled, shm: shm_ }
+            FakeView::open(&self.path, self.page_size, &self.shm, &mut shm)
         };
         let interruption = self.during_view.lock().unwrap().take();
         if let Some(happen) = interruption {
@@ -452,14 +522,60 @@ impl Host for FakeHost {
 
 struct FakeView {
     file: File,
+    wal: Option<File>,
     page_size: PageSize,
     commit: PageCount,
     header: IndexHeader,
+    frames: Vec<u32>,
     backfilled: bool,
     shm: Arc<Mutex<Shm>>,
 }
 
-impl ReadView for FakeView {
+impl FakeView {
+    fn new(db: &Db, shm: &mut Shm) -> Self {
+        Self::open(&db.path, db.page_size, &db.shm, shm)
+    }
+
+    fn open(path: &Path, page_size: PageSize, shared: &Arc<Mutex<Shm>>, shm: &mut Shm) -> Self {
+        let file = File::open(path).unwrap();
+        let len = file.metadata().unwrap().len();
+        shm.views += 1;
+        shm.marks += usize::from(!shm.backfilled);
+        let header = shm.header;
+        let commit = match header.mx_frame {
+            FrameNo::ZERO => PageCount::new((len / u64::from(page_size.get())) as u32),
+            _ => header.page_count,
+        };
+        let wal = File::open(format!("{}-wal", path.display())).ok();
+        let (frames, shm) = (shm.frames.clone(), (shm.backfilled, Arc::clone(shared)));
+        Self { file, wal, page_size, commit, header, frames, backfilled: shm.0, shm: shm.1 }
+    }
+
+    fn read_page(&self, pgno: u32, page: &mut [u8]) {
+        let committed = &self.frames[..self.header.mx_frame.0 as usize];
+        let frame = committed.iter().rposition(|of| *of == pgno).filter(|_| !self.backfilled);
+        match (frame, &self.wal) {
+            (Some(frame), Some(wal)) => {
+                let offset = FrameNo(frame as u32 + 1).page_offset(self.page_size);
+                wal.read_exact_at(page, offset).unwrap();
+            }
+            _ => read_or_zeros(&self.file, page, (pgno as usize - 1) * self.page_size.bytes()),
+        }
+    }
+}
+
+fn read_or_zeros(file: &File, buf: &mut [u8], offset: usize) {
+    let mut done = 0;
+    while done < buf.len() {
+        match file.read_at(&mut buf[done..], (offset + done) as u64).unwrap() {
+            0 => break,
+            n => done += n,
+        }
+    }
+    buf[done..].fill(0);
+}
+
+impl PinnedView for FakeView {
     fn page_size(&self) -> PageSize {
         self.page_size
     }
@@ -468,30 +584,36 @@ impl ReadView for FakeView {
         self.commit
     }
 
-    fn header(&self) -> Option<IndexHeader> {
-        Some(self.header)
+    fn header(&self) -> IndexHeader {
+        self.header
     }
 
-    fn uses_wal(&self) -> bool {
-        !self.backfilled
-    }
-
-    fn read_file(&mut self, buf: &mut [u8], offset: u64) -> Result<()> {
-        let mut done = 0;
-        while done < buf.len() {
-            match self.file.read_at(&mut buf[done..], offset + done as u64) {
-                Ok(0) => break,
-                Ok(n) => done += n,
-                Err(e) => return Err(Error::new(ErrorKind::Io, e.to_string())),
-            }
+    fn pages_after(&mut self, after: FrameNo) -> Result<Option<PageSet>> {
+        if self.backfilled && self.shm.lock().unwrap().header.salts != self.header.salts {
+            return Ok(None);
         }
-        buf[done..].fill(0);
+        Ok(Some(pages_of(&self.frames, after, self.header.mx_frame)))
+    }
+
+    fn frame(&mut self, frame: FrameNo) -> Result<Option<FrameHeader>> {
+        let Some(wal) = &self.wal else { return Ok(None) };
+        let mut bytes = [0; FrameHeader::SIZE];
+        let offset = frame.page_offset(self.page_size) - FrameHeader::SIZE as u64;
+        Ok(wal.read_exact_at(&mut bytes, offset).is_ok().then(|| FrameHeader::decode(&bytes)))
+    }
+
+    fn read_pages(&mut self, first: Pgno, pages: &mut [u8]) -> Result<()> {
+        for (pgno, page) in (first.get()..).zip(pages.chunks_exact_mut(self.page_size.bytes())) {
+            self.read_page(pgno, page);
+        }
         Ok(())
     }
 }
 
 impl Drop for FakeView {
     fn drop(&mut self) {
-        self.shm.lock().unwrap().views -= 1;
+        let mut shm = self.shm.lock().unwrap();
+        shm.views -= 1;
+        shm.marks -= usize::from(!self.backfilled);
     }
 }

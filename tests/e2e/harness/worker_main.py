@@ -6,6 +6,7 @@
 """
 
 import base64
+import ctypes
 import json
 import os
 import sys
@@ -104,6 +105,11 @@ class Worker:
     def op_cache_misses(self, name):
         """How often the connection did not find a page in SQLite's own cache; only apsw can tell."""
         return self.connections[name].status(self.host.module.SQLITE_DBSTATUS_CACHE_MISS)[0]
+
+    def op_persist_wal(self, name):
+        """Has the last close leave the WAL where it is; only apsw can ask for it."""
+        on = ctypes.c_int(1)
+        self.connections[name].file_control("main", self.host.module.SQLITE_FCNTL_PERSIST_WAL, ctypes.addressof(on))
 
     def op_env(self, name):
         return os.environ.get(name)

@@ -1,0 +1,273 @@
+//! What a primary is told of one connection: who writes, which page numbers the WAL index is about to lose, and
+//! what a connection commits that keeps the database for itself.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::primary::{HeldLock, Primary, WalIndex};
+use crate::sqlite::{BaseFile, BaseVfs, LockLevel, ShmLock, ShmLockFlags};
+use crate::vfs::content::WalReader;
+use crate::vfs::exclusive_view::{ExclusiveView, Index};
+use crate::vfs::frame_log::{FrameLog, LoggedIndex};
+use crate::vfs::frames::Frames;
+use crate::vfs::index::{self, ConnectionIndex};
+use crate::vfs::reset_guard::ALL_WAL_READERS;
+use crate::wal::{FrameNo, IndexHeader};
+
+/// Where the connection has the WAL index. Only one in shared memory may be mapped by a call of ours, which would
+/// make one else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// In private memory, or nowhere yet.
+    Private,
+    /// In shared memory.
+    Shared,
+    /// It was in shared memory, and is unmapped.
+    Unmapped,
+}
+
+/// The state of one connection as far as its primary is told of it.
+pub(super) struct Hooks {
+    primary: Arc<Primary>,
+    path: PathBuf,
+    /// The VFS of the operating system.
+    vfs: BaseVfs,
+    place: Place,
+    writes: bool,
+    checkpoints: bool,
+    /// It may restart the WAL: read marks 1 to 4 are locked.
+    restarts: bool,
+    /// EXCLUSIVE is locked on the database file. SQLite takes no lock on the index from then on.
+    alone: bool,
+    /// The last commit that was shown under that lock.
+    shown: Option<IndexHeader>,
+    log: FrameLog,
+}
+
+impl Hooks {
+    /// Those of a connection to the database `path`.
+    pub(super) fn new(primary: Arc<Primary>, path: &Path, vfs: BaseVfs) -> Self {
+        Self {
+            primary,
+            path: path.to_path_buf(),
+            vfs,
+            place: Place::Private,
+            writes: false,
+            checkpoints: false,
+            restarts: false,
+            alone: false,
+            shown: None,
+            log: FrameLog::default(),
+        }
+    }
+
+    /// Whether the connection checkpoints.
+    pub(super) const fn checkpoints(&self) -> bool {
+        self.checkpoints
+    }
+
+    /// Whether the connection checkpoints and keeps writers off: a FULL, RESTART or TRUNCATE checkpoint.
+    pub(super) const fn checkpoints_alone(&self) -> bool {
+        self.checkpoints && self.writes
+    }
+
+    /// SQLite opened the WAL, and has no index yet.
+    pub(super) fn wal_opened(&mut self) {
+        self.place = Place::Private;
+        self.log.begin();
+    }
+
+    /// SQLite mapped a region of the index.
+    pub(super) const fn mapped(&mut self) {
+        self.place = Place::Shared;
+    }
+
+    fn shares_index(&self) -> bool {
+        self.place == Place::Shared
+    }
+
+    fn header(&self, base: &BaseFile) -> Option<IndexHeader> {
+        if self.shares_index() { index::header(base) } else { None }
+    }
+
+    /// SQLite was granted `lock`, and does not know it yet.
+    pub(super) fn granted(&mut self, base: &mut BaseFile, lock: ShmLock, flags: ShmLockFlags) {
+        if !flags.is_exclusive() {
+            return;
+        }
+        if lock.covers(ShmLock::CHECKPOINT) {
+            self.checkpoints = true;
+        }
+        if lock.covers(ShmLock::WRITE) {
+            self.writes = true;
+            self.primary.writer_begins(self.header(base));
+        }
+        if lock == ALL_WAL_READERS {
+            self.restarts = true;
+            let mut index = ConnectionIndex::now(base);
+            if index.has_frames() {
+                self.primary.generation_ends(&mut index);
+            }
+        }
+    }
+
+    /// SQLite is about to release `lock`.
+    pub(super) fn releases(&mut self, base: &BaseFile, lock: ShmLock, flags: ShmLockFlags) {
+        if !flags.is_exclusive() {
+            return;
+        }
+        if lock.covers(ShmLock::WRITE) {
+            self.primary.writer_ends(self.header(base));
+            self.writes = false;
+        }
+        self.checkpoints &= !lock.covers(ShmLock::CHECKPOINT);
+        self.restarts &= lock != ALL_WAL_READERS;
+    }
+
+    /// The lock of the database file is `level` now.
+    pub(super) fn locked(&mut self, base: &BaseFile, level: LockLevel) {
+        if level == LockLevel::Exclusive && !self.alone {
+            self.alone = true;
+            // Never what was there before: another connection may have written over the entries since.
+            self.shown = self.header(base);
+            if let Some(header) = &self.shown {
+                self.primary.keeps_file(header);
+            }
+        }
+    }
+
+    /// The lock of the database file is about to become `level`.
+    pub(super) fn unlocks(&mut self, base: &mut BaseFile, level: LockLevel) {
+        if self.alone && level <= LockLevel::Shared {
+            self.alone = false;
+            if self.shares_index() {
+                self.primary.gives_file_up(&mut ConnectionIndex::now(base));
+            }
+            self.primary.ends_exclusive_use();
+        }
+    }
+
+    /// The index is about to be unmapped, and deleted if `delete`.
+    pub(super) fn unmaps(&mut self, base: &mut BaseFile, delete: bool) {
+        if delete && self.shares_index() {
+            self.primary.closes_generation(&mut ConnectionIndex::now(base));
+        }
+        self.place = Place::Unmapped;
+    }
+
+    /// The header of the WAL is about to be written.
+    pub(super) fn wal_begins(&mut self, base: &mut BaseFile, header: &[u8]) {
+        if self.shares_index() {
+            let lock = if self.writes { HeldLock::Write } else { HeldLock::File };
+            self.primary.generation_begins(header, &mut ConnectionIndex::now(base), lock);
+            return;
+        }
+        self.end_private_generation();
+        self.primary.generation_begins(header, &mut LoggedIndex::now(&self.log), HeldLock::Write);
+        self.log.begin();
+    }
+
+    /// The WAL is about to be cut to nothing.
+    pub(super) fn wal_is_cut(&mut self, base: &mut BaseFile) {
+        if self.restarts && self.shares_index() {
+            // The end was recorded when the marks were locked. If every process dies before the next commit, only the
+            // database file's stamp leads to it.
+            self.primary.closes_generation(&mut ConnectionIndex::now(base));
+            return;
+        }
+        if !self.shares_index() {
+            self.end_private_generation();
+            return;
+        }
+        let mut index = ConnectionIndex::now(base);
+        if index.has_frames() {
+            // The last connection closes and keeps the WAL (SQLITE_FCNTL_PERSIST_WAL): all of it is in the file.
+            self.primary.closes_generation(&mut index);
+        } else {
+            self.primary.cuts_generation(&mut index);
+        }
+    }
+
+    /// The end of the generation of an index in private memory, once.
+    fn end_private_generation(&mut self) {
+        let mut index = LoggedIndex::now(&self.log);
+        if index.header().is_some_and(|header| header.mx_frame > FrameNo::ZERO) {
+            self.primary.generation_ends(&mut index);
+            self.log.empty();
+        }
+    }
+
+    /// The WAL was written up to the byte `end`.
+    pub(super) fn wal_written(&mut self, end: u64) {
+        if self.place == Place::Private {
+            self.log.wrote(end);
+        }
+    }
+
+    /// Writing or syncing the WAL failed.
+    pub(super) const fn wal_failed(&mut self) {
+        self.log.failed();
+    }
+
+    /// The WAL is closed; what deletes it then, if its index was in private memory.
+    pub(super) fn wal_closed(&mut self) -> Option<ClosedWal> {
+        if self.place != Place::Private || !self.alone {
+            return None;
+        }
+        if self.log.is_cut() {
+            self.primary.closes_generation(&mut LoggedIndex::now(&self.log));
+            return None;
+        }
+        Some(ClosedWal { primary: Arc::clone(&self.primary), log: std::mem::take(&mut self.log) })
+    }
+
+    /// A transaction was committed, and its locks are not released yet. Only what is committed without locks on the
+    /// index is looked at.
+    pub(super) fn committed(&mut self, base: &mut BaseFile) {
+        if !self.alone {
+            return;
+        }
+        let mut wal = WalReader::of(&self.path);
+        let (header, index) = if self.place == Place::Shared {
+            let Some(header) = index::header(base).filter(|header| header.mx_frame > FrameNo::ZERO) else {
+                return;
+            };
+            if self.writes || self.shown == Some(header) {
+                return;
+            }
+            self.shown = Some(header);
+            (header, Index::Shared(base, Frames::up_to(header.mx_frame)))
+        } else {
+            if self.log.is_broken() {
+                return self.primary.misses_exclusive_commit();
+            }
+            match self.log.committed(&mut wal) {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(e) => {
+                    tracing::warn!("{}: {e}", self.path.display());
+                    return self.primary.misses_exclusive_commit();
+                }
+            }
+            let Some(header) = self.log.last() else { return };
+            (header, Index::Private(&self.log))
+        };
+        let Some(page_size) = header.page_size else { return };
+        let (path, vfs) = (self.path.clone(), self.vfs);
+        let mut view = ExclusiveView { path, vfs, header, page_size, index, wal, file: None };
+        self.primary.committed_exclusively(&mut view);
+    }
+}
+
+/// A WAL that was closed and may be deleted next.
+pub(super) struct ClosedWal {
+    primary: Arc<Primary>,
+    log: FrameLog,
+}
+
+impl ClosedWal {
+    /// It is about to be deleted.
+    pub(super) fn is_deleted(&self) {
+        self.primary.closes_generation(&mut LoggedIndex::now(&self.log));
+    }
+}
