@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use percent_encoding::percent_decode_str;
+
 use super::settings::{Kind, Scope, Setting, named, plain};
 use super::table::SETTINGS;
 use super::{Env, Params, point, value};
@@ -16,6 +18,9 @@ const SQLITE_PARAMS: &[&str] =
 /// Settings that belong together: all are from the same place.
 const CREDENTIALS: [&str; 3] = ["access_key_id", "secret_access_key", "session_token"];
 
+/// The setting that may be given several times.
+const SEVERAL: &str = "replica";
+
 /// How parameters that are no settings of ours are met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unknown {
@@ -26,7 +31,7 @@ pub(super) enum Unknown {
 }
 
 /// Settings that were given, checked one by one, with the environment behind them.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Given<'a> {
     params: Vec<(&'static Setting, String)>,
     env: &'a dyn Env,
@@ -80,12 +85,48 @@ impl<'a> Given<'a> {
     }
 
     fn add(&mut self, setting: &'static Setting, text: String) -> Result<()> {
-        if self.params.iter().any(|(s, _)| s.name == setting.name) {
+        if setting.name != SEVERAL && self.params.iter().any(|(s, _)| s.name == setting.name) {
             return Err(Error::config(format!("'{}' is given twice", setting.name)));
         }
         value::check(setting, &text).map_err(|e| e.context(setting.name))?;
         self.params.push((setting, text));
         Ok(())
+    }
+
+    /// These settings, and before them those that the URL of a replica carries for itself; and that URL without them.
+    ///
+    /// # Errors
+    /// `Config`: a setting that is given twice, or has a value that it cannot have.
+    pub(super) fn of_replica(&self, url: &str) -> Result<(Self, String)> {
+        let Some((place, query)) = url.split_once('?') else { return Ok((self.clone(), url.to_owned())) };
+        let mut own = Self { params: Vec::new(), env: self.env };
+        let mut rest = Vec::new();
+        for pair in query.split('&') {
+            let (key, text) = pair.split_once('=').unwrap_or((pair, ""));
+            let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+            let key = decoded(key);
+            match SETTINGS.iter().find(|s| s.scope == Scope::Shipper && s.is_spelled(&key)) {
+                Some(setting) => own.add(setting, decoded(text))?,
+                None => rest.push(pair),
+            }
+        }
+        let is_own = |name: &str| own.params.iter().any(|(s, _)| s.name == name);
+        let others: Vec<_> = self.params.iter().filter(|(s, _)| !is_own(s.name)).cloned().collect();
+        own.params.extend(others);
+        let url = if rest.is_empty() { place.to_owned() } else { format!("{place}?{}", rest.join("&")) };
+        Ok((own, url))
+    }
+
+    /// Every value that was given as a parameter.
+    pub(super) fn params(&self, name: &str) -> Vec<Found> {
+        let named = self.params.iter().filter(|(s, _)| s.name == name);
+        named.map(|(setting, text)| Found { text: text.clone(), origin: setting.name }).collect()
+    }
+
+    /// The names of the settings in `scope` that were given, as parameters or in the environment.
+    pub(super) fn named_in(&self, scope: Scope) -> Vec<&'static str> {
+        let settings = SETTINGS.iter().filter(|s| s.scope == scope && self.is_named(s.name));
+        settings.map(|s| s.name).collect()
     }
 
     /// Whether there are no parameters of ours.

@@ -23,8 +23,8 @@ pub enum Config {
 /// What a primary needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PrimaryConfig {
-    /// Where the replica is.
-    pub target: Target,
+    /// The replicas, at least one, in the order in which they were named.
+    pub replicas: Vec<primary::ReplicaConfig>,
     /// The database file.
     pub path: PathBuf,
     /// How it behaves.
@@ -36,8 +36,8 @@ pub struct PrimaryConfig {
 /// What a replica needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReplicaConfig {
-    /// Where the replica is.
-    pub target: Target,
+    /// Where the replica is, at least one place: the first that answers is read.
+    pub targets: Vec<Target>,
     /// How it behaves.
     pub options: replica::Options,
     /// The state that is read.
@@ -53,7 +53,11 @@ enum Role {
 }
 
 /// The settings that an open has.
-const SCOPES: [Scope; 5] = [Scope::Open, Scope::Primary, Scope::Replica, Scope::State, Scope::Store];
+const SCOPES: [Scope; 6] =
+    [Scope::Open, Scope::Primary, Scope::Shipper, Scope::Replica, Scope::State, Scope::Store];
+
+/// The most replicas that a database may have.
+const MOST_REPLICAS: usize = 8;
 
 /// The settings that choose the state that a replica shows.
 const STATES: [&str; 3] = ["asof", "txid", "timestamp"];
@@ -62,10 +66,10 @@ const STATES: [&str; 3] = ["asof", "txid", "timestamp"];
 const HINT: &str = "it is opened as a replica, which only reads, because LITESTREAM_REPLICA_URL or replica_url alone \
                     gives its URL; to write here, add role=primary to the URI or set LITESTREAM_ROLE=primary";
 
-/// The replica URL and where it was found.
-enum Url {
+/// The replica URLs and where they were found, at least one.
+enum Urls {
     /// `replica=` in the URI.
-    Ours(Found),
+    Ours(Vec<Found>),
     /// `replica_url=` in the URI or the environment, as for Litestream's own extension, which reads.
     Litestreams(Found),
 }
@@ -86,18 +90,29 @@ enum Url {
 /// `Config`, with a message that names the parameter and the remedy.
 pub fn resolve(path: Option<&Path>, params: &dyn Params, read_only: bool, env: &dyn Env) -> Result<Config> {
     let given = Given::read(params, env, &SCOPES, Unknown::Ignored)?;
-    let url = url(&given)?.ok_or_else(|| no_url(path))?;
-    let role = role(&given, read_only, &url)?;
-    let (Url::Ours(url) | Url::Litestreams(url)) = url;
-    let target = Target::parse(&url.text, &|name| given.store(name)).map_err(|e| e.context(url.origin))?;
+    let urls = urls(&given)?.ok_or_else(|| no_url(path))?;
+    let role = role(&given, read_only, &urls)?;
+    let urls = match urls {
+        Urls::Ours(urls) => urls,
+        Urls::Litestreams(url) => vec![url],
+    };
     match role {
-        Role::Primary => primary(path, params, &given, target).map(Config::Primary),
+        Role::Primary => primary(path, params, &given, &urls).map(Config::Primary),
         Role::Replica => {
             let hint = (given.param("role").is_none() && !read_only).then_some(HINT);
-            replica(path, params, &given, target)
+            let targets = urls.iter().map(|url| target(&given, url).map(|(target, _)| target));
+            replica(path, params, &given, targets.collect::<Result<_>>()?)
                 .map(|config| Config::Replica(ReplicaConfig { hint, ..config }))
         }
     }
+}
+
+/// The replica at `url`, and the settings that hold for it.
+fn target<'a>(given: &Given<'a>, url: &Found) -> Result<(Target, Given<'a>)> {
+    let named = |e: Error| e.context(url.origin);
+    let (given, rest) = given.of_replica(&url.text).map_err(named)?;
+    let target = Target::parse(&rest, &|name| given.store(name)).map_err(named)?;
+    Ok((target, given))
 }
 
 /// Whether the name of a database asks for this VFS or has parameters of ours, right or misspelled.
@@ -109,12 +124,13 @@ pub fn is_asked_for(params: &dyn Params) -> bool {
         || Given::read(params, &ProcessEnv, &SCOPES, Unknown::Ignored).map_or(true, |given| !given.is_empty())
 }
 
-fn url(given: &Given<'_>) -> Result<Option<Url>> {
-    match (given.param("replica"), given.param("replica_url")) {
-        (Some(_), Some(_)) => Err(Error::config("'replica' and 'replica_url' are both given; keep one")),
-        (Some(ours), None) => Ok(Some(Url::Ours(ours))),
-        (None, Some(theirs)) => Ok(Some(Url::Litestreams(theirs))),
-        (None, None) => Ok(given.env("replica_url").map(Url::Litestreams)),
+fn urls(given: &Given<'_>) -> Result<Option<Urls>> {
+    let ours = given.params("replica");
+    match (ours.is_empty(), given.param("replica_url")) {
+        (false, Some(_)) => Err(Error::config("'replica' and 'replica_url' are both given; keep one")),
+        (false, None) => Ok(Some(Urls::Ours(ours))),
+        (true, Some(theirs)) => Ok(Some(Urls::Litestreams(theirs))),
+        (true, None) => Ok(given.env("replica_url").map(Urls::Litestreams)),
     }
 }
 
@@ -126,16 +142,16 @@ fn no_url(path: Option<&Path>) -> Error {
     ))
 }
 
-fn role(given: &Given<'_>, read_only: bool, url: &Url) -> Result<Role> {
+fn role(given: &Given<'_>, read_only: bool, urls: &Urls) -> Result<Role> {
     let said = |found: Option<Found>| found.map(|found| read_role(&found)).transpose();
-    match (said(given.param("role"))?, url) {
+    match (said(given.param("role"))?, urls) {
         (Some(Role::Primary), _) if read_only => Err(Error::config(
             "role=primary writes, but the database is opened read-only: remove mode=ro, or use role=replica",
         )),
         (Some(role), _) => Ok(role),
         (None, _) if read_only => Ok(Role::Replica),
-        (None, Url::Ours(_)) => Ok(Role::Primary),
-        (None, Url::Litestreams(_)) => Ok(said(given.env("role"))?.unwrap_or(Role::Replica)),
+        (None, Urls::Ours(_)) => Ok(Role::Primary),
+        (None, Urls::Litestreams(_)) => Ok(said(given.env("role"))?.unwrap_or(Role::Replica)),
     }
 }
 
@@ -148,7 +164,7 @@ fn primary(
     path: Option<&Path>,
     params: &dyn Params,
     given: &Given<'_>,
-    target: Target,
+    urls: &[Found],
 ) -> Result<PrimaryConfig> {
     let path = path.ok_or_else(|| {
         Error::config("a primary is a file: give the database a name, such as file:app.db?vfs=litestream")
@@ -158,10 +174,28 @@ fn primary(
         let message = format!("{} reads a past state of the replica: add mode=ro to the URI", found.origin);
         return Err(Error::config(message));
     }
+    if urls.len() > MOST_REPLICAS {
+        let message =
+            format!("replica: {} are given, and a database has {MOST_REPLICAS} at most", urls.len());
+        return Err(Error::config(message));
+    }
+    let replicas: Vec<_> = urls.iter().map(|url| replica_of_primary(given, url)).collect::<Result<_>>()?;
+    primary::refuse_twins(&replicas)?;
     let options = primary::Options {
-        sync_interval: given.duration("sync_interval")?,
         close_timeout: given.duration("close_timeout")?,
         watch_interval: given.duration("watch_interval")?,
+        sync_replicas: sync_replicas(given, replicas.len())?,
+        named: given.named_in(Scope::Primary),
+    };
+    let wal_reset_guard = given.flag("wal_reset_guard")?;
+    Ok(PrimaryConfig { replicas, path: path.to_owned(), options, wal_reset_guard })
+}
+
+/// One replica of a primary. A setting in its URL wins over one in the URI.
+fn replica_of_primary(given: &Given<'_>, url: &Found) -> Result<primary::ReplicaConfig> {
+    let (target, given) = target(given, url)?;
+    let options = primary::ReplicaOptions {
+        sync_interval: given.duration("sync_interval")?,
         spool_limit: given.size("spool_limit")?,
         verify_interval: given.duration("verify_interval")?,
         rewound: match given.word("rewound")? {
@@ -169,10 +203,27 @@ fn primary(
             _ => primary::Rewound::Forward,
         },
         auto_recover: given.flag("auto_recover")?,
-        history: history(given)?,
+        history: history(&given)?,
+        named: given.named_in(Scope::Shipper),
     };
-    let wal_reset_guard = given.flag("wal_reset_guard")?;
-    Ok(PrimaryConfig { target, path: path.to_owned(), options, wal_reset_guard })
+    Ok(primary::ReplicaConfig { target, options })
+}
+
+/// How many of so many `replicas` a sync waits for.
+fn sync_replicas(given: &Given<'_>, replicas: usize) -> Result<primary::SyncReplicas> {
+    let read = |text: &str| match text.to_ascii_lowercase().as_str() {
+        "all" => Ok(primary::SyncReplicas::All),
+        "any" => Ok(primary::SyncReplicas::AtLeast(1)),
+        number => match number.parse::<usize>() {
+            Ok(count) if count > replicas => Err(Error::config(format!(
+                "'{text}' is more than there are: this database has {replicas} replica{}",
+                if replicas == 1 { "" } else { "s" }
+            ))),
+            Ok(count) if count > 0 => Ok(primary::SyncReplicas::AtLeast(count)),
+            _ => Err(Error::config(format!("'{text}' is none of all, any, or a number of replicas from 1"))),
+        },
+    };
+    Ok(given.typed("sync_replicas", read)?.unwrap_or_default())
 }
 
 /// How much history is to be kept: what was named here is told from what was not, which another open may
@@ -214,7 +265,7 @@ fn replica(
     path: Option<&Path>,
     params: &dyn Params,
     given: &Given<'_>,
-    target: Target,
+    targets: Vec<Target>,
 ) -> Result<ReplicaConfig> {
     refuse_lockless(
         params,
@@ -230,7 +281,7 @@ fn replica(
         disk: disk(given)?,
     };
     let point = given.state(&STATES)?;
-    Ok(ReplicaConfig { target, options, point, hint: None })
+    Ok(ReplicaConfig { targets, options, point, hint: None })
 }
 
 /// The local file that the whole database is downloaded to, if it is. A relative path is one in the
@@ -289,8 +340,8 @@ mod tests {
     /// What was decided, short: `primary /folder` or `replica /folder`.
     fn decided(query: &str, read_only: bool, env: &dyn Env) -> String {
         let (role, target) = match open(query, read_only, env).unwrap() {
-            Config::Primary(c) => ("primary", c.target),
-            Config::Replica(c) => ("replica", c.target),
+            Config::Primary(c) => ("primary", c.replicas[0].target.clone()),
+            Config::Replica(c) => ("replica", c.targets[0].clone()),
         };
         match target {
             Target::File { path } => format!("{role} {}", path.display()),
@@ -351,7 +402,7 @@ mod tests {
             panic!("not a primary")
         };
         assert_eq!(c.path, Path::new("/data/app.db"));
-        assert_eq!(c.options.sync_interval, Duration::from_millis(250));
+        assert_eq!(c.replicas[0].options.sync_interval, Duration::from_millis(250));
         assert_eq!(c.options.close_timeout, Duration::from_secs(7));
 
         let env = [("LITESTREAM_CACHE_SIZE", "2MiB")];
@@ -376,8 +427,8 @@ mod tests {
             retention: Some(true),
             ..primary::NamedSettings::default()
         };
-        assert_eq!(c.options.history.named, named);
-        assert_eq!(c.options.history.defaults.snapshot_retention, Duration::from_secs(24 * 3600));
+        assert_eq!(c.replicas[0].options.history.named, named);
+        assert_eq!(c.replicas[0].options.history.defaults.snapshot_retention, Duration::from_secs(24 * 3600));
     }
 
     #[test]
@@ -407,14 +458,13 @@ mod tests {
             panic!("not a primary")
         };
         let day = Duration::from_secs(24 * 3600);
-        let expected = primary::Options {
+        let expected = primary::ReplicaOptions {
             sync_interval: Duration::from_secs(1),
-            close_timeout: Duration::from_secs(5),
-            watch_interval: Duration::from_secs(10),
             spool_limit: 1 << 30,
             verify_interval: Duration::ZERO,
             rewound: primary::Rewound::Forward,
             auto_recover: true,
+            named: Vec::new(),
             history: primary::HistoryOptions {
                 named: primary::NamedSettings::default(),
                 defaults: primary::HistorySettings {
@@ -425,6 +475,13 @@ mod tests {
                     retention: true,
                 },
             },
+        };
+        assert_eq!(c.replicas[0].options, expected);
+        let expected = primary::Options {
+            close_timeout: Duration::from_secs(5),
+            watch_interval: Duration::from_secs(10),
+            sync_replicas: primary::SyncReplicas::All,
+            named: Vec::new(),
         };
         assert_eq!(c.options, expected);
         assert!(c.wal_reset_guard);
@@ -498,8 +555,8 @@ mod tests {
     fn half_a_pair_of_credentials_is_not_completed_from_elsewhere() {
         let env = [("LITESTREAM_ACCESS_KEY_ID", "env-id"), ("LITESTREAM_SECRET_ACCESS_KEY", "env-secret")];
         let credentials = |query| match open(query, true, &env).map(|c| match c {
-            Config::Primary(c) => c.target,
-            Config::Replica(c) => c.target,
+            Config::Primary(c) => c.replicas[0].target.clone(),
+            Config::Replica(c) => c.targets[0].clone(),
         }) {
             Ok(Target::S3(s3)) => Ok((s3.access_key_id, s3.secret_access_key.map(|s| s.reveal().to_owned()))),
             Ok(Target::File { .. }) => panic!("not S3"),
@@ -516,7 +573,7 @@ mod tests {
     fn store_settings_are_handed_on_as_the_store_reads_them() {
         let query = "replica=s3://b&part_size=16MiB&forcePathStyle=on&skip_verify=no";
         let Config::Replica(c) = open(query, true, &[]).unwrap() else { panic!("not a replica") };
-        let Target::S3(s3) = c.target else { panic!("not S3") };
+        let Target::S3(s3) = c.targets[0].clone() else { panic!("not S3") };
         assert_eq!((s3.part_size, s3.path_style, s3.skip_verify), (16 << 20, true, false));
     }
 
@@ -596,6 +653,63 @@ mod tests {
         assert!(message.starts_with("LITESTREAM_SYNC_INTERVAL: 'fast' is not a duration"), "{message}");
         // It does not hinder an open that has no use for it.
         assert_eq!(decided("replica=file:///r", true, &env), "replica /r");
+    }
+
+    #[test]
+    fn each_of_several_replicas_has_settings_of_its_own() {
+        let query = [
+            ("replica", "s3://b/app?endpoint=http://one:1&sync-interval=5s&part-size=16777216"),
+            ("replica", "file:///x?snapshotRetention=720h"),
+            ("replica", "s3://b/app?spool_limit=2MiB"),
+            ("sync_interval", "2s"),
+            ("endpoint", "http://two:2"),
+            ("sync_replicas", "2"),
+        ];
+        let query: Vec<(String, String)> = query.map(|(k, v)| (k.to_owned(), v.to_owned())).to_vec();
+        let path = Some(Path::new("/data/app.db"));
+        let Config::Primary(c) = resolve(path, &query, false, &[]).unwrap() else { panic!("not a primary") };
+        let of = |at: usize| &c.replicas[at].options;
+        let seconds = |at: usize| of(at).sync_interval.as_secs();
+        assert_eq!((seconds(0), seconds(1), seconds(2)), (5, 2, 2));
+        assert_eq!((of(0).spool_limit, of(2).spool_limit), (1 << 30, 2 << 20));
+        assert_eq!(of(0).history.named.snapshot_retention, None);
+        assert_eq!(of(1).history.named.snapshot_retention, Some(Duration::from_secs(720 * 3600)));
+        assert_eq!(of(1).named, ["sync_interval", "snapshot_retention"]);
+        assert_eq!(c.options.sync_replicas, primary::SyncReplicas::AtLeast(2));
+        let endpoint = |at: usize| match &c.replicas[at].target {
+            Target::S3(s3) => s3.endpoint.clone(),
+            Target::File { .. } => None,
+        };
+        let at = |url: &str| Some(url.to_owned());
+        assert_eq!([endpoint(0), endpoint(1), endpoint(2)], [at("http://one:1"), None, at("http://two:2")]);
+        // The same URI reads any of them.
+        let Config::Replica(c) = resolve(path, &query, true, &[]).unwrap() else { panic!("not a replica") };
+        assert_eq!(c.targets.len(), 3);
+    }
+
+    #[test]
+    fn a_sync_waits_for_no_more_replicas_than_there_are() {
+        let asked = |text: &str| {
+            let query = format!("replica=file:///a&replica=file:///b&sync_replicas={text}");
+            match open(&query, false, &[]) {
+                Ok(Config::Primary(c)) => Ok(c.options.sync_replicas),
+                Ok(Config::Replica(_)) => panic!("not a primary"),
+                Err(e) => Err(e.to_string()),
+            }
+        };
+        assert_eq!(asked("all"), Ok(primary::SyncReplicas::All));
+        assert_eq!(asked("Any"), Ok(primary::SyncReplicas::AtLeast(1)));
+        assert_eq!(asked("2"), Ok(primary::SyncReplicas::AtLeast(2)));
+        for (text, expected) in [
+            ("3", "sync_replicas: '3' is more than there are: this database has 2 replicas"),
+            ("0", "sync_replicas: '0' is none of all, any, or a number of replicas from 1"),
+            ("most", "sync_replicas: 'most' is none of all, any, or a number of replicas from 1"),
+        ] {
+            assert_eq!(asked(text), Err(expected.to_owned()));
+        }
+        assert!(refusal("replica=s3://b/a&replica=s3://b/a/").contains("s3://b/a is given twice"));
+        let many: Vec<String> = (0..9).map(|n| format!("replica=file:///r{n}")).collect();
+        assert!(refusal(&many.join("&")).contains("has 8 at most"));
     }
 
     #[test]

@@ -9,6 +9,9 @@ pub enum Scope {
     Open,
     /// An open as primary: a parameter of the URI, without effect on a replica.
     Primary,
+    /// One replica of a primary: a parameter of the URI, for all of them, or of the replica's URL. Without effect on a
+    /// replica.
+    Shipper,
     /// An open as replica: a parameter of the URI, without effect on a primary.
     Replica,
     /// How the replica is reached: a parameter of the SQLite URI or of the replica URL, or an option of
@@ -30,6 +33,7 @@ impl Scope {
         match self {
             Self::Open => "URI",
             Self::Primary => "URI, primary",
+            Self::Shipper => "URI, replica URL, primary",
             Self::Replica => "URI, replica",
             Self::Store => "URI, replica URL, options",
             Self::State => "URI, replica, options of `litestream_restore`",

@@ -10,7 +10,8 @@ pub const SETTINGS: &[Setting] = &[
         Scope::Open,
         "replica",
         Kind::Text,
-        "URL of the replica. Makes the open a primary, or a replica with `mode=ro`.",
+        "URL of the replica. Makes the open a primary, or a replica with `mode=ro`. May be given several times, see \
+         [several replicas](#several-replicas).",
     ),
     setting(
         Scope::Open,
@@ -28,7 +29,7 @@ pub const SETTINGS: &[Setting] = &[
     )
     .env(&["LITESTREAM_ROLE"]),
     setting(
-        Scope::Primary,
+        Scope::Shipper,
         "sync_interval",
         Kind::Duration { min: "10ms", max: "1h" },
         "Under load, at most one upload in this time. The first commit after quiet goes out at once.",
@@ -52,14 +53,22 @@ pub const SETTINGS: &[Setting] = &[
     .env(&["LITESTREAM_WATCH_INTERVAL"])
     .default("10s"),
     setting(
-        Scope::Primary,
+        Scope::Shipper,
         "spool_limit",
         Kind::Size { min: "1MiB", max: "1TiB" },
-        "What waits on local disk while the store cannot be reached. Beyond it, only which pages changed is kept, \
-         and points in time of the outage are given up.",
+        "What waits on local disk for a replica that cannot be reached. Beyond it, only which pages changed is kept, and \
+         points in time of the outage are given up.",
     )
     .env(&["LITESTREAM_SPOOL_LIMIT"])
     .default("1GiB"),
+    setting(
+        Scope::Primary,
+        "sync_replicas",
+        Kind::Text,
+        "How many of several replicas `litestream_sync` waits for: `all`, `any`, or a number.",
+    )
+    .env(&["LITESTREAM_SYNC_REPLICAS"])
+    .default("all"),
     setting(
         Scope::Primary,
         "wal_reset_guard",
@@ -69,7 +78,7 @@ pub const SETTINGS: &[Setting] = &[
     .env(&["LITESTREAM_WAL_RESET_GUARD"])
     .default("true"),
     setting(
-        Scope::Primary,
+        Scope::Shipper,
         "rewound",
         Kind::Word(&["forward", "stop"]),
         "What becomes of a database that is exactly an earlier state of its replica when it is opened: it is brought \
@@ -78,7 +87,7 @@ pub const SETTINGS: &[Setting] = &[
     .env(&["LITESTREAM_REWOUND"])
     .default("forward"),
     setting(
-        Scope::Primary,
+        Scope::Shipper,
         "auto_recover",
         Kind::Flag,
         "Whether a replica that lost files is healed, with a notice, by a full copy of the database. With `false` \
@@ -87,7 +96,7 @@ pub const SETTINGS: &[Setting] = &[
     .env(&["LITESTREAM_AUTO_RECOVER"])
     .default("true"),
     setting(
-        Scope::Primary,
+        Scope::Shipper,
         "verify_interval",
         Kind::Duration { min: "0s", max: "8760h" },
         "How often the replica is read in the background to prove that it restores, if it changed. With `0s` never.",
@@ -95,7 +104,7 @@ pub const SETTINGS: &[Setting] = &[
     .env(&["LITESTREAM_VERIFY_INTERVAL"])
     .default("0s"),
     setting(
-        Scope::Primary,
+        Scope::Shipper,
         "levels",
         Kind::Durations { min: "1s", max: "8760h", count: 8 },
         "How much time one file of each level covers, from level 1 on: files are merged at the end of each such time.",
@@ -103,7 +112,7 @@ pub const SETTINGS: &[Setting] = &[
     .env(&["LITESTREAM_LEVELS"])
     .default("30s,5m,1h"),
     setting(
-        Scope::Primary,
+        Scope::Shipper,
         "snapshot_interval",
         Kind::Duration { min: "1s", max: "8760h" },
         "How often the whole database becomes one file, if it changed.",
@@ -111,7 +120,7 @@ pub const SETTINGS: &[Setting] = &[
     .env(&["LITESTREAM_SNAPSHOT_INTERVAL"])
     .default("24h"),
     setting(
-        Scope::Primary,
+        Scope::Shipper,
         "snapshot_retention",
         Kind::Duration { min: "1s", max: "876000h" },
         "How far back one can go. A snapshot is deleted when a later one is this old, and with it what \
@@ -120,7 +129,7 @@ pub const SETTINGS: &[Setting] = &[
     .env(&["LITESTREAM_SNAPSHOT_RETENTION"])
     .default("24h"),
     setting(
-        Scope::Primary,
+        Scope::Shipper,
         "l0_retention",
         Kind::Duration { min: "1s", max: "8760h" },
         "How long a file of level 0 stays at least, once it is merged into level 1.",
@@ -128,7 +137,7 @@ pub const SETTINGS: &[Setting] = &[
     .env(&["LITESTREAM_L0_RETENTION"])
     .default("5m"),
     setting(
-        Scope::Primary,
+        Scope::Shipper,
         "retention",
         Kind::Flag,
         "With `off` nothing is ever deleted, and no permission to delete is needed.",

@@ -13,7 +13,7 @@ mod record_lock;
 mod rights;
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 pub use make::{as_in_folder, create_folders, create_folders_with, create_private_folders, open, write};
 pub use open_lock::{OpenLock, ReplaceLock};
@@ -28,6 +28,23 @@ pub fn state_folder(path: &Path) -> PathBuf {
     path.with_file_name(name)
 }
 
+/// The absolute path of `path` without links, as far as it is there; what is not there is taken as it is written.
+pub fn resolved(path: &Path) -> PathBuf {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+    let mut found = PathBuf::new();
+    for part in absolute.components() {
+        match part {
+            Component::ParentDir => drop(found.pop()),
+            Component::CurDir => {}
+            part => {
+                found.push(part);
+                found = found.canonicalize().unwrap_or(found);
+            }
+        }
+    }
+    found
+}
+
 /// The database to which the folder of local state `folder` belongs, if it has the name of one.
 fn database_of(folder: &Path) -> Option<PathBuf> {
     use std::os::unix::ffi::OsStrExt as _;
@@ -35,4 +52,26 @@ fn database_of(folder: &Path) -> Option<PathBuf> {
     let name = folder.file_name()?.as_bytes();
     let name = name.strip_prefix(b".")?.strip_suffix(b"-litestream")?;
     (!name.is_empty()).then(|| folder.with_file_name(std::ffi::OsStr::from_bytes(name)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_resolved_as_far_as_it_is_there() {
+        let home = tempfile::tempdir().unwrap();
+        let home = home.path().canonicalize().unwrap();
+        std::fs::create_dir(home.join("there")).unwrap();
+        std::os::unix::fs::symlink(home.join("there"), home.join("link")).unwrap();
+        for (path, expected) in [
+            ("there/new/app", "there/new/app"),
+            ("link/new/app", "there/new/app"),
+            ("./link/../there/./app/", "there/app"),
+            ("x/../there", "there"),
+            ("x/y/../../link", "there"),
+        ] {
+            assert_eq!(resolved(&home.join(path)), home.join(expected), "{path}");
+        }
+    }
 }

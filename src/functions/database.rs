@@ -10,7 +10,7 @@ use rusqlite::Connection;
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::Txid;
-use crate::primary::Primary;
+use crate::primary::{Primary, Status};
 use crate::replica::{self, ReplicaStatus, Seen};
 use crate::sqlite;
 use crate::store::Fencing;
@@ -86,17 +86,20 @@ impl Database {
         }
     }
 
-    /// What is known of it now.
-    pub(super) fn facts(&self) -> Facts {
+    /// What is known of it now, for each of its replicas: at least one row.
+    pub(super) fn facts(&self) -> Vec<Facts> {
         match &self.role {
             Role::Primary(primary) => of_primary(primary),
-            Role::Replica(seen) => of_replica(seen.status(), seen.is_past()),
+            Role::Replica(seen) => vec![of_replica(seen.status(), seen.is_past())],
         }
     }
 }
 
-fn of_primary(primary: &Primary) -> Facts {
-    let status = primary.status();
+fn of_primary(primary: &Primary) -> Vec<Facts> {
+    primary.status().into_iter().map(of_status).collect()
+}
+
+fn of_status(status: Status) -> Facts {
     Facts {
         role: "primary",
         path: Some(status.path),
@@ -144,12 +147,12 @@ fn of_replica(status: ReplicaStatus, is_past: bool) -> Facts {
     }
 }
 
-/// Every database that connections of this process have open: primaries by path, then replicas by URL, which are
+/// Every database that connections of this process have open: primaries by path, a row for each replica, then replicas by URL, which are
 /// shown as who follows them sees them.
 pub(super) fn all() -> Vec<Facts> {
     let primaries = Primary::all();
     let replicas = replica::all();
-    let primaries = primaries.iter().map(|primary| of_primary(primary));
+    let primaries = primaries.iter().flat_map(|primary| of_primary(primary));
     primaries.chain(replicas.iter().map(|core| of_replica(core.status(), false))).collect()
 }
 

@@ -4,9 +4,9 @@
 //! | --- | --- | --- |
 //! | `litestream_version()` | this library's version | anywhere |
 //! | `litestream_restore(url, path [, options])` | writes a database file from a replica | statements of the application |
-//! | `litestream_sync([timeout])` | waits until all commits are in the replica | statements of the application |
-//! | `litestream_resume([mode])` | replication that stopped looks again, or goes on by force | statements of the application |
-//! | `litestream_snapshot()` | makes a snapshot of all commits | statements of the application |
+//! | `litestream_sync([timeout])` | waits until all commits are in the replicas | statements of the application |
+//! | `litestream_resume([mode [, replica]])` | replication that stopped looks again, or goes on by force | statements of the application |
+//! | `litestream_snapshot([replica])` | makes a snapshot of all commits | statements of the application |
 //! | `litestream_txid()`, `litestream_time()`, `litestream_lag()` | where this database stands | anywhere |
 //! | `litestream_set_time(t [, schema])` | which state of a replica is read | statements of the application |
 //! | `litestream_status()`, `litestream_status` | all that is known, as JSON and as a table | also trusted schemas |
@@ -54,10 +54,12 @@ pub fn register(conn: &Connection) -> rusqlite::Result<()> {
     for arguments in [0, 1] {
         create_function(conn, "litestream_sync", arguments, Safety::DirectOnly, sync::sync)?;
     }
-    for arguments in [0, 1] {
+    for arguments in [0, 1, 2] {
         create_function(conn, "litestream_resume", arguments, Safety::DirectOnly, resume::resume)?;
     }
-    create_function(conn, "litestream_snapshot", 0, Safety::DirectOnly, snapshot::snapshot)?;
+    for arguments in [0, 1] {
+        create_function(conn, "litestream_snapshot", arguments, Safety::DirectOnly, snapshot::snapshot)?;
+    }
     create_function(conn, "litestream_txid", 0, Safety::Innocuous, position::txid)?;
     create_function(conn, "litestream_time", 0, Safety::Innocuous, position::time)?;
     create_function(conn, "litestream_lag", 0, Safety::Innocuous, position::lag)?;

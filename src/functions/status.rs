@@ -14,13 +14,13 @@ use crate::sqlite::{Call, Row, Safety, Table};
 /// `failures` of this process to open, read or write one.
 pub(super) fn status(call: &Call<'_>) -> Result<Value> {
     let objects = |rows: Vec<Row>| rows.into_iter().map(object).collect::<Vec<_>>();
-    let databases = find(call.connection()).iter().map(database_row).collect();
+    let databases = find(call.connection()).iter().flat_map(database_rows).collect();
     let failures = failures::recent().into_iter().rev().map(failure_row).collect();
     let status = json!({ "databases": objects(databases), "failures": objects(failures) });
     Ok(Value::Text(status.to_string()))
 }
 
-/// `litestream_status`: a row for each database of the connection, then one for each of the latest
+/// `litestream_status`: a row for each database of the connection and each of its replicas, then one for each of the latest
 /// failures of this process, the latest first.
 pub(super) struct StatusTable;
 
@@ -53,11 +53,11 @@ impl Table for StatusTable {
     fn rows(conn: &Connection, _: &[Value]) -> Result<Vec<Row>> {
         let databases = find(conn);
         let failures = failures::recent().into_iter().rev().map(failure_row);
-        Ok(databases.iter().map(database_row).chain(failures).collect())
+        Ok(databases.iter().flat_map(database_rows).chain(failures).collect())
     }
 }
 
-/// `litestream_databases`: a row for each database that any connection of this process has open, for connections
+/// `litestream_databases`: a row for each database and replica that any connection of this process has open, for connections
 /// that may reach a store by SQL.
 pub(super) struct DatabasesTable;
 
@@ -74,8 +74,8 @@ impl Table for DatabasesTable {
     }
 }
 
-fn database_row(database: &Database) -> Row {
-    row(Some(database.schema.clone()), database.facts())
+fn database_rows(database: &Database) -> Vec<Row> {
+    database.facts().into_iter().map(|facts| row(Some(database.schema.clone()), facts)).collect()
 }
 
 fn failure_row(failure: Failure) -> Row {

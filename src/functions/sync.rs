@@ -19,8 +19,9 @@ fn timeout(call: &Call<'_>) -> Result<Duration> {
     }
 }
 
-/// Waits until every commit that was made before the call is in its replica, for all databases of the
-/// connection, and answers with the TXID that covers those of the first (`main` before attached ones).
+/// Waits until every commit that was made before the call is in its replicas, for all databases of the
+/// connection, and answers with the TXID that covers those of the first (`main` before attached ones) in its first replica:
+/// NULL if `sync_replicas` needs fewer than all, and that one is not there yet.
 ///
 /// # Errors
 /// `Busy` inside a write transaction; `Timeout` after `timeout` seconds; `Unsupported` if the connection has no primary.
@@ -36,7 +37,7 @@ pub(super) fn sync(call: &Call<'_>) -> Result<Value> {
         first.get_or_insert(txid);
     }
     match first {
-        Some(txid) => Ok(Value::Text(txid.to_string())),
+        Some(txid) => Ok(txid.map_or(Value::Null, |txid| Value::Text(txid.to_string()))),
         None => Err(Error::new(
             ErrorKind::Unsupported,
             "this connection reads a replica; call it on a connection that is a primary",

@@ -84,10 +84,36 @@ impl<W: Write> Encoder<W> {
     /// `Corrupt` if the page does not follow the one before it, is the lock page or beyond the end
     /// of the database, or `data` has not the page size; what writing says.
     pub fn page(&mut self, pgno: Pgno, data: &[u8]) -> Result<()> {
+        let size = self.block_of(data)?.len();
+        self.write_frame(pgno, data, size)
+    }
+
+    /// The LZ4 block of a page with the content `data`, for [`Encoder::page_as`].
+    ///
+    /// # Errors
+    /// `Corrupt` if `data` has not the page size.
+    pub fn block_of(&mut self, data: &[u8]) -> Result<&[u8]> {
         check_buffer(data, self.header.page_size)?;
-        self.pages.push(&self.header, pgno)?;
         let block = &mut self.frame[BLOCK_OFFSET..];
         let size = if self.stored { lz4::store(data, block) } else { self.compressor.compress(data, block) };
+        Ok(&block[..size])
+    }
+
+    /// As [`Encoder::page`], of which `block` is the LZ4 block, as [`Encoder::block_of`] made it.
+    ///
+    /// # Errors
+    /// As [`Encoder::page`]; `Corrupt` if the block is longer than any of a page.
+    pub fn page_as(&mut self, pgno: Pgno, data: &[u8], block: &[u8]) -> Result<()> {
+        check_buffer(data, self.header.page_size)?;
+        let room = self.frame.get_mut(BLOCK_OFFSET..BLOCK_OFFSET + block.len());
+        room.ok_or_else(|| Error::corrupt("an LZ4 block is longer than any of a page"))?
+            .copy_from_slice(block);
+        self.write_frame(pgno, data, block.len())
+    }
+
+    /// Writes the frame of page `pgno`, whose block of `size` bytes is in its place.
+    fn write_frame(&mut self, pgno: Pgno, data: &[u8], size: usize) -> Result<()> {
+        self.pages.push(&self.header, pgno)?;
         self.frame[..BLOCK_OFFSET].copy_from_slice(&block_frame_header(pgno, size as u32));
         self.hasher.update(&self.frame[..BLOCK_OFFSET]);
         self.hasher.update(data);

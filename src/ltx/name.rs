@@ -171,6 +171,11 @@ impl FileId {
     pub const fn new(level: Level, name: FileName) -> Self {
         Self { level, name }
     }
+
+    /// The file of level 0 that holds `txid` alone.
+    pub const fn single(txid: Txid) -> Self {
+        Self::new(Level::L0, FileName::single(txid))
+    }
 }
 
 impl fmt::Display for FileId {

@@ -5,10 +5,13 @@ use std::fs;
 use std::path::Path;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::files;
 use crate::ltx::{Lineage, Txid};
-use crate::primary::role::PublisherLock;
-use crate::primary::state::{self, Origin, State};
-use crate::primary::sums::Sums;
+use crate::primary::ownership::{PublisherLock, forget_older_version};
+use crate::primary::shipper::ReplicaId;
+use crate::primary::shipper::state::{Origin, State};
+use crate::primary::shipper::sums::Sums;
+use crate::store::{ReplicaIdentity, Target};
 
 /// What a database was restored to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,14 +24,20 @@ pub enum Restored {
     Present,
 }
 
-/// Marks the database file `path`, which was just restored from the replica at `url` and is `txid` of it, in the history
-/// `lineage` as far as that is known.
+/// Marks the database file `path`, which was just restored from the replica at `target`, whose store calls itself `url`, and
+/// is `txid` of it, in the history `lineage` as far as that is known.
 ///
 /// # Errors
 /// Those of the folder of local state. The next open of a database without a mark compares all its pages.
-pub fn mark(path: &Path, url: &str, txid: Txid, lineage: Option<Lineage>, restored: Restored) -> Result<()> {
+pub fn mark(
+    path: &Path,
+    (target, url): (&Target, &str),
+    txid: Txid,
+    lineage: Option<Lineage>,
+    restored: Restored,
+) -> Result<()> {
     let path = fs::canonicalize(path).map_err(|e| Error::io(path.display(), e))?;
-    let folder = state::folder(&path);
+    let folder = files::state_folder(&path);
     // A primary that has the database open already knows more.
     let Some(_lock) = PublisherLock::take(&folder)? else {
         let message = format!("{} is open as a primary already", path.display());
@@ -39,6 +48,8 @@ pub fn mark(path: &Path, url: &str, txid: Txid, lineage: Option<Lineage>, restor
         Restored::Earlier => Origin::Rewound,
         Restored::Present => Origin::Present,
     };
+    forget_older_version(&folder);
+    let folder = ReplicaId::of(&ReplicaIdentity::from(target)).folder(&folder);
     Sums::new(&folder, url).forget();
     State::restored(url, txid, lineage, origin, &path).save(&folder)
 }

@@ -1,74 +1,45 @@
-//! The write flow: capture, publish, copy, resume, compact.
+//! The write flow: what is committed becomes a set of dirty pages, and each replica has a shipper that turns its dirty
+//! pages into LTX files.
 //!
-//! | file | what it is |
-//! | --- | --- |
-//! | `hooks` | what a committing thread does |
-//! | `commits` | that SQLite committed, as the shim saw it; the wake-up of the publisher |
-//! | `dirty` | which pages were changed since a position, as the WAL index and records of it say |
-//! | `capture` | those pages leave the database, for a file to be sent or for one that waits |
-//! | `spool` | local LTX files that wait for the replica |
-//! | `outgoing` | the file that is on its way |
-//! | `state`, `stamp` | what is remembered across processes, and what bears it out |
-//! | `forward` | a database that is an earlier state of its replica is brought forward |
-//! | `mark` | what a restore leaves for the next open |
-//! | `anchor` | the full copy that later files build on |
-//! | `parts` | a file is encoded while it is uploaded |
-//! | `sums`, `past` | checksums of the pages that the replica has, and digests of earlier states |
-//! | `survey` | the pages of the database as it was opened, compared with the replica |
-//! | `turn` | one process after the other opens a database for the first time |
-//! | `watch` | whether the database was written without our knowing |
-//! | `time` | the time of day, where clocks are wrong or are set |
-//! | `holes` | what the replica lacks of what was published |
-//! | `place` | which folder a replica is in, so that an unmounted disk is noticed |
-//! | `publisher` | the background task that takes all this to the replica |
-//! | `history` | levels, snapshots and retention: what becomes of published files |
-//! | `standby`, `line` | a process that does not publish, and how it reaches the one that does |
-//! | `report` | how replication stands, as the one tells the others |
-//! | `resume` | how the database stands to its replica when replication begins |
+//! | room | what it is | may use, beside the leaves |
+//! | --- | --- | --- |
+//! | `stamp`, `page_set`, `frame_cache`, `time`, `streaming_upload` | leaves | |
+//! | `hooks` | what a committing thread meets first | |
+//! | `dirty` | which pages were changed since a position, as the WAL index and records of it say | `hooks` |
+//! | `context` | what is the same for all replicas of a database | `hooks`, `dirty` |
+//! | `maintenance` | levels, snapshots and retention: what becomes of published files | |
+//! | `options` | how a database and its replicas are replicated | `maintenance` |
+//! | `shipper` | takes the commits to one replica | all above |
+//! | `ownership` | which process publishes, and how the others reach it | all above |
+//! | `mark` | what a restore leaves for the next open | all above |
+//! | `database` | the primaries of this process | all above |
 
-mod anchor;
-mod capture;
-mod commits;
+mod context;
 mod database;
 mod dirty;
-mod forward;
-mod history;
-mod holes;
+mod frame_cache;
 mod hooks;
-mod host;
-mod line;
+mod maintenance;
 mod mark;
 mod options;
-mod outgoing;
-mod parts;
-mod past;
-mod place;
-mod proof;
-mod publisher;
-mod report;
-mod resume;
-mod role;
-mod shared;
-mod spool;
+mod ownership;
+mod page_set;
+mod shipper;
 mod stamp;
-mod standby;
-mod state;
-mod sums;
-mod survey;
+mod streaming_upload;
 #[cfg(test)]
 mod tests;
 mod time;
-mod turn;
-mod watch;
 
-pub use database::{Primary, Status};
-pub use dirty::{Cursor, HeldLock, PageSet, Position};
-pub use history::{HistoryOptions, NamedSettings, Settings as HistorySettings};
-pub use host::{Host, PinnedView, WalIndex};
+pub use crate::files::state_folder;
+pub use database::{Asked, Primary, Status, refuse_twins};
+pub use dirty::{Cursor, HeldLock, Position};
+pub use hooks::{Host, PinnedView, WalIndex};
+pub use maintenance::{HistoryOptions, NamedSettings, Settings as HistorySettings};
 pub use mark::{Restored, mark};
-pub use options::{Options, Rewound};
-pub use shared::Phase;
-pub use state::folder as state_folder;
+pub use options::{Named, Options, ReplicaConfig, ReplicaOptions, Rewound, SyncReplicas};
+pub use page_set::PageSet;
+pub use shipper::Phase;
 
 /// A random number, for node ids and jitter.
 fn random_u64() -> u64 {

@@ -75,7 +75,7 @@ fn probe(count: usize) -> io::Result<()> {
     let (mut gates, mut threads) = (Vec::new(), Vec::new());
     let probed = (0..count).try_for_each(|_| {
         let (gate, opens) = mpsc::channel::<()>();
-        threads.push(thread("probe", move || {
+        threads.push(thread("work", move || {
             let _ = opens.recv();
             std::fs::read_link("/proc/thread-self").ok()
         })?);

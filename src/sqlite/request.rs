@@ -1,6 +1,6 @@
 //! What is known of a file that SQLite wants to open, and what becomes of it.
 
-use std::ffi::{CStr, CString, c_char};
+use std::ffi::{CStr, c_char};
 use std::path::Path;
 
 use rusqlite::ffi;
@@ -130,32 +130,29 @@ pub enum Opened {
 }
 
 /// The parameters of a database's URI, percent-decoded.
-///
-/// Given more than once, SQLite itself takes the first.
 #[derive(Clone, Copy, Debug)]
 pub struct Parameters<'a> {
     database: Option<FileName<'a>>,
 }
 
-impl<'a> Parameters<'a> {
-    /// The value of `key`; the empty string if the key has none. Bytes that are not UTF-8 are replaced.
-    pub fn get(&self, key: &str) -> Option<String> {
-        let key = CString::new(key).ok()?;
-        let name = self.database?;
-        // SAFETY: `name` is a database name of SQLite's, with its parameters behind it.
-        let value = unsafe { ffi::sqlite3_uri_parameter(name.as_ptr(), key.as_ptr()) };
-        // SAFETY: null, or a string that lives as long as the name.
-        (!value.is_null()).then(|| unsafe { CStr::from_ptr(value) }.to_string_lossy().into_owned())
-    }
-
-    /// The keys, in the order of the URI.
-    pub fn keys(&self) -> impl Iterator<Item = String> + use<'a> {
-        let database = self.database;
-        (0..).map_while(move |n| {
-            // SAFETY: as in `get`; beyond the last key the answer is null.
-            let key = unsafe { ffi::sqlite3_uri_key(database?.as_ptr(), n) };
-            // SAFETY: null, or a string that lives as long as the name.
-            (!key.is_null()).then(|| unsafe { CStr::from_ptr(key) }.to_string_lossy().into_owned())
+impl Parameters<'_> {
+    /// The keys with their values, in the order of the URI; a key may be there several times, and a value may be empty.
+    /// Bytes that are not UTF-8 are replaced.
+    pub fn pairs(&self) -> impl Iterator<Item = (String, String)> + '_ {
+        (0..).map_while(|n| {
+            let name = self.database?;
+            // SAFETY: `name` is a database name of SQLite's, with its parameters behind it; beyond the last key the answer
+            // is null.
+            let key = unsafe { ffi::sqlite3_uri_key(name.as_ptr(), n) };
+            if key.is_null() {
+                return None;
+            }
+            // SAFETY: a string that lives as long as the name.
+            let key = unsafe { CStr::from_ptr(key) };
+            // SAFETY: each key is followed by its value: `key\0value\0`. By name, SQLite answers with the first of several.
+            let value = unsafe { CStr::from_ptr(key.as_ptr().add(key.to_bytes_with_nul().len())) };
+            let text = |s: &CStr| s.to_string_lossy().into_owned();
+            Some((text(key), text(value)))
         })
     }
 }

@@ -80,6 +80,6 @@ struct UriParams<'a>(Parameters<'a>);
 
 impl config::Params for UriParams<'_> {
     fn pairs(&self) -> Vec<(String, String)> {
-        self.0.keys().map(|key| (key.clone(), self.0.get(&key).unwrap_or_default())).collect()
+        self.0.pairs().collect()
     }
 }

@@ -72,10 +72,10 @@ pub(super) fn open(
     let close_patience = config.options.close_timeout;
     let primary = Primary::open(
         &path,
-        &config.target,
-        config.options,
+        &config.replicas,
+        &config.options,
         Arc::new(SystemClock),
-        || store::connect_for(&path, &config.target, RETRY),
+        |target| store::connect_for(&path, target, RETRY),
         || Arc::new(SqliteHost::new(&path, vfs)),
     )?;
     let guard = ResetGuard::new(config.wal_reset_guard && reset_guard::is_needed(rusqlite::version_number()));
@@ -318,7 +318,7 @@ impl File for PrimaryFile {
         // Locks go first: nobody waits for the network.
         let closed = self.base.close();
         wal::forget_closed();
-        self.primary.close(self.closing.step());
+        self.primary.close(self.closing.step(), self.close_patience);
         self.closing.end();
         closed
     }

@@ -8,7 +8,7 @@ use super::{hidden, pragma};
 use crate::config::{self, ReplicaConfig};
 use crate::error::{Error, ErrorKind, Result};
 use crate::failures::{self, Attempt};
-use crate::replica::{self, RestorePoint, View};
+use crate::replica::{self, Core, RestorePoint, View};
 use crate::sqlite::{
     BaseFile, Code, File, FileControl, IoVersion, LockLevel, OpenRequest, Opened, PragmaAnswer, ReadOutcome,
     SyncFlags, log,
@@ -16,7 +16,7 @@ use crate::sqlite::{
 
 /// Opens a replica, or joins those of this process that have it open.
 pub(super) fn open(request: &OpenRequest<'_>, config: ReplicaConfig) -> Result<Opened> {
-    let core = replica::open(&config.target, &config.options).map_err(|e| hinted(e, config.hint))?;
+    let core = first_that_answers(&config).map_err(|e| hinted(e, config.hint))?;
     if let Some(hint) = config.hint.filter(|_| request.path().is_some_and(Path::exists)) {
         tracing::warn!("{} is a local file, but {hint}", request.path().unwrap_or(Path::new("")).display());
     }
@@ -26,6 +26,31 @@ pub(super) fn open(request: &OpenRequest<'_>, config: ReplicaConfig) -> Result<O
     }
     let path = request.path().map(PathBuf::from).unwrap_or_default();
     Ok(Opened::File { file: Box::new(ReplicaFile { view, path }), out_flags: request.flags().read_only() })
+}
+
+/// Opens the first replica that answers.
+///
+/// # Errors
+/// Those of all of them, if none does, with the kind of the first one's.
+fn first_that_answers(config: &ReplicaConfig) -> Result<Arc<Core>> {
+    let mut refused: Vec<Error> = Vec::new();
+    for target in &config.targets {
+        match replica::open(target, &config.options) {
+            Ok(core) => {
+                refused.iter().for_each(|e| tracing::warn!("{e}; {target} is read instead"));
+                return Ok(core);
+            }
+            Err(e) => refused.push(e),
+        }
+    }
+    match &refused[..] {
+        [] => Err(Error::config("no replica is named")),
+        [one] => Err(one.clone()),
+        [first, ..] => {
+            let all: Vec<String> = refused.iter().map(ToString::to_string).collect();
+            Err(Error::new(first.kind(), all.join("; ")))
+        }
+    }
 }
 
 /// `error` of an open with `hint`, if there is one.

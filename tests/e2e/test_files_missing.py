@@ -13,6 +13,7 @@ import pytest
 
 from harness.healing import assert_healed, assert_restores, bytes_of, open_primary, reopen, state_of
 from harness.litestream import restore as litestream_restore
+from harness.proxy import LateAnswer
 from harness.sql import insert, restore, sync, txid
 from harness.wait import until
 from harness.worker import SqlError
@@ -157,13 +158,17 @@ def test_a_rule_that_deletes_what_is_old_takes_the_snapshot_and_what_follows_it(
     assert_healed(db, location, tmp_path, last, kept)
 
 
-def test_killed_in_the_middle_of_healing(start, through_proxy, proxy, tmp_path):
+@pytest.mark.parametrize("moment", ["at some moment", "before it hears that the copy is there"])
+def test_killed_in_the_middle_of_healing(start, through_proxy, proxy, tmp_path, moment):
     open_primary(start, through_proxy, tmp_path).close()
     last = through_proxy.last_txid()
     remove(through_proxy.files()[:1])
+    if moment != "at some moment":
+        proxy.fault = lambda request: LateAnswer(60) if request.method in ("PUT", "POST") else None
     db = reopen(start, through_proxy, tmp_path)
     until(lambda: through_proxy.last_txid() > last, 15, "the copy")
     db.worker.kill()
+    proxy.fault = lambda request: None
     db = reopen(start, through_proxy, tmp_path)
     sync(db)
     assert_restores(db, through_proxy, tmp_path)

@@ -11,6 +11,7 @@ import os
 import pytest
 
 from harness.sql import fill, insert, restore, status, sync
+from harness.state import replica_state
 from harness.wait import until
 
 
@@ -111,7 +112,7 @@ def test_without_checksums_it_is_compared_with_the_replica(start, shell, locatio
     primary = start("python", location).open(uri)
     fill(primary, rows=2000)
     primary.close()
-    (tmp_path / ".app.db-litestream" / "pages.sums").unlink()
+    (replica_state(tmp_path / "app.db") / "pages.sums").unlink()
     plainly(shell, "UPDATE t SET name = 'plain' WHERE id <= 10")
     primary = start("python", location).open(uri)
     assert_replica_is(primary, location, tmp_path)
@@ -128,11 +129,11 @@ def test_without_checksums_it_is_compared_with_the_replica(start, shell, locatio
 @pytest.mark.parametrize("harm", ["flip", "cut", "old"])
 def test_checksums_that_are_not_right_are_not_believed(harm, start, shell, location, tmp_path):
     uri = location.primary(tmp_path / "app.db")
-    sums = tmp_path / ".app.db-litestream" / "pages.sums"
     primary = start("python", location).open(uri)
     fill(primary, rows=2000)
     sync(primary)
     primary.close()
+    sums = replica_state(tmp_path / "app.db") / "pages.sums"
     old = sums.read_bytes()
     primary = start("python", location).open(uri)
     # More files than are read to bring old checksums up to date.
@@ -155,7 +156,7 @@ def test_after_kill_9_the_checksums_are_brought_up_to_date(start, shell, locatio
     primary = start("python", location).open(uri)
     fill(primary, rows=5000)
     sync(primary)
-    sums = tmp_path / ".app.db-litestream" / "pages.sums"
+    sums = replica_state(tmp_path / "app.db") / "pages.sums"
     old = until(lambda: settled(sums, location), 10, "checksums of the last transaction")
     for n in range(3):
         primary.run(f"UPDATE t SET name = 'ours' WHERE id = {n * 1000 + 1}")

@@ -11,6 +11,7 @@ import re
 import pytest
 
 from harness.sql import fill, insert, restore, status, sync
+from harness.state import replica_state
 from harness.worker import SqlError
 from test_reverted_folder import Snapshot
 
@@ -21,7 +22,7 @@ def fail_power(worker, database, lost):
     """The machine goes down, and comes up with what the disk had: `lost` is what it never got."""
     worker.kill()
     lost()
-    state = database.with_name(f".{database.name}-litestream") / "vfs.json"
+    state = replica_state(database) / "vfs.json"
     state.write_text(BOOT.sub('"boot":"the boot before"', state.read_text()))
     database.with_name(database.name + "-shm").unlink(missing_ok=True)
 

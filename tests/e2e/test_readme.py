@@ -2,7 +2,7 @@
 
 They run as they stand, in one folder, in their order: `s3://bucket/app` is a bucket of a real server that only
 `AWS_ENDPOINT_URL` and credentials in the environment point to. Replaced is only what no test can have: the
-folder that `make install` writes to, and times in the past.
+folder that `make install` writes to, a folder for backups at the root of the disk, and times in the past.
 """
 
 import json
@@ -40,6 +40,7 @@ class Reader:
 
     def adapted(self, block: readme.Block) -> str:
         text = block.text.replace(INSTALLED, str(self.library.with_suffix("")))
+        text = text.replace("file:///backups", f"file://{self.folder}/backups")
         for time in TIMES:
             text = text.replace(time, self.past)
         return text
@@ -127,6 +128,8 @@ def test_every_block_runs_as_it_stands(reader, location, start, tmp_path):
     assert {"compare", "ended by SIGTERM", "a replica of Litestream 0.3"} <= seen
     first = {name: reader.rows(name) for name in ("restored.db", "again.db")}
     assert first == {"restored.db": 1, "again.db": 2}
+    # The second of two replicas.
+    assert reader.rows("from-folder.db") > 2
 
 
 def _commands(reader: Reader, block: readme.Block) -> None:
@@ -210,7 +213,7 @@ def test_the_columns_and_states_are_those_of_the_library(start):
     db = start("python").open(":memory:")
     columns = [row[1] for row in db.rows("PRAGMA table_info(litestream_status)")]
     assert listed("columns of litestream_status") == columns
-    code = {name for source in ("primary/shared/mod.rs", "functions/database.rs", "functions/status.rs")
+    code = {name for source in ("primary/shipper/mod.rs", "functions/database.rs", "functions/status.rs")
             for name in re.findall(r'=> "([a-z ]+)"', (ROOT / "src" / source).read_text())}
     fencing = {"atomic", "look first", "unproven"}
     assert set(listed("states of a primary and a replica")) == {*code, "following", "retrying", "past"} - fencing

@@ -10,6 +10,7 @@ import pytest
 
 from harness import outage
 from harness.sql import fill, insert, sync
+from harness.state import replica_state
 
 
 @pytest.fixture
@@ -30,9 +31,9 @@ def test_local_state_is_removed(what, when, state, start, through_proxy, in_s3, 
             insert(db, rows=100)
             db.run("PRAGMA wal_checkpoint(TRUNCATE)")
     if what == "the state file":
-        (state / "vfs.json").unlink(missing_ok=True)
+        (replica_state(tmp_path / "app.db") / "vfs.json").unlink()
     else:
-        shutil.rmtree(state if what == "the folder" else state / "spool")
+        shutil.rmtree(state if what == "the folder" else replica_state(tmp_path / "app.db") / "spool")
     for _ in range(5):
         insert(db, rows=100)
         db.run("PRAGMA wal_checkpoint(TRUNCATE)")

@@ -5,8 +5,9 @@ use crate::primary::dirty::journal::end_of;
 use crate::primary::dirty::record::End;
 use crate::primary::dirty::walk::{Walk, walk};
 use crate::primary::dirty::{Cursor, Journal, Position};
+use crate::primary::hooks::PinnedView;
+use crate::primary::page_set::PageSet;
 use crate::primary::stamp::Stamp;
-use crate::primary::{PageSet, PinnedView};
 use crate::wal::{Checksum, FrameNo, IndexHeader};
 
 /// What became of the look for changed pages.
@@ -34,6 +35,9 @@ pub(in crate::primary) fn collect(
 ) -> Result<Collected> {
     let collected = match from {
         Cursor::At(cursor) if is_same_generation(view, cursor) => in_generation(view, cursor)?,
+        Cursor::At(cursor) if cursor.is_before_generation(view.header().salts) => {
+            view.pages_after(FrameNo::ZERO)?.map_or(Collected::ViewChanged, Collected::Pages)
+        }
         _ => across_generations(view, from, journal, file)?,
     };
     Ok(match collected {

@@ -16,9 +16,9 @@ use rustix::process::{Pid, test_kill_process};
 
 use crate::error::{Error, Result};
 use crate::fork;
-use crate::primary::PageSet;
 use crate::primary::dirty::record::{Begin, End, Record};
 use crate::primary::dirty::{Cursor, Position};
+use crate::primary::page_set::PageSet;
 use crate::primary::random_u64;
 use crate::primary::stamp::{self, Stamp};
 use crate::wal::{FrameNo, IndexHeader, Salts};
@@ -57,6 +57,14 @@ struct Writer {
 /// What the journal held at one moment: its files, and their sizes in bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::primary) struct Mark(BTreeMap<PathBuf, u64>);
+
+impl Mark {
+    /// What the journal held at both moments.
+    pub(super) fn and(mut self, other: &Self) -> Self {
+        self.0.retain(|path, size| other.0.get(path) == Some(size));
+        self
+    }
+}
 
 impl Journal {
     /// The journal of the database whose local state is in `state_folder`. Nothing is made before the first record.

@@ -2,18 +2,18 @@
 //!
 //! | file | what it is |
 //! | --- | --- |
-//! | `page_set` | a set of page numbers |
 //! | `position` | the end of a read view, and the cursor that says what is covered |
 //! | `record` | what is kept of a generation of the WAL that ends, and of one that begins |
 //! | `journal` | the files that hold records |
 //! | `positions` | the publisher's positions, for those who restart the WAL |
+//! | `cursors` | the cursors of all shippers, behind which records go |
 //! | `recorder` | what a committing thread does: it writes records |
 //! | `walk` | the way back from a view to a cursor, along the records |
 //! | `collect` | the pages that were changed between a cursor and a view |
 
 mod collect;
+mod cursors;
 mod journal;
-mod page_set;
 mod position;
 mod positions;
 mod record;
@@ -22,11 +22,12 @@ mod recorder;
 mod tests;
 mod walk;
 
+pub(in crate::primary) use crate::primary::page_set::PageSet;
 pub(in crate::primary) use collect::{Collected, collect, cursor_at};
+pub(in crate::primary) use cursors::Cursors;
 pub(in crate::primary) use journal::{Journal, Mark};
-pub use page_set::PageSet;
 pub(in crate::primary) use position::StoredPosition;
 pub use position::{Cursor, Position};
-pub(in crate::primary) use positions::Positions;
+use positions::Positions;
 pub use recorder::HeldLock;
 pub(in crate::primary) use recorder::Recorder;

@@ -39,6 +39,18 @@ impl Position {
     }
 }
 
+impl Position {
+    /// Whether nothing of the generation with these salts is covered, and all before it: version 0.1.0 kept such positions,
+    /// without a count.
+    pub(super) fn is_before_generation(&self, salts: Salts) -> bool {
+        self.frame == FrameNo::ZERO && self.change == UNCOUNTED && self.salts == salts
+    }
+}
+
+/// The change counter of a position that version 0.1.0 kept. No header of an index with a commit counts so far: the position
+/// is found again by its frame alone.
+const UNCOUNTED: u32 = u32::MAX;
+
 /// What is covered: every commit up to this.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cursor {
@@ -76,8 +88,7 @@ impl From<StoredPosition> for Position {
             salts: Salts(p.salts.0, p.salts.1),
             frame: FrameNo(p.frame),
             checksum: Checksum(p.checksum.0, p.checksum.1),
-            // No header of an index with a commit counts so far: such a position is found again by its frame alone.
-            change: p.change.unwrap_or(u32::MAX),
+            change: p.change.unwrap_or(UNCOUNTED),
         }
     }
 }

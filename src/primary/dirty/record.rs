@@ -6,8 +6,8 @@
 use crc_fast::CrcAlgorithm;
 
 use crate::page::{PageCount, PageSize};
-use crate::primary::PageSet;
 use crate::primary::dirty::Position;
+use crate::primary::page_set::PageSet;
 use crate::primary::stamp::Stamp;
 use crate::wal::{Checksum, FrameNo, IndexHeader, Salts};
 

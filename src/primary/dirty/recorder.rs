@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::fork;
-use crate::primary::WalIndex;
 use crate::primary::dirty::record::{Begin, End, Record};
 use crate::primary::dirty::{Journal, PageSet, Position, Positions};
+use crate::primary::hooks::WalIndex;
 use crate::primary::stamp::{Stamp, seal};
 use crate::wal::{Checksum, FrameHeader, FrameNo, IndexHeader, Salts, WalHeader};
 

@@ -3,10 +3,10 @@
 //! Each generation began upon the last commit of the one before: the index that SQLite emptied kept its checksum and
 //! its change counter, and the record of the beginning names them.
 
-use crate::primary::PageSet;
 use crate::primary::dirty::journal::{begin_of, end_of};
 use crate::primary::dirty::record::{Begin, End, Record};
 use crate::primary::dirty::{Cursor, Position};
+use crate::primary::page_set::PageSet;
 use crate::primary::stamp::Stamp;
 use crate::wal::{Checksum, FrameNo, IndexHeader, Salts};
 
@@ -157,6 +157,9 @@ impl Way<'_> {
             return Ok(Step::Arrived);
         }
         ends.iter().for_each(|end| pages.extend(&end.pages));
+        if matches!(self.from, Cursor::At(cursor) if cursor.is_before_generation(last.index.salts)) {
+            return Ok(Step::Arrived);
+        }
         if last.has_frames() {
             self.start_of(last.index.salts).map(Step::To)
         } else {

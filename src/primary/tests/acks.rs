@@ -94,7 +94,7 @@ fn an_interrupted_sync_returns() {
 #[test]
 fn another_process_publishes() {
     let mut bench = Bench::new(5);
-    let lock = crate::primary::role::PublisherLock::take(&bench.local("")).unwrap();
+    let lock = crate::primary::ownership::PublisherLock::take(&bench.state_folder()).unwrap();
     bench.open();
     bench.db.change(1);
     let error = bench.primary().sync(Duration::from_millis(200), &|| false).unwrap_err();

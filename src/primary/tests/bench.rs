@@ -12,10 +12,14 @@ use crate::clock::{ManualClock, Timestamp};
 use crate::error::{Error, Result};
 use crate::ltx::{Decoder, Encoder, FileId, FileName, Header, Level, Txid};
 use crate::page::{PageCount, PageSize, Pgno};
+use crate::primary::shipper::ReplicaId;
 use crate::primary::{
-    HistoryOptions, HistorySettings, NamedSettings, Options, Primary, Rewound, Status, state_folder,
+    HistoryOptions, HistorySettings, NamedSettings, Options, Primary, ReplicaConfig, ReplicaOptions, Rewound,
+    Status, state_folder,
 };
-use crate::store::{ByteRange, Faults, MemoryStore, Op, PutOptions, Retry, RetryPolicy, Store, Target};
+use crate::store::{
+    ByteRange, Faults, MemoryStore, Op, PutOptions, ReplicaIdentity, Retry, RetryPolicy, Store, Target,
+};
 
 /// Longer than anything takes that does not hang.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
@@ -26,8 +30,12 @@ pub(super) struct Bench {
     pub(super) memory: MemoryStore,
     /// What the primary sees of `memory`.
     pub(super) store: Faults,
+    /// What it sees of a second replica, if it has one.
+    pub(super) second: Option<(MemoryStore, Faults)>,
     pub(super) clock: Arc<ManualClock>,
-    pub(super) options: Options,
+    pub(super) options: ReplicaOptions,
+    /// Options of the database.
+    pub(super) database: Options,
     /// The store tries again what fails.
     pub(super) retries: bool,
 }
@@ -52,19 +60,32 @@ impl Bench {
             _folder: folder,
             store: Faults::new(Arc::new(memory.clone()), 1),
             memory,
+            second: None,
             clock: Arc::new(ManualClock::new(Timestamp::from_millis(1_000_000))),
-            options: Options {
+            options: ReplicaOptions {
                 sync_interval: Duration::ZERO,
                 verify_interval: Duration::ZERO,
                 rewound: Rewound::Forward,
                 auto_recover: true,
-                close_timeout: PATIENCE,
-                watch_interval: Duration::from_secs(3600),
                 spool_limit: 1 << 30,
                 history: defaulting_to(no_history()),
+                named: Vec::new(),
+            },
+            database: Options {
+                close_timeout: PATIENCE,
+                watch_interval: Duration::from_secs(3600),
+                ..Options::default()
             },
             retries: false,
         }
+    }
+
+    /// Like `new`, with a second replica.
+    pub(super) fn with_two_replicas(pages: usize) -> Self {
+        let memory = MemoryStore::new();
+        let mut bench = Self::new(pages);
+        bench.second = Some((memory.clone(), Faults::new(Arc::new(memory), 2)));
+        bench
     }
 
     /// Like `new`, opened, and with all in the replica.
@@ -87,16 +108,21 @@ impl Bench {
     }
 
     pub(super) fn try_open(&mut self) -> Result<()> {
-        let target = Target::File { path: PathBuf::from("unused") };
+        let target = unused();
         let (store, host) = (self.store.clone(), self.db.host());
         let clock = Arc::clone(&self.clock);
         let retries = self.retries;
-        let connect = || -> Result<Arc<dyn Store>> {
-            let store = Arc::new(store);
+        let second = self.second.as_ref().map(|(_, store)| store.clone());
+        let connect = |to: &Target| -> Result<Arc<dyn Store>> {
+            let store = if *to == target { Some(&store) } else { second.as_ref() };
+            let store = Arc::new(store.expect("a store for each replica").clone());
             let policy = RetryPolicy { base_delay: Duration::from_millis(1), ..RetryPolicy::default() };
             if retries { Ok(Arc::new(Retry::new(store, policy))) } else { Ok(store) }
         };
-        let primary = Primary::open(&self.db.path, &target, self.options.clone(), clock, connect, || host)?;
+        let targets = [Some(target.clone()), second.as_ref().map(|_| Target::File { path: "second".into() })];
+        let replica = |target| ReplicaConfig { target, options: self.options.clone() };
+        let replicas: Vec<ReplicaConfig> = targets.into_iter().flatten().map(replica).collect();
+        let primary = Primary::open(&self.db.path, &replicas, &self.database, clock, connect, || host)?;
         self.db.primary = Some(primary);
         self.db.take_overwritten();
         Ok(())
@@ -111,7 +137,7 @@ impl Bench {
     }
 
     pub(super) fn try_sync(&self) -> Result<Txid> {
-        self.primary().sync(PATIENCE, &|| false)
+        sync(self.primary(), PATIENCE)
     }
 
     /// Waits until all that is committed is in the replica.
@@ -120,14 +146,14 @@ impl Bench {
     }
 
     pub(super) fn status(&self) -> Status {
-        self.primary().status()
+        self.primary().status().remove(0)
     }
 
     /// The last connection closes.
     pub(super) fn close(&mut self) {
         self.db.close_last();
         let primary = self.db.primary.take().expect("the primary is open");
-        primary.close(Instant::now());
+        primary.close(Instant::now(), self.database.close_timeout);
     }
 
     /// kill -9.
@@ -138,9 +164,15 @@ impl Bench {
         }
     }
 
-    /// A file in the folder of local state.
+    /// The folder of local state.
+    pub(super) fn state_folder(&self) -> PathBuf {
+        state_folder(&self.db.path)
+    }
+
+    /// A file in the folder of local state of the replica.
     pub(super) fn local(&self, name: &str) -> PathBuf {
-        state_folder(&self.db.path).join(name)
+        let id = ReplicaId::of(&ReplicaIdentity::from(&unused()));
+        id.folder(&state_folder(&self.db.path)).join(name)
     }
 
     /// The names of the waiting files.
@@ -188,8 +220,17 @@ impl Bench {
     }
 
     fn read(&self, txid: u64) -> (Header, Vec<(u32, Vec<u8>)>) {
+        Self::read_from(&self.memory, txid)
+    }
+
+    /// A file of the second replica: its header and its pages.
+    pub(super) fn read_second(&self, txid: u64) -> (Header, Vec<(u32, Vec<u8>)>) {
+        Self::read_from(&self.second.as_ref().expect("a second replica").0, txid)
+    }
+
+    fn read_from(memory: &MemoryStore, txid: u64) -> (Header, Vec<(u32, Vec<u8>)>) {
         let id = FileId::new(Level::L0, FileName::single(Txid::new(txid).unwrap()));
-        let memory = self.memory.clone();
+        let memory = memory.clone();
         let bytes = run(async move { memory.get(id, ByteRange::All).await?.bytes().await }).unwrap();
         let mut decoder = Decoder::new(&bytes[..]).unwrap();
         let header = *decoder.header();
@@ -236,6 +277,16 @@ impl Bench {
             std::thread::sleep(Duration::from_millis(2));
         }
     }
+}
+
+/// Where the replica is said to be, which is in memory.
+fn unused() -> Target {
+    Target::File { path: PathBuf::from("unused") }
+}
+
+/// Waits until all that is committed is in the one replica of `primary`.
+pub(super) fn sync(primary: &Primary, timeout: Duration) -> Result<Txid> {
+    primary.sync(timeout, &|| false).map(|txid| txid.expect("one replica is always needed"))
 }
 
 /// Files stay as they are published.

@@ -40,7 +40,7 @@ fn no_transaction_is_earlier_than_the_one_before() {
     expected.push(begun + HOUR);
     assert_eq!(times(&bench), expected);
     bench.kill();
-    std::fs::remove_dir_all(bench.local("")).unwrap();
+    std::fs::remove_dir_all(bench.state_folder()).unwrap();
     bench.open();
     bench.db.change(1);
     bench.sync();

@@ -26,7 +26,7 @@ fn a_close_brings_all_to_the_replica() {
 #[test]
 fn a_store_that_hangs_holds_up_a_close_for_close_timeout() {
     let mut bench = Bench::new(5);
-    bench.options.close_timeout = Duration::from_millis(100);
+    bench.database.close_timeout = Duration::from_millis(100);
     bench.open();
     bench.sync();
     bench.store.often(Op::Put, 1000, Fault::Delay(Duration::from_secs(3600)));
@@ -46,7 +46,7 @@ fn a_store_that_hangs_holds_up_a_close_for_close_timeout() {
 #[test]
 fn a_full_copy_that_hangs_holds_up_a_close_for_close_timeout() {
     let mut bench = Bench::new(200);
-    bench.options.close_timeout = Duration::from_millis(100);
+    bench.database.close_timeout = Duration::from_millis(100);
     bench.store.often(Op::Part, 1000, Fault::Delay(Duration::from_secs(3600)));
     bench.open();
     bench.db.change(1);
@@ -68,7 +68,7 @@ fn an_open_while_the_last_close_waits_goes_on_with_the_same_publisher() {
     let first = std::sync::Arc::clone(bench.primary());
     let (done, closed) = mpsc::channel();
     let closing = std::thread::spawn(move || {
-        first.close(Instant::now());
+        first.close(Instant::now(), PATIENCE);
         done.send(()).unwrap();
     });
     // The close has begun when the connection count is down; opening again is right at any time.
@@ -85,7 +85,7 @@ fn an_open_while_the_last_close_waits_goes_on_with_the_same_publisher() {
 #[test]
 fn a_close_in_an_outage_and_an_open_in_the_same_outage() {
     let mut bench = Bench::synced(5);
-    bench.options.close_timeout = Duration::from_millis(10);
+    bench.database.close_timeout = Duration::from_millis(10);
     bench.close();
     for op in [Op::List, Op::Put] {
         bench.store.often(op, 1000, Fault::Refuse(ErrorKind::Unavailable));
@@ -107,7 +107,7 @@ fn the_wal_of_a_close_that_was_not_the_last_is_taken_up() {
     let mut bench = Bench::synced(5);
     bench.db.change(1);
     // Another process has the database open: the WAL stays.
-    bench.db.primary.take().unwrap().close(Instant::now());
+    bench.db.primary.take().unwrap().close(Instant::now(), PATIENCE);
     bench.assert_replica_is_current();
     bench.db.change(2);
     bench.open();

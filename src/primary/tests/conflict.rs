@@ -154,7 +154,7 @@ fn a_new_empty_database_does_not_bury_a_replica() {
         let mut bench = Bench::synced(5);
         bench.close();
         if !state_is_left {
-            fs::remove_dir_all(bench.local("")).unwrap();
+            fs::remove_dir_all(bench.state_folder()).unwrap();
         }
         bench.db = Db::new(&bench.db.path, PageSize::MIN, 0);
         bench.open();

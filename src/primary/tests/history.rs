@@ -6,6 +6,7 @@ use super::bench::{Bench, defaulting_to};
 use crate::clock::{Clock as _, Timestamp};
 use crate::error::ErrorKind;
 use crate::ltx::Level;
+use crate::primary::Asked;
 use crate::primary::HistorySettings;
 use crate::store::{Fault, Op};
 
@@ -47,7 +48,7 @@ fn a_primary_that_is_opened_for_a_moment_compacts_in_the_end() {
 fn a_snapshot_is_that_of_the_last_commit() {
     let mut bench = Bench::synced(5);
     bench.db.change(2);
-    let txid = bench.primary().snapshot(Duration::from_secs(60), &|| false).unwrap();
+    let txid = bench.primary().snapshot(Asked::All, Duration::from_secs(60), &|| false).unwrap().unwrap();
     assert_eq!((txid, count(&bench, 9)), (bench.sync(), 1));
     let snapshot = bench.memory.files().pop().unwrap().0;
     assert_eq!((snapshot.name.min().get(), snapshot.name.max()), (1, txid));
@@ -57,7 +58,7 @@ fn a_snapshot_is_that_of_the_last_commit() {
 fn a_snapshot_that_is_not_waited_for_is_interrupted() {
     let bench = Bench::synced(5);
     bench.store.often(Op::List, 1000, Fault::Delay(Duration::from_secs(60)));
-    let error = bench.primary().snapshot(Duration::from_secs(60), &|| true).unwrap_err();
+    let error = bench.primary().snapshot(Asked::All, Duration::from_secs(60), &|| true).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Interrupted);
 }
 
@@ -67,7 +68,7 @@ fn nobody_keeps_the_history_of_a_replica_that_somebody_else_writes() {
     super::bench::foreign_file(&bench, 2, 99, &bench.db.pages.clone());
     bench.db.change(1);
     assert_eq!(bench.try_sync().unwrap_err().kind(), ErrorKind::Conflict);
-    let error = bench.primary().snapshot(Duration::from_secs(60), &|| false).unwrap_err();
+    let error = bench.primary().snapshot(Asked::All, Duration::from_secs(60), &|| false).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Conflict);
     assert_eq!(count(&bench, 9), 0);
 }

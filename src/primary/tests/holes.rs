@@ -7,6 +7,7 @@ use super::bench::{Bench, message, run};
 use crate::clock::{Clock as _, Timestamp};
 use crate::error::ErrorKind;
 use crate::ltx::{FileId, FileName, Level, Txid};
+use crate::primary::Asked;
 use crate::primary::Phase;
 use crate::store::{Fault, Op, Store as _};
 
@@ -106,14 +107,18 @@ fn an_operator_asks_for_a_look() {
         } else {
             remove(&bench, [3])
         }
-        assert_eq!(bench.primary().resume(force, PATIENCE, &|| false).unwrap().get(), 6);
+        assert_eq!(bench.primary().resume(Asked::All, force, PATIENCE, &|| false).unwrap().unwrap().get(), 6);
         assert_healed(&bench, 6);
-        assert_eq!(bench.primary().resume(force, PATIENCE, &|| false).unwrap().get(), 6, "once is enough");
+        assert_eq!(
+            bench.primary().resume(Asked::All, force, PATIENCE, &|| false).unwrap().unwrap().get(),
+            6,
+            "once is enough"
+        );
     }
     // What is sound is read, and stays as it is.
     let mut bench = five();
     let before = bench.memory.files();
-    assert_eq!(bench.primary().resume(true, PATIENCE, &|| false).unwrap().get(), 5);
+    assert_eq!(bench.primary().resume(Asked::All, true, PATIENCE, &|| false).unwrap().unwrap().get(), 5);
     assert_eq!(bench.memory.files(), before);
     bench.close();
 }
@@ -131,9 +136,9 @@ fn a_snapshot_that_is_asked_for_is_made_of_the_database() {
         } else {
             remove(&bench, [3])
         }
-        assert_eq!(bench.primary().snapshot(PATIENCE, &|| false).unwrap().get(), 6);
+        assert_eq!(bench.primary().snapshot(Asked::All, PATIENCE, &|| false).unwrap().unwrap().get(), 6);
         assert_healed(&bench, 6);
-        assert_eq!(bench.primary().snapshot(PATIENCE, &|| false).unwrap().get(), 6);
+        assert_eq!(bench.primary().snapshot(Asked::All, PATIENCE, &|| false).unwrap().unwrap().get(), 6);
     }
 }
 
@@ -150,8 +155,8 @@ fn without_auto_recover_replication_stops_until_a_user_decides() {
         assert!(error.to_string().contains(words), "{error}");
     }
     assert_eq!(bench.status().phase, Phase::Stopped);
-    assert_eq!(message(bench.primary().resume(false, PATIENCE, &|| false)), error.to_string());
-    bench.primary().resume(true, PATIENCE, &|| false).unwrap();
+    assert_eq!(message(bench.primary().resume(Asked::All, false, PATIENCE, &|| false)), error.to_string());
+    bench.primary().resume(Asked::All, true, PATIENCE, &|| false).unwrap();
     assert_eq!(bench.txids(), [1, 2, 4, 5, 6]);
     assert_eq!(bench.snapshots(), [6]);
 }

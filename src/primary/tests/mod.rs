@@ -8,6 +8,7 @@
 //! | `replies` | a request is done, and its answer is lost |
 //! | `conflict` | somebody else is on the replica |
 //! | `outage` | the replica cannot be reached for a while |
+//! | `several` | a database has two replicas |
 //! | `pace` | how often files go out |
 //! | `closing` | a close waits, but not for ever |
 //! | `foreign` | a process without the shim writes the database |
@@ -33,6 +34,7 @@ mod processes;
 mod random;
 mod replies;
 mod restart;
+mod several;
 mod spool;
 mod sqlite;
 mod state;

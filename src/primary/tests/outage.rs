@@ -55,6 +55,25 @@ fn every_kind_of_failure_is_got_over() {
 }
 
 #[test]
+fn each_point_in_time_of_an_outage_survives() {
+    let mut bench = Bench::synced(5);
+    let before = bench.txids().len() as u64;
+    outage(&bench, ErrorKind::Unavailable);
+    for second in 1..=20 {
+        bench.clock.set(Timestamp::from_millis(1_000_000 + second * 1000));
+        bench.db.change(1 + second as u32 % 5);
+        bench.primary().capture();
+    }
+    bench.store.heal();
+    bench.sync();
+    bench.assert_replica_is_current();
+    let times: Vec<i64> =
+        (1..=20).map(|n| bench.header(before + n).timestamp.as_millis() / 1000 - 1000).collect();
+    assert_eq!(times, (1..=20).collect::<Vec<_>>());
+    assert_eq!(bench.copies(), 1);
+}
+
+#[test]
 fn a_full_copy_that_fails_half_way_is_made_again() {
     let mut bench = Bench::new(200);
     bench.store.next(Op::Part, Fault::Refuse(ErrorKind::Unavailable));

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::bench::Bench;
-use crate::primary::commits::Signal;
+use crate::primary::hooks::Signal;
 
 const HOUR: Duration = Duration::from_secs(3600);
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::bench::{Bench, PATIENCE};
+use crate::primary::Asked;
 use crate::primary::Phase;
 use crate::store::{Fault, Op};
 
@@ -27,7 +28,7 @@ fn the_publisher_stops_until_it_is_told_to_go_on() {
         bench.try_sync().unwrap_err();
     }
     assert_eq!(bench.store.total(), requests);
-    bench.primary().resume(false, PATIENCE, &|| false).unwrap();
+    bench.primary().resume(Asked::All, false, PATIENCE, &|| false).unwrap();
     bench.assert_replica_is_current();
     assert!(bench.status().error.is_none());
 }
@@ -51,7 +52,7 @@ fn without_its_keeper_the_database_replicates_and_says_what_is_missing() {
     bench.db.change(1);
     bench.sync();
     bench.store.next(Op::Upload, Fault::Panic);
-    let error = bench.primary().snapshot(PATIENCE, &|| false).unwrap_err().to_string();
+    let error = bench.primary().snapshot(Asked::All, PATIENCE, &|| false).unwrap_err().to_string();
     assert!(is_told(&error, Op::Upload), "{error}");
     bench.db.change(2);
     bench.sync();
@@ -59,10 +60,10 @@ fn without_its_keeper_the_database_replicates_and_says_what_is_missing() {
     let error = bench.status().error.unwrap().to_string();
     assert!(is_told(&error, Op::Upload) && error.contains("until the next open"), "{error}");
     // It is not waited for either.
-    bench.primary().snapshot(Duration::from_secs(5), &|| false).unwrap_err();
+    bench.primary().snapshot(Asked::All, Duration::from_secs(5), &|| false).unwrap_err();
     bench.close();
     bench.open();
-    bench.primary().snapshot(PATIENCE, &|| false).unwrap();
+    bench.primary().snapshot(Asked::All, PATIENCE, &|| false).unwrap();
 }
 
 #[test]

@@ -49,13 +49,13 @@ impl Processes {
     /// The database was copied once, at the beginning.
     fn assert_not_copied_anew(&self) {
         for primary in self.others.iter().chain([self.bench.primary()]) {
-            assert_eq!(primary.status().notice, None);
+            assert_eq!(primary.status()[0].notice, None);
         }
     }
 
     /// The publisher dies; the first of the others takes its place when somebody asks it to.
     fn kill_publisher(&mut self) {
-        let publishes = |primary: &Arc<Primary>| primary.status().phase != Phase::Standby;
+        let publishes = |primary: &Arc<Primary>| primary.status()[0].phase != Phase::Standby;
         let Some(heir) = self.others.pop() else { return };
         let publisher = match self.others.iter_mut().find(|other| publishes(other)) {
             Some(other) => std::mem::replace(other, heir),
@@ -84,7 +84,7 @@ fn who_does_not_publish_says_what_the_publisher_knows() {
         for other in &processes.others {
             // What the publisher was told of meanwhile, it looks at in its next round.
             processes.bench.until("no lag", |_| other.lag().is_zero());
-            let status = other.status();
+            let status = other.status().remove(0);
             assert_eq!(status.phase, Phase::Standby);
             assert_eq!((status.txid, status.time, status.lag, status.error.map(|e| e.to_string())), known);
             assert_eq!((other.txid(), other.time()), (theirs.txid, theirs.time));

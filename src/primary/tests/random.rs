@@ -82,7 +82,7 @@ struct Run {
 impl Run {
     fn new() -> Self {
         let mut bench = Bench::new(3);
-        bench.options.close_timeout = Duration::from_millis(20);
+        bench.database.close_timeout = Duration::from_millis(20);
         Self { bench, old_state: None, confirmed: None, power_failed: false }
     }
 
@@ -164,7 +164,7 @@ impl Run {
                 self.assert_nothing_is_buried();
                 // What was left behind stays, and the decision holds.
                 let left = self.bench.txids();
-                self.bench.primary().resume(true, PATIENCE, &|| false).unwrap();
+                self.bench.primary().resume(crate::primary::Asked::All, true, PATIENCE, &|| false).unwrap();
                 assert!(self.bench.txids().starts_with(&left));
                 End::Stopped
             }

@@ -12,7 +12,7 @@ use crate::store::{Fault, Op};
 /// A closed database whose last commits wait in `files` local files.
 fn waiting(files: usize) -> Bench {
     let mut bench = Bench::synced(5);
-    bench.options.close_timeout = Duration::ZERO;
+    bench.database.close_timeout = Duration::ZERO;
     bench.close();
     bench.open();
     bench.db.change(4);

@@ -13,8 +13,6 @@
 //! write the same frame write the same bytes, and what one removes is only missing for another.
 
 mod index;
-#[cfg(test)]
-mod restarts;
 mod segment;
 mod sweep;
 #[cfg(test)]

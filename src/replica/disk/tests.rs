@@ -1,5 +1,7 @@
 //! What is on disk is what was kept, or nothing.
 
+mod restarts;
+
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;

@@ -16,6 +16,8 @@ pub struct ReplicaIdentity(BTreeMap<String, String>);
 
 /// The name under which the URL is found.
 const REPLICA: &str = "replica";
+/// The name under which the address of its server is found.
+const ENDPOINT: &str = "endpoint";
 const NOT_GIVEN: &str = "(not given)";
 
 impl ReplicaIdentity {
@@ -31,6 +33,44 @@ impl ReplicaIdentity {
     }
 }
 
+impl ReplicaIdentity {
+    /// The place of the replica, by which two replicas of one database are told apart: URL and endpoint, without how
+    /// its objects are encrypted.
+    pub fn place(&self) -> String {
+        let url = self.0.get(REPLICA).map_or("", String::as_str);
+        self.0
+            .get(ENDPOINT)
+            .map_or_else(|| url.to_owned(), |endpoint| format!("{url}, {ENDPOINT}={endpoint}"))
+    }
+
+    /// The place of the replica, spelled in one way however it was given: the address of a server without its scheme and
+    /// the port of that, and none where it is one of AWS, whose buckets have one name space.
+    pub fn whereabouts(&self) -> String {
+        let url = self.url();
+        let server = self.0.get(ENDPOINT).map(|endpoint| {
+            let (scheme, server) = endpoint.split_once("://").unwrap_or(("https", endpoint));
+            let server = server.trim_end_matches('/').to_ascii_lowercase();
+            let port = if scheme.eq_ignore_ascii_case("http") { ":80" } else { ":443" };
+            server.strip_suffix(port).map_or_else(|| server.clone(), str::to_owned)
+        });
+        match server.filter(|server| !is_of_aws(server)) {
+            Some(server) => format!("{url}, {ENDPOINT}={server}"),
+            None => url.to_owned(),
+        }
+    }
+
+    /// The URL of the replica, without settings.
+    pub fn url(&self) -> &str {
+        self.0.get(REPLICA).map_or("", String::as_str)
+    }
+}
+
+/// Whether a server is one that requests go to without an endpoint, or a regional or private way to it.
+fn is_of_aws(server: &str) -> bool {
+    let is_s3 = |label: &str| label == "s3" || label.starts_with("s3-");
+    server.strip_suffix(".amazonaws.com").is_some_and(|labels| labels.split('.').any(is_s3))
+}
+
 impl fmt::Display for ReplicaIdentity {
     /// `s3://bucket/app, endpoint=http://127.0.0.1:9000`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -44,7 +84,7 @@ impl From<&Target> for ReplicaIdentity {
     fn from(target: &Target) -> Self {
         let mut settings = BTreeMap::from([(REPLICA.to_owned(), target.to_string())]);
         if let Target::S3(s3) = target {
-            settings.extend(s3.endpoint.clone().map(|endpoint| ("endpoint".to_owned(), endpoint)));
+            settings.extend(s3.endpoint.clone().map(|endpoint| (ENDPOINT.to_owned(), endpoint)));
             match &s3.encryption {
                 Encryption::Bucket => {}
                 Encryption::Kms { key_id } => {
@@ -88,6 +128,28 @@ mod tests {
             ),
         ] {
             assert_eq!(identity(ours).difference(&identity(theirs)), difference, "{theirs}");
+        }
+    }
+
+    #[test]
+    fn one_place_has_one_spelling() {
+        for (a, b) in [
+            ("s3://b/app", "s3://b/app?endpoint=https://s3.amazonaws.com"),
+            ("s3://b/app", "s3://b/app?endpoint=https://s3.eu-west-1.amazonaws.com/&region=eu-west-1"),
+            ("s3://b/app", "s3://b/app/?endpoint=https://s3-us-west-2.amazonaws.com"),
+            ("s3://b/app", "s3://b/app?endpoint=https://s3.dualstack.us-east-1.amazonaws.com"),
+            ("s3://b/app?endpoint=http://A:80", "s3://b/app?part-size=16777216&endpoint=http://a/"),
+            ("s3://b/app?endpoint=https://a:443", "s3://b/app?endpoint=https://a"),
+        ] {
+            assert_eq!(identity(a).whereabouts(), identity(b).whereabouts(), "{a} {b}");
+        }
+        for (a, b) in [
+            ("s3://b/app", "s3://b/other"),
+            ("s3://b/app", "s3://b/app?endpoint=https://s3.cn-north-1.amazonaws.com.cn"),
+            ("s3://b/app", "s3://b/app?endpoint=http://127.0.0.1:9000"),
+            ("s3://b/app?endpoint=http://a:9000", "s3://b/app?endpoint=http://a:9001"),
+        ] {
+            assert_ne!(identity(a).whereabouts(), identity(b).whereabouts(), "{a} {b}");
         }
     }
 

@@ -17,6 +17,8 @@ VENV_PYTHON = sys.executable
 SYSTEM_PYTHON = os.environ.get("SYSTEM_PYTHON", "/usr/bin/python3")
 """The interpreter whose own `sqlite3` module loads extensions."""
 
+OLD_LIBRARY = Path(os.environ["LITESTREAM_VFS_OLD"]) if os.environ.get("LITESTREAM_VFS_OLD") else None
+"""Version 0.1.0 of the library, for the tests in which both versions have a database open."""
 SQLITE_SHELL = shutil.which("sqlite3") or "sqlite3"
 LITESTREAM = Path(sys.executable).parent / "litestream"
 LITESTREAM_03 = Path(os.environ.get("LITESTREAM_03") or ROOT / ".tools" / "litestream-0.3" / "bin" / "litestream")

@@ -1,0 +1,456 @@
+//! The keeper of a replica's history: what its background task does.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::time::Duration;
+
+use crate::clock::Timestamp;
+use crate::error::{Error, ErrorKind, Result};
+use crate::ltx::{FileId, Level, Txid};
+use crate::primary::maintenance::due::{Due, Job, Merge};
+use crate::primary::maintenance::hint::{self, Next};
+use crate::primary::maintenance::inventory::Inventory;
+use crate::primary::maintenance::merge;
+use crate::primary::maintenance::settings::{after, window_end};
+use crate::primary::maintenance::{Begin, History, News, Settings};
+use crate::primary::time::Time;
+use crate::replica::Source;
+use crate::runtime;
+use crate::store::{FileInfo, Store};
+use crate::verify;
+
+/// The wait after a first failure; it doubles up to `BACKOFF_MAX`.
+const BACKOFF_MIN: Duration = Duration::from_secs(5);
+const BACKOFF_MAX: Duration = Duration::from_secs(600);
+
+/// Time that went back by more was set back.
+const SET_BACK: Duration = Duration::from_secs(120);
+
+/// Does what is due.
+pub(in crate::primary) struct Keeper {
+    store: Arc<dyn Store>,
+    settings: Settings,
+    time: Arc<Time>,
+    history: Arc<History>,
+    /// Where local state is.
+    folder: PathBuf,
+    /// This process publishes, as this node.
+    node_id: Option<u64>,
+    /// The files of the replica; `None` while they are not known.
+    files: Option<Inventory>,
+    /// When there is something to do, or the replica is to be looked at.
+    due: Option<Timestamp>,
+    /// When all was done that was due.
+    worked: Timestamp,
+    /// A deletion was refused: not tried again.
+    may_delete: bool,
+    backoff: Duration,
+    /// Who waits for a snapshot.
+    requests: Vec<Sender<Result<Txid>>>,
+}
+
+impl Keeper {
+    pub(in crate::primary) fn new(
+        store: Arc<dyn Store>,
+        settings: Settings,
+        time: Arc<Time>,
+        history: Arc<History>,
+        folder: PathBuf,
+    ) -> Self {
+        let worked = time.now();
+        Self {
+            store,
+            settings,
+            time,
+            history,
+            folder,
+            node_id: None,
+            files: None,
+            due: None,
+            worked,
+            may_delete: true,
+            backoff: BACKOFF_MIN,
+            requests: Vec::new(),
+        }
+    }
+
+    /// Takes up the news and does what is due.
+    ///
+    /// # Errors
+    /// Those of the work, which is done again later; `Conflict`, after which nothing more is done.
+    pub(in crate::primary) async fn round(&mut self) -> Result<()> {
+        let (begin, news) = {
+            let mut inner = self.history.lock();
+            inner.rests = false;
+            (inner.begin.take(), std::mem::take(&mut inner.news))
+        };
+        if let Some(begin) = begin {
+            self.begin(begin);
+        }
+        let requests = self.take(news);
+        self.requests.extend(requests);
+        self.doubt_due();
+        let mut done = Ok(());
+        if self.is_due() {
+            done = self.work().await;
+            done = self.settle(done);
+        }
+        while !self.requests.is_empty() {
+            let snapshot = match self.snapshot().await {
+                // Who asked has a full copy made in its place.
+                Err(e) if e.kind() == ErrorKind::Corrupt => {
+                    self.history.take_doubt();
+                    Err(e)
+                }
+                made => self.settle(made),
+            };
+            // Who asked may have given up.
+            let _ = self.requests.remove(0).send(snapshot);
+        }
+        done
+    }
+
+    /// Nothing is kept until the next beginning, if the history ended.
+    pub(in crate::primary) fn look_whether_ended(&mut self) {
+        if self.history.lock().ended {
+            self.node_id = None;
+        }
+    }
+
+    /// Answers who waits for a snapshot that none will be made.
+    pub(in crate::primary) fn answer_all(&mut self, error: &Error) {
+        for request in self.requests.drain(..) {
+            let _ = request.send(Err(error.clone()));
+        }
+    }
+
+    fn begin(&mut self, begin: Begin) {
+        self.node_id = Some(begin.node_id);
+        (self.may_delete, self.backoff) = (true, BACKOFF_MIN);
+        self.files = begin.is_empty.then(Inventory::default);
+        if begin.is_empty {
+            self.due = None;
+            return;
+        }
+        self.due = match (hint::read(&self.folder, &self.store.url()), self.settings.levels.first()) {
+            (_, None) | (Some(Next::Never), _) => None,
+            (Some(Next::At(time)), _) => Some(time),
+            (None, _) => Some(self.time.now()),
+        };
+    }
+
+    /// Takes up what was published; returns who waits for a snapshot.
+    fn take(&mut self, news: News) -> Vec<Sender<Result<Txid>>> {
+        if !news.published.is_empty() || news.unknown {
+            hint::remove(&self.folder);
+        }
+        if news.unknown {
+            self.files = None;
+        }
+        if let Some(files) = &mut self.files {
+            let earliest = news.published.iter().map(|file| self.settings.earliest(file.timestamp)).min();
+            news.published.into_iter().for_each(|file| files.add(file));
+            // Under load this is not asked anew for each file.
+            if self.due.is_none_or(|due| earliest.is_some_and(|earliest| earliest < due)) {
+                self.due = self.next();
+            }
+        } else if let Some(tick) = self.settings.levels.first()
+            && (news.unknown || !news.published.is_empty())
+            && self.backoff == BACKOFF_MIN
+        {
+            let time = news.published.first().map_or_else(|| self.time.now(), |file| file.timestamp);
+            let end = window_end(time, *tick);
+            self.due = Some(self.due.map_or(end, |due| due.min(end)));
+        }
+        news.requests
+    }
+
+    /// What is due later than anything can be, or was known before time went back, was reckoned by a clock that
+    /// has been set since: the replica is to be looked at anew.
+    fn doubt_due(&mut self) {
+        let now = self.time.now();
+        let is_far = self.due.is_some_and(|due| due > after(now, self.settings.longest()));
+        if is_far || after(now, SET_BACK) < self.worked {
+            (self.files, self.due, self.worked) = (None, self.due.and(Some(now)), now);
+        }
+    }
+
+    fn is_due(&self) -> bool {
+        self.node_id.is_some() && self.due.is_some_and(|due| due <= self.time.now())
+    }
+
+    fn next(&self) -> Option<Timestamp> {
+        let files = self.files.as_ref()?;
+        self.decisions(files).next(self.worked)
+    }
+
+    fn decisions<'a>(&'a self, inventory: &'a Inventory) -> Due<'a> {
+        Due { inventory, settings: &self.settings, may_delete: self.may_delete }
+    }
+
+    /// Does all that is due now. Without success the files are not known any more.
+    async fn work(&mut self) -> Result<()> {
+        let mut files = self.look().await?;
+        let mut is_confirmed = false;
+        loop {
+            self.time.ascertain().await?;
+            let now = self.time.now();
+            match self.decisions(&files).job(now, self.time.certain()) {
+                Some(Job::Merge(work)) => match self.merge(&mut files, &work).await {
+                    Err(e) if e.kind() == ErrorKind::NotFound && !is_confirmed => {
+                        is_confirmed = true;
+                        self.confirm(&mut files).await?;
+                    }
+                    merged => merged?,
+                },
+                // Before the last files go that lead to a state, those that lead to it instead are looked for.
+                Some(Job::Delete(_)) if !is_confirmed => {
+                    is_confirmed = true;
+                    self.confirm(&mut files).await?;
+                }
+                Some(Job::Delete(ids)) if self.is_whole(&files) => self.delete(&mut files, &ids).await?,
+                _ => {
+                    (self.files, self.worked) = (Some(files), now);
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// The files of the replica, listed if they are not known.
+    async fn look(&mut self) -> Result<Inventory> {
+        let mut files = match self.files.take() {
+            Some(files) => files,
+            None => {
+                self.time.ascertain().await?;
+                let mut files = Inventory::list(self.store.as_ref(), self.time.now()).await?;
+                self.absorb(&mut files)?;
+                self.doubt_unless_whole(&files);
+                files
+            }
+        };
+        files.exclude(&self.history.damaged());
+        Ok(files)
+    }
+
+    /// Makes sure that all files are there.
+    async fn confirm(&self, files: &mut Inventory) -> Result<()> {
+        let before = files.ids();
+        let listed = Source::new(Arc::clone(&self.store)).list_all_upwards().await?;
+        let gone: Vec<FileId> =
+            before.into_iter().filter(|id| !listed.iter().any(|file| file.id == *id)).collect();
+        if !gone.is_empty() {
+            tracing::warn!("{}: {} files are gone, {} the first", self.store.url(), gone.len(), gone[0]);
+        }
+        files.remove(&gone);
+        self.absorb(files)?;
+        self.doubt_unless_whole(files);
+        Ok(())
+    }
+
+    /// Whether the files lead to all that was published and is not news still.
+    fn is_whole(&self, files: &Inventory) -> bool {
+        let inner = self.history.lock();
+        let news = inner.news.published.iter().filter(|file| file.id.level == Level::L0);
+        let last = match news.map(|file| file.id.name.min()).min() {
+            Some(first) => Txid::new(first.get() - 1),
+            None => inner.last,
+        };
+        files.leads_to() >= last
+    }
+
+    fn doubt_unless_whole(&self, files: &Inventory) {
+        if !self.is_whole(files) {
+            self.history.lock().is_doubtful = true;
+        }
+    }
+
+    /// Adds what was published meanwhile.
+    fn absorb(&self, files: &mut Inventory) -> Result<()> {
+        let mut inner = self.history.lock();
+        if inner.news.unknown {
+            return Err(Error::new(ErrorKind::Unavailable, "the replica has changed and is looked at again"));
+        }
+        inner.news.published.drain(..).for_each(|file| files.add(file));
+        Ok(())
+    }
+
+    /// Merges files. Those that turn out to be damaged count as missing from then on; the merge is another one then.
+    async fn merge(&self, files: &mut Inventory, work: &Merge) -> Result<()> {
+        let merged = self.try_merge(files, work).await;
+        let damaged = match &merged {
+            Err(e) if matches!(e.kind(), ErrorKind::Corrupt | ErrorKind::Unsupported) => {
+                damaged(&self.store, work.inputs.clone()).await?
+            }
+            _ => return merged,
+        };
+        if damaged.is_empty() {
+            return merged;
+        }
+        tracing::warn!("{}: {} files are damaged, {} the first", self.store.url(), damaged.len(), damaged[0]);
+        self.history.note_damaged(damaged);
+        files.exclude(&self.history.damaged());
+        self.doubt_unless_whole(files);
+        Ok(())
+    }
+
+    async fn try_merge(&self, files: &mut Inventory, work: &Merge) -> Result<()> {
+        let level = work.to.level;
+        if work.inputs[0].id.level == Level::L0 {
+            self.check_alone(files).await?;
+        }
+        let kept = |id: FileId| self.history.lock().recent.get(id);
+        let node_id = self.node_id.unwrap_or_default();
+        let stop = self.history.stop.notified();
+        let written = merge::run(&self.store, work, kept, node_id, stop).await.inspect_err(|e| {
+            if e.kind() == ErrorKind::Conflict {
+                self.history.lock().conflict = Some(e.clone());
+            }
+        })?;
+        tracing::info!("{}: {} holds {} files", self.store.url(), written.id, work.inputs.len());
+        if level != Level::SNAPSHOT {
+            self.history.lock().recent.forget(written.id.name.max());
+        }
+        files.add(written);
+        Ok(())
+    }
+
+    /// Makes sure that nobody else publishes: once our files of level 0 are merged and deleted, their
+    /// names no longer keep another writer from the same transactions.
+    async fn check_alone(&self, files: &mut Inventory) -> Result<()> {
+        let Some(last) = files.last() else { return Ok(()) };
+        let later = self.store.list(Level::L0, last.next()).await?;
+        self.absorb(files)?;
+        let known = files.last().unwrap_or(last);
+        // The next one may be ours, on its way.
+        let Some(foreign) = later.iter().find(|file| file.id.name.max() > known.next()) else {
+            return Ok(());
+        };
+        let error = Error::new(
+            ErrorKind::Conflict,
+            format!(
+                "{} has {}, but we published up to {known}. Another primary writes to it: stop one of \
+                 the two, or give another replica URL",
+                self.store.url(),
+                foreign.id
+            ),
+        );
+        self.history.lock().conflict = Some(error.clone());
+        Err(error)
+    }
+
+    async fn delete(&mut self, files: &mut Inventory, ids: &[FileId]) -> Result<()> {
+        match self.store.delete(ids).await {
+            Err(e) if e.kind() == ErrorKind::Denied => {
+                let e = e.context("old files cannot be deleted; allow it, or open with retention=off");
+                tracing::warn!("{e}");
+                self.history.lock().error = Some(e);
+                self.may_delete = false;
+                Ok(())
+            }
+            Err(e) => Err(e),
+            Ok(()) => {
+                tracing::info!("{}: {} old files were deleted", self.store.url(), ids.len());
+                files.remove(ids);
+                Ok(())
+            }
+        }
+    }
+
+    /// Makes a snapshot of all that was published, or makes sure that the one that is there is sound.
+    ///
+    /// # Errors
+    /// `Corrupt` if the files do not lead there, or the snapshot is damaged.
+    async fn snapshot(&mut self) -> Result<Txid> {
+        self.files = None;
+        let mut files = self.look().await?;
+        let last = files.last().max(self.history.lock().last);
+        let last = last.ok_or_else(|| Error::new(ErrorKind::NotFound, "the replica is empty"))?;
+        let there = files.snapshots().pop().filter(|file| file.id.name.max() == last).cloned();
+        self.history.note_damaged(damaged(&self.store, there.into_iter().collect()).await?);
+        files.exclude(&self.history.damaged());
+        // Where files are missing, a snapshot of what is before them is of no use.
+        while self.is_whole(&files)
+            && let Some(work) = self.decisions(&files).snapshot_now()
+        {
+            self.merge(&mut files, &work).await?;
+        }
+        let there = files.snapshots().pop().map(|file| file.id.name.max());
+        self.files = Some(files);
+        if there == Some(last) {
+            return Ok(last);
+        }
+        Err(Error::corrupt(format!(
+            "{} lacks files that lead to transaction {last}: there is no snapshot of it",
+            self.store.url()
+        )))
+    }
+
+    /// Notes how work ended, and when there will be some again.
+    fn settle<T>(&mut self, done: Result<T>) -> Result<T> {
+        match &done {
+            Ok(_) => {
+                self.backoff = BACKOFF_MIN;
+                if self.files.is_some() {
+                    self.due = self.next();
+                    if self.may_delete {
+                        self.history.lock().error = None;
+                    }
+                }
+            }
+            Err(e) => {
+                self.due = Some(after(self.time.now(), self.backoff));
+                self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
+                if e.kind() != ErrorKind::Interrupted {
+                    self.history.lock().error = Some(e.clone());
+                }
+            }
+        }
+        done
+    }
+
+    /// Tells whoever waits that there is nothing to do now, and when there will be.
+    pub(super) fn tell(&self) {
+        let mut inner = self.history.lock();
+        inner.rests = true;
+        inner.next = Some(self.due.map_or(Next::Never, Next::At));
+        self.history.resting.notify_all();
+    }
+
+    /// Waits for news, or until something is due.
+    pub(in crate::primary) async fn rest(&self) {
+        self.tell();
+        let news = self.history.news.notified();
+        match self.due.filter(|_| self.node_id.is_some()) {
+            None => news.await,
+            Some(due) => {
+                let wait = due.as_millis() - self.time.now().as_millis();
+                let wait = Duration::from_millis(wait.max(1) as u64);
+                // A timer that runs out is as good as news.
+                let _ = tokio::time::timeout(wait, news).await;
+            }
+        }
+    }
+
+    /// When there is something to do, or the replica is to be looked at.
+    #[cfg(test)]
+    pub(super) fn due(&self) -> Option<Timestamp> {
+        self.due
+    }
+}
+
+/// Those of `files` that are damaged. They are read to their ends.
+async fn damaged(store: &Arc<dyn Store>, files: Vec<FileInfo>) -> Result<Vec<FileId>> {
+    let mut listed = Vec::new();
+    for file in files {
+        // The size of one that was replaced is another than it was.
+        match store.head(file.id).await {
+            Ok(now) => listed.push(now),
+            Err(e) if e.kind() == ErrorKind::NotFound => {}
+            Err(e) => return Err(e),
+        }
+    }
+    let source = Arc::new(Source::new(Arc::clone(store)));
+    runtime::long_blocking(move || verify::damaged(&source, &listed)).await
+}

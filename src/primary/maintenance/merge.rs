@@ -1,0 +1,127 @@
+//! Several files of a replica become one, as a stream: what is in memory is taken from there, the rest
+//! comes from the store.
+
+use std::io::{self, Read};
+use std::sync::Arc;
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use futures_util::stream::{self, BoxStream, StreamExt as _, TryStreamExt as _};
+use tokio::runtime::Handle;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::ltx::{Decoder, FileId, Header, Lineage, merge};
+use crate::primary::maintenance::due::{Merge, SMALL};
+use crate::primary::streaming_upload::{self, PartWriter};
+use crate::store::{ByteRange, FileInfo, PutOptions, Store};
+
+/// Files that are asked for at the same time.
+const PARALLEL: usize = 8;
+
+/// Writes the file that `work` is about; returns what is there then.
+///
+/// `kept` gives what is in memory, `node_id` becomes that of the new file. As soon as `stop` ends, the
+/// work is given up. If a file of that name is there, an earlier attempt has done it.
+///
+/// # Errors
+/// Those of the store; `Corrupt` naming the file; `Conflict` if the files are of two lineages; `Interrupted`. Nothing has changed then, unless it
+/// was the last answer that got lost.
+pub(super) async fn run(
+    store: &Arc<dyn Store>,
+    work: &Merge,
+    kept: impl Fn(FileId) -> Option<Bytes>,
+    node_id: u64,
+    stop: impl Future<Output = ()>,
+) -> Result<FileInfo> {
+    let inputs: Vec<_> =
+        work.inputs.iter().map(|file| open(Arc::clone(store), file.id, kept(file.id))).collect();
+    let opened: Vec<Opened> = stream::iter(inputs).buffered(PARALLEL).try_collect().await?;
+    let last = opened.last().expect("BUG: a merge has inputs").header;
+    // Where times run backwards, a state is not older than those that it comes after.
+    let time = opened.iter().map(|file| file.header.timestamp).max().unwrap_or(last.timestamp);
+    let lineage = opened.iter().try_fold(None, |known, file| Lineage::with(known, &file.header))?;
+    let plain = Header::new(last.page_size, last.commit, work.to.name, time);
+    let header = Header { node_id, lineage, ..plain };
+    let encode = move |out: PartWriter| {
+        let inputs = opened.into_iter().map(|file| Decoder::new(file.bytes)).collect::<Result<_>>()?;
+        merge(inputs, out, header).map(|(out, summary)| (out, summary.size))
+    };
+    let options = PutOptions { timestamp: header.timestamp, if_absent: true };
+    let (mut upload, size) = streaming_upload::upload(store, work.to, options, encode, stop).await?;
+    match upload.complete().await {
+        Ok(()) => {}
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => streaming_upload::abort(upload).await,
+        Err(e) => {
+            streaming_upload::abort(upload).await;
+            return Err(e);
+        }
+    }
+    Ok(FileInfo { id: work.to, size, timestamp: work.timestamp() })
+}
+
+/// A file to be read.
+pub(super) struct Opened {
+    pub(super) header: Header,
+    pub(super) bytes: Bytewise,
+}
+
+/// Opens a file of the replica, or what is `kept` of it.
+///
+/// # Errors
+/// Those of the store; `Corrupt` naming the file.
+pub(super) async fn open(store: Arc<dyn Store>, id: FileId, kept: Option<Bytes>) -> Result<Opened> {
+    let named = |e: Error| e.context(format_args!("{} {id}", store.url()));
+    let bytes = match kept {
+        Some(bytes) => Bytewise { next: bytes, rest: stream::empty().boxed(), runtime: Handle::current() },
+        None => {
+            let content = store.get(id, ByteRange::All).await?;
+            let wanted = if content.file_size <= SMALL { content.file_size as usize } else { Header::SIZE };
+            let mut bytes = Bytewise { next: Bytes::new(), rest: content.body, runtime: Handle::current() };
+            bytes.ahead(wanted).await?;
+            bytes
+        }
+    };
+    let fixed = bytes.next.first_chunk();
+    let fixed = fixed.ok_or_else(|| named(Error::corrupt("the header is cut short")))?;
+    let header = Header::decode(fixed).map_err(named)?;
+    if header.name() != id.name {
+        return Err(named(Error::corrupt("the header does not fit the name")));
+    }
+    Ok(Opened { header, bytes })
+}
+
+/// A body as a reader, for a thread that may wait.
+pub(super) struct Bytewise {
+    /// What comes next.
+    next: Bytes,
+    /// What follows.
+    rest: BoxStream<'static, Result<Bytes>>,
+    runtime: Handle,
+}
+
+impl Bytewise {
+    /// Fetches the next `wanted` bytes, if there are so many.
+    async fn ahead(&mut self, wanted: usize) -> Result<()> {
+        let mut ahead = BytesMut::from(std::mem::take(&mut self.next));
+        while ahead.len() < wanted {
+            let Some(chunk) = self.rest.next().await.transpose()? else { break };
+            ahead.extend_from_slice(&chunk);
+        }
+        self.next = ahead.freeze();
+        Ok(())
+    }
+}
+
+impl Read for Bytewise {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        while self.next.is_empty() {
+            match self.runtime.block_on(self.rest.next()) {
+                None => return Ok(0),
+                Some(Ok(chunk)) => self.next = chunk,
+                Some(Err(e)) => return Err(io::Error::other(e)),
+            }
+        }
+        let n = buf.len().min(self.next.len());
+        self.next.copy_to_slice(&mut buf[..n]);
+        Ok(n)
+    }
+}

@@ -1,0 +1,274 @@
+//! What becomes of published files: they are merged into levels, the whole database is written as a
+//! snapshot now and then, and what need not be kept is deleted.
+//!
+//! | file | what it is |
+//! | --- | --- |
+//! | `settings` | how much is kept; the windows of time that levels are cut by |
+//! | `named` | which of them were named, and what holds for the others |
+//! | `inventory` | the files of the replica, as its only writer knows them |
+//! | `due` | what is to be done, and when: a function of the inventory and the time |
+//! | `merge` | several files become one, as a stream |
+//! | `recent` | files that are still in memory |
+//! | `whole` | a full copy of the database becomes a snapshot |
+//! | `keeper` | what the background task of a shipper does |
+//! | `hint` | when there will be something to do, for the next process |
+//!
+//! All of it works on the files of the replica and never on the database: writers and checkpoints do
+//! not notice it, and a file that is broken or missing is found before anything that stands in for it is deleted.
+//! Where the files do not lead to the newest state, the publisher is told, and heals it from the database.
+//! Every step is one file written under its final name, or files deleted that nothing needs: wherever
+//! it is interrupted, the replica restores, and what is left to do is seen from the files that are
+//! there.
+//!
+//! Source: `compactor.go`, `store.go` and `db.go` of `github.com/benbjohnson/litestream` 0.5. Two
+//! things are done otherwise. The full copy that a replica begins with counts as its first snapshot.
+//! And of the snapshots that are older than the retention, which Litestream deletes, the newest stays,
+//! so that every state within the retention can be restored.
+
+mod due;
+mod hint;
+mod inventory;
+mod keeper;
+mod merge;
+mod named;
+mod recent;
+mod settings;
+#[cfg(test)]
+mod tests;
+mod whole;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+
+use crate::clock::Timestamp;
+use crate::error::{Error, ErrorKind, Result};
+use crate::ltx::{FileId, Txid};
+use crate::store::FileInfo;
+
+pub(in crate::primary) use keeper::Keeper;
+pub(in crate::primary) use named::text;
+pub use named::{HistoryOptions, NamedSettings};
+pub use settings::Settings;
+pub(super) use whole::snapshot_of_copy;
+
+/// How long work that was told to stop is waited for.
+const GRACE: Duration = Duration::from_secs(1);
+/// How often a waiting thread looks whether it was interrupted.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// What the publisher tells the keeper of a database's history, and what that tells everybody.
+#[derive(Debug, Default)]
+pub(super) struct History {
+    inner: Mutex<Inner>,
+    /// The keeper rests.
+    resting: Condvar,
+    /// There is news for the keeper.
+    news: Notify,
+    /// Work that is under way is to be given up.
+    stop: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// This process publishes since; taken by the keeper.
+    begin: Option<Begin>,
+    begun: bool,
+    /// The history is no longer ours to keep.
+    ended: bool,
+    news: News,
+    recent: recent::Recent,
+    /// The keeper has nothing to do now.
+    rests: bool,
+    /// When it will have; `None` if that is not known.
+    next: Option<hint::Next>,
+    /// What went wrong last.
+    error: Option<Error>,
+    /// Somebody else writes to the replica.
+    conflict: Option<Error>,
+    /// The last transaction that was published.
+    last: Option<Txid>,
+    /// Files that are damaged: they count as missing, but for their names, which are taken.
+    damaged: BTreeSet<FileId>,
+    /// The files may not lead to the newest state.
+    is_doubtful: bool,
+}
+
+/// From where a process publishes.
+#[derive(Clone, Copy, Debug)]
+struct Begin {
+    /// There was nothing in the replica before.
+    is_empty: bool,
+    node_id: u64,
+}
+
+/// What the keeper has not seen yet.
+#[derive(Debug, Default)]
+struct News {
+    /// Files of level 0 that were published.
+    published: Vec<FileInfo>,
+    /// There are files that nobody told of.
+    unknown: bool,
+    /// Who waits for a snapshot.
+    requests: Vec<Sender<Result<Txid>>>,
+}
+
+/// The last transaction that `files` lead to, in any order.
+pub(super) fn leads_to(files: &[FileInfo]) -> Option<Txid> {
+    inventory::Inventory::of(files).leads_to()
+}
+
+impl News {
+    fn is_empty(&self) -> bool {
+        self.published.is_empty() && !self.unknown && self.requests.is_empty()
+    }
+}
+
+impl History {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// This process publishes from now on, as `node_id`, to a replica that ended with `last`.
+    pub(super) fn begin(&self, last: Option<Txid>, node_id: u64) {
+        let mut inner = self.lock();
+        inner.begin = Some(Begin { is_empty: last.is_none(), node_id });
+        inner.last = inner.last.max(last);
+        (inner.begun, inner.ended, inner.rests) = (true, false, false);
+        (inner.recent, inner.error, inner.conflict) = (recent::Recent::default(), None, None);
+        self.news.notify_one();
+    }
+
+    /// The history is not ours to keep until [`History::begin`]: somebody else writes to the replica.
+    pub(super) fn end(&self) {
+        let mut inner = self.lock();
+        (inner.begun, inner.ended, inner.news) = (false, true, News::default());
+        self.resting.notify_all();
+        self.stop.notify_waiters();
+        self.news.notify_one();
+    }
+
+    /// The keeper ended because of a bug: who waits for it, and who will, gets `error`.
+    pub(super) fn failed(&self, error: Error) {
+        self.end();
+        self.lock().error = Some(error);
+    }
+
+    /// A file of level 0 was written at `time`; `bytes` are its content if that is in memory.
+    pub(super) fn published(&self, id: FileId, time: Timestamp, bytes: Option<Bytes>) {
+        let mut inner = self.lock();
+        // One that is not in memory is large.
+        let size = bytes.as_ref().map_or(u64::MAX, |bytes| bytes.len() as u64);
+        if let Some(bytes) = bytes {
+            inner.recent.add(id, bytes);
+        }
+        inner.last = inner.last.max(Some(id.name.max()));
+        inner.news.published.push(FileInfo { id, size, timestamp: time });
+        self.news.notify_one();
+    }
+
+    /// The publisher wrote a snapshot.
+    pub(super) fn found_snapshot(&self, snapshot: FileInfo) {
+        self.lock().news.published.push(snapshot);
+        self.news.notify_one();
+    }
+
+    /// These files are damaged.
+    pub(super) fn note_damaged(&self, ids: impl IntoIterator<Item = FileId>) {
+        self.lock().damaged.extend(ids);
+    }
+
+    /// The files that are known to be damaged.
+    pub(super) fn damaged(&self) -> BTreeSet<FileId> {
+        self.lock().damaged.clone()
+    }
+
+    /// Damaged files may have been put right; whether there were any.
+    pub(super) fn forget_damaged(&self) -> bool {
+        !std::mem::take(&mut self.lock().damaged).is_empty()
+    }
+
+    /// Whether the files may not lead to the newest state, once.
+    pub(super) fn take_doubt(&self) -> bool {
+        std::mem::take(&mut self.lock().is_doubtful)
+    }
+
+    /// There is a file in the replica that an earlier process wrote.
+    pub(super) fn found_unknown(&self) {
+        self.lock().news.unknown = true;
+        self.news.notify_one();
+    }
+
+    /// The error of somebody else's writing, once.
+    pub(super) fn take_conflict(&self) -> Option<Error> {
+        self.lock().conflict.take()
+    }
+
+    /// What went wrong last, if it was not made good since.
+    pub(super) fn error(&self) -> Option<Error> {
+        self.lock().error.clone()
+    }
+
+    /// Asks for a snapshot of all that was published; returns its transaction.
+    ///
+    /// # Errors
+    /// Those of the merge; `Interrupted`.
+    pub(super) fn snapshot(&self, interrupted: &dyn Fn() -> bool) -> Result<Txid> {
+        let (sender, answer): (_, Receiver<Result<Txid>>) = channel();
+        {
+            let mut inner = self.lock();
+            if !inner.ended {
+                inner.news.requests.push(sender);
+            } else if let Some(error) = &inner.error {
+                return Err(error.clone());
+            }
+        }
+        self.news.notify_one();
+        loop {
+            match answer.recv_timeout(LOOK) {
+                Ok(answer) => return answer,
+                Err(RecvTimeoutError::Timeout) if !interrupted() => {}
+                Err(_) => {
+                    return Err(Error::new(ErrorKind::Interrupted, "the snapshot was not waited for"));
+                }
+            }
+        }
+    }
+
+    /// Waits until there is nothing to do now, at most `timeout`; what is under way shortly before is given up.
+    pub(super) fn settle(&self, timeout: Duration) {
+        let grace = GRACE.min(timeout / 2);
+        if !self.wait_for_rest(timeout - grace) {
+            self.stop.notify_waiters();
+            self.wait_for_rest(grace);
+        }
+    }
+
+    fn wait_for_rest(&self, timeout: Duration) -> bool {
+        let deadline = Instant::now() + timeout;
+        let mut inner = self.lock();
+        while inner.begun && !(inner.rests && inner.news.is_empty()) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            inner = self.resting.wait_timeout(inner, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
+    }
+
+    /// Tells the next process, in the folder of local state, when there will be something to do with
+    /// the replica at `url`.
+    pub(super) fn remember(&self, folder: &Path, url: &str) {
+        let inner = self.lock();
+        let known = inner.rests && inner.news.is_empty() && inner.error.is_none();
+        if inner.begun {
+            hint::write(folder, url, inner.next.filter(|_| known));
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! A full copy of the database, which was published as a transaction of level 0, becomes a snapshot: the same pages
+//! under a name that says that all transactions up to it are in it. Only from such a file can a restore begin.
+
+use std::sync::Arc;
+
+use super::merge::open;
+use crate::error::{ErrorKind, Result};
+use crate::ltx::{Decoder, Encoder, FileId, FileName, Header, Level, Txid};
+use crate::primary::streaming_upload::{self, PartWriter};
+use crate::store::{FileInfo, PutOptions, Store};
+
+/// Writes the snapshot of transaction `txid`, which is a full copy.
+///
+/// # Errors
+/// Those of the store; `NotFound` and `Corrupt` naming the copy, if that is gone, damaged or not of all pages.
+pub(in crate::primary) async fn snapshot_of_copy(store: &Arc<dyn Store>, txid: Txid) -> Result<FileInfo> {
+    let copy = open(Arc::clone(store), FileId::single(txid), None).await?;
+    let name = FileName::new(Txid::ONE, txid).expect("BUG: no transaction is before the first");
+    let id = FileId::new(Level::SNAPSHOT, name);
+    let header = Header { min: Txid::ONE, ..copy.header };
+    let encode = move |out: PartWriter| {
+        let mut from = Decoder::new(copy.bytes)?;
+        let mut to = Encoder::new(out, header)?;
+        let mut page = vec![0; header.page_size.bytes()];
+        while let Some(pgno) = from.next_page(&mut page)? {
+            to.page(pgno, &page)?;
+        }
+        from.finish()?;
+        let (out, summary) = to.finish()?;
+        Ok((out, summary.size))
+    };
+    let options = PutOptions { timestamp: header.timestamp, if_absent: true };
+    let (mut upload, size) =
+        streaming_upload::upload(store, id, options, encode, std::future::pending()).await?;
+    match upload.complete().await {
+        Ok(()) => {}
+        // Only the answer of an earlier attempt was lost.
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => streaming_upload::abort(upload).await,
+        Err(e) => {
+            streaming_upload::abort(upload).await;
+            return Err(e);
+        }
+    }
+    Ok(FileInfo { id, size, timestamp: header.timestamp })
+}

@@ -1,0 +1,252 @@
+//! How replication begins: a look at database and replica, and what follows from how they stand to each
+//! other.
+
+use std::sync::Arc;
+
+use super::copy::{self, Pinned};
+use super::heal;
+use super::{blocking, long_blocking};
+use crate::error::{ErrorKind, Result};
+use crate::ltx::{FileId, Txid};
+use crate::primary::shipper::Shipper;
+use crate::primary::shipper::forward;
+use crate::primary::shipper::holes::{self, Hole};
+use crate::primary::shipper::place;
+use crate::primary::shipper::resume::{self, Local, Newest, Standing};
+use crate::primary::shipper::state::{Claim, Origin};
+use crate::primary::shipper::sums::Sums;
+use crate::primary::shipper::survey::Survey;
+use crate::replica::Source;
+use crate::store::FileInfo;
+use crate::verify;
+
+/// Decides whether this database may be published, and from where.
+///
+/// # Errors
+/// `Conflict` if it must not; those of database and store.
+pub(in crate::primary) async fn begin(shipper: &Arc<Shipper>) -> Result<()> {
+    while !decide(shipper).await? {
+        // Another replica brought the database forward: what was seen of it counts no more.
+        shipper.forget_survey();
+    }
+    Ok(())
+}
+
+/// As [`begin`]; `false` if the database became another one meanwhile.
+async fn decide(shipper: &Arc<Shipper>) -> Result<bool> {
+    let forwards = shipper.db.bell.forwards();
+    let local = blocking(shipper, |shipper| {
+        let look = shipper.first_look()?;
+        shipper.with_capture(|capture| Local {
+            claim: capture.claim(),
+            origin: capture.origin(),
+            is_back: capture.is_back(),
+            lineage: capture.known_lineage(&shipper.store.url()),
+            page_size: look.page_size,
+            was_empty: shipper.db.was_empty(),
+            forced: capture.is_forced(),
+            has_commits: look.has_changes,
+            sent: capture.sent(),
+            stood_by: shipper.db.stood_by(),
+            node_id: capture.node_id(),
+        })
+    })
+    .await?;
+    let mut pinned = if local.needs_survey() { pin(shipper).await? } else { None };
+    shipper.local_is_known();
+    if shipper.db.commits.has_several()
+        && let Some(pinned) = pinned.take()
+    {
+        // A silent store must not keep the view that is in the way of another replica's shipper.
+        survey(shipper, pinned).await?;
+    }
+    let looked = Looked::at_replica(shipper, &local).await;
+    // A store that cannot be asked now may answer when the database is another one.
+    if let Some(pinned) = pinned
+        && !matches!(looked, Ok(Looked { newest: None, .. }))
+    {
+        survey(shipper, pinned).await?;
+    }
+    let Looked { newest, hole } = looked?;
+    let whereabouts = place::find(shipper).await;
+    let standing = resume::standing(shipper, &local, newest.as_ref(), hole.as_ref()).await;
+    if shipper.db.bell.forwards() != forwards {
+        return Ok(false);
+    }
+    let standing = standing?;
+    let lost = match standing {
+        Standing::Lost(_) => {
+            let hole = hole.unwrap_or_else(|| Hole::said("litestream_resume('force') was called"));
+            Some(if local.forced { hole } else { heal::may_heal(shipper, hole, false, whereabouts)? })
+        }
+        Standing::Present(_) if local.forced => Some(Hole::said("litestream_resume('force') was called")),
+        _ => None,
+    };
+    if let Some(newest) = &newest {
+        shipper.seen(newest.time());
+    }
+    // What is gone was of the lineage that goes on.
+    let known = local.lineage.filter(|_| matches!(standing, Standing::Lost(_)));
+    let lineage = newest.and_then(|newest| newest.lineage).or(known);
+    let is_new = newest.is_none() && known.is_none();
+    shipper.with_capture(|capture| capture.continue_lineage(is_new, lineage))?;
+    act(shipper, &local, standing, lost).await
+}
+
+/// What a replica is seen to be when replication begins.
+struct Looked {
+    /// Its last file; `None` if it is empty.
+    newest: Option<Newest>,
+    /// What it lacks of what was published.
+    hole: Option<Hole>,
+}
+
+impl Looked {
+    async fn at_replica(shipper: &Arc<Shipper>, local: &Local) -> Result<Self> {
+        shipper.places.load(shipper.store.as_ref());
+        loop {
+            let files = holes::list(shipper, local.claim.txid()).await?;
+            let file = files.iter().max_by_key(|file| file.id.name.max());
+            let newest = match file {
+                Some(file) => match Newest::read(shipper.store.as_ref(), file, local.lineage).await {
+                    Err(e) if e.kind() == ErrorKind::Corrupt && is_damaged(shipper, file).await? => continue,
+                    newest => Some(newest?),
+                },
+                None => None,
+            };
+            let last = local.claim.txid().max(file.map(|file| file.id.name.max()));
+            let hole = match last {
+                Some(last) => holes::find(shipper, &files, last).await?,
+                None => None,
+            };
+            shipper.holes.listed(shipper.db.clock.steady());
+            return Ok(Self { newest, hole });
+        }
+    }
+}
+
+/// Whether `file`, whose header is wrong, is so indeed; then it counts as missing.
+async fn is_damaged(shipper: &Arc<Shipper>, file: &FileInfo) -> Result<bool> {
+    let file = file.clone();
+    let damaged = long_blocking(shipper, move |shipper| {
+        verify::damaged(&Arc::new(Source::new(Arc::clone(&shipper.store))), &[file])
+    });
+    let damaged = damaged.await?;
+    let is_damaged = !damaged.is_empty();
+    shipper.history.note_damaged(damaged);
+    Ok(is_damaged)
+}
+
+impl Local {
+    fn needs_survey(&self) -> bool {
+        !self.forced && !matches!(self.claim, Claim::Followed(_))
+    }
+}
+
+/// Pins the database as it is when it is opened, unless it was surveyed already or has no pages.
+async fn pin(shipper: &Arc<Shipper>) -> Result<Option<Pinned>> {
+    if shipper.is_surveyed() {
+        return Ok(None);
+    }
+    blocking(shipper, copy::pin).await
+}
+
+async fn survey(shipper: &Arc<Shipper>, pinned: Pinned) -> Result<()> {
+    shipper.set_survey(blocking(shipper, move |shipper| Survey::of(shipper, pinned.pages)).await?);
+    Ok(())
+}
+
+/// Acts on the `standing`; `lost` is what is to be healed. `false` if the database became another one meanwhile.
+async fn act(shipper: &Arc<Shipper>, local: &Local, standing: Standing, lost: Option<Hole>) -> Result<bool> {
+    if let Some(hole) = lost {
+        heal::begin(shipper, hole)?;
+    } else {
+        place::learn(shipper).await;
+    }
+    match standing {
+        Standing::First => started(shipper, None, true),
+        Standing::Newest(last) => {
+            adopt(shipper, local, last).await?;
+            started(shipper, Some(last), local.is_ours())
+        }
+        Standing::Followed(last) => {
+            if local.claim.txid() != Some(last) {
+                // It landed, and the answer was lost: whether the database still has all of it is not known.
+                let pages = resume::pages_of(shipper.store.as_ref(), FileId::single(last)).await?;
+                shipper.with_capture(|capture| capture.add_dirty(&pages))?;
+            }
+            started(shipper, Some(last), local.is_ours())
+        }
+        Standing::NewestAndMore(last) => started(shipper, Some(last), local.is_ours()),
+        Standing::Lost(last) => started(shipper, Some(last), true),
+        Standing::Present(last) => {
+            Sums::of(shipper).forget();
+            shipper.with_capture(|capture| capture.lost("the local database is to be the present"))?;
+            started(shipper, Some(last), true)
+        }
+        Standing::Earlier(txid) => {
+            let Some(last) = bring_forward(shipper, txid).await? else { return Ok(false) };
+            started(shipper, Some(last), false)
+        }
+    }?;
+    Ok(true)
+}
+
+impl Local {
+    /// Whether this very database was published from here.
+    fn is_ours(&self) -> bool {
+        matches!(self.claim, Claim::Followed(_) | Claim::Unfollowed(_)) && self.origin.is_none()
+    }
+}
+
+/// Replication goes on after `last`. The history of a replica is kept by the one who publishes: if this
+/// process is that `already`, from now on, and else from its first file on.
+fn started(shipper: &Shipper, last: Option<Txid>, already: bool) -> Result<()> {
+    shipper.forget_survey();
+    // What an earlier process left counts as a commit: a caller that waits, waits for it too.
+    shipper.db.commits.ask();
+    shipper.resumed(last);
+    let node_id = shipper.with_capture(|capture| capture.node_id())?;
+    if already {
+        shipper.history.begin(last, node_id);
+    } else {
+        shipper.keep_history_from_first_file();
+    }
+    Ok(())
+}
+
+/// The database that was surveyed is `last`.
+async fn adopt(shipper: &Arc<Shipper>, local: &Local, last: Txid) -> Result<()> {
+    let survey = shipper.survey().await?;
+    let origin = match local.claim {
+        Claim::Followed(_) | Claim::Unfollowed(_) => None,
+        _ => Some(Origin::Compared),
+    };
+    blocking(shipper, move |shipper| {
+        survey.known.adopt(last)?;
+        shipper.with_capture(|capture| capture.adopt(last, origin))
+    })
+    .await
+}
+
+/// Brings the database from `txid` to the newest transaction, which it returns.
+async fn bring_forward(shipper: &Arc<Shipper>, txid: Txid) -> Result<Option<Txid>> {
+    let survey = shipper.survey().await?;
+    let Some(last) = forward::bring_forward(shipper, &survey, txid).await? else { return Ok(None) };
+    drop(survey);
+    shipper.forget_survey();
+    let pinned = blocking(shipper, copy::pin).await?;
+    let gone = || crate::error::Error::new(ErrorKind::NotFound, "the database has no pages");
+    let pinned = pinned.ok_or_else(gone)?;
+    let survey = blocking(shipper, move |shipper| Survey::of(shipper, pinned.pages)).await?;
+    blocking(shipper, move |shipper| {
+        survey.known.adopt(last)?;
+        shipper.with_capture(|capture| capture.adopt(last, Some(Origin::Compared)))
+    })
+    .await?;
+    shipper.notice(format!(
+        "the database was {txid}, an earlier state of {}, and was brought forward to {last}",
+        shipper.store.url()
+    ));
+    Ok(Some(last))
+}

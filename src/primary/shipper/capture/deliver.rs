@@ -1,0 +1,268 @@
+//! How what was captured gets to the replica.
+
+use super::Capture;
+use super::view::Changed;
+use crate::clock::Timestamp;
+use crate::error::{Error, ErrorKind, Result};
+use crate::ltx::{Header, Txid};
+use crate::primary::context::Context;
+use crate::primary::dirty::{Cursor, Mark, PageSet};
+use crate::primary::hooks::Noted;
+use crate::primary::shipper::outgoing::{Body, Outgoing};
+use crate::primary::shipper::spool::{self, Merge, Scratch, Segment};
+use crate::primary::shipper::state::{Claim, Origin};
+use crate::primary::time::Witness;
+
+/// The number of waiting files beyond which the older ones become coarser, beside those that are on their way.
+const MOST_WAITING: usize = 64;
+/// The most waiting files that make one file for the replica: each is open meanwhile.
+const MOST_INPUTS: usize = 64;
+
+impl Capture {
+    /// A merge of waiting files to do, if they became many.
+    pub(in crate::primary) fn merge(&self) -> Option<Merge> {
+        // What is under way stays as it is.
+        self.spool.merge_beyond(self.in_flight.as_ref().map_or(0, |out| out.inputs), MOST_WAITING)
+    }
+
+    /// Makes the file of transaction `txid` from what was committed up to `noted` and what waits, or returns the one
+    /// that is under way. `None` if there is nothing to send. `time` is the time of publishing for a commit's time.
+    ///
+    /// # Errors
+    /// Those of the view; `Busy`; `Io`, `NoSpace` on the spool.
+    pub(in crate::primary) fn next_outgoing(
+        &mut self,
+        txid: Txid,
+        db: &Context,
+        noted: &Noted,
+        time: impl Fn(Timestamp, Witness) -> Timestamp,
+    ) -> Result<Option<Outgoing>> {
+        if self.in_flight.is_some() {
+            return Ok(self.in_flight.clone());
+        }
+        if self.cursor.is_none() || self.anchor_reason.is_some() {
+            return Ok(None);
+        }
+        // What waits goes first, and nothing is added to it meanwhile: so it comes to an end.
+        if !self.spool.segments().is_empty() {
+            return Ok(Some(self.send_from_spool(txid, time)));
+        }
+        if let Some(changed) = self.changed(db)? {
+            if changed.pages.is_empty() {
+                self.pass(changed);
+            } else if changed.is_small() {
+                let time = time(changed.time, Witness::Here);
+                return self.send_from_memory(txid, changed, time, noted).map(Some);
+            } else {
+                let time = changed.time;
+                self.take_into_spool(changed, time, noted.seq)?;
+            }
+        }
+        // It may be lost, or more than may wait.
+        if self.cursor.is_none() || self.spool.segments().is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(self.send_from_spool(txid, time)))
+    }
+
+    fn send_from_memory(
+        &mut self,
+        txid: Txid,
+        changed: Changed,
+        time: Timestamp,
+        noted: &Noted,
+    ) -> Result<Outgoing> {
+        let header = Header { lineage: self.lineage(), ..changed.header(time, self.node_id()) };
+        let header = spool::single(header, txid);
+        let pages = changed.pages.clone();
+        self.db.frames.joins(self.number);
+        let content = self.take_into_memory(changed)?;
+        let encoded = content.encode(header, &self.db.frames);
+        let (bytes, sums) = encoded.inspect_err(|_| self.lost("a file could not be made"))?;
+        let cursor = (self.cursor.expect("BUG: what was captured has an end"), self.mark);
+        let body = Body::Memory(bytes.into());
+        let out = Outgoing { txid, header, body, pages, sums, inputs: 0, covers: noted.seq, cursor };
+        self.in_flight = Some(out.clone());
+        Ok(out)
+    }
+
+    /// The oldest waiting file as transaction `txid`, with those that follow it within `sync_interval`: each point in time
+    /// of an outage stays one.
+    fn send_from_spool(&mut self, txid: Txid, time: impl Fn(Timestamp, Witness) -> Timestamp) -> Outgoing {
+        let segments = self.spool.segments();
+        let ends = |segment: &Segment| segment.header.timestamp.as_millis();
+        let until = ends(&segments[0]).saturating_add(self.sync_interval.as_millis() as i64);
+        let near = segments.iter().take(MOST_INPUTS).skip(1).take_while(|segment| ends(segment) < until);
+        let oldest = segments[..=near.count()].to_vec();
+        let last = oldest.last().expect("BUG: the spool is not empty");
+        let timestamp = time(last.header.timestamp, Witness::Elsewhere);
+        let (node_id, lineage) = (self.node_id(), self.lineage());
+        let header = Header { node_id, lineage, timestamp, ..spool::single(last.header, txid) };
+        let covers = last.covers;
+        let mut pages = PageSet::default();
+        oldest.iter().for_each(|segment| pages.extend(&segment.pages));
+        let cursor = (self.cursor.expect("BUG: what was captured has an end"), self.mark);
+        let inputs = oldest.len();
+        let body = Body::Waiting(oldest);
+        let out = Outgoing { txid, header, body, pages, sums: Vec::new(), inputs, covers, cursor };
+        self.in_flight = Some(out.clone());
+        out
+    }
+
+    /// A place for the merge of a file that is under way.
+    pub(in crate::primary) fn scratch(&self) -> Scratch {
+        self.spool.scratch()
+    }
+
+    /// The waiting files of what is under way were merged, so that it need not be done again.
+    pub(in crate::primary) fn merged(&mut self, body: Body) {
+        if let Some(out) = &mut self.in_flight {
+            out.body = body;
+        }
+    }
+
+    /// The waiting files of what is under way could not be merged.
+    pub(in crate::primary) fn not_merged(&mut self, error: &Error) {
+        self.in_flight = None;
+        if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NotFound) {
+            self.lost("a file that waited for the replica is broken");
+        }
+    }
+
+    /// Waiting files were merged to keep them few.
+    ///
+    /// # Errors
+    /// `Io` on the spool.
+    pub(in crate::primary) fn merged_waiting(&mut self, merge: &Merge, merged: Segment) -> Result<()> {
+        self.spool.replace(merge, merged)
+    }
+
+    /// The file that is under way is in the replica, as its transaction.
+    pub(in crate::primary) fn delivered(&mut self, out: &Outgoing) {
+        // What was given up meanwhile has left the spool.
+        let inputs = self.in_flight.take().map_or(0, |o| o.inputs);
+        self.attempted.clear();
+        self.state.published(out.txid);
+        let (cursor, mark) = out.cursor;
+        if self.anchored && mark > self.remembered {
+            self.remember(cursor, mark);
+        }
+        // First the state, so that no file is missing that it names.
+        self.save(inputs);
+        if let Err(e) = self.spool.remove_oldest(inputs) {
+            tracing::warn!("{e}");
+        }
+    }
+
+    /// The transaction of the file that is under way is in the replica with other content of ours,
+    /// from before a crash. What the file holds goes out once more, as a later transaction.
+    ///
+    /// # Errors
+    /// `Io` on the spool.
+    pub(in crate::primary) fn requeue(&mut self, published: Txid) -> Result<()> {
+        if let Some(mut out) = self.in_flight.take() {
+            out.keep(&mut self.spool)?;
+        }
+        self.skip_to(published);
+        Ok(())
+    }
+
+    /// `published` is in the replica, and is ours from before.
+    pub(in crate::primary) fn skip_to(&mut self, published: Txid) {
+        self.attempted.clear();
+        self.state.txid = Some(published.get());
+        self.save(0);
+    }
+
+    /// The file with `header`, which holds all up to `cursor`, is about to be sent: until its fate is known, a later
+    /// process must know it for one of ours.
+    pub(in crate::primary) fn sends(&mut self, header: &Header, cursor: Cursor) {
+        self.state.sends(header, cursor);
+        self.save(0);
+    }
+
+    /// A copy of the whole database with `header` is about to be sent.
+    pub(in crate::primary) fn sends_copy(&mut self, header: &Header) {
+        if let Some(cursor) = self.cursor {
+            self.sends(header, cursor);
+        }
+    }
+
+    /// The database is in the replica as `last`, without that anything of it was sent. `origin` is how it came
+    /// to be that, if it was not published here.
+    pub(in crate::primary) fn adopt(&mut self, last: Txid, origin: Option<Origin>) {
+        self.state.found(last);
+        self.state.origin = origin.or(self.state.origin);
+        self.claim = Claim::Followed(last);
+        self.forced = false;
+        self.go_on_from_copy();
+    }
+
+    /// Whether `header` is that of a file that may have landed as the next transaction.
+    pub(in crate::primary) fn was_attempted(&self, header: &Header) -> bool {
+        self.attempted.contains(header)
+    }
+
+    /// A full copy with `header` may have landed.
+    pub(in crate::primary) fn attempted(&mut self, header: Header) {
+        self.attempted.push(header);
+    }
+
+    /// Begins a comparison or a full copy of what a view shows whose end is `cursor`, and before which the journal had
+    /// `records`: what was captured before is part of it.
+    ///
+    /// # Errors
+    /// `Io` on the spool.
+    pub(in crate::primary) fn begin_anchor(&mut self, cursor: Option<Cursor>, records: Mark) -> Result<()> {
+        self.attempted.extend(self.in_flight.take().map(|out| out.header));
+        self.dirty = PageSet::default();
+        self.anchored = false;
+        // First the state, so that it names no file that is gone.
+        self.state.forget_cursor();
+        self.save(0);
+        self.cursor = None;
+        self.spool.clear()?;
+        if let Some(cursor) = cursor {
+            self.db.cursors.needs_after(self.number, cursor, records.clone());
+            self.set_cursor(cursor, records);
+            self.note_positions();
+        }
+        Ok(())
+    }
+
+    /// A cursor is being chosen: until [`Capture::chose`] no records are deleted.
+    pub(in crate::primary) fn chooses(&self) {
+        self.db.cursors.chooses(self.number);
+    }
+
+    /// It was chosen, or not.
+    pub(in crate::primary) fn chose(&self) {
+        if self.cursor.is_none() {
+            self.forget_positions();
+        }
+    }
+
+    /// The full copy did not get to the replica.
+    pub(in crate::primary) fn abandon_anchor(&mut self) {
+        self.cursor = None;
+        self.forget_positions();
+    }
+
+    /// The full copy is in the replica as `txid`.
+    pub(in crate::primary) fn anchored(&mut self, txid: Txid) {
+        self.attempted.clear();
+        self.forced = false;
+        self.state.published(txid);
+        self.go_on_from_copy();
+    }
+
+    /// What is captured builds on what the replica has now.
+    fn go_on_from_copy(&mut self) {
+        if self.cursor.is_some() {
+            self.anchored = true;
+            self.anchor_reason = None;
+            self.remember_all();
+        }
+        self.save(0);
+    }
+}

@@ -1,0 +1,339 @@
+//! Capture: the pages that were changed leave the database, into the file that is on its way in steady state, into
+//! waiting files on disk while the replica cannot be reached.
+
+mod deliver;
+mod view;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Shipper;
+use super::outgoing::Outgoing;
+use super::spool::Spool;
+use super::state::{Claim, Origin, State};
+use crate::error::Result;
+use crate::ltx::{Header, Lineage};
+use crate::primary::context::Context;
+use crate::primary::dirty::{Cursor, Mark, PageSet};
+use crate::primary::stamp::Identity;
+use crate::wal::IndexHeader;
+
+pub(super) use view::{Look, header_of};
+
+/// What is captured of one database.
+///
+/// Invariants:
+/// 1. Every change up to `cursor` is in the replica, in `in_flight` or in the spool, in this order of age, or its
+///    page is in `dirty`.
+/// 2. Every change up to the cursor of `state` is in the replica or in the spool files that `state` names, or its page
+///    is in the dirty pages of `state`; and that cursor is not before the end of transaction `state.txid`.
+pub(in crate::primary) struct Capture {
+    db: Arc<Context>,
+    /// The number of the shipper.
+    number: usize,
+    /// The folder of local state of the replica.
+    folder: PathBuf,
+    /// `None` while the database must be compared or copied.
+    cursor: Option<Cursor>,
+    /// Pages that were changed before `cursor` and whose content is in no file.
+    dirty: PageSet,
+    /// The records that there were before `cursor` was pinned: with those of its generation, what follows from it.
+    records: Mark,
+    exclusive: Exclusive,
+    /// The most bytes that wait.
+    spool_limit: u64,
+    /// Waiting files that are closer to each other are sent as one.
+    sync_interval: Duration,
+    /// More waited, and was given up; the status does not say so yet.
+    given_up: bool,
+    /// Why the database must be compared or copied.
+    anchor_reason: Option<&'static str>,
+    /// Counts changes of `cursor`.
+    mark: u64,
+    /// The mark of the cursor in `state`.
+    remembered: u64,
+    pub(super) spool: Spool,
+    pub(super) in_flight: Option<Outgoing>,
+    /// The headers of files that may have landed as the next transaction without our knowing.
+    attempted: Vec<Header>,
+    /// The full copy that all later files build on is in the replica.
+    anchored: bool,
+    state: State,
+    /// Replication ended until a user decides; nothing is captured any more.
+    stopped: bool,
+    /// A user decided that what the replica holds is to be taken as it is.
+    forced: bool,
+    /// Which file the database is.
+    file: Option<Identity>,
+    /// What the state says of it.
+    claim: Claim,
+}
+
+/// Whether a connection of this process keeps the database for itself (`locking_mode=EXCLUSIVE`), so that no view can be
+/// pinned, and shows each of its commits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Exclusive {
+    /// None does, or it committed nothing.
+    No,
+    /// Its last commit was captured.
+    Captured,
+    /// Its last commit was not.
+    Missed,
+}
+
+impl Capture {
+    /// Takes up where the local state says that an earlier process ended.
+    ///
+    /// # Errors
+    /// `Io`, `Denied`, `NoSpace` on the state folder; `Unsupported` if a later version wrote it.
+    pub(super) fn open(shipper: &Shipper) -> Result<Self> {
+        let (db, folder, url) = (&shipper.db, &shipper.folder, shipper.store.url());
+        let mut state = State::load(folder)?;
+        let ours = state.url == url;
+        let file = Identity::of(&db.path);
+        let (spool, complete) = Spool::open(folder, state.spool.filter(|_| ours))?;
+        let known = state.cursor(&db.path).filter(|_| ours && complete);
+        let anchor_reason = match known {
+            Some(_) => None,
+            None if ours => Some("what is on disk is not what was last replicated"),
+            None => Some("no local state says what this replica holds"),
+        };
+        if !ours {
+            state = State::of_new_replica(&url);
+        }
+        state.set_file(file);
+        let claim = state.claim(&url, file, known.is_some());
+        if !state.is_of(file) {
+            state.renew_node_id();
+        }
+        let (cursor, dirty) = known.unzip();
+        if let Some(Cursor::File(stamp)) = cursor {
+            db.recorder.journal().keep(&IndexHeader::EMPTY, stamp);
+        }
+        let mut capture = Self {
+            db: Arc::clone(db),
+            number: shipper.number,
+            folder: folder.clone(),
+            anchored: cursor.is_some(),
+            cursor,
+            dirty: dirty.unwrap_or_default(),
+            records: Mark::default(),
+            exclusive: Exclusive::No,
+            spool_limit: shipper.options.spool_limit,
+            sync_interval: shipper.options.sync_interval,
+            given_up: false,
+            anchor_reason,
+            mark: 0,
+            remembered: 0,
+            spool,
+            in_flight: None,
+            attempted: state.sent(&db.wal_path, file),
+            state,
+            stopped: false,
+            forced: false,
+            file,
+            claim,
+        };
+        match capture.cursor {
+            Some(cursor) => db.cursors.needs_after(capture.number, cursor, Mark::default()),
+            None => {
+                db.cursors.gives_up(capture.number);
+                capture.state.forget_cursor();
+                capture.spool.clear()?;
+            }
+        }
+        capture.state.save(folder)?;
+        Ok(capture)
+    }
+
+    /// Tells our files from another writer's.
+    pub(in crate::primary) fn node_id(&self) -> u64 {
+        self.state.node_id
+    }
+
+    /// The history that our files belong to.
+    pub(in crate::primary) fn lineage(&self) -> Option<Lineage> {
+        self.state.lineage(&self.state.url)
+    }
+
+    /// The lineage of the replica at `url`, as far as local state knows it.
+    pub(in crate::primary) fn known_lineage(&self, url: &str) -> Option<Lineage> {
+        self.state.lineage(url)
+    }
+
+    /// As [`State::continue_lineage`](crate::primary::shipper::state::State::continue_lineage).
+    pub(in crate::primary) fn continue_lineage(&mut self, is_empty: bool, found: Option<Lineage>) {
+        self.state.continue_lineage(is_empty, found);
+    }
+
+    /// What the state says of the database file.
+    pub(in crate::primary) fn claim(&self) -> Claim {
+        self.claim
+    }
+
+    /// Whether it was published to another replica since the transaction of the state.
+    pub(in crate::primary) fn is_back(&self) -> bool {
+        self.state.is_back
+    }
+
+    /// How the database came to be at the transaction of the state, if not by publishing it.
+    pub(in crate::primary) fn origin(&self) -> Option<Origin> {
+        self.state.origin
+    }
+
+    /// The headers of files that may have landed.
+    pub(in crate::primary) fn sent(&self) -> Vec<Header> {
+        self.attempted.clone()
+    }
+
+    /// Why the database must be compared or copied, if it must.
+    pub(in crate::primary) fn anchor_reason(&self) -> Option<&'static str> {
+        self.anchor_reason
+    }
+
+    /// Whether there are changes before the cursor that are not in the replica.
+    pub(in crate::primary) fn has_waiting(&self) -> bool {
+        self.in_flight.is_some() || !self.spool.segments().is_empty() || !self.dirty.is_empty()
+    }
+
+    /// Ends replication: the database goes on, nothing more is captured.
+    pub(in crate::primary) fn stop(&mut self) {
+        self.stopped = true;
+        self.db.frames.leaves(self.number);
+        self.cursor = None;
+        self.dirty = PageSet::default();
+        self.in_flight = None;
+        self.forget_positions();
+    }
+
+    /// Replication that ended begins again, with a comparison; `force` takes the replica as it is.
+    pub(in crate::primary) fn begin_again(&mut self, force: bool) {
+        self.stopped = false;
+        self.forced = force;
+        self.lost("replication was told to go on");
+        self.claim = self.state.claim(&self.state.url, self.file, false);
+    }
+
+    /// Takes back the decision that what the replica holds is to be taken as it is; `false` if there is none.
+    pub(in crate::primary) fn withdraw_force(&mut self) -> bool {
+        std::mem::take(&mut self.forced)
+    }
+
+    /// Whether more waited than may, and was given up since the last question.
+    pub(in crate::primary) fn take_given_up(&mut self) -> bool {
+        std::mem::take(&mut self.given_up)
+    }
+
+    /// Whether a user decided that what the replica holds is to be taken as it is.
+    pub(in crate::primary) fn is_forced(&self) -> bool {
+        self.forced
+    }
+
+    /// Which pages were changed is not known any more: the database must be compared or copied.
+    pub(in crate::primary) fn lost(&mut self, reason: &'static str) {
+        tracing::info!(
+            "{}: {reason}; the database is compared with {}",
+            self.db.path.display(),
+            self.state.url
+        );
+        self.cursor = None;
+        self.dirty = PageSet::default();
+        // What is lost until the copy is there follows from the first loss.
+        self.anchor_reason.get_or_insert(reason);
+        self.anchored = false;
+        self.state.forget_cursor();
+        self.forget_positions();
+        self.save(0);
+    }
+
+    /// The view whose end is `cursor` was pinned when the journal had `records`.
+    fn set_cursor(&mut self, cursor: Cursor, records: Mark) {
+        self.cursor = Some(cursor);
+        self.records = records;
+        self.mark += 1;
+    }
+
+    /// Adds pages that are to be sent once more.
+    pub(in crate::primary) fn add_dirty(&mut self, pages: &PageSet) {
+        self.dirty.extend(pages);
+    }
+
+    /// If more waits than may, keeps only which pages it is: the database has their content.
+    fn keep_to_limit(&mut self) -> Result<()> {
+        if self.spool.bytes() <= self.spool_limit {
+            return Ok(());
+        }
+        self.given_up = true;
+        for segment in self.spool.segments() {
+            self.dirty.extend(&segment.pages);
+        }
+        if let Some(out) = self.in_flight.take() {
+            self.dirty.extend(&out.pages);
+            self.attempted.push(out.header);
+        }
+        self.remember_all();
+        self.spool.clear()
+    }
+
+    /// What is under way is older than all that waits: it goes to the spool before anything else does.
+    fn keep_in_flight(&mut self) -> Result<()> {
+        match &mut self.in_flight {
+            Some(out) => out.keep(&mut self.spool),
+            None => Ok(()),
+        }
+    }
+
+    /// Remembers that all up to the cursor is in the replica or in the spool.
+    fn remember_all(&mut self) {
+        if let Some(cursor) = self.cursor
+            && self.anchored
+        {
+            self.remember(cursor, self.mark);
+            self.save(0);
+        }
+    }
+
+    fn remember(&mut self, cursor: Cursor, mark: u64) {
+        self.state.set_cursor(Some(cursor), &self.dirty, self.file);
+        self.remembered = mark;
+    }
+
+    /// Writes the state, which names all waiting files but the oldest `delivered`.
+    fn save(&mut self, delivered: usize) {
+        if self.stopped {
+            return;
+        }
+        self.state.spool = if self.anchored { self.spool.range(delivered) } else { None };
+        // Without it the next open compares the database: worse, not wrong.
+        if let Err(e) = self.state.save(&self.folder) {
+            tracing::warn!("{e}");
+            return;
+        }
+        if let Some(cursor) = self.cursor
+            && self.anchored
+            && self.remembered == self.mark
+        {
+            // The cursor before is needed no more: records name only what was changed after this one.
+            self.note_positions();
+            self.db.cursors.needs_after(self.number, cursor, self.records.clone());
+            self.db.cursors.delete_unneeded();
+        }
+    }
+
+    /// No position is to be found again.
+    fn forget_positions(&self) {
+        self.db.cursors.gives_up(self.number);
+    }
+
+    /// Puts what is on its way on disk and remembers the cursor, for a close.
+    ///
+    /// # Errors
+    /// `Io`, `NoSpace` on the spool.
+    pub(in crate::primary) fn settle(&mut self) -> Result<()> {
+        self.keep_in_flight()?;
+        self.keep_to_limit()?;
+        self.remember_all();
+        Ok(())
+    }
+}

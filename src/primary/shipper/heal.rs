@@ -1,0 +1,130 @@
+//! How the publisher notices that the replica has a hole, and how it heals it: all pages of the database go out as the
+//! next transaction, and the same once more as a snapshot.
+
+use std::sync::Arc;
+
+use crate::error::{ErrorKind, Result};
+use crate::ltx::{FileId, Txid};
+use crate::primary::maintenance;
+use crate::primary::shipper::Shipper;
+use crate::primary::shipper::holes::{self, Asked, Hole, Look};
+use crate::primary::shipper::place::{self, Whereabouts};
+use crate::primary::shipper::sums::Sums;
+
+/// Looks at the replica if that is asked for, or if its folder is not the one that it was.
+///
+/// # Errors
+/// `Conflict` if it has a hole that is not to be healed; those of the store.
+pub(in crate::primary) async fn look_if_asked(shipper: &Arc<Shipper>) -> Result<()> {
+    let whereabouts = place::find(shipper).await;
+    let moved = matches!(whereabouts, Whereabouts::Removed | Whereabouts::Elsewhere);
+    let names = Asked { look: Look::Names, by_user: false };
+    match shipper.holes.asked().or(moved.then_some(names)) {
+        Some(asked) => look(shipper, asked, whereabouts).await.map(drop),
+        None => Ok(()),
+    }
+}
+
+/// Looks at the replica if that was not done for long, before a file is published; whether a full copy is to be
+/// published in its place.
+///
+/// # Errors
+/// As [`look_if_asked`].
+pub(in crate::primary) async fn look_now_and_then(shipper: &Arc<Shipper>) -> Result<bool> {
+    if !shipper.holes.is_look_due(shipper.db.clock.steady()) {
+        return Ok(false);
+    }
+    let whereabouts = place::find(shipper).await;
+    look(shipper, Asked { look: Look::Names, by_user: false }, whereabouts).await
+}
+
+/// Whether a hole was found that is to be healed.
+async fn look(shipper: &Arc<Shipper>, asked: Asked, whereabouts: Whereabouts) -> Result<bool> {
+    let Some(last) = shipper.progress_txid() else {
+        shipper.holes.looked(shipper.db.clock.steady());
+        return Ok(false);
+    };
+    let hole = match asked.look {
+        Look::Copy => Some(Hole::said("its files do not lead to the newest state")),
+        names_or_content => holes::look(shipper, names_or_content, last).await?,
+    };
+    let Some(hole) = hole else {
+        place::learn(shipper).await;
+        shipper.holes.looked(shipper.db.clock.steady());
+        return Ok(false);
+    };
+    let hole = may_heal(shipper, hole, asked.by_user, whereabouts)?;
+    begin(shipper, hole)?;
+    shipper.holes.looked(shipper.db.clock.steady());
+    Ok(true)
+}
+
+/// The hole, if it may be healed.
+///
+/// # Errors
+/// `Conflict` that says why not, and the way out.
+pub(in crate::primary) fn may_heal(
+    shipper: &Shipper,
+    hole: Hole,
+    by_user: bool,
+    whereabouts: Whereabouts,
+) -> Result<Hole> {
+    match whereabouts {
+        Whereabouts::Elsewhere => Err(place::conflict(shipper.store.as_ref(), hole.found())),
+        _ if by_user || shipper.options.auto_recover => Ok(hole),
+        _ => Err(hole.conflict(shipper.store.as_ref())),
+    }
+}
+
+/// Has all pages of the database sent as the next transaction.
+///
+/// # Errors
+/// `Busy` if another process publishes; `Interrupted` after the last close.
+pub(in crate::primary) fn begin(shipper: &Shipper, hole: Hole) -> Result<()> {
+    let url = shipper.store.url();
+    let notice = format!("{url} lost transactions: {}; a full copy of the database is sent", hole.found());
+    tracing::error!("{}: {notice}", shipper.db.path.display());
+    shipper.notice(notice);
+    place::forget(shipper);
+    shipper.holes.found(hole);
+    Sums::of(shipper).forget_pages();
+    shipper.with_capture(|capture| capture.lost("the replica's files do not lead to the newest state"))
+}
+
+/// A copy of the database is in the replica as `txid`; `is_whole` if it has all pages. Nobody was told yet.
+pub(in crate::primary) async fn copied(shipper: &Shipper, txid: Txid, is_whole: bool) {
+    if is_whole {
+        shipper.holes.copied(txid);
+    }
+    if place::find(shipper).await == Whereabouts::Unknown {
+        place::learn(shipper).await;
+    }
+}
+
+/// Makes the full copy that is in the replica a snapshot, if it is there to heal a hole.
+///
+/// # Errors
+/// Those of the store. What is left to do is done in the next round.
+pub(in crate::primary) async fn finish(shipper: &Arc<Shipper>) -> Result<()> {
+    let Some((hole, txid)) = shipper.holes.copy() else { return Ok(()) };
+    let snapshot = match maintenance::snapshot_of_copy(&shipper.store, txid).await {
+        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::Corrupt) => {
+            shipper.history.note_damaged([FileId::single(txid)]);
+            tracing::warn!("{}: {e}", shipper.db.path.display());
+            begin(shipper, hole)?;
+            return Err(e);
+        }
+        written => written?,
+    };
+    shipper.history.found_snapshot(snapshot);
+    shipper.holes.healed(txid);
+    place::learn(shipper).await;
+    let url = shipper.store.url();
+    shipper.notice(format!(
+        "{url} had lost transactions: {}; a full copy of the database is there as {txid}, and states up to then are \
+         there as far as their files are",
+        hole.found()
+    ));
+    shipper.changed();
+    Ok(())
+}

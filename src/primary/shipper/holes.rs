@@ -1,0 +1,311 @@
+//! Holes: transactions that were published and that the files of the replica do not lead to any more, because
+//! files are missing or damaged. The publisher heals them in `publisher::heal`, by a full copy of the database.
+
+use std::fmt::Write as _;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::clock::Timestamp;
+use crate::error::{Error, ErrorKind, Result};
+use crate::ltx::{FileId, Header, Level, Txid};
+use crate::primary::maintenance;
+use crate::primary::shipper::Shipper;
+use crate::primary::shipper::long_blocking;
+use crate::primary::shipper::resume::wiped;
+use crate::replica::{Plan, RestorePoint, Source};
+use crate::store::{FileInfo, Listing, Store};
+use crate::verify;
+
+/// While commits are published, the files are listed once in this time.
+const LIST_EVERY: Duration = Duration::from_secs(3600);
+/// At most so many damaged files are named in a message.
+const NAMED: usize = 3;
+
+/// A hole: what is wrong with the replica, in words that follow its URL.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::primary) struct Hole {
+    found: String,
+}
+
+/// How the replica is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::primary) enum Look {
+    /// Its files are listed.
+    Names,
+    /// The files that lead to the newest state are read too.
+    Content,
+    /// Not at all: it is known to need a full copy.
+    Copy,
+}
+
+/// A look that the publisher is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::primary) struct Asked {
+    pub(in crate::primary) look: Look,
+    /// A user asked, so that a hole is healed whatever `auto_recover` says.
+    pub(in crate::primary) by_user: bool,
+}
+
+/// The holes of one replica, as its publisher knows them.
+#[derive(Debug, Default)]
+pub(in crate::primary) struct Holes {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    asked: Option<Asked>,
+    state: State,
+    /// The last full copy that healed a hole.
+    healed: Option<Txid>,
+    /// When the files were listed last, by the steady clock.
+    listed: Option<Timestamp>,
+}
+
+/// How far a hole is healed.
+#[derive(Debug, Default)]
+enum State {
+    /// None is known.
+    #[default]
+    Whole,
+    /// The full copy is to be sent.
+    Found(Hole),
+    /// The full copy is in the replica as this transaction of level 0. It is to become a snapshot, from which
+    /// alone a restore can begin.
+    Copied(Hole, Txid),
+}
+
+impl Hole {
+    fn new(files: &[FileInfo], damaged: &[FileId], reached: Option<Txid>, last: Txid) -> Self {
+        let first = reached.map_or(Txid::ONE, Txid::next);
+        let next = files.iter().map(|file| file.id.name.min()).filter(|min| *min > first).min();
+        let mut found = match (next, reached) {
+            _ if files.is_empty() && damaged.is_empty() => {
+                format!("it is empty, but {last} was published to it")
+            }
+            (Some(next), _) => {
+                let end = Txid::new(next.get() - 1).unwrap_or(first);
+                format!("its files do not lead from {first} to {end}, but {last} was published to it")
+            }
+            (None, Some(reached)) => format!("it ends at {reached}, but {last} was published to it"),
+            (None, None) => format!("no file leads to {last}, which was published to it"),
+        };
+        for (n, id) in damaged.iter().take(NAMED).enumerate() {
+            let _ = write!(found, "{} {id}", if n == 0 { "; damaged:" } else { "," });
+        }
+        Self { found }
+    }
+
+    /// The hole that somebody says to be there.
+    pub(in crate::primary) fn said(found: impl Into<String>) -> Self {
+        Self { found: found.into() }
+    }
+
+    /// The error of a hole that is not to be healed by itself.
+    pub(in crate::primary) fn conflict(&self, store: &dyn Store) -> Error {
+        wiped(store, &self.found)
+    }
+
+    /// What was found.
+    pub(in crate::primary) fn found(&self) -> &str {
+        &self.found
+    }
+}
+
+impl Holes {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks for a look at the replica, or for more of one that was asked for.
+    pub(in crate::primary) fn ask(&self, asked: Asked) {
+        let mut inner = self.lock();
+        let before = inner.asked.unwrap_or(asked);
+        inner.asked =
+            Some(Asked { look: before.look.max(asked.look), by_user: before.by_user || asked.by_user });
+    }
+
+    /// Who asked as a user was told that it failed.
+    pub(in crate::primary) fn withdraw(&self) {
+        if let Some(asked) = &mut self.lock().asked {
+            asked.by_user = false;
+        }
+    }
+
+    /// The look that is asked for, if there is one.
+    pub(in crate::primary) fn asked(&self) -> Option<Asked> {
+        self.lock().asked
+    }
+
+    /// The files were listed at `now`.
+    pub(in crate::primary) fn listed(&self, now: Timestamp) {
+        self.lock().listed = Some(now);
+    }
+
+    /// The look that was asked for was taken at `now`.
+    pub(in crate::primary) fn looked(&self, now: Timestamp) {
+        let mut inner = self.lock();
+        (inner.asked, inner.listed) = (None, Some(now));
+    }
+
+    /// Whether the files were not listed for so long that they are when the next file is published.
+    pub(in crate::primary) fn is_look_due(&self, now: Timestamp) -> bool {
+        let Some(listed) = self.lock().listed else { return true };
+        now.as_millis() - listed.as_millis() >= LIST_EVERY.as_millis() as i64
+    }
+
+    /// A hole was found: a full copy is to be sent.
+    pub(in crate::primary) fn found(&self, hole: Hole) {
+        self.lock().state = State::Found(hole);
+    }
+
+    /// A full copy of the database is in the replica as `txid`; whether a hole waits for it.
+    pub(in crate::primary) fn copied(&self, txid: Txid) {
+        let mut inner = self.lock();
+        inner.state = match std::mem::take(&mut inner.state) {
+            State::Found(hole) | State::Copied(hole, _) => State::Copied(hole, txid),
+            State::Whole => State::Whole,
+        };
+    }
+
+    /// The full copy that is to become a snapshot, and the hole that it heals.
+    pub(in crate::primary) fn copy(&self) -> Option<(Hole, Txid)> {
+        match &self.lock().state {
+            State::Copied(hole, txid) => Some((hole.clone(), *txid)),
+            _ => None,
+        }
+    }
+
+    /// The full copy `txid` is a snapshot: later states build on it.
+    pub(in crate::primary) fn healed(&self, txid: Txid) {
+        let mut inner = self.lock();
+        (inner.state, inner.healed) = (State::Whole, Some(txid));
+    }
+
+    /// The last full copy that healed a hole.
+    pub(in crate::primary) fn last_healed(&self) -> Option<Txid> {
+        self.lock().healed
+    }
+
+    /// Nothing is asked for and nothing is known: replication begins again, or ended.
+    pub(in crate::primary) fn forget(&self) {
+        let mut inner = self.lock();
+        (inner.asked, inner.state) = (None, State::Whole);
+    }
+
+    /// Whether what is published can be restored, as far as that is known.
+    pub(in crate::primary) fn is_settled(&self) -> bool {
+        let inner = self.lock();
+        inner.asked.is_none() && matches!(inner.state, State::Whole)
+    }
+
+    /// The error of a hole that is being healed.
+    pub(in crate::primary) fn error(&self, store: &dyn Store) -> Option<Error> {
+        match &self.lock().state {
+            State::Whole => None,
+            State::Found(hole) | State::Copied(hole, _) => Some(Error::corrupt(format!(
+                "{} lost transactions: {}. A full copy of the database is on its way to it",
+                store.url(),
+                hole.found
+            ))),
+        }
+    }
+}
+
+/// The files of the replica, as far as they are needed to see whether they lead to `claimed` and to the newest of them,
+/// but for those that are known to be damaged.
+///
+/// # Errors
+/// Those of the store.
+pub(in crate::primary) async fn list(shipper: &Shipper, claimed: Option<Txid>) -> Result<Vec<FileInfo>> {
+    let Listing { files, rest } = shipper.store.list_at_once().await?;
+    if rest.is_none() {
+        return Ok(sound(shipper, files));
+    }
+    // Of more files than one answer holds, those after the last snapshot are enough, if they are whole.
+    if !files.is_empty() {
+        let recent = sound(shipper, list_since_snapshot(shipper.store.as_ref()).await?);
+        let newest = recent.iter().map(|file| file.id.name.max()).max();
+        if maintenance::leads_to(&recent) >= newest.max(claimed) {
+            return Ok(recent);
+        }
+    }
+    let all = Source::new(Arc::clone(&shipper.store)).list_all_upwards().await?;
+    Ok(sound(shipper, all))
+}
+
+async fn list_since_snapshot(store: &dyn Store) -> Result<Vec<FileInfo>> {
+    let mut files = store.list(Level::SNAPSHOT, Txid::ONE).await?;
+    let from = files.iter().map(|file| file.id.name.max()).max().map_or(Txid::ONE, Txid::next);
+    let levels = Level::all().filter(|level| *level != Level::SNAPSHOT);
+    // Upwards: what is merged meanwhile is then seen once at least.
+    for level in levels {
+        files.extend(store.list(level, from).await?);
+    }
+    Ok(files)
+}
+
+/// Those of `files` that are not known to be damaged, and not so short that they must be.
+fn sound(shipper: &Shipper, mut files: Vec<FileInfo>) -> Vec<FileInfo> {
+    let is_cut_off = |file: &&FileInfo| file.size < Header::SIZE as u64;
+    shipper.history.note_damaged(files.iter().filter(is_cut_off).map(|file| file.id));
+    let damaged = shipper.history.damaged();
+    files.retain(|file| !damaged.contains(&file.id));
+    files
+}
+
+/// The hole of a replica that has `files` and to which `last` was published, if it has one.
+///
+/// # Errors
+/// Those of the store.
+pub(in crate::primary) async fn find(
+    shipper: &Shipper,
+    files: &[FileInfo],
+    last: Txid,
+) -> Result<Option<Hole>> {
+    let reached = maintenance::leads_to(files);
+    if reached >= Some(last) {
+        return Ok(None);
+    }
+    let damaged: Vec<FileId> = shipper.history.damaged().into_iter().collect();
+    let first = FileId::single(reached.map_or(Txid::ONE, Txid::next));
+    // A cache or a mirror may list what was there before.
+    let is_old = !damaged.contains(&first) && is_there(shipper.store.as_ref(), first).await?;
+    if is_old {
+        tracing::debug!("{}: {first} is there and not listed", shipper.store.url());
+        return Ok(None);
+    }
+    Ok(Some(Hole::new(files, &damaged, reached, last)))
+}
+
+async fn is_there(store: &dyn Store, id: FileId) -> Result<bool> {
+    match store.head(id).await {
+        Ok(_) => Ok(true),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+/// As [`find`], after the files are listed and, if that is asked for, those that lead to the newest state are read.
+///
+/// # Errors
+/// Those of the store.
+pub(in crate::primary) async fn look(shipper: &Arc<Shipper>, look: Look, last: Txid) -> Result<Option<Hole>> {
+    loop {
+        let files = list(shipper, Some(last)).await?;
+        let hole = find(shipper, &files, last).await?;
+        if hole.is_some() || look < Look::Content {
+            return Ok(hole);
+        }
+        let Ok(plan) = Plan::new(&files, RestorePoint::Latest) else { return Ok(None) };
+        let damaged = long_blocking(shipper, move |shipper| {
+            let source = Arc::new(Source::new(Arc::clone(&shipper.store)));
+            verify::damaged(&source, plan.files())
+        });
+        let damaged = damaged.await?;
+        if damaged.is_empty() {
+            return Ok(None);
+        }
+        shipper.history.note_damaged(damaged);
+    }
+}

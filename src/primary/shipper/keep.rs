@@ -1,0 +1,62 @@
+//! The background task that keeps the history of a replica. It sleeps without a timer while there is
+//! nothing that will be due.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use futures_util::FutureExt as _;
+
+use super::Shipper;
+use crate::error::ErrorKind;
+use crate::primary::maintenance::Keeper;
+use crate::runtime;
+
+/// Keeps the history of a database until the task is aborted. A bug ends it, with an error in status.
+pub(super) async fn run(shipper: Arc<Shipper>) {
+    let mut keeper = Keeper::new(
+        Arc::clone(&shipper.store),
+        shipper.settings.clone(),
+        Arc::clone(&shipper.time),
+        Arc::clone(&shipper.history),
+        shipper.folder.clone(),
+    );
+    if let Err(panic) = AssertUnwindSafe(keep(&shipper, &mut keeper)).catch_unwind().await {
+        let error = runtime::bug(&*panic).context("no files are merged and deleted until the next open");
+        tracing::error!("{}: {error}", shipper.db.path.display());
+        keeper.answer_all(&error);
+        shipper.history.failed(error);
+    }
+}
+
+async fn keep(shipper: &Shipper, keeper: &mut Keeper) {
+    // The log tells of a failure, and not yet of its end.
+    let mut is_told = false;
+    loop {
+        match keeper.round().await {
+            // The publisher ends replication.
+            Err(e) if e.kind() == ErrorKind::Conflict => {
+                shipper.history.end();
+                shipper.signal.hurry();
+            }
+            // The publisher tells of a store that cannot be reached.
+            Err(_) if is_told || shipper.has_failed() => {}
+            Err(e) => {
+                tracing::warn!("{}: {e}", shipper.db.path.display());
+                is_told = true;
+            }
+            Ok(()) if std::mem::take(&mut is_told) => {
+                tracing::warn!(
+                    "{}: the history of {} is kept again",
+                    shipper.db.path.display(),
+                    shipper.store.url()
+                );
+            }
+            Ok(()) => {}
+        }
+        if shipper.history.take_doubt() {
+            shipper.doubt_replica();
+        }
+        keeper.look_whether_ended();
+        keeper.rest().await;
+    }
+}

@@ -1,0 +1,97 @@
+//! The file that is on its way to the replica.
+
+use std::io::Read;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::error::Result;
+use crate::ltx::{Decoder, Encoder, Header, Txid};
+use crate::primary::dirty::{Cursor, PageSet};
+use crate::primary::hooks::CommitSeq;
+use crate::primary::shipper::spool::{self, Scratch, Segment, Spool};
+use crate::primary::shipper::sums::PageSums;
+
+/// Files up to this size are made in memory and sent in one request.
+const MEMORY_LIMIT: u64 = 4 * 1024 * 1024;
+
+/// Where the bytes are.
+#[derive(Clone, Debug)]
+pub(in crate::primary) enum Body {
+    /// In waiting files that are still to be merged.
+    Waiting(Vec<Segment>),
+    /// In memory.
+    Memory(Bytes),
+    /// In a scratch file of the spool.
+    File(Arc<Scratch>),
+}
+
+/// A file that is on its way as `txid`. Until its fate is known it is sent again as it is, because an
+/// earlier attempt may have landed.
+#[derive(Clone, Debug)]
+pub(in crate::primary) struct Outgoing {
+    pub(in crate::primary) txid: Txid,
+    pub(in crate::primary) header: Header,
+    pub(in crate::primary) body: Body,
+    /// How many spool files hold the same pages. 0: the pages are nowhere else on disk.
+    pub(in crate::primary) inputs: usize,
+    /// The last commit that the file holds.
+    pub(in crate::primary) covers: CommitSeq,
+    /// The pages.
+    pub(in crate::primary) pages: PageSet,
+    /// Their checksums, if it was made in memory.
+    pub(in crate::primary) sums: PageSums,
+    /// Up to where all commits are in this file and those before it, and the number of that capture.
+    pub(in crate::primary) cursor: (Cursor, u64),
+}
+
+impl Outgoing {
+    /// Makes sure that the pages are in the spool too. Nothing was captured into the spool since the
+    /// file was made from memory, so it is the oldest there.
+    ///
+    /// # Errors
+    /// `Io`, `NoSpace` on the spool.
+    pub(in crate::primary) fn keep(&mut self, spool: &mut Spool) -> Result<()> {
+        let Body::Memory(bytes) = &self.body else { return Ok(()) };
+        if self.inputs > 0 {
+            return Ok(());
+        }
+        let mut decoder = Decoder::new(&bytes[..])?;
+        let mut page = vec![0; self.header.page_size.bytes()];
+        spool.write(self.header, self.covers, &self.pages, |encoder| {
+            copy_pages(&mut decoder, encoder, &mut page)
+        })?;
+        self.inputs = 1;
+        Ok(())
+    }
+
+    /// The bytes to send: waiting files are merged now, in memory or in `scratch`. Needs no lock.
+    ///
+    /// # Errors
+    /// `Corrupt` or `NotFound` if a waiting file is broken or gone; `Io`, `NoSpace` on the scratch file.
+    pub(in crate::primary) fn merged(&self, scratch: Scratch) -> Result<Body> {
+        let Body::Waiting(segments) = &self.body else { return Ok(self.body.clone()) };
+        if segments.iter().map(|s| s.size).sum::<u64>() <= MEMORY_LIMIT {
+            let inputs = segments.iter().map(Segment::open).collect::<Result<Vec<_>>>()?;
+            let (bytes, _) = spool::merge_as(inputs, Vec::new(), self.header)?;
+            return Ok(Body::Memory(bytes.into()));
+        }
+        scratch.merge(segments, self.header)?;
+        Ok(Body::File(Arc::new(scratch)))
+    }
+}
+
+/// Copies all pages.
+///
+/// # Errors
+/// Those of reading and writing.
+pub(in crate::primary) fn copy_pages<R: Read, W: std::io::Write>(
+    from: &mut Decoder<R>,
+    to: &mut Encoder<W>,
+    page: &mut [u8],
+) -> Result<()> {
+    while let Some(pgno) = from.next_page(page)? {
+        to.page(pgno, page)?;
+    }
+    Ok(())
+}

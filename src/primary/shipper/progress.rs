@@ -1,0 +1,296 @@
+//! How far the replica is, and how that changes.
+
+use std::sync::MutexGuard;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::{Capture, Desk, Phase, Shipper};
+use crate::clock::Timestamp;
+use crate::error::{Error, ErrorKind};
+use crate::ltx::Txid;
+use crate::primary::hooks::CommitSeq;
+use crate::primary::time::Witness;
+
+/// A database that is locked for longer is worth a line in the log.
+const LOCKED: Duration = Duration::from_secs(5);
+
+/// How far the replica is.
+#[derive(Debug)]
+pub(in crate::primary) struct Progress {
+    pub(in crate::primary) phase: Phase,
+    /// Counts the shipper's rounds.
+    pub(in crate::primary) round: u64,
+    /// The round that found that there is nothing to publish: the database is empty.
+    pub(in crate::primary) nothing_here: u64,
+    /// Whether the replica was looked at.
+    pub(in crate::primary) resumed: bool,
+    /// The database as it was opened is known, so that a program may write it.
+    pub(in crate::primary) local_known: bool,
+    /// The last transaction in the replica.
+    pub(in crate::primary) txid: Option<Txid>,
+    /// The last commit in the replica.
+    pub(in crate::primary) acked: CommitSeq,
+    /// When the last transaction in the replica was committed. No later one is published with an earlier time.
+    pub(in crate::primary) time: Option<Timestamp>,
+    /// Since when the oldest commit waits of those that are on their way, by the steady clock.
+    pub(in crate::primary) on_the_way_since: Option<Timestamp>,
+    /// The last commit that is on its way, or was.
+    pub(in crate::primary) on_the_way: CommitSeq,
+    /// What was found and repaired last, and when.
+    pub(in crate::primary) notice: Option<(Timestamp, String)>,
+    /// The failure of the last attempt, if it failed, or what ended replication.
+    pub(in crate::primary) error: Option<Error>,
+    /// What ended replication before a user said that it shall continue.
+    pub(in crate::primary) stopped_by: Option<Error>,
+    /// Since when each attempt failed, by the steady clock.
+    failing_since: Option<Timestamp>,
+    /// The log tells of a failure, and not yet of its end.
+    pub(in crate::primary) logged: bool,
+}
+
+impl Progress {
+    pub(in crate::primary) fn new() -> Self {
+        Self {
+            phase: Phase::Starting,
+            round: 0,
+            nothing_here: 0,
+            resumed: false,
+            local_known: false,
+            txid: None,
+            acked: CommitSeq::default(),
+            time: None,
+            on_the_way_since: None,
+            on_the_way: CommitSeq::default(),
+            notice: None,
+            error: None,
+            stopped_by: None,
+            failing_since: None,
+            logged: false,
+        }
+    }
+}
+
+impl Progress {
+    /// Every commit up to `covers` is in the replica.
+    fn arrived(&mut self, covers: CommitSeq) {
+        self.acked = self.acked.max(covers);
+        if self.acked >= self.on_the_way {
+            self.on_the_way_since = None;
+        }
+    }
+
+    /// What was found and repaired last, with its time.
+    pub(in crate::primary) fn shown_notice(&self) -> Option<String> {
+        self.notice.as_ref().map(|(at, notice)| format!("{at}: {notice}"))
+    }
+
+    /// Enters a phase, unless replication was ended meanwhile by another thread than the publisher's.
+    fn enter(&mut self, phase: Phase) {
+        if self.phase != Phase::Stopped {
+            self.phase = phase;
+        }
+    }
+}
+
+impl Shipper {
+    pub(in crate::primary) fn change(&self, change: impl FnOnce(&mut Progress)) {
+        change(&mut self.progress());
+        self.db.bell.ring();
+    }
+
+    /// Whoever waits is to look again.
+    pub(in crate::primary) fn changed(&self) {
+        self.change(|_| ());
+    }
+
+    pub(in crate::primary) fn is_resumed(&self) -> bool {
+        self.progress().resumed
+    }
+
+    pub(in crate::primary) fn resumed(&self, last: Option<Txid>) {
+        self.change(|p| {
+            p.resumed = true;
+            p.txid = last;
+        });
+    }
+
+    /// The last transaction in the replica.
+    pub(in crate::primary) fn progress_txid(&self) -> Option<Txid> {
+        self.progress().txid
+    }
+
+    pub(in crate::primary) fn next_txid(&self) -> Txid {
+        self.progress().txid.map_or(Txid::ONE, Txid::next)
+    }
+
+    /// When the last transaction in the replica was committed is known to be `time`.
+    pub(in crate::primary) fn seen(&self, time: Timestamp) {
+        self.change(|p| p.time = p.time.max(Some(time)));
+    }
+
+    /// The time with which a commit is published that was noted at `noted`: not before that of the
+    /// transaction before it.
+    pub(in crate::primary) fn published_time(&self, noted: Timestamp, witness: Witness) -> Timestamp {
+        let time = self.time.of_commit(noted, witness);
+        self.progress().time.map_or(time, |before| time.max(before))
+    }
+
+    pub(in crate::primary) fn set_phase(&self, phase: Phase) {
+        self.change(|p| p.enter(phase));
+    }
+
+    /// The publisher begins a round.
+    pub(in crate::primary) fn begin_round(&self) {
+        self.progress().round += 1;
+    }
+
+    /// This round found that there is nothing to publish: the database is empty.
+    pub(in crate::primary) fn nothing_here(&self) {
+        self.change(|p| {
+            p.enter(Phase::Empty);
+            p.nothing_here = p.round;
+        });
+    }
+
+    /// Commits up to `last`, which waited since `since`, are on their way.
+    pub(in crate::primary) fn on_the_way(&self, last: CommitSeq, since: Option<Timestamp>) {
+        let mut progress = self.progress();
+        progress.on_the_way_since = progress.on_the_way_since.or(since);
+        progress.on_the_way = progress.on_the_way.max(last);
+    }
+
+    /// Whether this process noted commits that are not in the replica, or a caller waits.
+    pub(in crate::primary) fn has_commits_on_the_way(&self) -> bool {
+        let progress = self.progress();
+        progress.on_the_way_since.is_some() || self.is_awaited()
+    }
+
+    /// `txid` is in the replica and holds every commit up to `covers`.
+    pub(in crate::primary) fn published(&self, txid: Txid, covers: CommitSeq, time: Timestamp) {
+        self.db.has_pages();
+        self.change(|p| {
+            self.works_again(p);
+            p.enter(Phase::Idle);
+            p.txid = Some(txid);
+            p.arrived(covers);
+            p.time = p.time.max(Some(time));
+        });
+    }
+
+    /// `txid` is in the replica from an earlier life; what is to be sent takes the next.
+    pub(in crate::primary) fn skip_to(&self, txid: Txid) {
+        self.history.found_unknown();
+        self.change(|p| {
+            p.txid = Some(txid);
+        });
+    }
+
+    /// Every commit up to `seq` is in the replica.
+    pub(in crate::primary) fn all_published(&self, seq: CommitSeq) {
+        self.change(|p| {
+            p.arrived(seq);
+        });
+    }
+
+    /// Whether somebody waits for the replica.
+    pub(in crate::primary) fn is_awaited(&self) -> bool {
+        self.waiting.load(Ordering::SeqCst) > 0 || self.requests.is_awaited()
+    }
+
+    /// The last round succeeded.
+    pub(in crate::primary) fn recovered(&self) {
+        self.change(|p| {
+            self.works_again(p);
+            if !matches!(p.phase, Phase::Standby | Phase::Empty) {
+                p.enter(Phase::Idle);
+            }
+        });
+    }
+
+    fn works_again(&self, progress: &mut Progress) {
+        if progress.phase == Phase::Stopped {
+            return;
+        }
+        (progress.error, progress.failing_since) = (None, None);
+        if std::mem::take(&mut progress.logged) {
+            // As important as what it is the end of.
+            tracing::warn!("{}: replication goes on, to {}", self.db.path.display(), self.store.url());
+        }
+    }
+
+    /// The last round failed and will be repeated.
+    pub(in crate::primary) fn failed(&self, error: Error) {
+        // A round may be under way when the last connection closes.
+        if matches!(*self.desk(), Desk::Ended) {
+            return;
+        }
+        self.change(|p| {
+            if p.phase == Phase::Stopped {
+                return;
+            }
+            let now = self.db.clock.steady().as_millis();
+            let lasts = now - p.failing_since.get_or_insert(Timestamp::from_millis(now)).as_millis();
+            // A database that is locked for a while, as by a connection that closes, is no failure yet.
+            let passes = error.kind() == ErrorKind::Busy && lasts < LOCKED.as_millis() as i64;
+            if !passes && !p.logged {
+                tracing::warn!("{}: {error}; it is tried again", self.db.path.display());
+                p.logged = true;
+            }
+            p.phase = Phase::Retrying;
+            p.error = Some(error);
+        });
+    }
+
+    pub(in crate::primary) fn has_failed(&self) -> bool {
+        self.progress().error.is_some()
+    }
+
+    /// Replication ends: somebody else is on the replica.
+    pub(in crate::primary) fn stop(&self, error: Error) {
+        tracing::error!("{}: {error}", self.db.path.display());
+        self.history.end();
+        self.holes.forget();
+        let _ = self.with_capture(Capture::stop);
+        self.change(|p| {
+            p.phase = Phase::Stopped;
+            p.logged = true;
+            p.error = Some(error);
+        });
+    }
+
+    /// What is wrong now, of replication, history or the replica itself.
+    pub(in crate::primary) fn trouble(&self, progress: &Progress) -> Option<Error> {
+        let later = || self.history.error().or_else(|| self.proof.verified().error.clone());
+        let hole = || self.holes.error(self.store.as_ref());
+        progress.error.clone().or_else(hole).or_else(later)
+    }
+
+    /// How many local files wait for the replica, and their size in bytes.
+    pub(in crate::primary) fn waiting_files(&self) -> (usize, u64) {
+        self.with_capture(|c| (c.spool.segments().len(), c.spool.bytes())).unwrap_or_default()
+    }
+
+    /// How far the replica is. A moment after the replica was looked at it turns out whether something is to be
+    /// sent: that is waited for.
+    pub(in crate::primary) fn settled_progress(&self) -> MutexGuard<'_, Progress> {
+        const MOMENT: Duration = Duration::from_millis(100);
+        let deadline = Instant::now() + MOMENT;
+        loop {
+            let before = self.db.bell.rings();
+            let progress = self.progress();
+            let left = deadline.saturating_duration_since(Instant::now());
+            if progress.phase != Phase::Starting || !progress.resumed || left.is_zero() {
+                return progress;
+            }
+            drop(progress);
+            self.db.bell.wait(before, left);
+        }
+    }
+
+    /// How long the oldest commit waits that is not in the replica; zero if none does.
+    pub(in crate::primary) fn lag(&self) -> Duration {
+        let since = self.progress().on_the_way_since.or_else(|| self.db.commits.waiting_since(self.number));
+        let millis = since.map_or(0, |since| self.db.clock.steady().as_millis() - since.as_millis());
+        Duration::from_millis(millis.max(0) as u64)
+    }
+}

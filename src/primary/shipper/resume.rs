@@ -1,0 +1,558 @@
+//! How the database stands to its replica when replication begins: the decision whether it continues, is
+//! brought forward, or stops before it publishes anything.
+//!
+//! What is in the replica is never buried unless a user says so. The decision is made of three things:
+//! what the state folder claims of the database file, which file of the replica is the newest, and, where
+//! the claim alone does not decide, the checksums of the database's pages as it was opened.
+//!
+//! | the state folder says | the replica ends there | the replica is further |
+//! | --- | --- | --- |
+//! | this transaction, and what capture follows | continues | exactly that transaction: brought forward |
+//! | this transaction, and commits that capture did not follow | compared, what differs is sent | the same as above |
+//! | it was this transaction before the machine went down | equal pages: continues | the same as above |
+//! | another file was this transaction, of which it may be a copy | equal pages: continues | the same as above |
+//! | nothing | equal pages: continues | |
+//!
+//! A replica whose files do not lead to the transaction that was published last, since files are missing or damaged, has
+//! no newest state that could be buried: the database continues with a full copy, if it is that transaction or later by the
+//! first three rows, and if the newest file, where there is one, is of the lineage that was published.
+//!
+//! Pages that equal those of the newest transaction continue in every row. Where the machine went down, the digests
+//! of earlier transactions say whether the database is one of those: then it is brought forward too. Commits that
+//! capture did not follow are believed only where digests are remembered, the database is none of the earlier
+//! transactions, page 1 counts no fewer changes than the replica's, and pages are in common or a `VACUUM` explains
+//! that none is. Everything else stops.
+
+use std::sync::Arc;
+
+use futures_util::{StreamExt, future, stream};
+
+use crate::clock::Timestamp;
+use crate::error::{Error, ErrorKind, Result};
+use crate::ltx::{FileId, Header, Level, Lineage, PageIndex, TailRead, Txid};
+use crate::page::PageSize;
+use crate::primary::dirty::PageSet;
+use crate::primary::shipper::Shipper;
+use crate::primary::shipper::holes::Hole;
+use crate::primary::shipper::state::{Claim, Origin};
+use crate::primary::shipper::sums::Sums;
+use crate::primary::shipper::survey::{self, Agreement, Survey, Theirs};
+use crate::primary::shipper::{blocking, long_blocking};
+use crate::replica::RestorePoint;
+use crate::store::{ByteRange, FileInfo, Store};
+
+/// The number of bytes at the end of a file that are read first for its page index.
+const TAIL_SIZE: u64 = 16 * 1024;
+/// The number of headers that are read at the same time.
+const HEADERS: usize = 32;
+
+/// What is known locally.
+#[derive(Clone, Debug)]
+pub(in crate::primary) struct Local {
+    /// What the state folder says of the database file.
+    pub(in crate::primary) claim: Claim,
+    /// The database was published to another replica since that transaction.
+    pub(in crate::primary) is_back: bool,
+    /// How the database came to be at that transaction, if not by publishing it.
+    pub(in crate::primary) origin: Option<Origin>,
+    /// The history that the replica was of when we published to it.
+    pub(in crate::primary) lineage: Option<Lineage>,
+    /// The page size, if the database has pages.
+    pub(in crate::primary) page_size: Option<PageSize>,
+    /// The database had no pages when it was opened.
+    pub(in crate::primary) was_empty: bool,
+    /// Somebody decided to go on after whatever the replica holds.
+    pub(in crate::primary) forced: bool,
+    /// There are commits after what the state folder claims.
+    pub(in crate::primary) has_commits: bool,
+    /// The headers of files that may have landed and hold nothing that the database has lost.
+    pub(in crate::primary) sent: Vec<Header>,
+    /// This process had the database open while another one published it.
+    pub(in crate::primary) stood_by: bool,
+    /// Tells our files from another writer's.
+    pub(in crate::primary) node_id: u64,
+}
+
+/// How the database stands to its replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::primary) enum Standing {
+    /// The replica is empty.
+    First,
+    /// It is this transaction, the newest, and what capture finds after it.
+    Followed(Txid),
+    /// Its pages are those of this transaction, the newest.
+    Newest(Txid),
+    /// It is this transaction, the newest, and commits that nobody followed: what differs is to be sent.
+    NewestAndMore(Txid),
+    /// A user decided that it comes after this transaction, whatever it holds.
+    Present(Txid),
+    /// It is exactly this earlier transaction, and the replica ends with a later one.
+    Earlier(Txid),
+    /// It is this transaction or later, and the files of the replica do not lead there any more.
+    Lost(Txid),
+}
+
+/// What the last file of a replica says of it.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::primary) struct Newest {
+    header: Header,
+    /// The history that the replica is of, as far as its newest files and local state say so.
+    pub(in crate::primary) lineage: Option<Lineage>,
+}
+
+impl Newest {
+    /// Reads the header of the last file, `newest`, of a replica that may be of the lineage `known`.
+    ///
+    /// # Errors
+    /// Those of the store; `Corrupt` naming the file.
+    pub(in crate::primary) async fn read(
+        store: &dyn Store,
+        newest: &FileInfo,
+        known: Option<Lineage>,
+    ) -> Result<Self> {
+        let header = read_header(store, newest.id).await?;
+        let lineage = match header.lineage.or(known) {
+            None => lineage_of_older_files(store).await?,
+            known => known,
+        };
+        Ok(Self { header, lineage })
+    }
+
+    /// When the last transaction was committed.
+    pub(in crate::primary) const fn time(&self) -> Timestamp {
+        self.header.timestamp
+    }
+}
+
+/// Finds out how the database stands to a replica whose last file is `newest`, and which has a `hole` or not.
+///
+/// # Errors
+/// `Conflict` if to go on would bury what the replica holds; those of the store; `Io`, `NoSpace`.
+pub(in crate::primary) async fn standing(
+    shipper: &Arc<Shipper>,
+    local: &Local,
+    newest: Option<&Newest>,
+    hole: Option<&Hole>,
+) -> Result<Standing> {
+    let store = shipper.store.as_ref();
+    let Some(Newest { header, .. }) = newest else { return to_nothing(store, local) };
+    let last = header.max;
+    if local.was_empty && !local.forced {
+        return Err(buried(store, last));
+    }
+    check_page_size(store, header, local.page_size)?;
+    let is_another_history = Lineage::with(local.lineage, header).is_err();
+    let is_last = local.claim.txid() == Some(last);
+    let lost = local.lost_after(header);
+    if let (Some(txid), Some(_), false, false) = (lost, hole, local.forced, is_another_history) {
+        return after_hole(shipper, local.claim, txid).await;
+    }
+    match local.claim {
+        _ if local.forced => Ok(lost.map_or(Standing::Present(last), Standing::Lost)),
+        _ if is_another_history => Err(another_history(store, local.lineage, header)),
+        // Said of the file that was restored, and of no other one.
+        Claim::Followed(_) | Claim::Unfollowed(_) if local.origin == Some(Origin::Present) && !is_last => {
+            Ok(Standing::Present(last))
+        }
+        // The answer of its upload did not reach the process that was killed.
+        _ if local.sent.contains(header) => Ok(local.and_more(last)),
+        Claim::Nothing => Question::new(shipper, last).await?.is_it_the_newest().await,
+        claim if claim.txid() > Some(last) => {
+            let txid = claim.txid().unwrap_or(last);
+            Err(wiped(store, &format!("it ends at {last}, but {txid} was published to it")))
+        }
+        Claim::Followed(_) if is_last => Ok(Standing::Followed(last)),
+        claim if local.is_after_older_version(claim, header) => Ok(local.and_more(last)),
+        Claim::Unfollowed(_) if is_last => {
+            Question::new(shipper, last).await?.has_it_more(local.is_back).await
+        }
+        Claim::BeforeCrash(_) if is_last => Question::new(shipper, last).await?.has_it_lost_any().await,
+        Claim::OfAnotherFile(_) if is_last => Question::new(shipper, last).await?.is_it_the_newest().await,
+        _ if local.origin == Some(Origin::Rewound) => Err(rewound(store, local.claim.txid(), last)),
+        Claim::Followed(txid) if local.has_commits => {
+            Question::new(shipper, last).await?.is_it_the_newest_after(txid).await
+        }
+        Claim::Followed(txid) => Question::new(shipper, last).await?.is_it_still(txid, local.origin).await,
+        Claim::Unfollowed(txid) | Claim::OfAnotherFile(txid) => {
+            Question::new(shipper, last).await?.is_it_still(txid, None).await
+        }
+        Claim::BeforeCrash(txid) => Question::new(shipper, last).await?.has_it_lost_any_after(txid).await,
+    }
+}
+
+/// How the database stands to a replica that is empty.
+fn to_nothing(store: &dyn Store, local: &Local) -> Result<Standing> {
+    match local.claim.txid().filter(|_| !local.is_restored()) {
+        None => Ok(Standing::First),
+        Some(txid) if local.forced || local.claim.is_of_this_file() => Ok(Standing::Lost(txid)),
+        Some(txid) => Err(wiped(store, &format!("it is empty, but {txid} was published to it"))),
+    }
+}
+
+/// How the database, of which `claim` says that it is `txid` or later, stands to a replica that does not lead there.
+async fn after_hole(shipper: &Arc<Shipper>, claim: Claim, txid: Txid) -> Result<Standing> {
+    // What nobody followed since may be an older file that took its place: older than the claim. A copy that landed after it
+    // holds the same.
+    if !matches!(claim, Claim::Followed(_))
+        && let Some(before) = Question::new(shipper, claim.txid().unwrap_or(txid)).await?.earlier()
+    {
+        let why =
+            "files are missing from the replica or damaged, so that the newest state cannot be restored";
+        return Err(earlier(shipper.store.as_ref(), before, txid, why));
+    }
+    Ok(Standing::Lost(txid))
+}
+
+impl Local {
+    /// The transaction that the database is, or that it comes after, if the replica, which ends with the file of
+    /// `newest`, cannot hold another one or a later one.
+    fn lost_after(&self, newest: &Header) -> Option<Txid> {
+        let is_ours = self.lineage.is_some() && self.lineage == newest.lineage;
+        let claimed = self.claim.txid().filter(|_| self.claim.is_of_this_file())?;
+        let is_last = claimed == newest.max || self.sent.contains(newest);
+        (is_last || (claimed > newest.max && is_ours)).then(|| claimed.max(newest.max))
+    }
+
+    /// It is `last`, which landed, and what came after that.
+    const fn and_more(&self, last: Txid) -> Standing {
+        match self.claim {
+            Claim::Followed(_) => Standing::Followed(last),
+            _ => Standing::NewestAndMore(last),
+        }
+    }
+
+    /// Whether a process of version 0.1.0 published the database up to the file with the header `newest`, while this one had
+    /// it open. That version kept no record of what the WAL held, and did not note a file before it was sent.
+    fn is_after_older_version(&self, claim: Claim, newest: &Header) -> bool {
+        let Some(txid) =
+            claim.txid().filter(|_| self.stood_by && self.lineage.is_none() && newest.lineage.is_none())
+        else {
+            return false;
+        };
+        let is_noted = txid == newest.max || (txid.next() == newest.max && newest.node_id == self.node_id);
+        is_noted && matches!(claim, Claim::Followed(_) | Claim::Unfollowed(_))
+    }
+
+    /// Whether the database was restored, and never published since.
+    fn is_restored(&self) -> bool {
+        matches!(self.origin, Some(Origin::Restored | Origin::Rewound | Origin::Present))
+    }
+}
+
+/// A question that the pages of the database answer.
+struct Question<'a> {
+    shipper: &'a Arc<Shipper>,
+    survey: Arc<Survey>,
+    /// The last transaction of the replica.
+    last: Txid,
+}
+
+impl<'a> Question<'a> {
+    async fn new(shipper: &'a Arc<Shipper>, last: Txid) -> Result<Self> {
+        let survey = shipper.survey().await?;
+        Ok(Self { shipper, survey, last })
+    }
+
+    /// The database is of no known transaction, unless it is the newest.
+    async fn is_it_the_newest(&self) -> Result<Standing> {
+        match self.compare_with_newest(true).await? {
+            (txid, agreement) if agreement.is_equal() => Ok(Standing::Newest(txid)),
+            (txid, _) => Err(another(self.shipper.store.as_ref(), txid)),
+        }
+    }
+
+    /// The database was the newest transaction, and may have lost commits.
+    async fn has_it_lost_any(&self) -> Result<Standing> {
+        match self.earlier() {
+            Some(earlier) => Ok(Standing::Earlier(earlier)),
+            None => self.is_it_the_newest().await,
+        }
+    }
+
+    /// The database was the newest transaction, and somebody may have written it since.
+    async fn has_it_more(&self, is_back: bool) -> Result<Standing> {
+        if let Some(txid) = self.earlier() {
+            let why = "it was the newest before, so that either an older file took its place, or a program \
+                       without litestream wrote back what it was";
+            return Err(earlier(self.shipper.store.as_ref(), txid, self.last, why));
+        }
+        // Version 0.1.0 remembered no digests. Without them an older file is not told from one that was written since.
+        let sums = Sums::of(self.shipper);
+        sums.catch_up(self.shipper.store.as_ref(), Some(self.last)).await;
+        if !is_back && !sums.remembers_digests() {
+            return self.is_it_the_newest().await;
+        }
+        match self.compare_with_newest(false).await? {
+            (txid, agreement) if agreement.is_equal() => Ok(Standing::Newest(txid)),
+            (txid, agreement) if self.is_continuation(agreement).await? => Ok(Standing::NewestAndMore(txid)),
+            (txid, _) => Err(another(self.shipper.store.as_ref(), txid)),
+        }
+    }
+
+    /// Whether the database, of which `agreement` says how much is as it was, can have been written since by SQLite
+    /// alone. What `VACUUM` writes has no page in common with what was.
+    async fn is_continuation(&self, agreement: Agreement) -> Result<bool> {
+        let survey = Arc::clone(&self.survey);
+        long_blocking(self.shipper, move |shipper| {
+            let Some(theirs) = survey::first_page(shipper)? else { return Ok(agreement.is_related()) };
+            let follows = survey.is_not_before(&theirs);
+            Ok(follows && (agreement.is_related() || survey.is_vacuumed(&theirs)))
+        })
+        .await
+    }
+
+    /// The database was `txid`, and the replica is further; it may have lost commits.
+    async fn has_it_lost_any_after(&self, txid: Txid) -> Result<Standing> {
+        match self.earlier() {
+            Some(earlier) => Ok(Standing::Earlier(earlier)),
+            None => self.is_it_still(txid, None).await,
+        }
+    }
+
+    /// The database was `txid`, and the replica is further. `origin` says how it came to be that, if nobody
+    /// changed it since.
+    async fn is_it_still(&self, txid: Txid, origin: Option<Origin>) -> Result<Standing> {
+        if self.is_exactly(txid, origin).await? {
+            return Ok(Standing::Earlier(txid));
+        }
+        self.is_it_the_newest_after(txid).await
+    }
+
+    /// The database was `txid` and has commits after it, which may be those of the replica.
+    async fn is_it_the_newest_after(&self, txid: Txid) -> Result<Standing> {
+        match self.compare_with_newest(true).await? {
+            (newest, agreement) if agreement.is_equal() => Ok(Standing::Newest(newest)),
+            _ => Err(ahead(self.shipper.store.as_ref(), txid, self.last)),
+        }
+    }
+
+    /// The earlier transaction that the database is exactly, if that is remembered.
+    fn earlier(&self) -> Option<Txid> {
+        let known = Sums::of(self.shipper).txid_of(&self.survey.known.digest());
+        known.filter(|txid| *txid < self.last)
+    }
+
+    async fn is_exactly(&self, txid: Txid, origin: Option<Origin>) -> Result<bool> {
+        if let Some((_, agreement)) = self.survey.base.filter(|(base, _)| *base == txid) {
+            return Ok(agreement.is_equal());
+        }
+        if let Some(digest) = Sums::of(self.shipper).digest_of(txid) {
+            return Ok(digest == self.survey.known.digest());
+        }
+        let theirs = self.compare(RestorePoint::Txid(txid), true).await?;
+        if let Some(theirs) = theirs.filter(|theirs| theirs.txid == txid) {
+            return Ok(theirs.agreement.is_equal());
+        }
+        // The files that end with it were merged. What a restore wrote and nobody changed is that.
+        Ok(origin == Some(Origin::Restored) && self.compare_with_newest(false).await?.1.is_related())
+    }
+
+    /// How the database compares with the newest state, and which that is.
+    async fn compare_with_newest(&self, for_equality: bool) -> Result<(Txid, Agreement)> {
+        if let Some((txid, agreement)) = self.survey.base
+            && txid == self.last
+            && !(agreement.differing == 0 && agreement.first_differs)
+        {
+            return Ok((txid, agreement));
+        }
+        let gone = || Error::new(ErrorKind::Unavailable, "the replica changed while it was looked at");
+        let theirs = self.compare(RestorePoint::Latest, for_equality).await?.ok_or_else(gone)?;
+        if let Some(known) = theirs.known {
+            let txid = theirs.txid;
+            blocking(self.shipper, move |_| known.adopt(txid)).await?;
+        }
+        Ok((theirs.txid, theirs.agreement))
+    }
+
+    async fn compare(&self, point: RestorePoint, for_equality: bool) -> Result<Option<Theirs>> {
+        let survey = Arc::clone(&self.survey);
+        let compared = long_blocking(self.shipper, move |shipper| {
+            survey::compare(shipper, &survey, point, for_equality)
+        });
+        compared.await.map_err(|e| self.incomparable(e))
+    }
+
+    /// What the replica lost or has damaged cannot be compared, however often that is tried.
+    fn incomparable(&self, error: Error) -> Error {
+        if error.kind() != ErrorKind::Corrupt {
+            return error;
+        }
+        let url = self.shipper.store.url();
+        conflict(format!(
+            "{url} cannot be compared with this database, so that nothing says which of both is newer: {error}. \
+             {}",
+            sentence(&ways_out(&url))
+        ))
+    }
+}
+
+fn check_page_size(store: &dyn Store, header: &Header, local: Option<PageSize>) -> Result<()> {
+    let Some(page_size) = local.filter(|page_size| *page_size != header.page_size) else { return Ok(()) };
+    Err(Error::new(
+        ErrorKind::Conflict,
+        format!(
+            "{} holds a database of page size {}, the local one has {page_size}: give another replica URL",
+            store.url(),
+            header.page_size
+        ),
+    ))
+}
+
+fn another_history(store: &dyn Store, ours: Option<Lineage>, newest: &Header) -> Error {
+    let lineage = |lineage: Option<Lineage>| lineage.map(|lineage| lineage.to_string()).unwrap_or_default();
+    let (url, last) = (store.url(), newest.max);
+    let (ours, theirs) = (lineage(ours), lineage(newest.lineage));
+    conflict(format!(
+        "{url} holds another history, up to {last}: its newest file is of lineage {theirs}, we published lineage \
+         {ours}. Files of another replica were copied over it, or it was begun again: bring its content back \
+         and call litestream_resume(), or give another replica URL, or {FORCE}"
+    ))
+}
+
+/// What an operator can do who knows better.
+const FORCE: &str = "call litestream_resume('force') to publish the local database after it";
+
+/// The two ways out for one who has the wrong database.
+fn ways_out(url: &str) -> String {
+    format!(
+        "close the database and restore it (select litestream_restore('{url}', path, '{{\"force\": true}}')), \
+         or, if the local one is right, {FORCE}"
+    )
+}
+
+fn conflict(message: String) -> Error {
+    Error::new(ErrorKind::Conflict, message)
+}
+
+/// The error of a database that is not known to be a state of its replica.
+fn another(store: &dyn Store, last: Txid) -> Error {
+    let url = store.url();
+    conflict(format!(
+        "{url} holds another database, or another state of this one, up to {last}: the pages of the local one \
+         differ, and nothing says that they come after it. Give another replica URL; or {}",
+        ways_out(&url)
+    ))
+}
+
+fn ahead(store: &dyn Store, txid: Txid, last: Txid) -> Error {
+    let url = store.url();
+    conflict(format!(
+        "{url} is ahead of this database: it ends at {last}, this is {txid} with changes of its own. If \
+         another primary writes to it, stop one of the two, or give another replica URL; or {}",
+        ways_out(&url)
+    ))
+}
+
+fn rewound(store: &dyn Store, txid: Option<Txid>, last: Txid) -> Error {
+    let url = store.url();
+    let at = txid.map_or_else(|| "an earlier state".to_owned(), |txid| txid.to_string());
+    conflict(format!(
+        "this database was restored to {at} of {url}, which ends at {last}: {FORCE}, which makes it the \
+         present (a restore with {{\"rewind\": true}} says so beforehand); or restore the latest state"
+    ))
+}
+
+/// The error of a database that is an earlier transaction and must not, or cannot now, be brought forward.
+pub(in crate::primary) fn earlier(store: &dyn Store, txid: Txid, last: Txid, why: &str) -> Error {
+    let url = store.url();
+    conflict(format!(
+        "this database is {txid}, an earlier state of {url}, which ends at {last}, and is not brought forward: \
+         {why}. {}",
+        sentence(&ways_out(&url))
+    ))
+}
+
+fn sentence(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
+}
+
+fn buried(store: &dyn Store, last: Txid) -> Error {
+    let url = store.url();
+    conflict(format!(
+        "{url} holds a database up to {last}, but the local one is new and empty: restore first \
+         (select litestream_restore('{url}', path)), or give another replica URL; or {FORCE}"
+    ))
+}
+
+/// The error of a replica that lost what was published to it; `found` is what is left.
+pub(in crate::primary) fn wiped(store: &dyn Store, found: &str) -> Error {
+    conflict(format!(
+        "{} lost transactions: {found}. Bring its content back and call litestream_resume(), or \
+         give another replica URL, or {FORCE}, as auto_recover=true does by itself",
+        store.url()
+    ))
+}
+
+/// The history that the newest file which carries one belongs to: a writer that knows no lineages, such as Litestream,
+/// may have continued the replica since. A second lineage in it would make it unreadable.
+async fn lineage_of_older_files(store: &dyn Store) -> Result<Option<Lineage>> {
+    let levels = future::try_join_all(Level::all().map(|level| store.list(level, Txid::ONE))).await?;
+    let mut files: Vec<FileInfo> = levels.into_iter().flatten().collect();
+    files.sort_unstable_by_key(|file| std::cmp::Reverse(file.id.name.max()));
+    let headers = files.into_iter().map(|file| read_header(store, file.id));
+    let mut headers = stream::iter(headers).buffered(HEADERS);
+    while let Some(header) = headers.next().await {
+        match header {
+            Ok(Header { lineage: Some(lineage), .. }) => return Ok(Some(lineage)),
+            Ok(_) => {}
+            // What is gone or damaged says nothing.
+            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::Corrupt) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(None)
+}
+
+/// The file of the replica with the last transaction, which is `known` or a later one if that is there.
+///
+/// # Errors
+/// Those of the store.
+pub(in crate::primary) async fn newest(store: &dyn Store, known: Option<Txid>) -> Result<Option<FileInfo>> {
+    if let Some(known) = known {
+        let newest = store.list(Level::L0, known).await?.into_iter().max_by_key(|f| f.id.name.max());
+        if newest.is_some() {
+            return Ok(newest);
+        }
+    }
+    let levels = future::try_join_all(Level::all().map(|level| store.list(level, Txid::ONE))).await?;
+    Ok(levels.into_iter().flatten().max_by_key(|f| f.id.name.max()))
+}
+
+/// Reads and verifies the header of a file.
+///
+/// # Errors
+/// Those of the store; `Corrupt` naming the file.
+pub(in crate::primary) async fn read_header(store: &dyn Store, id: FileId) -> Result<Header> {
+    let content = store.get(id, ByteRange::Bounded { offset: 0, len: Header::SIZE as u64 }).await?;
+    let mut bytes = Vec::with_capacity(Header::SIZE);
+    let mut body = content.body;
+    while let Some(chunk) = body.next().await {
+        bytes.extend_from_slice(&chunk?);
+    }
+    let named = |e: Error| e.context(format_args!("{} {id}", store.url()));
+    let fixed = bytes.first_chunk().ok_or_else(|| named(Error::corrupt("the header is cut short")))?;
+    let header = Header::decode(fixed).map_err(named)?;
+    if header.name() != id.name {
+        return Err(named(Error::corrupt("the header does not fit the name")));
+    }
+    Ok(header)
+}
+
+/// The pages of a file.
+///
+/// # Errors
+/// Those of the store; `Corrupt` naming the file.
+pub(in crate::primary) async fn pages_of(store: &dyn Store, id: FileId) -> Result<PageSet> {
+    let mut len = TAIL_SIZE;
+    loop {
+        let content = store.get(id, ByteRange::Suffix { len }).await?;
+        let file_size = content.file_size;
+        let tail = content.bytes().await?;
+        let read = PageIndex::from_tail(&tail, file_size);
+        match read.map_err(|e| e.context(format_args!("{} {id}", store.url())))? {
+            TailRead::Index(index) => return Ok(index.iter().map(|entry| entry.pgno).collect()),
+            TailRead::NeedMore(more) => len = more,
+        }
+    }
+}
