@@ -134,6 +134,52 @@ fn unsafe_stays_in_its_room() {
     assert!(wrong.is_empty(), "unsafe outside src/sqlite:\n{}", wrong.join("\n"));
 }
 
+/// What only the room of stores may name.
+const PROVIDERS: [&str; 8] = ["s3", "gcs", "gs", "azure", "sftp", "webdav", "nats", "oss"];
+
+/// The rooms that work on any replica.
+const ANY_REPLICA: [&str; 4] = ["primary", "replica", "restore", "verify"];
+
+#[test]
+fn no_provider_is_named_by_those_who_work_on_any() {
+    let wrong: Vec<String> = sources().iter().flat_map(|(path, text)| named_providers(path, text)).collect();
+    assert!(wrong.is_empty(), "providers that are named:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn a_named_provider_is_found() {
+    let found = |path: &str, text: &str| named_providers(Path::new(path), text).len();
+    assert_eq!(found("primary/send.rs", "use crate::store::provider::s3::S3Bucket;"), 2);
+    assert_eq!(found("restore/mod.rs", "fn f(location: &SftpLocation) {}"), 1);
+    assert_eq!(found("verify/mod.rs", "// S3 lists so\nfn f() { absent(possible); s3.x() }"), 1);
+    assert_eq!(found("store/mod.rs", "use provider::s3;"), 0);
+    assert_eq!(found("replica/mod.rs", "fn oss_like(lossy: bool) {}"), 1);
+}
+
+/// The providers that the code of a file names: words of an identifier, in snake_case or CamelCase. Tests may, where
+/// they give URLs; comments may, where they say why.
+fn named_providers(path: &Path, text: &str) -> Vec<String> {
+    let room = room_of(path).unwrap_or_default();
+    if !ANY_REPLICA.contains(&room.as_str()) {
+        return Vec::new();
+    }
+    let code = code_of(text);
+    let mut words: Vec<String> = vec![String::new()];
+    let mut before = ' ';
+    for c in code.chars() {
+        let begins = !c.is_ascii_alphanumeric() || (c.is_ascii_uppercase() && !before.is_ascii_uppercase());
+        if begins {
+            words.push(String::new());
+        }
+        if c.is_ascii_alphanumeric() {
+            words.last_mut().expect("there is one").push(c.to_ascii_lowercase());
+        }
+        before = c;
+    }
+    let named = words.into_iter().filter(|word| PROVIDERS.contains(&word.as_str()));
+    named.map(|word| format!("{}: {word}", path.display())).collect()
+}
+
 #[test]
 fn the_map_knows_every_room() {
     let rooms: BTreeSet<String> = sources().iter().filter_map(|(path, _)| room_of(path)).collect();

@@ -18,7 +18,9 @@ use litestream_vfs::error::Result;
 use litestream_vfs::ltx::{Encoder, FileId, FileName, Header, IndexEntry, Level, PageIndex, Trailer, Txid};
 use litestream_vfs::page::{PageCount, PageSize, Pgno};
 use litestream_vfs::replica::{Core, Options, View};
-use litestream_vfs::store::{ByteRange, Content, Fencing, FileInfo, PutOptions, RawInfo, Store, Upload};
+use litestream_vfs::store::{
+    Bucket, ByteRange, Content, Fencing, Layout, Next, ObjectInfo, Page, PutOptions, Replica, Upload,
+};
 
 const PAGES: u32 = 10_000_000;
 const PAGE_SIZE: u32 = 4096;
@@ -67,51 +69,49 @@ impl MadeUp {
 }
 
 #[async_trait]
-impl Store for MadeUp {
-    fn url(&self) -> String {
+impl Bucket for MadeUp {
+    fn describe(&self) -> String {
         "made up".into()
     }
-    async fn list(&self, level: Level, from: Txid) -> Result<Vec<FileInfo>> {
+    async fn list(&self, prefix: &str, start: Option<Next>) -> Result<Page<ObjectInfo>> {
+        let after = match start {
+            Some(Next::After(key) | Next::Token(key)) => key,
+            None => String::new(),
+        };
         let files = self.0.lock().unwrap();
-        let listed = files.iter().filter(|(id, _)| id.level == level && id.name.min() >= from);
-        Ok(listed.map(|(id, parts)| info(*id, parts.size)).collect())
+        let all = files.iter().map(|(id, parts)| info(*id, parts.size));
+        let entries = all.filter(|object| object.key.starts_with(prefix) && object.key > after).collect();
+        Ok(Page { entries, next: None })
     }
-    async fn head(&self, id: FileId) -> Result<FileInfo> {
+    async fn head(&self, key: &str) -> Result<ObjectInfo> {
+        let id = Layout::Ltx.file(key).unwrap();
         Ok(info(id, self.0.lock().unwrap()[&id].size))
     }
-    async fn get(&self, id: FileId, range: ByteRange) -> Result<Content> {
+    async fn get(&self, key: &str, range: ByteRange, _: Option<u64>) -> Result<Content> {
         let files = self.0.lock().unwrap();
-        let parts = &files[&id];
+        let parts = &files[&Layout::Ltx.file(key).unwrap()];
         let (start, end) = range.within(parts.size).unwrap();
         let bytes = parts.read(start, end);
         let body = futures_util::stream::iter([Ok(bytes)]).boxed();
         Ok(Content { offset: start, file_size: parts.size, body })
     }
-    async fn put(&self, _: FileId, _: Bytes, _: PutOptions) -> Result<()> {
+    async fn put(&self, _: &str, _: Bytes, _: &PutOptions) -> Result<()> {
         unimplemented!()
     }
-    async fn upload(&self, _: FileId, _: PutOptions) -> Result<Box<dyn Upload>> {
+    async fn upload(&self, _: &str, _: &PutOptions) -> Result<Box<dyn Upload>> {
         unimplemented!()
     }
-    async fn delete(&self, _: &[FileId]) -> Result<()> {
+    async fn delete(&self, _: &[String]) -> Result<()> {
         unimplemented!()
     }
     fn fencing(&self) -> Fencing {
         Fencing::Atomic
     }
-    fn folder_of(&self, level: Level) -> String {
-        level.to_string()
-    }
-    async fn list_raw(&self, _: &str) -> Result<Vec<RawInfo>> {
-        Ok(Vec::new())
-    }
-    async fn get_raw(&self, _: &str, _: ByteRange) -> Result<Content> {
-        unimplemented!()
-    }
 }
 
-fn info(id: FileId, size: u64) -> FileInfo {
-    FileInfo { id, size, timestamp: time(id.name.max().get()) }
+fn info(id: FileId, size: u64) -> ObjectInfo {
+    let timestamp = time(id.name.max().get());
+    ObjectInfo { key: Layout::Ltx.path(id), size, timestamp, stored: timestamp }
 }
 
 fn time(txid: u64) -> Timestamp {
@@ -180,7 +180,8 @@ fn ten_million_pages_take_20_bytes_each_and_states_share_them() {
     let (before, _) = resident();
 
     let begun = Instant::now();
-    let core = Core::with_store(store.clone(), &still).unwrap();
+    let replica = Arc::new(Replica::new(store.clone(), "", Layout::Ltx));
+    let core = Core::with_store(replica, &still).unwrap();
     let opened = begun.elapsed();
     let (after, peak) = resident();
     let bytes = after.saturating_sub(before) as f64 / f64::from(PAGES);

@@ -9,14 +9,12 @@ use super::table::SETTINGS;
 use super::{Env, Params, point, value};
 use crate::error::{Error, Result};
 use crate::replica::RestorePoint;
+use crate::store::Lookup;
 
 /// Parameters of a URI that SQLite itself and its common builds read. They are never taken for a
 /// misspelling of ours. Source: <https://www.sqlite.org/c3ref/open.html>.
 const SQLITE_PARAMS: &[&str] =
     &["vfs", "mode", "cache", "psow", "nolock", "immutable", "modeof", "key", "hexkey", "textkey"];
-
-/// Settings that belong together: all are from the same place.
-const CREDENTIALS: [&str; 3] = ["access_key_id", "secret_access_key", "session_token"];
 
 /// The setting that may be given several times.
 const SEVERAL: &str = "replica";
@@ -223,18 +221,13 @@ impl<'a> Given<'a> {
         };
         point.map_err(|e| e.context(found.origin))
     }
+}
 
-    /// A setting of the store by any spelling of its name, as the store reads it: `true` or `false`,
-    /// sizes in bytes.
-    pub(super) fn store(&self, spelling: &str) -> Option<String> {
-        let setting = SETTINGS.iter().find(|s| s.scope == Scope::Store && s.is_spelled(spelling))?;
-        // Half a pair of credentials must not be completed with somebody else's half.
-        let together = CREDENTIALS.contains(&setting.name);
-        let found = if together && CREDENTIALS.iter().any(|name| self.param(name).is_some()) {
-            self.param(setting.name)?
-        } else {
-            self.find(setting.name)?
-        };
+/// How a store looks for its settings: `true` or `false`, sizes in bytes.
+impl Lookup for Given<'_> {
+    fn param(&self, name: &str) -> Option<String> {
+        let setting = SETTINGS.iter().find(|s| s.scope == Scope::Store && s.is_spelled(name))?;
+        let found = self.param(setting.name)?;
         let read = match setting.kind {
             Kind::Flag => value::flag(&found.text).map(|flag| flag.to_string()),
             Kind::Size { min, max } => value::size_within(&found.text, min, max).map(|size| size.to_string()),
@@ -242,6 +235,10 @@ impl<'a> Given<'a> {
         };
         // What is wrong, the store refuses with a message of its own.
         Some(read.unwrap_or(found.text))
+    }
+
+    fn env(&self, variable: &str) -> Option<String> {
+        self.env.var(variable)
     }
 }
 

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::primary;
 use crate::replica;
-use crate::store::Target;
+use crate::store::Location;
 
 /// What an open gets: its role, and all that the role needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,7 +37,7 @@ pub struct PrimaryConfig {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReplicaConfig {
     /// Where the replica is, at least one place: the first that answers is read.
-    pub targets: Vec<Target>,
+    pub targets: Vec<Location>,
     /// How it behaves.
     pub options: replica::Options,
     /// The state that is read.
@@ -108,10 +108,10 @@ pub fn resolve(path: Option<&Path>, params: &dyn Params, read_only: bool, env: &
 }
 
 /// The replica at `url`, and the settings that hold for it.
-fn target<'a>(given: &Given<'a>, url: &Found) -> Result<(Target, Given<'a>)> {
+fn target<'a>(given: &Given<'a>, url: &Found) -> Result<(Location, Given<'a>)> {
     let named = |e: Error| e.context(url.origin);
     let (given, rest) = given.of_replica(&url.text).map_err(named)?;
-    let target = Target::parse(&rest, &|name| given.store(name)).map_err(named)?;
+    let target = Location::parse(&rest, &given).map_err(named)?;
     Ok((target, given))
 }
 
@@ -265,7 +265,7 @@ fn replica(
     path: Option<&Path>,
     params: &dyn Params,
     given: &Given<'_>,
-    targets: Vec<Target>,
+    targets: Vec<Location>,
 ) -> Result<ReplicaConfig> {
     refuse_lockless(
         params,
@@ -324,6 +324,7 @@ mod tests {
     use crate::config::tests::params;
     use crate::ltx::Txid;
     use crate::replica::RestorePoint;
+    use crate::store::ReplicaIdentity;
 
     const FROM_ENV: [(&str, &str); 1] = [("LITESTREAM_REPLICA_URL", "file:///from-env")];
 
@@ -343,10 +344,8 @@ mod tests {
             Config::Primary(c) => ("primary", c.replicas[0].target.clone()),
             Config::Replica(c) => ("replica", c.targets[0].clone()),
         };
-        match target {
-            Target::File { path } => format!("{role} {}", path.display()),
-            Target::S3(s3) => format!("{role} {} {:?}", s3.bucket, s3.endpoint),
-        }
+        let place = ReplicaIdentity::from(&target).to_string();
+        format!("{role} {}", place.strip_prefix("file://").unwrap_or(&place))
     }
 
     #[test]
@@ -538,9 +537,12 @@ mod tests {
     fn store_settings_come_from_uri_then_environment() {
         let env = [("AWS_ENDPOINT_URL", "http://two:2"), ("LITESTREAM_S3_ENDPOINT", "http://one:1")];
         let endpoint = |query, env: &dyn Env| decided(query, true, env);
-        assert_eq!(endpoint("replica=s3://b&endpoint=http://x:9", &env), "replica b Some(\"http://x:9\")");
-        assert_eq!(endpoint("replica=s3://b", &env), "replica b Some(\"http://one:1\")");
-        assert_eq!(endpoint("replica=s3://b", &[env[0]]), "replica b Some(\"http://two:2\")");
+        assert_eq!(
+            endpoint("replica=s3://b&endpoint=http://x:9", &env),
+            "replica s3://b, endpoint=http://x:9"
+        );
+        assert_eq!(endpoint("replica=s3://b", &env), "replica s3://b, endpoint=http://one:1");
+        assert_eq!(endpoint("replica=s3://b", &[env[0]]), "replica s3://b, endpoint=http://two:2");
     }
 
     #[test]
@@ -558,11 +560,13 @@ mod tests {
             Config::Primary(c) => c.replicas[0].target.clone(),
             Config::Replica(c) => c.targets[0].clone(),
         }) {
-            Ok(Target::S3(s3)) => Ok((s3.access_key_id, s3.secret_access_key.map(|s| s.reveal().to_owned()))),
-            Ok(Target::File { .. }) => panic!("not S3"),
+            Ok(target) => Ok(target),
             Err(e) => Err(e.to_string()),
         };
-        let pair = |id: &str, secret: &str| Ok((Some(id.to_owned()), Some(secret.to_owned())));
+        let pair = |id: &str, secret: &str| {
+            let url = format!("s3://b?access-key-id={id}&secret-access-key={secret}");
+            Ok(Location::parse(&url, &|_: &str| None).unwrap())
+        };
         assert_eq!(credentials("replica=s3://b"), pair("env-id", "env-secret"));
         assert_eq!(credentials("replica=s3://b&access_key_id=i&secret-access-key=s"), pair("i", "s"));
         let message = credentials("replica=s3://b&secret_access_key=hush").unwrap_err();
@@ -573,8 +577,8 @@ mod tests {
     fn store_settings_are_handed_on_as_the_store_reads_them() {
         let query = "replica=s3://b&part_size=16MiB&forcePathStyle=on&skip_verify=no";
         let Config::Replica(c) = open(query, true, &[]).unwrap() else { panic!("not a replica") };
-        let Target::S3(s3) = c.targets[0].clone() else { panic!("not S3") };
-        assert_eq!((s3.part_size, s3.path_style, s3.skip_verify), (16 << 20, true, false));
+        let url = "s3://b?part-size=16777216&force-path-style=true&skip-verify=false";
+        assert_eq!(c.targets[0], Location::parse(url, &|_: &str| None).unwrap());
     }
 
     #[test]
@@ -676,12 +680,9 @@ mod tests {
         assert_eq!(of(1).history.named.snapshot_retention, Some(Duration::from_secs(720 * 3600)));
         assert_eq!(of(1).named, ["sync_interval", "snapshot_retention"]);
         assert_eq!(c.options.sync_replicas, primary::SyncReplicas::AtLeast(2));
-        let endpoint = |at: usize| match &c.replicas[at].target {
-            Target::S3(s3) => s3.endpoint.clone(),
-            Target::File { .. } => None,
-        };
-        let at = |url: &str| Some(url.to_owned());
-        assert_eq!([endpoint(0), endpoint(1), endpoint(2)], [at("http://one:1"), None, at("http://two:2")]);
+        let place = |at: usize| ReplicaIdentity::from(&c.replicas[at].target).to_string();
+        let places = ["s3://b/app, endpoint=http://one:1", "file:///x", "s3://b/app, endpoint=http://two:2"];
+        assert_eq!([place(0), place(1), place(2)], places);
         // The same URI reads any of them.
         let Config::Replica(c) = resolve(path, &query, true, &[]).unwrap() else { panic!("not a replica") };
         assert_eq!(c.targets.len(), 3);

@@ -7,13 +7,13 @@ use super::settings::Scope;
 use super::{Env, value};
 use crate::error::{Error, Result};
 use crate::replica::RestorePoint;
-use crate::store::{Secret, Target};
+use crate::store::{Location, Secret};
 
 /// What a restore needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RestoreConfig {
     /// Where the replica is.
-    pub target: Target,
+    pub target: Location,
     /// Which state is restored.
     pub point: RestorePoint,
     /// Replace the file if it exists.
@@ -77,7 +77,7 @@ pub fn restore(url: &str, options: Option<&str>, env: &dyn Env) -> Result<Restor
     let given = Given::read(&json_params(options)?, env, &scopes, Unknown::Refused)?;
     let point = given.state(&["txid", "timestamp"])?;
     Ok(RestoreConfig {
-        target: Target::parse(url, &|name| given.store(name))?,
+        target: Location::parse(url, &given)?,
         point,
         force: given.flag("force")?,
         parallelism: given.count("parallelism")? as usize,
@@ -109,7 +109,7 @@ fn point_to(found: &Found) -> Result<Age> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VerifyConfig {
     /// Where the replica is.
-    pub target: Target,
+    pub target: Location,
     /// Only list the files and look at their headers and page indexes.
     pub quick: bool,
 }
@@ -121,7 +121,7 @@ pub struct VerifyConfig {
 pub fn verify(url: &str, options: Option<&str>, env: &dyn Env) -> Result<VerifyConfig> {
     let scopes = [Scope::Verify, Scope::Store];
     let given = Given::read(&json_params(options)?, env, &scopes, Unknown::Refused)?;
-    let target = Target::parse(url, &|name| given.store(name))?;
+    let target = Location::parse(url, &given)?;
     Ok(VerifyConfig { target, quick: given.flag("quick")? })
 }
 
@@ -129,9 +129,9 @@ pub fn verify(url: &str, options: Option<&str>, env: &dyn Env) -> Result<VerifyC
 ///
 /// # Errors
 /// `Config`: not a JSON object, an unknown option, or a value that does not fit.
-pub fn target(url: &str, options: Option<&str>, env: &dyn Env) -> Result<Target> {
+pub fn target(url: &str, options: Option<&str>, env: &dyn Env) -> Result<Location> {
     let given = Given::read(&json_params(options)?, env, &[Scope::Store], Unknown::Refused)?;
-    Target::parse(url, &|name| given.store(name))
+    Location::parse(url, &given)
 }
 
 /// The members of a JSON object whose values are text, numbers or booleans; `null` is not given.
@@ -171,7 +171,7 @@ mod tests {
     #[test]
     fn options_have_defaults() {
         let config = restore("file:///r", None, &[]).unwrap();
-        assert_eq!(config.target, Target::File { path: "/r".into() });
+        assert_eq!(config.target, Location::parse("file:///r", &|_: &str| None).unwrap());
         assert_eq!((config.point, config.force, config.parallelism), (RestorePoint::Latest, false, 8));
         assert_eq!(read("{}").unwrap(), config);
         assert_eq!(read(r#"{"txid": null}"#).unwrap(), config);
@@ -196,10 +196,9 @@ mod tests {
     #[test]
     fn store_settings_are_options_too() {
         let options = r#"{"endpoint": "http://127.0.0.1:9", "forcePathStyle": true}"#;
-        let Target::S3(s3) = target("s3://bucket/path", Some(options), &[]).unwrap() else {
-            panic!("not S3")
-        };
-        assert_eq!((s3.endpoint.as_deref(), s3.path_style), (Some("http://127.0.0.1:9"), true));
+        let url = "s3://bucket/path?endpoint=http://127.0.0.1:9&force-path-style=true";
+        let expected = Location::parse(url, &|_: &str| None).unwrap();
+        assert_eq!(target("s3://bucket/path", Some(options), &[]).unwrap(), expected);
     }
 
     #[test]

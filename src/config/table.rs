@@ -1,11 +1,17 @@
 //! The table of every setting.
 
 use std::fmt::Write as _;
+use std::sync::LazyLock;
 
 use super::settings::{Kind, Scope, Setting, setting};
+use crate::store::{PROVIDERS, StoreKind, StoreSetting};
 
-/// Every setting.
-pub const SETTINGS: &[Setting] = &[
+/// Every setting, in the order of the README.
+pub static SETTINGS: LazyLock<Vec<Setting>> =
+    LazyLock::new(|| OPENING.iter().copied().chain(of_stores()).chain(REST.iter().copied()).collect());
+
+/// The settings that an open has.
+const OPENING: &[Setting] = &[
     setting(
         Scope::Open,
         "replica",
@@ -213,81 +219,10 @@ pub const SETTINGS: &[Setting] = &[
         Kind::Point,
         "The state to read: a time, a TXID or `latest`, see [points in time](#points-in-time). Without it: the latest.",
     ),
-    setting(
-        Scope::Store,
-        "endpoint",
-        Kind::Text,
-        "Address of an S3-compatible server. Makes the path style the default.",
-    )
-    .env(&["LITESTREAM_S3_ENDPOINT", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"]),
-    setting(
-        Scope::Store,
-        "region",
-        Kind::Text,
-        "Region of the bucket. Without it: what AWS's own configuration says.",
-    ),
-    setting(
-        Scope::Store,
-        "force_path_style",
-        Kind::Flag,
-        "`https://endpoint/bucket/key` instead of `https://bucket.endpoint/key`.",
-    ),
-    setting(Scope::Store, "skip_verify", Kind::Flag, "Accept any TLS certificate."),
-    setting(
-        Scope::Store,
-        "access_key_id",
-        Kind::Text,
-        "Credentials. Without them: those that AWS's own tools would find.",
-    )
-    .env(&["LITESTREAM_ACCESS_KEY_ID"]),
-    setting(Scope::Store, "secret_access_key", Kind::Secret, "The secret that belongs to `access_key_id`.")
-        .env(&["LITESTREAM_SECRET_ACCESS_KEY"]),
-    setting(Scope::Store, "session_token", Kind::Secret, "The token of temporary credentials."),
-    setting(
-        Scope::Store,
-        "storage_class",
-        Kind::Text,
-        "Storage class of new objects, such as `STANDARD_IA`.",
-    ),
-    setting(Scope::Store, "sse_kms_key_id", Kind::Text, "Objects are encrypted with this key of AWS KMS."),
-    setting(
-        Scope::Store,
-        "sse_customer_key",
-        Kind::Secret,
-        "Objects are encrypted with this key (SSE-C): 32 bytes in base64.",
-    ),
-    setting(Scope::Store, "sse_customer_algorithm", Kind::Text, "`AES256`, the only one."),
-    setting(
-        Scope::Store,
-        "sse_customer_key_md5",
-        Kind::Text,
-        "MD5 of `sse_customer_key` in base64. Without it: computed.",
-    ),
-    setting(
-        Scope::Store,
-        "part_size",
-        Kind::Size { min: "5MiB", max: "1GiB" },
-        "Size of the parts that a large snapshot is uploaded in.",
-    )
-    .default("8MiB"),
-    setting(
-        Scope::Store,
-        "require_content_md5",
-        Kind::Flag,
-        "Send `Content-MD5` with deletions of several objects.",
-    ),
-    setting(
-        Scope::Store,
-        "sign_payload",
-        Kind::Flag,
-        "Taken because Litestream's URLs have it; payloads are always signed.",
-    ),
-    setting(
-        Scope::Store,
-        "concurrency",
-        Kind::Count { min: 1, max: 1000 },
-        "Taken because Litestream's URLs have it; without effect.",
-    ),
+];
+
+/// The settings of SQL functions and of the process.
+const REST: &[Setting] = &[
     setting(Scope::Restore, "force", Kind::Flag, "Replace the file if it exists.").default("false"),
     setting(
         Scope::State,
@@ -366,11 +301,41 @@ pub const SETTINGS: &[Setting] = &[
     .env(&["LITESTREAM_LOG_FILE"]),
 ];
 
+/// The settings that the providers of stores declare, each once.
+fn of_stores() -> Vec<Setting> {
+    let mut settings: Vec<Setting> = Vec::new();
+    for provider in PROVIDERS {
+        for declared in provider.settings {
+            if !settings.iter().any(|s| s.is_spelled(declared.name)) {
+                settings.push(of_store(declared));
+            }
+        }
+    }
+    settings
+}
+
+fn of_store(declared: &StoreSetting) -> Setting {
+    let kind = match declared.kind {
+        StoreKind::Text => Kind::Text,
+        StoreKind::Secret => Kind::Secret,
+        StoreKind::Flag => Kind::Flag,
+        StoreKind::Count { min, max } => Kind::Count { min, max },
+        StoreKind::Size { min, max } => Kind::Size { min, max },
+        StoreKind::Duration { min, max } => Kind::Duration { min, max },
+    };
+    // Made once in a process, and there until it ends.
+    let name: &'static str = declared.name.replace('-', "_").leak();
+    let variables = PROVIDERS.iter().flat_map(|p| p.environment).filter(|(of, _)| *of == declared.name);
+    let env: &'static [&'static str] =
+        variables.flat_map(|(_, names)| *names).copied().collect::<Vec<_>>().leak();
+    Setting { name, env, kind, default: declared.default, scope: Scope::Store, doc: declared.doc }
+}
+
 /// The README's table of settings.
 pub fn settings_markdown() -> String {
     let mut table = String::from("| setting | where | environment | default | what it does |\n");
     table.push_str("| --- | --- | --- | --- | --- |\n");
-    for s in SETTINGS {
+    for s in SETTINGS.iter() {
         let name = if s.scope == Scope::Process { "–".to_owned() } else { format!("`{}`", s.name) };
         let env = s.env.iter().map(|e| format!("`{e}`")).collect::<Vec<_>>().join(", ");
         let default = s.default.map(|d| format!("`{d}`")).unwrap_or_default();
@@ -389,7 +354,6 @@ pub fn settings_markdown() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::settings::plain;
     use crate::config::value;
 
     #[test]
@@ -404,24 +368,10 @@ mod tests {
 
     #[test]
     fn every_default_is_within_its_own_limits() {
-        for s in SETTINGS {
+        for s in SETTINGS.iter() {
             if let Some(default) = s.default {
                 value::check(s, default).unwrap();
             }
-        }
-    }
-
-    #[test]
-    fn store_settings_are_those_that_a_target_reads() {
-        let mut ours: Vec<_> =
-            SETTINGS.iter().filter(|s| s.scope == Scope::Store).map(|s| plain(s.name)).collect();
-        let mut theirs: Vec<_> = crate::store::Target::SETTINGS.iter().map(|s| plain(s[0])).collect();
-        ours.sort();
-        theirs.sort();
-        assert_eq!(ours, theirs);
-        for (name, variables) in crate::store::Target::ENVIRONMENT {
-            let ours = SETTINGS.iter().find(|s| s.is_spelled(name)).unwrap();
-            assert_eq!(ours.env, *variables, "{name}");
         }
     }
 

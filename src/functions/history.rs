@@ -11,7 +11,7 @@ use super::permission::permit;
 use crate::error::Result;
 use crate::replica::{self, HistoryPoint, Wanted};
 use crate::sqlite::{self, Columns, Row, Rows, Safety, Table};
-use crate::store::{self, FileInfo, Store};
+use crate::store::{FileInfo, Replica};
 
 /// Points that are looked at together; a statement that wants fewer pays for no more.
 const BATCH: usize = 64;
@@ -42,7 +42,7 @@ impl Table for HistoryTable {
 }
 
 struct Points {
-    store: Arc<dyn Store>,
+    store: Arc<Replica>,
     wanted: Wanted,
     /// Those that were not yet looked at, the latest last.
     files: Vec<FileInfo>,
@@ -52,7 +52,7 @@ struct Points {
 impl Points {
     fn list(conn: &Connection, arguments: &[Value], columns: Columns) -> Result<Self> {
         permit(conn)?;
-        let store = store::connect(&target(arguments, "litestream_history")?)?;
+        let store = target(arguments, "litestream_history")?.connect();
         let listed = store.clone();
         let mut files =
             wait_for(|| sqlite::is_interrupted(conn), async move { replica::points(listed).await })?;

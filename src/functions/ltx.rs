@@ -9,7 +9,7 @@ use crate::config::{self, ProcessEnv};
 use crate::error::{Error, Result};
 use crate::ltx::{Level, Txid};
 use crate::sqlite::{self, Row, Safety, Table};
-use crate::store::{self, FileInfo, Target};
+use crate::store::{FileInfo, Location};
 
 /// A row for each file, by level and transaction.
 pub(super) struct LtxTable;
@@ -23,7 +23,7 @@ impl Table for LtxTable {
 
     fn rows(conn: &Connection, arguments: &[Value]) -> Result<Vec<Row>> {
         permit(conn)?;
-        let store = store::connect(&target(arguments, Self::NAME)?)?;
+        let store = target(arguments, Self::NAME)?.connect();
         let files = wait_for(|| sqlite::is_interrupted(conn), async move {
             let levels = Level::all().map(|level| {
                 let store = &store;
@@ -36,7 +36,7 @@ impl Table for LtxTable {
 }
 
 /// The replica that the arguments `url` and `options` of `function` name.
-pub(super) fn target(arguments: &[Value], function: &str) -> Result<Target> {
+pub(super) fn target(arguments: &[Value], function: &str) -> Result<Location> {
     let (url, options) = url_and_options(arguments, function)?;
     config::start_logging(&ProcessEnv);
     config::target(url, options, &ProcessEnv)

@@ -10,7 +10,7 @@ use crate::config::{self, ProcessEnv};
 use crate::error::Result;
 use crate::restore::{self, Steps};
 use crate::sqlite::{self, Row, Safety, Table};
-use crate::store::{self, RawInfo};
+use crate::store::RawInfo;
 
 /// A row for each file, in the order in which they are applied.
 pub(super) struct PlanTable;
@@ -34,7 +34,7 @@ impl Table for PlanTable {
         let (url, options) = url_and_options(arguments, Self::NAME)?;
         config::start_logging(&ProcessEnv);
         let config = config::restore(url, options, &ProcessEnv)?;
-        let store = store::connect(&config.target)?;
+        let store = config.target.connect();
         let steps =
             wait_for(
                 || sqlite::is_interrupted(conn),

@@ -17,7 +17,7 @@ use crate::primary::{self, Restored};
 use crate::restore::{self, Cancel, Check, Exclusion, Forecast, Identities, Progress, Report, RestorePoint};
 use crate::runtime;
 use crate::sqlite::{self, Call, Integrity};
-use crate::store::{self, Store};
+use crate::store::Replica;
 
 /// Writes the database file `path` from the replica at `url`, and answers with a JSON object.
 ///
@@ -31,7 +31,7 @@ pub(super) fn restore(call: &Call<'_>) -> Result<Value> {
     let options: Option<String> = call.arg(2)?;
     config::start_logging(&ProcessEnv);
     let config = config::restore(&url, options.as_deref(), &ProcessEnv)?;
-    let store = store::connect(&config.target)?;
+    let store = config.target.connect();
     let path = config::database_file(&path)?;
     if config.if_db_not_exists && path.exists() {
         return Ok(Value::Text(left_alone(&path, "the file exists")));
@@ -51,7 +51,7 @@ pub(super) fn restore(call: &Call<'_>) -> Result<Value> {
 
 /// Does it, on a thread that may block.
 fn work(
-    store: &Arc<dyn Store>,
+    store: &Arc<Replica>,
     path: &Path,
     config: &RestoreConfig,
     progress: Option<Arc<Progress>>,

@@ -9,7 +9,6 @@ use super::permission::permit;
 use crate::config::{self, ProcessEnv};
 use crate::error::Result;
 use crate::sqlite::{self, Row, Safety, Table};
-use crate::store;
 use crate::verify::{self, Finding, Options};
 
 /// A row for each thing that is wrong, the worst first; none if all is well.
@@ -34,7 +33,7 @@ impl Table for VerifyTable {
         let (url, options) = url_and_options(arguments, Self::NAME)?;
         config::start_logging(&ProcessEnv);
         let config = config::verify(url, options, &ProcessEnv)?;
-        let store = store::connect(&config.target)?;
+        let store = config.target.connect();
         let outcome = run(
             || sqlite::is_interrupted(conn),
             move |stop| verify::verify(store, &Options { quick: config.quick, stop, ..Options::default() }),

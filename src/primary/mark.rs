@@ -11,7 +11,7 @@ use crate::primary::ownership::{PublisherLock, forget_older_version};
 use crate::primary::shipper::ReplicaId;
 use crate::primary::shipper::state::{Origin, State};
 use crate::primary::shipper::sums::Sums;
-use crate::store::{ReplicaIdentity, Target};
+use crate::store::{Location, ReplicaIdentity};
 
 /// What a database was restored to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +31,7 @@ pub enum Restored {
 /// Those of the folder of local state. The next open of a database without a mark compares all its pages.
 pub fn mark(
     path: &Path,
-    (target, url): (&Target, &str),
+    (target, url): (&Location, &str),
     txid: Txid,
     lineage: Option<Lineage>,
     restored: Restored,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::primary::maintenance::{self, text};
-use crate::store::Target;
+use crate::store::Location;
 
 /// What becomes of a database that is exactly an earlier state of its replica when it is opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,7 +55,7 @@ pub struct Options {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReplicaConfig {
     /// Where it is.
-    pub target: Target,
+    pub target: Location,
     /// How it is kept.
     pub options: ReplicaOptions,
 }

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::FileId;
 use crate::runtime;
-use crate::store::{PutOptions, Store, Upload};
+use crate::store::{PutOptions, Replica, Upload};
 
 /// Uploads what `encode` writes: at most three parts are in memory. The upload is still to be
 /// completed. It is given up as soon as `stop` ends.
@@ -17,7 +17,7 @@ use crate::store::{PutOptions, Store, Upload};
 /// # Errors
 /// Those of `encode` and of the store; `Interrupted`. Nothing is left in the store then.
 pub(super) async fn upload<T: Send + 'static>(
-    store: &Arc<dyn Store>,
+    store: &Arc<Replica>,
     id: FileId,
     options: PutOptions,
     encode: impl FnOnce(PartWriter) -> Result<(PartWriter, T)> + Send + 'static,

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::clock::{Clock, Timestamp};
 use crate::error::Result;
-use crate::store::Store;
+use crate::store::Replica;
 
 /// Clocks that differ by no more agree: a store tells seconds, and an answer may take half a minute.
 const TOLERANCE_MS: i64 = 120_000;
@@ -34,7 +34,7 @@ pub(super) enum Witness {
 #[derive(Debug)]
 pub(super) struct Time {
     clock: Arc<dyn Clock>,
-    store: Arc<dyn Store>,
+    store: Arc<Replica>,
     /// When this process began to publish, by the steady clock.
     begun: Timestamp,
     /// When the clocks agreed last: the time of day, and that of the steady clock.
@@ -47,7 +47,7 @@ pub(super) struct Time {
 }
 
 impl Time {
-    pub(super) fn new(clock: Arc<dyn Clock>, store: Arc<dyn Store>) -> Self {
+    pub(super) fn new(clock: Arc<dyn Clock>, store: Arc<Replica>) -> Self {
         let begun = clock.steady();
         Self {
             clock,
@@ -216,7 +216,7 @@ mod tests {
         let (here, there) = (Arc::new(ManualClock::new(at(NOW))), Arc::new(ManualClock::new(at(NOW))));
         let store = MemoryStore::new();
         store.set_clock(there.clone());
-        let time = Time::new(here.clone(), Arc::new(store));
+        let time = Time::new(here.clone(), store.replica());
         (here, there, time)
     }
 
@@ -269,7 +269,7 @@ mod tests {
     #[test]
     fn a_clock_that_was_set_forward_is_believed_after_an_hour_or_when_another_confirms_it() {
         let clock = Arc::new(ManualClock::new(at(NOW)));
-        let alone = Time::new(clock.clone(), Arc::new(MemoryStore::new()));
+        let alone = Time::new(clock.clone(), MemoryStore::new().replica());
         assert_eq!(alone.certain(), at(NOW));
         for jump in [6 * HOUR, 36 * YEAR] {
             clock.jump(at(NOW + jump));

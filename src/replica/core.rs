@@ -21,7 +21,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::Txid;
 use crate::page::PageCount;
 use crate::runtime;
-use crate::store::Store;
+use crate::store::Replica;
 
 /// How long a reader waits for the poll that ends a rest.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
@@ -137,13 +137,13 @@ impl Core {
     /// # Errors
     /// Those of the store; `NotFound` if the replica stays empty; `Corrupt`; those of the file system
     /// if the disk cache cannot be used.
-    pub fn with_store(store: Arc<dyn Store>, options: &Options) -> Result<Arc<Self>> {
+    pub fn with_store(store: Arc<Replica>, options: &Options) -> Result<Arc<Self>> {
         let place = store.url();
         Self::at_place(store, &place, options)
     }
 
     /// The same for a replica whose URL does not say all that tells it from others; `place` does.
-    pub(super) fn at_place(store: Arc<dyn Store>, place: &str, options: &Options) -> Result<Arc<Self>> {
+    pub(super) fn at_place(store: Arc<Replica>, place: &str, options: &Options) -> Result<Arc<Self>> {
         let disk = options.disk.as_ref().map(|disk| Disk::open(disk, place)).transpose()?;
         let files = Arc::new(Files::new(Source::new(store), options.cache_bytes, disk));
         let opening = (files.clone(), options.clone());

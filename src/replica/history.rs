@@ -15,7 +15,7 @@ use super::source::{Source, header_of};
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::{Header, Level, PageIndex, TailRead};
-use crate::store::{ByteRange, FileInfo, Store};
+use crate::store::{ByteRange, FileInfo, Replica};
 
 /// A file of up to this many bytes comes whole, in one request.
 const WHOLE: u64 = 16 * 1024;
@@ -48,7 +48,7 @@ pub struct HistoryPoint {
 ///
 /// # Errors
 /// Those of the store; `NotFound` if the replica is empty.
-pub async fn points(store: Arc<dyn Store>) -> Result<Vec<FileInfo>> {
+pub async fn points(store: Arc<Replica>) -> Result<Vec<FileInfo>> {
     let files = Source::new(store).list_all_upwards().await?;
     if files.is_empty() { Err(empty()) } else { Ok(restorable(&files)) }
 }
@@ -81,11 +81,7 @@ fn restorable(files: &[FileInfo]) -> Vec<FileInfo> {
 ///
 /// # Errors
 /// Those of the store; `Corrupt`.
-pub async fn describe(
-    store: Arc<dyn Store>,
-    files: &[FileInfo],
-    wanted: Wanted,
-) -> Result<Vec<HistoryPoint>> {
+pub async fn describe(store: Arc<Replica>, files: &[FileInfo], wanted: Wanted) -> Result<Vec<HistoryPoint>> {
     describe_from(&Source::new(store), files, wanted).await
 }
 

@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use super::core::{Core, Options};
 use crate::error::{Error, Result};
 use crate::fork::PerProcess;
-use crate::store::{self, Target};
+use crate::store::{Location, ReplicaIdentity};
 
 /// What must be equal for two connections to share a core.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Key {
-    target: Target,
+    target: Location,
     options: Options,
 }
 
@@ -35,7 +35,7 @@ static PLACES: PerProcess<Mutex<Places>> = PerProcess::new();
 /// # Errors
 /// Those of the store; `NotFound` if the replica stays empty; `Corrupt`. Who waited for another's
 /// attempt that fails gets the same error.
-pub fn open(target: &Target, options: &Options) -> Result<Arc<Core>> {
+pub fn open(target: &Location, options: &Options) -> Result<Arc<Core>> {
     let key = Key { target: target.clone(), options: options.clone() };
     let place = place(key);
     let failures = match place.try_lock() {
@@ -52,7 +52,7 @@ pub fn open(target: &Target, options: &Options) -> Result<Arc<Core>> {
     {
         return Err(error.clone());
     }
-    match store::connect(target).and_then(|store| Core::at_place(store, &place_of(target), options)) {
+    match Core::at_place(target.connect(), &place_of(target), options) {
         Ok(core) => {
             place.core = Arc::downgrade(&core);
             place.error = None;
@@ -78,11 +78,8 @@ pub fn all() -> Vec<Arc<Core>> {
 }
 
 /// What tells the replica at `target` from all others.
-fn place_of(target: &Target) -> String {
-    match target {
-        Target::File { .. } => target.to_string(),
-        Target::S3(s3) => format!("{s3} {}", s3.endpoint.as_deref().unwrap_or_default()),
-    }
+fn place_of(target: &Location) -> String {
+    ReplicaIdentity::from(target).to_string()
 }
 
 fn place(key: Key) -> Arc<Mutex<Place>> {

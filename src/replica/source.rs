@@ -15,7 +15,7 @@ use super::plan::{Plan, RestorePoint};
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::{Header, Level, Txid};
-use crate::store::{ByteRange, FileInfo, Listing, Store};
+use crate::store::{ByteRange, FileInfo, Listing, Replica};
 
 /// A file that says that it is older than when it was stored by more than this may have its time from a clock
 /// that was wrong.
@@ -38,14 +38,14 @@ pub(crate) struct Survey {
 /// A replica to read from.
 #[derive(Debug)]
 pub(crate) struct Source {
-    store: Arc<dyn Store>,
+    store: Arc<Replica>,
     requests: AtomicU64,
     pace: Pace,
 }
 
 impl Source {
     /// Reads from `store`.
-    pub(crate) fn new(store: Arc<dyn Store>) -> Self {
+    pub(crate) fn new(store: Arc<Replica>) -> Self {
         Self { store, requests: AtomicU64::new(0), pace: Pace::default() }
     }
 

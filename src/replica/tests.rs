@@ -15,7 +15,7 @@ use crate::clock::Timestamp;
 use crate::error::ErrorKind;
 use crate::ltx::Lineage;
 use crate::page::Pgno;
-use crate::store::{ByteRange, Fault, Faults, FileStore, Lookup, MemoryStore, Op, Store, Target};
+use crate::store::{ByteRange, Fault, Faults, MemoryStore, Op};
 
 /// Options under which nothing happens by itself.
 fn still() -> Options {
@@ -276,8 +276,8 @@ fn a_file_that_arrives_damaged_is_read_once_more() {
 fn polls_that_are_asked_for_at_the_same_time_are_one() {
     const ASKING: usize = 50;
     let mut history = small(20);
-    let faults = Faults::new(history.store(), 1);
-    let core = Core::with_store(Arc::new(faults.clone()), &still()).unwrap();
+    let faults = Faults::new(&history.store(), 1);
+    let core = Core::with_store(faults.replica(), &still()).unwrap();
     history.grow(8);
     let before = faults.count(Op::List);
     faults.often(Op::List, 1000, Fault::Delay(Duration::from_millis(200)));
@@ -300,8 +300,8 @@ fn polls_that_are_asked_for_at_the_same_time_are_one() {
 #[test]
 fn who_reads_after_a_rest_sees_what_is_new() {
     let mut history = small(20);
-    let faults = Faults::new(history.store(), 1);
-    let core = Core::with_store(Arc::new(faults.clone()), &still()).unwrap();
+    let faults = Faults::new(&history.store(), 1);
+    let core = Core::with_store(faults.replica(), &still()).unwrap();
     let before = faults.count(Op::List);
     history.grow(9);
     // Usually it is the poller that looks.
@@ -484,18 +484,18 @@ fn a_replica_that_was_reset_is_read_anew() {
 
 #[test]
 fn an_empty_replica_says_so_and_one_that_comes_in_time_is_opened() {
-    let error = Core::with_store(Arc::new(MemoryStore::new()), &still()).unwrap_err();
+    let error = Core::with_store(MemoryStore::new().replica(), &still()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
     assert!(error.to_string().contains("the replica is empty"), "{error}");
 
     let begun = std::time::Instant::now();
     let brief = Options { open_timeout: Duration::from_millis(50), ..still() };
-    assert!(Core::with_store(Arc::new(MemoryStore::new()), &brief).is_err());
+    assert!(Core::with_store(MemoryStore::new().replica(), &brief).is_err());
     assert!(begun.elapsed() >= Duration::from_millis(50));
 
     let history = small(10);
     let late = history.with_store(&MemoryStore::new());
-    let store = Faults::new(late.store(), 1);
+    let store = Faults::new(&late.store(), 1);
     let options = Options {
         poll_interval: Duration::from_millis(1),
         open_timeout: Duration::from_secs(600),
@@ -503,7 +503,7 @@ fn an_empty_replica_says_so_and_one_that_comes_in_time_is_opened() {
     };
     let opening = {
         let store = store.clone();
-        thread::spawn(move || Core::with_store(Arc::new(store), &options).unwrap())
+        thread::spawn(move || Core::with_store(store.replica(), &options).unwrap())
     };
     until("another look", || store.count(Op::List) >= 20);
     late.put(9, 1, 1);
@@ -546,8 +546,8 @@ fn large() -> History {
 #[test]
 fn requests_are_few() {
     let mut history = small(40);
-    let faults = Faults::new(history.store(), 1);
-    let core = Core::with_store(Arc::new(faults.clone()), &still()).unwrap();
+    let faults = Faults::new(&history.store(), 1);
+    let core = Core::with_store(faults.replica(), &still()).unwrap();
     // One listing a level, one read a file.
     assert_eq!((faults.count(Op::List), faults.count(Op::Get)), (10, 6));
     assert_eq!(core.status().requests, 16);
@@ -568,8 +568,8 @@ fn requests_are_few() {
 fn a_scan_reads_many_pages_at_once() {
     let history = large();
     let size = history.encode(1, 1).len();
-    let faults = Faults::new(history.store(), 1);
-    let core = Core::with_store(Arc::new(faults.clone()), &still()).unwrap();
+    let faults = Faults::new(&history.store(), 1);
+    let core = Core::with_store(faults.replica(), &still()).unwrap();
     assert_eq!(faults.count(Op::Get), 2);
     let mut view = View::new(core);
     assert!(contents(&mut view, &history) == history.image(1));
@@ -584,8 +584,8 @@ fn a_scan_reads_many_pages_at_once() {
 fn a_scan_from_the_end_reads_many_pages_at_once_too() {
     let history = large();
     let size = history.encode(1, 1).len();
-    let faults = Faults::new(history.store(), 1);
-    let core = Core::with_store(Arc::new(faults.clone()), &still()).unwrap();
+    let faults = Faults::new(&history.store(), 1);
+    let core = Core::with_store(faults.replica(), &still()).unwrap();
     let mut view = View::new(core);
     let image = history.image(1);
     let mut page = vec![0; 4096];
@@ -601,8 +601,8 @@ fn a_scan_from_the_end_reads_many_pages_at_once_too() {
 fn one_request_serves_all_who_want_a_page() {
     const READERS: usize = 8;
     let history = large();
-    let faults = Faults::new(history.store(), 1);
-    let core = Core::with_store(Arc::new(faults.clone()), &still()).unwrap();
+    let faults = Faults::new(&history.store(), 1);
+    let core = Core::with_store(faults.replica(), &still()).unwrap();
     faults.often(Op::Get, 1000, Fault::Delay(Duration::from_millis(30)));
     let before = faults.count(Op::Get);
     let barrier = Arc::new(Barrier::new(READERS));
@@ -624,8 +624,8 @@ fn one_request_serves_all_who_want_a_page() {
 #[test]
 fn all_who_wait_for_a_request_hear_that_it_failed() {
     let history = large();
-    let faults = Faults::new(history.store(), 1);
-    let core = Core::with_store(Arc::new(faults.clone()), &still()).unwrap();
+    let faults = Faults::new(&history.store(), 1);
+    let core = Core::with_store(faults.replica(), &still()).unwrap();
     faults.often(Op::Get, 1000, Fault::Refuse(ErrorKind::Denied));
     let readers: Vec<_> = (0..4)
         .map(|_| {
@@ -766,7 +766,7 @@ fn what_was_cut_off_does_not_come_back() {
 fn connections_of_a_process_share_and_the_last_one_ends_it() {
     let folder = tempfile::tempdir().unwrap();
     let history = small(20);
-    let files = FileStore::new(folder.path());
+    let files = fixtures::in_folder(folder.path());
     for (id, _) in history.store.files() {
         let body = history.encode(id.name.min().get(), id.name.max().get());
         let (files, time) = (files.clone(), history.time(id.name.max().get()));
@@ -775,8 +775,7 @@ fn connections_of_a_process_share_and_the_last_one_ends_it() {
         })
         .unwrap();
     }
-    let none: Lookup<'_> = &|_| None;
-    let target = Target::parse(&format!("file://{}", folder.path().display()), none).unwrap();
+    let target = fixtures::at_folder(folder.path());
     let openers: Vec<_> = (0..4)
         .map(|_| {
             let target = target.clone();
@@ -797,8 +796,7 @@ fn connections_of_a_process_share_and_the_last_one_ends_it() {
 fn who_waits_for_an_open_that_fails_gets_its_error() {
     const OPENERS: u32 = 60;
     let folder = tempfile::tempdir().unwrap();
-    let none: Lookup<'_> = &|_| None;
-    let target = Target::parse(&format!("file://{}", folder.path().display()), none).unwrap();
+    let target = fixtures::at_folder(folder.path());
     let options = Options {
         open_timeout: Duration::from_millis(300),
         poll_interval: Duration::from_millis(10),
@@ -820,10 +818,10 @@ fn who_waits_for_an_open_that_fails_gets_its_error() {
 #[test]
 fn the_poller_follows_by_itself_and_survives_errors() {
     let mut history = small(20);
-    let faults = Faults::new(history.store(), 1);
+    let faults = Faults::new(&history.store(), 1);
     let brief = Duration::from_millis(1);
     let options = Options { poll_interval: brief, poll_idle_interval: brief, ..still() };
-    let core = Core::with_store(Arc::new(faults.clone()), &options).unwrap();
+    let core = Core::with_store(faults.replica(), &options).unwrap();
     faults.often(Op::List, 1000, Fault::Refuse(ErrorKind::Unavailable));
     until("an error", || core.status().last_error.is_some());
     assert_sees(&mut View::new(core.clone()), &history, 6);

@@ -28,7 +28,7 @@ use crate::page::PageCount;
 pub use crate::replica::{Plan, RestorePoint};
 use crate::replica::{Source, Survey, empty};
 use crate::runtime;
-use crate::store::{RawInfo, Store};
+use crate::store::{RawInfo, Replica};
 
 use apply::Applier;
 use generations::Chosen;
@@ -177,14 +177,14 @@ pub struct Report {
 /// - `Interrupted`: [`Options::cancel`] said so.
 /// - what [`Options::check`] says.
 /// - those of the store and of the file system.
-pub fn restore(store: Arc<dyn Store>, path: &Path, options: &Options) -> Result<Report> {
+pub fn restore(store: Arc<Replica>, path: &Path, options: &Options) -> Result<Report> {
     let progress = options.progress.clone().unwrap_or_else(|| Progress::begin(store.url(), path));
     let outcome = run(store, path, options, &progress);
     progress.ended(&outcome);
     outcome
 }
 
-fn run(store: Arc<dyn Store>, path: &Path, options: &Options, progress: &Arc<Progress>) -> Result<Report> {
+fn run(store: Arc<Replica>, path: &Path, options: &Options, progress: &Arc<Progress>) -> Result<Report> {
     let begun = Instant::now();
     let output = Output::prepare(path, options.force.clone())?;
     let mut applier = Applier::new(Arc::new(Source::new(store.clone())), options, progress.clone());
@@ -209,8 +209,8 @@ fn run(store: Arc<dyn Store>, path: &Path, options: &Options, progress: &Arc<Pro
     Ok(report)
 }
 
-fn choose(store: Arc<dyn Store>, point: RestorePoint, planned: Result<Plan>) -> Result<Chosen> {
-    runtime::block_on(async move { generations::choose(&*store, point, planned).await })
+fn choose(store: Arc<Replica>, point: RestorePoint, planned: Result<Plan>) -> Result<Chosen> {
+    runtime::block_on(async move { generations::choose(&store, point, planned).await })
 }
 
 fn of_ltx(path: &Path, applied: &apply::Applied) -> Report {
@@ -265,13 +265,13 @@ pub struct Forecast {
 ///
 /// # Errors
 /// Those of [`restore`] that can be known before.
-pub fn dry_run(store: Arc<dyn Store>, path: &Path, options: &Options) -> Result<Forecast> {
+pub fn dry_run(store: Arc<Replica>, path: &Path, options: &Options) -> Result<Forecast> {
     Output::prepare(path, options.force.clone())?;
     let point = options.point;
     runtime::block_on(async move {
         let source = Source::new(store.clone());
         let planned = plan_from(&source, point).await;
-        match generations::choose(&*store, point, planned).await? {
+        match generations::choose(&store, point, planned).await? {
             Chosen::Ltx(plan) => {
                 let header = source.header(plan.last()).await?;
                 Ok(Forecast {
@@ -303,9 +303,9 @@ pub enum Steps {
 /// # Errors
 /// `NotFound` if the replica is empty or does not reach the point; `Corrupt` if its files do not fit
 /// together; those of the store.
-pub async fn plan(store: Arc<dyn Store>, point: RestorePoint) -> Result<Steps> {
+pub async fn plan(store: Arc<Replica>, point: RestorePoint) -> Result<Steps> {
     let planned = plan_from(&Source::new(store.clone()), point).await;
-    Ok(match generations::choose(&*store, point, planned).await? {
+    Ok(match generations::choose(&store, point, planned).await? {
         Chosen::Ltx(plan) => Steps::Ltx(plan),
         Chosen::Old(backup) => Steps::Old(backup.objects().cloned().collect()),
     })
@@ -315,9 +315,9 @@ pub async fn plan(store: Arc<dyn Store>, point: RestorePoint) -> Result<Steps> {
 ///
 /// # Errors
 /// Those of the store.
-pub async fn is_empty(store: Arc<dyn Store>) -> Result<bool> {
+pub async fn is_empty(store: Arc<Replica>) -> Result<bool> {
     let no_ltx = Source::new(store.clone()).list_all().await?.is_empty();
-    Ok(no_ltx && !generations::exist(&*store).await?)
+    Ok(no_ltx && !generations::exist(&store).await?)
 }
 
 async fn plan_from(source: &Source, point: RestorePoint) -> Result<Plan> {

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use proptest::prelude::*;
 
 use super::*;
-use crate::replica::tests::fixtures::{History, Hooked, id, txid};
-use crate::store::{FileStore, MemoryStore};
+use crate::replica::tests::fixtures::{History, Hooked, id, in_folder, txid};
+use crate::store::{MemoryStore, Replica};
 
 fn latest() -> Options {
     Options::default()
@@ -87,7 +87,7 @@ fn what_litestream_wrote_is_restored_byte_for_byte() {
                 fs::copy(file.path(), copy.join(file.file_name())).unwrap();
             }
         }
-        let store: Arc<dyn Store> = Arc::new(FileStore::new(folder.path().join("replica")));
+        let store = in_folder(folder.path().join("replica"));
         for n in 1..=5 {
             let path = folder.path().join(format!("{n}.db"));
             restore(store.clone(), &path, &to(at(n))).unwrap();
@@ -176,7 +176,7 @@ fn what_was_cut_off_does_not_come_back() {
 }
 
 /// Restores into a folder that is empty before and must be empty after, and returns the error.
-fn refused(store: Arc<dyn Store>, options: &Options) -> Error {
+fn refused(store: Arc<Replica>, options: &Options) -> Error {
     let folder = tempfile::tempdir().unwrap();
     let error = restore(store, &folder.path().join("new/folders/app.db"), options).unwrap_err();
     assert_eq!(names(folder.path()), [""; 0], "{error}");
@@ -253,7 +253,7 @@ fn files_of_two_databases_are_told_apart() {
 
 #[test]
 fn an_empty_replica_and_points_out_of_reach_are_refused() {
-    let error = refused(Arc::new(MemoryStore::new()), &latest());
+    let error = refused(MemoryStore::new().replica(), &latest());
     assert_eq!(error.kind(), ErrorKind::NotFound);
     assert!(error.to_string().contains("empty"), "{error}");
     let error = refused(ten().store(), &to(at(11)));
@@ -285,11 +285,11 @@ fn cancelling_at_any_moment_leaves_nothing() {
 #[test]
 fn a_read_that_never_ends_can_be_cancelled() {
     let history = ten();
-    let stuck = crate::store::Faults::new(history.store(), 1);
+    let stuck = crate::store::Faults::new(&history.store(), 1);
     stuck.often(crate::store::Op::Get, 1000, crate::store::Fault::Delay(Duration::from_secs(3600)));
     let reached = Arc::new(AtomicUsize::new(0));
     let cancel = Cancel::when(move || reached.fetch_add(1, Ordering::SeqCst) > 2);
-    let error = refused(Arc::new(stuck), &Options { cancel, ..Options::default() });
+    let error = refused(stuck.replica(), &Options { cancel, ..Options::default() });
     assert_eq!(error.kind(), ErrorKind::Interrupted);
 }
 
@@ -297,12 +297,12 @@ fn a_read_that_never_ends_can_be_cancelled() {
 fn errors_of_the_store_leave_nothing_and_keep_their_kind() {
     use crate::store::{Fault, Faults, Op};
     for get in 0..5 {
-        let store = Faults::new(ten().store(), 1);
+        let store = Faults::new(&ten().store(), 1);
         for _ in 0..get {
             store.next(Op::Get, Fault::Delay(Duration::ZERO));
         }
         store.next(Op::Get, Fault::Refuse(ErrorKind::Denied));
-        let error = refused(Arc::new(store), &Options { parallelism: 1, ..Options::default() });
+        let error = refused(store.replica(), &Options { parallelism: 1, ..Options::default() });
         assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
     }
 }
@@ -319,12 +319,12 @@ fn large_files_come_in_pieces_or_in_one_request() {
     // A store that takes its time to begin sends the rest at once: first piece, rest, two small files.
     for (delay, parallelism, gets) in [(Duration::ZERO, 4096, pieces + 2), (Duration::from_millis(600), 2, 4)]
     {
-        let store = crate::store::Faults::new(history.store(), 1);
+        let store = crate::store::Faults::new(&history.store(), 1);
         store.often(crate::store::Op::Get, 1000, crate::store::Fault::Delay(delay));
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("app.db");
         let options = Options { parallelism, ..Options::default() };
-        restore(Arc::new(store.clone()), &path, &options).unwrap();
+        restore(store.replica(), &path, &options).unwrap();
         assert!(fs::read(&path).unwrap() == history.image(3));
         assert_eq!(store.count(crate::store::Op::Get), gets);
     }
@@ -417,7 +417,7 @@ fn an_existing_target_is_kept_unless_forced() {
     assert_eq!(fs::read(&path).unwrap(), b"precious");
 
     // A forced restore that fails changes nothing either.
-    let error = restore(Arc::new(MemoryStore::new()), &path, &force()).unwrap_err();
+    let error = restore(MemoryStore::new().replica(), &path, &force()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
     assert_eq!(fs::read(&path).unwrap(), b"precious");
 
@@ -561,10 +561,10 @@ fn what_the_check_refuses_gets_no_name() {
 #[test]
 fn a_dry_run_writes_nothing_and_reads_one_header() {
     let history = ten();
-    let store = crate::store::Faults::new(history.store(), 1);
+    let store = crate::store::Faults::new(&history.store(), 1);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("new/app.db");
-    let told = dry_run(Arc::new(store.clone()), &path, &latest()).unwrap();
+    let told = dry_run(store.replica(), &path, &latest()).unwrap();
     assert_eq!(store.count(crate::store::Op::Get), 1);
     assert_eq!(names(folder.path()), [""; 0]);
     let done = restore(history.store(), &path, &latest()).unwrap();

@@ -7,7 +7,7 @@ use super::names;
 use crate::error::Result;
 use crate::ltx::{FileId, FileName, Level};
 use crate::runtime;
-use crate::store::{FileInfo, RawInfo, Store};
+use crate::store::{FileInfo, RawInfo, Replica};
 
 /// The files of all levels, and what lies among them.
 #[derive(Clone, Debug, Default)]
@@ -28,11 +28,11 @@ impl Listing {
 }
 
 /// A listing whose names tell that all is well, or the last of `attempts`.
-pub(super) fn settled(store: &Arc<dyn Store>, attempts: usize) -> Result<Listing> {
+pub(super) fn settled(store: &Arc<Replica>, attempts: usize) -> Result<Listing> {
     let mut listing = Listing::default();
     for _ in 0..attempts {
         let store = Arc::clone(store);
-        listing = runtime::block_on(async move { list(&*store).await })?;
+        listing = runtime::block_on(async move { list(&store).await })?;
         if listing.findings().is_empty() {
             break;
         }
@@ -41,13 +41,13 @@ pub(super) fn settled(store: &Arc<dyn Store>, attempts: usize) -> Result<Listing
 }
 
 /// Whether Litestream 0.3 has left something.
-pub(super) fn has_generations(store: &Arc<dyn Store>) -> Result<bool> {
+pub(super) fn has_generations(store: &Arc<Replica>) -> Result<bool> {
     let store = Arc::clone(store);
     Ok(!runtime::block_on(async move { store.list_raw("generations").await })?.is_empty())
 }
 
 /// Lists one level after the other from below: what is moved up meanwhile is seen.
-async fn list(store: &dyn Store) -> Result<Listing> {
+async fn list(store: &Replica) -> Result<Listing> {
     let mut listing = Listing::default();
     for level in Level::all() {
         for raw in store.list_raw(&store.folder_of(level)).await? {

@@ -29,7 +29,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::{FileId, Header, Txid};
 use crate::replica::{Beside, PageSums, Plan, RestorePoint, Source, check_name};
 use crate::runtime;
-use crate::store::{FileInfo, Store};
+use crate::store::{FileInfo, Replica};
 
 pub(crate) use content::read_pages;
 pub use finding::{Finding, Problem, Severity};
@@ -82,7 +82,7 @@ pub struct Proven {
 ///
 /// # Errors
 /// `Interrupted`; those of the store if it cannot be listed. What is wrong with single files is a finding.
-pub fn verify(store: Arc<dyn Store>, options: &Options) -> Result<Outcome> {
+pub fn verify(store: Arc<Replica>, options: &Options) -> Result<Outcome> {
     let source = Arc::new(Source::new(store.clone()));
     let first = listing::settled(&store, LISTINGS)?;
     if first.files.is_empty() {

@@ -26,7 +26,7 @@ fn twenty() -> History {
     history
 }
 
-fn run(store: Arc<dyn Store>, quick: bool) -> Outcome {
+fn run(store: Arc<Replica>, quick: bool) -> Outcome {
     verify(store, &Options { quick, ..Options::default() }).unwrap()
 }
 
@@ -337,18 +337,18 @@ fn what_compaction_removes_meanwhile_is_no_finding() {
 
 #[test]
 fn a_file_that_cannot_be_read_is_a_finding() {
-    let faults = Faults::new(twenty().store(), 1);
+    let faults = Faults::new(&twenty().store(), 1);
     faults.next(Op::Get, Fault::Refuse(ErrorKind::Denied));
-    let findings = run(Arc::new(faults), false).findings;
+    let findings = run(faults.replica(), false).findings;
     let [finding] = findings.try_into().unwrap();
     assert_eq!((finding.severity, finding.problem), (Severity::Error, Problem::Unreadable));
 }
 
 #[test]
 fn a_replica_that_cannot_be_listed_is_an_error() {
-    let faults = Faults::new(twenty().store(), 1);
+    let faults = Faults::new(&twenty().store(), 1);
     faults.next(Op::List, Fault::Refuse(ErrorKind::Denied));
-    assert_eq!(verify(Arc::new(faults), &Options::default()).unwrap_err().kind(), ErrorKind::Denied);
+    assert_eq!(verify(faults.replica(), &Options::default()).unwrap_err().kind(), ErrorKind::Denied);
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crate::sqlite::{
     BaseFile, BaseVfs, Code, File, FileControl, FileControlOp, LockLevel, OpenFlags, OpenRequest, Opened,
     PragmaAnswer, ShmLock, ShmLockFlags, ShmRegion,
 };
-use crate::store::{self, RetryPolicy};
+use crate::store::{Opening, RetryPolicy};
 use crate::vfs::closing::Closing;
 use crate::vfs::hooks::Hooks;
 use crate::vfs::host::SqliteHost;
@@ -75,7 +75,7 @@ pub(super) fn open(
         &config.replicas,
         &config.options,
         Arc::new(SystemClock),
-        |target| store::connect_for(&path, target, RETRY),
+        |target| Ok(target.connect_with(&Opening { database: Some(&path) }, RETRY)),
         || Arc::new(SqliteHost::new(&path, vfs)),
     )?;
     let guard = ResetGuard::new(config.wal_reset_guard && reset_guard::is_needed(rusqlite::version_number()));

@@ -8,14 +8,13 @@ use std::time::Duration;
 use super::Primary;
 use crate::clock::Clock;
 use crate::error::{Error, Result};
-use crate::files;
 use crate::fork::PerProcess;
 use crate::primary::context::Context;
 use crate::primary::hooks::Host;
 use crate::primary::options::{Options, ReplicaConfig};
 use crate::primary::ownership::{self, Agreement, Ownership, Turn, Wanted};
 use crate::primary::shipper::{Parts, ReplicaId, Shipper, Tasks};
-use crate::store::{ReplicaIdentity, Store, Target};
+use crate::store::{Location, Replica, ReplicaIdentity};
 
 /// The primaries of this process by path. A forked child begins with none. The lock is held for a moment: what takes
 /// longer is done under that of one [`Place`].
@@ -72,7 +71,7 @@ impl Primary {
         replicas: &[ReplicaConfig],
         options: &Options,
         clock: Arc<dyn Clock>,
-        connect: impl Fn(&Target) -> Result<Arc<dyn Store>>,
+        connect: impl Fn(&Location) -> Result<Arc<Replica>>,
         host: impl FnOnce() -> Arc<dyn Host>,
     ) -> Result<Arc<Self>> {
         // Which process publishes, and what becomes of the database, is decided by one after the other.
@@ -90,7 +89,7 @@ impl Primary {
         replicas: &[ReplicaConfig],
         options: &Options,
         clock: Arc<dyn Clock>,
-        connect: impl Fn(&Target) -> Result<Arc<dyn Store>>,
+        connect: impl Fn(&Location) -> Result<Arc<Replica>>,
         host: impl FnOnce() -> Arc<dyn Host>,
     ) -> Result<Arc<Self>> {
         let place = place_of(path);
@@ -121,7 +120,7 @@ impl Primary {
         db: Arc<Context>,
         replicas: &[ReplicaConfig],
         options: Options,
-        stores: &[Arc<dyn Store>],
+        stores: &[Arc<Replica>],
         agreement: Agreement,
     ) -> Result<Self> {
         let mut shippers = Vec::new();
@@ -220,7 +219,7 @@ fn identities(replicas: &[ReplicaConfig]) -> Vec<ReplicaIdentity> {
     replicas.iter().map(|replica| ReplicaIdentity::from(&replica.target)).collect()
 }
 
-fn agree(path: &Path, replicas: &[ReplicaConfig], stores: &[Arc<dyn Store>]) -> Result<Agreement> {
+fn agree(path: &Path, replicas: &[ReplicaConfig], stores: &[Arc<Replica>]) -> Result<Agreement> {
     let urls: Vec<String> = stores.iter().map(|store| store.url()).collect();
     let identities = identities(replicas);
     let wanted = replicas.iter().zip(&urls).zip(&identities).map(|((replica, url), identity)| Wanted {
@@ -237,8 +236,8 @@ fn agree(path: &Path, replicas: &[ReplicaConfig], stores: &[Arc<dyn Store>]) -> 
 /// `Config` that names it.
 pub fn refuse_twins(replicas: &[ReplicaConfig]) -> Result<()> {
     for (number, replica) in replicas.iter().enumerate() {
-        let place = whereabouts(&replica.target);
-        if replicas[..number].iter().any(|earlier| whereabouts(&earlier.target) == place) {
+        let whereabouts = replica.target.whereabouts();
+        if replicas[..number].iter().any(|earlier| earlier.target.whereabouts() == whereabouts) {
             return Err(Error::config(format!(
                 "replica: {} is given twice: each replica of a database has a URL of its own",
                 replica.target
@@ -246,14 +245,6 @@ pub fn refuse_twins(replicas: &[ReplicaConfig]) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// What tells the replica at `target` from others, through links in the file system.
-fn whereabouts(target: &Target) -> String {
-    match target {
-        Target::File { path } => files::resolved(path).display().to_string(),
-        _ => ReplicaIdentity::from(target).whereabouts(),
-    }
 }
 
 fn refuse_other(path: &Path, difference: Option<(&'static str, String, String)>) -> Result<()> {

@@ -7,7 +7,7 @@ use futures_util::future;
 use crate::clock::Timestamp;
 use crate::error::Result;
 use crate::ltx::{FileId, FileName, Level, Txid};
-use crate::store::{FileInfo, Store};
+use crate::store::{FileInfo, Replica};
 
 /// The files of a replica. The time of each is when it was stored, by the clock of the store.
 #[derive(Clone, Debug, Default)]
@@ -26,7 +26,7 @@ impl Inventory {
     ///
     /// # Errors
     /// Those of the store.
-    pub(super) async fn list(store: &dyn Store, now: Timestamp) -> Result<Self> {
+    pub(super) async fn list(store: &Replica, now: Timestamp) -> Result<Self> {
         let levels = Level::all().map(|level| store.list_stored(level, Txid::ONE));
         let mut inventory = Self::default();
         for mut files in future::try_join_all(levels).await? {

@@ -17,7 +17,7 @@ use crate::primary::maintenance::{Begin, History, News, Settings};
 use crate::primary::time::Time;
 use crate::replica::Source;
 use crate::runtime;
-use crate::store::{FileInfo, Store};
+use crate::store::{FileInfo, Replica};
 use crate::verify;
 
 /// The wait after a first failure; it doubles up to `BACKOFF_MAX`.
@@ -29,7 +29,7 @@ const SET_BACK: Duration = Duration::from_secs(120);
 
 /// Does what is due.
 pub(in crate::primary) struct Keeper {
-    store: Arc<dyn Store>,
+    store: Arc<Replica>,
     settings: Settings,
     time: Arc<Time>,
     history: Arc<History>,
@@ -52,7 +52,7 @@ pub(in crate::primary) struct Keeper {
 
 impl Keeper {
     pub(in crate::primary) fn new(
-        store: Arc<dyn Store>,
+        store: Arc<Replica>,
         settings: Settings,
         time: Arc<Time>,
         history: Arc<History>,
@@ -441,7 +441,7 @@ impl Keeper {
 }
 
 /// Those of `files` that are damaged. They are read to their ends.
-async fn damaged(store: &Arc<dyn Store>, files: Vec<FileInfo>) -> Result<Vec<FileId>> {
+async fn damaged(store: &Arc<Replica>, files: Vec<FileInfo>) -> Result<Vec<FileId>> {
     let mut listed = Vec::new();
     for file in files {
         // The size of one that was replaced is another than it was.

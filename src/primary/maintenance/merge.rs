@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::{Decoder, FileId, Header, Lineage, merge};
 use crate::primary::maintenance::due::{Merge, SMALL};
 use crate::primary::streaming_upload::{self, PartWriter};
-use crate::store::{ByteRange, FileInfo, PutOptions, Store};
+use crate::store::{ByteRange, FileInfo, PutOptions, Replica};
 
 /// Files that are asked for at the same time.
 const PARALLEL: usize = 8;
@@ -26,7 +26,7 @@ const PARALLEL: usize = 8;
 /// Those of the store; `Corrupt` naming the file; `Conflict` if the files are of two lineages; `Interrupted`. Nothing has changed then, unless it
 /// was the last answer that got lost.
 pub(super) async fn run(
-    store: &Arc<dyn Store>,
+    store: &Arc<Replica>,
     work: &Merge,
     kept: impl Fn(FileId) -> Option<Bytes>,
     node_id: u64,
@@ -68,7 +68,7 @@ pub(super) struct Opened {
 ///
 /// # Errors
 /// Those of the store; `Corrupt` naming the file.
-pub(super) async fn open(store: Arc<dyn Store>, id: FileId, kept: Option<Bytes>) -> Result<Opened> {
+pub(super) async fn open(store: Arc<Replica>, id: FileId, kept: Option<Bytes>) -> Result<Opened> {
     let named = |e: Error| e.context(format_args!("{} {id}", store.url()));
     let bytes = match kept {
         Some(bytes) => Bytewise { next: bytes, rest: stream::empty().boxed(), runtime: Handle::current() },

@@ -7,13 +7,13 @@ use super::merge::open;
 use crate::error::{ErrorKind, Result};
 use crate::ltx::{Decoder, Encoder, FileId, FileName, Header, Level, Txid};
 use crate::primary::streaming_upload::{self, PartWriter};
-use crate::store::{FileInfo, PutOptions, Store};
+use crate::store::{FileInfo, PutOptions, Replica};
 
 /// Writes the snapshot of transaction `txid`, which is a full copy.
 ///
 /// # Errors
 /// Those of the store; `NotFound` and `Corrupt` naming the copy, if that is gone, damaged or not of all pages.
-pub(in crate::primary) async fn snapshot_of_copy(store: &Arc<dyn Store>, txid: Txid) -> Result<FileInfo> {
+pub(in crate::primary) async fn snapshot_of_copy(store: &Arc<Replica>, txid: Txid) -> Result<FileInfo> {
     let copy = open(Arc::clone(store), FileId::single(txid), None).await?;
     let name = FileName::new(Txid::ONE, txid).expect("BUG: no transaction is before the first");
     let id = FileId::new(Level::SNAPSHOT, name);

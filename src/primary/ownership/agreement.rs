@@ -274,7 +274,7 @@ impl Memory {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::Target;
+    use crate::store::Location;
 
     const URL: &str = "s3://bucket/app";
 
@@ -311,7 +311,7 @@ mod tests {
     }
 
     fn replica(url: &str) -> ReplicaIdentity {
-        ReplicaIdentity::from(&Target::parse(url, &|_| None).unwrap())
+        ReplicaIdentity::from(&Location::parse(url, &|_: &str| None).unwrap())
     }
 
     #[test]

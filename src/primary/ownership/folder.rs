@@ -248,10 +248,10 @@ fn remove(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{ReplicaIdentity, Target};
+    use crate::store::{Location, ReplicaIdentity};
 
     fn id(url: &str) -> ReplicaId {
-        ReplicaId::of(&ReplicaIdentity::from(&Target::parse(url, &|_| None).unwrap()))
+        ReplicaId::of(&ReplicaIdentity::from(&Location::parse(url, &|_: &str| None).unwrap()))
     }
 
     /// A folder of local state of which [`prepare`] is told that the database has these replicas.

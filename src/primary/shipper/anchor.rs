@@ -10,7 +10,7 @@ use crate::page::{PageCount, PageSize, Pgno};
 use crate::primary::hooks::PinnedView;
 use crate::primary::shipper::sums::{self, Base, NewSums, Purpose, Sums};
 use crate::primary::streaming_upload::{self, PartWriter};
-use crate::store::{PutOptions, Store, Upload};
+use crate::store::{PutOptions, Replica, Upload};
 
 /// How much of the database file is read at once.
 const READ_BYTES: usize = 256 * 1024;
@@ -147,7 +147,7 @@ impl Compared {
 /// # Errors
 /// Those of the view and of the store; nothing is left in the store then.
 pub(in crate::primary) async fn upload(
-    store: &Arc<dyn Store>,
+    store: &Arc<Replica>,
     id: FileId,
     options: PutOptions,
     mut pages: ViewPages,

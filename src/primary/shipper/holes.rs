@@ -13,7 +13,7 @@ use crate::primary::shipper::Shipper;
 use crate::primary::shipper::long_blocking;
 use crate::primary::shipper::resume::wiped;
 use crate::replica::{Plan, RestorePoint, Source};
-use crate::store::{FileInfo, Listing, Store};
+use crate::store::{FileInfo, Listing, Replica};
 use crate::verify;
 
 /// While commits are published, the files are listed once in this time.
@@ -102,7 +102,7 @@ impl Hole {
     }
 
     /// The error of a hole that is not to be healed by itself.
-    pub(in crate::primary) fn conflict(&self, store: &dyn Store) -> Error {
+    pub(in crate::primary) fn conflict(&self, store: &Replica) -> Error {
         wiped(store, &self.found)
     }
 
@@ -200,7 +200,7 @@ impl Holes {
     }
 
     /// The error of a hole that is being healed.
-    pub(in crate::primary) fn error(&self, store: &dyn Store) -> Option<Error> {
+    pub(in crate::primary) fn error(&self, store: &Replica) -> Option<Error> {
         match &self.lock().state {
             State::Whole => None,
             State::Found(hole) | State::Copied(hole, _) => Some(Error::corrupt(format!(
@@ -234,7 +234,7 @@ pub(in crate::primary) async fn list(shipper: &Shipper, claimed: Option<Txid>) -
     Ok(sound(shipper, all))
 }
 
-async fn list_since_snapshot(store: &dyn Store) -> Result<Vec<FileInfo>> {
+async fn list_since_snapshot(store: &Replica) -> Result<Vec<FileInfo>> {
     let mut files = store.list(Level::SNAPSHOT, Txid::ONE).await?;
     let from = files.iter().map(|file| file.id.name.max()).max().map_or(Txid::ONE, Txid::next);
     let levels = Level::all().filter(|level| *level != Level::SNAPSHOT);
@@ -278,7 +278,7 @@ pub(in crate::primary) async fn find(
     Ok(Some(Hole::new(files, &damaged, reached, last)))
 }
 
-async fn is_there(store: &dyn Store, id: FileId) -> Result<bool> {
+async fn is_there(store: &Replica, id: FileId) -> Result<bool> {
     match store.head(id).await {
         Ok(_) => Ok(true),
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(false),

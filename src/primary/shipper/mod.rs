@@ -61,7 +61,7 @@ use crate::primary::maintenance::{History, Settings};
 use crate::primary::options::ReplicaOptions;
 use crate::primary::time::{Time, Witness};
 use crate::runtime;
-use crate::store::Store;
+use crate::store::Replica;
 
 pub(in crate::primary) use asks::{Asker, Outcome, Requests};
 pub(in crate::primary) use capture::Capture;
@@ -120,7 +120,7 @@ pub(in crate::primary) struct Shipper {
     pub(in crate::primary) options: ReplicaOptions,
     /// The settings of the history that all processes agreed on.
     pub(in crate::primary) settings: Settings,
-    pub(in crate::primary) store: Arc<dyn Store>,
+    pub(in crate::primary) store: Arc<Replica>,
     pub(in crate::primary) time: Arc<Time>,
     pub(in crate::primary) signal: Signal,
     pub(in crate::primary) history: Arc<History>,
@@ -162,7 +162,7 @@ pub(in crate::primary) struct Parts {
     pub(in crate::primary) place: String,
     pub(in crate::primary) options: ReplicaOptions,
     pub(in crate::primary) settings: Settings,
-    pub(in crate::primary) store: Arc<dyn Store>,
+    pub(in crate::primary) store: Arc<Replica>,
 }
 
 impl Shipper {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, ErrorKind};
 use crate::files;
 use crate::primary::shipper::Shipper;
-use crate::store::{Place, Store};
+use crate::store::{Place, Replica};
 
 const NAME: &str = "place.json";
 
@@ -51,12 +51,12 @@ impl Places {
     }
 
     /// Takes up what another process remembered.
-    pub(in crate::primary) fn load(&self, store: &dyn Store) {
+    pub(in crate::primary) fn load(&self, store: &Replica) {
         let stored = fs::read(&self.path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
         *self.known() = stored.filter(|stored: &Stored| stored.url == store.url()).map(|stored| stored.place);
     }
 
-    fn save(&self, store: &dyn Store, place: Place) {
+    fn save(&self, store: &Replica, place: Place) {
         *self.known() = Some(place);
         store.stay_at(Some(place));
         let bytes = serde_json::to_vec(&Stored { url: store.url(), place }).expect("BUG: it is plain data");
@@ -92,7 +92,7 @@ pub(in crate::primary) fn forget(shipper: &Shipper) {
 }
 
 /// The error of a replica whose place another folder has taken; `found` is what is wrong with that.
-pub(in crate::primary) fn conflict(store: &dyn Store, found: &str) -> Error {
+pub(in crate::primary) fn conflict(store: &Replica, found: &str) -> Error {
     let url = store.url();
     Error::new(
         ErrorKind::Conflict,

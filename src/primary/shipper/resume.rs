@@ -39,7 +39,7 @@ use crate::primary::shipper::sums::Sums;
 use crate::primary::shipper::survey::{self, Agreement, Survey, Theirs};
 use crate::primary::shipper::{blocking, long_blocking};
 use crate::replica::RestorePoint;
-use crate::store::{ByteRange, FileInfo, Store};
+use crate::store::{ByteRange, FileInfo, Replica};
 
 /// The number of bytes at the end of a file that are read first for its page index.
 const TAIL_SIZE: u64 = 16 * 1024;
@@ -106,7 +106,7 @@ impl Newest {
     /// # Errors
     /// Those of the store; `Corrupt` naming the file.
     pub(in crate::primary) async fn read(
-        store: &dyn Store,
+        store: &Replica,
         newest: &FileInfo,
         known: Option<Lineage>,
     ) -> Result<Self> {
@@ -181,7 +181,7 @@ pub(in crate::primary) async fn standing(
 }
 
 /// How the database stands to a replica that is empty.
-fn to_nothing(store: &dyn Store, local: &Local) -> Result<Standing> {
+fn to_nothing(store: &Replica, local: &Local) -> Result<Standing> {
     match local.claim.txid().filter(|_| !local.is_restored()) {
         None => Ok(Standing::First),
         Some(txid) if local.forced || local.claim.is_of_this_file() => Ok(Standing::Lost(txid)),
@@ -386,7 +386,7 @@ impl<'a> Question<'a> {
     }
 }
 
-fn check_page_size(store: &dyn Store, header: &Header, local: Option<PageSize>) -> Result<()> {
+fn check_page_size(store: &Replica, header: &Header, local: Option<PageSize>) -> Result<()> {
     let Some(page_size) = local.filter(|page_size| *page_size != header.page_size) else { return Ok(()) };
     Err(Error::new(
         ErrorKind::Conflict,
@@ -398,7 +398,7 @@ fn check_page_size(store: &dyn Store, header: &Header, local: Option<PageSize>) 
     ))
 }
 
-fn another_history(store: &dyn Store, ours: Option<Lineage>, newest: &Header) -> Error {
+fn another_history(store: &Replica, ours: Option<Lineage>, newest: &Header) -> Error {
     let lineage = |lineage: Option<Lineage>| lineage.map(|lineage| lineage.to_string()).unwrap_or_default();
     let (url, last) = (store.url(), newest.max);
     let (ours, theirs) = (lineage(ours), lineage(newest.lineage));
@@ -425,7 +425,7 @@ fn conflict(message: String) -> Error {
 }
 
 /// The error of a database that is not known to be a state of its replica.
-fn another(store: &dyn Store, last: Txid) -> Error {
+fn another(store: &Replica, last: Txid) -> Error {
     let url = store.url();
     conflict(format!(
         "{url} holds another database, or another state of this one, up to {last}: the pages of the local one \
@@ -434,7 +434,7 @@ fn another(store: &dyn Store, last: Txid) -> Error {
     ))
 }
 
-fn ahead(store: &dyn Store, txid: Txid, last: Txid) -> Error {
+fn ahead(store: &Replica, txid: Txid, last: Txid) -> Error {
     let url = store.url();
     conflict(format!(
         "{url} is ahead of this database: it ends at {last}, this is {txid} with changes of its own. If \
@@ -443,7 +443,7 @@ fn ahead(store: &dyn Store, txid: Txid, last: Txid) -> Error {
     ))
 }
 
-fn rewound(store: &dyn Store, txid: Option<Txid>, last: Txid) -> Error {
+fn rewound(store: &Replica, txid: Option<Txid>, last: Txid) -> Error {
     let url = store.url();
     let at = txid.map_or_else(|| "an earlier state".to_owned(), |txid| txid.to_string());
     conflict(format!(
@@ -453,7 +453,7 @@ fn rewound(store: &dyn Store, txid: Option<Txid>, last: Txid) -> Error {
 }
 
 /// The error of a database that is an earlier transaction and must not, or cannot now, be brought forward.
-pub(in crate::primary) fn earlier(store: &dyn Store, txid: Txid, last: Txid, why: &str) -> Error {
+pub(in crate::primary) fn earlier(store: &Replica, txid: Txid, last: Txid, why: &str) -> Error {
     let url = store.url();
     conflict(format!(
         "this database is {txid}, an earlier state of {url}, which ends at {last}, and is not brought forward: \
@@ -467,7 +467,7 @@ fn sentence(text: &str) -> String {
     letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
 
-fn buried(store: &dyn Store, last: Txid) -> Error {
+fn buried(store: &Replica, last: Txid) -> Error {
     let url = store.url();
     conflict(format!(
         "{url} holds a database up to {last}, but the local one is new and empty: restore first \
@@ -476,7 +476,7 @@ fn buried(store: &dyn Store, last: Txid) -> Error {
 }
 
 /// The error of a replica that lost what was published to it; `found` is what is left.
-pub(in crate::primary) fn wiped(store: &dyn Store, found: &str) -> Error {
+pub(in crate::primary) fn wiped(store: &Replica, found: &str) -> Error {
     conflict(format!(
         "{} lost transactions: {found}. Bring its content back and call litestream_resume(), or \
          give another replica URL, or {FORCE}, as auto_recover=true does by itself",
@@ -486,7 +486,7 @@ pub(in crate::primary) fn wiped(store: &dyn Store, found: &str) -> Error {
 
 /// The history that the newest file which carries one belongs to: a writer that knows no lineages, such as Litestream,
 /// may have continued the replica since. A second lineage in it would make it unreadable.
-async fn lineage_of_older_files(store: &dyn Store) -> Result<Option<Lineage>> {
+async fn lineage_of_older_files(store: &Replica) -> Result<Option<Lineage>> {
     let levels = future::try_join_all(Level::all().map(|level| store.list(level, Txid::ONE))).await?;
     let mut files: Vec<FileInfo> = levels.into_iter().flatten().collect();
     files.sort_unstable_by_key(|file| std::cmp::Reverse(file.id.name.max()));
@@ -508,7 +508,7 @@ async fn lineage_of_older_files(store: &dyn Store) -> Result<Option<Lineage>> {
 ///
 /// # Errors
 /// Those of the store.
-pub(in crate::primary) async fn newest(store: &dyn Store, known: Option<Txid>) -> Result<Option<FileInfo>> {
+pub(in crate::primary) async fn newest(store: &Replica, known: Option<Txid>) -> Result<Option<FileInfo>> {
     if let Some(known) = known {
         let newest = store.list(Level::L0, known).await?.into_iter().max_by_key(|f| f.id.name.max());
         if newest.is_some() {
@@ -523,7 +523,7 @@ pub(in crate::primary) async fn newest(store: &dyn Store, known: Option<Txid>) -
 ///
 /// # Errors
 /// Those of the store; `Corrupt` naming the file.
-pub(in crate::primary) async fn read_header(store: &dyn Store, id: FileId) -> Result<Header> {
+pub(in crate::primary) async fn read_header(store: &Replica, id: FileId) -> Result<Header> {
     let content = store.get(id, ByteRange::Bounded { offset: 0, len: Header::SIZE as u64 }).await?;
     let mut bytes = Vec::with_capacity(Header::SIZE);
     let mut body = content.body;
@@ -543,7 +543,7 @@ pub(in crate::primary) async fn read_header(store: &dyn Store, id: FileId) -> Re
 ///
 /// # Errors
 /// Those of the store; `Corrupt` naming the file.
-pub(in crate::primary) async fn pages_of(store: &dyn Store, id: FileId) -> Result<PageSet> {
+pub(in crate::primary) async fn pages_of(store: &Replica, id: FileId) -> Result<PageSet> {
     let mut len = TAIL_SIZE;
     loop {
         let content = store.get(id, ByteRange::Suffix { len }).await?;

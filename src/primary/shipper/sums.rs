@@ -32,7 +32,7 @@ use crate::page::{PageCount, PageSize, Pgno};
 use crate::primary::shipper::Shipper;
 use crate::primary::shipper::past::{Digest, Past};
 use crate::runtime;
-use crate::store::{ByteRange, Store};
+use crate::store::{ByteRange, Replica};
 
 const NAME: &str = "pages.sums";
 const MAGIC: &[u8; 8] = b"LTXSUMS1";
@@ -224,7 +224,7 @@ impl Sums {
 
     /// Brings them to `last`, the last transaction of the replica, by what that holds. If that is much,
     /// they stay behind and are of no use.
-    pub(in crate::primary) async fn catch_up(&self, store: &dyn Store, last: Option<Txid>) {
+    pub(in crate::primary) async fn catch_up(&self, store: &Replica, last: Option<Txid>) {
         let Some(last) = last else { return };
         for _ in 0..CATCH_UP_FILES {
             let Some(txid) = self.txid().filter(|txid| *txid < last) else { return };
@@ -238,7 +238,7 @@ impl Sums {
         }
     }
 
-    async fn apply_from(&self, store: &dyn Store, txid: Txid) -> Result<()> {
+    async fn apply_from(&self, store: &Replica, txid: Txid) -> Result<()> {
         let content = store.get(FileId::single(txid), ByteRange::All).await?;
         if content.file_size > CATCH_UP_BYTES {
             return Err(Error::new(ErrorKind::Unsupported, format!("transaction {txid} is large")));

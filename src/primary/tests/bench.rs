@@ -18,7 +18,7 @@ use crate::primary::{
     Status, state_folder,
 };
 use crate::store::{
-    ByteRange, Faults, MemoryStore, Op, PutOptions, ReplicaIdentity, Retry, RetryPolicy, Store, Target,
+    ByteRange, Faults, Location, MemoryStore, Op, PutOptions, Replica, ReplicaIdentity, RetryPolicy,
 };
 
 /// Longer than anything takes that does not hang.
@@ -58,7 +58,7 @@ impl Bench {
         Self {
             db: Db::new(&folder.path().join("app.db"), page_size, pages),
             _folder: folder,
-            store: Faults::new(Arc::new(memory.clone()), 1),
+            store: Faults::new(&memory, 1),
             memory,
             second: None,
             clock: Arc::new(ManualClock::new(Timestamp::from_millis(1_000_000))),
@@ -84,7 +84,7 @@ impl Bench {
     pub(super) fn with_two_replicas(pages: usize) -> Self {
         let memory = MemoryStore::new();
         let mut bench = Self::new(pages);
-        bench.second = Some((memory.clone(), Faults::new(Arc::new(memory), 2)));
+        bench.second = Some((memory.clone(), Faults::new(&memory, 2)));
         bench
     }
 
@@ -113,13 +113,16 @@ impl Bench {
         let clock = Arc::clone(&self.clock);
         let retries = self.retries;
         let second = self.second.as_ref().map(|(_, store)| store.clone());
-        let connect = |to: &Target| -> Result<Arc<dyn Store>> {
+        let connect = |to: &Location| -> Result<Arc<Replica>> {
             let store = if *to == target { Some(&store) } else { second.as_ref() };
             let store = Arc::new(store.expect("a store for each replica").clone());
             let policy = RetryPolicy { base_delay: Duration::from_millis(1), ..RetryPolicy::default() };
-            if retries { Ok(Arc::new(Retry::new(store, policy))) } else { Ok(store) }
+            Ok(if retries { Arc::new(store.patient(policy)) } else { store.replica() })
         };
-        let targets = [Some(target.clone()), second.as_ref().map(|_| Target::File { path: "second".into() })];
+        let targets = [
+            Some(target.clone()),
+            second.as_ref().map(|_| Location::parse("file:///second", &|_: &str| None).unwrap()),
+        ];
         let replica = |target| ReplicaConfig { target, options: self.options.clone() };
         let replicas: Vec<ReplicaConfig> = targets.into_iter().flatten().map(replica).collect();
         let primary = Primary::open(&self.db.path, &replicas, &self.database, clock, connect, || host)?;
@@ -280,8 +283,8 @@ impl Bench {
 }
 
 /// Where the replica is said to be, which is in memory.
-fn unused() -> Target {
-    Target::File { path: PathBuf::from("unused") }
+fn unused() -> Location {
+    Location::parse("file:///unused", &|_: &str| None).unwrap()
 }
 
 /// Waits until all that is committed is in the one replica of `primary`.

@@ -9,7 +9,7 @@ use crate::error::ErrorKind;
 use crate::ltx::FileId;
 use crate::page::PageSize;
 use crate::primary::{Phase, Rewound};
-use crate::store::{Fault, Op, Store};
+use crate::store::{Fault, Op};
 
 /// The next sync fails with a conflict that says all of `words`, and later commits change nothing.
 fn assert_stopped(bench: &mut Bench, words: &[&str]) {
@@ -171,7 +171,7 @@ fn the_database_goes_on_at_another_url() {
     let mut bench = Bench::synced(5);
     bench.close();
     bench.memory = crate::store::MemoryStore::new();
-    bench.store = crate::store::Faults::new(std::sync::Arc::new(bench.memory.clone()), 1);
+    bench.store = crate::store::Faults::new(&bench.memory, 1);
     // The same address with nothing behind it is a wiped replica; a new address is a new replica.
     let path = bench.local("vfs.json");
     let state = fs::read_to_string(&path).unwrap().replace("memory:", "memory:elsewhere");

@@ -9,7 +9,7 @@ use crate::error::ErrorKind;
 use crate::ltx::{FileId, FileName, Level, Txid};
 use crate::primary::Asked;
 use crate::primary::Phase;
-use crate::store::{Fault, Op, Store as _};
+use crate::store::{Fault, Op};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -46,7 +46,7 @@ fn assert_healed(bench: &Bench, txid: u64) {
     assert_eq!(bench.snapshots(), [txid]);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("restored.db");
-    let store = std::sync::Arc::new(bench.memory.clone());
+    let store = bench.memory.replica();
     crate::restore::restore(store, &path, &crate::restore::Options::default()).unwrap();
     assert!(std::fs::read(&path).unwrap() == bench.db.pages.concat(), "another state is restored");
     let notice = bench.status().notice.unwrap();

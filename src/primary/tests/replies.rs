@@ -73,8 +73,9 @@ fn a_put_of_a_killed_process_that_lands_late_is_one_transaction_of_ours() {
     let late = sent_header(&bench);
     let pages = bench.db.pages.clone();
     bench.kill();
-    bench.store.next(Op::Put, Fault::Delay(Duration::from_millis(300)));
+    bench.store.next(Op::Put, Fault::Delay(Duration::from_secs(1)));
     bench.open();
+    bench.until("a request of the next process", |bench| bench.puts() == 3);
     file_with(&bench, late, &pages);
     bench.db.change(4);
     // Without anybody who waits and hurries.

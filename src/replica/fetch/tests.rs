@@ -195,8 +195,8 @@ fn rows_that_an_index_names_come_early() {
 #[test]
 fn an_interrupt_ends_a_wait_and_the_next_read_works() {
     let (history, children, image) = scattered();
-    let faults = Faults::new(history.store(), 1);
-    let core = Core::with_store(Arc::new(faults.clone()), &still()).unwrap();
+    let faults = Faults::new(&history.store(), 1);
+    let core = Core::with_store(faults.replica(), &still()).unwrap();
     let (mut interrupted, mut other) = (View::new(core.clone()), View::new(core));
     interrupted.ask_for_interrupts(|| true);
     faults.next(Op::Get, Fault::Delay(Duration::from_secs(3600)));
@@ -209,8 +209,8 @@ fn an_interrupt_ends_a_wait_and_the_next_read_works() {
 #[test]
 fn a_request_that_fails_early_is_made_again_by_who_wants_the_page() {
     let (history, children, image) = scattered();
-    let faults = Faults::new(history.store(), 1);
-    let core = Core::with_store(Arc::new(faults.clone()), &still()).unwrap();
+    let faults = Faults::new(&history.store(), 1);
+    let core = Core::with_store(faults.replica(), &still()).unwrap();
     let mut view = View::new(core);
     read(&mut view, ROOT);
     check(&mut view, &image, children[0]);

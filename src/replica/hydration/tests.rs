@@ -84,8 +84,8 @@ fn assert_sees(view: &mut View, history: &History, txid: u64) {
 fn when_all_is_there_nothing_is_asked_of_the_store() {
     let (_folder, path) = folder();
     let mut history = large(3000);
-    let faults = Faults::new(history.store(), 1);
-    let core = Core::with_store(Arc::new(faults.clone()), &options(&path)).unwrap();
+    let faults = Faults::new(&history.store(), 1);
+    let core = Core::with_store(faults.replica(), &options(&path)).unwrap();
     let mut view = View::new(core.clone());
     wait_until_complete(&core);
     // In large ranges: 12 MB.
@@ -111,9 +111,9 @@ fn when_all_is_there_nothing_is_asked_of_the_store() {
 fn queries_go_on_while_it_is_downloaded() {
     let (_folder, path) = folder();
     let mut history = large(3000);
-    let faults = Faults::new(history.store(), 1);
+    let faults = Faults::new(&history.store(), 1);
     faults.often(Op::Get, 500, Fault::Delay(Duration::from_millis(5)));
-    let core = Core::with_store(Arc::new(faults.clone()), &options(&path)).unwrap();
+    let core = Core::with_store(faults.replica(), &options(&path)).unwrap();
     let mut views: Vec<View> = (0..8).map(|_| View::new(core.clone())).collect();
     for (n, view) in views.iter_mut().enumerate() {
         view.pin();
@@ -160,8 +160,8 @@ fn a_state_that_is_read_for_long_stays_when_the_replica_no_longer_has_it() {
 fn merged_files_are_not_downloaded_again() {
     let (_folder, path) = folder();
     let mut history = large(3000);
-    let faults = Faults::new(history.store(), 1);
-    let core = Core::with_store(Arc::new(faults.clone()), &options(&path)).unwrap();
+    let faults = Faults::new(&history.store(), 1);
+    let core = Core::with_store(faults.replica(), &options(&path)).unwrap();
     wait_until_complete(&core);
     commit(&mut history, 3000, &[9]);
     history.put(1, 2, 6);
@@ -208,8 +208,8 @@ fn a_restart_goes_on_where_it_was() {
 
     // A download that was broken off: half of the file, then the store is gone.
     fs::remove_file(&path).unwrap();
-    let faults = Faults::new(history.store(), 1);
-    let core = Core::with_store(Arc::new(faults.clone()), &options(&path)).unwrap();
+    let faults = Faults::new(&history.store(), 1);
+    let core = Core::with_store(faults.replica(), &options(&path)).unwrap();
     faults.often(Op::Get, 1000, Fault::Refuse(ErrorKind::Unavailable));
     until("an error or the end", || {
         let hydration = core.status().hydration.unwrap();
@@ -297,9 +297,9 @@ fn damaged_bytes_are_fetched_again_and_then_named() {
         let end = bytes.len() - 100_000;
         bytes[200..end].fill(0xff);
     };
-    let faults = Faults::new(history.store(), 1);
+    let faults = Faults::new(&history.store(), 1);
     history.store.tamper(id(9, 1, 1), damage);
-    let core = Core::with_store(Arc::new(faults), &options(&path)).unwrap();
+    let core = Core::with_store(faults.replica(), &options(&path)).unwrap();
     let error = || core.status().hydration.unwrap().error;
     until("an error", || error().is_some());
     let error = error().unwrap();

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,10 @@ use crate::error::Result;
 use crate::ltx::{Encoder, FileId, FileName, Header, Level, Lineage, Txid};
 use crate::page::{PageCount, PageSize, Pgno};
 use crate::runtime;
-use crate::store::{ByteRange, Content, Fencing, FileInfo, MemoryStore, PutOptions, RawInfo, Store, Upload};
+use crate::store::{
+    Bucket, ByteRange, Content, Fencing, Layout, Location, MemoryStore, Next, ObjectInfo, Page, PutOptions,
+    Replica, Upload,
+};
 
 /// What happens in the background has happened long before.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -177,9 +181,20 @@ impl History {
         self.delete(&ids);
     }
 
-    pub(crate) fn store(&self) -> Arc<dyn Store> {
-        Arc::new(self.store.clone())
+    pub(crate) fn store(&self) -> Arc<Replica> {
+        self.store.replica()
     }
+}
+
+/// The replica in a folder.
+pub(crate) fn in_folder(path: impl AsRef<Path>) -> Arc<Replica> {
+    at_folder(path).connect()
+}
+
+/// Where the replica in a folder is.
+pub(crate) fn at_folder(path: impl AsRef<Path>) -> Location {
+    let url = format!("file://{}", path.as_ref().display());
+    Location::parse(&url, &|_: &str| None).unwrap()
 }
 
 /// Waits for what happens in the background.
@@ -205,10 +220,10 @@ pub(crate) fn id(level: u8, min: u64, max: u64) -> FileId {
 
 type Hook = dyn Fn(FileId, ByteRange) + Send + Sync;
 
-/// A store that calls a function before every read.
+/// A bucket that calls a function before every read of a file.
 #[derive(Clone)]
 pub(crate) struct Hooked {
-    inner: MemoryStore,
+    inner: Arc<dyn Bucket>,
     before_get: Arc<Hook>,
 }
 
@@ -216,8 +231,8 @@ impl Hooked {
     pub(crate) fn store(
         inner: &MemoryStore,
         before_get: impl Fn(FileId, ByteRange) + Send + Sync + 'static,
-    ) -> Arc<dyn Store> {
-        Arc::new(Self { inner: inner.clone(), before_get: Arc::new(before_get) })
+    ) -> Arc<Replica> {
+        Arc::new(inner.wrapped(|inner| Arc::new(Self { inner, before_get: Arc::new(before_get) })))
     }
 }
 
@@ -228,39 +243,32 @@ impl fmt::Debug for Hooked {
 }
 
 #[async_trait]
-impl Store for Hooked {
-    fn url(&self) -> String {
-        self.inner.url()
+impl Bucket for Hooked {
+    fn describe(&self) -> String {
+        self.inner.describe()
     }
-    async fn list(&self, level: Level, from: Txid) -> Result<Vec<FileInfo>> {
-        self.inner.list(level, from).await
+    async fn list(&self, prefix: &str, start: Option<Next>) -> Result<Page<ObjectInfo>> {
+        self.inner.list(prefix, start).await
     }
-    async fn head(&self, id: FileId) -> Result<FileInfo> {
-        self.inner.head(id).await
+    async fn head(&self, key: &str) -> Result<ObjectInfo> {
+        self.inner.head(key).await
     }
-    async fn get(&self, id: FileId, range: ByteRange) -> Result<Content> {
-        (self.before_get)(id, range);
-        self.inner.get(id, range).await
+    async fn get(&self, key: &str, range: ByteRange, size: Option<u64>) -> Result<Content> {
+        if let Some(id) = Layout::Ltx.file(key) {
+            (self.before_get)(id, range);
+        }
+        self.inner.get(key, range, size).await
     }
-    async fn put(&self, id: FileId, body: Bytes, options: PutOptions) -> Result<()> {
-        self.inner.put(id, body, options).await
+    async fn put(&self, key: &str, body: Bytes, options: &PutOptions) -> Result<()> {
+        self.inner.put(key, body, options).await
     }
-    async fn upload(&self, id: FileId, options: PutOptions) -> Result<Box<dyn Upload>> {
-        self.inner.upload(id, options).await
+    async fn upload(&self, key: &str, options: &PutOptions) -> Result<Box<dyn Upload>> {
+        self.inner.upload(key, options).await
     }
-    async fn delete(&self, ids: &[FileId]) -> Result<()> {
-        self.inner.delete(ids).await
+    async fn delete(&self, keys: &[String]) -> Result<()> {
+        self.inner.delete(keys).await
     }
     fn fencing(&self) -> Fencing {
         self.inner.fencing()
-    }
-    fn folder_of(&self, level: Level) -> String {
-        self.inner.folder_of(level)
-    }
-    async fn list_raw(&self, folder: &str) -> Result<Vec<RawInfo>> {
-        self.inner.list_raw(folder).await
-    }
-    async fn get_raw(&self, path: &str, range: ByteRange) -> Result<Content> {
-        self.inner.get_raw(path, range).await
     }
 }

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::page::{PageCount, PageSize, Pgno};
 use crate::restore::output::Draft;
 use crate::restore::{Forecast, Options, Progress};
-use crate::store::Store;
+use crate::store::Replica;
 use crate::wal::{Committed, End, FrameHeader, Position, Scan, WalHeader, read_header, scan};
 
 /// How a database file begins.
@@ -44,7 +44,7 @@ pub(in crate::restore) struct Applied {
 /// `Corrupt` if an object is missing or damaged; `Denied` if it is encrypted and
 /// [`Options::identities`] does not open it; those of the store and the file system.
 pub(in crate::restore) fn apply(
-    store: Arc<dyn Store>,
+    store: Arc<Replica>,
     backup: Backup,
     options: &Options,
     progress: &Arc<Progress>,

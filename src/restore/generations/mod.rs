@@ -33,7 +33,7 @@ mod tests;
 use super::{Forecast, RestorePoint};
 use crate::error::{Error, ErrorKind, Result};
 use crate::replica::Plan;
-use crate::store::Store;
+use crate::store::Replica;
 
 pub use age::Identities;
 pub(super) use apply::{Applied, apply};
@@ -58,7 +58,7 @@ pub(super) enum Chosen {
 ///
 /// # Errors
 /// Those of `planned`, if nothing else reaches the point or that cannot be told; those of the store.
-pub(super) async fn choose(store: &dyn Store, point: RestorePoint, planned: Result<Plan>) -> Result<Chosen> {
+pub(super) async fn choose(store: &Replica, point: RestorePoint, planned: Result<Plan>) -> Result<Chosen> {
     let needs_old = matches!(&planned, Err(e) if e.kind() == ErrorKind::NotFound);
     if matches!(point, RestorePoint::Txid(_)) || (planned.is_err() && !needs_old) {
         return planned.map(Chosen::Ltx);
@@ -87,11 +87,11 @@ pub(super) async fn choose(store: &dyn Store, point: RestorePoint, planned: Resu
 ///
 /// # Errors
 /// Those of the store.
-pub(super) async fn exist(store: &dyn Store) -> Result<bool> {
+pub(super) async fn exist(store: &Replica) -> Result<bool> {
     Ok(!find(store).await?.is_empty())
 }
 
-async fn find(store: &dyn Store) -> Result<Generations> {
+async fn find(store: &Replica) -> Result<Generations> {
     Ok(Generations::of(store.list_raw(FOLDER).await?))
 }
 

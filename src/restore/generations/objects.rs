@@ -15,14 +15,14 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::restore::window::{PIECE, Window};
 use crate::restore::{Cancel, Options, Progress};
 use crate::runtime;
-use crate::store::{ByteRange, RawInfo, Store};
+use crate::store::{ByteRange, RawInfo, Replica};
 
 /// How often a waiting reader looks whether it was cancelled.
 const LOOK: Duration = Duration::from_millis(50);
 
 /// Objects in the order in which they are wanted.
 pub(super) struct Objects {
-    store: Arc<dyn Store>,
+    store: Arc<Replica>,
     runtime: Handle,
     cancel: Cancel,
     progress: Arc<Progress>,
@@ -42,7 +42,7 @@ enum Ahead {
 
 impl Objects {
     pub(super) fn new<'a>(
-        store: Arc<dyn Store>,
+        store: Arc<Replica>,
         objects: impl Iterator<Item = &'a RawInfo>,
         options: &Options,
         progress: &Arc<Progress>,

@@ -10,10 +10,10 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::clock::Timestamp;
-use crate::replica::tests::fixtures::History;
+use crate::replica::tests::fixtures::{History, in_folder};
 use crate::restore::{Cancel, Options, restore};
 use crate::runtime;
-use crate::store::{Fault, Faults, FileStore, MemoryStore, Op};
+use crate::store::{Fault, Faults, MemoryStore, Op, Replica};
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/litestream-0.3").join(name)
@@ -25,7 +25,7 @@ fn identities() -> Identities {
 
 /// The objects of a golden replica in order of path, snapshots before the WAL.
 fn objects(name: &str) -> Vec<(String, Bytes)> {
-    let store: Arc<dyn Store> = Arc::new(FileStore::new(golden(name)));
+    let store = in_folder(golden(name));
     let listed = runtime::block_on(async move { store.list_raw(FOLDER).await }).unwrap();
     let read = |path: String| (path.clone(), Bytes::from(fs::read(golden(name).join(path)).unwrap()));
     listed.into_iter().map(|raw| read(raw.path)).collect()
@@ -53,7 +53,7 @@ fn options(point: RestorePoint) -> Options {
 }
 
 /// The database that a restore makes; an error leaves nothing.
-fn restored(store: Arc<dyn Store>, options: &Options) -> Result<Vec<u8>> {
+fn restored(store: Arc<Replica>, options: &Options) -> Result<Vec<u8>> {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("r.db");
     let report = restore(store, &path, options);
@@ -63,7 +63,7 @@ fn restored(store: Arc<dyn Store>, options: &Options) -> Result<Vec<u8>> {
 }
 
 fn latest(store: MemoryStore) -> Result<Vec<u8>> {
-    restored(Arc::new(store), &options(RestorePoint::Latest))
+    restored(store.replica(), &options(RestorePoint::Latest))
 }
 
 #[test]
@@ -78,7 +78,7 @@ fn what_litestream_wrote_is_restored_as_litestream_restores_it() {
 fn a_report_tells_generation_time_and_size() {
     let objects = objects("plain");
     let folder = TempDir::new().unwrap();
-    let store = Arc::new(replica(&objects));
+    let store = replica(&objects).replica();
     let report = restore(store, &folder.path().join("r.db"), &options(RestorePoint::Latest)).unwrap();
     let (last, _) = objects.last().unwrap();
     assert_eq!(report.txid, None);
@@ -96,7 +96,7 @@ fn an_earlier_time_takes_what_was_there_by_then() {
     let mut last = 0;
     for (n, path) in segments.iter().enumerate() {
         let point = RestorePoint::Timestamp(time_of(path));
-        let then = restored(Arc::new(replica(&objects)), &options(point)).unwrap();
+        let then = restored(replica(&objects).replica(), &options(point)).unwrap();
         // The same as if nothing more had ever been written.
         let written: Vec<_> =
             objects.iter().filter(|(path, _)| time_of(path) <= time_of(segments[n])).cloned().collect();
@@ -105,7 +105,7 @@ fn an_earlier_time_takes_what_was_there_by_then() {
         last = then.len();
     }
     let early = RestorePoint::Timestamp(Timestamp::from_millis(1));
-    let e = restored(Arc::new(replica(&objects)), &options(early)).unwrap_err();
+    let e = restored(replica(&objects).replica(), &options(early)).unwrap_err();
     assert_eq!(e.kind(), ErrorKind::NotFound);
     assert!(e.to_string().contains("it covers 2020-09-13T"), "{e}");
 }
@@ -155,7 +155,7 @@ fn what_is_missing_is_named() {
 
 #[test]
 fn an_encrypted_replica_needs_its_identity() {
-    let store = || Arc::new(replica(&objects("age")));
+    let store = || replica(&objects("age")).replica();
     let e = restored(store(), &Options::default()).unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Denied);
     assert!(e.to_string().contains("age_identity"), "{e}");
@@ -193,9 +193,9 @@ fn the_format_that_was_written_last_is_restored() {
 #[test]
 fn errors_of_the_store_and_cancelling_leave_nothing() {
     for op in [Op::Get, Op::List] {
-        let faults = Faults::new(Arc::new(replica(&objects("plain"))), 1);
+        let faults = Faults::new(&replica(&objects("plain")), 1);
         faults.often(op, 1000, Fault::Refuse(ErrorKind::Denied));
-        let e = restored(Arc::new(faults), &Options::default()).unwrap_err();
+        let e = restored(faults.replica(), &Options::default()).unwrap_err();
         assert_eq!(e.kind(), ErrorKind::Denied, "{op:?}");
     }
     for asked in [1, 3, 6] {
@@ -204,7 +204,7 @@ fn errors_of_the_store_and_cancelling_leave_nothing() {
             left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_err()
         });
         let given_up = Options { cancel, ..Options::default() };
-        let e = restored(Arc::new(replica(&objects("plain"))), &given_up).map(drop).unwrap_err();
+        let e = restored(replica(&objects("plain")).replica(), &given_up).map(drop).unwrap_err();
         assert_eq!(e.kind(), ErrorKind::Interrupted);
     }
 }

@@ -11,11 +11,9 @@ use super::s3_server::S3Server;
 use super::{TIME, body, id, listed, listed_at_once, options, read, txid};
 use crate::error::{ErrorKind, Result};
 use crate::ltx::{FileId, Level, Txid};
-use crate::store::{
-    ByteRange, Fault, Faults, Fencing, MemoryStore, Op, Retry, RetryPolicy, Store, Target, connect,
-};
+use crate::store::{ByteRange, Fault, Faults, Fencing, Location, MemoryStore, Op, Replica, RetryPolicy};
 
-type Shared = Arc<dyn Store>;
+type Shared = Arc<Replica>;
 
 async fn an_empty_replica_has_no_files(store: Shared) -> Result<()> {
     for level in Level::all() {
@@ -27,7 +25,7 @@ async fn an_empty_replica_has_no_files(store: Shared) -> Result<()> {
 async fn what_was_put_is_there(store: Shared) -> Result<()> {
     for (file, len) in [(id(0, 5, 5), 0), (id(3, 2, 9), 1), (id(9, 1, 77), 300_000)] {
         store.put(file, body(len), options(true)).await?;
-        assert_eq!(read(&*store, file, ByteRange::All).await?, body(len));
+        assert_eq!(read(&store, file, ByteRange::All).await?, body(len));
         let head = store.head(file).await?;
         assert_eq!((head.id, head.size, head.timestamp), (file, len as u64, TIME));
         let list = store.list(file.level, Txid::ONE).await?;
@@ -51,11 +49,11 @@ async fn files_are_listed_in_order_from_where_one_asks(store: Shared) -> Result<
         store.put(*file, body(3), options(false)).await?;
     }
     store.put(id(1, 3, 3), body(3), options(false)).await?;
-    assert_eq!(listed(&*store, 0, 1).await?, files);
-    assert_eq!(listed(&*store, 1, 1).await?, [id(1, 3, 3)]);
+    assert_eq!(listed(&store, 0, 1).await?, files);
+    assert_eq!(listed(&store, 1, 1).await?, [id(1, 3, 3)]);
     for from in [2, 9, 10, 11, 0x100, 0x101, u64::MAX] {
         files.retain(|file| file.name.min() >= txid(from));
-        assert_eq!(listed(&*store, 0, from).await?, files, "from {from}");
+        assert_eq!(listed(&store, 0, from).await?, files, "from {from}");
     }
     Ok(())
 }
@@ -68,14 +66,14 @@ async fn more_files_than_a_page_are_listed_and_deleted(store: Shared) -> Result<
     });
     let results: Vec<Result<()>> = puts.buffer_unordered(16).collect().await;
     results.into_iter().collect::<Result<Vec<()>>>()?;
-    assert_eq!(listed(&*store, 0, 1).await?, files);
-    assert_eq!(listed(&*store, 0, 900).await?, files[899..]);
+    assert_eq!(listed(&store, 0, 1).await?, files);
+    assert_eq!(listed(&store, 0, 900).await?, files[899..]);
     store.put(id(2, 7, 8), body(1), options(false)).await?;
     let all: Vec<FileId> = files.iter().copied().chain([id(2, 7, 8)]).collect();
-    assert_eq!(listed_at_once(&*store).await?, all);
+    assert_eq!(listed_at_once(&store).await?, all);
     store.delete(&files[3..]).await?;
-    assert_eq!(listed(&*store, 0, 1).await?, files[..3]);
-    assert_eq!(listed_at_once(&*store).await?, [&files[..3], &[id(2, 7, 8)]].concat());
+    assert_eq!(listed(&store, 0, 1).await?, files[..3]);
+    assert_eq!(listed_at_once(&store).await?, [&files[..3], &[id(2, 7, 8)]].concat());
     Ok(())
 }
 
@@ -84,7 +82,7 @@ async fn a_file_that_is_there_is_not_put_if_absent(store: Shared) -> Result<()> 
     store.put(file, body(10), options(true)).await?;
     let e = store.put(file, body(20), options(true)).await.unwrap_err();
     assert_eq!(e.kind(), ErrorKind::AlreadyExists, "{e}");
-    assert_eq!(read(&*store, file, ByteRange::All).await?, body(10));
+    assert_eq!(read(&store, file, ByteRange::All).await?, body(10));
     assert_eq!(store.fencing(), Fencing::Atomic);
     Ok(())
 }
@@ -93,7 +91,7 @@ async fn a_put_without_condition_replaces(store: Shared) -> Result<()> {
     let file = id(9, 1, 1);
     for len in [10, 20, 5] {
         store.put(file, body(len), options(false)).await?;
-        assert_eq!(read(&*store, file, ByteRange::All).await?, body(len));
+        assert_eq!(read(&store, file, ByteRange::All).await?, body(len));
     }
     Ok(())
 }
@@ -143,7 +141,10 @@ async fn a_missing_file_is_not_found(store: Shared) -> Result<()> {
         }
         for e in errors {
             assert_eq!(e.kind(), ErrorKind::NotFound, "{e}");
-            assert!(e.to_string().contains(&store.url()) && e.to_string().contains(&file.to_string()), "{e}");
+            assert!(
+                e.to_string().contains(&store.url()) && e.to_string().contains(&file.name.to_string()),
+                "{e}"
+            );
         }
     }
     Ok(())
@@ -157,7 +158,7 @@ async fn deleting_what_is_not_there_is_no_error(store: Shared) -> Result<()> {
     }
     store.delete(&[id(0, 2, 2), id(0, 7, 7), id(4, 1, 1)]).await?;
     store.delete(&[id(0, 3, 3)]).await?;
-    assert_eq!(listed(&*store, 0, 1).await?, [id(0, 1, 1)]);
+    assert_eq!(listed(&store, 0, 1).await?, [id(0, 1, 1)]);
     Ok(())
 }
 
@@ -176,7 +177,7 @@ pub(in crate::store) async fn of_many_writers_at_once_one_wins(store: Shared) ->
             }
         }
         assert_eq!(winners.len(), 1, "round {round}: {winners:?}");
-        assert_eq!(read(&*store, file, ByteRange::All).await?, body(1000 + winners[0]));
+        assert_eq!(read(&store, file, ByteRange::All).await?, body(1000 + winners[0]));
     }
     Ok(())
 }
@@ -219,7 +220,7 @@ async fn an_upload_appears_when_it_is_complete(store: Shared) -> Result<()> {
         drop(upload);
         let head = store.head(file).await?;
         assert_eq!((head.size, head.timestamp), (all.len() as u64, TIME));
-        assert!(read(&*store, file, ByteRange::All).await? == all, "{parts} parts and {rest} bytes");
+        assert!(read(&store, file, ByteRange::All).await? == all, "{parts} parts and {rest} bytes");
     }
     Ok(())
 }
@@ -235,12 +236,12 @@ async fn an_upload_does_not_replace_if_absent(store: Shared) -> Result<()> {
         let e = upload.complete().await.unwrap_err();
         assert_eq!(e.kind(), ErrorKind::AlreadyExists, "{e}");
         upload.abort().await?;
-        assert_eq!(read(&*store, file, ByteRange::All).await?, body(10));
+        assert_eq!(read(&store, file, ByteRange::All).await?, body(10));
 
         let mut upload = store.upload(file, options(false)).await?;
         upload.part(body(20)).await?;
         upload.complete().await?;
-        assert_eq!(read(&*store, file, ByteRange::All).await?, body(20));
+        assert_eq!(read(&store, file, ByteRange::All).await?, body(20));
     }
     Ok(())
 }
@@ -268,16 +269,16 @@ type Fixture = (Shared, Box<dyn std::any::Any>);
 fn file() -> Fixture {
     let folder = TempDir::new().unwrap();
     let target = format!("file://{}/some/replica", folder.path().display());
-    (connect(&Target::parse(&target, &|_| None).unwrap()).unwrap(), Box::new(folder))
+    (Location::parse(&target, &|_: &str| None).unwrap().connect(), Box::new(folder))
 }
 
 fn memory() -> Fixture {
-    (Arc::new(MemoryStore::new()), Box::new(()))
+    (MemoryStore::new().replica(), Box::new(()))
 }
 
 /// A store that fails often before it does anything, behind patience.
 fn retry() -> Fixture {
-    let faults = Faults::new(Arc::new(MemoryStore::new()), 42);
+    let faults = Faults::new(&MemoryStore::new(), 42);
     for op in [Op::List, Op::Head, Op::Put, Op::Upload, Op::Part, Op::Complete, Op::Abort, Op::Delete] {
         faults.often(op, 300, Fault::Refuse(ErrorKind::Unavailable));
     }
@@ -288,13 +289,13 @@ fn retry() -> Fixture {
         max_delay: Duration::from_millis(1),
         max_elapsed: Duration::from_secs(60),
     };
-    (Arc::new(Retry::new(Arc::new(faults), policy)), Box::new(()))
+    (Arc::new(faults.patient(policy)), Box::new(()))
 }
 
 fn s3() -> Fixture {
     let server = S3Server::shared();
     let target = server.target(&server.fresh_path());
-    (connect(&target).unwrap(), Box::new(server))
+    (target.connect(), Box::new(server))
 }
 
 macro_rules! conformance {

@@ -6,7 +6,7 @@ pub(super) mod s3_server;
 
 use bytes::Bytes;
 
-use super::{ByteRange, PutOptions, Store};
+use super::{ByteRange, PutOptions, Replica};
 use crate::clock::Timestamp;
 use crate::error::Result;
 use crate::ltx::{FileId, FileName, Level, Txid};
@@ -29,17 +29,17 @@ fn body(len: usize) -> Bytes {
     (0..len).map(|i| (i * 7 + i / 251) as u8).collect()
 }
 
-async fn read(store: &dyn Store, id: FileId, range: ByteRange) -> Result<Bytes> {
+async fn read(store: &Replica, id: FileId, range: ByteRange) -> Result<Bytes> {
     store.get(id, range).await?.bytes().await
 }
 
-async fn listed(store: &dyn Store, level: u8, from: u64) -> Result<Vec<FileId>> {
+async fn listed(store: &Replica, level: u8, from: u64) -> Result<Vec<FileId>> {
     let files = store.list(Level::new(level).unwrap(), txid(from)).await?;
     Ok(files.into_iter().map(|file| file.id).collect())
 }
 
 /// What one answer has of all levels, and the rest from one answer for each level.
-async fn listed_at_once(store: &dyn Store) -> Result<Vec<FileId>> {
+async fn listed_at_once(store: &Replica) -> Result<Vec<FileId>> {
     let listing = store.list_at_once().await?;
     let mut files: Vec<FileId> = listing.files.into_iter().map(|file| file.id).collect();
     if let Some((first, from)) = listing.rest {

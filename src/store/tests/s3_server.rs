@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::store::Target;
+use crate::store::Location;
 
 /// A real S3 server on this machine, which ends with the last test that uses it.
 pub(in crate::store) struct S3Server {
@@ -73,11 +73,17 @@ impl S3Server {
         format!("some where/replica+{paths}")
     }
 
-    pub(in crate::store) fn target(&self, path: &str) -> Target {
+    pub(in crate::store) fn target(&self, path: &str) -> Location {
         self.target_with(Self::BUCKET, path, "AKTEST", "hunter2")
     }
 
-    pub(in crate::store) fn target_with(&self, bucket: &str, path: &str, key: &str, secret: &str) -> Target {
+    pub(in crate::store) fn target_with(
+        &self,
+        bucket: &str,
+        path: &str,
+        key: &str,
+        secret: &str,
+    ) -> Location {
         let url = format!("s3://{bucket}/{path}?endpoint=127.0.0.1:{}&part-size=5242880", self.port);
         let lookup = |name: &str| match name {
             "access-key-id" => Some(key.to_owned()),
@@ -85,7 +91,7 @@ impl S3Server {
             "region" => Some("us-east-1".to_owned()),
             _ => None,
         };
-        Target::parse(&url, &lookup).unwrap()
+        Location::parse(&url, &lookup).unwrap()
     }
 
     /// Where the server keeps the objects below `path`.

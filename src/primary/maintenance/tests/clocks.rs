@@ -9,7 +9,6 @@ use crate::clock::{Clock as _, ManualClock, Timestamp};
 use crate::ltx::FileId;
 use crate::primary::maintenance::hint::{self, Next};
 use crate::primary::maintenance::inventory::Inventory;
-use crate::store::Store as _;
 
 const HOUR: i64 = 3_600_000;
 const YEAR: i64 = 365 * 24 * HOUR;

@@ -7,7 +7,7 @@ use super::world::{MINUTE, World, run, settings};
 use crate::error::ErrorKind;
 use crate::ltx::{FileId, FileName, Level, Txid};
 use crate::primary::maintenance::Settings;
-use crate::store::{Fault, FileInfo, Op, PutOptions, Store as _};
+use crate::store::{Fault, FileInfo, Op, PutOptions};
 
 /// A replica with `n` commits that were not merged.
 fn with_commits(n: u64, settings: Settings) -> World {

@@ -15,7 +15,7 @@ use crate::primary::maintenance::keeper::Keeper;
 use crate::primary::maintenance::settings::{before, window_start};
 use crate::primary::maintenance::{History, Settings};
 use crate::primary::time::Time;
-use crate::store::{ByteRange, Faults, FileInfo, MemoryStore, PutOptions, Store};
+use crate::store::{ByteRange, Faults, FileInfo, MemoryStore, PutOptions};
 
 pub(super) const MINUTE: Duration = Duration::from_secs(60);
 
@@ -56,13 +56,13 @@ pub(super) fn run<T>(work: impl Future<Output = T>) -> T {
 impl World {
     pub(super) fn new(seed: u64, settings: Settings) -> Self {
         let memory = MemoryStore::new();
-        let store = Faults::new(Arc::new(memory.clone()), seed);
+        let store = Faults::new(&memory, seed);
         let clock = Arc::new(ManualClock::new(Timestamp::from_millis(1_800_000_000_000)));
         let folder = tempfile::tempdir().unwrap();
         let history = Arc::new(History::default());
-        let time = Arc::new(Time::new(clock.clone(), Arc::new(store.clone())));
+        let time = Arc::new(Time::new(clock.clone(), store.replica()));
         let keeper = Keeper::new(
-            Arc::new(store.clone()),
+            store.replica(),
             settings.clone(),
             Arc::clone(&time),
             Arc::clone(&history),
@@ -94,7 +94,7 @@ impl World {
     pub(super) fn restart(&mut self) {
         self.history = Arc::new(History::default());
         self.keeper = Keeper::new(
-            Arc::new(self.store.clone()),
+            self.store.replica(),
             self.settings.clone(),
             Arc::clone(&self.time),
             Arc::clone(&self.history),

@@ -24,8 +24,8 @@ fn options(folder: &Path, cache_bytes: usize) -> Options {
 
 /// Opens the replica as a new process would, and counts what it asks for.
 fn start(history: &History, options: &Options) -> (Arc<Core>, Faults) {
-    let store = Faults::new(history.store(), 1);
-    (Core::with_store(Arc::new(store.clone()), options).unwrap(), store)
+    let store = Faults::new(&history.store(), 1);
+    (Core::with_store(store.replica(), options).unwrap(), store)
 }
 
 /// Reads all pages and compares them with the state that is seen.

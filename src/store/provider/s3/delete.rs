@@ -12,9 +12,8 @@ use serde::Deserialize;
 
 use super::failure::{Failure, Refusal};
 use super::session::Request;
-use super::{S3Store, SessionRef, xml};
+use super::{S3Bucket, SessionRef, xml};
 use crate::error::Result;
-use crate::ltx::FileId;
 
 /// The most keys that one request may have.
 const MAX_KEYS: usize = 1000;
@@ -37,75 +36,78 @@ struct DeleteError {
     message: String,
 }
 
-impl S3Store {
-    pub(super) async fn delete_objects(&self, ids: &[FileId]) -> Result<()> {
-        if ids.is_empty() {
+impl S3Bucket {
+    pub(super) async fn delete_objects(&self, keys: &[String]) -> Result<()> {
+        if keys.is_empty() {
             return Ok(());
         }
         let session = self.session().await?;
-        for ids in ids.chunks(MAX_KEYS) {
-            if ids.len() == 1 || self.shared.delete_singly.load(Ordering::Relaxed) {
-                self.delete_singly(&session, ids).await?;
+        for keys in keys.chunks(MAX_KEYS) {
+            if keys.len() == 1 || self.shared.delete_singly.load(Ordering::Relaxed) {
+                self.delete_singly(&session, keys).await?;
             } else {
-                self.delete_together(&session, ids).await?;
+                self.delete_together(&session, keys).await?;
             }
         }
         Ok(())
     }
 
-    async fn delete_singly(&self, session: &SessionRef, ids: &[FileId]) -> Result<()> {
-        for id in ids {
-            match session.send(&Request::object(Method::DELETE, self.key(*id))).await {
+    async fn delete_singly(&self, session: &SessionRef, keys: &[String]) -> Result<()> {
+        for key in keys {
+            match session.send(&Request::object(Method::DELETE, key.clone())).await {
                 Ok(_) => {}
                 Err(Failure::Refused(refusal)) if refusal.status == 404 && refusal.code != "NoSuchBucket" => {
                 }
-                Err(failure) => return Err(session.explain(failure, &format!("delete {id}"))),
+                Err(failure) => return Err(session.explain(failure, &format!("delete {key}"))),
             }
         }
         Ok(())
     }
 
-    async fn delete_singly_from_now_on(&self, session: &SessionRef, ids: &[FileId]) -> Result<()> {
-        self.delete_singly(session, ids).await?;
+    async fn delete_singly_from_now_on(&self, session: &SessionRef, keys: &[String]) -> Result<()> {
+        self.delete_singly(session, keys).await?;
         self.shared.delete_singly.store(true, Ordering::Relaxed);
         Ok(())
     }
 
-    async fn delete_together(&self, session: &SessionRef, ids: &[FileId]) -> Result<()> {
-        let body = self.document(ids);
-        let mut request =
+    /// The request that deletes all of `keys`.
+    pub(super) fn deletion(&self, keys: &[String]) -> Request {
+        let body = document(keys);
+        let request =
             Request::bucket(Method::POST).query("delete", "").header("content-type", "application/xml");
-        if self.target().content_md5 {
-            request = request.header("content-md5", BASE64.encode(Md5::digest(&body)));
-        }
-        let what = format!("delete {} files", ids.len());
-        let response = match session.send(&request.body(body)).await {
+        let md5 = self.target().content_md5.then(|| ("content-md5", BASE64.encode(Md5::digest(&body))));
+        request.headers(md5).body(body)
+    }
+
+    async fn delete_together(&self, session: &SessionRef, keys: &[String]) -> Result<()> {
+        let what = format!("delete {} files", keys.len());
+        let response = match session.send(&self.deletion(keys)).await {
             Ok(response) => response,
             // Stores that cannot do this say so in many ways. Whether it is that shows when one file is deleted.
             Err(Failure::Refused(refusal)) if refusal.may_be_of_the_kind() => {
-                return self.delete_singly_from_now_on(session, ids).await;
+                return self.delete_singly_from_now_on(session, keys).await;
             }
             Err(failure) => return Err(session.explain(failure, &what)),
         };
         let answer = session.http.read_all(response, MAX_ANSWER).await?;
         let Ok(result) = xml::document::<DeleteResult>(&answer, "DeleteResult") else {
-            return self.delete_singly_from_now_on(session, ids).await;
+            return self.delete_singly_from_now_on(session, keys).await;
         };
         failures(result).map_or(Ok(()), |(refusal, key, others)| {
             let what = format!("delete '{key}' and {others} more");
             Err(session.explain(Failure::Refused(refusal), &what))
         })
     }
+}
 
-    fn document(&self, ids: &[FileId]) -> Bytes {
-        let mut xml = String::from("<Delete xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">");
-        for id in ids {
-            let written = write!(xml, "<Object><Key>{}</Key></Object>", xml::escape(&self.key(*id)));
-            written.expect("BUG: writing to a string does not fail");
-        }
-        xml.push_str("<Quiet>true</Quiet></Delete>");
-        xml.into()
+fn document(keys: &[String]) -> Bytes {
+    let mut xml = String::from("<Delete xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">");
+    for key in keys {
+        let written = write!(xml, "<Object><Key>{}</Key></Object>", xml::escape(key));
+        written.expect("BUG: writing to a string does not fail");
     }
+    xml.push_str("<Quiet>true</Quiet></Delete>");
+    xml.into()
 }
 
 /// The first refusal, its key, and how many more there are.

@@ -1,12 +1,8 @@
-//! Endpoints, and what the host of an S3 URL tells of bucket, region and endpoint.
+//! What the host of an S3 URL says of bucket, region and endpoint, and what the stores behind endpoints need.
 //!
-//! Source: Litestream 0.5's `ParseHost` and `EnsureEndpointScheme`.
-
-use std::net::IpAddr;
+//! Source: Litestream 0.5's `ParseHost` and its detection of providers.
 
 use url::Url;
-
-use crate::error::{Error, Result};
 
 /// What the host of an S3 URL says.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -92,64 +88,38 @@ fn regional<'a>(host: &'a str, suffix: &str, label: Option<&str>) -> Option<(&'a
     }
 }
 
-/// An endpoint with a scheme and without a slash at its end.
-///
-/// # Errors
-/// `Config` if it is not an HTTP or HTTPS URL, or has more than scheme, host, port and path.
-pub(super) fn normalize(endpoint: &str) -> Result<String> {
-    // As in the replica URL, one slash is as good as two.
-    let (scheme, rest) = endpoint.trim().split_once(":/").unwrap_or(("", endpoint.trim()));
-    let given = match scheme {
-        "" => rest.to_owned(),
-        scheme => format!("{scheme}://{}", rest.trim_start_matches('/')),
-    };
-    let given = given.as_str();
-    let lower = given.to_ascii_lowercase();
-    let with_scheme = if lower.starts_with("http://") || lower.starts_with("https://") {
-        given.to_owned()
-    } else if given.contains("://") {
-        return Err(bad("its scheme is neither http nor https"));
-    } else if is_local(given) {
-        format!("http://{given}")
-    } else {
-        format!("https://{given}")
-    };
-    let url = Url::parse(&with_scheme).map_err(|e| bad(&e.to_string()))?;
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err(bad("credentials do not belong in it; use access-key-id and secret-access-key"));
-    }
-    if url.query().is_some() || url.fragment().is_some() {
-        return Err(bad("it has a query"));
-    }
-    Ok(url.as_str().trim_end_matches('/').to_owned())
+/// What the store behind an endpoint needs that others do not. The default is that of AWS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Quirks {
+    /// The store knows only the path style.
+    pub(super) path_style: bool,
+    /// Deletions of several objects carry `Content-MD5`.
+    pub(super) content_md5: bool,
+    /// Reads ask for what was last written anywhere, not for what a region has cached (Tigris).
+    pub(super) ask_consistent: bool,
 }
 
-fn bad(why: &str) -> Error {
-    Error::config(format!("the setting 'endpoint' is not an endpoint: {why}; write https://host:port"))
-}
-
-/// Whether `host[:port][/path]` is this machine or a private network, where TLS is unusual.
-pub(super) fn is_local(endpoint: &str) -> bool {
-    let Ok(url) = Url::parse(&format!("http://{endpoint}")) else { return false };
-    let Some(host) = url.host_str() else { return false };
-    match host.trim_matches(['[', ']']).parse::<IpAddr>() {
-        Ok(IpAddr::V4(ip)) => ip.is_loopback() || ip.is_private(),
-        Ok(IpAddr::V6(ip)) => ip.is_loopback(),
-        Err(_) => host == "localhost" || host.ends_with(".localhost") || host.ends_with(".local"),
+impl Default for Quirks {
+    fn default() -> Self {
+        Self { path_style: false, content_md5: true, ask_consistent: false }
     }
 }
 
-/// Whether the store behind `endpoint` knows only the path style.
-pub(super) fn wants_path_style(endpoint: &str) -> bool {
-    let Ok(url) = Url::parse(endpoint) else { return false };
-    let host = url.host_str().unwrap_or_default();
-    host == "s3.filebase.com" || host.ends_with(".backblazeb2.com") || host.ends_with(".supabase.co")
-}
-
-/// Whether `endpoint` is Tigris, which has no use for `Content-MD5`.
-pub(in crate::store) fn is_tigris(endpoint: &str) -> bool {
-    let Ok(url) = Url::parse(endpoint) else { return false };
-    matches!(url.host_str(), Some("fly.storage.tigris.dev" | "t3.storage.dev"))
+impl Quirks {
+    /// Those of the store at `endpoint`, a URL.
+    pub(super) fn of(endpoint: &str) -> Self {
+        let host = Url::parse(endpoint).ok().and_then(|url| url.host_str().map(str::to_owned));
+        let host = host.unwrap_or_default().to_ascii_lowercase();
+        let below = |domain: &str| {
+            host.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+        };
+        let is_tigris = ["fly.storage.tigris.dev", "t3.storage.dev"].into_iter().any(below);
+        Self {
+            path_style: ["s3.filebase.com", "backblazeb2.com", "supabase.co"].into_iter().any(below),
+            content_md5: !is_tigris,
+            ask_consistent: is_tigris,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -188,35 +158,5 @@ mod tests {
             ("b".into(), some("us-east-1"), some("http://localhost:9000"), true)
         );
         assert_eq!(host("localhost:9000").0, "");
-    }
-
-    #[test]
-    fn an_endpoint_without_a_scheme_is_http_only_when_it_is_local() {
-        for local in
-            ["localhost:9000", "127.0.0.1:9000", "10.1.2.3", "[::1]:9000", "minio.local", "172.20.0.1"]
-        {
-            assert_eq!(normalize(local).unwrap(), format!("http://{local}"));
-        }
-        for remote in ["s3.example.com", "8.8.8.8:9000", "172.200.0.1"] {
-            assert_eq!(normalize(remote).unwrap(), format!("https://{remote}"));
-        }
-    }
-
-    #[test]
-    fn an_endpoint_keeps_its_path_and_loses_its_last_slash() {
-        assert_eq!(
-            normalize("https://a.supabase.co/storage/v1/s3/").unwrap(),
-            "https://a.supabase.co/storage/v1/s3"
-        );
-        assert_eq!(normalize("HTTP://Host:9000/").unwrap(), "http://host:9000");
-    }
-
-    #[test]
-    fn what_is_not_an_endpoint_is_refused_without_repeating_secrets() {
-        for bad in ["ftp://host", "http://", "https://k:hunter2@host", "http://host?x=hunter2"] {
-            let e = normalize(bad).unwrap_err();
-            assert_eq!(e.kind(), crate::error::ErrorKind::Config, "{bad}");
-            assert!(!e.to_string().contains("hunter2"), "{e}");
-        }
     }
 }

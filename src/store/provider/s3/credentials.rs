@@ -11,8 +11,8 @@ use aws_credential_types::provider::ProvideCredentials as _;
 use aws_credential_types::provider::error::CredentialsError;
 use tokio::sync::Mutex;
 
+use super::location::S3Location;
 use crate::error::{Error, ErrorKind, Result};
-use crate::store::S3Target;
 
 /// Temporary credentials are replaced so long before they expire.
 const RENEW_BEFORE: Duration = Duration::from_secs(60);
@@ -29,7 +29,7 @@ pub(super) enum Identity {
 
 impl Identity {
     /// The credentials that `target` carries.
-    pub(super) fn given(target: &S3Target) -> Option<Self> {
+    pub(super) fn given(target: &S3Location) -> Option<Self> {
         let (id, secret) = (target.access_key_id.as_ref()?, target.secret_access_key.as_ref()?);
         let token = target.session_token.as_ref().map(|token| token.reveal().to_owned());
         Some(Self::Given(Credentials::new(id, secret.reveal(), token, None, "replica settings")))

@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use crate::fork::PerProcess;
 
 /// Environment variables and their values, in order.
-pub(super) type Environment = Vec<(OsString, OsString)>;
+pub(in crate::store) type Environment = Vec<(OsString, OsString)>;
 
 /// The environment variables whose names `wanted` accepts.
-pub(super) fn environment(wanted: impl Fn(&str) -> bool) -> Environment {
+pub(in crate::store) fn environment(wanted: impl Fn(&str) -> bool) -> Environment {
     let mut found: Environment =
         std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(&wanted)).collect();
     found.sort();
@@ -19,7 +19,7 @@ pub(super) fn environment(wanted: impl Fn(&str) -> bool) -> Environment {
 
 /// Values that those who use them at the same time share, by key. A forked child has none of its
 /// parent's.
-pub(super) struct Common<K, V>(PerProcess<Entries<K, V>>);
+pub(in crate::store) struct Common<K, V>(PerProcess<Entries<K, V>>);
 
 struct Entries<K, V>(Mutex<Vec<Entry<K, V>>>);
 
@@ -35,17 +35,17 @@ struct Entry<K, V> {
 }
 
 impl<K: PartialEq, V> Common<K, V> {
-    pub(super) const fn new() -> Self {
+    pub(in crate::store) const fn new() -> Self {
         Self(PerProcess::new())
     }
 
     /// The value of `key` that is in use.
-    pub(super) fn get(&self, key: &K) -> Option<Arc<V>> {
+    pub(in crate::store) fn get(&self, key: &K) -> Option<Arc<V>> {
         self.entries().iter().find(|entry| entry.key == *key)?.value.upgrade()
     }
 
     /// Shares `value` with those who will ask for `key`.
-    pub(super) fn share(&self, key: K, value: V) -> Arc<V> {
+    pub(in crate::store) fn share(&self, key: K, value: V) -> Arc<V> {
         let value = Arc::new(value);
         let mut entries = self.entries();
         entries.retain(|entry| entry.value.strong_count() > 0 && entry.key != key);

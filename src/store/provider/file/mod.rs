@@ -1,11 +1,10 @@
-//! A replica in a folder: `<path>/ltx/{level}/<name>`, level in decimal.
+//! A bucket that is a folder of the local file system: a key is a path below it.
 //!
 //! A file's modification time is its timestamp, as in Litestream; when it was stored, its change time tells,
 //! which is the file system's own and which nobody can set. A file is written under a temporary
 //! name in its own folder, synced, and then given its name, so that it appears whole or not at all; a
 //! temporary name is none that we or Litestream take for an LTX file.
 
-use std::fmt::Display;
 use std::fs::{self, File, FileTimes};
 use std::io::{self, ErrorKind as IoKind, Write as _};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
@@ -18,16 +17,18 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt as _};
 
-use super::clock::StoreClock;
-use super::{
-    ByteRange, Content, Fencing, FileInfo, Inode, Place, PutOptions, RawInfo, Store, StoreTime, Upload,
-    errors,
-};
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::{self, Rights};
-use crate::ltx::{FileId, FileName, Level, Txid};
 use crate::runtime::blocking;
+use crate::store::clock::{StoreClock, StoreTime};
+use crate::store::{
+    Bucket, ByteRange, Content, Fencing, Inode, Next, ObjectInfo, Page, Place, PutOptions, Upload, errors,
+};
+
+mod location;
+
+pub(in crate::store) use location::PROVIDER;
 
 /// The pieces in which content is read.
 const CHUNK: u64 = 256 << 10;
@@ -38,9 +39,9 @@ const ABANDONED: Duration = Duration::from_secs(24 * 3600);
 /// How a temporary file's name begins and ends.
 const TEMPORARY: (&str, &str) = (".", ".tmp");
 
-/// A replica in a folder of the local file system.
+/// A folder of the local file system.
 #[derive(Clone, Debug)]
-pub struct FileStore {
+pub(in crate::store) struct FileBucket {
     root: Arc<Path>,
     /// The file system has no hard links: a name cannot be taken only if it is free.
     no_links: Arc<AtomicBool>,
@@ -54,9 +55,9 @@ pub struct FileStore {
     stays_at: Arc<Mutex<Option<Inode>>>,
 }
 
-impl FileStore {
-    /// The replica in the folder `root`, which is created with the first file.
-    pub fn new(root: impl AsRef<Path>) -> Self {
+impl FileBucket {
+    /// The folder `root`, which is created with the first file.
+    fn new(root: impl AsRef<Path>) -> Self {
         let put_right = Arc::new(Once::new());
         Self {
             root: root.as_ref().into(),
@@ -68,10 +69,10 @@ impl FileStore {
         }
     }
 
-    /// The replica of the database file `database`: what is in it has that file's owner and permissions, and
+    /// The folder for the database file `database`: what is in it has that file's owner and permissions, and
     /// what is there already gets them when it is first used.
     #[must_use]
-    pub fn of_database(mut self, database: &Path) -> Self {
+    fn of_database(mut self, database: &Path) -> Self {
         self.database = Some(database.into());
         self
     }
@@ -99,16 +100,12 @@ impl FileStore {
         if inode_of(&self.root) == Some(known) {
             return Ok(());
         }
-        let message = format!("{} is not the folder that it was: is its disk not mounted?", self.url());
+        let message = format!("{} is not the folder that it was: is its disk not mounted?", self.describe());
         Err(Error::new(ErrorKind::Unavailable, message))
     }
 
-    fn folder(&self, level: Level) -> PathBuf {
-        self.root.join(self.folder_of(level))
-    }
-
-    fn path(&self, id: FileId) -> PathBuf {
-        self.folder(id.level).join(id.name.to_string())
+    fn path(&self, key: &str) -> PathBuf {
+        self.root.join(key)
     }
 
     /// Runs `work` on a thread that may block.
@@ -116,92 +113,66 @@ impl FileStore {
         &self,
         work: impl FnOnce(&Self) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let store = self.clone();
-        blocking(move || work(&store)).await
+        let bucket = self.clone();
+        blocking(move || work(&bucket)).await
     }
 
-    fn open(&self, path: &Path, name: impl Display) -> Result<File> {
-        File::open(path).map_err(|e| match e.kind() {
-            IoKind::NotFound => errors::not_found(&self.url(), name),
-            _ => io_error("open", path, e),
-        })
-    }
-
-    /// The files of a level with the times that `time` takes from each.
-    fn list_now(
-        &self,
-        level: Level,
-        from: Txid,
-        time: fn(&fs::Metadata) -> Timestamp,
-    ) -> Result<Vec<FileInfo>> {
-        let folder = self.folder(level);
-        self.rights();
-        let entries = match fs::read_dir(&folder) {
-            Ok(entries) => entries,
-            Err(e) if e.kind() == IoKind::NotFound => return Ok(Vec::new()),
-            Err(e) => return Err(io_error("list", &folder, e)),
-        };
-        let mut files = Vec::new();
-        for entry in entries {
-            let entry = entry.map_err(|e| io_error("list", &folder, e))?;
-            let name = entry.file_name().to_str().and_then(|name| name.parse::<FileName>().ok());
-            let Some(name) = name.filter(|name| FileName::min(*name) >= from) else { continue };
-            match fs::metadata(entry.path()) {
-                Ok(metadata) if metadata.is_file() => {
-                    let (id, size) = (FileId::new(level, name), metadata.len());
-                    files.push(FileInfo { id, size, timestamp: time(&metadata) });
-                }
-                // Removed since the folder was read, or not a file.
-                Ok(_) => {}
-                Err(e) if e.kind() == IoKind::NotFound => {}
-                Err(e) => return Err(io_error("look at", &entry.path(), e)),
-            }
+    fn missing_or(&self, verb: &str, key: &str, e: io::Error) -> Error {
+        match e.kind() {
+            IoKind::NotFound => errors::not_found(&self.describe(), key),
+            _ => io_error(verb, &self.path(key), e),
         }
-        files.sort_unstable_by_key(|file| file.id);
-        Ok(files)
     }
 
-    /// The content of the file at `path`, which is called `name` in messages.
-    fn get_now(&self, path: PathBuf, name: impl Display, range: ByteRange) -> Result<Content> {
-        let file = self.open(&path, &name)?;
+    fn get_now(&self, key: &str, range: ByteRange, listed: Option<u64>) -> Result<Content> {
+        let path = self.path(key);
+        let file = File::open(&path).map_err(|e| self.missing_or("open", key, e))?;
         let size = file.metadata().map_err(|e| io_error("look at", &path, e))?.len();
-        let (start, end) =
-            range.within(size).ok_or_else(|| errors::too_short(&self.url(), name, range, size))?;
+        if let Some(listed) = listed {
+            errors::check_size(&self.describe(), key, listed, size)?;
+        }
+        let within = range.within(size);
+        let (start, end) = within.ok_or_else(|| errors::too_short(&self.describe(), key, range, size))?;
         Ok(Content { offset: start, file_size: size, body: chunks(file, path, start, end) })
     }
 
-    /// Adds what is in `folder`, whose path below the root is `path`, and in the folders below it.
-    fn list_raw_now(&self, folder: &Path, path: &str, found: &mut Vec<RawInfo>) -> Result<()> {
-        let entries = match fs::read_dir(folder) {
+    /// Adds what is in the folder at `path` below the root, and in the folders below it, if its key begins with
+    /// `prefix` and sorts after `after`.
+    fn list_now(&self, path: &str, prefix: &str, after: &str, found: &mut Vec<ObjectInfo>) -> Result<()> {
+        let folder = self.root.join(path);
+        let entries = match fs::read_dir(&folder) {
             Ok(entries) => entries,
             Err(e) if e.kind() == IoKind::NotFound => return Ok(()),
-            Err(e) => return Err(io_error("list", folder, e)),
+            Err(e) => return Err(io_error("list", &folder, e)),
         };
         for entry in entries {
-            let entry = entry.map_err(|e| io_error("list", folder, e))?;
-            let path = format!("{path}/{}", entry.file_name().to_string_lossy());
+            let entry = entry.map_err(|e| io_error("list", &folder, e))?;
+            let key = format!("{path}{}", entry.file_name().to_string_lossy());
+            let is_wanted = key.starts_with(prefix) && key.as_str() > after;
+            if !is_wanted && entry.file_type().is_ok_and(|kind| kind.is_file()) {
+                continue;
+            }
             match fs::metadata(entry.path()) {
-                Ok(metadata) if metadata.is_dir() => self.list_raw_now(&entry.path(), &path, found)?,
-                Ok(metadata) => {
-                    let timestamp = modified(&metadata);
-                    found.push(RawInfo { path, size: metadata.len(), timestamp });
+                Ok(metadata) if metadata.is_dir() => {
+                    self.list_now(&format!("{key}/"), prefix, after, found)?;
                 }
+                Ok(metadata) if is_wanted => found.push(info(key, &metadata)),
                 // Removed since the folder was read.
-                Err(e) if e.kind() == IoKind::NotFound => {}
-                Err(e) => return Err(io_error("look at", &entry.path(), e)),
+                Err(e) if e.kind() != IoKind::NotFound => return Err(io_error("look at", &entry.path(), e)),
+                _ => {}
             }
         }
         Ok(())
     }
 
-    fn put_now(&self, id: FileId, body: &[u8], options: &PutOptions) -> Result<()> {
-        let mut temporary = Temporary::create(self, id)?;
+    fn put_now(&self, key: &str, body: &[u8], options: &PutOptions) -> Result<()> {
+        let mut temporary = Temporary::create(self, key)?;
         temporary.write_at(body, 0)?;
         temporary.publish(self, options)
     }
 
     /// Gives `from` the name `to`, which must be free.
-    fn rename_if_absent(&self, from: &Path, to: &Path, id: FileId) -> Result<()> {
+    fn rename_if_absent(&self, from: &Path, to: &Path, key: &str) -> Result<()> {
         if !self.no_links.load(Ordering::Relaxed) {
             match fs::hard_link(from, to) {
                 Ok(()) => {
@@ -210,7 +181,7 @@ impl FileStore {
                     return Ok(());
                 }
                 Err(e) if e.kind() == IoKind::AlreadyExists => {
-                    return Err(errors::already_exists(&self.url(), id));
+                    return Err(errors::already_exists(&self.describe(), key));
                 }
                 Err(e) if matches!(e.kind(), IoKind::PermissionDenied | IoKind::Unsupported) => {
                     self.no_links.store(true, Ordering::Relaxed);
@@ -219,76 +190,87 @@ impl FileStore {
             }
         }
         if to.try_exists().map_err(|e| io_error("look at", to, e))? {
-            return Err(errors::already_exists(&self.url(), id));
+            return Err(errors::already_exists(&self.describe(), key));
         }
         fs::rename(from, to).map_err(|e| io_error("name", to, e))
     }
 }
 
 #[async_trait]
-impl Store for FileStore {
-    fn url(&self) -> String {
+impl Bucket for FileBucket {
+    fn describe(&self) -> String {
         format!("file://{}", self.root.display())
     }
 
-    async fn list(&self, level: Level, from: Txid) -> Result<Vec<FileInfo>> {
-        self.blocking(move |store| store.list_now(level, from, modified)).await
-    }
-
-    async fn list_stored(&self, level: Level, from: Txid) -> Result<Vec<FileInfo>> {
-        self.blocking(move |store| store.list_now(level, from, changed)).await
+    async fn list(&self, prefix: &str, start: Option<Next>) -> Result<Page<ObjectInfo>> {
+        let prefix = prefix.to_owned();
+        let after = match start {
+            Some(Next::After(key) | Next::Token(key)) => key,
+            None => String::new(),
+        };
+        self.blocking(move |bucket| {
+            bucket.rights();
+            let folder = prefix.rfind('/').map_or("", |slash| &prefix[..=slash]);
+            let mut entries = Vec::new();
+            bucket.list_now(folder, &prefix, &after, &mut entries)?;
+            entries.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+            Ok(Page { entries, next: None })
+        })
+        .await
     }
 
     fn clock(&self) -> Option<StoreTime> {
         self.clock.read(false)
     }
 
-    async fn ask_time(&self) -> Result<()> {
-        self.blocking(|store| {
-            let mut probe = Temporary::create(store, FileId::new(Level::L0, FileName::single(Txid::ONE)))?;
+    async fn ask_time(&self, prefix: &str) -> Result<()> {
+        let key = format!("{prefix}time");
+        self.blocking(move |bucket| {
+            let mut probe = Temporary::create(bucket, &key)?;
             probe.write_at(b"?", 0)?;
-            probe.tell_time(store);
+            probe.tell_time(bucket);
             Ok(())
         })
         .await
     }
 
-    async fn head(&self, id: FileId) -> Result<FileInfo> {
-        self.blocking(move |store| {
-            let path = store.path(id);
-            let metadata = fs::metadata(&path).map_err(|e| match e.kind() {
-                IoKind::NotFound => errors::not_found(&store.url(), id),
-                _ => io_error("look at", &path, e),
-            })?;
-            Ok(info(id, &metadata))
+    async fn head(&self, key: &str) -> Result<ObjectInfo> {
+        let key = key.to_owned();
+        self.blocking(move |bucket| {
+            let metadata = fs::metadata(bucket.path(&key));
+            let metadata = metadata.map_err(|e| bucket.missing_or("look at", &key, e))?;
+            Ok(info(key, &metadata))
         })
         .await
     }
 
-    async fn get(&self, id: FileId, range: ByteRange) -> Result<Content> {
-        self.blocking(move |store| store.get_now(store.path(id), id, range)).await
+    async fn get(&self, key: &str, range: ByteRange, size: Option<u64>) -> Result<Content> {
+        let key = key.to_owned();
+        self.blocking(move |bucket| bucket.get_now(&key, range, size)).await
     }
 
-    async fn put(&self, id: FileId, body: Bytes, options: PutOptions) -> Result<()> {
-        self.blocking(move |store| store.put_now(id, &body, &options)).await
+    async fn put(&self, key: &str, body: Bytes, options: &PutOptions) -> Result<()> {
+        let (key, options) = (key.to_owned(), options.clone());
+        self.blocking(move |bucket| bucket.put_now(&key, &body, &options)).await
     }
 
-    async fn upload(&self, id: FileId, options: PutOptions) -> Result<Box<dyn Upload>> {
+    async fn upload(&self, key: &str, options: &PutOptions) -> Result<Box<dyn Upload>> {
+        let (key, options) = (key.to_owned(), options.clone());
         let temporary = self
-            .blocking(move |store| {
-                let temporary = Temporary::create(store, id)?;
-                remove_abandoned(&store.folder(id.level), &temporary.file);
+            .blocking(move |bucket| {
+                let temporary = Temporary::create(bucket, &key)?;
+                remove_abandoned(folder_of(&bucket.path(&key)), &temporary.file);
                 Ok(temporary)
             })
             .await?;
-        Ok(Box::new(FileUpload { store: self.clone(), options, temporary: Some(temporary), written: 0 }))
+        Ok(Box::new(FileUpload { bucket: self.clone(), options, temporary: Some(temporary), written: 0 }))
     }
 
-    async fn delete(&self, ids: &[FileId]) -> Result<()> {
-        let ids = ids.to_vec();
-        self.blocking(move |store| {
-            for id in ids {
-                let path = store.path(id);
+    async fn delete(&self, keys: &[String]) -> Result<()> {
+        let keys = keys.to_vec();
+        self.blocking(move |bucket| {
+            for key in keys {
+                let path = bucket.path(&key);
                 match fs::remove_file(&path) {
                     Err(e) if e.kind() != IoKind::NotFound => return Err(io_error("remove", &path, e)),
                     _ => {}
@@ -300,9 +282,9 @@ impl Store for FileStore {
     }
 
     async fn place(&self) -> Option<Place> {
-        let looked = self.blocking(|store| {
-            let parent = store.root.parent().and_then(inode_of);
-            Ok(Place { folder: inode_of(&store.root), parent })
+        let looked = self.blocking(|bucket| {
+            let parent = bucket.root.parent().and_then(inode_of);
+            Ok(Place { folder: inode_of(&bucket.root), parent })
         });
         looked.await.ok()
     }
@@ -314,26 +296,6 @@ impl Store for FileStore {
     fn fencing(&self) -> Fencing {
         if self.no_links.load(Ordering::Relaxed) { Fencing::LookFirst } else { Fencing::Atomic }
     }
-
-    fn folder_of(&self, level: Level) -> String {
-        format!("ltx/{level}")
-    }
-
-    async fn list_raw(&self, folder: &str) -> Result<Vec<RawInfo>> {
-        let folder = folder.to_owned();
-        self.blocking(move |store| {
-            let mut found = Vec::new();
-            store.list_raw_now(&store.root.join(&folder), &folder, &mut found)?;
-            found.sort_unstable_by(|a, b| a.path.cmp(&b.path));
-            Ok(found)
-        })
-        .await
-    }
-
-    async fn get_raw(&self, path: &str, range: ByteRange) -> Result<Content> {
-        let path = path.to_owned();
-        self.blocking(move |store| store.get_now(store.root.join(&path), path, range)).await
-    }
 }
 
 /// Which folder `path` is, if it is there.
@@ -342,30 +304,36 @@ fn inode_of(path: &Path) -> Option<Inode> {
     Some(Inode { device: metadata.dev(), inode: metadata.ino() })
 }
 
+/// The folder that a file is in.
+fn folder_of(path: &Path) -> &Path {
+    path.parent().unwrap_or(path)
+}
+
 /// A file that has no name of its own yet. It is removed when this is dropped.
 struct Temporary {
     file: File,
     path: PathBuf,
-    id: FileId,
+    key: String,
 }
 
 impl Temporary {
-    fn create(store: &FileStore, id: FileId) -> Result<Self> {
-        store.check_place()?;
-        let folder = store.folder(id.level);
-        let path = folder.join(temporary_name(id.name)?);
-        store.rights();
+    fn create(bucket: &FileBucket, key: &str) -> Result<Self> {
+        bucket.check_place()?;
+        let to = bucket.path(key);
+        let folder = folder_of(&to);
+        let path = folder.join(temporary_name(key)?);
+        bucket.rights();
         // Its name is new, so it is made, with the owner and permissions of its folder.
         let create = || files::open(&path, File::options().write(true));
         let file = match create() {
             Err(e) if e.kind() == IoKind::NotFound => {
-                store.create_folder(&folder).map_err(|e| io_error("create", &folder, e))?;
+                bucket.create_folder(folder).map_err(|e| io_error("create", folder, e))?;
                 create()
             }
             other => other,
         };
         let file = file.map_err(|e| io_error("create", &path, e))?;
-        Ok(Self { file, path, id })
+        Ok(Self { file, path, key: key.to_owned() })
     }
 
     fn write_at(&mut self, bytes: &[u8], offset: u64) -> Result<()> {
@@ -373,28 +341,28 @@ impl Temporary {
     }
 
     /// The file was just written: its time is that of the file system's clock.
-    fn tell_time(&self, store: &FileStore) {
+    fn tell_time(&self, bucket: &FileBucket) {
         if let Ok(metadata) = self.file.metadata() {
-            store.clock.told(modified(&metadata));
+            bucket.clock.told(modified(&metadata));
         }
     }
 
     /// Makes the content durable and gives it its name.
-    fn publish(&mut self, store: &FileStore, options: &PutOptions) -> Result<()> {
-        self.tell_time(store);
+    fn publish(&mut self, bucket: &FileBucket, options: &PutOptions) -> Result<()> {
+        self.tell_time(bucket);
         let times = FileTimes::new().set_modified(system_time(options.timestamp));
         self.file
             .flush()
             .and_then(|()| self.file.set_times(times))
             .and_then(|()| self.file.sync_all())
             .map_err(|e| io_error("write", &self.path, e))?;
-        let to = store.path(self.id);
+        let to = bucket.path(&self.key);
         if options.if_absent {
-            store.rename_if_absent(&self.path, &to, self.id)?;
+            bucket.rename_if_absent(&self.path, &to, &self.key)?;
         } else {
             fs::rename(&self.path, &to).map_err(|e| io_error("name", &to, e))?;
         }
-        sync_folder(&store.folder(self.id.level)).map_err(|e| io_error("sync the folder of", &to, e))
+        sync_folder(folder_of(&to)).map_err(|e| io_error("sync the folder of", &to, e))
     }
 }
 
@@ -406,7 +374,7 @@ impl Drop for Temporary {
 }
 
 struct FileUpload {
-    store: FileStore,
+    bucket: FileBucket,
     options: PutOptions,
     /// `None` once the upload has ended, or when the task that held it was cancelled.
     temporary: Option<Temporary>,
@@ -446,8 +414,8 @@ impl Upload for FileUpload {
     }
 
     async fn complete(&mut self) -> Result<()> {
-        let (store, options) = (self.store.clone(), self.options.clone());
-        self.with(move |temporary| temporary.publish(&store, &options)).await?;
+        let (bucket, options) = (self.bucket.clone(), self.options.clone());
+        self.with(move |temporary| temporary.publish(&bucket, &options)).await?;
         self.temporary = None;
         Ok(())
     }
@@ -486,8 +454,8 @@ fn io_error(verb: &str, path: &Path, e: io::Error) -> Error {
     Error::io(format_args!("cannot {verb} '{}'", path.display()), e)
 }
 
-fn info(id: FileId, metadata: &fs::Metadata) -> FileInfo {
-    FileInfo { id, size: metadata.len(), timestamp: modified(metadata) }
+fn info(key: String, metadata: &fs::Metadata) -> ObjectInfo {
+    ObjectInfo { key, size: metadata.len(), timestamp: modified(metadata), stored: changed(metadata) }
 }
 
 fn modified(metadata: &fs::Metadata) -> Timestamp {
@@ -512,7 +480,8 @@ fn system_time(timestamp: Timestamp) -> SystemTime {
     }
 }
 
-fn temporary_name(name: FileName) -> Result<String> {
+fn temporary_name(key: &str) -> Result<String> {
+    let name = key.rsplit('/').next().unwrap_or(key);
     let mut random = [0; 8];
     getrandom::fill(&mut random)
         .map_err(|e| Error::new(ErrorKind::Io, format!("the system gives no random bytes: {e}")))?;

@@ -1,7 +1,5 @@
 //! Reading objects: HeadObject and GetObject with ranges.
 
-use std::fmt::Display;
-
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt as _};
 use http::HeaderMap;
@@ -10,25 +8,13 @@ use reqwest::{Method, Response, StatusCode};
 
 use super::failure::Failure;
 use super::session::Request;
-use super::{S3Store, SessionRef, TIMESTAMP};
+use super::{S3Bucket, SessionRef, TIMESTAMP};
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
-use crate::store::{ByteRange, Content, Store as _, errors};
+use crate::store::{Bucket as _, ByteRange, Content, ObjectInfo, errors};
 
 /// No file is larger, and many servers know no larger number.
 const MAX_OFFSET: u64 = i64::MAX as u64;
-
-/// What an object is called in messages.
-type Name<'a> = &'a (dyn Display + Sync);
-
-/// An object that is asked for.
-#[derive(Clone)]
-pub(super) struct Asked<'a> {
-    pub(super) key: String,
-    pub(super) id: Name<'a>,
-    /// Its size, if a listing told it.
-    pub(super) size: Option<u64>,
-}
 
 /// The bytes that an answer has of a file: from `first` up to `end`, of `size` in all if that is said.
 struct Part {
@@ -37,66 +23,78 @@ struct Part {
     size: Option<u64>,
 }
 
-impl S3Store {
-    /// Size and time of an object, which is called `id` in messages.
-    pub(super) async fn head_object(&self, key: String, id: Name<'_>) -> Result<(u64, Timestamp)> {
+impl S3Bucket {
+    /// Size and times of an object.
+    pub(super) async fn head_object(&self, key: &str) -> Result<ObjectInfo> {
         let session = self.session().await?;
-        let request = Request::object(Method::HEAD, key.clone()).headers(self.key_headers());
+        let request = Request::object(Method::HEAD, key.to_owned()).headers(self.key_headers());
         let response = match session.send(&request).await {
             Ok(response) => response,
-            Err(failure) => return Err(self.read_error(&session, failure, id)),
+            Err(failure) => return Err(self.read_error(&session, failure, key)),
         };
         let headers = response.headers();
-        match (number(headers.get(CONTENT_LENGTH)), timestamp(headers)) {
-            (Some(size), Some(timestamp)) => Ok((size, timestamp)),
-            (size, timestamp) => {
-                // A gateway keeps it to itself.
-                let listed = self.listed_object(&session, &key).await?;
-                let (listed_size, stored) = listed.ok_or_else(|| unclear(&session, id))?;
-                Ok((size.unwrap_or(listed_size), timestamp.unwrap_or(stored)))
-            }
+        let (size, stored) = (number(headers.get(CONTENT_LENGTH)), stored(headers));
+        let timestamp = committed(headers).or(stored);
+        let key = key.to_owned();
+        if let (Some(size), Some(timestamp)) = (size, timestamp) {
+            return Ok(ObjectInfo { key, size, timestamp, stored: stored.unwrap_or(timestamp) });
         }
+        // A gateway keeps it to itself.
+        let listed = self.listed_object(&session, &key).await?;
+        let (listed_size, listed_time) = listed.ok_or_else(|| unclear(&session, &key))?;
+        let timestamp = timestamp.unwrap_or(listed_time);
+        Ok(ObjectInfo { key, size: size.unwrap_or(listed_size), timestamp, stored: listed_time })
     }
 
-    /// The bytes of `range` of an object.
-    pub(super) async fn get_object(&self, asked: Asked<'_>, range: ByteRange) -> Result<Content> {
+    /// The bytes of `range` of an object, whose size is `listed` if a listing had it.
+    pub(super) async fn get_object(
+        &self,
+        key: &str,
+        range: ByteRange,
+        listed: Option<u64>,
+    ) -> Result<Content> {
         let session = self.session().await?;
-        let mut request = Request::object(Method::GET, asked.key.clone()).headers(self.key_headers());
+        let mut request = Request::object(Method::GET, key.to_owned()).headers(self.key_headers());
         if let Some(range) = range_header(range) {
             request = request.header("range", range);
         }
-        let id = asked.id;
         match session.send(&request).await {
-            Ok(response) => self.content(&session, response, &asked, range).await,
+            Ok(response) => self.content(&session, response, key, range, listed).await,
             Err(Failure::Refused(refusal)) => match (range, refusal.status) {
                 (ByteRange::Suffix { len }, 416 | 500) => {
-                    let refused = session.explain(refusal.into(), &format!("read {id}"));
-                    self.short_suffix(asked, len, refused).await
+                    let refused = session.explain(refusal.into(), &format!("read {key}"));
+                    self.short_suffix(key, len, listed, refused).await
                 }
                 (ByteRange::Bounded { .. }, 416) => {
                     let size = refusal.content_range.as_deref();
                     let size = size.and_then(|text| text.rsplit('/').next()?.parse().ok()).unwrap_or(0);
-                    Err(errors::too_short(&self.url(), id, range, size))
+                    Err(errors::too_short(&self.describe(), key, range, size))
                 }
-                _ => Err(self.read_error(&session, refusal.into(), id)),
+                _ => Err(self.read_error(&session, refusal.into(), key)),
             },
-            Err(failure) => Err(self.read_error(&session, failure, id)),
+            Err(failure) => Err(self.read_error(&session, failure, key)),
         }
     }
 
     /// The last `len` bytes of a file of which the store refused them. Some stores fail where a suffix is
     /// longer than the file (s3s-fs 0.14 with 500, all of them with 416 if the file is empty): the whole
     /// file is what was asked for then, else `refused` stands.
-    async fn short_suffix(&self, asked: Asked<'_>, len: u64, refused: Error) -> Result<Content> {
-        let size = match asked.size {
+    async fn short_suffix(
+        &self,
+        key: &str,
+        len: u64,
+        listed: Option<u64>,
+        refused: Error,
+    ) -> Result<Content> {
+        let size = match listed {
             Some(size) => size,
-            None => self.head_object(asked.key.clone(), asked.id).await?.0,
+            None => self.head_object(key).await?.size,
         };
         match size {
             0 => Ok(empty()),
             size if size < len => {
                 let exact = ByteRange::Bounded { offset: 0, len: size };
-                Box::pin(self.get_object(asked, exact)).await
+                Box::pin(self.get_object(key, exact, listed)).await
             }
             _ => Err(refused),
         }
@@ -107,27 +105,28 @@ impl S3Store {
         &self,
         session: &SessionRef,
         response: Response,
-        asked: &Asked<'_>,
+        key: &str,
         range: ByteRange,
+        listed: Option<u64>,
     ) -> Result<Content> {
-        let id = asked.id;
-        let part = self.part(session, &response, id)?;
-        let file_size = match part.size.or(asked.size) {
+        let part = self.part(session, &response, key)?;
+        let file_size = match part.size.or(listed) {
             Some(size) => size,
             None => {
-                let listed = self.listed_object(session, &asked.key).await?;
-                listed.ok_or_else(|| unclear(session, id))?.0
+                let found = self.listed_object(session, key).await?;
+                found.ok_or_else(|| unclear(session, key))?.0
             }
         };
-        if let Some(listed) = asked.size {
-            errors::check_size(&self.url(), id, listed, file_size)
+        if let Some(listed) = listed {
+            errors::check_size(&self.describe(), key, listed, file_size)
                 .map_err(|e| e.context(session.http.endpoint()))?;
         }
-        let (start, end) =
-            range.within(file_size).ok_or_else(|| errors::too_short(&self.url(), id, range, file_size))?;
+        let (start, end) = range
+            .within(file_size)
+            .ok_or_else(|| errors::too_short(&self.describe(), key, range, file_size))?;
         if start < part.first || end > part.end.min(file_size) {
             return Err(Error::wrong_answer(format!(
-                "{} sent bytes {} to {} of {id} where {start} to {end} were asked for",
+                "{} sent bytes {} to {} of {key} where {start} to {end} were asked for",
                 session.http.endpoint(),
                 part.first,
                 part.end
@@ -138,7 +137,7 @@ impl S3Store {
     }
 
     /// Which bytes an answer says that it has.
-    fn part(&self, session: &SessionRef, response: &Response, id: Name<'_>) -> Result<Part> {
+    fn part(&self, session: &SessionRef, response: &Response, key: &str) -> Result<Part> {
         let headers = response.headers();
         let endpoint = session.http.endpoint();
         let length = number(headers.get(CONTENT_LENGTH));
@@ -149,12 +148,12 @@ impl S3Store {
                 let part = text.and_then(content_range).ok_or_else(|| {
                     let said = text.unwrap_or("none");
                     Error::wrong_answer(format!(
-                        "{endpoint} sent a part of {id} and did not say which (Content-Range: {said})"
+                        "{endpoint} sent a part of {key} and did not say which (Content-Range: {said})"
                     ))
                 })?;
                 if length.is_some_and(|length| length != part.end - part.first) {
                     return Err(Error::wrong_answer(format!(
-                        "{endpoint} announced bytes {} to {} of {id} and sent {} bytes",
+                        "{endpoint} announced bytes {} to {} of {key} and sent {} bytes",
                         part.first,
                         part.end,
                         length.unwrap_or_default()
@@ -163,7 +162,7 @@ impl S3Store {
                 Ok(part)
             }
             status => Err(Error::wrong_answer(format!(
-                "{endpoint} answered HTTP status {} to a request for {id}",
+                "{endpoint} answered HTTP status {} to a request for {key}",
                 status.as_u16()
             ))),
         }
@@ -171,24 +170,24 @@ impl S3Store {
 
     /// Size and time of one object, from a listing.
     async fn listed_object(&self, session: &SessionRef, key: &str) -> Result<Option<(u64, Timestamp)>> {
-        let page = self.page(session, &format!("list '{key}'"), key, None).await?;
+        let page = self.page(session, key, None).await?;
         page.find(key)
     }
 
-    fn read_error(&self, session: &SessionRef, failure: Failure, id: Name<'_>) -> Error {
+    fn read_error(&self, session: &SessionRef, failure: Failure, key: &str) -> Error {
         match failure {
             Failure::Refused(refusal)
                 if refusal.status == 404 && matches!(refusal.code.as_str(), "" | "NoSuchKey") =>
             {
-                errors::not_found(&self.url(), id)
+                errors::not_found(&self.describe(), key)
             }
-            other => session.explain(other, &format!("read {id}")),
+            other => session.explain(other, &format!("read {key}")),
         }
     }
 }
 
-fn unclear(session: &SessionRef, id: Name<'_>) -> Error {
-    Error::wrong_answer(format!("{} does not tell the size of {id}", session.http.endpoint()))
+fn unclear(session: &SessionRef, key: &str) -> Error {
+    Error::wrong_answer(format!("{} does not tell the size of {key}", session.http.endpoint()))
 }
 
 fn empty() -> Content {
@@ -220,11 +219,13 @@ fn number(value: Option<&http::HeaderValue>) -> Option<u64> {
     value?.to_str().ok()?.parse().ok()
 }
 
-/// When the file was committed, if the object says so, else when it was stored.
-fn timestamp(headers: &HeaderMap) -> Option<Timestamp> {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    text(TIMESTAMP).and_then(|text| text.parse().ok()).or_else(|| {
-        let stored = jiff::fmt::rfc2822::parse(text(LAST_MODIFIED.as_str())?).ok()?;
-        Some(Timestamp::from_millis(stored.timestamp().as_millisecond()))
-    })
+/// When the file was committed, if the object says so.
+fn committed(headers: &HeaderMap) -> Option<Timestamp> {
+    headers.get(TIMESTAMP)?.to_str().ok()?.parse().ok()
+}
+
+/// When the object was stored.
+fn stored(headers: &HeaderMap) -> Option<Timestamp> {
+    let stored = jiff::fmt::rfc2822::parse(headers.get(LAST_MODIFIED)?.to_str().ok()?).ok()?;
+    Some(Timestamp::from_millis(stored.timestamp().as_millisecond()))
 }

@@ -1,13 +1,13 @@
-//! Which replica a target is.
+//! Which replica a location is.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Encryption, Target};
+use super::Location;
 
-/// Identity of a replica: the settings by which two targets are two replicas, or one replica of which each can
+/// Identity of a replica: the settings by which two locations are two replicas, or one replica of which each can
 /// read only its own objects, as name and value. It carries no secret, and can be stored. Credentials are no
 /// part of it: they may be renewed while a database is open.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,23 +80,10 @@ impl fmt::Display for ReplicaIdentity {
     }
 }
 
-impl From<&Target> for ReplicaIdentity {
-    fn from(target: &Target) -> Self {
-        let mut settings = BTreeMap::from([(REPLICA.to_owned(), target.to_string())]);
-        if let Target::S3(s3) = target {
-            settings.extend(s3.endpoint.clone().map(|endpoint| (ENDPOINT.to_owned(), endpoint)));
-            match &s3.encryption {
-                Encryption::Bucket => {}
-                Encryption::Kms { key_id } => {
-                    settings.insert("sse_kms_key_id".to_owned(), key_id.clone());
-                }
-                // The key's digest, which each request carries, tells keys apart.
-                Encryption::Customer { key_md5, .. } => {
-                    settings.insert("sse_customer_key_md5".to_owned(), key_md5.clone());
-                }
-            }
-        }
-        Self(settings)
+impl From<&Location> for ReplicaIdentity {
+    fn from(location: &Location) -> Self {
+        let settings = location.site().identity().into_iter().map(|(name, value)| (name.to_owned(), value));
+        Self(settings.chain([(REPLICA.to_owned(), location.to_string())]).collect())
     }
 }
 
@@ -105,7 +92,7 @@ mod tests {
     use super::*;
 
     fn identity(url: &str) -> ReplicaIdentity {
-        ReplicaIdentity::from(&Target::parse(url, &|_| None).unwrap())
+        ReplicaIdentity::from(&Location::parse(url, &|_: &str| None).unwrap())
     }
 
     #[test]

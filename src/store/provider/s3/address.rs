@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use url::Url;
 
-use crate::store::S3Target;
+use super::location::S3Location;
 
 /// What is not encoded, as AWS signs it.
 /// Source: <https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html>.
@@ -21,7 +21,7 @@ pub(super) struct Address {
 impl Address {
     /// Where the bucket of `target` is. `endpoint` is the custom endpoint, if any; `region` is used
     /// when there is none.
-    pub(super) fn new(target: &S3Target, endpoint: Option<&str>, region: &str) -> Self {
+    pub(super) fn new(target: &S3Location, endpoint: Option<&str>, region: &str) -> Self {
         let bucket = target.bucket.as_str();
         let base = match endpoint {
             _ if bucket.starts_with("arn:") => access_point(bucket, region),
@@ -85,11 +85,12 @@ fn is_host_label(bucket: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::Target;
+    use crate::store::Location;
 
     fn url(target: &str, region: &str) -> String {
-        let Ok(Target::S3(s3)) = Target::parse(target, &|_| None) else { panic!("{target}") };
-        Address::new(&s3, s3.endpoint.as_deref(), region).url(Some("a b/0000/+.ltx"), &[])
+        let location = Location::parse(target, &|_: &str| None).unwrap();
+        let s3 = location.site().as_any().downcast_ref::<S3Location>().unwrap();
+        Address::new(s3, s3.endpoint.as_deref(), region).url(Some("a b/0000/+.ltx"), &[])
     }
 
     #[test]

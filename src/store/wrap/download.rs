@@ -13,9 +13,8 @@ use bytes::Bytes;
 
 use super::hedge::Permit;
 use super::retry::{Backoff, Retry};
-use super::{ByteRange, Content, FileInfo, Store};
 use crate::error::{Error, ErrorKind, Result};
-use crate::ltx::FileId;
+use crate::store::{Bucket, ByteRange, Content};
 
 /// A body from which nothing comes for so long is asked for again.
 const SILENCE: Duration = Duration::from_secs(3);
@@ -25,37 +24,28 @@ const SLOW_BYTES: u64 = 5 << 10;
 
 /// What is downloaded.
 #[derive(Clone, Debug)]
-pub(super) enum What {
-    File(FileId),
-    /// A file whose size is known.
-    Listed(FileInfo),
-    Raw(Arc<str>),
+pub(super) struct Object {
+    pub(super) key: Arc<str>,
+    /// Its size, if a listing gave it.
+    pub(super) size: Option<u64>,
 }
 
-impl What {
-    pub(super) async fn get(&self, store: &dyn Store, range: ByteRange) -> Result<Content> {
-        match self {
-            Self::File(id) => store.get(*id, range).await,
-            Self::Listed(file) => store.get_listed(file, range).await,
-            Self::Raw(path) => store.get_raw(path, range).await,
-        }
+impl Object {
+    pub(super) async fn get(&self, bucket: &dyn Bucket, range: ByteRange) -> Result<Content> {
+        bucket.get(&self.key, range, self.size).await
     }
 }
 
-impl fmt::Display for What {
+impl fmt::Display for Object {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::File(id) => fmt::Display::fmt(id, f),
-            Self::Listed(file) => fmt::Display::fmt(&file.id, f),
-            Self::Raw(path) => fmt::Display::fmt(path, f),
-        }
+        f.write_str(&self.key)
     }
 }
 
 /// What is still to come of a file.
 pub(super) struct Download {
     store: Retry,
-    what: What,
+    what: Object,
     file_size: u64,
     /// The bytes `at..end` are still to come.
     at: u64,
@@ -86,7 +76,7 @@ enum Event {
 
 impl Download {
     /// `content`, which `what` of `store` answered for `range`, as one that continues when it breaks off.
-    pub(super) fn resumable(store: &Retry, what: What, range: ByteRange, content: Content) -> Content {
+    pub(super) fn resumable(store: &Retry, what: Object, range: ByteRange, content: Content) -> Content {
         let (offset, file_size) = (content.offset, content.file_size);
         let end = range.within(file_size).map_or(file_size, |(_, end)| end);
         let download = Self {
@@ -114,7 +104,6 @@ impl Download {
                 Event::Chunk(Some(Ok(chunk))) if chunk.is_empty() => {}
                 Event::Chunk(Some(Ok(chunk))) => {
                     self.at += chunk.len() as u64;
-                    self.store.hear(chunk.len() as u64);
                     return Ok(Some(chunk));
                 }
                 Event::Chunk(Some(Err(failure))) => self.go_on_after(failure, &mut backoff).await?,
@@ -169,7 +158,7 @@ impl Download {
                 format!(
                     "{} of replica {} comes too slowly: less than {} KiB in {} s; check the network",
                     self.what,
-                    self.store.url(),
+                    self.store.describe(),
                     (SLOW_BYTES / SLOW.as_secs() * slow_for.as_secs()) >> 10,
                     slow_for.as_secs()
                 ),
@@ -241,12 +230,12 @@ impl Download {
 }
 
 /// The bytes `at..end` of a file of `file_size` bytes.
-async fn rest(store: &dyn Store, what: &What, file_size: u64, at: u64, end: u64) -> Result<Body> {
+async fn rest(store: &dyn Bucket, what: &Object, file_size: u64, at: u64, end: u64) -> Result<Body> {
     let content = what.get(store, ByteRange::Bounded { offset: at, len: end - at }).await?;
     if content.file_size == file_size && content.offset == at {
         return Ok(content.body);
     }
-    Err(Error::wrong_answer(format!("{what} of replica {} was replaced while it was read", store.url())))
+    Err(Error::wrong_answer(format!("{what} of replica {} was replaced while it was read", store.describe())))
 }
 
 /// `body` without its first `n` bytes.

@@ -1,6 +1,7 @@
 //! A store that fails on command, for tests.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -8,13 +9,15 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt as _};
 
-use super::{ByteRange, Content, Fencing, FileInfo, Place, PutOptions, RawInfo, Store, StoreTime, Upload};
 use crate::error::{Error, ErrorKind, Result};
-use crate::ltx::{FileId, Level, Txid};
+use crate::store::clock::StoreTime;
+use crate::store::{
+    Bucket, ByteRange, Content, Fencing, Next, ObjectInfo, Page, Place, PutOptions, Replica, Upload,
+};
 
 /// A kind of request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[allow(missing_docs, reason = "each is the method of Store or Upload of the same name, raw or not")]
+#[allow(missing_docs, reason = "each is the method of Bucket or Upload of the same name")]
 pub enum Op {
     List,
     Head,
@@ -43,10 +46,24 @@ pub enum Fault {
     Truncate(u64),
 }
 
-/// A store that fails on command and counts its requests, for tests. Clones share both.
+/// A replica whose bucket fails on command and counts its requests, for tests. Clones share both.
 #[derive(Clone, Debug)]
 pub struct Faults {
-    inner: Arc<dyn Store>,
+    replica: Arc<Replica>,
+    state: Arc<Mutex<State>>,
+}
+
+impl Deref for Faults {
+    type Target = Replica;
+
+    fn deref(&self) -> &Replica {
+        &self.replica
+    }
+}
+
+#[derive(Clone, Debug)]
+struct FaultyBucket {
+    inner: Arc<dyn Bucket>,
     state: Arc<Mutex<State>>,
 }
 
@@ -80,8 +97,16 @@ impl State {
 
 impl Faults {
     /// `inner`, without faults at first. The same `seed` and order of requests give the same faults.
-    pub fn new(inner: Arc<dyn Store>, seed: u64) -> Self {
-        Self { inner, state: Arc::new(Mutex::new(State { random: seed, ..State::default() })) }
+    pub fn new(inner: &Replica, seed: u64) -> Self {
+        let state = Arc::new(Mutex::new(State { random: seed, ..State::default() }));
+        let faulty =
+            |inner| -> Arc<dyn Bucket> { Arc::new(FaultyBucket { inner, state: Arc::clone(&state) }) };
+        Self { replica: Arc::new(inner.wrapped(faulty)), state }
+    }
+
+    /// The replica that fails.
+    pub fn replica(&self) -> Arc<Replica> {
+        Arc::clone(&self.replica)
     }
 
     /// Lets `fault` happen to the next request of kind `op` that has none queued already.
@@ -114,10 +139,12 @@ impl Faults {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
+impl FaultyBucket {
     /// What is to happen to a request of kind `op`: its fault, once a refusal or delay is over.
     async fn begin(&self, op: Op) -> Result<Option<Fault>> {
-        let fault = self.lock().draw(op);
+        let fault = self.state.lock().unwrap_or_else(PoisonError::into_inner).draw(op);
         match fault {
             Some(Fault::Refuse(kind)) => Err(injected(op, kind)),
             Some(Fault::Panic) => panic!("injected panic of {op:?}, expected in a test"),
@@ -171,59 +198,75 @@ fn truncated(content: Content, keep: u64) -> Content {
     Content { body: body.boxed(), ..content }
 }
 
+#[deny(clippy::missing_trait_methods)]
 #[async_trait]
-impl Store for Faults {
-    fn url(&self) -> String {
-        self.inner.url()
+impl Bucket for FaultyBucket {
+    fn describe(&self) -> String {
+        self.inner.describe()
     }
 
-    async fn list(&self, level: Level, from: Txid) -> Result<Vec<FileInfo>> {
+    async fn list(&self, prefix: &str, start: Option<Next>) -> Result<Page<ObjectInfo>> {
         let fault = self.begin(Op::List).await?;
-        end(Op::List, fault, self.inner.list(level, from).await)
+        end(Op::List, fault, self.inner.list(prefix, start).await)
     }
 
-    async fn list_stored(&self, level: Level, from: Txid) -> Result<Vec<FileInfo>> {
-        let fault = self.begin(Op::List).await?;
-        end(Op::List, fault, self.inner.list_stored(level, from).await)
+    async fn head(&self, key: &str) -> Result<ObjectInfo> {
+        let fault = self.begin(Op::Head).await?;
+        end(Op::Head, fault, self.inner.head(key).await)
+    }
+
+    async fn get(&self, key: &str, range: ByteRange, size: Option<u64>) -> Result<Content> {
+        let fault = self.begin(Op::Get).await?;
+        got(fault, self.inner.get(key, range, size).await)
+    }
+
+    async fn put(&self, key: &str, body: Bytes, options: &PutOptions) -> Result<()> {
+        let fault = self.begin(Op::Put).await?;
+        end(Op::Put, fault, self.inner.put(key, body, options).await)
+    }
+
+    async fn upload(&self, key: &str, options: &PutOptions) -> Result<Box<dyn Upload>> {
+        let fault = self.begin(Op::Upload).await?;
+        let inner = end(Op::Upload, fault, self.inner.upload(key, options).await)?;
+        Ok(Box::new(FaultyUpload { inner, faults: self.clone() }))
+    }
+
+    async fn delete(&self, keys: &[String]) -> Result<()> {
+        let fault = self.begin(Op::Delete).await?;
+        end(Op::Delete, fault, self.inner.delete(keys).await)
+    }
+
+    fn fencing(&self) -> Fencing {
+        self.inner.fencing()
+    }
+
+    async fn prove_fencing(&self, key: &str, body: Bytes, options: &PutOptions) -> Result<()> {
+        self.inner.prove_fencing(key, body, options).await
+    }
+
+    fn lists_any_prefix(&self) -> bool {
+        self.inner.lists_any_prefix()
     }
 
     fn clock(&self) -> Option<StoreTime> {
         self.inner.clock()
     }
 
-    async fn ask_time(&self) -> Result<()> {
-        self.inner.ask_time().await
+    async fn ask_time(&self, prefix: &str) -> Result<()> {
+        self.inner.ask_time(prefix).await
     }
 
-    async fn head(&self, id: FileId) -> Result<FileInfo> {
-        let fault = self.begin(Op::Head).await?;
-        end(Op::Head, fault, self.inner.head(id).await)
+    fn by_new_connections(&self) -> Option<Arc<dyn Bucket>> {
+        let inner = self.inner.by_new_connections()?;
+        Some(Arc::new(Self { inner, ..self.clone() }))
     }
 
-    async fn get(&self, id: FileId, range: ByteRange) -> Result<Content> {
-        let fault = self.begin(Op::Get).await?;
-        got(fault, self.inner.get(id, range).await)
+    fn heard(&self) -> Option<u64> {
+        self.inner.heard()
     }
 
-    async fn get_listed(&self, file: &FileInfo, range: ByteRange) -> Result<Content> {
-        let fault = self.begin(Op::Get).await?;
-        got(fault, self.inner.get_listed(file, range).await)
-    }
-
-    async fn put(&self, id: FileId, body: Bytes, options: PutOptions) -> Result<()> {
-        let fault = self.begin(Op::Put).await?;
-        end(Op::Put, fault, self.inner.put(id, body, options).await)
-    }
-
-    async fn upload(&self, id: FileId, options: PutOptions) -> Result<Box<dyn Upload>> {
-        let fault = self.begin(Op::Upload).await?;
-        let inner = end(Op::Upload, fault, self.inner.upload(id, options).await)?;
-        Ok(Box::new(FaultyUpload { inner, faults: self.clone() }))
-    }
-
-    async fn delete(&self, ids: &[FileId]) -> Result<()> {
-        let fault = self.begin(Op::Delete).await?;
-        end(Op::Delete, fault, self.inner.delete(ids).await)
+    fn last_failure(&self) -> Option<Error> {
+        self.inner.last_failure()
     }
 
     async fn place(&self) -> Option<Place> {
@@ -233,33 +276,11 @@ impl Store for Faults {
     fn stay_at(&self, place: Option<Place>) {
         self.inner.stay_at(place);
     }
-
-    fn fencing(&self) -> Fencing {
-        self.inner.fencing()
-    }
-
-    async fn prove_fencing(&self, id: FileId, body: Bytes, options: PutOptions) -> Result<()> {
-        self.inner.prove_fencing(id, body, options).await
-    }
-
-    fn folder_of(&self, level: Level) -> String {
-        self.inner.folder_of(level)
-    }
-
-    async fn list_raw(&self, folder: &str) -> Result<Vec<RawInfo>> {
-        let fault = self.begin(Op::List).await?;
-        end(Op::List, fault, self.inner.list_raw(folder).await)
-    }
-
-    async fn get_raw(&self, path: &str, range: ByteRange) -> Result<Content> {
-        let fault = self.begin(Op::Get).await?;
-        got(fault, self.inner.get_raw(path, range).await)
-    }
 }
 
 struct FaultyUpload {
     inner: Box<dyn Upload>,
-    faults: Faults,
+    faults: FaultyBucket,
 }
 
 #[async_trait]

@@ -16,14 +16,17 @@ use reqwest::{Certificate, Client, Response};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use url::Url;
 
-use super::common::{Common, Environment, environment};
+use self::common::{Common, Environment, environment};
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime;
+
+pub(in crate::store) mod common;
+pub(in crate::store) mod endpoint;
 
 /// To resolve, connect and agree on TLS.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Without a single byte in either direction.
-pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+pub(in crate::store) const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// An unused connection is kept for so long. Until then it costs at most one wake-up.
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// More unused connections to one server are closed at once.
@@ -31,11 +34,11 @@ const POOL_MAX_IDLE: usize = 32;
 /// The pieces in which a request's body is handed to the connection, so that progress is seen.
 const PIECE: usize = 64 << 10;
 /// How many requests that are in turn a server gets at the same time.
-pub(super) const TURNS: usize = 16;
+pub(in crate::store) const TURNS: usize = 16;
 
 /// By which connections a request goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Way {
+pub(in crate::store) enum Way {
     /// One that is open and unused, or else a new one.
     Usual,
     /// A new one: what lets one connection die may have let all die that are open.
@@ -47,7 +50,7 @@ const SLOWEST: u64 = 1 << 10;
 
 /// A client of one server.
 #[derive(Clone, Debug)]
-pub(super) struct Http {
+pub(in crate::store) struct Http {
     /// Shared with the other stores of the process.
     client: Arc<Client>,
     /// The one that keeps no connection, made when it is needed.
@@ -167,7 +170,12 @@ impl Http {
     ///
     /// # Errors
     /// `Config` if the certificates cannot be read.
-    pub(super) fn new(base: &str, endpoint: &str, skip_verify: bool, idle_timeout: Duration) -> Result<Self> {
+    pub(in crate::store) fn new(
+        base: &str,
+        endpoint: &str,
+        skip_verify: bool,
+        idle_timeout: Duration,
+    ) -> Result<Self> {
         let server = base.to_owned();
         let turns = TURNS_AT.get(&server).unwrap_or_else(|| TURNS_AT.share(server, Semaphore::new(TURNS)));
         Ok(Self {
@@ -183,7 +191,7 @@ impl Http {
 
     /// Waits until this store may send one of the requests that are in turn: with a hundred databases
     /// that write, a connection and its buffers for each would cost more than all else together.
-    pub(super) async fn turn(&self) -> SemaphorePermit<'_> {
+    pub(in crate::store) async fn turn(&self) -> SemaphorePermit<'_> {
         self.turns.acquire().await.expect("BUG: nothing closes it")
     }
 
@@ -199,7 +207,7 @@ impl Http {
     }
 
     /// What messages call the server.
-    pub(super) fn endpoint(&self) -> &str {
+    pub(in crate::store) fn endpoint(&self) -> &str {
         &self.endpoint
     }
 
@@ -207,7 +215,7 @@ impl Http {
     ///
     /// # Errors
     /// `Unavailable` or `Timeout`, naming the endpoint; `Config` if its certificate is not trusted.
-    pub(super) async fn send(
+    pub(in crate::store) async fn send(
         &self,
         mut request: reqwest::Request,
         body: Bytes,
@@ -233,7 +241,7 @@ impl Http {
     ///
     /// # Errors
     /// `WrongAnswer` if it is longer than `limit`; `Timeout` if it hardly comes.
-    pub(super) async fn read_all(&self, mut response: Response, limit: usize) -> Result<Bytes> {
+    pub(in crate::store) async fn read_all(&self, mut response: Response, limit: usize) -> Result<Bytes> {
         let mut all = BytesMut::new();
         let begun = Instant::now();
         while let Some(chunk) = self.next_chunk(&mut response).await? {
@@ -253,7 +261,7 @@ impl Http {
     }
 
     /// `len` bytes of a body, after `skip` others.
-    pub(super) fn read_stream(
+    pub(in crate::store) fn read_stream(
         &self,
         response: Response,
         skip: u64,

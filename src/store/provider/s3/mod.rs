@@ -1,9 +1,8 @@
-//! A replica in an S3-compatible store: `<path>/{level:04x}/<name>`.
+//! A bucket of an S3-compatible store.
 //!
 //! What is safe with every such store: one PutObject with Content-Length and a signed SHA-256 of its
 //! payload, no trailers, no checksum headers, nothing signed that a proxy may change.
-//! Source: the design's section 4 for the layout;
-//! <https://docs.aws.amazon.com/AmazonS3/latest/API/Welcome.html> for the rest.
+//! Source: <https://docs.aws.amazon.com/AmazonS3/latest/API/Welcome.html>.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,23 +14,22 @@ use bytes::Bytes;
 use reqwest::Method;
 use tokio::sync::OnceCell;
 
-use super::clock::StoreClock;
-use super::{
-    ByteRange, Content, Encryption, Fencing, FileInfo, Listing, Next, Page, PutOptions, RawInfo, S3Target,
-    Store, StoreTime, Upload, errors,
-};
 use crate::error::{Error, ErrorKind, Result};
-use crate::ltx::{FileId, Level, Txid};
+use crate::store::clock::{StoreClock, StoreTime};
+use crate::store::http::{self, Way};
+use crate::store::{Bucket, ByteRange, Content, Fencing, Next, ObjectInfo, Page, PutOptions, Upload, errors};
 
 mod address;
 mod aws;
-mod common;
 mod credentials;
 mod delete;
 mod failure;
-mod http;
+mod host;
 mod list;
+mod location;
 mod read;
+#[cfg(test)]
+mod requests;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -39,24 +37,24 @@ mod upload;
 mod xml;
 
 use failure::Failure;
-use http::Way;
-use read::Asked;
+pub(in crate::store) use location::PROVIDER;
+use location::{Encryption, S3Location};
 use session::{Request, Session};
 
 /// The user metadata that holds a file's timestamp, RFC 3339.
 const TIMESTAMP: &str = "x-amz-meta-litestream-timestamp";
 
-/// A replica in an S3-compatible store. Clones share connections and what was learned of the store.
+/// A bucket of an S3-compatible store. Clones share connections and what was learned of the store.
 ///
 /// Nothing happens before the first request: no thread, no connection, no look at the environment.
 #[derive(Clone)]
-pub struct S3Store {
+pub(super) struct S3Bucket {
     shared: Arc<Shared>,
     way: Way,
 }
 
 struct Shared {
-    target: Arc<S3Target>,
+    target: Arc<S3Location>,
     /// A request is given up when no byte flows for so long.
     idle_timeout: Duration,
     session: Mutex<Option<Begun>>,
@@ -80,13 +78,13 @@ struct Begun {
     before: Option<Arc<OnceCell<Session>>>,
 }
 
-impl S3Store {
-    /// The replica at `target`.
-    pub fn new(target: S3Target) -> Self {
+impl S3Bucket {
+    /// The bucket of `target`.
+    fn new(target: S3Location) -> Self {
         Self::with_idle_timeout(target, http::IDLE_TIMEOUT)
     }
 
-    fn with_idle_timeout(target: S3Target, idle_timeout: Duration) -> Self {
+    fn with_idle_timeout(target: S3Location, idle_timeout: Duration) -> Self {
         Self {
             shared: Arc::new(Shared {
                 target: Arc::new(target),
@@ -101,7 +99,7 @@ impl S3Store {
         }
     }
 
-    fn target(&self) -> &S3Target {
+    fn target(&self) -> &S3Location {
         &self.shared.target
     }
 
@@ -136,27 +134,6 @@ impl S3Store {
         current.insert(Begun { pid, session: Arc::default(), before }).clone()
     }
 
-    /// The prefix of the keys of `level`, with a slash at its end.
-    fn prefix(&self, level: Level) -> String {
-        self.below(&format!("{}/", self.folder_of(level)))
-    }
-
-    /// The key of what is at `path` below the replica's root.
-    fn below(&self, path: &str) -> String {
-        let root = &self.target().path;
-        let slash = if root.is_empty() { "" } else { "/" };
-        format!("{root}{slash}{path}")
-    }
-
-    /// What the prefixes of all levels begin with, and hardly anything else.
-    fn prefix_of_all(&self) -> String {
-        self.below("000")
-    }
-
-    fn key(&self, id: FileId) -> String {
-        format!("{}{}", self.prefix(id.level), id.name)
-    }
-
     /// The headers that make an object what `options` and the target say.
     fn object_headers(&self, options: &PutOptions) -> Vec<(&'static str, String)> {
         let target = self.target();
@@ -189,12 +166,12 @@ impl S3Store {
         self.shared.look_first.load(Ordering::Relaxed)
     }
 
-    /// Sends a request that makes `id` appear, under the condition that `options` ask for. A store
+    /// Sends a request that makes `key` appear, under the condition that `options` ask for. A store
     /// that does not know the condition is asked first whether the file is there.
     async fn send_if_absent(
         &self,
         session: &SessionRef,
-        id: FileId,
+        key: &str,
         request: Request,
         options: &PutOptions,
     ) -> Result<reqwest::Response, Failure> {
@@ -206,11 +183,11 @@ impl S3Store {
             match session.send(&conditional).await {
                 Err(Failure::Refused(refusal)) if refusal.is_precondition_failed() => {
                     self.shared.keeps_condition.store(true, Ordering::Relaxed);
-                    return Err(errors::already_exists(&self.url(), id).into());
+                    return Err(errors::already_exists(&self.describe(), key).into());
                 }
                 Err(Failure::Refused(refusal)) if refusal.is_not_implemented() => {
                     tracing::warn!(
-                        replica = self.url(),
+                        replica = self.describe(),
                         "the store has no conditional writes; looking first"
                     );
                     self.shared.look_first.store(true, Ordering::Relaxed);
@@ -218,19 +195,19 @@ impl S3Store {
                 other => return other,
             }
         }
-        match self.head(id).await {
-            Ok(_) => Err(errors::already_exists(&self.url(), id).into()),
+        match self.head(key).await {
+            Ok(_) => Err(errors::already_exists(&self.describe(), key).into()),
             Err(e) if e.kind() == ErrorKind::NotFound => session.send(&request).await,
             Err(e) => Err(e.into()),
         }
     }
 
-    async fn put_object(&self, id: FileId, body: Bytes, options: &PutOptions) -> Result<()> {
+    async fn put_object(&self, key: &str, body: Bytes, options: &PutOptions) -> Result<()> {
         let session = self.session().await?;
         let request =
-            Request::object(Method::PUT, self.key(id)).headers(self.object_headers(options)).body(body);
-        let sent = self.send_if_absent(&session, id, request, options).await;
-        sent.map(drop).map_err(|failure| self.explain(&session, failure, &format!("write {id}")))
+            Request::object(Method::PUT, key.to_owned()).headers(self.object_headers(options)).body(body);
+        let sent = self.send_if_absent(&session, key, request, options).await;
+        sent.map(drop).map_err(|failure| self.explain(&session, failure, &format!("write {key}")))
     }
 
     /// As [`Session::explain`], but an error that needs no more words stays as it is.
@@ -266,67 +243,57 @@ impl std::ops::Deref for SessionRef {
     }
 }
 
-impl fmt::Debug for S3Store {
+impl fmt::Debug for S3Bucket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("S3Store").field(&self.target()).finish()
+        f.debug_tuple("S3Bucket").field(&self.target()).finish()
     }
 }
 
 #[async_trait]
-impl Store for S3Store {
-    fn url(&self) -> String {
+impl Bucket for S3Bucket {
+    fn describe(&self) -> String {
         self.target().to_string()
     }
 
-    async fn list(&self, level: Level, from: Txid) -> Result<Vec<FileInfo>> {
-        self.list_files(level, from).await
+    async fn list(&self, prefix: &str, start: Option<Next>) -> Result<Page<ObjectInfo>> {
+        self.page_of(prefix, start).await
+    }
+
+    fn lists_any_prefix(&self) -> bool {
+        true
     }
 
     fn clock(&self) -> Option<StoreTime> {
         self.shared.clock.read(true)
     }
 
-    /// Each answer tells the time. This request is one that whoever replicates may make, with a short answer.
-    async fn ask_time(&self) -> Result<()> {
-        let last = Txid::new(u64::MAX).expect("BUG: not zero");
-        self.list_files(Level::L0, last).await.map(drop)
+    /// Each answer has the time. This request is one that whoever replicates may make, with a short answer.
+    async fn ask_time(&self, prefix: &str) -> Result<()> {
+        self.page_of(prefix, Some(Next::After(format!("{prefix}~")))).await.map(drop)
     }
 
-    async fn list_page(&self, level: Level, from: Txid, next: Option<Next>) -> Result<Page<FileInfo>> {
-        self.page_of_files(level, from, next).await
-    }
-
-    fn by_new_connections(&self) -> Option<Arc<dyn Store>> {
+    fn by_new_connections(&self) -> Option<Arc<dyn Bucket>> {
         Some(Arc::new(Self { way: Way::New, ..self.clone() }))
     }
 
-    async fn list_at_once(&self) -> Result<Listing> {
-        self.list_first_objects().await
+    async fn head(&self, key: &str) -> Result<ObjectInfo> {
+        self.head_object(key).await
     }
 
-    async fn head(&self, id: FileId) -> Result<FileInfo> {
-        self.head_object(self.key(id), &id).await.map(|(size, timestamp)| FileInfo { id, size, timestamp })
+    async fn get(&self, key: &str, range: ByteRange, size: Option<u64>) -> Result<Content> {
+        self.get_object(key, range, size).await
     }
 
-    async fn get(&self, id: FileId, range: ByteRange) -> Result<Content> {
-        self.get_object(Asked { key: self.key(id), id: &id, size: None }, range).await
+    async fn put(&self, key: &str, body: Bytes, options: &PutOptions) -> Result<()> {
+        self.put_object(key, body, options).await
     }
 
-    async fn get_listed(&self, file: &FileInfo, range: ByteRange) -> Result<Content> {
-        let asked = Asked { key: self.key(file.id), id: &file.id, size: Some(file.size) };
-        self.get_object(asked, range).await
+    async fn upload(&self, key: &str, options: &PutOptions) -> Result<Box<dyn Upload>> {
+        Ok(Box::new(upload::S3Upload::new(self.clone(), key.to_owned(), options.clone())))
     }
 
-    async fn put(&self, id: FileId, body: Bytes, options: PutOptions) -> Result<()> {
-        self.put_object(id, body, &options).await
-    }
-
-    async fn upload(&self, id: FileId, options: PutOptions) -> Result<Box<dyn Upload>> {
-        Ok(Box::new(upload::S3Upload::new(self.clone(), id, options)))
-    }
-
-    async fn delete(&self, ids: &[FileId]) -> Result<()> {
-        self.delete_objects(ids).await
+    async fn delete(&self, keys: &[String]) -> Result<()> {
+        self.delete_objects(keys).await
     }
 
     fn fencing(&self) -> Fencing {
@@ -337,34 +304,19 @@ impl Store for S3Store {
         }
     }
 
-    async fn prove_fencing(&self, id: FileId, body: Bytes, options: PutOptions) -> Result<()> {
+    async fn prove_fencing(&self, key: &str, body: Bytes, options: &PutOptions) -> Result<()> {
         if self.fencing() != Fencing::Unproven {
             return Ok(());
         }
-        match self.put_object(id, body, &PutOptions { if_absent: true, ..options }).await {
+        let options = PutOptions { if_absent: true, ..options.clone() };
+        match self.put_object(key, body, &options).await {
             Err(e) if e.kind() == ErrorKind::AlreadyExists => Ok(()),
             Err(e) => Err(e),
             Ok(()) => {
-                tracing::warn!(replica = self.url(), "the store ignores If-None-Match; looking first");
+                tracing::warn!(replica = self.describe(), "the store ignores If-None-Match; looking first");
                 self.shared.look_first.store(true, Ordering::Relaxed);
                 Ok(())
             }
         }
-    }
-
-    fn folder_of(&self, level: Level) -> String {
-        format!("{:04x}", level.get())
-    }
-
-    async fn list_raw(&self, folder: &str) -> Result<Vec<RawInfo>> {
-        self.list_below(folder).await
-    }
-
-    async fn list_raw_page(&self, folder: &str, next: Option<Next>) -> Result<Page<RawInfo>> {
-        self.page_below(folder, next).await
-    }
-
-    async fn get_raw(&self, path: &str, range: ByteRange) -> Result<Content> {
-        self.get_object(Asked { key: self.below(path), id: &path, size: None }, range).await
     }
 }

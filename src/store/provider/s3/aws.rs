@@ -12,7 +12,7 @@ use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_types::body::SdkBody;
 
-use super::http::{Http, IDLE_TIMEOUT, Way};
+use crate::store::http::{Http, IDLE_TIMEOUT, Way};
 
 /// Larger answers are not credentials.
 const MAX_ANSWER: usize = 1 << 20;

@@ -2,9 +2,9 @@
 
 use serde::Deserialize;
 
+use super::location::{Encryption, S3Location};
 use super::xml;
 use crate::error::{Error, ErrorKind};
-use crate::store::{Encryption, S3Target};
 
 /// The longest part of a store's own words that is repeated.
 const MAX_WORDS: usize = 300;
@@ -88,9 +88,18 @@ impl Refusal {
             || ((400..500).contains(&self.status) && !is_other && self.code != "NoSuchBucket")
     }
 
-    /// Whether a condition of the request did not hold.
+    /// Whether a condition of the request did not hold. Some stores say so with status 409 and a code of their own.
     pub(super) fn is_precondition_failed(&self) -> bool {
-        self.status == 412 || self.code == "PreconditionFailed"
+        self.status == 412
+            || matches!(
+                self.code.as_str(),
+                "PreconditionFailed" | "FileAlreadyExists" | "ObjectAlreadyExists" | "KeyAlreadyExists"
+            )
+    }
+
+    /// Whether something else was under way at the same name or bucket. Says nothing about who wrote what.
+    pub(super) fn is_conflict(&self) -> bool {
+        self.code == "ConditionalRequestConflict" || (self.status == 409 && !self.is_precondition_failed())
     }
 
     /// Whether the credentials were right and are too old now.
@@ -113,7 +122,8 @@ impl Refusal {
     }
 
     fn is_temporary(&self) -> bool {
-        matches!(self.status, 408 | 429 | 500 | 502 | 503 | 504)
+        self.is_conflict()
+            || matches!(self.status, 408 | 429 | 500 | 502 | 503 | 504)
             || matches!(
                 self.code.as_str(),
                 "RequestTimeout"
@@ -122,7 +132,6 @@ impl Refusal {
                     | "InternalError"
                     | "ServiceUnavailable"
                     | "OperationAborted"
-                    | "ConditionalRequestConflict"
             )
     }
 
@@ -182,7 +191,6 @@ impl Refusal {
                 ),
             ),
             404 | 410 => (ErrorKind::NotFound, format!("{at} cannot {what} of {target}: not found{words}")),
-            409 => (ErrorKind::Conflict, format!("{at} cannot {what} of {target}{words}")),
             413 => (
                 ErrorKind::Unsupported,
                 format!("{at} cannot {what} of {target}: it is too large{words}; lower part-size"),
@@ -207,7 +215,7 @@ impl Refusal {
     }
 
     /// What the store said, in parentheses.
-    fn words(&self, target: &S3Target) -> String {
+    fn words(&self, target: &S3Location) -> String {
         let mut message: String =
             self.message.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
         for secret in secrets(target) {
@@ -224,7 +232,7 @@ impl Refusal {
 }
 
 /// The texts that no message may hold.
-fn secrets(target: &S3Target) -> impl Iterator<Item = &str> {
+fn secrets(target: &S3Location) -> impl Iterator<Item = &str> {
     let key = match &target.encryption {
         Encryption::Customer { key, .. } => Some(key),
         _ => None,
@@ -239,7 +247,7 @@ fn secrets(target: &S3Target) -> impl Iterator<Item = &str> {
 /// Where a request went.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place<'a> {
-    pub(super) target: &'a S3Target,
+    pub(super) target: &'a S3Location,
     pub(super) endpoint: &'a str,
     pub(super) region: &'a str,
 }

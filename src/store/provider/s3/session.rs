@@ -19,16 +19,16 @@ use http::header::{AGE, CONTENT_RANGE, CONTENT_TYPE, DATE, HeaderName, HeaderVal
 use reqwest::{Method, Response};
 
 use super::address::{self, Address};
-use super::common::{Common, Environment, environment};
 use super::credentials::Identity;
 use super::failure::{Failure, Place, Refusal};
-use super::http::{Http, Way};
+use super::host::Quirks;
+use super::location::S3Location;
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime;
-use crate::store::S3Target;
 use crate::store::clock::StoreClock;
-use crate::store::target::endpoint::is_tigris;
+use crate::store::http::common::{Common, Environment, environment};
+use crate::store::http::{Http, Way};
 
 /// The region of those that have none.
 const DEFAULT_REGION: &str = "us-east-1";
@@ -89,13 +89,14 @@ impl Request {
 /// A client of one bucket.
 #[derive(Debug)]
 pub(super) struct Session {
-    target: Arc<S3Target>,
+    target: Arc<S3Location>,
     pub(super) http: Http,
     clock: Arc<StoreClock>,
     identity: Identity,
     /// A custom endpoint, from the target or from AWS's configuration.
     endpoint: Option<String>,
-    tigris: bool,
+    /// As [`Quirks::ask_consistent`].
+    ask_consistent: bool,
     region: Mutex<Arc<str>>,
     region_given: bool,
     /// The store refused what may have changed since the start: credentials, region, endpoint, certificates.
@@ -106,7 +107,7 @@ impl Session {
     /// Reads the environment and AWS's configuration files, again if `renew`; makes no request. Those that are made
     /// are given up when no byte flows for `idle_timeout`.
     pub(super) async fn start(
-        target: Arc<S3Target>,
+        target: Arc<S3Location>,
         clock: Arc<StoreClock>,
         idle_timeout: Duration,
         renew: bool,
@@ -134,7 +135,7 @@ impl Session {
             http,
             clock,
             identity,
-            tigris: endpoint.as_deref().is_some_and(is_tigris),
+            ask_consistent: endpoint.as_deref().is_some_and(|endpoint| Quirks::of(endpoint).ask_consistent),
             endpoint,
             region: Mutex::new(region.into()),
             region_given,
@@ -152,7 +153,7 @@ impl Session {
         self.outdated.store(true, Ordering::Relaxed);
     }
 
-    fn region(&self) -> Arc<str> {
+    pub(super) fn region(&self) -> Arc<str> {
         Arc::clone(&self.region.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -246,6 +247,25 @@ impl Session {
     ) -> Result<Response> {
         let at_once = request.reads_an_object() || way == Way::New;
         let _turn = if at_once { None } else { Some(self.http.turn().await) };
+        let built = self.signed(request, region, time).await?;
+        let sent = self.http.send(built, request.body.clone(), way).await;
+        // A certificate that is not trusted may be by now.
+        let response = sent.inspect_err(|e| {
+            if e.kind() == ErrorKind::Config {
+                self.note_outdated()
+            }
+        })?;
+        self.hear_time(&response);
+        Ok(response)
+    }
+
+    /// `request` as it is sent, without its body: for this store, signed for `region` at `time`.
+    pub(super) async fn signed(
+        &self,
+        request: &Request,
+        region: &Arc<str>,
+        time: SystemTime,
+    ) -> Result<reqwest::Request> {
         let address = Address::new(&self.target, self.endpoint.as_deref(), region);
         let url = address.url(request.key.as_deref(), &request.query);
         let mut built = reqwest::Request::new(
@@ -255,7 +275,7 @@ impl Session {
         for (name, value) in &request.headers {
             built.headers_mut().insert(HeaderName::from_static(name), header_value(name, value)?);
         }
-        if self.tigris {
+        if self.ask_consistent {
             built.headers_mut().insert("x-tigris-consistent", HeaderValue::from_static("true"));
         }
         let unsigned = Unsigned {
@@ -274,15 +294,7 @@ impl Session {
         for (name, value) in unsigned.sign().await? {
             built.headers_mut().insert(HeaderName::from_static(name), header_value(name, &value)?);
         }
-        let sent = self.http.send(built, request.body.clone(), way).await;
-        // A certificate that is not trusted may be by now.
-        let response = sent.inspect_err(|e| {
-            if e.kind() == ErrorKind::Config {
-                self.note_outdated()
-            }
-        })?;
-        self.hear_time(&response);
-        Ok(response)
+        Ok(built)
     }
 
     async fn refusal(&self, response: Response) -> Result<Refusal> {

@@ -13,11 +13,10 @@ use serde::Deserialize;
 
 use super::failure::{Failure, Refusal};
 use super::session::Request;
-use super::{S3Store, SessionRef, xml};
+use super::{S3Bucket, SessionRef, xml};
 use crate::error::{Error, ErrorKind, Result};
-use crate::ltx::FileId;
 use crate::runtime;
-use crate::store::{PutOptions, Store as _, Upload, errors};
+use crate::store::{Bucket as _, PutOptions, Upload, errors};
 
 /// The most parts that an upload may have.
 const MAX_PARTS: usize = 10_000;
@@ -31,8 +30,8 @@ struct Initiated {
 }
 
 pub(super) struct S3Upload {
-    store: S3Store,
-    id: FileId,
+    bucket: S3Bucket,
+    key: String,
     options: PutOptions,
     /// The first part, until it is known whether there is a second one.
     held: Option<Bytes>,
@@ -47,10 +46,10 @@ pub(super) struct S3Upload {
 }
 
 impl S3Upload {
-    pub(super) fn new(store: S3Store, id: FileId, options: PutOptions) -> Self {
+    pub(super) fn new(bucket: S3Bucket, key: String, options: PutOptions) -> Self {
         Self {
-            store,
-            id,
+            bucket,
+            key,
             options,
             held: None,
             upload_id: None,
@@ -59,10 +58,6 @@ impl S3Upload {
             uncertain: false,
             ended: false,
         }
-    }
-
-    fn key(&self) -> String {
-        self.store.key(self.id)
     }
 
     fn alive(&self) -> Result<()> {
@@ -78,10 +73,10 @@ impl S3Upload {
         if let Some(upload_id) = &self.upload_id {
             return Ok(upload_id.clone());
         }
-        let request = Request::object(Method::POST, self.key())
+        let request = Request::object(Method::POST, self.key.clone())
             .query("uploads", "")
-            .headers(self.store.object_headers(&self.options));
-        let what = format!("begin to write {}", self.id);
+            .headers(self.bucket.object_headers(&self.options));
+        let what = format!("begin to write {}", &self.key);
         let response = session.send(&request).await.map_err(|failure| session.explain(failure, &what))?;
         let answer = session.http.read_all(response, MAX_ANSWER).await;
         let initiated =
@@ -96,16 +91,16 @@ impl S3Upload {
         if number > MAX_PARTS {
             return Err(Error::config(format!(
                 "{} needs more than {MAX_PARTS} parts; raise the setting part-size",
-                self.id
+                self.key
             )));
         }
         let len = part.len() as u64;
-        let request = Request::object(Method::PUT, self.key())
+        let request = Request::object(Method::PUT, self.key.clone())
             .query("partNumber", number.to_string())
             .query("uploadId", upload_id)
-            .headers(self.store.key_headers())
+            .headers(self.bucket.key_headers())
             .body(part);
-        let what = format!("write part {number} of {}", self.id);
+        let what = format!("write part {number} of {}", &self.key);
         let response = session.send(&request).await.map_err(|failure| session.explain(failure, &what))?;
         let etag = response.headers().get(ETAG).and_then(|value| value.to_str().ok());
         let etag = etag.ok_or_else(|| {
@@ -117,12 +112,12 @@ impl S3Upload {
     }
 
     async fn complete_multipart(&mut self, session: &SessionRef, upload_id: &str) -> Result<()> {
-        let request = Request::object(Method::POST, self.key())
+        let request = Request::object(Method::POST, self.key.clone())
             .query("uploadId", upload_id)
             .header("content-type", "application/xml")
-            .headers(self.store.key_headers())
+            .headers(self.bucket.key_headers())
             .body(self.document());
-        let sent = self.store.send_if_absent(session, self.id, request, &self.options).await;
+        let sent = self.bucket.send_if_absent(session, &self.key, request, &self.options).await;
         let outcome = match sent {
             Ok(response) => accepted(response, session).await,
             Err(failure) => Err(failure),
@@ -130,36 +125,45 @@ impl S3Upload {
         match outcome {
             Ok(()) => Ok(()),
             Err(Failure::Refused(refusal)) if refusal.is_precondition_failed() => {
-                Err(errors::already_exists(&self.store.url(), self.id))
+                Err(errors::already_exists(&self.bucket.describe(), &self.key))
             }
-            Err(Failure::Refused(refusal)) if refusal.code == "NoSuchUpload" && self.uncertain => {
-                self.landed_before().await
+            Err(Failure::Refused(refusal)) if refusal.code == "NoSuchUpload" => self.forgotten().await,
+            Err(Failure::Refused(refusal)) if refusal.is_conflict() && self.options.if_absent => {
+                self.conflicted(session.explain(refusal.into(), &format!("finish {}", self.key))).await
             }
-            Err(Failure::Refused(refusal)) if is_conflict(&refusal) => self.conflicted().await,
-            Err(failure) => Err(self.store.explain(session, failure, &format!("finish {}", self.id))),
+            Err(failure) => Err(self.bucket.explain(session, failure, &format!("finish {}", &self.key))),
         }
     }
 
-    /// The upload is gone after an attempt whose answer was lost: that attempt did it.
-    async fn landed_before(&self) -> Result<()> {
-        let found = self.store.head(self.id).await?;
+    /// The store does not know the upload any more. If an attempt's answer was lost, that attempt did it.
+    async fn forgotten(&self) -> Result<()> {
+        let found = match self.bucket.head(&self.key).await {
+            Ok(found) => found,
+            Err(e) if e.kind() == ErrorKind::NotFound => return Err(self.to_be_written_again()),
+            Err(e) => return Err(e),
+        };
         if self.options.if_absent {
-            return Err(errors::already_exists(&self.store.url(), self.id));
+            return Err(errors::already_exists(&self.bucket.describe(), &self.key));
         }
-        if found.size == self.size {
+        if self.uncertain && found.size == self.size {
             return Ok(());
         }
-        Err(Error::new(ErrorKind::Conflict, format!("{} was replaced while it was written", self.id)))
+        Err(self.to_be_written_again())
     }
 
-    /// Another write to the same name was under way. The upload cannot be completed any more.
-    async fn conflicted(&self) -> Result<()> {
-        match self.store.head(self.id).await {
-            Ok(_) => Err(errors::already_exists(&self.store.url(), self.id)),
-            Err(e) if e.kind() == ErrorKind::NotFound => Err(Error::new(
-                ErrorKind::Conflict,
-                format!("another writer interfered with {}; write it again", self.id),
-            )),
+    fn to_be_written_again(&self) -> Error {
+        let (key, url) = (&self.key, self.bucket.describe());
+        let message =
+            format!("the store has given up the upload of {key} to {url}; it has to be written again");
+        Error::new(ErrorKind::Unavailable, message)
+    }
+
+    /// Another request for the same name was under way, whoever's it is. What that is about shows by what is there:
+    /// nothing, and `refused` stands, which passes.
+    async fn conflicted(&self, refused: Error) -> Result<()> {
+        match self.bucket.head(&self.key).await {
+            Ok(_) => Err(errors::already_exists(&self.bucket.describe(), &self.key)),
+            Err(e) if e.kind() == ErrorKind::NotFound => Err(refused),
             Err(e) => Err(e),
         }
     }
@@ -180,7 +184,7 @@ impl S3Upload {
 #[async_trait]
 impl Upload for S3Upload {
     fn part_size(&self) -> usize {
-        self.store.target().part_size
+        self.bucket.target().part_size
     }
 
     async fn part(&mut self, part: Bytes) -> Result<()> {
@@ -189,7 +193,7 @@ impl Upload for S3Upload {
             self.held = Some(part);
             return Ok(());
         }
-        let session = self.store.session().await?;
+        let session = self.bucket.session().await?;
         let upload_id = self.initiate(&session).await?;
         if let Some(held) = self.held.clone() {
             self.send_part(&session, &upload_id, held).await?;
@@ -200,11 +204,11 @@ impl Upload for S3Upload {
 
     async fn complete(&mut self) -> Result<()> {
         self.alive()?;
-        let session = self.store.session().await?;
+        let session = self.bucket.session().await?;
         let outcome = match self.upload_id.clone() {
             None => {
                 let body = self.held.clone().unwrap_or_default();
-                self.store.put_object(self.id, body, &self.options).await
+                self.bucket.put_object(&self.key, body, &self.options).await
             }
             Some(upload_id) => {
                 if let Some(held) = self.held.clone() {
@@ -228,7 +232,7 @@ impl Upload for S3Upload {
         self.held = None;
         self.ended = true;
         let Some(upload_id) = self.upload_id.clone() else { return Ok(()) };
-        abort(&self.store, self.id, &upload_id).await?;
+        abort(&self.bucket, &self.key, &upload_id).await?;
         self.upload_id = None;
         Ok(())
     }
@@ -238,21 +242,21 @@ impl Drop for S3Upload {
     /// Parts that nobody will complete cost money: they are given up in the background.
     fn drop(&mut self) {
         let (Some(upload_id), Ok(runtime)) = (self.upload_id.take(), runtime::handle()) else { return };
-        let (store, id) = (self.store.clone(), self.id);
+        let (bucket, key) = (self.bucket.clone(), self.key.clone());
         runtime.spawn(async move {
-            if let Err(e) = abort(&store, id, &upload_id).await {
+            if let Err(e) = abort(&bucket, &key, &upload_id).await {
                 tracing::warn!(error = %e, "cannot remove the parts of an upload that was given up");
             }
         });
     }
 }
 
-async fn abort(store: &S3Store, id: FileId, upload_id: &str) -> Result<()> {
-    let session = store.session().await?;
-    let request = Request::object(Method::DELETE, store.key(id)).query("uploadId", upload_id);
+async fn abort(bucket: &S3Bucket, key: &str, upload_id: &str) -> Result<()> {
+    let session = bucket.session().await?;
+    let request = Request::object(Method::DELETE, key.to_owned()).query("uploadId", upload_id);
     match session.send(&request).await {
         Err(Failure::Refused(refusal)) if refusal.status == 404 => Ok(()),
-        Err(failure) => Err(session.explain(failure, &format!("give up writing {id}"))),
+        Err(failure) => Err(session.explain(failure, &format!("give up writing {key}"))),
         Ok(_) => Ok(()),
     }
 }
@@ -263,8 +267,4 @@ async fn accepted(response: reqwest::Response, session: &SessionRef) -> Result<(
     let mut refusal = Refusal { status: 200, ..Refusal::default() };
     refusal.read(&body);
     if refusal.code.is_empty() { Ok(()) } else { Err(Failure::Refused(refusal)) }
-}
-
-fn is_conflict(refusal: &Refusal) -> bool {
-    refusal.code == "ConditionalRequestConflict"
 }

@@ -1,23 +1,20 @@
 //! Trying again what failed for now.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
+use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use super::download::{Download, What};
+use super::download::{Download, Object};
 use super::hedge::{Asked, Hedge};
-use super::{
-    ByteRange, Content, Fencing, FileInfo, Listing, Place, PutOptions, RawInfo, Store, StoreTime, Upload,
-    in_order, raw_in_order,
-};
 use crate::error::{Error, ErrorKind, Result};
-use crate::ltx::{FileId, Level, Txid};
+use crate::store::clock::StoreTime;
+use crate::store::{Bucket, ByteRange, Content, Fencing, Next, ObjectInfo, Page, Place, PutOptions, Upload};
 
 /// How often and how long to try again what failed for now ([`Error::is_transient`]). What a wrong answer or a
 /// refusal came of is tried once more.
@@ -47,33 +44,34 @@ impl Default for RetryPolicy {
     }
 }
 
-/// A store that tries again what failed for now, asks a second time where a read is silent ([`Hedge`]), and
-/// goes on with an interrupted download from where it stopped.
+/// A bucket that tries again what failed for now, asks a second time where a read is silent ([`Hedge`]), and
+/// continues an interrupted download from where it stopped.
 ///
 /// A repeated `put` or `complete` with `if_absent` may find what its own earlier attempt stored, whose
-/// answer was lost. It says `AlreadyExists` then: only the caller can tell whose file that is.
+/// answer was lost. It says `AlreadyExists` then: only the caller can tell whose object that is.
 #[derive(Clone, Debug)]
 pub struct Retry {
-    inner: Arc<dyn Store>,
+    inner: Arc<dyn Bucket>,
     /// The same over connections that were never used: those that are open may all be dead.
-    fresh: Arc<dyn Store>,
+    fresh: Arc<dyn Bucket>,
     policy: Arc<RetryPolicy>,
     hedge: Arc<Hedge>,
-    /// As [`Store::heard`].
-    heard: Arc<AtomicU64>,
-    /// As [`Store::last_failure`].
-    last_failure: Arc<Mutex<Option<Error>>>,
 }
 
-/// What an answer or a failure adds to what was heard.
-const AN_ANSWER: u64 = 1 << 20;
+/// How attempts at one thing are made.
+#[derive(Clone, Copy, Debug)]
+enum Attempts {
+    /// A read, which may be asked for twice at the same time.
+    Read(Asked),
+    /// A write or a deletion: one after another.
+    Write,
+}
 
 impl Retry {
     /// `inner`, with patience.
-    pub fn new(inner: Arc<dyn Store>, policy: RetryPolicy) -> Self {
+    pub fn new(inner: Arc<dyn Bucket>, policy: RetryPolicy) -> Self {
         let fresh = inner.by_new_connections().unwrap_or_else(|| Arc::clone(&inner));
-        let (hedge, heard, last_failure) = Default::default();
-        Self { inner, fresh, policy: Arc::new(policy), hedge, heard, last_failure }
+        Self { inner, fresh, policy: Arc::new(policy), hedge: Arc::default() }
     }
 
     pub(super) fn policy(&self) -> &RetryPolicy {
@@ -84,158 +82,131 @@ impl Retry {
         &self.hedge
     }
 
-    pub(super) fn fresh(&self) -> Arc<dyn Store> {
+    pub(super) fn fresh(&self) -> Arc<dyn Bucket> {
         Arc::clone(&self.fresh)
     }
 
-    /// Notes an answer, or why there was none.
-    fn note(&self, failure: Option<&Error>) {
-        if failure.is_none_or(|e| e.kind() != ErrorKind::Timeout) {
-            self.hear(AN_ANSWER);
-        }
-        *self.failure() = failure.cloned();
-    }
-
-    fn failure(&self) -> MutexGuard<'_, Option<Error>> {
-        self.last_failure.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Notes that so many bytes came.
-    pub(super) fn hear(&self, bytes: u64) {
-        self.heard.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    /// The store for the next attempt.
-    fn store_after(&self, backoff: &Backoff<'_>) -> Arc<dyn Store> {
-        Arc::clone(if backoff.was_silent { &self.fresh } else { &self.inner })
-    }
-
-    /// Reads, until it succeeds or enough was tried.
-    async fn read<T>(
+    /// Asks until it succeeds or enough was tried. After silence, over a new connection.
+    async fn again<T>(
         &self,
-        asked: Asked,
-        ask: impl Fn(Arc<dyn Store>) -> BoxFuture<'static, Result<T>> + Send + Sync,
+        attempts: Attempts,
+        ask: impl Fn(Arc<dyn Bucket>) -> BoxFuture<'static, Result<T>> + Send + Sync,
     ) -> Result<T> {
         let mut backoff = Backoff::new(&self.policy);
         loop {
-            let first = ask(self.store_after(&backoff));
-            let answer = self.hedge.race(asked, first, || ask(self.fresh())).await;
-            self.note(answer.as_ref().err());
+            let first = ask(Arc::clone(if backoff.was_silent { &self.fresh } else { &self.inner }));
+            let answer = match attempts {
+                Attempts::Read(asked) => self.hedge.race(asked, first, || ask(self.fresh())).await,
+                Attempts::Write => first.await,
+            };
             match answer {
                 Err(e) => backoff.pause(e).await?,
                 answer => return answer,
             }
         }
     }
-
-    /// Writes or deletes, until it succeeds or enough was tried. Never twice at the same time.
-    async fn write<T>(
-        &self,
-        ask: impl Fn(Arc<dyn Store>) -> BoxFuture<'static, Result<T>> + Send + Sync,
-    ) -> Result<T> {
-        let mut backoff = Backoff::new(&self.policy);
-        loop {
-            match ask(self.store_after(&backoff)).await {
-                Err(e) => backoff.pause(e).await?,
-                answer => return answer,
-            }
-        }
-    }
-
-    async fn download(&self, what: What, range: ByteRange) -> Result<Content> {
-        let asked = what.clone();
-        let ask = move |store: Arc<dyn Store>| {
-            let what = asked.clone();
-            async move { what.get(&*store, range).await }.boxed()
-        };
-        let content = self.read(Asked::Content, ask).await?;
-        Ok(Download::resumable(self, what, range, content))
-    }
 }
 
+#[deny(clippy::missing_trait_methods)]
 #[async_trait]
-impl Store for Retry {
-    fn url(&self) -> String {
-        self.inner.url()
+impl Bucket for Retry {
+    fn describe(&self) -> String {
+        self.inner.describe()
     }
 
-    async fn list(&self, level: Level, from: Txid) -> Result<Vec<FileInfo>> {
-        let mut files = Vec::new();
-        let mut next = None;
-        loop {
-            let ask = |store: Arc<dyn Store>| {
-                let next = next.clone();
-                async move { store.list_page(level, from, next).await }.boxed()
-            };
-            let page = self.read(Asked::Names, ask).await?;
-            files.extend(page.entries);
-            next = page.next;
-            if next.is_none() {
-                return Ok(in_order(files));
-            }
-        }
+    async fn list(&self, prefix: &str, start: Option<Next>) -> Result<Page<ObjectInfo>> {
+        let prefix: Arc<str> = prefix.into();
+        self.again(Attempts::Read(Asked::Names), |bucket| {
+            let (prefix, start) = (Arc::clone(&prefix), start.clone());
+            async move { bucket.list(&prefix, start).await }.boxed()
+        })
+        .await
     }
 
-    async fn list_at_once(&self) -> Result<Listing> {
-        self.read(Asked::Names, |store| async move { store.list_at_once().await }.boxed()).await
+    async fn head(&self, key: &str) -> Result<ObjectInfo> {
+        let key: Arc<str> = key.into();
+        self.again(Attempts::Read(Asked::Names), |bucket| {
+            let key = Arc::clone(&key);
+            async move { bucket.head(&key).await }.boxed()
+        })
+        .await
     }
 
-    async fn list_stored(&self, level: Level, from: Txid) -> Result<Vec<FileInfo>> {
-        self.read(Asked::Names, move |store| async move { store.list_stored(level, from).await }.boxed())
-            .await
+    async fn get(&self, key: &str, range: ByteRange, size: Option<u64>) -> Result<Content> {
+        let object = Object { key: key.into(), size };
+        let asked = object.clone();
+        let ask = move |bucket: Arc<dyn Bucket>| {
+            let object = asked.clone();
+            async move { object.get(&*bucket, range).await }.boxed()
+        };
+        let content = self.again(Attempts::Read(Asked::Content), ask).await?;
+        Ok(Download::resumable(self, object, range, content))
+    }
+
+    async fn put(&self, key: &str, body: Bytes, options: &PutOptions) -> Result<()> {
+        let key: Arc<str> = key.into();
+        self.again(Attempts::Write, |bucket| {
+            let (key, body, options) = (Arc::clone(&key), body.clone(), options.clone());
+            async move { bucket.put(&key, body, &options).await }.boxed()
+        })
+        .await
+    }
+
+    async fn upload(&self, key: &str, options: &PutOptions) -> Result<Box<dyn Upload>> {
+        let key: Arc<str> = key.into();
+        let begun = self.again(Attempts::Write, |bucket| {
+            let (key, options) = (Arc::clone(&key), options.clone());
+            async move { bucket.upload(&key, &options).await }.boxed()
+        });
+        let inner = begun.await?;
+        let part_size = inner.part_size();
+        Ok(Box::new(RetryUpload { inner: Arc::new(Mutex::new(inner)), part_size, retry: self.clone() }))
+    }
+
+    async fn delete(&self, keys: &[String]) -> Result<()> {
+        let keys: Arc<[String]> = keys.into();
+        self.again(Attempts::Write, |bucket| {
+            let keys = Arc::clone(&keys);
+            async move { bucket.delete(&keys).await }.boxed()
+        })
+        .await
+    }
+
+    fn fencing(&self) -> Fencing {
+        self.inner.fencing()
+    }
+
+    async fn prove_fencing(&self, key: &str, body: Bytes, options: &PutOptions) -> Result<()> {
+        self.inner.prove_fencing(key, body, options).await
+    }
+
+    fn lists_any_prefix(&self) -> bool {
+        self.inner.lists_any_prefix()
     }
 
     fn clock(&self) -> Option<StoreTime> {
         self.inner.clock()
     }
 
-    async fn ask_time(&self) -> Result<()> {
-        self.read(Asked::Names, |store| async move { store.ask_time().await }.boxed()).await
-    }
-
-    async fn head(&self, id: FileId) -> Result<FileInfo> {
-        self.read(Asked::Names, move |store| async move { store.head(id).await }.boxed()).await
-    }
-
-    async fn get(&self, id: FileId, range: ByteRange) -> Result<Content> {
-        self.download(What::File(id), range).await
-    }
-
-    async fn get_listed(&self, file: &FileInfo, range: ByteRange) -> Result<Content> {
-        self.download(What::Listed(file.clone()), range).await
-    }
-
-    async fn put(&self, id: FileId, body: Bytes, options: PutOptions) -> Result<()> {
-        self.write(|store| {
-            let (body, options) = (body.clone(), options.clone());
-            async move { store.put(id, body, options).await }.boxed()
+    async fn ask_time(&self, prefix: &str) -> Result<()> {
+        let prefix: Arc<str> = prefix.into();
+        self.again(Attempts::Read(Asked::Names), |bucket| {
+            let prefix = Arc::clone(&prefix);
+            async move { bucket.ask_time(&prefix).await }.boxed()
         })
         .await
     }
 
-    async fn upload(&self, id: FileId, options: PutOptions) -> Result<Box<dyn Upload>> {
-        let inner = self.write(|store| {
-            let options = options.clone();
-            async move { store.upload(id, options).await }.boxed()
-        });
-        Ok(Box::new(RetryUpload { inner: inner.await?, policy: Arc::clone(&self.policy) }))
-    }
-
-    async fn delete(&self, ids: &[FileId]) -> Result<()> {
-        let ids: Arc<[FileId]> = ids.into();
-        self.write(|store| {
-            let ids = Arc::clone(&ids);
-            async move { store.delete(&ids).await }.boxed()
-        })
-        .await
+    fn by_new_connections(&self) -> Option<Arc<dyn Bucket>> {
+        self.inner.by_new_connections()
     }
 
     fn heard(&self) -> Option<u64> {
-        Some(self.heard.load(Ordering::Relaxed))
+        self.inner.heard()
     }
 
     fn last_failure(&self) -> Option<Error> {
-        self.failure().clone()
+        self.inner.last_failure()
     }
 
     async fn place(&self) -> Option<Place> {
@@ -245,81 +216,49 @@ impl Store for Retry {
     fn stay_at(&self, place: Option<Place>) {
         self.inner.stay_at(place);
     }
-
-    fn fencing(&self) -> Fencing {
-        self.inner.fencing()
-    }
-
-    async fn prove_fencing(&self, id: FileId, body: Bytes, options: PutOptions) -> Result<()> {
-        self.inner.prove_fencing(id, body, options).await
-    }
-
-    fn folder_of(&self, level: Level) -> String {
-        self.inner.folder_of(level)
-    }
-
-    async fn list_raw(&self, folder: &str) -> Result<Vec<RawInfo>> {
-        let folder: Arc<str> = folder.into();
-        let mut found = Vec::new();
-        let mut next = None;
-        loop {
-            let ask = |store: Arc<dyn Store>| {
-                let (folder, next) = (Arc::clone(&folder), next.clone());
-                async move { store.list_raw_page(&folder, next).await }.boxed()
-            };
-            let page = self.read(Asked::Names, ask).await?;
-            found.extend(page.entries);
-            next = page.next;
-            if next.is_none() {
-                return Ok(raw_in_order(found));
-            }
-        }
-    }
-
-    async fn get_raw(&self, path: &str, range: ByteRange) -> Result<Content> {
-        self.download(What::Raw(path.into()), range).await
-    }
 }
 
 struct RetryUpload {
-    inner: Box<dyn Upload>,
-    policy: Arc<RetryPolicy>,
+    /// Locked by one attempt at a time.
+    inner: Arc<Mutex<Box<dyn Upload>>>,
+    part_size: usize,
+    retry: Retry,
 }
 
 #[async_trait]
 impl Upload for RetryUpload {
     fn part_size(&self) -> usize {
-        self.inner.part_size()
+        self.part_size
     }
 
     async fn part(&mut self, part: Bytes) -> Result<()> {
-        let mut backoff = Backoff::new(&self.policy);
-        loop {
-            match self.inner.part(part.clone()).await {
-                Err(e) => backoff.pause(e).await?,
-                done => return done,
-            }
-        }
+        let inner = &self.inner;
+        self.retry
+            .again(Attempts::Write, |_| {
+                let (inner, part) = (Arc::clone(inner), part.clone());
+                async move { inner.lock().await.part(part).await }.boxed()
+            })
+            .await
     }
 
     async fn complete(&mut self) -> Result<()> {
-        let mut backoff = Backoff::new(&self.policy);
-        loop {
-            match self.inner.complete().await {
-                Err(e) => backoff.pause(e).await?,
-                done => return done,
-            }
-        }
+        let inner = &self.inner;
+        self.retry
+            .again(Attempts::Write, |_| {
+                let inner = Arc::clone(inner);
+                async move { inner.lock().await.complete().await }.boxed()
+            })
+            .await
     }
 
     async fn abort(&mut self) -> Result<()> {
-        let mut backoff = Backoff::new(&self.policy);
-        loop {
-            match self.inner.abort().await {
-                Err(e) => backoff.pause(e).await?,
-                done => return done,
-            }
-        }
+        let inner = &self.inner;
+        self.retry
+            .again(Attempts::Write, |_| {
+                let inner = Arc::clone(inner);
+                async move { inner.lock().await.abort().await }.boxed()
+            })
+            .await
     }
 }
 
@@ -383,9 +322,9 @@ impl<'a> Backoff<'a> {
 mod tests {
     use super::*;
     use crate::clock::Timestamp;
-    use crate::ltx::FileName;
+    use crate::ltx::{FileId, FileName, Level, Txid};
     use crate::runtime::block_on;
-    use crate::store::{Fault, Faults, MemoryStore, Op};
+    use crate::store::{Fault, Faults, MemoryStore, Op, Replica};
 
     fn id(txid: u64) -> FileId {
         FileId::new(Level::L0, FileName::single(Txid::new(txid).unwrap()))
@@ -404,9 +343,10 @@ mod tests {
         }
     }
 
-    fn stack(attempts: u32) -> (Faults, Retry) {
-        let faults = Faults::new(Arc::new(MemoryStore::new()), 1);
-        (faults.clone(), Retry::new(Arc::new(faults), patient(attempts)))
+    fn stack(attempts: u32) -> (Faults, Replica) {
+        let faults = Faults::new(&MemoryStore::new(), 1);
+        let store = faults.patient(patient(attempts));
+        (faults, store)
     }
 
     #[test]
@@ -444,7 +384,7 @@ mod tests {
             assert_eq!(store.head(id(1)).await.unwrap_err().kind(), ErrorKind::Timeout);
             assert_eq!(faults.count(Op::Head), 3);
             let policy = RetryPolicy { max_elapsed: Duration::ZERO, ..RetryPolicy::default() };
-            let hasty = Retry::new(Arc::new(faults.clone()), policy);
+            let hasty = faults.patient(policy);
             assert_eq!(hasty.head(id(1)).await.unwrap_err().kind(), ErrorKind::Timeout);
             assert_eq!(faults.count(Op::Head), 4);
             Ok(())
@@ -510,8 +450,8 @@ mod tests {
     #[test]
     fn a_file_that_changes_size_under_a_download_is_noticed() {
         let memory = MemoryStore::new();
-        let faults = Faults::new(Arc::new(memory.clone()), 1);
-        let store = Retry::new(Arc::new(faults.clone()), patient(3));
+        let faults = Faults::new(&memory, 1);
+        let store = faults.patient(patient(3));
         block_on(async move {
             store.put(id(1), Bytes::from(vec![1; 5000]), options()).await?;
             faults.next(Op::Get, Fault::Truncate(1500));

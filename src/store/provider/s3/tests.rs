@@ -12,10 +12,11 @@ use bytes::Bytes;
 use super::*;
 use crate::clock::Timestamp;
 use crate::ltx::FileName;
+use crate::ltx::{FileId, Level, Txid};
 use crate::runtime::block_on;
 use crate::store::tests::conformance::of_many_writers_at_once_one_wins;
 use crate::store::tests::s3_server::S3Server;
-use crate::store::{Retry, RetryPolicy, Target, connect};
+use crate::store::{Layout, Location, Replica, RetryPolicy};
 
 /// A request as the server saw it; header names in lower case.
 #[derive(Clone, Debug, Default)]
@@ -67,6 +68,11 @@ fn refusal(code: u16, name: &str) -> Answer {
     ))
 }
 
+/// The replica below `p`.
+fn replica(bucket: S3Bucket) -> Replica {
+    Replica::new(Arc::new(bucket), "p", Layout::Numbered)
+}
+
 /// A server that answers each request as `answer` says and remembers it.
 struct Server {
     port: u16,
@@ -103,22 +109,22 @@ impl Server {
         })
     }
 
-    fn target(&self, settings: &str) -> S3Target {
+    fn target(&self, settings: &str) -> S3Location {
         let url = format!(
             "s3://bucket/p?endpoint=127.0.0.1:{}&access-key-id=AK&secret-access-key=hunter2{settings}",
             self.port
         );
-        let Ok(Target::S3(s3)) = Target::parse(&url, &|_| None) else { panic!("{url}") };
-        s3
+        let location = Location::parse(&url, &|_: &str| None).unwrap();
+        location.site().as_any().downcast_ref::<S3Location>().unwrap().clone()
     }
 
-    fn store(&self) -> S3Store {
-        S3Store::new(self.target("&region=us-east-1"))
+    fn store(&self) -> Replica {
+        replica(S3Bucket::new(self.target("&region=us-east-1")))
     }
 
     /// One that gives up after a second of silence.
-    fn impatient_store(&self) -> S3Store {
-        S3Store::with_idle_timeout(self.target("&region=us-east-1"), Duration::from_secs(1))
+    fn impatient_store(&self) -> Replica {
+        replica(S3Bucket::with_idle_timeout(self.target("&region=us-east-1"), Duration::from_secs(1)))
     }
 
     fn seen(&self) -> Vec<Seen> {
@@ -207,9 +213,9 @@ fn names_the_place(e: &Error, server: &Server) {
 fn a_put_is_one_signed_request_that_every_store_understands() {
     let server = Server::scripted(vec![status(200)]);
     let store = server.store();
-    let target = S3Store::new(
+    let target = replica(S3Bucket::new(
         server.target("&session-token=tok&storage-class=STANDARD_IA&sse-kms-key-id=alias/k&region=eu-west-1"),
-    );
+    ));
     block_on(async move {
         store.put(id(1), Bytes::from_static(b"hello"), options(true)).await?;
         target.put(id(1), Bytes::from(vec![7; 200_000]), options(false)).await
@@ -251,7 +257,7 @@ fn a_customers_key_goes_with_every_request_for_content() {
         _ => status(200),
     });
     let key = "A".repeat(43) + "=";
-    let store = S3Store::new(server.target(&format!("&region=r&sse-customer-key={key}")));
+    let store = replica(S3Bucket::new(server.target(&format!("&region=r&sse-customer-key={key}"))));
     block_on(async move {
         store.put(id(1), Bytes::new(), options(false)).await?;
         store.get(id(1), ByteRange::All).await?;
@@ -353,9 +359,88 @@ fn a_conflict_of_conditional_writes_is_tried_again() {
     assert_eq!((e.kind(), server.seen().len()), (ErrorKind::AlreadyExists, 3));
 }
 
-fn patient(server: &Server) -> Retry {
+/// What stores say with status 409 when something else was under way.
+const CONFLICTS: [&str; 5] =
+    ["ConditionalRequestConflict", "OperationAborted", "Conflict", "ResourceConflict", "SomethingOfItsOwn"];
+
+#[test]
+fn a_conflict_is_tried_again_and_never_taken_for_another_writer() {
+    for code in CONFLICTS {
+        let answers = vec![refusal(409, code), refusal(409, code), status(200).body("content")];
+        let server = Server::scripted(answers.clone());
+        let store = patient(&server);
+        block_on(async move { store.put(id(1), Bytes::from_static(b"x"), options(true)).await }).unwrap();
+        assert_eq!(server.seen().len(), 3, "{code}");
+        let server = Server::scripted(answers);
+        let store = patient(&server);
+        let body = block_on(async move { store.get(id(1), ByteRange::All).await?.bytes().await }).unwrap();
+        assert_eq!((&body[..], server.seen().len()), (&b"content"[..], 3), "{code}");
+    }
+    // No code at all, as from a proxy.
+    let server = Server::scripted(vec![status(409), status(200)]);
+    let store = patient(&server);
+    block_on(async move { store.delete(&[id(1)]).await }).unwrap();
+}
+
+#[test]
+fn a_conflict_that_stays_is_named_and_passes() {
+    let server = Server::scripted(vec![refusal(409, "OperationAborted")]);
+    let policy =
+        RetryPolicy { max_attempts: 3, base_delay: Duration::from_millis(1), ..RetryPolicy::default() };
+    let store = server.store().patient(policy);
+    let e = block_on(async move { store.put(id(1), Bytes::new(), options(true)).await }).unwrap_err();
+    assert_eq!((e.kind(), server.seen().len()), (ErrorKind::Unavailable, 3));
+    assert!(e.to_string().contains("OperationAborted") && e.to_string().contains("for now"), "{e}");
+}
+
+#[test]
+fn a_store_may_say_with_status_409_that_a_file_is_there() {
+    for code in ["FileAlreadyExists", "ObjectAlreadyExists", "KeyAlreadyExists"] {
+        let server = Server::scripted(vec![refusal(409, code)]);
+        let store = patient(&server);
+        let e = block_on(async move { store.put(id(1), Bytes::new(), options(true)).await }).unwrap_err();
+        assert_eq!((e.kind(), server.seen().len()), (ErrorKind::AlreadyExists, 1), "{code}");
+    }
+}
+
+#[test]
+fn a_conflict_of_a_completion_is_tried_again() {
+    for code in CONFLICTS {
+        for if_absent in [true, false] {
+            let attempts = Mutex::new(0);
+            let server = multipart_where(status(404), move |_| {
+                let mut attempts = attempts.lock().unwrap();
+                *attempts += 1;
+                if *attempts <= 2 {
+                    refusal(409, code)
+                } else {
+                    status(200).body("<CompleteMultipartUploadResult/>")
+                }
+            });
+            let policy = RetryPolicy { base_delay: Duration::from_millis(1), ..RetryPolicy::default() };
+            let store = server.store().patient(policy);
+            block_on(async move {
+                let mut upload = store.upload(id(1), options(if_absent)).await?;
+                upload.part(Bytes::from_static(b"12345")).await?;
+                upload.part(Bytes::from_static(b"678")).await?;
+                upload.complete().await
+            })
+            .unwrap_or_else(|e| panic!("{code}: {e}"));
+        }
+    }
+}
+
+#[test]
+fn an_upload_that_the_store_forgot_is_to_be_written_again() {
+    let server = multipart_where(status(404), |_| refusal(404, "NoSuchUpload"));
+    let store = server.store();
+    let e = block_on(async move { upload_two(&store, true).await }).unwrap_err();
+    assert!(e.kind() == ErrorKind::Unavailable && e.to_string().contains("written again"), "{e}");
+}
+
+fn patient(server: &Server) -> Replica {
     let policy = RetryPolicy { base_delay: Duration::from_millis(1), ..RetryPolicy::default() };
-    Retry::new(Arc::new(server.store()), policy)
+    server.store().patient(policy)
 }
 
 #[test]
@@ -427,7 +512,7 @@ fn a_redirect_to_another_region_is_followed_once() {
     let server = Server::scripted(vec![redirect.clone(), status(200).body("x"), status(200).body("y")]);
     let mut target = server.target("");
     target.region = None;
-    let store = S3Store::new(target);
+    let store = replica(S3Bucket::new(target));
     block_on(async move {
         store.get(id(1), ByteRange::All).await?.bytes().await?;
         store.get(id(1), ByteRange::All).await?.bytes().await
@@ -472,10 +557,7 @@ fn refusals_name_bucket_endpoint_region_and_remedy() {
         names_the_place(&e, &server);
     }
     let e = read_error(&Server::scripted(vec![refusal(404, "NoSuchKey")]));
-    assert_eq!(
-        e.to_string(),
-        "replica s3://bucket/p has no level 0 file 0000000000000001-0000000000000001.ltx"
-    );
+    assert_eq!(e.to_string(), "replica s3://bucket/p has no p/0000/0000000000000001-0000000000000001.ltx");
 }
 
 #[test]
@@ -602,6 +684,11 @@ fn a_store_that_deletes_only_singly_is_served() {
 
 /// A store that takes multipart uploads, and answers their completion as `complete` says.
 fn multipart(complete: impl Fn(&Seen) -> Answer + Send + Sync + 'static) -> Server {
+    multipart_where(found(), complete)
+}
+
+/// One that answers `head` when it is asked for the object.
+fn multipart_where(head: Answer, complete: impl Fn(&Seen) -> Answer + Send + Sync + 'static) -> Server {
     Server::start(move |seen| {
         match (seen.method.as_str(), seen.path.split_once('?').map_or("", |(_, q)| q)) {
             ("POST", "uploads=") => status(200).body(
@@ -611,12 +698,12 @@ fn multipart(complete: impl Fn(&Seen) -> Answer + Send + Sync + 'static) -> Serv
             ("PUT", "partNumber=2&uploadId=up%201") if seen.body == b"bad" => status(500),
             ("PUT", _) => status(200).header("ETag", format!("\"{}\"", seen.body.len())),
             ("DELETE", _) => status(204),
-            _ => found(),
+            _ => head.clone(),
         }
     })
 }
 
-async fn upload_two(store: &S3Store, if_absent: bool) -> Result<()> {
+async fn upload_two(store: &Replica, if_absent: bool) -> Result<()> {
     let mut upload = store.upload(id(1), options(if_absent)).await?;
     upload.part(Bytes::from_static(b"12345")).await?;
     assert!(upload.part(Bytes::from_static(b"bad")).await.is_err());
@@ -667,9 +754,11 @@ fn a_completion_that_says_success_and_means_failure_is_one() {
 
 #[test]
 fn a_completion_whose_answer_was_lost_is_found_to_be_done() {
-    for (if_absent, size, expected) in
-        [(false, 8, None), (false, 9, Some(ErrorKind::Conflict)), (true, 8, Some(ErrorKind::AlreadyExists))]
-    {
+    for (if_absent, size, expected) in [
+        (false, 8, None),
+        (false, 9, Some(ErrorKind::Unavailable)),
+        (true, 8, Some(ErrorKind::AlreadyExists)),
+    ] {
         let attempts = Mutex::new(0);
         let server =
             Server::start(move |seen| match (seen.method.as_str(), seen.path.contains("uploads=")) {
@@ -738,15 +827,14 @@ fn a_file_without_metadata_has_the_time_at_which_it_was_stored() {
 fn a_real_server_keeps_litestreams_layout_and_tells_what_is_wrong() {
     let server = S3Server::shared();
     let path = server.fresh_path();
-    let store = connect(&server.target(&path)).unwrap();
+    let store = server.target(&path).connect();
     let folder = server.folder(&path);
     std::fs::create_dir_all(folder.join("0000/sub")).unwrap();
     for junk in ["0000/README", "0000/sub/0000000000000003-0000000000000003.ltx"] {
         std::fs::write(folder.join(junk), "x").unwrap();
     }
-    let wrong = |bucket: &str, key: &str, secret: &str| {
-        connect(&server.target_with(bucket, &path, key, secret)).unwrap()
-    };
+    let wrong =
+        |bucket: &str, key: &str, secret: &str| server.target_with(bucket, &path, key, secret).connect();
     let (no_bucket, no_key, no_secret) = (
         wrong("missing", "AKTEST", "hunter2"),
         wrong("bucket", "AKOTHER", "hunter2"),
@@ -869,7 +957,7 @@ fn many_databases_take_turns_and_readers_do_not_wait_for_them() {
 #[ignore = "other tests run it"]
 fn in_an_environment() {
     let url = std::env::var("TEST_REPLICA").unwrap();
-    let store = connect(&Target::parse(&url, &|_| None).unwrap()).unwrap();
+    let store = Location::parse(&url, &|_: &str| None).unwrap().connect();
     match block_on(async move { store.list(Level::L0, Txid::ONE).await }) {
         Ok(files) => println!("result: {} files", files.len()),
         Err(e) => println!("result: {:?} {e}", e.kind()),
@@ -878,7 +966,7 @@ fn in_an_environment() {
 
 fn listed_in(environment: &[(&str, &str)], url: &str) -> String {
     let output = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "store::s3::tests::in_an_environment", "--ignored", "--nocapture"])
+        .args(["--exact", "store::provider::s3::tests::in_an_environment", "--ignored", "--nocapture"])
         .env_clear()
         .env("AWS_EC2_METADATA_DISABLED", "true")
         .envs(environment.iter().copied())

@@ -1,0 +1,108 @@
+//! Where a replica in a folder is: `file:///path`.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::FileBucket;
+use crate::error::{Error, Result};
+use crate::files;
+use crate::store::location::{at_home, decode, home};
+use crate::store::{Bucket, Layout, Opening, Provider, Settings, Site, Source};
+
+/// Folders of the local file system.
+pub(in crate::store) static PROVIDER: Provider = Provider {
+    name: "file",
+    schemes: &["file"],
+    example: "file:///path",
+    settings: &[],
+    environment: &[],
+    layout: Layout::Ltx,
+    is_remote: false,
+    locate,
+};
+
+/// The folder of a replica, absolute.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Folder(PathBuf);
+
+impl Site for Folder {
+    fn url(&self) -> String {
+        format!("file://{}", self.0.display())
+    }
+
+    /// The bucket is the replica's folder.
+    fn root(&self) -> &str {
+        ""
+    }
+
+    fn identity(&self) -> Vec<(&'static str, String)> {
+        Vec::new()
+    }
+
+    fn folder(&self) -> Option<PathBuf> {
+        Some(files::resolved(&self.0))
+    }
+
+    fn open(&self, opening: &Opening<'_>) -> Arc<dyn Bucket> {
+        let bucket = FileBucket::new(&self.0);
+        Arc::new(match opening.database {
+            Some(database) => bucket.of_database(database),
+            None => bucket,
+        })
+    }
+}
+
+fn locate(source: &Source<'_>, settings: &Settings<'_>) -> Result<Arc<dyn Site>> {
+    let path = match source {
+        Source::Url { rest, .. } => folder(rest)?,
+        Source::Fields => {
+            let path = settings.field("path").ok_or_else(|| {
+                Error::config(
+                    "a replica of type file needs its folder; give the setting path, or url: file:///path",
+                )
+            })?;
+            let path =
+                std::path::absolute(home(&path)).map_err(|e| Error::config(format!("path '{path}': {e}")))?;
+            lexically_clean(&path)
+        }
+    };
+    Ok(Arc::new(Folder(path)))
+}
+
+fn folder(rest: &str) -> Result<PathBuf> {
+    let path = match rest.strip_prefix("//") {
+        Some(authority) if authority.starts_with("localhost/") => &authority["localhost".len()..],
+        Some(authority) if authority.is_empty() || authority.starts_with('/') => authority,
+        Some(home) if home == "~" || home.starts_with("~/") => return Err(Error::config(at_home(home))),
+        Some(host) => {
+            return Err(Error::config(format!(
+                "'file://{host}' names a host; write file:///{host} for an absolute path, or file:{host} for a \
+                 relative one"
+            )));
+        }
+        None if rest == "~" || rest.starts_with("~/") => return Err(Error::config(at_home(rest))),
+        None => rest,
+    };
+    let path = decode(path)?;
+    if path.is_empty() {
+        return Err(Error::config("the replica URL names no folder; write file:///path"));
+    }
+    let path = std::path::absolute(&path)
+        .map_err(|e| Error::config(format!("'{path}' cannot be made an absolute path: {e}")))?;
+    Ok(lexically_clean(&path))
+}
+
+/// The path without `.` and `..`, so that equal folders are equal targets.
+fn lexically_clean(path: &Path) -> PathBuf {
+    let mut clean = PathBuf::new();
+    for part in path.components() {
+        match part {
+            std::path::Component::ParentDir => {
+                clean.pop();
+            }
+            std::path::Component::CurDir => {}
+            other => clean.push(other),
+        }
+    }
+    clean
+}

@@ -1,0 +1,373 @@
+//! One replica: a bucket, the replica's root in it, and where LTX files are below.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::OnceCell;
+
+use super::bucket::{Bucket, ByteRange, Content, Fencing, Next, ObjectInfo, Place, PutOptions, Upload};
+use super::clock::StoreTime;
+use super::layout::Layout;
+use super::wrap::{Meter, Retry, RetryPolicy};
+use crate::clock::Timestamp;
+use crate::error::{Error, Result};
+use crate::ltx::{FileId, Level, Txid};
+
+/// The prefixes that a replica at a bucket's root may have. Litestream 0.5 makes `./` of a URL without a path and `/` of
+/// a configuration file without one.
+const ROOT_FORMS: [&str; 3] = ["", "./", "/"];
+
+/// One replica in an object store. What it makes of names is in its [`Layout`]; all requests are its bucket's.
+#[derive(Clone, Debug)]
+pub struct Replica {
+    bucket: Arc<dyn Bucket>,
+    layout: Layout,
+    root: Root,
+}
+
+/// What the keys of a replica begin with: nothing, or a path with a slash at its end.
+#[derive(Clone, Debug)]
+enum Root {
+    At(String),
+    /// The bucket's own root: which of [`ROOT_FORMS`] it is shows when it is first used.
+    Bucket(Arc<OnceCell<&'static str>>),
+}
+
+impl Replica {
+    /// The replica whose files are below `root`, a path without slashes at either end, which may be empty.
+    pub fn new(bucket: Arc<dyn Bucket>, root: &str, layout: Layout) -> Self {
+        let root = match (root, layout) {
+            ("", Layout::Numbered) => Root::Bucket(Arc::default()),
+            ("", Layout::Ltx) => Root::At(String::new()),
+            (root, _) => Root::At(format!("{root}/")),
+        };
+        Self { bucket, layout, root }
+    }
+
+    /// The same replica with `wrap` around its bucket.
+    #[must_use]
+    pub fn wrapped(&self, wrap: impl FnOnce(Arc<dyn Bucket>) -> Arc<dyn Bucket>) -> Self {
+        Self { bucket: wrap(Arc::clone(&self.bucket)), ..self.clone() }
+    }
+
+    /// The same replica, whose requests are counted and tried again as `policy` says.
+    #[must_use]
+    pub fn patient(&self, policy: RetryPolicy) -> Self {
+        self.wrapped(|bucket| Arc::new(Retry::new(Arc::new(Meter::new(bucket)), policy)))
+    }
+
+    /// The replica's URL, for messages. Carries no secret.
+    pub fn url(&self) -> String {
+        self.bucket.describe()
+    }
+
+    /// Where the files of `level` are below the replica's root.
+    pub fn folder_of(&self, level: Level) -> String {
+        self.layout.folder(level)
+    }
+
+    /// What all keys of the replica begin with.
+    async fn prefix(&self) -> Result<&str> {
+        match &self.root {
+            Root::At(prefix) => Ok(prefix),
+            Root::Bucket(form) => self.form(form, false).await,
+        }
+    }
+
+    /// As [`Replica::prefix`], of a replica that will have files: its form is decided even if it has none now.
+    async fn prefix_to_write(&self) -> Result<&str> {
+        match &self.root {
+            Root::At(prefix) => Ok(prefix),
+            Root::Bucket(form) => self.form(form, true).await,
+        }
+    }
+
+    /// The form of the bucket's root, remembered once it is decided.
+    async fn form(&self, known: &OnceCell<&'static str>, decide: bool) -> Result<&str> {
+        if let Some(form) = known.get() {
+            return Ok(form);
+        }
+        match self.find_form().await? {
+            // Whoever writes the first file meanwhile may use another form.
+            None if !decide => Ok(ROOT_FORMS[0]),
+            found => {
+                let form = found.unwrap_or(ROOT_FORMS[0]);
+                Ok(known.get_or_init(async || form).await)
+            }
+        }
+    }
+
+    /// The form of the bucket's root that has files; the one with the newest ones if several have.
+    async fn find_form(&self) -> Result<Option<&'static str>> {
+        let mut used = Vec::new();
+        for form in ROOT_FORMS {
+            let first = self.bucket.list(&format!("{form}{}", self.layout.prefix_of_all()), None).await?;
+            if first.entries.iter().any(|object| self.file(form, object, |o| o.timestamp).is_some()) {
+                used.push(form);
+            }
+        }
+        if used.len() < 2 {
+            return Ok(used.pop());
+        }
+        let mut newest = Vec::new();
+        for form in used {
+            newest.push((self.newest_below(form).await?, form));
+        }
+        let best = newest.into_iter().max_by_key(|(txid, _)| *txid).map(|(_, form)| form);
+        tracing::warn!(
+            replica = self.url(),
+            form = best,
+            "the bucket's root has several replicas, by several forms of its name; the one with the newest transaction \
+             is used"
+        );
+        Ok(best)
+    }
+
+    /// The last transaction of the files whose keys begin with `form`, on any level.
+    async fn newest_below(&self, form: &str) -> Result<Option<Txid>> {
+        let prefix = format!("{form}{}", self.layout.prefix_of_all());
+        let objects = self.all(&prefix, None).await?;
+        let files = objects.iter().filter_map(|object| self.layout.file(object.key.strip_prefix(form)?));
+        Ok(files.map(|id| id.name.max()).max())
+    }
+
+    /// All objects whose keys begin with `prefix`, page by page.
+    async fn all(&self, prefix: &str, mut start: Option<Next>) -> Result<Vec<ObjectInfo>> {
+        let mut objects = Vec::new();
+        loop {
+            let page = self.bucket.list(prefix, start).await?;
+            objects.extend(page.entries);
+            start = page.next;
+            if start.is_none() {
+                return Ok(objects);
+            }
+        }
+    }
+
+    async fn key(&self, id: FileId) -> Result<String> {
+        Ok(format!("{}{}", self.prefix().await?, self.layout.path(id)))
+    }
+
+    async fn key_to_write(&self, id: FileId) -> Result<String> {
+        Ok(format!("{}{}", self.prefix_to_write().await?, self.layout.path(id)))
+    }
+
+    /// The file that an object is, if it is one, with the time that `time` takes from it.
+    fn file(
+        &self,
+        prefix: &str,
+        object: &ObjectInfo,
+        time: fn(&ObjectInfo) -> Timestamp,
+    ) -> Option<FileInfo> {
+        let id = self.layout.file(object.key.strip_prefix(prefix)?)?;
+        Some(FileInfo { id, size: object.size, timestamp: time(object) })
+    }
+
+    async fn list_with(
+        &self,
+        level: Level,
+        from: Txid,
+        time: fn(&ObjectInfo) -> Timestamp,
+    ) -> Result<Vec<FileInfo>> {
+        let prefix = self.prefix().await?;
+        let folder = format!("{prefix}{}/", self.layout.folder(level));
+        let start =
+            (from > Txid::ONE).then(|| Next::After(format!("{prefix}{}", self.layout.before(level, from))));
+        let objects = self.all(&folder, start).await?;
+        // Stores differ in what they do with the start of a listing.
+        let wanted = |file: &FileInfo| file.id.level == level && file.id.name.min() >= from;
+        Ok(in_order(objects.iter().filter_map(|o| self.file(prefix, o, time)).filter(wanted).collect()))
+    }
+
+    /// The files of `level` whose first transaction is `from` or later, in order of name.
+    ///
+    /// Objects whose names are not those of LTX files are left out. A replica that does not exist is
+    /// an empty one, a bucket that does not exist is an error.
+    pub async fn list(&self, level: Level, from: Txid) -> Result<Vec<FileInfo>> {
+        self.list_with(level, from, |object| object.timestamp).await
+    }
+
+    /// As [`Replica::list`], but the time of each file is when it was stored, by the store's own clock.
+    pub async fn list_stored(&self, level: Level, from: Txid) -> Result<Vec<FileInfo>> {
+        self.list_with(level, from, |object| object.stored).await
+    }
+
+    /// The files of as many levels, from level 0 upwards, as one answer holds. From a store that cannot list
+    /// several levels at once, none.
+    pub async fn list_at_once(&self) -> Result<Listing> {
+        let nothing = Listing { files: Vec::new(), rest: Some((Level::L0, Txid::ONE)) };
+        if !self.bucket.lists_any_prefix() {
+            return Ok(nothing);
+        }
+        let prefix = self.prefix().await?;
+        let page = self.bucket.list(&format!("{prefix}{}", self.layout.prefix_of_all()), None).await?;
+        if page.next.is_some() && !page.entries.is_sorted_by(|a, b| a.key < b.key) {
+            // What is missing may be on any level.
+            return Ok(nothing);
+        }
+        let files = page.entries.iter().filter_map(|o| self.file(prefix, o, |object| object.timestamp));
+        let mut files = in_order(files.collect());
+        if page.next.is_none() {
+            return Ok(Listing { files, rest: None });
+        }
+        // Pages are in the order of the keys, which is that of levels and names. Of files that begin at
+        // one transaction the page may have only some.
+        let last = files.last().map_or((Level::L0, Txid::ONE), |file| (file.id.level, file.id.name.min()));
+        files.retain(|file| (file.id.level, file.id.name.min()) < last);
+        Ok(Listing { files, rest: Some(last) })
+    }
+
+    /// What is known of one file, without its content.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn head(&self, id: FileId) -> Result<FileInfo> {
+        let object = self.bucket.head(&self.key(id).await?).await?;
+        Ok(FileInfo { id, size: object.size, timestamp: object.timestamp })
+    }
+
+    /// The bytes of `range` of one file.
+    ///
+    /// # Errors
+    /// `NotFound`; `WrongAnswer` if the file ends before a bounded range does, or something else came.
+    pub async fn get(&self, id: FileId, range: ByteRange) -> Result<Content> {
+        self.bucket.get(&self.key(id).await?, range, None).await
+    }
+
+    /// As [`Replica::get`], of a file whose size a listing gave: an answer from a file of another size is
+    /// `WrongAnswer`. Serves stores that do not give the size with the content.
+    pub async fn get_listed(&self, file: &FileInfo, range: ByteRange) -> Result<Content> {
+        self.bucket.get(&self.key(file.id).await?, range, Some(file.size)).await
+    }
+
+    /// Writes a small file in a single request. The file appears whole or not at all.
+    ///
+    /// # Errors
+    /// `AlreadyExists` if `options.if_absent` and the file is there. A store that cannot make the
+    /// condition atomic looks first, and says so by [`Replica::fencing`].
+    pub async fn put(&self, id: FileId, body: Bytes, options: PutOptions) -> Result<()> {
+        self.bucket.put(&self.key_to_write(id).await?, body, &options).await
+    }
+
+    /// Begins to write a file of any size in parts. Nothing is visible before
+    /// [`Upload::complete`].
+    pub async fn upload(&self, id: FileId, options: PutOptions) -> Result<Box<dyn Upload>> {
+        self.bucket.upload(&self.key_to_write(id).await?, &options).await
+    }
+
+    /// Deletes files; those that are not there are no error.
+    pub async fn delete(&self, ids: &[FileId]) -> Result<()> {
+        let prefix = self.prefix().await?;
+        let keys: Vec<String> = ids.iter().map(|id| format!("{prefix}{}", self.layout.path(*id))).collect();
+        if keys.is_empty() { Ok(()) } else { self.bucket.delete(&keys).await }
+    }
+
+    /// Whatever is in `folder` below the replica's root and in the folders below it, in order of path:
+    /// LTX files or not. A folder that does not exist is an empty one.
+    pub async fn list_raw(&self, folder: &str) -> Result<Vec<RawInfo>> {
+        let prefix = self.prefix().await?;
+        let objects = self.all(&format!("{prefix}{folder}/"), None).await?;
+        let raw = objects.into_iter().filter_map(|object| {
+            let path = object.key.strip_prefix(prefix)?.to_owned();
+            Some(RawInfo { path, size: object.size, timestamp: object.timestamp })
+        });
+        Ok(raw_in_order(raw.collect()))
+    }
+
+    /// The bytes of `range` of whatever is at `path` below the replica's root.
+    ///
+    /// # Errors
+    /// As [`Replica::get`].
+    pub async fn get_raw(&self, path: &str, range: ByteRange) -> Result<Content> {
+        self.bucket.get(&format!("{}{path}", self.prefix().await?), range, None).await
+    }
+
+    /// How much came so far, as [`Bucket::heard`] counts it.
+    pub fn heard(&self) -> Option<u64> {
+        self.bucket.heard()
+    }
+
+    /// Why the last attempt to read failed, if none has succeeded since.
+    pub fn last_failure(&self) -> Option<Error> {
+        self.bucket.last_failure()
+    }
+
+    /// The store's own clock, as far as its answers have shown it.
+    pub fn clock(&self) -> Option<StoreTime> {
+        self.bucket.clock()
+    }
+
+    /// Makes the store give its time, for [`Replica::clock`]. One without a clock does nothing.
+    pub async fn ask_time(&self) -> Result<()> {
+        let folder = self.layout.folder(Level::L0);
+        self.bucket.ask_time(&format!("{}{folder}/", self.prefix().await?)).await
+    }
+
+    /// Where the replica is on this machine, if it is in a folder.
+    pub async fn place(&self) -> Option<Place> {
+        self.bucket.place().await
+    }
+
+    /// From now on nothing is written unless the folder of the replica is that of `place`; with `None` it may be any,
+    /// and is made if there is none.
+    pub fn stay_at(&self, place: Option<Place>) {
+        self.bucket.stay_at(place);
+    }
+
+    /// How well `if_absent` is kept, as far as it has shown by now.
+    pub fn fencing(&self) -> Fencing {
+        self.bucket.fencing()
+    }
+
+    /// Finds out whether `if_absent` is kept, as [`Bucket::prove_fencing`].
+    pub async fn prove_fencing(&self, id: FileId, body: Bytes, options: PutOptions) -> Result<()> {
+        self.bucket.prove_fencing(&self.key(id).await?, body, &options).await
+    }
+}
+
+/// What a listing tells of a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileInfo {
+    /// Which file.
+    pub id: FileId,
+    /// Its size in bytes.
+    pub size: u64,
+    /// When its content was committed, if the store told it (`litestream-timestamp`), else when it
+    /// was stored. A listing usually knows only the latter.
+    pub timestamp: Timestamp,
+}
+
+/// `files` in the order of levels and names, each once.
+fn in_order(mut files: Vec<FileInfo>) -> Vec<FileInfo> {
+    files.sort_unstable_by_key(|file| file.id);
+    files.dedup_by_key(|file| file.id);
+    files
+}
+
+/// Objects in the order of their paths, each once.
+fn raw_in_order(mut objects: Vec<RawInfo>) -> Vec<RawInfo> {
+    objects.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+    objects.dedup_by(|a, b| a.path == b.path);
+    objects
+}
+
+/// The beginning of what is in a replica, level by level from 0 on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listing {
+    /// The files, by level and name.
+    pub files: Vec<FileInfo>,
+    /// Where the files begin that are missing: from a transaction of a level on, and all of the levels
+    /// above it. `None` if these are all.
+    pub rest: Option<(Level, Txid)>,
+}
+
+/// What a listing tells of an object whose name means nothing to the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RawInfo {
+    /// Its path below the replica's root, with slashes and none in front.
+    pub path: String,
+    /// Its size in bytes.
+    pub size: u64,
+    /// When it was stored.
+    pub timestamp: Timestamp,
+}
