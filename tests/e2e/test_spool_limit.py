@@ -47,6 +47,21 @@ def test_what_waits_is_bounded_and_one_repair_replaces_it(start, through_proxy, 
     assert primary.worker.open(tmp_path / "restored.db", "r").content() == primary.content()
 
 
+def test_a_transaction_that_is_larger_is_sent(start, location, tmp_path):
+    """The store is up: nothing waits for long, whatever its size."""
+    primary = start("python", location).open(location.primary(tmp_path / "app.db", spool_limit="1MiB"))
+    fill(primary, rows=15000)
+    assert sync(primary) == location.last_txid()
+    primary.run("UPDATE t SET data = randomblob(400)")
+    assert sync(primary) == location.last_txid()
+    restore(primary, location, tmp_path / "restored.db")
+    assert primary.worker.open(tmp_path / "restored.db", "r").content() == primary.content()
+    primary.run("UPDATE t SET name = 'last'")
+    primary.close()
+    restore(primary, location, tmp_path / "after.db")
+    assert primary.worker.open(tmp_path / "after.db", "r").one("SELECT count(*) FROM t WHERE name = 'last'") == 15000
+
+
 def test_a_process_that_does_not_publish_is_bounded_too(start, through_proxy, proxy, tmp_path):
     uri = through_proxy.primary(tmp_path / "app.db", spool_limit="2MiB", sync_interval="100ms")
     primary = start("python", through_proxy).open(uri)

@@ -158,6 +158,32 @@ fn many_waiting_files_become_few_and_end_in_the_same_state() {
 }
 
 #[test]
+fn a_transaction_that_is_larger_than_what_may_wait_is_sent() {
+    let mut bench = Bench::with_page_size(PageSize::MAX, 2);
+    bench.options.spool_limit = 1 << 20;
+    bench.open();
+    bench.sync();
+    // More than is sent from memory.
+    let pages: Vec<u32> = (2..=150).collect();
+    for round in 0..3 {
+        bench.db.commit(&pages, 150);
+        bench.sync();
+        bench.assert_replica_is_current();
+        assert_eq!(bench.pages_of(2 + round).len(), 149);
+    }
+    // It is kept as numbers of pages while the replica cannot be reached.
+    bench.store.often(Op::Put, 1000, Fault::Refuse(ErrorKind::Unavailable));
+    bench.store.often(Op::Upload, 1000, Fault::Refuse(ErrorKind::Unavailable));
+    bench.db.commit(&pages, 150);
+    bench.primary().sync(Duration::from_millis(50), &|| false).unwrap_err();
+    bench.primary().capture();
+    bench.store.heal();
+    bench.sync();
+    bench.assert_replica_is_current();
+    bench.until("an empty spool", |bench| bench.spooled().is_empty());
+}
+
+#[test]
 fn scratch_files_do_not_pile_up() {
     let mut bench = Bench::with_page_size(PageSize::MAX, 2);
     bench.open();

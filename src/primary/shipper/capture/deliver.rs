@@ -55,10 +55,10 @@ impl Capture {
                 return self.send_from_memory(txid, changed, time, noted).map(Some);
             } else {
                 let time = changed.time;
-                self.take_into_spool(changed, time, noted.seq)?;
+                self.take_last_into_spool(changed, time, noted.seq)?;
             }
         }
-        // It may be lost, or more than may wait.
+        // It may be lost.
         if self.cursor.is_none() || self.spool.segments().is_empty() {
             return Ok(None);
         }

@@ -223,6 +223,19 @@ impl Capture {
         time: Timestamp,
         covers: CommitSeq,
     ) -> Result<()> {
+        self.take_last_into_spool(changed, time, covers)?;
+        self.keep_to_limit()?;
+        self.remember_all();
+        Ok(())
+    }
+
+    /// As [`Capture::take_into_spool`], of a file that is sent now: it may be larger than what may wait.
+    pub(super) fn take_last_into_spool(
+        &mut self,
+        changed: Changed,
+        time: Timestamp,
+        covers: CommitSeq,
+    ) -> Result<()> {
         self.keep_in_flight()?;
         let header = changed.header(time, self.node_id());
         self.db.frames.leaves(self.number);
@@ -231,7 +244,6 @@ impl Capture {
             read_each(view.as_mut(), &pages, |pgno, page| encoder.page(pgno, page))
         })?;
         self.pass(Changed { view, pages, records, time: at, moment });
-        self.keep_to_limit()?;
         self.remember_all();
         Ok(())
     }
