@@ -209,7 +209,7 @@ fn replica_of_primary(given: &Given<'_>, url: &Found) -> Result<primary::Replica
     Ok(primary::ReplicaConfig { target, options })
 }
 
-/// How many of so many `replicas` a sync waits for.
+/// How many of the `replicas` (a count) a sync waits for.
 fn sync_replicas(given: &Given<'_>, replicas: usize) -> Result<primary::SyncReplicas> {
     let read = |text: &str| match text.to_ascii_lowercase().as_str() {
         "all" => Ok(primary::SyncReplicas::All),

@@ -86,7 +86,7 @@ impl Database {
         }
     }
 
-    /// What is known of it now, for each of its replicas: at least one row.
+    /// Status of each of its replicas: at least one row.
     pub(super) fn facts(&self) -> Vec<Facts> {
         match &self.role {
             Role::Primary(primary) => of_primary(primary),

@@ -6,7 +6,7 @@ use super::database::{Facts, first};
 use crate::error::Result;
 use crate::sqlite::Call;
 
-/// What is known of the first database of the connection, and of the first replica of that.
+/// Status of the first replica of the first database of the connection.
 fn facts(call: &Call<'_>) -> Result<Facts> {
     Ok(first(call.connection())?.facts().into_iter().next().unwrap_or_default())
 }

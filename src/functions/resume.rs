@@ -10,7 +10,7 @@ use crate::primary::Asked;
 use crate::sqlite::{self, Call};
 
 /// Replication that stopped because of what it found in the replica looks again and goes on with a full
-/// copy; with the mode `force` it goes on after whatever the replica holds. The last argument is the URL of the replica, if it
+/// copy; with the mode `force` it continues after whatever the replica holds. The last argument is the URL of the replica, if it
 /// is not for all of them. Answers as `litestream_sync` does, for the first database of the connection.
 ///
 /// # Errors

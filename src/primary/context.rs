@@ -41,7 +41,7 @@ pub(super) struct Context {
 }
 
 impl Context {
-    /// The context of the database `path`, which has so many `replicas`.
+    /// The context of the database `path`; `replicas` is their count.
     pub(super) fn new(path: &Path, replicas: usize, host: Arc<dyn Host>, clock: Arc<dyn Clock>) -> Self {
         let mut wal_path = path.as_os_str().to_owned();
         wal_path.push("-wal");
@@ -154,7 +154,7 @@ struct Moment {
     /// How often it was rung.
     rings: u64,
     opening: Opening,
-    /// How often the database was brought forward: a decision that was begun before counts no more.
+    /// How often the database was brought forward: a decision that was begun before is void.
     forwards: u64,
 }
 

@@ -312,7 +312,7 @@ impl Primary {
 
 #[cfg(test)]
 impl Primary {
-    /// Whether no shipper does anything until its time has come or somebody waits.
+    /// Whether no shipper does anything until its time has come or a caller waits.
     pub(crate) fn is_at_rest(&self) -> bool {
         self.shippers().iter().all(|shipper| shipper.signal.is_at_rest())
     }

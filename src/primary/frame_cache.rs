@@ -120,7 +120,7 @@ impl FrameCache {
 }
 
 impl Inner {
-    /// The block of a page with this content, if there is one; `shipper` wants it no more.
+    /// The block of a page with this content, if there is one, which `shipper` then has had.
     fn take(&mut self, shipper: usize, pgno: Pgno, page: &[u8]) -> Option<Box<[u8]>> {
         let kept = self.blocks.get_mut(&pgno).filter(|kept| *kept.page == *page)?;
         kept.takers &= !(1 << shipper);

@@ -21,7 +21,7 @@ pub enum SyncReplicas {
     /// All of them.
     #[default]
     All,
-    /// At least so many, from 1 to the number of replicas.
+    /// At least this count, from 1 to the number of replicas.
     AtLeast(usize),
 }
 

@@ -36,7 +36,7 @@ unsafe impl Send for OpenFile {}
 /// The process in which the files of `OPEN` were opened; 0 before the first.
 static OWNER: AtomicU32 = AtomicU32::new(0);
 
-/// What is known of an open file.
+/// Facts about an open file.
 #[derive(Debug, Default)]
 struct Opened {
     /// Its shared memory: addresses and lengths in bytes.
@@ -164,7 +164,7 @@ fn leave_writers() {
             // has no use for.
             let content = unsafe { std::slice::from_raw_parts(region.start.as_ptr(), region.len) }.to_vec();
             if map_own(region, libc::MAP_FIXED) {
-                // SAFETY: so many bytes were just mapped there, for this process alone.
+                // SAFETY: this many bytes were just mapped there, for this process alone.
                 unsafe { region.start.as_ptr().copy_from_nonoverlapping(content.as_ptr(), region.len) };
             }
         }

@@ -50,7 +50,7 @@ pub fn check_integrity(path: &Path, integrity: Integrity, stop: impl Fn() -> boo
     let (done, stopped) = (AtomicBool::new(false), AtomicBool::new(false));
     let findings = thread::scope(|scope| {
         let blocked = signals::block_all();
-        // Without a thread to be had the check goes on to its end.
+        // Without a thread to be had the check runs to its end.
         let watcher = thread::Builder::new().spawn_scoped(scope, || {
             while !done.load(Ordering::Relaxed) {
                 if stop() {

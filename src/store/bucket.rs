@@ -110,7 +110,7 @@ pub trait Bucket: Send + Sync + fmt::Debug {
     fn stay_at(&self, _place: Option<Place>) {}
 }
 
-/// What a store tells of an object without its content.
+/// Metadata of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObjectInfo {
     /// Its key.

@@ -217,7 +217,7 @@ impl Replica {
         Ok(Listing { files, rest: Some(last) })
     }
 
-    /// What is known of one file, without its content.
+    /// Metadata of one file.
     ///
     /// # Errors
     /// `NotFound`.
@@ -325,7 +325,7 @@ impl Replica {
     }
 }
 
-/// What a listing tells of a file.
+/// A file as a listing shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileInfo {
     /// Which file.
@@ -361,7 +361,7 @@ pub struct Listing {
     pub rest: Option<(Level, Txid)>,
 }
 
-/// What a listing tells of an object whose name means nothing to the store.
+/// An object whose name means nothing to the store, as a listing shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RawInfo {
     /// Its path below the replica's root, with slashes and none in front.

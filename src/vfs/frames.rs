@@ -7,7 +7,7 @@ use crate::wal::{FrameNo, IndexRegion};
 
 /// The most pages of which the frames are listed at once: 1 MiB of memory.
 const WINDOW: usize = 256 * 1024;
-/// A pass over so many entries of the index costs as much as a look into one region's hash slots.
+/// A pass over this many entries of the index costs as much as a look into one region's hash slots.
 const ENTRIES_PER_PROBE: u64 = 64;
 
 /// Finds the frames of pages up to the last frame of a view: by the hash slots for a few pages, by one pass over

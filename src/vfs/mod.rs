@@ -8,7 +8,7 @@
 //! | `reset_guard` | keeps SQLite's WAL-reset bug from losing commits |
 //! | `view`, `content`, `frames` | a consistent view of a database that is being written, and what it reads |
 //! | `index`, `recovery` | the WAL index, and how it is made when no connection has |
-//! | `first_page` | what a database file tells of itself |
+//! | `first_page` | what the header of a database file says |
 //! | `hooks` | what a primary is told of each connection |
 //! | `exclusive_view`, `frame_log` | the commits of a connection that keeps the database for itself |
 //! | `own_locks` | what the library itself has locked, for which statements wait |

@@ -35,7 +35,7 @@ enum Needs {
 }
 
 impl Cursors {
-    /// The cursors of so many `shippers` of the database whose local state is in `folder`. Until each of them told its
+    /// The cursors of the `shippers` (a count) of the database whose local state is in `folder`. Until each of them told its
     /// own, no record is deleted.
     pub(in crate::primary) fn new(folder: &Path, journal: Arc<Journal>, shippers: usize) -> Self {
         let slots = Mutex::new(vec![Slot::default(); shippers]);
@@ -69,7 +69,7 @@ impl Cursors {
         self.note_positions(shipper, Vec::new());
     }
 
-    /// The earliest cursor from which `shipper`, or who goes on from its state, may look for what follows is `from`;
+    /// The earliest cursor from which `shipper`, or a process that continues from its state, may look for what follows is `from`;
     /// `before` was taken before the view was pinned that this is the end of.
     pub(in crate::primary) fn needs_after(&self, shipper: usize, from: Cursor, before: Mark) {
         self.slots()[shipper].needs = Needs::After { from, before };

@@ -25,7 +25,7 @@ use crate::wal::{FrameNo, IndexHeader, Salts};
 
 /// What a file begins with: its kind, and the version of its form. Records follow.
 const MAGIC: [u8; 8] = *b"LSVGEN\0\x01";
-/// A file that is longer gets no more records.
+/// Size in bytes from which a file gets no further records.
 const FULL: u64 = 64 * 1024;
 /// How the names of the files end; they are `{process id}-{random}.pages`.
 const SUFFIX: &str = ".pages";
@@ -90,7 +90,7 @@ impl Journal {
     pub(in crate::primary) fn append(&self, record: &Record) -> Result<()> {
         let _section = fork::section();
         let mut slot = self.lock();
-        // After a failure the file may end in half a record: it gets no more.
+        // After a failure the file may end in half a record: it gets no further one.
         let writer = slot.take().filter(Writer::takes_more);
         let mut bytes = Vec::with_capacity(256);
         let writer = match writer {
@@ -209,7 +209,7 @@ impl Journal {
         Mark(files.filter_map(|path| Some((path.clone(), fs::metadata(&path).ok()?.len()))).collect())
     }
 
-    /// Deletes files of which nothing is needed any more. `cursors` are all positions from which somebody may still
+    /// Deletes files of which nothing is needed any longer. `cursors` are all positions from which a shipper may still
     /// look for what follows, at least one; `mark` was taken before the view was pinned that became the earliest of
     /// them.
     ///

@@ -75,7 +75,7 @@ const BEGIN: u8 = 2;
 ///  1  index   32 bytes, below              1  salts   2 x u32
 /// 33  closed  1 byte, or 41, below         9  before  32 bytes, as the index of an end
 ///  .  seen    u32  how many               41  file    1 byte, or 41, as `closed` of an end
-///  .          so many x 12 bytes:
+///  .          count x 12 bytes:  
 ///             frame u32, checksum 2 x u32
 ///  .  recent  u32  length, and as many bytes: a Roaring bitmap
 ///  .  pages   the rest: a Roaring bitmap, which lists pages where they are

@@ -112,7 +112,7 @@ impl Recorder {
         }
         let header = wal_header.first_chunk::<{ WalHeader::SIZE }>().map(WalHeader::decode);
         let Some(Ok(header)) = header else { return };
-        // With frames it would be the index of a generation that goes on.
+        // With frames it would be the index of a generation that continues.
         if before.mx_frame == FrameNo::ZERO {
             self.append(&Record::Begin(Begin { salts: header.salts, before, file }));
         }

@@ -153,10 +153,10 @@ pub(in crate::primary) struct Signal {
     idle: AtomicBool,
     /// Something was committed.
     commit: AtomicBool,
-    /// Somebody waits for the replica.
+    /// A caller waits for the replica.
     hurry: AtomicBool,
     notify: Notify,
-    /// The publisher was last seen to wait for somebody who waits.
+    /// The publisher was last seen to sleep until a caller waits.
     #[cfg(test)]
     at_rest: AtomicBool,
 }
@@ -170,13 +170,13 @@ impl Signal {
         }
     }
 
-    /// Somebody waits.
+    /// A caller waits.
     pub(in crate::primary) fn hurry(&self) {
         self.hurry.store(true, Ordering::SeqCst);
         self.notify.notify_one();
     }
 
-    /// Sleeps, without a timer, until there is anything to publish or, then true, somebody
+    /// Sleeps, without a timer, until there is anything to publish or, then true, a caller
     /// waits.
     pub(in crate::primary) async fn next(&self) -> bool {
         self.idle.store(true, Ordering::SeqCst);
@@ -193,7 +193,7 @@ impl Signal {
         hurried
     }
 
-    /// Sleeps until somebody waits; `awaited` tells whether who said so still does. Whoever hurried the publisher without
+    /// Sleeps until a caller waits; `awaited` tells whether who said so still does. Whoever hurried the publisher without
     /// waiting for it is not forgotten: [`Signal::next`] returns at once then.
     pub(in crate::primary) async fn hurried(&self, awaited: impl Fn() -> bool) {
         loop {
@@ -211,7 +211,7 @@ impl Signal {
         }
     }
 
-    /// Whether the publisher does nothing until its time has come or somebody waits, as nobody does now.
+    /// Whether the publisher does nothing until its time has come or a caller waits, as none does now.
     #[cfg(test)]
     pub(in crate::primary) fn is_at_rest(&self) -> bool {
         self.at_rest.load(Ordering::SeqCst)

@@ -8,7 +8,7 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use futures_util::stream::{self, BoxStream, StreamExt as _, TryStreamExt as _};
 use tokio::runtime::Handle;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::ltx::{Decoder, FileId, Header, Lineage, merge};
 use crate::primary::maintenance::due::{Merge, SMALL};
 use crate::primary::streaming_upload::{self, PartWriter};
@@ -46,15 +46,8 @@ pub(super) async fn run(
         merge(inputs, out, header).map(|(out, summary)| (out, summary.size))
     };
     let options = PutOptions { timestamp: header.timestamp, if_absent: true };
-    let (mut upload, size) = streaming_upload::upload(store, work.to, options, encode, stop).await?;
-    match upload.complete().await {
-        Ok(()) => {}
-        Err(e) if e.kind() == ErrorKind::AlreadyExists => streaming_upload::abort(upload).await,
-        Err(e) => {
-            streaming_upload::abort(upload).await;
-            return Err(e);
-        }
-    }
+    let (upload, size) = streaming_upload::upload(store, work.to, options, encode, stop).await?;
+    streaming_upload::complete_if_absent(upload).await?;
     Ok(FileInfo { id: work.to, size, timestamp: work.timestamp() })
 }
 

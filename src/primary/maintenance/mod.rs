@@ -146,7 +146,10 @@ impl History {
 
     /// The history is not ours to keep until [`History::begin`]: somebody else writes to the replica.
     pub(super) fn end(&self) {
-        let mut inner = self.lock();
+        self.end_in(self.lock());
+    }
+
+    fn end_in(&self, mut inner: MutexGuard<'_, Inner>) {
         (inner.begun, inner.ended, inner.news) = (false, true, News::default());
         self.resting.notify_all();
         self.stop.notify_waiters();
@@ -155,8 +158,13 @@ impl History {
 
     /// The keeper ended because of a bug: who waits for it, and who will, gets `error`.
     pub(super) fn failed(&self, error: Error) {
-        self.end();
-        self.lock().error = Some(error);
+        let mut inner = self.lock();
+        inner.error = Some(error.clone());
+        let waiting = std::mem::take(&mut inner.news.requests);
+        self.end_in(inner);
+        for request in waiting {
+            let _ = request.send(Err(error.clone()));
+        }
     }
 
     /// A file of level 0 was written at `time`; `bytes` are its content if that is in memory.

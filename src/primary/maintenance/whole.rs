@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::merge::open;
-use crate::error::{ErrorKind, Result};
+use crate::error::Result;
 use crate::ltx::{Decoder, Encoder, FileId, FileName, Header, Level, Txid};
 use crate::primary::streaming_upload::{self, PartWriter};
 use crate::store::{FileInfo, PutOptions, Replica};
@@ -30,16 +30,7 @@ pub(in crate::primary) async fn snapshot_of_copy(store: &Arc<Replica>, txid: Txi
         Ok((out, summary.size))
     };
     let options = PutOptions { timestamp: header.timestamp, if_absent: true };
-    let (mut upload, size) =
-        streaming_upload::upload(store, id, options, encode, std::future::pending()).await?;
-    match upload.complete().await {
-        Ok(()) => {}
-        // Only the answer of an earlier attempt was lost.
-        Err(e) if e.kind() == ErrorKind::AlreadyExists => streaming_upload::abort(upload).await,
-        Err(e) => {
-            streaming_upload::abort(upload).await;
-            return Err(e);
-        }
-    }
+    let (upload, size) = streaming_upload::upload(store, id, options, encode, std::future::pending()).await?;
+    streaming_upload::complete_if_absent(upload).await?;
     Ok(FileInfo { id, size, timestamp: header.timestamp })
 }

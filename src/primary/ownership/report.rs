@@ -1,6 +1,6 @@
 //! How replication stands, as the process that publishes a database tells it to the others that have it open.
 //!
-//! It is asked for only when somebody asks for the status, so that it costs nothing otherwise: the publisher answers at
+//! It is asked for only when a user asks for the status, so that it costs nothing otherwise: the publisher answers at
 //! once, also while its store does not.
 
 use std::io;
@@ -80,7 +80,7 @@ impl Report {
 pub(super) struct Elsewhere(Mutex<Vec<Report>>);
 
 impl Elsewhere {
-    /// Nothing came yet for so many `shippers`.
+    /// No report came yet; `shippers` is their count.
     pub(super) fn new(shippers: usize) -> Self {
         Self(Mutex::new(vec![Report::default(); shippers]))
     }
@@ -179,7 +179,7 @@ impl Ownership {
                 (self.shippers.iter().find(|shipper| shipper.id.as_str() == id), report)
             }
             Answer::Of(..) => return,
-            // The only one, of a version that says no more.
+            // The only one, of a version that says only that.
             answer => {
                 let shipper = self.of_older_version().ok();
                 let txid = shipper.and_then(|shipper| remembered_txid(shipper)).map(Txid::get);
@@ -211,7 +211,7 @@ impl Ownership {
         control_socket::tell(&self.db.folder, &question)
     }
 
-    /// What is known of a publisher that says nothing of the replica of `shipper`, because of `why`.
+    /// The last report about the replica of `shipper`, of a publisher that is silent because of `why`.
     fn report_of_silence(&self, shipper: &Shipper, why: &str) -> Report {
         let last = self.elsewhere.last()[shipper.number].clone();
         let txid = remembered_txid(shipper);

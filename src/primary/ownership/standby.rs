@@ -58,7 +58,7 @@ pub(in crate::primary) enum Question {
     Resume { force: bool, shipper: Option<usize> },
 }
 
-/// Rests until the publisher seems to be gone, or somebody of this process waits.
+/// Rests until the publisher seems to be gone, or a caller in this process waits.
 pub(super) async fn rest(owner: &Ownership) {
     loop {
         tokio::select! {

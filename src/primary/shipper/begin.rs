@@ -26,7 +26,7 @@ use crate::verify;
 /// `Conflict` if it must not; those of database and store.
 pub(in crate::primary) async fn begin(shipper: &Arc<Shipper>) -> Result<()> {
     while !decide(shipper).await? {
-        // Another replica brought the database forward: what was seen of it counts no more.
+        // Another replica brought the database forward: what was seen of it is void.
         shipper.forget_survey();
     }
     Ok(())
@@ -85,7 +85,7 @@ async fn decide(shipper: &Arc<Shipper>) -> Result<bool> {
     if let Some(newest) = &newest {
         shipper.seen(newest.time());
     }
-    // What is gone was of the lineage that goes on.
+    // What is gone was of the lineage that continues.
     let known = local.lineage.filter(|_| matches!(standing, Standing::Lost(_)));
     let lineage = newest.and_then(|newest| newest.lineage).or(known);
     let is_new = newest.is_none() && known.is_none();
@@ -199,7 +199,7 @@ impl Local {
     }
 }
 
-/// Replication goes on after `last`. The history of a replica is kept by the one who publishes: if this
+/// Replication continues after `last`. The history of a replica is kept by the one who publishes: if this
 /// process is that `already`, from now on, and else from its first file on.
 fn started(shipper: &Shipper, last: Option<Txid>, already: bool) -> Result<()> {
     shipper.forget_survey();

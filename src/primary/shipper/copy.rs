@@ -102,10 +102,11 @@ async fn send_copy(
         Ok(compared) => (Ok(Landed::This), Some(compared)),
     };
     if let Ok(Landed::This) = landed {
+        // Before the state says so: without checksums, a process after a kill would take the database for another one.
+        anchored(shipper, header.max, compared).await;
         shipper.with_capture(|capture| capture.anchored(header.max))?;
         shipper.keep_history_of(id, None);
         heal::copied(shipper, header.max, is_whole).await;
-        anchored(shipper, header.max, compared).await;
         shipper.published(header.max, covers, header.timestamp);
         return Ok(true);
     }

@@ -18,7 +18,7 @@ use crate::verify;
 
 /// While commits are published, the files are listed once in this time.
 const LIST_EVERY: Duration = Duration::from_secs(3600);
-/// At most so many damaged files are named in a message.
+/// Count of damaged files that a message names at most.
 const NAMED: usize = 3;
 
 /// A hole: what is wrong with the replica, in words that follow its URL.
@@ -96,7 +96,7 @@ impl Hole {
         Self { found }
     }
 
-    /// The hole that somebody says to be there.
+    /// The hole that a user says to be there.
     pub(in crate::primary) fn said(found: impl Into<String>) -> Self {
         Self { found: found.into() }
     }

@@ -23,8 +23,9 @@ pub(super) async fn run(shipper: Arc<Shipper>) {
     if let Err(panic) = AssertUnwindSafe(keep(&shipper, &mut keeper)).catch_unwind().await {
         let error = runtime::bug(&*panic).context("no files are merged and deleted until the next open");
         tracing::error!("{}: {error}", shipper.db.path.display());
+        // In the status first: whoever is answered finds it there.
+        shipper.history.failed(error.clone());
         keeper.answer_all(&error);
-        shipper.history.failed(error);
     }
 }
 

@@ -87,7 +87,7 @@ pub enum Phase {
     Idle,
     /// The last attempt failed; it is repeated.
     Retrying,
-    /// Replication to this replica ended: somebody must decide.
+    /// Replication to this replica ended: a user must decide.
     Stopped,
 }
 

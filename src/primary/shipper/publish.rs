@@ -30,13 +30,13 @@ const WAITING_FILE_EVERY: Duration = Duration::from_millis(100);
 enum Step {
     /// All that was committed is in the replica.
     Done,
-    /// The database must be copied anew.
+    /// A full copy of the database is due.
     Anchor,
     /// A file is to be sent.
     Send(Box<Outgoing>),
 }
 
-/// A round that takes longer has what is committed meanwhile noted as dirty pages, so that no more records are kept for it.
+/// A round that takes longer has what is committed meanwhile noted as dirty pages, so that no records are kept for it.
 const LONG_ROUND: Duration = Duration::from_secs(30);
 
 /// Publishes until the task is aborted. A bug stops replication, with an error in status, until a user says that it shall
@@ -151,7 +151,7 @@ impl Shipper {
     }
 }
 
-/// Waits until `deadline` or, then true, until somebody waits for the replica.
+/// Waits until `deadline` or, then true, until a caller waits for the replica.
 async fn pause(shipper: &Arc<Shipper>, deadline: Instant) -> bool {
     tokio::time::timeout_at(deadline, shipper.signal.hurried(|| shipper.is_awaited())).await.is_ok()
 }

@@ -70,15 +70,23 @@ async fn merged(shipper: &Arc<Shipper>, out: &Outgoing) -> Result<Body> {
 }
 
 async fn delivered(shipper: &Arc<Shipper>, out: &Outgoing, body: Body) -> Result<bool> {
-    shipper.with_capture(|capture| capture.delivered(out))?;
     let bytes = if let Body::Memory(bytes) = &body { Some(bytes.clone()) } else { None };
+    // Before the state says so, and before a close that waits for it ends this task: a later open would not know this
+    // transaction again.
+    note_checksums(shipper, out, body).await;
+    shipper.with_capture(|capture| capture.delivered(out))?;
     if let Some(bytes) = &bytes {
         prove_fencing(shipper, out, bytes);
     }
     // Before whoever waits for it hears of it and asks for a snapshot.
     shipper.keep_history_of(FileId::single(out.txid), bytes);
     shipper.published(out.txid, out.covers, out.header.timestamp);
-    // Without them a repair copies more than it needs.
+    Sums::of(shipper).catch_up(shipper.store.as_ref(), Some(out.txid)).await;
+    Ok(true)
+}
+
+/// Brings the checksums of the replica's pages to `out`, which is there. Without them a repair copies more than it needs.
+async fn note_checksums(shipper: &Arc<Shipper>, out: &Outgoing, body: Body) {
     let header = out.header;
     let page_sums = out.sums.clone();
     let noted = blocking(shipper, move |shipper| match body {
@@ -90,8 +98,6 @@ async fn delivered(shipper: &Arc<Shipper>, out: &Outgoing, body: Body) -> Result
     if let Err(e) = noted.await {
         tracing::debug!("{e}");
     }
-    Sums::of(shipper).catch_up(shipper.store.as_ref(), Some(out.txid)).await;
-    Ok(true)
 }
 
 /// Finds out in the background, once in a process, whether the store keeps the condition under which a file

@@ -1,9 +1,9 @@
 //! The WAL loses what it holds - a writer restarts it, a checkpoint truncates it, the last close deletes
 //! it - while the replica cannot be reached. No commit is lost with it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::bench::Bench;
+use super::bench::{Bench, PATIENCE};
 use super::sqlite::Db;
 use crate::clock::Timestamp;
 use crate::error::ErrorKind;
@@ -170,4 +170,27 @@ fn without_an_index_the_last_commit_frame_counts() {
     bench.sync();
     bench.assert_replica_is_current();
     assert_eq!(bench.copies(), 1);
+}
+
+/// A process that is killed right then leaves no state that the next one could not follow.
+#[test]
+fn the_state_names_a_first_copy_only_when_its_checksums_are_there() {
+    for _ in 0..20 {
+        let mut bench = Bench::new(5);
+        bench.open();
+        let (state, sums) = (bench.local("vfs.json"), bench.local("pages.sums"));
+        // Without a pause: the moment between the two is short.
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let text = std::fs::read_to_string(&state).unwrap_or_default();
+            let (is_named, is_summed) = (text.contains("\"txid\":"), sums.exists());
+            assert!(!is_named || is_summed, "a kill now would leave a copy without checksums");
+            if is_named {
+                break;
+            }
+            assert!(Instant::now() < deadline, "there is no first copy");
+        }
+        bench.sync();
+        bench.assert_replica_is_current();
+    }
 }

@@ -65,7 +65,10 @@ impl WalIndex for FakeIndex {
 }
 
 /// A view that takes longer is that of a copy.
-const LONG_VIEW: Duration = Duration::from_millis(500);
+const LONG_VIEW: Duration = Duration::from_secs(2);
+
+/// How long from one look at the views to the next.
+const LOOK_AGAIN: Duration = Duration::from_micros(200);
 
 /// What happens while a view is opened.
 type Interruption = Box<dyn FnOnce() + Send>;
@@ -360,7 +363,7 @@ impl Db {
     fn wait_for_views(&self) -> bool {
         let deadline = Instant::now() + LONG_VIEW;
         while self.views() > 0 && Instant::now() < deadline {
-            std::thread::yield_now();
+            std::thread::sleep(LOOK_AGAIN);
         }
         self.views() == 0
     }
@@ -437,11 +440,18 @@ impl Db {
         }
     }
 
-    /// Keeps views away; `false` if there is one.
+    /// Keeps views away, after the end of those that are as short as a publication's; `false` if there is a longer one.
     fn lock_out(&self) -> bool {
-        let mut shm = self.shm.lock().unwrap();
-        shm.locked = shm.views == 0;
-        shm.locked
+        let deadline = Instant::now() + LONG_VIEW;
+        loop {
+            let mut shm = self.shm.lock().unwrap();
+            shm.locked = shm.views == 0;
+            if shm.locked || Instant::now() >= deadline {
+                return shm.locked;
+            }
+            drop(shm);
+            std::thread::sleep(LOOK_AGAIN);
+        }
     }
 
     /// The machine goes down and comes up again with the commits since the last sync but the last

@@ -58,7 +58,7 @@ fn generations_without_a_commit_cost_nothing() {
 }
 
 /// FATAL without the rule: an end is linked by checksum and counter of the last commit. `RESTART` writes the record, the
-/// generation goes on, and a process without the hooks restarts it.
+/// generation continues, and a process without the hooks restarts it.
 #[test]
 fn an_end_after_which_the_generation_went_on_is_no_link() {
     let mut world = in_the_middle();
@@ -116,7 +116,7 @@ fn a_record_that_could_not_be_written_is_a_hole() {
 }
 
 /// FATAL without the rule: the frame of the cursor is looked at in the WAL. A recovery drops frames that SQLite did not
-/// seal, and the same generation goes on beyond the cursor.
+/// seal, and the same generation continues beyond the cursor.
 #[test]
 fn a_recovery_that_lost_what_was_published_is_noticed() {
     let mut world = in_the_middle();
@@ -177,7 +177,7 @@ fn a_recovery_that_lost_nothing_costs_nothing() {
     assert_eq!(world.publish_now(), pages(&[4, 5, 6]));
 }
 
-/// A kill between the restart and the first commit: the generation before comes back, and goes on.
+/// A kill between the restart and the first commit: the generation before comes back, and continues.
 #[test]
 fn a_generation_that_comes_back_is_followed() {
     let mut world = in_the_middle();
@@ -240,7 +240,7 @@ fn a_file_that_others_changed_after_a_close_is_noticed() {
     assert!(is_broken(&world.look()));
 }
 
-/// A close that dies before it deletes the WAL leaves a generation that goes on.
+/// A close that dies before it deletes the WAL leaves a generation that continues.
 #[test]
 fn a_close_that_was_not_finished_is_no_end() {
     let mut world = in_the_middle();

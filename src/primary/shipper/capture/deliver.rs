@@ -1,7 +1,7 @@
 //! How what was captured gets to the replica.
 
-use super::Capture;
 use super::view::Changed;
+use super::{Capture, Exclusive};
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::{Header, Txid};
@@ -160,8 +160,12 @@ impl Capture {
     /// # Errors
     /// `Io` on the spool.
     pub(in crate::primary) fn requeue(&mut self, published: Txid) -> Result<()> {
-        if let Some(mut out) = self.in_flight.take() {
-            out.keep(&mut self.spool)?;
+        match self.in_flight.take() {
+            // What came from memory is still in the database, and goes out with what was committed since.
+            Some(out) if out.inputs == 0 && self.exclusive == Exclusive::No => self.dirty.extend(&out.pages),
+            // No view can be pinned.
+            Some(mut out) => out.keep(&mut self.spool)?,
+            None => {}
         }
         self.skip_to(published);
         Ok(())

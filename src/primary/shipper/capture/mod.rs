@@ -197,7 +197,7 @@ impl Capture {
         self.in_flight.is_some() || !self.spool.segments().is_empty() || !self.dirty.is_empty()
     }
 
-    /// Ends replication: the database goes on, nothing more is captured.
+    /// Ends replication: the database works as before, nothing is captured.
     pub(in crate::primary) fn stop(&mut self) {
         self.stopped = true;
         self.db.frames.leaves(self.number);
@@ -314,7 +314,7 @@ impl Capture {
             && self.anchored
             && self.remembered == self.mark
         {
-            // The cursor before is needed no more: records name only what was changed after this one.
+            // The cursor before is not needed any longer: records name only what was changed after this one.
             self.note_positions();
             self.db.cursors.needs_after(self.number, cursor, self.records.clone());
             self.db.cursors.delete_unneeded();

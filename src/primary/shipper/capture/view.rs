@@ -339,7 +339,7 @@ impl Capture {
         self.spool.bytes().saturating_add(changed.bytes()) <= self.spool_limit
     }
 
-    /// Notes as dirty what was committed: the cursor goes on, and no records before it are needed.
+    /// Notes as dirty what was committed: the cursor advances, and no records before it are needed.
     ///
     /// # Errors
     /// Those of the view; `Busy`.
