@@ -49,12 +49,12 @@ const ARROWS: [(&str, &[&str]); 21] = [
 ];
 
 /// What every room of `primary` may use.
-const PRIMARY_LEAVES: [&str; 5] = ["stamp", "page_set", "frame_cache", "time", "streaming_upload"];
+const PRIMARY_LEAVES: [&str; 5] = ["file_fingerprint", "page_set", "frame_cache", "time", "streaming_upload"];
 
 /// Each room of `primary`, and those that it may use beside itself and the leaves.
 const PRIMARY: [(&str, &[&str]); 14] = [
     ("page_set", &[]),
-    ("stamp", &[]),
+    ("file_fingerprint", &[]),
     ("frame_cache", &[]),
     ("time", &[]),
     ("streaming_upload", &[]),
@@ -74,11 +74,11 @@ const REPLICA: [&[&str]; 7] = [
     &["beside", "btree", "disk", "keep", "pace", "plan", "trouble", "verdict"],
     &["map", "source"],
     &["cache", "snapshot", "span", "load", "history"],
-    &["flight", "lookups"],
+    &["flight", "index_prefetch"],
     &["trees", "read_ahead"],
     // One core for each replica, whose parts are in files of their own.
     &["core", "fetch", "files", "follow", "hydration", "past", "poller"],
-    &["moves", "pages", "shared", "view"],
+    &["relocation", "pages", "shared", "view"],
 ];
 
 #[test]

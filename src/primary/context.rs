@@ -9,9 +9,9 @@ use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::files;
 use crate::primary::dirty::{Cursors, Recorder};
+use crate::primary::file_fingerprint::Identity;
 use crate::primary::frame_cache::FrameCache;
 use crate::primary::hooks::{Commits, Host};
-use crate::primary::stamp::Identity;
 
 /// The context of a database.
 pub(super) struct Context {

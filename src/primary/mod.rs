@@ -3,7 +3,7 @@
 //!
 //! | room | what it is | may use, beside the leaves |
 //! | --- | --- | --- |
-//! | `stamp`, `page_set`, `frame_cache`, `time`, `streaming_upload` | leaves | |
+//! | `file_fingerprint`, `page_set`, `frame_cache`, `time`, `streaming_upload` | leaves | |
 //! | `hooks` | what a committing thread meets first | |
 //! | `dirty` | which pages were changed since a position, as the WAL index and records of it say | `hooks` |
 //! | `context` | what is the same for all replicas of a database | `hooks`, `dirty` |
@@ -17,6 +17,7 @@
 mod context;
 mod database;
 mod dirty;
+mod file_fingerprint;
 mod frame_cache;
 mod hooks;
 mod maintenance;
@@ -25,7 +26,6 @@ mod options;
 mod ownership;
 mod page_set;
 mod shipper;
-mod stamp;
 mod streaming_upload;
 #[cfg(test)]
 mod tests;

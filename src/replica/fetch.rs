@@ -1,7 +1,7 @@
 //! Pages from the store: neighbours in one request, what comes next at the same time, and one request
 //! for all who want the same page.
 
-mod early;
+mod prefetch;
 
 use std::cell::RefCell;
 use std::ops::Range;

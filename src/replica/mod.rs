@@ -18,7 +18,7 @@
 //! | `cache`, `disk`, `fetch` | pages in memory; on disk; from the store |
 //! | `span`, `flight` | which ranges bring them; requests under way |
 //! | `read_ahead` | how much is read at once |
-//! | `btree`, `trees`, `lookups` | what pages tell of those that come next |
+//! | `btree`, `trees`, `index_prefetch` | what pages tell of those that come next |
 //! | `follow`, `poller` | what is new, and when to look |
 //! | `core`, `shared` | all of these together; one per replica and process |
 //! | `history` | the points that can be restored |
@@ -38,17 +38,17 @@ mod flight;
 mod follow;
 mod history;
 mod hydration;
+mod index_prefetch;
 mod keep;
 mod load;
-mod lookups;
 mod map;
-mod moves;
 mod pace;
 mod pages;
 mod past;
 mod plan;
 mod poller;
 mod read_ahead;
+mod relocation;
 mod shared;
 mod snapshot;
 mod source;

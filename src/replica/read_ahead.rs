@@ -14,7 +14,7 @@ use std::fmt;
 use self::place::{Place, Seen, seen_in_tree};
 pub(super) use self::walk::Direction;
 use self::walk::{Spot, Walk};
-use super::lookups::Lookups;
+use super::index_prefetch::Lookups;
 use super::pace::Pace;
 use super::trees::{Home, Trees};
 use crate::page::Pgno;

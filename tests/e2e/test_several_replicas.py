@@ -95,7 +95,8 @@ def test_the_same_replica_twice_is_refused(start, s3, in_s3, in_folder, tmp_path
         uri = primary_of(tmp_path / "app.db", Location(first, tmp_path), Location(second, tmp_path))
         with pytest.raises(SqlError) as refused:
             worker.open(uri).rows("SELECT 1 FROM sqlite_schema")
-        assert "is given twice" in str(refused.value), (first, second, str(refused.value))
+        said = str(refused.value)
+        assert "is given twice: each replica of a database has a URL of its own" in said, (first, second, said)
     assert not in_folder.folder.exists() and not (tmp_path / "app.db").exists()
 
 

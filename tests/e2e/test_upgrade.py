@@ -101,6 +101,7 @@ def test_where_it_is_not_safe_the_database_is_compared(start, in_folder, tmp_pat
     sync(db)
     assert {path: path.read_bytes() for path in before} == before
     assert_each_is(db, tmp_path, in_folder)
+    assert (replica_state(database) / "vfs.json").exists()
 
 
 def test_a_further_replica_comes_with_the_new_version(start, in_folder, in_s3, tmp_path):

@@ -5,9 +5,9 @@ use crate::primary::dirty::journal::end_of;
 use crate::primary::dirty::record::End;
 use crate::primary::dirty::walk::{Walk, walk};
 use crate::primary::dirty::{Cursor, Journal, Position};
+use crate::primary::file_fingerprint::Stamp;
 use crate::primary::hooks::PinnedView;
 use crate::primary::page_set::PageSet;
-use crate::primary::stamp::Stamp;
 use crate::wal::{Checksum, FrameNo, IndexHeader};
 
 /// What became of the look for changed pages.

@@ -18,9 +18,9 @@ use crate::error::{Error, Result};
 use crate::fork;
 use crate::primary::dirty::record::{Begin, End, Record};
 use crate::primary::dirty::{Cursor, Position};
+use crate::primary::file_fingerprint::{self, Stamp};
 use crate::primary::page_set::PageSet;
 use crate::primary::random_u64;
-use crate::primary::stamp::{self, Stamp};
 use crate::wal::{FrameNo, IndexHeader, Salts};
 
 /// What a file begins with: its kind, and the version of its form. Records follow.
@@ -155,7 +155,7 @@ impl Journal {
         if self.names(&now) {
             return Some(now);
         }
-        let sealed = stamp::seal(database)?;
+        let sealed = file_fingerprint::seal(database)?;
         self.name(view, sealed);
         Some(sealed)
     }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::primary::stamp::Stamp;
+use crate::primary::file_fingerprint::Stamp;
 use crate::wal::{Checksum, FrameNo, IndexHeader, Salts};
 
 /// The end of a read view: the last commit that it shows, all fields from one header of the WAL index.

@@ -7,8 +7,8 @@ use crc_fast::CrcAlgorithm;
 
 use crate::page::{PageCount, PageSize};
 use crate::primary::dirty::Position;
+use crate::primary::file_fingerprint::Stamp;
 use crate::primary::page_set::PageSet;
-use crate::primary::stamp::Stamp;
 use crate::wal::{Checksum, FrameNo, IndexHeader, Salts};
 
 /// What is kept of a generation.

@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::fork;
 use crate::primary::dirty::record::{Begin, End, Record};
 use crate::primary::dirty::{Journal, PageSet, Position, Positions};
+use crate::primary::file_fingerprint::{Stamp, seal};
 use crate::primary::hooks::WalIndex;
-use crate::primary::stamp::{Stamp, seal};
 use crate::wal::{Checksum, FrameHeader, FrameNo, IndexHeader, Salts, WalHeader};
 
 /// Under which lock a connection writes the WAL.

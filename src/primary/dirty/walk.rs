@@ -6,8 +6,8 @@
 use crate::primary::dirty::journal::{begin_of, end_of};
 use crate::primary::dirty::record::{Begin, End, Record};
 use crate::primary::dirty::{Cursor, Position};
+use crate::primary::file_fingerprint::Stamp;
 use crate::primary::page_set::PageSet;
-use crate::primary::stamp::Stamp;
 use crate::wal::{Checksum, FrameNo, IndexHeader, Salts};
 
 /// Where the way back led.

@@ -10,8 +10,8 @@
 //! | `merge` | several files become one, as a stream |
 //! | `recent` | files that are still in memory |
 //! | `whole` | a full copy of the database becomes a snapshot |
-//! | `keeper` | what the background task of a shipper does |
-//! | `hint` | when there will be something to do, for the next process |
+//! | `compactor` | what the background task of a shipper does |
+//! | `schedule_cache` | when there will be something to do, for the next process |
 //!
 //! All of it works on the files of the replica and never on the database: writers and checkpoints do
 //! not notice it, and a file that is broken or missing is found before anything that stands in for it is deleted.
@@ -25,13 +25,13 @@
 //! And of the snapshots that are older than the retention, which Litestream deletes, the newest stays,
 //! so that every state within the retention can be restored.
 
+mod compactor;
 mod due;
-mod hint;
 mod inventory;
-mod keeper;
 mod merge;
 mod named;
 mod recent;
+mod schedule_cache;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -51,7 +51,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::{FileId, Txid};
 use crate::store::FileInfo;
 
-pub(in crate::primary) use keeper::Keeper;
+pub(in crate::primary) use compactor::Compactor;
 pub(in crate::primary) use named::text;
 pub use named::{HistoryOptions, NamedSettings};
 pub use settings::Settings;
@@ -62,13 +62,13 @@ const GRACE: Duration = Duration::from_secs(1);
 /// How often a waiting thread looks whether it was interrupted.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// What the publisher tells the keeper of a database's history, and what that tells everybody.
+/// What the publisher tells the compactor of a database's history, and what that tells everybody.
 #[derive(Debug, Default)]
 pub(super) struct History {
     inner: Mutex<Inner>,
-    /// The keeper rests.
+    /// The compactor rests.
     resting: Condvar,
-    /// There is news for the keeper.
+    /// There is news for the compactor.
     news: Notify,
     /// Work that is under way is to be given up.
     stop: Notify,
@@ -76,17 +76,17 @@ pub(super) struct History {
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// This process publishes since; taken by the keeper.
+    /// This process publishes since; taken by the compactor.
     begin: Option<Begin>,
     begun: bool,
     /// The history is no longer ours to keep.
     ended: bool,
     news: News,
     recent: recent::Recent,
-    /// The keeper has nothing to do now.
+    /// The compactor has nothing to do now.
     rests: bool,
     /// When it will have; `None` if that is not known.
-    next: Option<hint::Next>,
+    next: Option<schedule_cache::Next>,
     /// What went wrong last.
     error: Option<Error>,
     /// Somebody else writes to the replica.
@@ -107,7 +107,7 @@ struct Begin {
     node_id: u64,
 }
 
-/// What the keeper has not seen yet.
+/// What the compactor has not seen yet.
 #[derive(Debug, Default)]
 struct News {
     /// Files of level 0 that were published.
@@ -156,7 +156,7 @@ impl History {
         self.news.notify_one();
     }
 
-    /// The keeper ended because of a bug: who waits for it, and who will, gets `error`.
+    /// The compactor ended because of a bug: who waits for it, and who will, gets `error`.
     pub(super) fn failed(&self, error: Error) {
         let mut inner = self.lock();
         inner.error = Some(error.clone());
@@ -276,7 +276,7 @@ impl History {
         let inner = self.lock();
         let known = inner.rests && inner.news.is_empty() && inner.error.is_none();
         if inner.begun {
-            hint::write(folder, url, inner.next.filter(|_| known));
+            schedule_cache::write(folder, url, inner.next.filter(|_| known));
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Whether the database was written without our knowing: by a process that does not use the VFS.
 
+use crate::primary::file_fingerprint::Stamp;
 use crate::primary::ownership::Ownership;
-use crate::primary::stamp::Stamp;
 
 /// Looks at the files now and then, while this process publishes, and wakes the shippers if they changed. Never ends.
 pub(super) async fn run(owner: &Ownership) {

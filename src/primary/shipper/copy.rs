@@ -10,7 +10,7 @@ use crate::error::{ErrorKind, Result};
 use crate::ltx::{FileId, Header, Txid};
 use crate::primary::dirty::Mark;
 use crate::primary::hooks::{CommitSeq, Noted};
-use crate::primary::shipper::anchor::{self, Compared, ViewPages};
+use crate::primary::shipper::baseline::{self, Compared, ViewPages};
 use crate::primary::shipper::capture::header_of;
 use crate::primary::shipper::spool;
 use crate::primary::shipper::sums::Sums;
@@ -84,7 +84,7 @@ async fn send_copy(
     shipper.with_capture(|capture| capture.sends_copy(&header))?;
     let done = async {
         let (mut upload, compared) =
-            anchor::upload(&shipper.store, id, options, pages, header, compared).await?;
+            baseline::upload(&shipper.store, id, options, pages, header, compared).await?;
         let completed = upload.complete().await;
         match &completed {
             Ok(()) => {}

@@ -8,32 +8,32 @@ use futures_util::FutureExt as _;
 
 use super::Shipper;
 use crate::error::ErrorKind;
-use crate::primary::maintenance::Keeper;
+use crate::primary::maintenance::Compactor;
 use crate::runtime;
 
 /// Keeps the history of a database until the task is aborted. A bug ends it, with an error in status.
 pub(super) async fn run(shipper: Arc<Shipper>) {
-    let mut keeper = Keeper::new(
+    let mut compactor = Compactor::new(
         Arc::clone(&shipper.store),
         shipper.settings.clone(),
         Arc::clone(&shipper.time),
         Arc::clone(&shipper.history),
         shipper.folder.clone(),
     );
-    if let Err(panic) = AssertUnwindSafe(keep(&shipper, &mut keeper)).catch_unwind().await {
+    if let Err(panic) = AssertUnwindSafe(keep(&shipper, &mut compactor)).catch_unwind().await {
         let error = runtime::bug(&*panic).context("no files are merged and deleted until the next open");
         tracing::error!("{}: {error}", shipper.db.path.display());
         // In the status first: whoever is answered finds it there.
         shipper.history.failed(error.clone());
-        keeper.answer_all(&error);
+        compactor.answer_all(&error);
     }
 }
 
-async fn keep(shipper: &Shipper, keeper: &mut Keeper) {
+async fn keep(shipper: &Shipper, compactor: &mut Compactor) {
     // The log tells of a failure, and not yet of its end.
     let mut is_told = false;
     loop {
-        match keeper.round().await {
+        match compactor.round().await {
             // The publisher ends replication.
             Err(e) if e.kind() == ErrorKind::Conflict => {
                 shipper.history.end();
@@ -57,7 +57,7 @@ async fn keep(shipper: &Shipper, keeper: &mut Keeper) {
         if shipper.history.take_doubt() {
             shipper.doubt_replica();
         }
-        keeper.look_whether_ended();
-        keeper.rest().await;
+        compactor.look_whether_ended();
+        compactor.rest().await;
     }
 }

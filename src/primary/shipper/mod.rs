@@ -12,16 +12,16 @@
 //! | `state` | what is remembered across processes |
 //! | `begin`, `resume` | how the database stands to the replica when replication begins |
 //! | `forward` | a database that is an earlier state of its replica is brought forward |
-//! | `anchor`, `copy` | the full copy that later files build on |
+//! | `baseline`, `copy` | the full copy that later files build on |
 //! | `sums`, `past` | checksums of the pages that the replica has, and digests of earlier states |
 //! | `survey` | the pages of the database as it was opened, compared with the replica |
 //! | `holes`, `heal` | what the replica lacks of what was published |
 //! | `place` | which folder a replica is in, so that an unmounted disk is noticed |
-//! | `keep`, `proof` | the background tasks that keep the history, and verify |
+//! | `keep`, `scheduled_verify` | the background tasks that keep the history, and verify |
 //! | `id` | which replica it is |
 
-mod anchor;
 mod asks;
+mod baseline;
 mod begin;
 mod capture;
 mod copy;
@@ -36,9 +36,9 @@ mod outgoing;
 mod past;
 mod place;
 mod progress;
-mod proof;
 mod publish;
 mod resume;
+mod scheduled_verify;
 mod send;
 mod spool;
 pub(in crate::primary) mod state;
@@ -124,7 +124,7 @@ pub(in crate::primary) struct Shipper {
     pub(in crate::primary) time: Arc<Time>,
     pub(in crate::primary) signal: Signal,
     pub(in crate::primary) history: Arc<History>,
-    pub(in crate::primary) proof: proof::Proof,
+    pub(in crate::primary) proof: scheduled_verify::Proof,
     /// What the replica lacks.
     pub(in crate::primary) holes: holes::Holes,
     /// The folder that the replica is in, if it is in one.
@@ -180,7 +180,7 @@ impl Shipper {
             time,
             signal: Signal::default(),
             history: Arc::default(),
-            proof: proof::Proof::default(),
+            proof: scheduled_verify::Proof::default(),
             holes: holes::Holes::default(),
             places: place::Places::new(&folder),
             waiting: AtomicUsize::new(0),
@@ -331,7 +331,7 @@ impl Tasks {
         Self {
             publish: runtime.spawn(publish::run(Arc::clone(shipper))),
             keep: runtime.spawn(keep::run(Arc::clone(shipper))),
-            proof: verifies.then(|| runtime.spawn(proof::run(Arc::clone(shipper)))),
+            proof: verifies.then(|| runtime.spawn(scheduled_verify::run(Arc::clone(shipper)))),
         }
     }
 

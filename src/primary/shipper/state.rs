@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::ltx::{Header, Lineage, Txid};
 use crate::primary::dirty::{Cursor, PageSet, Position, StoredPosition};
-use crate::primary::stamp::{self, Identity, Stamp};
+use crate::primary::file_fingerprint::{self, Identity, Stamp};
 
 /// What is remembered.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -209,7 +209,7 @@ impl State {
         let mut state = Self { url: url.to_owned(), txid: Some(txid.get()), lineage, ..Self::new() };
         // A write by another program must be seen at the next open.
         state.set_cursor(
-            stamp::seal(database).map(Cursor::File),
+            file_fingerprint::seal(database).map(Cursor::File),
             &PageSet::default(),
             Identity::of(database),
         );

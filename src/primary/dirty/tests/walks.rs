@@ -5,7 +5,7 @@ use crate::primary::PageSet;
 use crate::primary::dirty::record::{Begin, End, Record};
 use crate::primary::dirty::walk::{Walk, walk};
 use crate::primary::dirty::{Cursor, Position};
-use crate::primary::stamp::Stamp;
+use crate::primary::file_fingerprint::Stamp;
 use crate::wal::{Checksum, FrameNo, IndexHeader, Salts};
 
 fn header(salt: u32, frame: u32, checksum: u32, change: u32) -> IndexHeader {

@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::page::{PageCount, PageSize, Pgno};
 use crate::primary::dirty::record::Record;
 use crate::primary::dirty::{Collected, Cursor, HeldLock, Mark, PageSet, Recorder, collect, cursor_at};
-use crate::primary::stamp::Stamp;
+use crate::primary::file_fingerprint::Stamp;
 use crate::primary::{PinnedView, WalIndex};
 use crate::wal::tests::fixtures::Writer;
 use crate::wal::{ByteOrder, Checksum, FrameHeader, FrameNo, IndexHeader, Salts};

@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::world::{MINUTE, World, settings};
 use crate::clock::{Clock as _, ManualClock, Timestamp};
 use crate::ltx::FileId;
-use crate::primary::maintenance::hint::{self, Next};
 use crate::primary::maintenance::inventory::Inventory;
+use crate::primary::maintenance::schedule_cache::{self, Next};
 
 const HOUR: i64 = 3_600_000;
 const YEAR: i64 = 365 * 24 * HOUR;
@@ -161,7 +161,7 @@ fn a_due_time_of_another_clock_is_not_waited_for() {
     world.clock.jump(Timestamp::from_millis(right.as_millis() + 10 * YEAR));
     world.pass(MINUTE);
     let folder = world.folder();
-    hint::write(&folder, &world.store.url(), Some(Next::At(world.now())));
+    schedule_cache::write(&folder, &world.store.url(), Some(Next::At(world.now())));
     world.clock.jump(right);
     world.pass(MINUTE);
     world.restart();

@@ -66,7 +66,7 @@ fn three_hundred_interruptions() {
                 failures += u64::from(world.try_round().is_err());
             } else {
                 let polls = world.random(12);
-                let killed = run(Killed { work: Box::pin(world.keeper.round()), polls }).is_none();
+                let killed = run(Killed { work: Box::pin(world.compactor.round()), polls }).is_none();
                 kills += u64::from(killed);
                 world.restart();
             }

@@ -23,7 +23,7 @@ fn with_commits(n: u64, settings: Settings) -> World {
 fn an_idle_database_costs_nothing() {
     let mut world = with_commits(20, settings());
     world.run_down();
-    assert_eq!(world.keeper.due(), None, "there is no timer");
+    assert_eq!(world.compactor.due(), None, "there is no timer");
     let total = world.store.total();
     world.pass(MINUTE * 100_000);
     world.round();
@@ -88,7 +88,7 @@ fn a_failure_is_told_until_it_is_made_good() {
     world.pass(MINUTE);
     world.try_round().unwrap_err();
     assert!(world.history.error().is_some());
-    world.clock.set(world.keeper.due().expect("it is done again"));
+    world.clock.set(world.compactor.due().expect("it is done again"));
     world.round();
     assert!(world.history.error().is_none());
     world.assert_restores();

@@ -11,7 +11,7 @@ use crate::clock::{Clock, ManualClock, Timestamp};
 use crate::error::Result;
 use crate::ltx::{Decoder, Encoder, FileId, FileName, Header, Level, Txid};
 use crate::page::{PageCount, PageSize, Pgno};
-use crate::primary::maintenance::keeper::Keeper;
+use crate::primary::maintenance::compactor::Compactor;
 use crate::primary::maintenance::settings::{before, window_start};
 use crate::primary::maintenance::{History, Settings};
 use crate::primary::time::Time;
@@ -24,13 +24,13 @@ pub(super) type Pages = Vec<Vec<u8>>;
 
 pub(super) struct World {
     pub(super) memory: MemoryStore,
-    /// What the keeper sees of `memory`.
+    /// What the compactor sees of `memory`.
     pub(super) store: Faults,
     pub(super) clock: Arc<ManualClock>,
     time: Arc<Time>,
     pub(super) settings: Settings,
     pub(super) history: Arc<History>,
-    pub(super) keeper: Keeper,
+    pub(super) compactor: Compactor,
     folder: TempDir,
     pages: Pages,
     /// Every state, by its transaction, with the time of its commit.
@@ -61,7 +61,7 @@ impl World {
         let folder = tempfile::tempdir().unwrap();
         let history = Arc::new(History::default());
         let time = Arc::new(Time::new(clock.clone(), store.replica()));
-        let keeper = Keeper::new(
+        let compactor = Compactor::new(
             store.replica(),
             settings.clone(),
             Arc::clone(&time),
@@ -76,7 +76,7 @@ impl World {
             time,
             settings,
             history,
-            keeper,
+            compactor,
             folder,
             pages: Vec::new(),
             states,
@@ -93,7 +93,7 @@ impl World {
     /// The process is gone, and another one publishes.
     pub(super) fn restart(&mut self) {
         self.history = Arc::new(History::default());
-        self.keeper = Keeper::new(
+        self.compactor = Compactor::new(
             self.store.replica(),
             self.settings.clone(),
             Arc::clone(&self.time),
@@ -106,7 +106,7 @@ impl World {
     /// The process ends in order.
     pub(super) fn close(&mut self) {
         self.round();
-        self.keeper.tell();
+        self.compactor.tell();
         self.history.remember(self.folder.path(), &self.store.url());
         self.restart();
     }
@@ -166,9 +166,9 @@ impl World {
         self.history.published(id, self.time.now(), Some(bytes));
     }
 
-    /// The keeper takes up the news and does what is due.
+    /// The compactor takes up the news and does what is due.
     pub(super) fn try_round(&mut self) -> Result<()> {
-        run(self.keeper.round())
+        run(self.compactor.round())
     }
 
     pub(super) fn round(&mut self) {
@@ -178,7 +178,7 @@ impl World {
     /// Lets time pass until nothing will be due any more.
     pub(super) fn run_down(&mut self) {
         self.round();
-        while let Some(due) = self.keeper.due() {
+        while let Some(due) = self.compactor.due() {
             assert!(due > self.now(), "something is due, and was not done");
             self.clock.set(due);
             self.round();

@@ -16,7 +16,7 @@ use crate::error::Result;
 use crate::ltx::{Header, Lineage};
 use crate::primary::context::Context;
 use crate::primary::dirty::{Cursor, Mark, PageSet};
-use crate::primary::stamp::Identity;
+use crate::primary::file_fingerprint::Identity;
 use crate::wal::IndexHeader;
 
 pub(super) use view::{Look, header_of};

@@ -7,11 +7,11 @@ use crate::ltx::{Encoder, FileName, Header, Txid};
 use crate::page::{PageCount, PageSize, Pgno};
 use crate::primary::context::Context;
 use crate::primary::dirty::{Collected, Cursor, Mark, PageSet, Position, collect, cursor_at};
+use crate::primary::file_fingerprint::Stamp;
 use crate::primary::frame_cache::{FrameCache, Moment};
 use crate::primary::hooks::CommitSeq;
 use crate::primary::hooks::PinnedView;
 use crate::primary::shipper::sums::{PageSums, sum_of};
-use crate::primary::stamp::Stamp;
 use crate::wal::{Checksum, FrameNo, IndexHeader};
 
 /// Pages up to this many bytes are read into memory at once, and sent in one request.

@@ -7,7 +7,7 @@ use super::{Fetcher, Shared, State};
 use crate::error::Result;
 use crate::page::{PageSize, Pgno};
 use crate::replica::btree;
-use crate::replica::lookups::distinct;
+use crate::replica::index_prefetch::distinct;
 use crate::replica::map::{Frame, ReplicaFile};
 use crate::replica::read_ahead::ReadAhead;
 use crate::replica::trees::Home;

@@ -1,4 +1,4 @@
-//! The keeper of a replica's history: what its background task does.
+//! The compactor of a replica's history: what its background task does.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,9 +9,9 @@ use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::{FileId, Level, Txid};
 use crate::primary::maintenance::due::{Due, Job, Merge};
-use crate::primary::maintenance::hint::{self, Next};
 use crate::primary::maintenance::inventory::Inventory;
 use crate::primary::maintenance::merge;
+use crate::primary::maintenance::schedule_cache::{self, Next};
 use crate::primary::maintenance::settings::{after, window_end};
 use crate::primary::maintenance::{Begin, History, News, Settings};
 use crate::primary::time::Time;
@@ -28,7 +28,7 @@ const BACKOFF_MAX: Duration = Duration::from_secs(600);
 const SET_BACK: Duration = Duration::from_secs(120);
 
 /// Does what is due.
-pub(in crate::primary) struct Keeper {
+pub(in crate::primary) struct Compactor {
     store: Arc<Replica>,
     settings: Settings,
     time: Arc<Time>,
@@ -50,7 +50,7 @@ pub(in crate::primary) struct Keeper {
     requests: Vec<Sender<Result<Txid>>>,
 }
 
-impl Keeper {
+impl Compactor {
     pub(in crate::primary) fn new(
         store: Arc<Replica>,
         settings: Settings,
@@ -133,7 +133,8 @@ impl Keeper {
             self.due = None;
             return;
         }
-        self.due = match (hint::read(&self.folder, &self.store.url()), self.settings.levels.first()) {
+        self.due = match (schedule_cache::read(&self.folder, &self.store.url()), self.settings.levels.first())
+        {
             (_, None) | (Some(Next::Never), _) => None,
             (Some(Next::At(time)), _) => Some(time),
             (None, _) => Some(self.time.now()),
@@ -143,7 +144,7 @@ impl Keeper {
     /// Takes up what was published; returns who waits for a snapshot.
     fn take(&mut self, news: News) -> Vec<Sender<Result<Txid>>> {
         if !news.published.is_empty() || news.unknown {
-            hint::remove(&self.folder);
+            schedule_cache::remove(&self.folder);
         }
         if news.unknown {
             self.files = None;
