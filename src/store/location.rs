@@ -18,7 +18,14 @@ use super::wrap::RetryPolicy;
 use crate::error::{Error, Result};
 
 /// Every provider. One more is its folder and its line here.
-pub static PROVIDERS: &[&Provider] = &[&provider::s3::PROVIDER, &provider::file::PROVIDER];
+pub static PROVIDERS: &[&Provider] = &[
+    &provider::s3::PROVIDER,
+    &provider::file::PROVIDER,
+    &provider::gcs::PROVIDER,
+    &provider::abs::PROVIDER,
+    &provider::oss::PROVIDER,
+    &provider::webdav::PROVIDER,
+];
 
 /// A kind of store, and how a place in it is found.
 pub struct Provider {
@@ -290,6 +297,18 @@ impl fmt::Display for Location {
     }
 }
 
+/// Authority and path of what follows the scheme of a replica URL, both percent-encoded. `example` is the provider's
+/// URL as users write it.
+///
+/// # Errors
+/// `Config` if there is no authority.
+pub(in crate::store) fn authority_and_path<'a>(rest: &'a str, example: &str) -> Result<(&'a str, &'a str)> {
+    // Tcl makes one slash of two in the name of a database, and of what a URI has in it.
+    let place = rest.strip_prefix("//").or_else(|| rest.strip_prefix('/'));
+    let place = place.ok_or_else(|| Error::config(format!("write the replica URL as {example}")))?;
+    Ok(place.split_once('/').unwrap_or((place, "")))
+}
+
 /// A part of a URL without its percent-encoding.
 ///
 /// # Errors
@@ -398,6 +417,13 @@ mod tests {
                 "s3://b/a/b?region=eu-west-1",
             ),
             ("file", fields(&[("path", "/var/x/../replica")]), "file:///var/replica"),
+            ("gs", fields(&[("bucket", "b"), ("path", "/a//b/")]), "gs://b/a/b"),
+            ("abs", fields(&[("account-name", "me"), ("bucket", "c"), ("path", "p")]), "azure://me@c/p"),
+            (
+                "oss",
+                fields(&[("bucket", "b"), ("path", "p"), ("region", "cn-beijing")]),
+                "oss://b.oss-cn-beijing.aliyuncs.com/p",
+            ),
         ] {
             let made = Location::from_fields(kind, &given).unwrap();
             assert_eq!(made, Location::parse(url, &none).unwrap());

@@ -4,9 +4,12 @@
 //! is what a provider can do with strings for keys, a root in it and a [`Layout`], which knows LTX names. Wrappers
 //! ([`Retry`], [`Meter`], [`Faults`]) are buckets around a bucket.
 
+mod auth;
 mod bucket;
 mod clock;
 mod errors;
+mod fence;
+mod folders;
 mod http;
 mod identity;
 mod layout;

@@ -73,19 +73,20 @@ impl StoreSetting {
 pub(in crate::store) const ENDPOINT: StoreSetting = StoreSetting::new(
     "endpoint",
     StoreKind::Text,
-    "Address of an S3-compatible server. Makes the path style the default.",
+    "Address of the store, where it is not the provider's own: an S3-compatible server (the path style is then the \
+     default), an emulator, a private endpoint.",
 );
 pub(in crate::store) const REGION: StoreSetting = StoreSetting::new(
     "region",
     StoreKind::Text,
-    "Region of the bucket. Without it: what AWS's own configuration says.",
+    "Region of the bucket. Without it: what AWS's own configuration says; of OSS, what the endpoint says, or `cn-hangzhou`.",
 );
 pub(in crate::store) const SKIP_VERIFY: StoreSetting =
     StoreSetting::new("skip-verify", StoreKind::Flag, "Accept any TLS certificate.");
 pub(in crate::store) const ACCESS_KEY_ID: StoreSetting = StoreSetting::new(
     "access-key-id",
     StoreKind::Text,
-    "Credentials. Without them: those that AWS's own tools would find.",
+    "Credentials of S3 and OSS. Without them, S3 is reached with those that AWS's own tools would find.",
 );
 pub(in crate::store) const SECRET_ACCESS_KEY: StoreSetting =
     StoreSetting::new("secret-access-key", StoreKind::Secret, "The secret that belongs to `access_key_id`.");
@@ -97,6 +98,11 @@ pub(in crate::store) const PART_SIZE: StoreSetting = StoreSetting::new(
     "Size of the parts that a large snapshot is uploaded in.",
 )
 .default("8MiB");
+/// The default of `part-size`: few requests for a large snapshot, little memory.
+const DEFAULT_PART_SIZE: usize = 8 << 20;
+/// S3 takes no smaller parts, but for the last.
+const MIN_PART_SIZE: usize = 5 << 20;
+const MAX_PART_SIZE: usize = 1 << 30;
 pub(in crate::store) const CONCURRENCY: StoreSetting = StoreSetting::new(
     "concurrency",
     StoreKind::Count { min: 1, max: 1000 },
@@ -194,6 +200,20 @@ impl<'a> Settings<'a> {
         parsed.map(Some).map_err(|_| {
             Error::config(format!("the setting '{name}' is '{value}'; write a whole number, without a unit"))
         })
+    }
+
+    /// The setting `part-size`: bytes of a part, which is held in memory.
+    ///
+    /// # Errors
+    /// `Config` if it is not within its limits.
+    pub(in crate::store) fn part_size(&self) -> Result<usize> {
+        let Some(bytes) = self.number("part-size")? else { return Ok(DEFAULT_PART_SIZE) };
+        if !(MIN_PART_SIZE..=MAX_PART_SIZE).contains(&bytes) {
+            return Err(Error::config(format!(
+                "the setting 'part-size' is {bytes}; write {MIN_PART_SIZE} to {MAX_PART_SIZE} bytes"
+            )));
+        }
+        Ok(bytes)
     }
 
     /// Settings that belong together, such as the halves of credentials: all are from the same place, the first one

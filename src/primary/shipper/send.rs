@@ -116,8 +116,8 @@ fn prove_fencing(shipper: &Arc<Shipper>, out: &Outgoing, bytes: &Bytes) {
         } else if shipper.store.fencing() == Fencing::LookFirst {
             let url = shipper.store.url();
             shipper.notice(format!(
-                "{url} ignores the condition If-None-Match: each file is looked for before it is written, and two \
-                 primaries that write at the same moment may not see each other"
+                "{url} ignores the condition that a file is not there yet: each file is looked for before it is written, \
+                 and two primaries that write at the same moment may not see each other"
             ));
         }
     });

@@ -1,10 +1,12 @@
 //! The HTTP client: limits of time, certificates, and what its failures mean.
 
 use std::error::Error as _;
+use std::fs::File;
 use std::net::{IpAddr, ToSocketAddrs as _};
+use std::os::unix::fs::FileExt as _;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -20,8 +22,12 @@ use self::common::{Common, Environment, environment};
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime;
 
+pub(in crate::store) mod answer;
+pub(in crate::store) mod call;
 pub(in crate::store) mod common;
 pub(in crate::store) mod endpoint;
+pub(in crate::store) mod sessions;
+pub(in crate::store) mod xml;
 
 /// To resolve, connect and agree on TLS.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -33,6 +39,8 @@ const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 const POOL_MAX_IDLE: usize = 32;
 /// The pieces in which a request's body is handed to the connection, so that progress is seen.
 const PIECE: usize = 64 << 10;
+/// The pieces in which a file is read for that.
+const FILE_PIECE: usize = 256 << 10;
 /// How many requests that are in turn a server gets at the same time.
 pub(in crate::store) const TURNS: usize = 16;
 
@@ -218,13 +226,14 @@ impl Http {
     pub(in crate::store) async fn send(
         &self,
         mut request: reqwest::Request,
-        body: Bytes,
+        body: impl Into<Payload>,
         way: Way,
     ) -> Result<Response> {
         let client = self.client(way)?;
         let sent = Arc::new(AtomicU64::new(0));
+        let body = body.into();
         if !body.is_empty() {
-            *request.body_mut() = Some(reqwest::Body::wrap(SentBody { rest: body, sent: Arc::clone(&sent) }));
+            *request.body_mut() = Some(body.counted(&sent));
         }
         let mut answer = std::pin::pin!(client.execute(request));
         loop {
@@ -351,6 +360,100 @@ fn root_cause(e: &reqwest::Error) -> String {
         cause = inner;
     }
     cause.to_string()
+}
+
+/// What a request carries.
+#[derive(Clone, Debug)]
+pub(in crate::store) enum Payload {
+    /// Bytes in memory.
+    Memory(Bytes),
+    /// So many bytes of a local file, from its beginning.
+    File(Arc<File>, u64),
+}
+
+impl From<Bytes> for Payload {
+    fn from(bytes: Bytes) -> Self {
+        Self::Memory(bytes)
+    }
+}
+
+impl Payload {
+    /// How many bytes it has.
+    pub(in crate::store) fn len(&self) -> u64 {
+        match self {
+            Self::Memory(bytes) => bytes.len() as u64,
+            Self::File(_, len) => *len,
+        }
+    }
+
+    pub(in crate::store) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The body of a request, which counts in `sent` what was handed to the connection.
+    fn counted(self, sent: &Arc<AtomicU64>) -> reqwest::Body {
+        let sent = Arc::clone(sent);
+        match self {
+            Self::Memory(rest) => reqwest::Body::wrap(SentBody { rest, sent }),
+            Self::File(file, len) => {
+                let pieces = Mutex::new(pieces_of(file, len));
+                reqwest::Body::wrap(SentFile { pieces, left: len, sent })
+            }
+        }
+    }
+}
+
+/// The first `len` bytes of a local file.
+fn pieces_of(file: Arc<File>, len: u64) -> BoxStream<'static, Result<Bytes>> {
+    stream::try_unfold(0, move |at| {
+        let file = Arc::clone(&file);
+        async move {
+            if at == len {
+                return Ok(None);
+            }
+            let piece = runtime::blocking(move || {
+                let mut piece = vec![0; (FILE_PIECE as u64).min(len - at) as usize];
+                file.read_exact_at(&mut piece, at)
+                    .map_err(|e| Error::io("cannot read a file for its upload", e))?;
+                Ok(Bytes::from(piece))
+            });
+            let piece = piece.await?;
+            let at = at + piece.len() as u64;
+            Ok(Some((piece, at)))
+        }
+    })
+    .boxed()
+}
+
+/// The beginning of a local file, as a body of known length that counts what was handed to the connection.
+struct SentFile {
+    /// Nobody else has it: bodies must be `Sync`, which streams are not.
+    pieces: Mutex<BoxStream<'static, Result<Bytes>>>,
+    left: u64,
+    sent: Arc<AtomicU64>,
+}
+
+impl http_body::Body for SentFile {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>>>> {
+        let this = &mut *self;
+        let pieces = this.pieces.get_mut().unwrap_or_else(PoisonError::into_inner);
+        pieces.poll_next_unpin(cx).map_ok(|piece| {
+            this.left = this.left.saturating_sub(piece.len() as u64);
+            this.sent.fetch_add(piece.len() as u64, Ordering::Relaxed);
+            Frame::data(piece)
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left == 0
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left)
+    }
 }
 
 /// A body of known length that counts what was handed to the connection.

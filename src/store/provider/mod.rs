@@ -1,5 +1,9 @@
 //! Providers, one folder each: how a place in a store is found, and the bucket that it is.
 
+pub(super) mod abs;
 pub(super) mod file;
+pub(super) mod gcs;
 pub(super) mod memory;
+pub(super) mod oss;
 pub(super) mod s3;
+pub(super) mod webdav;

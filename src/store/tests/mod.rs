@@ -1,7 +1,9 @@
 //! What all stores do alike, and the server that tests of S3 run against.
 
 pub(super) mod conformance;
+pub(super) mod emulator;
 mod layout;
+pub(super) mod recorder;
 pub(super) mod s3_server;
 
 use bytes::Bytes;

@@ -17,7 +17,7 @@ from .worker import Worker
 
 
 def _run(location: Location, *arguments: str, deadline: float = 600) -> str:
-    done = subprocess.run([LITESTREAM, *arguments], env=clean_env(**location.env), timeout=deadline,
+    done = subprocess.run([LITESTREAM, *arguments], env=clean_env(**location.env, **location.peer_env), timeout=deadline,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:
         raise RuntimeError(f"litestream {' '.join(arguments)}: {done.returncode}\n{done.stdout}")
@@ -36,8 +36,22 @@ def restore(location: Location, output: Path, txid: int | None = None, timestamp
         arguments += ["-txid", f"{txid:016x}"]
     if timestamp is not None:
         arguments += ["-timestamp", timestamp]
-    _run(location, *arguments, url_of(location))
+    _run(location, *arguments, *_named(location, output.parent))
     return output
+
+
+def ltx(location: Location, folder: Path) -> list[dict]:
+    """`litestream ltx`: the files of all levels. `folder` is for its configuration."""
+    return json.loads(_run(location, "ltx", "-json", "-level", "all", *_named(location, folder)))
+
+
+def _named(location: Location, folder: Path) -> list[str]:
+    """The arguments that name the replica: its URL, or a configuration in `folder`."""
+    if not location.needs_config:
+        return [url_of(location)]
+    config, database = folder / "named.litestream.yml", folder / "named.db"
+    config.write_text(json.dumps({"dbs": [{"path": str(database), "replica": location.litestream()}]}))
+    return ["-config", str(config), str(database)]
 
 
 def read_by_vfs(location: Location) -> Content:
@@ -76,13 +90,7 @@ class Replicate:
         # The folder of a test may have a longer name than a socket can have.
         self._sockets = tempfile.TemporaryDirectory(prefix="litestream-")
         self._socket = Path(self._sockets.name) / "control"
-        replica = {"sync-interval": sync}
-        if location.is_s3:
-            bucket, _, path = location.url.removeprefix("s3://").partition("/")
-            replica |= {"type": "s3", "bucket": bucket, "path": path, "force-path-style": True,
-                        "endpoint": location.settings["endpoint"], "region": location.settings["region"]}
-        else:
-            replica |= {"type": "file", "path": str(location.folder)}
+        replica = {"sync-interval": sync} | location.litestream()
         # JSON is YAML.
         self._config.write_text(json.dumps({
             "socket": {"enabled": True, "path": str(self._socket)},
@@ -97,7 +105,7 @@ class Replicate:
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
                 [LITESTREAM, "replicate", "-config", self._config],
-                stdout=log, stderr=log, env=clean_env(**self.location.env),
+                stdout=log, stderr=log, env=clean_env(**self.location.env, **self.location.peer_env),
             )
         until(self._started, what=f"litestream replicate; see {self.log}", timeout=30)
         return self

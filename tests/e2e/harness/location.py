@@ -7,7 +7,7 @@ from urllib.parse import quote, urlencode
 
 from .s3 import REGION, credentials
 
-_NAME = re.compile(r"([0-9a-f]{16})-([0-9a-f]{16})\.ltx")
+NAME = re.compile(r"([0-9a-f]{16})-([0-9a-f]{16})\.ltx")
 
 
 def sqlite_uri(path: Path | str, **parameters: object) -> str:
@@ -38,6 +38,10 @@ class Location:
     folder: Path
     settings: dict[str, str] = field(default_factory=dict)
     env: dict[str, str] = field(default_factory=dict)
+    peer_env: dict[str, str] = field(default_factory=dict)
+    """What Litestream needs in its environment beside `env`."""
+    peer: dict[str, object] = field(default_factory=dict)
+    """The replica as Litestream's configuration file has it; empty for a folder or S3."""
 
     @classmethod
     def file(cls, folder: Path) -> "Location":
@@ -55,6 +59,21 @@ class Location:
     @property
     def is_s3(self) -> bool:
         return self.url.startswith("s3:")
+
+    def litestream(self) -> dict[str, object]:
+        """The replica as Litestream's configuration file has it."""
+        if self.peer:
+            return self.peer
+        if not self.is_s3:
+            return {"type": "file", "path": str(self.folder)}
+        bucket, _, path = self.url.removeprefix("s3://").partition("/")
+        return {"type": "s3", "bucket": bucket, "path": path, "force-path-style": True,
+                "endpoint": self.settings["endpoint"], "region": self.settings["region"]}
+
+    @property
+    def needs_config(self) -> bool:
+        """Whether Litestream is told of the replica by its configuration file, and not by a URL."""
+        return bool(self.peer)
 
     @property
     def full_url(self) -> str:
@@ -83,7 +102,7 @@ class Location:
         for level in levels or range(10):
             folder = self.level(level)
             for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-                if match := _NAME.fullmatch(path.name):
+                if match := NAME.fullmatch(path.name):
                     found.append(Ltx(level, int(match[1], 16), int(match[2], 16), path))
         return found
 

@@ -23,6 +23,7 @@ SQLITE_SHELL = shutil.which("sqlite3") or "sqlite3"
 LITESTREAM = Path(sys.executable).parent / "litestream"
 LITESTREAM_03 = Path(os.environ.get("LITESTREAM_03") or ROOT / ".tools" / "litestream-0.3" / "bin" / "litestream")
 """Litestream 0.3.13, whose replicas are restored."""
+RCLONE = Path(os.environ.get("LITESTREAM_TEST_RCLONE") or Path(sys.executable).parent / "rclone")
 S3S_FS = Path(os.environ.get("S3S_FS") or ROOT / ".tools" / "bin" / "s3s-fs")
 
 
@@ -33,9 +34,13 @@ def litestream_vfs() -> Path:
     return next(Path(litestream_vfs.__file__).parent.glob("litestream-vfs*" + SUFFIX))
 
 
+STORES = ("AWS_", "AZURE_", "CLOUDSDK_", "GOOGLE_", "LITESTREAM_", "OSS_", "STORAGE_EMULATOR_")
+"""What the variables of stores begin with."""
+
+
 def clean_env(**extra: str) -> dict[str, str]:
     """This process's environment without anybody's credentials and settings, and with `extra`."""
-    env = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "LITESTREAM_"))}
+    env = {k: v for k, v in os.environ.items() if not k.startswith(STORES)}
     # Where the official credential chain would look after the environment.
     env["AWS_EC2_METADATA_DISABLED"] = "true"
     env["AWS_SHARED_CREDENTIALS_FILE"] = env["AWS_CONFIG_FILE"] = os.devnull

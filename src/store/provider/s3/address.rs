@@ -5,17 +5,20 @@ use std::net::IpAddr;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use url::Url;
 
+use super::dialect::Dialect;
 use super::location::S3Location;
 
 /// What is not encoded, as AWS signs it.
 /// Source: <https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html>.
-const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-const PATH: &AsciiSet = &QUERY.remove(b'/');
+pub(super) const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+pub(super) const PATH: &AsciiSet = &QUERY.remove(b'/');
 
 /// The part of every URL that is the same for all objects of a bucket, without a slash at its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Address {
     base: String,
+    /// A name without a value has no equals sign.
+    bare: bool,
 }
 
 impl Address {
@@ -31,7 +34,7 @@ impl Address {
             }
             None => format!("https://{bucket}.{}", amazon("s3", region)),
         };
-        Self { base }
+        Self { base, bare: target.dialect == Dialect::Aliyun }
     }
 
     /// The URL of `key`, or of the bucket.
@@ -42,6 +45,9 @@ impl Address {
         for (i, (name, value)) in query.iter().enumerate() {
             url.push(if i == 0 { '?' } else { '&' });
             url.extend(utf8_percent_encode(name, QUERY));
+            if value.is_empty() && self.bare {
+                continue;
+            }
             url.push('=');
             url.extend(utf8_percent_encode(value, QUERY));
         }
@@ -133,8 +139,10 @@ mod tests {
 
     #[test]
     fn queries_are_encoded_as_they_are_signed() {
-        let address = Address { base: "http://h/b".into() };
+        let mut address = Address { base: "http://h/b".into(), bare: false };
         let query = [("prefix", "a/b c+".to_owned()), ("uploads", String::new())];
         assert_eq!(address.url(None, &query), "http://h/b/?prefix=a%2Fb%20c%2B&uploads=");
+        address.bare = true;
+        assert_eq!(address.url(None, &query), "http://h/b/?prefix=a%2Fb%20c%2B&uploads");
     }
 }

@@ -85,6 +85,17 @@ fn missing(url: &str) -> Error {
     )
 }
 
+/// The error of a replica in Alibaba Cloud without credentials.
+pub(super) fn missing_of_aliyun(target: &S3Location) -> Error {
+    Error::new(
+        ErrorKind::Denied,
+        format!(
+            "no credentials for {target}; give the settings access-key-id and secret-access-key, or OSS_ACCESS_KEY_ID and \
+             OSS_ACCESS_KEY_SECRET in the environment"
+        ),
+    )
+}
+
 fn failed(url: &str, e: &CredentialsError) -> Error {
     if matches!(e, CredentialsError::CredentialsNotLoaded(_)) {
         return missing(url);

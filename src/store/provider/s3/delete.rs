@@ -12,8 +12,9 @@ use serde::Deserialize;
 
 use super::failure::{Failure, Refusal};
 use super::session::Request;
-use super::{S3Bucket, SessionRef, xml};
+use super::{S3Bucket, SessionRef};
 use crate::error::Result;
+use crate::store::http::xml;
 
 /// The most keys that one request may have.
 const MAX_KEYS: usize = 1000;
@@ -90,6 +91,9 @@ impl S3Bucket {
             Err(failure) => return Err(session.explain(failure, &what)),
         };
         let answer = session.http.read_all(response, MAX_ANSWER).await?;
+        if answer.is_empty() && self.target().dialect.deletes_without_a_word() {
+            return Ok(());
+        }
         let Ok(result) = xml::document::<DeleteResult>(&answer, "DeleteResult") else {
             return self.delete_singly_from_now_on(session, keys).await;
         };

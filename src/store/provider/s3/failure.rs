@@ -3,8 +3,8 @@
 use serde::Deserialize;
 
 use super::location::{Encryption, S3Location};
-use super::xml;
 use crate::error::{Error, ErrorKind};
+use crate::store::http::xml;
 
 /// The longest part of a store's own words that is repeated.
 const MAX_WORDS: usize = 300;

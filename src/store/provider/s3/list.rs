@@ -4,9 +4,10 @@ use reqwest::Method;
 use serde::Deserialize;
 
 use super::session::Request;
-use super::{S3Bucket, SessionRef, xml};
+use super::{S3Bucket, SessionRef};
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
+use crate::store::http::xml;
 use crate::store::{self, Next, ObjectInfo};
 
 /// A page has at most 1000 entries of about 500 bytes.

@@ -9,6 +9,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use md5::{Digest as _, Md5};
 
 use super::S3Bucket;
+use super::dialect::Dialect;
 use super::host::{Host, Quirks};
 use crate::error::{Error, Result};
 use crate::store::http::endpoint;
@@ -90,48 +91,43 @@ const SIGN_PAYLOAD: StoreSetting = StoreSetting::new(
     "Taken because Litestream's URLs have it; payloads are always signed.",
 );
 
-/// The default size of a part: few requests for a large snapshot, little memory.
-const PART_SIZE: usize = 8 << 20;
-/// S3 takes no smaller parts, but for the last.
-const MIN_PART_SIZE: usize = 5 << 20;
-/// A part is held in memory.
-const MAX_PART_SIZE: usize = 1 << 30;
-
 /// Where an S3 replica is, and how it is read and written.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct S3Location {
+pub(in crate::store::provider) struct S3Location {
     /// The bucket, or the ARN of an access point.
-    pub(super) bucket: String,
+    pub(in crate::store::provider) bucket: String,
     /// The path in the bucket, without slashes at either end; may be empty.
-    pub(super) path: String,
+    pub(in crate::store::provider) path: String,
     /// The region, if it was given.
-    pub(super) region: Option<String>,
+    pub(in crate::store::provider) region: Option<String>,
     /// Scheme, host, port and path of a custom endpoint, without a slash at its end.
-    pub(super) endpoint: Option<String>,
+    pub(in crate::store::provider) endpoint: Option<String>,
     /// `https://endpoint/bucket/key` instead of `https://bucket.endpoint/key`.
-    pub(super) path_style: bool,
+    pub(in crate::store::provider) path_style: bool,
     /// Accept any TLS certificate.
-    pub(super) skip_verify: bool,
+    pub(in crate::store::provider) skip_verify: bool,
     /// Credentials that were given; else the official chain finds them.
     /// Invariant: given if and only if `secret_access_key` is.
-    pub(super) access_key_id: Option<String>,
+    pub(in crate::store::provider) access_key_id: Option<String>,
     /// The secret that belongs to `access_key_id`.
-    pub(super) secret_access_key: Option<Secret>,
+    pub(in crate::store::provider) secret_access_key: Option<Secret>,
     /// The token of temporary credentials.
-    pub(super) session_token: Option<Secret>,
+    pub(in crate::store::provider) session_token: Option<Secret>,
     /// The storage class of new objects, such as `STANDARD_IA`.
-    pub(super) storage_class: Option<String>,
+    pub(in crate::store::provider) storage_class: Option<String>,
     /// How the store encrypts what it stores.
-    pub(super) encryption: Encryption,
+    pub(in crate::store::provider) encryption: Encryption,
     /// Bytes of a part of a multipart upload, 5 MiB to 1 GiB.
-    pub(super) part_size: usize,
+    pub(in crate::store::provider) part_size: usize,
     /// Send `Content-MD5` with deletions of several objects.
-    pub(super) content_md5: bool,
+    pub(in crate::store::provider) content_md5: bool,
+    /// In whose words the store is spoken to.
+    pub(in crate::store::provider) dialect: Dialect,
 }
 
 /// How an S3 store encrypts objects at rest.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Encryption {
+pub(in crate::store::provider) enum Encryption {
     /// As the bucket is set up.
     Bucket,
     /// With a key that AWS KMS keeps.
@@ -150,7 +146,7 @@ pub(super) enum Encryption {
 
 impl fmt::Display for S3Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "s3://{}", self.bucket)?;
+        write!(f, "{}://{}", self.dialect.scheme(), self.bucket)?;
         if self.path.is_empty() { Ok(()) } else { write!(f, "/{}", self.path) }
     }
 }
@@ -216,8 +212,9 @@ fn locate(source: &Source<'_>, settings: &Settings<'_>) -> Result<Arc<dyn Site>>
         session_token,
         storage_class: settings.get("storage-class"),
         encryption: encryption(settings, endpoint.as_deref())?,
-        part_size: part_size(settings)?,
+        part_size: settings.part_size()?,
         content_md5: settings.flag("require-content-md5")?.unwrap_or(quirks.content_md5),
+        dialect: Dialect::Amazon,
         endpoint,
     }))
 }
@@ -275,16 +272,6 @@ fn access_point(place: &str) -> Result<(Host, String)> {
         ..Host::default()
     };
     Ok((host, clean_path(&decode(path)?)))
-}
-
-fn part_size(settings: &Settings<'_>) -> Result<usize> {
-    let Some(bytes) = settings.number("part-size")? else { return Ok(PART_SIZE) };
-    if !(MIN_PART_SIZE..=MAX_PART_SIZE).contains(&bytes) {
-        return Err(Error::config(format!(
-            "the setting 'part-size' is {bytes}; write {MIN_PART_SIZE} to {MAX_PART_SIZE} bytes"
-        )));
-    }
-    Ok(bytes)
 }
 
 /// Credentials belong together: all are from the same place, or none.
@@ -404,7 +391,7 @@ mod tests {
         let s3 = s3_target("s3://bucket//a/./b/../c%20d/");
         assert_eq!((s3.bucket.as_str(), s3.path.as_str()), ("bucket", "a/c d"));
         assert_eq!((s3.endpoint, s3.region, s3.path_style), (None, None, false));
-        assert_eq!((s3.part_size, s3.content_md5, s3.encryption), (PART_SIZE, true, Encryption::Bucket));
+        assert_eq!((s3.part_size, s3.content_md5, s3.encryption), (8 << 20, true, Encryption::Bucket));
         assert_eq!(s3_target("s3://bucket").path, "");
         assert_eq!(Location::parse("S3://bucket/p", &none).unwrap().to_string(), "s3://bucket/p");
     }

@@ -20,9 +20,11 @@ use crate::store::http::{self, Way};
 use crate::store::{Bucket, ByteRange, Content, Fencing, Next, ObjectInfo, Page, PutOptions, Upload, errors};
 
 mod address;
+mod aliyun;
 mod aws;
 mod credentials;
 mod delete;
+mod dialect;
 mod failure;
 mod host;
 mod list;
@@ -34,21 +36,18 @@ mod session;
 #[cfg(test)]
 mod tests;
 mod upload;
-mod xml;
 
+pub(in crate::store::provider) use dialect::Dialect;
 use failure::Failure;
 pub(in crate::store) use location::PROVIDER;
-use location::{Encryption, S3Location};
+pub(in crate::store::provider) use location::{Encryption, S3Location};
 use session::{Request, Session};
-
-/// The user metadata that holds a file's timestamp, RFC 3339.
-const TIMESTAMP: &str = "x-amz-meta-litestream-timestamp";
 
 /// A bucket of an S3-compatible store. Clones share connections and what was learned of the store.
 ///
 /// Nothing happens before the first request: no thread, no connection, no look at the environment.
 #[derive(Clone)]
-pub(super) struct S3Bucket {
+pub(in crate::store::provider) struct S3Bucket {
     shared: Arc<Shared>,
     way: Way,
 }
@@ -80,7 +79,7 @@ struct Begun {
 
 impl S3Bucket {
     /// The bucket of `target`.
-    fn new(target: S3Location) -> Self {
+    pub(in crate::store::provider) fn new(target: S3Location) -> Self {
         Self::with_idle_timeout(target, http::IDLE_TIMEOUT)
     }
 
@@ -139,7 +138,7 @@ impl S3Bucket {
         let target = self.target();
         let mut headers = vec![
             ("content-type", "application/octet-stream".to_owned()),
-            (TIMESTAMP, options.timestamp.to_string()),
+            (target.dialect.timestamp(), options.timestamp.to_string()),
         ];
         if let Some(class) = &target.storage_class {
             headers.push(("x-amz-storage-class", class.clone()));
@@ -179,7 +178,8 @@ impl S3Bucket {
             return session.send(&request).await;
         }
         if !self.looks_first() {
-            let conditional = request.clone().header("if-none-match", "*");
+            let (name, value) = self.target().dialect.if_absent();
+            let conditional = request.clone().header(name, value);
             match session.send(&conditional).await {
                 Err(Failure::Refused(refusal)) if refusal.is_precondition_failed() => {
                     self.shared.keeps_condition.store(true, Ordering::Relaxed);
@@ -313,7 +313,8 @@ impl Bucket for S3Bucket {
             Err(e) if e.kind() == ErrorKind::AlreadyExists => Ok(()),
             Err(e) => Err(e),
             Ok(()) => {
-                tracing::warn!(replica = self.describe(), "the store ignores If-None-Match; looking first");
+                let (condition, _) = self.target().dialect.if_absent();
+                tracing::warn!(replica = self.describe(), "the store ignores {condition}; looking first");
                 self.shared.look_first.store(true, Ordering::Relaxed);
                 Ok(())
             }

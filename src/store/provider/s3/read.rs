@@ -8,7 +8,7 @@ use reqwest::{Method, Response, StatusCode};
 
 use super::failure::Failure;
 use super::session::Request;
-use super::{S3Bucket, SessionRef, TIMESTAMP};
+use super::{Dialect, S3Bucket, SessionRef};
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
 use crate::store::{Bucket as _, ByteRange, Content, ObjectInfo, errors};
@@ -34,7 +34,7 @@ impl S3Bucket {
         };
         let headers = response.headers();
         let (size, stored) = (number(headers.get(CONTENT_LENGTH)), stored(headers));
-        let timestamp = committed(headers).or(stored);
+        let timestamp = committed(headers, self.target().dialect).or(stored);
         let key = key.to_owned();
         if let (Some(size), Some(timestamp)) = (size, timestamp) {
             return Ok(ObjectInfo { key, size, timestamp, stored: stored.unwrap_or(timestamp) });
@@ -56,7 +56,7 @@ impl S3Bucket {
         let session = self.session().await?;
         let mut request = Request::object(Method::GET, key.to_owned()).headers(self.key_headers());
         if let Some(range) = range_header(range) {
-            request = request.header("range", range);
+            request = request.header("range", range).headers(self.target().dialect.strict_range());
         }
         match session.send(&request).await {
             Ok(response) => self.content(&session, response, key, range, listed).await,
@@ -220,8 +220,8 @@ fn number(value: Option<&http::HeaderValue>) -> Option<u64> {
 }
 
 /// When the file was committed, if the object says so.
-fn committed(headers: &HeaderMap) -> Option<Timestamp> {
-    headers.get(TIMESTAMP)?.to_str().ok()?.parse().ok()
+fn committed(headers: &HeaderMap, dialect: Dialect) -> Option<Timestamp> {
+    headers.get(dialect.timestamp())?.to_str().ok()?.parse().ok()
 }
 
 /// When the object was stored.

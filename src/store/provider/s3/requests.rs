@@ -6,9 +6,9 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use reqwest::Method;
 
-use super::S3Bucket;
 use super::location::S3Location;
 use super::session::Request;
+use super::{Dialect, S3Bucket};
 use crate::clock::Timestamp;
 use crate::runtime::block_on;
 use crate::store::{Location, PutOptions};
@@ -231,10 +231,10 @@ fn each_store_gets_exactly_the_requests_that_it_understands() {
         );
         // Nothing else: no checksum, no trailer, no `expect`, and nothing signed that a proxy may change, such as
         // `accept-encoding` or the condition.
-        let metadata = ["content-type", super::TIMESTAMP];
+        let metadata = ["content-type", Dialect::Amazon.timestamp()];
         assert_eq!(
             put.headers,
-            with_common(case, &["content-type", "if-none-match", super::TIMESTAMP]),
+            with_common(case, &["content-type", "if-none-match", Dialect::Amazon.timestamp()]),
             "{what}"
         );
         assert_eq!(put.signed, signed(&metadata), "{what}");

@@ -19,7 +19,9 @@ use http::header::{AGE, CONTENT_RANGE, CONTENT_TYPE, DATE, HeaderName, HeaderVal
 use reqwest::{Method, Response};
 
 use super::address::{self, Address};
-use super::credentials::Identity;
+use super::aliyun;
+use super::credentials::{self, Identity};
+use super::dialect::Dialect;
 use super::failure::{Failure, Place, Refusal};
 use super::host::Quirks;
 use super::location::S3Location;
@@ -118,6 +120,7 @@ impl Session {
         let region_given = region.is_some();
         let identity = match given {
             Some(given) if region.is_some() && endpoint.is_some() => given,
+            None if target.dialect == Dialect::Aliyun => return Err(credentials::missing_of_aliyun(&target)),
             given => {
                 let config = configuration(renew).await;
                 region = region.or_else(|| config.region().map(|region| region.to_string()));
@@ -278,6 +281,26 @@ impl Session {
         if self.ask_consistent {
             built.headers_mut().insert("x-tigris-consistent", HeaderValue::from_static("true"));
         }
+        let signed = self.signature(request, url, region, time).await?;
+        for (name, value) in signed {
+            built.headers_mut().insert(HeaderName::from_static(name), header_value(name, &value)?);
+        }
+        Ok(built)
+    }
+
+    /// The headers that sign `request`, which goes to `url`.
+    async fn signature(
+        &self,
+        request: &Request,
+        url: String,
+        region: &Arc<str>,
+        time: SystemTime,
+    ) -> Result<Vec<(&'static str, String)>> {
+        let credentials = self.identity.credentials(&self.target.to_string()).await;
+        let credentials = credentials.inspect_err(|_| self.note_outdated())?;
+        if self.target.dialect == Dialect::Aliyun {
+            return aliyun::sign(request, &self.target.bucket, region, time, &credentials);
+        }
         let unsigned = Unsigned {
             method: request.method.clone(),
             url,
@@ -285,16 +308,9 @@ impl Session {
             body: request.body.clone(),
             region: Arc::clone(region),
             time,
-            credentials: self
-                .identity
-                .credentials(&self.target.to_string())
-                .await
-                .inspect_err(|_| self.note_outdated())?,
+            credentials,
         };
-        for (name, value) in unsigned.sign().await? {
-            built.headers_mut().insert(HeaderName::from_static(name), header_value(name, &value)?);
-        }
-        Ok(built)
+        unsigned.sign().await
     }
 
     async fn refusal(&self, response: Response) -> Result<Refusal> {

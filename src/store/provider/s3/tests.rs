@@ -188,6 +188,7 @@ fn options(if_absent: bool) -> PutOptions {
     PutOptions { timestamp: Timestamp::from_millis(1_700_000_000_123), if_absent }
 }
 
+const TIMESTAMP: &str = "x-amz-meta-litestream-timestamp";
 const KEY: &str = "/bucket/p/0000/0000000000000001-0000000000000001.ltx";
 
 fn found() -> Answer {

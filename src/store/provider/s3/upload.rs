@@ -13,9 +13,10 @@ use serde::Deserialize;
 
 use super::failure::{Failure, Refusal};
 use super::session::Request;
-use super::{S3Bucket, SessionRef, xml};
+use super::{S3Bucket, SessionRef};
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime;
+use crate::store::http::xml;
 use crate::store::{Bucket as _, PutOptions, Upload, errors};
 
 /// The most parts that an upload may have.

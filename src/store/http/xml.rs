@@ -1,4 +1,4 @@
-//! The XML documents of S3.
+//! The XML documents of stores.
 
 use quick_xml::Reader;
 use quick_xml::events::Event;
@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 ///
 /// # Errors
 /// `WrongAnswer` if it is another document, or none: a proxy's page of HTML must not pass for an empty list.
-pub(super) fn document<T: DeserializeOwned>(body: &[u8], root: &str) -> Result<T> {
+pub(in crate::store) fn document<T: DeserializeOwned>(body: &[u8], root: &str) -> Result<T> {
     let unreadable =
         |why: String| Error::wrong_answer(format!("the store's answer is not a {root} document: {why}"));
     let text = std::str::from_utf8(body).map_err(|e| unreadable(e.to_string()))?;
@@ -32,6 +32,6 @@ pub(super) fn document<T: DeserializeOwned>(body: &[u8], root: &str) -> Result<T
 }
 
 /// The text as the content of an element.
-pub(super) fn escape(text: &str) -> std::borrow::Cow<'_, str> {
+pub(in crate::store) fn escape(text: &str) -> std::borrow::Cow<'_, str> {
     quick_xml::escape::escape(text)
 }
