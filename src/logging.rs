@@ -29,17 +29,21 @@ pub struct Options {
     pub level: LevelFilter,
     /// The file that lines are appended to; standard error if there is none.
     pub file: Option<PathBuf>,
+    /// How each event is written.
+    pub format: LogFormat,
     /// What was wrong with these options. Whoever gave them does not see the log that they hoped for: it is
     /// told on standard error, whatever is logged.
     pub complaints: Vec<String>,
 }
 
-/// The level that `name` means: `off`, `error`, `warn`, `info`, `debug` or `trace`.
-///
-/// # Panics
-/// For any other name.
-pub fn level(name: &str) -> LevelFilter {
-    name.parse().expect("BUG: a level that tracing does not know")
+/// How an event is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// A line of text.
+    #[default]
+    Text,
+    /// A JSON object on a line, with the members `time`, `level`, `msg` and `system`.
+    Json,
 }
 
 /// Whether events go to standard error: nothing is logged before [`install`].
@@ -49,7 +53,7 @@ static TO_STDERR: AtomicBool = AtomicBool::new(false);
 pub fn install(options: impl FnOnce() -> Options) {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        let Options { level, file, mut complaints } = options();
+        let Options { level, file, format, mut complaints } = options();
         // A file that nothing is written to need not be there.
         let out = match file.filter(|_| level != LevelFilter::OFF).map(Out::file) {
             None => Out::Stderr,
@@ -62,13 +66,13 @@ pub fn install(options: impl FnOnce() -> Options) {
         TO_STDERR.store(matches!(out, Out::Stderr), Ordering::Relaxed);
         complaints.iter().for_each(|complaint| complain(complaint));
         // Only this library's own copy of `tracing` is set; a host's is another one.
-        let _ = tracing::subscriber::set_global_default(Lines::new(level, out));
+        let _ = tracing::subscriber::set_global_default(Lines::new(level, format, out));
     });
 }
 
 /// Tells on standard error what is wrong with the log itself.
 fn complain(complaint: &str) {
-    show(&told(&SystemClock, Level::WARN, complaint));
+    show(&told(LogFormat::Text, &SystemClock, Level::WARN, complaint));
 }
 
 /// Writes to standard error what can be written there without waiting.
@@ -85,6 +89,7 @@ pub fn is_on_terminal() -> bool {
 #[derive(Debug)]
 struct Lines {
     level: LevelFilter,
+    format: LogFormat,
     out: Out,
     written: Mutex<Written>,
 }
@@ -130,8 +135,8 @@ impl Repeats {
 }
 
 impl Lines {
-    fn new(level: LevelFilter, out: Out) -> Self {
-        Self { level, out, written: Mutex::default() }
+    fn new(level: LevelFilter, format: LogFormat, out: Out) -> Self {
+        Self { level, format, out, written: Mutex::default() }
     }
 
     /// Writes a line. A log that nobody reads must not disturb the database: what it cannot take is counted.
@@ -144,12 +149,12 @@ impl Lines {
         }
         if written.lost > 0 {
             let missing = format!("{} lines are missing here: nobody read them", written.lost);
-            text += &told(clock, Level::WARN, &missing);
+            text += &told(self.format, clock, Level::WARN, &missing);
         }
         if times > 0 {
-            text += &told(clock, Level::WARN, &format!("the last line came {times} times more"));
+            text += &told(self.format, clock, Level::WARN, &format!("the last line came {times} times more"));
         }
-        text += &told(clock, *level, message);
+        text += &told(self.format, clock, *level, message);
         // One write, so that lines of several threads and processes do not mix.
         match self.out.write(text.as_bytes()) {
             Ok(len) if len > 0 => (written.lost, written.cut) = (0, len < text.len()),
@@ -200,10 +205,20 @@ impl Subscriber for Lines {
     fn exit(&self, _: &span::Id) {}
 }
 
-/// `2026-01-31T12:00:00.123Z WARN litestream: message`, and the end of the line.
-fn told(clock: &dyn Clock, level: Level, message: &str) -> String {
-    // A message with line breaks would look like several events.
-    format!("{} {level} litestream: {message}", clock.now()).replace(['\n', '\r'], " ") + "\n"
+/// `2026-01-31T12:00:00.123Z WARN litestream: message`, or a JSON object, and the end of the line.
+fn told(format: LogFormat, clock: &dyn Clock, level: Level, message: &str) -> String {
+    match format {
+        // A message with line breaks would look like several events.
+        LogFormat::Text => {
+            format!("{} {level} litestream: {message}", clock.now()).replace(['\n', '\r'], " ") + "\n"
+        }
+        LogFormat::Json => {
+            let (time, level) = (clock.now().to_string(), level.to_string());
+            let event =
+                serde_json::json!({"time": time, "level": level, "msg": message, "system": "litestream_vfs"});
+            event.to_string() + "\n"
+        }
+    }
 }
 
 /// `message key=value`
@@ -248,14 +263,24 @@ mod tests {
         fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
         fn event(&self, event: &Event<'_>) {
             let clock = ManualClock::new(Timestamp::from_millis(1_769_860_800_123));
-            self.1.lock().unwrap().push(told(&clock, *event.metadata().level(), &message(event)));
+            self.1.lock().unwrap().push(told(
+                self.0.format,
+                &clock,
+                *event.metadata().level(),
+                &message(event),
+            ));
         }
         fn enter(&self, _: &span::Id) {}
         fn exit(&self, _: &span::Id) {}
     }
 
     fn lines_of(level: LevelFilter, events: impl FnOnce()) -> Vec<String> {
-        let kept: &'static Kept = Box::leak(Box::new(Kept(Lines::new(level, Out::Stderr), Mutex::default())));
+        lines_as(LogFormat::Text, level, events)
+    }
+
+    fn lines_as(format: LogFormat, level: LevelFilter, events: impl FnOnce()) -> Vec<String> {
+        let lines = Lines::new(level, format, Out::Stderr);
+        let kept: &'static Kept = Box::leak(Box::new(Kept(lines, Mutex::default())));
         tracing::subscriber::with_default(kept, events);
         kept.1.lock().unwrap().clone()
     }
@@ -266,6 +291,15 @@ mod tests {
             tracing::info!(txid = 7, path = "a b", "first\nsecond");
         });
         assert_eq!(lines, ["2026-01-31T12:00:00.123Z INFO litestream: first second txid=7 path=\"a b\"\n"]);
+    }
+
+    #[test]
+    fn an_event_is_one_json_object() {
+        let lines = lines_as(LogFormat::Json, LevelFilter::INFO, || tracing::info!("first\n\"second\""));
+        let event: serde_json::Value = serde_json::from_str(lines[0].trim_end()).unwrap();
+        assert_eq!(event["msg"], "first\n\"second\"");
+        assert_eq!((&event["level"], &event["time"]), (&"INFO".into(), &"2026-01-31T12:00:00.123Z".into()));
+        assert_eq!(lines[0].matches('\n').count(), 1);
     }
 
     #[test]
@@ -294,7 +328,7 @@ mod tests {
     fn a_line_that_comes_again_and_again_is_counted() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
-        let lines = Lines::new(LevelFilter::WARN, Out::file(path.clone()).unwrap());
+        let lines = Lines::new(LevelFilter::WARN, LogFormat::Text, Out::file(path.clone()).unwrap());
         let clock = ManualClock::new(Timestamp::from_millis(1_769_860_800_000));
         for message in ["full", "full", "full", "works", "full"] {
             lines.write(&clock, &Level::WARN, message);

@@ -42,6 +42,19 @@ pub fn database_file(name: &str) -> Result<PathBuf> {
     file(name, decode(path))
 }
 
+/// The parameters of the URI `name`; none if it is a path.
+pub fn uri_parameters(name: &str) -> Vec<(String, String)> {
+    let Some(uri) = name.strip_prefix("file:") else { return Vec::new() };
+    let uri = uri.split_once('#').map_or(uri, |(uri, _)| uri);
+    let Some((_, query)) = uri.split_once('?') else { return Vec::new() };
+    let decoded = |text: &str| String::from_utf8_lossy(&decode(text)).into_owned();
+    let pairs = query.split('&').filter(|pair| !pair.is_empty());
+    pairs
+        .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+        .map(|(k, v)| (decoded(k), decoded(v)))
+        .collect()
+}
+
 fn decode(text: &str) -> Vec<u8> {
     percent_decode_str(text).collect()
 }

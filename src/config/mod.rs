@@ -1,30 +1,32 @@
-//! URI, SQL arguments and environment become one typed configuration.
+//! URI, SQL arguments, configuration file and environment become one typed configuration.
 //!
-//! Every spelling, default value and limit of the product is in the table [`SETTINGS`]; the rooms own
-//! the structs that the values go into. Precedence: URI (or the options of a SQL function), then
-//! environment, then default. Nothing is read before a call needs it.
+//! Every spelling, default value and limit of the product is in the [`catalog`]; the rooms own the structs that the
+//! values go into. Precedence: URI (or the options of a SQL function), then configuration file, then environment, then
+//! default, see [`layer`]. Nothing is read before a call needs it.
 
+mod catalog;
 mod database_file;
-mod given;
+mod layer;
+mod origin;
 mod point;
 mod reach;
+mod report;
 mod resolve;
 mod restore;
-mod settings;
+mod setting;
 mod start;
-mod table;
 mod value;
 
-use std::fmt;
-
-pub use database_file::database_file;
+pub use catalog::{SETTINGS, settings_markdown};
+pub use database_file::{database_file, uri_parameters};
+pub use layer::{Env, ProcessEnv};
 pub use point::point;
 pub use reach::permit_sql;
+pub use report::{InForce, in_force};
 pub use resolve::{Config, PrimaryConfig, ReplicaConfig, is_asked_for, resolve};
-pub use restore::{Age, IntegrityCheck, RestoreConfig, VerifyConfig, restore, target, verify};
-pub use settings::{Kind, Scope, Setting};
-pub use start::start_logging;
-pub use table::{SETTINGS, settings_markdown};
+pub use restore::{Age, RestoreConfig, VerifyConfig, restore, target, verify};
+pub use setting::{Declared, IntegrityCheck, Kind, Scope};
+pub use start::{start_logging, start_logging_with};
 pub use value::{seconds, timeout};
 
 use std::time::Duration;
@@ -41,22 +43,6 @@ pub trait Params {
 impl Params for Vec<(String, String)> {
     fn pairs(&self) -> Vec<(String, String)> {
         self.clone()
-    }
-}
-
-/// Where environment variables come from.
-pub trait Env: fmt::Debug {
-    /// The value of the variable `name`; an empty one counts as not set.
-    fn var(&self, name: &str) -> Option<String>;
-}
-
-/// The environment of this process.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct ProcessEnv;
-
-impl Env for ProcessEnv {
-    fn var(&self, name: &str) -> Option<String> {
-        std::env::var(name).ok().filter(|value| !value.is_empty())
     }
 }
 

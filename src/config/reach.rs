@@ -1,8 +1,9 @@
 //! What SQL may do beside reading and writing the databases of its connection.
 
 use super::Env;
-use super::given::{Given, Unknown};
-use super::settings::Scope;
+use super::catalog::SQL;
+use super::layer::Given;
+use super::setting::SqlReach;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Permits SQL to write files and to reach a store: `LITESTREAM_SQL` says where, `on` everywhere and `off`
@@ -11,10 +12,9 @@ use crate::error::{Error, ErrorKind, Result};
 /// # Errors
 /// `Denied`, with what would permit it; `Config` if the variable is neither.
 pub fn permit_sql(env: &dyn Env, by_connection: impl FnOnce() -> Result<()>) -> Result<()> {
-    let given = Given::read(&Vec::new(), env, &[Scope::Process], Unknown::Refused)?;
-    match given.word("sql")? {
-        Some("on") => Ok(()),
-        Some(_) => Err(Error::new(
+    match Given::environment(env).get(&SQL)? {
+        Some(SqlReach::On) => Ok(()),
+        Some(SqlReach::Off) => Err(Error::new(
             ErrorKind::Denied,
             "LITESTREAM_SQL=off in the environment forbids it in this process",
         )),

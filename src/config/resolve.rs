@@ -1,15 +1,23 @@
 //! What an open of a database gets.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use super::given::{Found, Given, Unknown};
-use super::settings::Scope;
+use super::catalog::{
+    ASOF, AUTO_RECOVER, CACHE_DIR, CACHE_DIR_SIZE, CACHE_SIZE, CLOSE_TIMEOUT, CONFIG, HYDRATE,
+    HYDRATION_PATH, L0_RETENTION, LEVELS, OPEN_TIMEOUT, POLL_IDLE_INTERVAL, POLL_INTERVAL, REPLICA,
+    REPLICA_URL, RETENTION, REWOUND, ROLE, SNAPSHOT_INTERVAL, SNAPSHOT_RETENTION, SPOOL_LIMIT, SYNC_INTERVAL,
+    SYNC_REPLICAS, TIMESTAMP, TXID, VERIFY_INTERVAL, WAL_RESET_GUARD, WATCH_INTERVAL,
+};
+use super::layer::file::{self, Document, Matched, ReplicaEntry};
+use super::layer::{Found, Given};
+use super::origin::Origin;
+use super::setting::{Role, Scope, Setting};
 use super::{Env, Params, ProcessEnv, value};
-use crate::error::{Error, Result};
-use crate::files;
-use crate::primary;
-use crate::replica;
-use crate::store::Location;
+use crate::error::{Error, ErrorKind, Result};
+use crate::replica::{self, RestorePoint};
+use crate::store::{Location, Lookup};
+use crate::{files, primary};
 
 /// What an open gets: its role, and all that the role needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +35,8 @@ pub struct PrimaryConfig {
     pub replicas: Vec<primary::ReplicaConfig>,
     /// The database file.
     pub path: PathBuf,
+    /// The folder of local state, if it is not beside the file.
+    pub state_folder: Option<PathBuf>,
     /// How it behaves.
     pub options: primary::Options,
     /// Whether SQLite's WAL-reset bug is guarded against, on hosts that have it.
@@ -46,12 +56,6 @@ pub struct ReplicaConfig {
     pub hint: Option<&'static str>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Role {
-    Primary,
-    Replica,
-}
-
 /// The settings that an open has.
 const SCOPES: [Scope; 6] =
     [Scope::Open, Scope::Primary, Scope::Shipper, Scope::Replica, Scope::State, Scope::Store];
@@ -60,59 +64,190 @@ const SCOPES: [Scope; 6] =
 const MOST_REPLICAS: usize = 8;
 
 /// The settings that choose the state that a replica shows.
-const STATES: [&str; 3] = ["asof", "txid", "timestamp"];
+const STATES: [&Setting<Option<RestorePoint>>; 3] = [&ASOF, &TXID, &TIMESTAMP];
 
 /// Said where a program may have meant to write.
 const HINT: &str = "it is opened as a replica, which only reads, because LITESTREAM_REPLICA_URL or replica_url alone \
                     gives its URL; to write here, add role=primary to the URI or set LITESTREAM_ROLE=primary";
 
-/// The replica URLs and where they were found, at least one.
-enum Urls {
+/// The replicas and where they were found, at least one.
+pub(super) enum Replicas {
     /// `replica=` in the URI.
-    Ours(Vec<Found>),
+    Uri(Vec<Found>),
+    /// An entry of the configuration file.
+    File(Matched),
     /// `replica_url=` in the URI or the environment, as for Litestream's own extension, which reads.
     Litestreams(Found),
+}
+
+/// One replica that was found, and the settings that hold for it.
+pub(super) struct FoundReplica<'a> {
+    pub(super) location: Location,
+    pub(super) given: Given<'a>,
+    /// Where it was found.
+    pub(super) origin: Origin,
+}
+
+/// All that is given for an open, layer by layer.
+pub(super) struct Layers<'a> {
+    /// What holds for the database.
+    pub(super) given: Given<'a>,
+    /// Only what is in the URI.
+    uri: Given<'a>,
+    /// The configuration file, if there is one.
+    pub(super) document: Option<Arc<Document>>,
+    /// Its entry for the database.
+    pub(super) entry: Option<Matched>,
+    /// Why the configuration file that nobody named cannot be read.
+    unreadable: Option<Error>,
+}
+
+impl<'a> Layers<'a> {
+    /// Collects them for the database `path`.
+    ///
+    /// # Errors
+    /// `Config`: a parameter, or a line of the configuration file, that is wrong; those of the file if it is named.
+    pub(super) fn collect(path: Option<&Path>, params: &dyn Params, env: &'a dyn Env) -> Result<Self> {
+        let uri = Given::uri(params, env, &SCOPES)?;
+        let (document, unreadable) = match uri.document() {
+            // One that nobody named need not be for this user.
+            Err(e) if e.kind() == ErrorKind::Denied && uri.found(&CONFIG.declared).is_none() => {
+                (None, Some(e))
+            }
+            document => (document?, None),
+        };
+        if let Some(document) = &document {
+            document.warn();
+        }
+        let entry = document.as_ref().zip(path).and_then(|(document, path)| file::find(document, path));
+        let values = entry.as_ref().map_or_else(Vec::new, Matched::values);
+        Ok(Self { given: uri.before(values), uri, document, entry, unreadable })
+    }
+
+    /// Where the replicas are named.
+    ///
+    /// # Errors
+    /// `Config` if nobody names one.
+    pub(super) fn replicas(&self, path: Option<&Path>) -> Result<Replicas> {
+        let uri = self.uri.params(&REPLICA);
+        match (uri.is_empty(), self.uri.param(&REPLICA_URL)) {
+            (false, Some(_)) => Err(Error::config("'replica' and 'replica_url' are both given; keep one")),
+            (false, None) => Ok(Replicas::Uri(uri)),
+            (true, Some(theirs)) => Ok(Replicas::Litestreams(theirs)),
+            (true, None) => match (&self.entry, self.uri.env(&REPLICA_URL)) {
+                (Some(entry), _) => Ok(Replicas::File(entry.clone())),
+                (None, Some(theirs)) => Ok(Replicas::Litestreams(theirs)),
+                (None, None) => Err(no_url(path, self.unreadable.as_ref())),
+            },
+        }
+    }
+
+    /// The role of the open, and who decided it.
+    ///
+    /// # Errors
+    /// `Config` if it does not fit how the database is opened.
+    pub(super) fn role(&self, read_only: bool, replicas: &Replicas) -> Result<(Role, Option<Found>)> {
+        let said = |found: Option<Found>| -> Result<Option<(Role, Option<Found>)>> {
+            found.map(|found| Ok((read_role(&found)?, Some(found)))).transpose()
+        };
+        match said(self.given.param(&ROLE))? {
+            Some((Role::Primary, Some(found))) if read_only && !found.origin.is_file() => Err(Error::config(
+                "role=primary writes, but the database is opened read-only: remove mode=ro, or use role=replica",
+            )),
+            Some((Role::Primary, _)) if read_only => Ok((Role::Replica, None)),
+            Some(said) => Ok(said),
+            None if read_only => Ok((Role::Replica, None)),
+            None => match replicas {
+                Replicas::Uri(_) | Replicas::File(_) => Ok((Role::Primary, None)),
+                Replicas::Litestreams(_) => Ok(said(self.given.env(&ROLE))?.unwrap_or((Role::Replica, None))),
+            },
+        }
+    }
+
+    /// The replicas, each with what holds for it.
+    ///
+    /// # Errors
+    /// `Config`, with the place where the replica is named.
+    pub(super) fn located(&self, replicas: &Replicas) -> Result<Vec<FoundReplica<'a>>> {
+        let at = |found: &Found| located_at(&self.given, &found.text, &found.origin);
+        match replicas {
+            Replicas::Uri(urls) => urls.iter().map(at).collect(),
+            Replicas::Litestreams(url) => Ok(vec![at(url)?]),
+            Replicas::File(entry) => {
+                entry.entry().replicas.iter().map(|replica| self.located_in_file(entry, replica)).collect()
+            }
+        }
+    }
+
+    fn located_in_file(&self, entry: &Matched, replica: &ReplicaEntry) -> Result<FoundReplica<'a>> {
+        let given = self.uri.before(replica.section.values.iter().cloned()).before(entry.values());
+        if let Some(url) = entry.url_of(replica) {
+            let line = replica.url.as_ref().map_or(&replica.line, |url| &url.line);
+            let origin = Origin::File(line.clone(), "url".into());
+            return located_at(&given, &given.without_given(&url), &origin);
+        }
+        let kind = replica.kind.as_ref().map_or("file", |kind| &kind.text);
+        let line = replica.kind.as_ref().map_or(&replica.line, |kind| &kind.line);
+        let fields = Fields { entry, replica, given: &given };
+        let location = Location::from_fields(kind, &fields).map_err(|e| e.context(line))?;
+        Ok(FoundReplica { location, given, origin: Origin::File(replica.line.clone(), "replica".into()) })
+    }
+}
+
+/// The replica at `url`.
+fn located_at<'a>(given: &Given<'a>, url: &str, origin: &Origin) -> Result<FoundReplica<'a>> {
+    let named = |e: Error| e.context(origin.label());
+    let (given, rest) = given.of_replica(url).map_err(named)?;
+    let location = Location::parse(&rest, &given).map_err(named)?;
+    Ok(FoundReplica { location, given, origin: origin.clone() })
+}
+
+/// How a store looks for the fields of a configuration file.
+struct Fields<'f, 'a> {
+    entry: &'f Matched,
+    replica: &'f ReplicaEntry,
+    given: &'f Given<'a>,
+}
+
+impl Lookup for Fields<'_, '_> {
+    fn param(&self, name: &str) -> Option<String> {
+        Lookup::param(self.given, name).or_else(|| self.entry.field_of(self.replica, name))
+    }
+
+    fn env(&self, variable: &str) -> Option<String> {
+        Lookup::env(self.given, variable)
+    }
 }
 
 /// Decides what an open of the database file `path` gets.
 ///
 /// The role, first match wins:
-/// 1. `role=` in the URI.
-/// 2. Opened read-only, and a replica URL is known: replica.
-/// 3. `replica=` in the URI: primary.
+/// 1. `role=` in the URI, or `role:` in the entry of the configuration file.
+/// 2. Opened read-only, and a replica is known: replica.
+/// 3. `replica=` in the URI, or an entry of the configuration file: primary.
 /// 4. `replica_url=` in the URI, or `LITESTREAM_REPLICA_URL`: what `LITESTREAM_ROLE` says, or else replica.
-/// 5. No replica URL: an error.
+/// 5. No replica: an error.
 ///
 /// A setting of the other role is checked and has no effect, so that one URI, with `mode=ro` added,
 /// opens as a replica what it opens as a primary.
 ///
 /// # Errors
-/// `Config`, with a message that names the parameter and the remedy.
+/// `Config`, with a message that names the parameter or the line of the file, and the remedy.
 pub fn resolve(path: Option<&Path>, params: &dyn Params, read_only: bool, env: &dyn Env) -> Result<Config> {
-    let given = Given::read(params, env, &SCOPES, Unknown::Ignored)?;
-    let urls = urls(&given)?.ok_or_else(|| no_url(path))?;
-    let role = role(&given, read_only, &urls)?;
-    let urls = match urls {
-        Urls::Ours(urls) => urls,
-        Urls::Litestreams(url) => vec![url],
-    };
+    let layers = Layers::collect(path, params, env)?;
+    let replicas = layers.replicas(path)?;
+    let (role, said) = layers.role(read_only, &replicas)?;
+    let located = layers.located(&replicas)?;
     match role {
-        Role::Primary => primary(path, params, &given, &urls).map(Config::Primary),
+        Role::Primary => primary(path, params, &layers, located).map(Config::Primary),
         Role::Replica => {
-            let hint = (given.param("role").is_none() && !read_only).then_some(HINT);
-            let targets = urls.iter().map(|url| target(&given, url).map(|(target, _)| target));
-            replica(path, params, &given, targets.collect::<Result<_>>()?)
+            let is_litestreams = matches!(replicas, Replicas::Litestreams(_));
+            let hint = (said.is_none() && !read_only && is_litestreams).then_some(HINT);
+            let targets = located.into_iter().map(|replica| replica.location).collect();
+            replica(path, params, &layers.given, targets)
                 .map(|config| Config::Replica(ReplicaConfig { hint, ..config }))
         }
     }
-}
-
-/// The replica at `url`, and the settings that hold for it.
-fn target<'a>(given: &Given<'a>, url: &Found) -> Result<(Location, Given<'a>)> {
-    let named = |e: Error| e.context(url.origin);
-    let (given, rest) = given.of_replica(&url.text).map_err(named)?;
-    let target = Location::parse(&rest, &given).map_err(named)?;
-    Ok((target, given))
 }
 
 /// Whether the name of a database asks for this VFS or has parameters of ours, right or misspelled.
@@ -121,88 +256,66 @@ fn target<'a>(given: &Given<'a>, url: &Found) -> Result<(Location, Given<'a>)> {
 pub fn is_asked_for(params: &dyn Params) -> bool {
     let names_us = |(key, text): (String, String)| key == "vfs" && text == "litestream";
     params.pairs().into_iter().any(names_us)
-        || Given::read(params, &ProcessEnv, &SCOPES, Unknown::Ignored).map_or(true, |given| !given.is_empty())
+        || Given::uri(params, &ProcessEnv, &SCOPES).map_or(true, |given| !given.is_empty())
 }
 
-fn urls(given: &Given<'_>) -> Result<Option<Urls>> {
-    let ours = given.params("replica");
-    match (ours.is_empty(), given.param("replica_url")) {
-        (false, Some(_)) => Err(Error::config("'replica' and 'replica_url' are both given; keep one")),
-        (false, None) => Ok(Some(Urls::Ours(ours))),
-        (true, Some(theirs)) => Ok(Some(Urls::Litestreams(theirs))),
-        (true, None) => Ok(given.env("replica_url").map(Urls::Litestreams)),
-    }
-}
-
-fn no_url(path: Option<&Path>) -> Error {
+fn no_url(path: Option<&Path>, unreadable: Option<&Error>) -> Error {
     let name = path.and_then(Path::file_name).map_or("this database".into(), |n| n.to_string_lossy());
+    let unreadable = unreadable.map_or(String::new(), |e| format!("; {e}"));
     Error::config(format!(
-        "no replica URL for {name}: add &replica=s3://bucket/path to the URI, or set \
-         LITESTREAM_REPLICA_URL; to open it without replication use vfs=unix"
+        "no replica URL for {name}: add &replica=s3://bucket/path to the URI, set LITESTREAM_REPLICA_URL, or give it an \
+         entry in a configuration file; to open it without replication use vfs=unix{unreadable}"
     ))
 }
 
-fn role(given: &Given<'_>, read_only: bool, urls: &Urls) -> Result<Role> {
-    let said = |found: Option<Found>| found.map(|found| read_role(&found)).transpose();
-    match (said(given.param("role"))?, urls) {
-        (Some(Role::Primary), _) if read_only => Err(Error::config(
-            "role=primary writes, but the database is opened read-only: remove mode=ro, or use role=replica",
-        )),
-        (Some(role), _) => Ok(role),
-        (None, _) if read_only => Ok(Role::Replica),
-        (None, Urls::Ours(_)) => Ok(Role::Primary),
-        (None, Urls::Litestreams(_)) => Ok(said(given.env("role"))?.unwrap_or(Role::Replica)),
-    }
-}
-
 fn read_role(found: &Found) -> Result<Role> {
-    let word = value::word(&found.text, &["primary", "replica"]).map_err(|e| e.context(found.origin))?;
-    Ok(if word == "primary" { Role::Primary } else { Role::Replica })
+    let role = ROLE.read(&found.text).map_err(|e| e.context(found.origin.label()))?;
+    Ok(role.expect("BUG: a text without a role"))
 }
 
 fn primary(
     path: Option<&Path>,
     params: &dyn Params,
-    given: &Given<'_>,
-    urls: &[Found],
+    layers: &Layers<'_>,
+    located: Vec<FoundReplica<'_>>,
 ) -> Result<PrimaryConfig> {
+    let given = &layers.given;
     let path = path.ok_or_else(|| {
         Error::config("a primary is a file: give the database a name, such as file:app.db?vfs=litestream")
     })?;
     refuse_lockless(params, "replication relies on: remove it from the URI")?;
-    if let Some(found) = STATES.iter().find_map(|name| given.param(name)) {
-        let message = format!("{} reads a past state of the replica: add mode=ro to the URI", found.origin);
+    if let Some(found) = STATES.iter().find_map(|setting| given.param(setting)) {
+        let origin = found.origin.label();
+        let message = format!("{origin} reads a past state of the replica: add mode=ro to the URI");
         return Err(Error::config(message));
     }
-    if urls.len() > MOST_REPLICAS {
-        let message =
-            format!("replica: {} are given, and a database has {MOST_REPLICAS} at most", urls.len());
+    if located.len() > MOST_REPLICAS {
+        let count = located.len();
+        let message = format!("replica: {count} are given, and a database has {MOST_REPLICAS} at most");
         return Err(Error::config(message));
     }
-    let replicas: Vec<_> = urls.iter().map(|url| replica_of_primary(given, url)).collect::<Result<_>>()?;
+    let replicas: Vec<_> = located.into_iter().map(replica_of_primary).collect::<Result<_>>()?;
     primary::refuse_twins(&replicas)?;
     let options = primary::Options {
-        close_timeout: given.duration("close_timeout")?,
-        watch_interval: given.duration("watch_interval")?,
+        close_timeout: given.get(&CLOSE_TIMEOUT)?,
+        watch_interval: given.get(&WATCH_INTERVAL)?,
         sync_replicas: sync_replicas(given, replicas.len())?,
         named: given.named_in(Scope::Primary),
     };
-    let wal_reset_guard = given.flag("wal_reset_guard")?;
-    Ok(PrimaryConfig { replicas, path: path.to_owned(), options, wal_reset_guard })
+    let wal_reset_guard = given.get(&WAL_RESET_GUARD)?;
+    let state_folder = layers.entry.as_ref().and_then(Matched::state_folder);
+    Ok(PrimaryConfig { replicas, path: path.to_owned(), state_folder, options, wal_reset_guard })
 }
 
 /// One replica of a primary. A setting in its URL wins over one in the URI.
-fn replica_of_primary(given: &Given<'_>, url: &Found) -> Result<primary::ReplicaConfig> {
-    let (target, given) = target(given, url)?;
+fn replica_of_primary(found: FoundReplica<'_>) -> Result<primary::ReplicaConfig> {
+    let FoundReplica { location: target, given, .. } = found;
     let options = primary::ReplicaOptions {
-        sync_interval: given.duration("sync_interval")?,
-        spool_limit: given.size("spool_limit")?,
-        verify_interval: given.duration("verify_interval")?,
-        rewound: match given.word("rewound")? {
-            Some("stop") => primary::Rewound::Stop,
-            _ => primary::Rewound::Forward,
-        },
-        auto_recover: given.flag("auto_recover")?,
+        sync_interval: given.get(&SYNC_INTERVAL)?,
+        spool_limit: given.get(&SPOOL_LIMIT)?,
+        verify_interval: given.get(&VERIFY_INTERVAL)?,
+        rewound: given.get(&REWOUND)?,
+        auto_recover: given.get(&AUTO_RECOVER)?,
         history: history(&given)?,
         named: given.named_in(Scope::Shipper),
     };
@@ -211,39 +324,37 @@ fn replica_of_primary(given: &Given<'_>, url: &Found) -> Result<primary::Replica
 
 /// How many of the `replicas` (a count) a sync waits for.
 fn sync_replicas(given: &Given<'_>, replicas: usize) -> Result<primary::SyncReplicas> {
-    let read = |text: &str| match text.to_ascii_lowercase().as_str() {
-        "all" => Ok(primary::SyncReplicas::All),
-        "any" => Ok(primary::SyncReplicas::AtLeast(1)),
-        number => match number.parse::<usize>() {
-            Ok(count) if count > replicas => Err(Error::config(format!(
-                "'{text}' is more than there are: this database has {replicas} replica{}",
+    let wanted = given.get(&SYNC_REPLICAS)?;
+    match (wanted, given.found(&SYNC_REPLICAS.declared)) {
+        (primary::SyncReplicas::AtLeast(count), Some(found)) if count > replicas => {
+            Err(Error::config(format!(
+                "{}: '{}' is more than there are: this database has {replicas} replica{}",
+                found.origin.label(),
+                found.text,
                 if replicas == 1 { "" } else { "s" }
-            ))),
-            Ok(count) if count > 0 => Ok(primary::SyncReplicas::AtLeast(count)),
-            _ => Err(Error::config(format!("'{text}' is none of all, any, or a number of replicas from 1"))),
-        },
-    };
-    Ok(given.typed("sync_replicas", read)?.unwrap_or_default())
+            )))
+        }
+        _ => Ok(wanted),
+    }
 }
 
 /// How much history is to be kept: what was named here is told from what was not, which another open may
 /// have named.
 fn history(given: &Given<'_>) -> Result<primary::HistoryOptions> {
-    let duration = |name| given.is_named(name).then(|| given.duration(name)).transpose();
     let named = primary::NamedSettings {
-        levels: given.is_named("levels").then(|| given.durations("levels")).transpose()?,
-        snapshot_interval: duration("snapshot_interval")?,
-        snapshot_retention: duration("snapshot_retention")?,
-        l0_retention: duration("l0_retention")?,
-        retention: given.is_named("retention").then(|| given.flag("retention")).transpose()?,
+        levels: given.named(&LEVELS)?,
+        snapshot_interval: given.named(&SNAPSHOT_INTERVAL)?,
+        snapshot_retention: given.named(&SNAPSHOT_RETENTION)?,
+        l0_retention: given.named(&L0_RETENTION)?,
+        retention: given.named(&RETENTION)?,
     };
     let given = Given::nothing();
     let defaults = primary::HistorySettings {
-        levels: given.durations("levels")?,
-        snapshot_interval: given.duration("snapshot_interval")?,
-        snapshot_retention: given.duration("snapshot_retention")?,
-        l0_retention: given.duration("l0_retention")?,
-        retention: given.flag("retention")?,
+        levels: given.get(&LEVELS)?,
+        snapshot_interval: given.get(&SNAPSHOT_INTERVAL)?,
+        snapshot_retention: given.get(&SNAPSHOT_RETENTION)?,
+        l0_retention: given.get(&L0_RETENTION)?,
+        retention: given.get(&RETENTION)?,
     };
     Ok(primary::HistoryOptions { named, defaults })
 }
@@ -273,10 +384,10 @@ fn replica(
          URI (mode=ro is enough, and asof=TIME reads a state that never changes)",
     )?;
     let options = replica::Options {
-        open_timeout: given.duration("open_timeout")?,
-        poll_interval: given.duration("poll_interval")?,
-        poll_idle_interval: given.duration("poll_idle_interval")?,
-        cache_bytes: usize::try_from(given.size("cache_size")?).unwrap_or(usize::MAX),
+        open_timeout: given.get(&OPEN_TIMEOUT)?,
+        poll_interval: given.get(&POLL_INTERVAL)?,
+        poll_idle_interval: given.get(&POLL_IDLE_INTERVAL)?,
+        cache_bytes: usize::try_from(given.get(&CACHE_SIZE)?).unwrap_or(usize::MAX),
         hydration: hydration(path, given)?,
         disk: disk(given)?,
     };
@@ -287,11 +398,11 @@ fn replica(
 /// The local file that the whole database is downloaded to, if it is. A relative path is one in the
 /// current folder.
 fn hydration(database: Option<&Path>, given: &Given<'_>) -> Result<Option<PathBuf>> {
-    if !given.flag("hydrate")? {
+    if !given.get(&HYDRATE)? {
         return Ok(None);
     }
-    let path = match given.text("hydration_path") {
-        Some(path) => value::path(&path).map_err(|e| e.context("hydration_path"))?,
+    let path = match given.get(&HYDRATION_PATH)? {
+        Some(path) => path,
         None => default_hydration_path(database).ok_or_else(|| {
             Error::config("hydrate=1 needs a place: give the database a name, or hydration_path")
         })?,
@@ -308,10 +419,10 @@ fn default_hydration_path(database: Option<&Path>) -> Option<PathBuf> {
 
 /// The disk cache: none unless its folder is given. A relative folder is one of the current folder.
 fn disk(given: &Given<'_>) -> Result<Option<replica::DiskOptions>> {
-    let bytes = given.size("cache_dir_size")?;
-    let Some(folder) = given.text("cache_dir") else { return Ok(None) };
-    value::path(&folder).map_err(|e| e.context("cache_dir"))?;
-    let folder = std::path::absolute(&folder).map_err(|e| Error::io(format!("cache_dir={folder}"), e))?;
+    let bytes = given.get(&CACHE_DIR_SIZE)?;
+    let Some(folder) = given.get(&CACHE_DIR)? else { return Ok(None) };
+    let folder =
+        std::path::absolute(&folder).map_err(|e| Error::io(format!("cache_dir={}", folder.display()), e))?;
     Ok(Some(replica::DiskOptions { folder, bytes }))
 }
 

@@ -2,9 +2,13 @@
 
 use std::path::PathBuf;
 
-use super::given::{Found, Given, Unknown};
-use super::settings::Scope;
-use super::{Env, value};
+use super::Env;
+use super::catalog::{
+    AGE_IDENTITY, AGE_IDENTITY_FILE, DRY_RUN, FORCE, IF_DB_NOT_EXISTS, IF_REPLICA_EXISTS, INTEGRITY_CHECK,
+    PARALLELISM, QUICK, REWIND, TIMESTAMP, TXID,
+};
+use super::layer::Given;
+use super::setting::{IntegrityCheck, Scope};
 use crate::error::{Error, Result};
 use crate::replica::RestorePoint;
 use crate::store::{Location, Secret};
@@ -46,27 +50,6 @@ pub enum Age {
     File(PathBuf),
 }
 
-/// How SQLite checks a restored database.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum IntegrityCheck {
-    /// Not at all.
-    None,
-    /// `PRAGMA quick_check`.
-    Quick,
-    /// `PRAGMA integrity_check`.
-    Full,
-}
-
-impl IntegrityCheck {
-    fn of(word: &str) -> Self {
-        match word {
-            "quick" => Self::Quick,
-            "full" => Self::Full,
-            _ => Self::None,
-        }
-    }
-}
-
 /// Reads the arguments of `litestream_restore` and `litestream_restore_plan`: a replica URL, and options as a JSON object.
 ///
 /// # Errors
@@ -74,35 +57,31 @@ impl IntegrityCheck {
 /// `timestamp`.
 pub fn restore(url: &str, options: Option<&str>, env: &dyn Env) -> Result<RestoreConfig> {
     let scopes = [Scope::Restore, Scope::State, Scope::Store];
-    let given = Given::read(&json_params(options)?, env, &scopes, Unknown::Refused)?;
-    let point = given.state(&["txid", "timestamp"])?;
+    let given = Given::options(&json_params(options)?, env, &scopes)?;
+    let point = given.state(&[&TXID, &TIMESTAMP])?;
     Ok(RestoreConfig {
         target: Location::parse(url, &given)?,
         point,
-        force: given.flag("force")?,
-        parallelism: given.count("parallelism")? as usize,
-        if_db_not_exists: given.flag("if_db_not_exists")?,
-        if_replica_exists: given.flag("if_replica_exists")?,
-        integrity_check: given.word("integrity_check")?.map_or(IntegrityCheck::None, IntegrityCheck::of),
-        rewind: given.flag("rewind")?,
-        dry_run: given.flag("dry_run")?,
+        force: given.get(&FORCE)?,
+        parallelism: given.get(&PARALLELISM)? as usize,
+        if_db_not_exists: given.get(&IF_DB_NOT_EXISTS)?,
+        if_replica_exists: given.get(&IF_REPLICA_EXISTS)?,
+        integrity_check: given.get(&INTEGRITY_CHECK)?,
+        rewind: given.get(&REWIND)?,
+        dry_run: given.get(&DRY_RUN)?,
         age: age(&given)?,
     })
 }
 
 fn age(given: &Given<'_>) -> Result<Age> {
-    match (given.param("age_identity"), given.param("age_identity_file")) {
+    match (given.get(&AGE_IDENTITY)?, given.get(&AGE_IDENTITY_FILE)?) {
         (Some(_), Some(_)) => {
             Err(Error::config("'age_identity' and 'age_identity_file' are both given; keep one"))
         }
-        (Some(found), None) => Ok(Age::Identities(Secret::new(found.text))),
-        (None, Some(found)) => point_to(&found),
+        (Some(identity), None) => Ok(Age::Identities(Secret::new(identity))),
+        (None, Some(path)) => Ok(Age::File(path)),
         (None, None) => Ok(Age::None),
     }
-}
-
-fn point_to(found: &Found) -> Result<Age> {
-    value::path(&found.text).map(Age::File).map_err(|e| e.context(found.origin))
 }
 
 /// What a verification needs.
@@ -120,9 +99,9 @@ pub struct VerifyConfig {
 /// `Config`: not a JSON object, an unknown option, or a value that does not fit.
 pub fn verify(url: &str, options: Option<&str>, env: &dyn Env) -> Result<VerifyConfig> {
     let scopes = [Scope::Verify, Scope::Store];
-    let given = Given::read(&json_params(options)?, env, &scopes, Unknown::Refused)?;
+    let given = Given::options(&json_params(options)?, env, &scopes)?;
     let target = Location::parse(url, &given)?;
-    Ok(VerifyConfig { target, quick: given.flag("quick")? })
+    Ok(VerifyConfig { target, quick: given.get(&QUICK)? })
 }
 
 /// Reads a replica URL, and options of the store as a JSON object.
@@ -130,7 +109,7 @@ pub fn verify(url: &str, options: Option<&str>, env: &dyn Env) -> Result<VerifyC
 /// # Errors
 /// `Config`: not a JSON object, an unknown option, or a value that does not fit.
 pub fn target(url: &str, options: Option<&str>, env: &dyn Env) -> Result<Location> {
-    let given = Given::read(&json_params(options)?, env, &[Scope::Store], Unknown::Refused)?;
+    let given = Given::options(&json_params(options)?, env, &[Scope::Store])?;
     Location::parse(url, &given)
 }
 

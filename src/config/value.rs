@@ -3,38 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::point;
-use super::settings::{Kind, Setting};
 use crate::error::{Error, Result};
-
-/// Says whether `text` is a value of `setting`.
-///
-/// # Errors
-/// `Config`, with what would be one. A secret's text is never repeated.
-pub(super) fn check(setting: &Setting, text: &str) -> Result<()> {
-    match setting.kind {
-        Kind::Text | Kind::Secret if text.is_empty() => Err(Error::config("the value is empty")),
-        Kind::Text | Kind::Secret => Ok(()),
-        Kind::Word(words) => word(text, words).map(drop),
-        Kind::Flag => flag(text).map(drop),
-        Kind::Count { min, max } => count(text, min, max).map(drop),
-        Kind::Duration { min, max } => duration_within(text, min, max).map(drop),
-        Kind::Durations { min, max, count } => durations(text, min, max, count).map(drop),
-        Kind::Size { min, max } => size_within(text, min, max).map(drop),
-        Kind::Txid => point::txid(text).map(drop),
-        Kind::Time => point::time(text).map(drop),
-        Kind::Point => point::point(text).map(drop),
-    }
-}
-
-/// The word of `words` that `text` is, in any case.
-pub(super) fn word(text: &str, words: &[&'static str]) -> Result<&'static str> {
-    words
-        .iter()
-        .find(|w| w.eq_ignore_ascii_case(text))
-        .copied()
-        .ok_or_else(|| Error::config(format!("'{text}' is none of {}", words.join(", "))))
-}
 
 /// A boolean as SQLite reads one in a URI: `yes`, `true`, `on`, any number but 0, and their opposites.
 pub(super) fn flag(text: &str) -> Result<bool> {
@@ -99,6 +68,11 @@ pub(super) fn durations(text: &str, min: &str, max: &str, count: usize) -> Resul
 /// A size in bytes of `min` to `max`.
 pub(super) fn size_within(text: &str, min: &str, max: &str) -> Result<u64> {
     within(text, min, max, size)
+}
+
+/// Whether both are sizes, and `text` is smaller than `limit`.
+pub(super) fn is_smaller(text: &str, limit: &str) -> bool {
+    matches!((size(text), size(limit)), (Ok(size), Ok(limit)) if size < limit)
 }
 
 fn within<T: PartialOrd>(text: &str, min: &str, max: &str, read: fn(&str) -> Result<T>) -> Result<T> {

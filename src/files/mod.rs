@@ -12,20 +12,40 @@ mod open_lock;
 mod record_lock;
 mod rights;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Component, Path, PathBuf};
+use std::sync::{PoisonError, RwLock};
 
+use crate::fork::PerProcess;
 pub use make::{as_in_folder, create_folders, create_folders_with, create_private_folders, open, write};
 pub use open_lock::{OpenLock, ReplaceLock};
 pub use record_lock::{Kind, RecordLock};
 pub use rights::Rights;
 
-/// The folder of local state that belongs to the database `path`: `.<file name>-litestream` beside it.
+/// Folders of local state that are not beside their databases, by database. A forked child learns them when it opens one.
+static MOVED: PerProcess<RwLock<BTreeMap<PathBuf, PathBuf>>> = PerProcess::new();
+
+/// The folder of local state that belongs to the database `path`: `.<file name>-litestream` beside it, or where
+/// [`place_state`] put it.
 pub fn state_folder(path: &Path) -> PathBuf {
-    let mut name = OsString::from(".");
-    name.push(path.file_name().unwrap_or_default());
-    name.push("-litestream");
-    path.with_file_name(name)
+    let moved = MOVED.get().read().unwrap_or_else(PoisonError::into_inner).get(path).cloned();
+    moved.unwrap_or_else(|| {
+        let mut name = OsString::from(".");
+        name.push(path.file_name().unwrap_or_default());
+        name.push("-litestream");
+        path.with_file_name(name)
+    })
+}
+
+/// From now on the folder of local state of the database `path` is `folder`, or beside it. Not to be called while the
+/// database is open as a primary.
+pub fn place_state(path: &Path, folder: Option<&Path>) {
+    let mut moved = MOVED.get().write().unwrap_or_else(PoisonError::into_inner);
+    match folder {
+        Some(folder) => drop(moved.insert(path.to_path_buf(), folder.to_path_buf())),
+        None => drop(moved.remove(path)),
+    }
 }
 
 /// The absolute path of `path` without links, as far as it is there; what is not there is taken as it is written.
@@ -49,6 +69,10 @@ pub fn resolved(path: &Path) -> PathBuf {
 fn database_of(folder: &Path) -> Option<PathBuf> {
     use std::os::unix::ffi::OsStrExt as _;
 
+    let moved = MOVED.get().read().unwrap_or_else(PoisonError::into_inner);
+    if let Some((database, _)) = moved.iter().find(|(_, own)| own.as_path() == folder) {
+        return Some(database.clone());
+    }
     let name = folder.file_name()?.as_bytes();
     let name = name.strip_prefix(b".")?.strip_suffix(b"-litestream")?;
     (!name.is_empty()).then(|| folder.with_file_name(std::ffi::OsStr::from_bytes(name)))

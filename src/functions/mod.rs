@@ -15,11 +15,13 @@
 //! | `litestream_ltx(url [, options])` | table of the files of a replica | statements of the application |
 //! | `litestream_history(url [, options])` | table of the points that can be restored | statements of the application |
 //! | `litestream_restore_plan(url [, options])` | table of the files that a restore takes | statements of the application |
+//! | `litestream_config([name])` | table of the settings in force, and where each comes from | statements of the application |
 //! | `litestream_restores` | table of the restores of this process | also trusted schemas |
 //!
 //! What writes files, takes a URL or shows what other connections have open asks [`permission`] first, on each
 //! connection.
 
+mod config;
 mod database;
 mod history;
 mod interruptible;
@@ -73,6 +75,7 @@ pub fn register(conn: &Connection) -> rusqlite::Result<()> {
     create_table_function::<ltx::LtxTable>(conn)?;
     create_table_function::<history::HistoryTable>(conn)?;
     create_table_function::<plan::PlanTable>(conn)?;
+    create_table_function::<config::ConfigTable>(conn)?;
     create_table_function::<restores::RestoresTable>(conn)
 }
 

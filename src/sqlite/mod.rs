@@ -73,7 +73,7 @@ pub use load::{Wiring, load};
 pub use log::log;
 pub use refused::RefusedFile;
 pub use request::{HeldRequest, OpenRequest, Opened, Parameters};
-pub use roles::roles;
+pub use roles::{OpenedName, opened_names, roles};
 pub use shm::ShmRegion;
 pub use sole_use::{SoleUse, sole_use};
 pub use standing::{is_query_only, may_reach_out};

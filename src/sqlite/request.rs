@@ -135,7 +135,12 @@ pub struct Parameters<'a> {
     database: Option<FileName<'a>>,
 }
 
-impl Parameters<'_> {
+impl<'a> Parameters<'a> {
+    /// Those of a database with this name.
+    pub(super) const fn of(database: FileName<'a>) -> Self {
+        Self { database: Some(database) }
+    }
+
     /// The keys with their values, in the order of the URI; a key may be there several times, and a value may be empty.
     /// Bytes that are not UTF-8 are replaced.
     pub fn pairs(&self) -> impl Iterator<Item = (String, String)> + '_ {

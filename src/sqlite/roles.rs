@@ -2,13 +2,15 @@
 
 use std::any::Any;
 use std::ffi::{CStr, CString, c_void};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use rusqlite::{Connection, ffi};
 
-use super::File;
 use super::installed::{inherited, is_ours, our_file};
+use super::name::FileName;
 use super::vfs_methods;
+use super::{File, Parameters};
 use crate::error::{Error, ErrorKind};
 use crate::fork;
 
@@ -23,6 +25,37 @@ pub fn roles(conn: &Connection) -> Vec<(String, Arc<dyn Any + Send + Sync>)> {
             Some((schema, role))
         })
         .collect()
+}
+
+/// The name under which a connection opened a database.
+#[derive(Clone, Debug)]
+pub struct OpenedName {
+    /// The full path of the file.
+    pub path: PathBuf,
+    /// The parameters of the URI, percent-decoded.
+    pub parameters: Vec<(String, String)>,
+    /// The connection cannot write it.
+    pub is_read_only: bool,
+}
+
+/// The names of the databases of `conn` that are ours: `main` first, then the attached ones in their order.
+pub fn opened_names(conn: &Connection) -> Vec<OpenedName> {
+    let names = schemas(conn).into_iter().filter_map(|schema| CString::new(schema).ok());
+    names
+        .filter(|schema| with_file(conn, Some(schema), |_| ()).is_some())
+        .filter_map(|schema| name_of(conn, &schema))
+        .collect()
+}
+
+fn name_of(conn: &Connection, schema: &CStr) -> Option<OpenedName> {
+    // SAFETY: the connection is open and in use by this thread; the answer is null, or the name that SQLite gave to
+    // `xOpen` and keeps as long as the database is open, which is longer than this call.
+    let name = unsafe { FileName::new(ffi::sqlite3_db_filename(conn.handle(), schema.as_ptr())) }?;
+    // SAFETY: the connection is open and in use by this thread.
+    let is_read_only = unsafe { ffi::sqlite3_db_readonly(conn.handle(), schema.as_ptr()) } == 1;
+    let parameters = Parameters::of(name);
+    let pairs = parameters.pairs().collect();
+    Some(OpenedName { path: name.path().to_path_buf(), parameters: pairs, is_read_only })
 }
 
 /// Refuses a connection of which a forked child inherited a file.

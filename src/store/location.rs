@@ -193,6 +193,11 @@ impl Location {
         self.connect_with(&Opening::default(), RetryPolicy::default())
     }
 
+    /// Whether its provider has the setting `name`, in any spelling.
+    pub fn has_setting(&self, name: &str) -> bool {
+        self.provider.settings.iter().any(|setting| setting.is_spelled(name))
+    }
+
     /// Its place in the provider's store.
     pub fn site(&self) -> &dyn Site {
         &*self.site

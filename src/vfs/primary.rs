@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::clock::SystemClock;
 use crate::config::PrimaryConfig;
 use crate::error::{Error, ErrorKind};
-use crate::files::OpenLock;
+use crate::files::{self, OpenLock};
 use crate::primary::Primary;
 use crate::sqlite::{
     BaseFile, BaseVfs, Code, File, FileControl, FileControlOp, LockLevel, OpenFlags, OpenRequest, Opened,
@@ -66,6 +66,9 @@ pub(super) fn open(
     connection: usize,
 ) -> Result<Opened, Error> {
     let path = config.path;
+    if Primary::find(&path).is_none() {
+        files::place_state(&path, config.state_folder.as_deref());
+    }
     let (mut base, out_flags, open_lock) = open_base(request, &path)?;
     let vfs = *request.base();
     let in_wal_mode = is_in_wal_mode(&mut base, &vfs, &path)?;

@@ -10,7 +10,7 @@
 use std::path::PathBuf;
 
 use super::{UriParams, hidden, primary, replica};
-use crate::config::{self, Config, ProcessEnv};
+use crate::config::{self, Config, Params as _, ProcessEnv};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sqlite::{
     self, Access, BaseFile, Code, File, FileConnection, HeldRequest, IoVersion, LockLevel, OpenFlags,
@@ -38,8 +38,8 @@ pub(super) fn open(request: &OpenRequest<'_>) -> Opened {
 /// What the open gets if it is for us.
 fn wanted(request: &OpenRequest<'_>) -> Result<Config> {
     sqlite::check_threads()?;
-    config::start_logging(&ProcessEnv);
     let params = UriParams(request.parameters());
+    config::start_logging_with(&params, &ProcessEnv);
     config::resolve(request.path(), &params, request.flags().is_readonly(), &ProcessEnv)
 }
 
@@ -66,10 +66,17 @@ impl Waiting {
         if opener.attaching && !self.asked_for {
             return self.plain();
         }
-        let wanted = self.wanted.take().expect("BUG: decided twice")?;
+        let wanted = self.wanted.take().expect("BUG: decided twice");
         if opener.attaching {
-            permit(&opener.connection)?;
+            let permitted = permit(&opener.connection);
+            // What is in a file that SQL names is told to nobody who may not read it.
+            if self.names_a_file() {
+                permitted.clone()?;
+            }
+            wanted.as_ref().map_err(Clone::clone)?;
+            permitted?;
         }
+        let wanted = wanted?;
         self.base = None;
         let request = self.request.get();
         let opened = match wanted {
@@ -80,6 +87,14 @@ impl Waiting {
             Opened::File { file, .. } => Ok(file),
             Opened::PassThrough => unreachable!("BUG: a role without a file"),
         }
+    }
+
+    /// Whether the name gives a configuration file.
+    fn names_a_file(&self) -> bool {
+        UriParams(self.request.get().parameters())
+            .pairs()
+            .iter()
+            .any(|(key, _)| key.eq_ignore_ascii_case("config"))
     }
 
     fn plain(&mut self) -> Result<Box<dyn File>> {

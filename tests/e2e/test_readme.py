@@ -95,7 +95,9 @@ def location(s3):
 
 @pytest.fixture
 def reader(location, shell, tmp_path):
-    env = location.env | {"AWS_ENDPOINT_URL": location.settings["endpoint"], "AWS_REGION": REGION}
+    config = tmp_path / "litestream.yml"
+    config.write_text("dbs: []\n")
+    env = location.env | {"AWS_ENDPOINT_URL": location.settings["endpoint"], "AWS_REGION": REGION, "LITESTREAM_CONFIG": str(config)}
     return Reader(tmp_path, env, shell)
 
 
@@ -123,6 +125,9 @@ def test_every_block_runs_as_it_stands(reader, location, start, tmp_path):
                 _commands(reader, block)
             case "json", _:
                 json.loads(block.text)
+            case "yaml", _:
+                # What follows asks what is in force by it.
+                (tmp_path / "litestream.yml").write_text(block.text)
             case other:
                 raise AssertionError(f"{block}: nobody runs a block like {other}")
     assert {"compare", "ended by SIGTERM", "a replica of Litestream 0.3"} <= seen

@@ -181,7 +181,9 @@ impl Due<'_> {
         let last = self.inventory.last_of(Level::L0);
         self.inventory
             .level(Level::L0)
-            .take_while(|f| f.timestamp <= oldest && Some(f.id.name.max()) != last)
+            .take_while(|f| {
+                !self.settings.keeps_l0() && f.timestamp <= oldest && Some(f.id.name.max()) != last
+            })
             .take_while(|f| {
                 base.is_some_and(|base| f.id.name.max() <= base.id.name.max()) || self.is_merged(f.id.name)
             })
@@ -204,7 +206,9 @@ impl Due<'_> {
         let last = self.inventory.last_of(Level::L0);
         let oldest_l0 = self.inventory.level(Level::L0).next();
         let l0 = oldest_l0
-            .filter(|f| Some(f.id.name.max()) != last && self.is_merged(f.id.name))
+            .filter(|f| {
+                !self.settings.keeps_l0() && Some(f.id.name.max()) != last && self.is_merged(f.id.name)
+            })
             .map(|f| after(f.timestamp, self.settings.l0_retention));
         let snapshots = self.inventory.snapshots();
         let useful = snapshots.into_iter().filter(|base| !self.behind(base).is_empty());

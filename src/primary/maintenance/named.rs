@@ -91,7 +91,7 @@ impl Settings {
         let shorter = [
             !before.retention && self.retention,
             self.snapshot_retention < before.snapshot_retention,
-            self.l0_retention < before.l0_retention,
+            !self.keeps_l0() && (before.keeps_l0() || self.l0_retention < before.l0_retention),
         ];
         let names = ["retention", "snapshot_retention", "l0_retention"];
         let value = |settings: &Self, name: &str| {

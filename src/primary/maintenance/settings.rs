@@ -15,13 +15,18 @@ pub struct Settings {
     pub snapshot_interval: Duration,
     /// How far back there is a state to go back to.
     pub snapshot_retention: Duration,
-    /// How long a file of level 0 stays at least, once it is part of a file of level 1.
+    /// How long a file of level 0 stays at least, once it is part of a file of level 1; zero for ever.
     pub l0_retention: Duration,
     /// Delete what need not be kept. Without it, nothing is ever deleted.
     pub retention: bool,
 }
 
 impl Settings {
+    /// Whether no file of level 0 is ever deleted.
+    pub(super) fn keeps_l0(&self) -> bool {
+        self.l0_retention.is_zero()
+    }
+
     /// Nothing falls due later than this after the moment in which that is known.
     pub(super) fn longest(&self) -> Duration {
         let levels = self.levels.iter().copied().max().unwrap_or_default();

@@ -1,64 +1,89 @@
-//! The table of every setting.
+//! The catalog of settings: every one, with its type, limits, default and meaning.
 
 use std::fmt::Write as _;
+use std::path::PathBuf;
 use std::sync::LazyLock;
+use std::time::Duration;
 
-use super::settings::{Kind, Scope, Setting, setting};
+use tracing::level_filters::LevelFilter;
+
+use super::setting::{Declared, IntegrityCheck, Kind, OfStore, Role, Scope, Setting, SqlReach};
+use crate::logging::LogFormat;
+use crate::primary::{Rewound, SyncReplicas};
+use crate::replica::RestorePoint;
 use crate::store::{PROVIDERS, StoreKind, StoreSetting};
 
 /// Every setting, in the order of the README.
-pub static SETTINGS: LazyLock<Vec<Setting>> =
-    LazyLock::new(|| OPENING.iter().copied().chain(of_stores()).chain(REST.iter().copied()).collect());
+pub static SETTINGS: LazyLock<Vec<Declared>> = LazyLock::new(|| {
+    OPENING.iter().map(|s| **s).chain(of_stores()).chain(REST.iter().map(|s| **s)).collect()
+});
 
-/// The settings that an open has.
-const OPENING: &[Setting] = &[
-    setting(
+/// Makes a setting of each line, and a list of all of them.
+macro_rules! settings {
+    ($(#[$doc:meta])* $list:ident: $($name:ident: $type:ty = $setting:expr;)+) => {
+        $(pub(in crate::config) static $name: Setting<$type> = $setting;)+
+        $(#[$doc])*
+        static $list: &[&Declared] = &[$(&$name.declared),+];
+    };
+}
+
+settings! {
+    /// The settings that an open has.
+    OPENING:
+    REPLICA: Option<String> = Setting::new(
         Scope::Open,
         "replica",
         Kind::Text,
         "URL of the replica. Makes the open a primary, or a replica with `mode=ro`. May be given several times, see \
          [several replicas](#several-replicas).",
-    ),
-    setting(
+    );
+    REPLICA_URL: Option<String> = Setting::new(
         Scope::Open,
         "replica_url",
         Kind::Text,
         "The same, as Litestream's own extension spells it: the open is a replica unless `role=primary`.",
     )
-    .env(&["LITESTREAM_REPLICA_URL"]),
-    setting(
+    .env(&["LITESTREAM_REPLICA_URL"]);
+    ROLE: Option<Role> = Setting::optional_word(
         Scope::Open,
         "role",
-        Kind::Word(&["primary", "replica"]),
         "`primary` or `replica`, whatever the other parameters say. In the environment it decides only where nothing \
          but the URL in `LITESTREAM_REPLICA_URL` or `replica_url` is given.",
     )
-    .env(&["LITESTREAM_ROLE"]),
-    setting(
+    .env(&["LITESTREAM_ROLE"]);
+    CONFIG: Option<PathBuf> = Setting::new(
+        Scope::Open,
+        "config",
+        Kind::Text,
+        "The configuration file, see [litestream.yml](#litestreamyml). Without it: `/etc/litestream.yml`, if there is \
+         one. `off` for none.",
+    )
+    .env(&["LITESTREAM_CONFIG"]);
+    SYNC_INTERVAL: Duration = Setting::new(
         Scope::Shipper,
         "sync_interval",
         Kind::Duration { min: "10ms", max: "1h" },
         "Under load, at most one upload in this time. The first commit after quiet goes out at once.",
     )
     .env(&["LITESTREAM_SYNC_INTERVAL"])
-    .default("1s"),
-    setting(
+    .default("1s");
+    CLOSE_TIMEOUT: Duration = Setting::new(
         Scope::Primary,
         "close_timeout",
         Kind::Duration { min: "0s", max: "10m" },
         "How long the last close waits for uploads. What is not sent by then goes out at the next open.",
     )
     .env(&["LITESTREAM_CLOSE_TIMEOUT"])
-    .default("5s"),
-    setting(
+    .default("5s");
+    WATCH_INTERVAL: Duration = Setting::new(
         Scope::Primary,
         "watch_interval",
         Kind::Duration { min: "100ms", max: "1h" },
         "How often an idle primary looks whether the database was written by a process without this library.",
     )
     .env(&["LITESTREAM_WATCH_INTERVAL"])
-    .default("10s"),
-    setting(
+    .default("10s");
+    SPOOL_LIMIT: u64 = Setting::new(
         Scope::Shipper,
         "spool_limit",
         Kind::Size { min: "1MiB", max: "1TiB" },
@@ -66,33 +91,32 @@ const OPENING: &[Setting] = &[
          points in time of the outage are given up.",
     )
     .env(&["LITESTREAM_SPOOL_LIMIT"])
-    .default("1GiB"),
-    setting(
+    .default("1GiB");
+    SYNC_REPLICAS: SyncReplicas = Setting::new(
         Scope::Primary,
         "sync_replicas",
         Kind::Text,
         "How many of several replicas `litestream_sync` waits for: `all`, `any`, or a number.",
     )
     .env(&["LITESTREAM_SYNC_REPLICAS"])
-    .default("all"),
-    setting(
+    .default("all");
+    WAL_RESET_GUARD: bool = Setting::new(
         Scope::Primary,
         "wal_reset_guard",
         Kind::Flag,
         "Keep the WAL-reset bug of SQLite before 3.51.3 from losing commits. Without effect on versions that do not have it.",
     )
     .env(&["LITESTREAM_WAL_RESET_GUARD"])
-    .default("true"),
-    setting(
+    .default("true");
+    REWOUND: Rewound = Setting::word(
         Scope::Shipper,
         "rewound",
-        Kind::Word(&["forward", "stop"]),
         "What becomes of a database that is exactly an earlier state of its replica when it is opened: it is brought \
          `forward` to the newest state, or replication will `stop`.",
     )
     .env(&["LITESTREAM_REWOUND"])
-    .default("forward"),
-    setting(
+    .default("forward");
+    AUTO_RECOVER: bool = Setting::new(
         Scope::Shipper,
         "auto_recover",
         Kind::Flag,
@@ -100,32 +124,32 @@ const OPENING: &[Setting] = &[
          replication stops instead.",
     )
     .env(&["LITESTREAM_AUTO_RECOVER"])
-    .default("true"),
-    setting(
+    .default("true");
+    VERIFY_INTERVAL: Duration = Setting::new(
         Scope::Shipper,
         "verify_interval",
         Kind::Duration { min: "0s", max: "8760h" },
         "How often the replica is read in the background to prove that it restores, if it changed. With `0s` never.",
     )
     .env(&["LITESTREAM_VERIFY_INTERVAL"])
-    .default("0s"),
-    setting(
+    .default("0s");
+    LEVELS: Vec<Duration> = Setting::new(
         Scope::Shipper,
         "levels",
         Kind::Durations { min: "1s", max: "8760h", count: 8 },
         "How much time one file of each level covers, from level 1 on: files are merged at the end of each such time.",
     )
     .env(&["LITESTREAM_LEVELS"])
-    .default("30s,5m,1h"),
-    setting(
+    .default("30s,5m,1h");
+    SNAPSHOT_INTERVAL: Duration = Setting::new(
         Scope::Shipper,
         "snapshot_interval",
         Kind::Duration { min: "1s", max: "8760h" },
         "How often the whole database becomes one file, if it changed.",
     )
     .env(&["LITESTREAM_SNAPSHOT_INTERVAL"])
-    .default("24h"),
-    setting(
+    .default("24h");
+    SNAPSHOT_RETENTION: Duration = Setting::new(
         Scope::Shipper,
         "snapshot_retention",
         Kind::Duration { min: "1s", max: "876000h" },
@@ -133,177 +157,182 @@ const OPENING: &[Setting] = &[
          only leads to older states.",
     )
     .env(&["LITESTREAM_SNAPSHOT_RETENTION"])
-    .default("24h"),
-    setting(
+    .default("24h");
+    L0_RETENTION: Duration = Setting::new(
         Scope::Shipper,
         "l0_retention",
-        Kind::Duration { min: "1s", max: "8760h" },
-        "How long a file of level 0 stays at least, once it is merged into level 1.",
+        Kind::Duration { min: "0s", max: "8760h" },
+        "How long a file of level 0 stays at least, once it is merged into level 1. With `0s` for ever.",
     )
     .env(&["LITESTREAM_L0_RETENTION"])
-    .default("5m"),
-    setting(
+    .default("5m");
+    RETENTION: bool = Setting::new(
         Scope::Shipper,
         "retention",
         Kind::Flag,
         "With `off` nothing is ever deleted, and no permission to delete is needed.",
     )
     .env(&["LITESTREAM_RETENTION"])
-    .default("on"),
-    setting(
+    .default("on");
+    OPEN_TIMEOUT: Duration = Setting::new(
         Scope::Replica,
         "open_timeout",
         Kind::Duration { min: "0s", max: "10m" },
         "How long an open waits for a replica that is still empty, and for a store that does not answer.",
     )
     .env(&["LITESTREAM_OPEN_TIMEOUT"])
-    .default("10s"),
-    setting(
+    .default("10s");
+    POLL_INTERVAL: Duration = Setting::new(
         Scope::Replica,
         "poll_interval",
         Kind::Duration { min: "10ms", max: "1h" },
         "How often the replica looks for new transactions.",
     )
     .env(&["LITESTREAM_POLL_INTERVAL"])
-    .default("1s"),
-    setting(
+    .default("1s");
+    POLL_IDLE_INTERVAL: Duration = Setting::new(
         Scope::Replica,
         "poll_idle_interval",
         Kind::Duration { min: "10ms", max: "24h" },
         "How often it looks when nobody has read for ten polls. Who reads then waits for a poll, a second at most.",
     )
     .env(&["LITESTREAM_POLL_IDLE_INTERVAL"])
-    .default("30s"),
-    setting(
+    .default("30s");
+    HYDRATE: bool = Setting::new(
         Scope::Replica,
         "hydrate",
         Kind::Flag,
         "Download the whole database in the background; then pages are read from a local file.",
     )
     .env(&["LITESTREAM_HYDRATION_ENABLED"])
-    .default("false"),
-    setting(
+    .default("false");
+    HYDRATION_PATH: Option<PathBuf> = Setting::new(
         Scope::Replica,
         "hydration_path",
         Kind::Text,
         "That file. Default: `hydration.db` in `.<file name>-litestream/` beside the database's name.",
     )
-    .env(&["LITESTREAM_HYDRATION_PATH"]),
-    setting(
+    .env(&["LITESTREAM_HYDRATION_PATH"]);
+    CACHE_SIZE: u64 = Setting::new(
         Scope::Replica,
         "cache_size",
         Kind::Size { min: "1MiB", max: "1TiB" },
         "Memory for cached pages, shared by all connections to the replica.",
     )
     .env(&["LITESTREAM_CACHE_SIZE"])
-    .default("32MiB"),
-    setting(
+    .default("32MiB");
+    CACHE_DIR: Option<PathBuf> = Setting::new(
         Scope::Replica,
         "cache_dir",
         Kind::Text,
         "Folder for what was read, so that it need not be fetched again after a restart. Processes may \
          share it.",
     )
-    .env(&["LITESTREAM_CACHE_DIR"]),
-    setting(
+    .env(&["LITESTREAM_CACHE_DIR"]);
+    CACHE_DIR_SIZE: u64 = Setting::new(
         Scope::Replica,
         "cache_dir_size",
         Kind::Size { min: "64MiB", max: "1TiB" },
         "What all that is in `cache_dir` may take.",
     )
     .env(&["LITESTREAM_CACHE_DIR_SIZE"])
-    .default("1GiB"),
-    setting(
+    .default("1GiB");
+    ASOF: Option<RestorePoint> = Setting::new(
         Scope::Replica,
         "asof",
         Kind::Point,
         "The state to read: a time, a TXID or `latest`, see [points in time](#points-in-time). Without it: the latest.",
-    ),
-];
+    );
+}
 
-/// The settings of SQL functions and of the process.
-const REST: &[Setting] = &[
-    setting(Scope::Restore, "force", Kind::Flag, "Replace the file if it exists.").default("false"),
-    setting(
+settings! {
+    /// The settings of SQL functions and of the process.
+    REST:
+    FORCE: bool = Setting::new(Scope::Restore, "force", Kind::Flag, "Replace the file if it exists.").default("false");
+    TXID: Option<RestorePoint> = Setting::new(
         Scope::State,
         "txid",
         Kind::Txid,
         "The state after this transaction. Without it or `timestamp`: the latest.",
-    ),
-    setting(Scope::State, "timestamp", Kind::Time, "The last state at or before this time."),
-    setting(
+    );
+    TIMESTAMP: Option<RestorePoint> = Setting::new(Scope::State, "timestamp", Kind::Time, "The last state at or before this time.");
+    PARALLELISM: u64 = Setting::new(
         Scope::Restore,
         "parallelism",
         Kind::Count { min: 1, max: 64 },
         "Downloads at the same time; of small files up to eight times as many, 64 at most, unless it is `1`.",
     )
-    .default("8"),
-    setting(
+    .default("8");
+    IF_DB_NOT_EXISTS: bool = Setting::new(
         Scope::Restore,
         "if_db_not_exists",
         Kind::Flag,
         "If the file exists, leave it as it is; that is no error.",
     )
-    .default("false"),
-    setting(Scope::Restore, "if_replica_exists", Kind::Flag, "An empty replica is no error.").default("false"),
-    setting(
+    .default("false");
+    IF_REPLICA_EXISTS: bool = Setting::new(Scope::Restore, "if_replica_exists", Kind::Flag, "An empty replica is no error.").default("false");
+    INTEGRITY_CHECK: IntegrityCheck = Setting::word(
         Scope::Restore,
         "integrity_check",
-        Kind::Word(&["none", "quick", "full"]),
         "SQLite checks the database before it gets its name: `PRAGMA quick_check` or `PRAGMA integrity_check`.",
     )
-    .default("none"),
-    setting(
+    .default("none");
+    REWIND: bool = Setting::new(
         Scope::Restore,
         "rewind",
         Kind::Flag,
         "With `txid` or `timestamp`: the state is to become the present. A primary that opens the file publishes it after \
          all that the replica holds; without this, it waits until somebody decides.",
     )
-    .default("false"),
-    setting(Scope::Restore, "dry_run", Kind::Flag, "Only report what would be restored.").default("false"),
-    setting(
+    .default("false");
+    DRY_RUN: bool = Setting::new(Scope::Restore, "dry_run", Kind::Flag, "Only report what would be restored.").default("false");
+    AGE_IDENTITY: Option<String> = Setting::new(
         Scope::Restore,
         "age_identity",
         Kind::Secret,
         "`AGE-SECRET-KEY-1…`: opens a replica of Litestream 0.3 that is encrypted with age.",
-    ),
-    setting(
+    );
+    AGE_IDENTITY_FILE: Option<PathBuf> = Setting::new(
         Scope::Restore,
         "age_identity_file",
         Kind::Text,
         "A file with such identities, as `age-keygen` writes it.",
-    ),
-    setting(Scope::Verify, "quick", Kind::Flag, "Only list the files and check their page indexes.")
-        .default("false"),
-    setting(
+    );
+    QUICK: bool = Setting::new(Scope::Verify, "quick", Kind::Flag, "Only list the files and check their page indexes.")
+        .default("false");
+    SQL: Option<SqlReach> = Setting::optional_word(
         Scope::Process,
         "sql",
-        Kind::Word(&["on", "off"]),
         "Whether SQL may write files and reach stores: `on` every connection, `off` on none; without it see \
          [who may do what](#who-may-do-what).",
     )
-    .env(&["LITESTREAM_SQL"]),
-    setting(
+    .env(&["LITESTREAM_SQL"]);
+    LOG_LEVEL: LevelFilter = Setting::word(
         Scope::Process,
         "log_level",
-        Kind::Word(&["off", "error", "warn", "info", "debug", "trace"]),
         "Which events are logged.",
     )
     .env(&["LITESTREAM_LOG_LEVEL"])
-    .default("warn"),
-    setting(
+    .default("warn");
+    LOG_FORMAT: LogFormat = Setting::word(
+        Scope::Process,
+        "log_format",
+        "How an event is written: as a line of text, or as a JSON object on a line.",
+    )
+    .env(&["LITESTREAM_LOG_FORMAT"])
+    .default("text");
+    LOG_FILE: Option<PathBuf> = Setting::new(
         Scope::Process,
         "log_file",
         Kind::Text,
         "The file that events are appended to. Default: standard error.",
     )
-    .env(&["LITESTREAM_LOG_FILE"]),
-];
+    .env(&["LITESTREAM_LOG_FILE"]);
+}
 
 /// The settings that the providers of stores declare, each once.
-fn of_stores() -> Vec<Setting> {
-    let mut settings: Vec<Setting> = Vec::new();
+fn of_stores() -> Vec<Declared> {
+    let mut settings: Vec<Declared> = Vec::new();
     for provider in PROVIDERS {
         for declared in provider.settings {
             if !settings.iter().any(|s| s.is_spelled(declared.name)) {
@@ -314,7 +343,7 @@ fn of_stores() -> Vec<Setting> {
     settings
 }
 
-fn of_store(declared: &StoreSetting) -> Setting {
+fn of_store(declared: &StoreSetting) -> Declared {
     let kind = match declared.kind {
         StoreKind::Text => Kind::Text,
         StoreKind::Secret => Kind::Secret,
@@ -328,7 +357,8 @@ fn of_store(declared: &StoreSetting) -> Setting {
     let variables = PROVIDERS.iter().flat_map(|p| p.environment).filter(|(of, _)| *of == declared.name);
     let env: &'static [&'static str] =
         variables.flat_map(|(_, names)| *names).copied().collect::<Vec<_>>().leak();
-    Setting { name, env, kind, default: declared.default, scope: Scope::Store, doc: declared.doc }
+    let probe = Setting::<OfStore>::new(Scope::Store, name, kind, declared.doc).env(env);
+    Declared { default: declared.default, ..probe.declared }
 }
 
 /// The README's table of settings.
@@ -354,7 +384,6 @@ pub fn settings_markdown() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::value;
 
     #[test]
     fn names_are_unique_in_every_spelling() {
@@ -370,7 +399,7 @@ mod tests {
     fn every_default_is_within_its_own_limits() {
         for s in SETTINGS.iter() {
             if let Some(default) = s.default {
-                value::check(s, default).unwrap();
+                s.check(default).unwrap();
             }
         }
     }
@@ -390,7 +419,7 @@ mod tests {
         assert_eq!(table.lines().count(), SETTINGS.len() + 2);
         assert!(table.lines().all(|l| l.matches('|').count() == 6), "{table}");
         assert!(
-            table.contains("| `cache_size` | URI, replica | `LITESTREAM_CACHE_SIZE` | `32MiB` |"),
+            table.contains("| `cache_size` | URI, file, replica | `LITESTREAM_CACHE_SIZE` | `32MiB` |"),
             "{table}"
         );
     }

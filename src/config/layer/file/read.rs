@@ -1,0 +1,593 @@
+//! A configuration file as it is read: each key is understood here, checked, and put where it holds.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::super::super::catalog::{
+    CLOSE_TIMEOUT, LEVELS, LOG_FORMAT, LOG_LEVEL, RETENTION, ROLE, SETTINGS, SNAPSHOT_INTERVAL,
+    SNAPSHOT_RETENTION,
+};
+use super::super::super::origin::{Line, Origin};
+use super::super::super::setting::{Declared, Kind, Scope, plain};
+use super::super::super::value;
+use super::super::{Assigned, Env};
+use super::entry::{Entry, Field, Place, ReplicaEntry, Section, StatePlace, resolved};
+use super::expand::expand;
+use super::yaml::{self, Content, Member, Node};
+use super::{Document, Note, keys, pattern};
+use crate::error::{Error, Result};
+
+/// Settings that may stand anywhere in the file.
+const ANYWHERE: &[Scope] = &[Scope::Primary, Scope::Shipper, Scope::Replica];
+
+/// Reads the text of the configuration file `path`.
+///
+/// # Errors
+/// `Config`, with file and line in front.
+pub(super) fn read(path: &Path, text: &str, env: &dyn Env) -> Result<Document> {
+    let mut reader = Reader { file: path.into(), notes: Vec::new(), process: Vec::new() };
+    let (text, missing) = expand(text, env);
+    for variable in missing {
+        let text = "this variable of the environment is not set: it counts as empty";
+        reader.note(variable.line, &format!("${}", variable.name), "", text, false);
+    }
+    let root = yaml::parse(&text).map_err(|broken| reader.error(broken.0, broken.1))?;
+    let members = reader.mapping("the file", root)?.unwrap_or_default();
+    let mut global = Section::default();
+    let mut dbs = None;
+    for member in members {
+        if member.key == "dbs" { dbs = Some(member.value) } else { reader.global(&mut global, member)? }
+    }
+    let mut entries: Vec<Entry> = Vec::new();
+    for node in dbs.map_or(Ok(Vec::new()), |node| reader.sequence("dbs", node))? {
+        let entry = reader.entry(node)?;
+        reader.refuse_twin(&entries, &entry)?;
+        entries.push(entry);
+    }
+    let Reader { file, notes, process } = reader;
+    Ok(Document::new(file, global, entries, process, notes))
+}
+
+struct Reader {
+    file: Arc<Path>,
+    notes: Vec<Note>,
+    process: Vec<Assigned>,
+}
+
+impl Reader {
+    fn line(&self, line: usize) -> Line {
+        Line { file: Arc::clone(&self.file), line }
+    }
+
+    fn error(&self, line: usize, message: impl std::fmt::Display) -> Error {
+        Error::config(format!("{}: {message}", self.line(line)))
+    }
+
+    fn note(&mut self, line: usize, key: &str, value: &str, text: impl Into<String>, is_warning: bool) {
+        let line = self.line(line);
+        self.notes.push(Note {
+            line,
+            key: key.to_owned(),
+            value: value.to_owned(),
+            text: text.into(),
+            is_warning,
+        });
+    }
+
+    fn global(&mut self, section: &mut Section, member: Member) -> Result<()> {
+        match member.key.as_str() {
+            "levels" => self.levels(section, member),
+            "logging" => self.logging(member),
+            "shutdown-sync-timeout" => self.assign(&CLOSE_TIMEOUT.declared, section, member),
+            key if keys::NOT_INHERITED.contains(&key) => {
+                let why =
+                    "at the top of the file it reaches no replica, as in Litestream: write it at the replica";
+                self.nothing(&member, why);
+                Ok(())
+            }
+            _ => self.shared(section, member, keys::GLOBAL, "the file"),
+        }
+    }
+
+    /// A key that may stand at the top, in an entry of `dbs` or in a replica: settings, and the fields of a replica
+    /// where it is a default for all of them.
+    fn shared(
+        &mut self,
+        section: &mut Section,
+        member: Member,
+        without_effect: &[(&str, &str)],
+        place: &str,
+    ) -> Result<()> {
+        match member.key.as_str() {
+            "snapshot" => return self.snapshot(section, member),
+            "retention" => return self.retention(section, member),
+            "age" => return self.age(member),
+            _ => {}
+        }
+        if let Some(setting) = setting(&member.key, ANYWHERE) {
+            return self.assign(setting, section, member);
+        }
+        let is_replicas = place != "an entry of dbs";
+        if is_replicas && self.field(section, &member)? {
+            return Ok(());
+        }
+        let mut nothing = without_effect.iter().chain(if is_replicas { keys::REPLICA } else { &[] });
+        match nothing.find(|(key, _)| *key == member.key) {
+            Some((_, why)) => self.nothing(&member, why),
+            None => self.unknown(&member, without_effect, place),
+        }
+        Ok(())
+    }
+
+    fn nothing(&mut self, member: &Member, why: &str) {
+        let value = shown(&member.value);
+        self.note(member.line, &member.key, &value, format!("no effect here: {why}"), false);
+    }
+
+    fn unknown(&mut self, member: &Member, without_effect: &[(&str, &str)], place: &str) {
+        let settings = SETTINGS.iter().filter(|s| ANYWHERE.contains(&s.scope) || s.scope == Scope::Store);
+        let settings = settings.map(|s| s.name.replace('_', "-"));
+        let sections = ["snapshot", "retention", "replica", "levels", "logging", "path", "dbs", "url", "dir"];
+        let others = sections.iter().chain(keys::FIELDS).map(|key| (*key).to_owned());
+        let others = others.chain(without_effect.iter().map(|(key, _)| (*key).to_owned()));
+        let distance = |name: &String| strsim::osa_distance(&plain(&member.key), &plain(name));
+        let nearest = settings.chain(others).min_by_key(distance).expect("BUG: no keys at all");
+        let meant = if distance(&nearest) <= 1 + member.key.len() / 4 {
+            format!("; did you mean '{nearest}'?")
+        } else {
+            String::new()
+        };
+        let text = format!("unknown key '{}' in {place}: it has no effect{meant}", member.key);
+        self.note(member.line, &member.key, &shown(&member.value), text, true);
+    }
+
+    /// Gives `setting` the value of `member`.
+    fn assign(&mut self, setting: &'static Declared, section: &mut Section, member: Member) -> Result<()> {
+        let Some(text) = self.scalar(&member)? else { return Ok(()) };
+        let text = value_in_file(setting.kind, &text);
+        let text = text.map_err(|e| self.error(member.line, format!("{}: {e}", member.key)))?;
+        let text = self.raised(setting, &member, text);
+        self.set(setting, section, &member.key, member.line, text)
+    }
+
+    /// Parts that are smaller than stores take are as small as they may be, as in Litestream.
+    fn raised(&mut self, setting: &'static Declared, member: &Member, text: String) -> String {
+        match setting.kind {
+            Kind::Size { min, .. } if setting.scope == Scope::Store && value::is_smaller(&text, min) => {
+                self.note(
+                    member.line,
+                    &member.key,
+                    &text,
+                    format!("{min} is used: stores take no less"),
+                    false,
+                );
+                min.to_owned()
+            }
+            _ => text,
+        }
+    }
+
+    fn set(
+        &self,
+        setting: &'static Declared,
+        section: &mut Section,
+        key: &str,
+        line: usize,
+        text: String,
+    ) -> Result<()> {
+        setting.check(&text).map_err(|e| self.error(line, format!("{key}: {e}")))?;
+        if let Some(other) = section.values.iter().find(|other| other.setting.name == setting.name) {
+            let message = format!("{key} is given in {} already: keep one", other.origin);
+            return Err(self.error(line, message));
+        }
+        section.values.push(Assigned { setting, text, origin: Origin::File(self.line(line), key.into()) });
+        Ok(())
+    }
+
+    /// Whether `member` is a field of a replica, which is then taken.
+    fn field(&mut self, section: &mut Section, member: &Member) -> Result<bool> {
+        if let Some(setting) = setting(&member.key, &[Scope::Store]) {
+            self.assign(setting, section, member.clone())?;
+            return Ok(true);
+        }
+        if !keys::FIELDS.contains(&member.key.as_str()) {
+            return Ok(false);
+        }
+        let text = match &member.value.content {
+            Content::Sequence(items) => {
+                let items =
+                    items.iter().map(|item| self.text(&member.key, item)).collect::<Result<Vec<_>>>()?;
+                Some(items.into_iter().flatten().collect::<Vec<_>>().join(","))
+            }
+            _ => self.scalar(member)?,
+        };
+        section.fields.extend(text.map(|text| self.field_of(&member.key, member.line, text)));
+        Ok(true)
+    }
+
+    fn field_of(&self, name: &str, line: usize, text: String) -> Field {
+        Field { name: name.into(), text, line: self.line(line) }
+    }
+
+    fn snapshot(&mut self, section: &mut Section, member: Member) -> Result<()> {
+        for inner in self.section(member)? {
+            match inner.key.as_str() {
+                "interval" => self.assign(&SNAPSHOT_INTERVAL.declared, section, inner)?,
+                "retention" => self.assign(&SNAPSHOT_RETENTION.declared, section, inner)?,
+                _ => self.unknown(&inner, &[("interval", ""), ("retention", "")], "snapshot"),
+            }
+        }
+        Ok(())
+    }
+
+    /// `retention: {enabled: false}`, and `retention: 24h` of Litestream 0.3.
+    fn retention(&mut self, section: &mut Section, member: Member) -> Result<()> {
+        if let Content::Scalar(text) = &member.value.content {
+            let is_flag = value::flag(text).is_ok() && text.parse::<f64>().is_err();
+            let setting = if is_flag { &RETENTION.declared } else { &SNAPSHOT_RETENTION.declared };
+            return self.assign(setting, section, member);
+        }
+        for inner in self.section(member)? {
+            match inner.key.as_str() {
+                "enabled" => self.assign(&RETENTION.declared, section, inner)?,
+                _ => self.unknown(&inner, &[("enabled", "")], "retention"),
+            }
+        }
+        Ok(())
+    }
+
+    fn levels(&mut self, section: &mut Section, member: Member) -> Result<()> {
+        let (key, line) = (member.key.clone(), member.line);
+        let mut intervals = Vec::new();
+        for level in self.sequence("levels", member.value)? {
+            let at = level.line;
+            let mut interval = None;
+            for inner in self.mapping("a level", level)?.unwrap_or_default() {
+                match inner.key.as_str() {
+                    "interval" => interval = self.scalar(&inner)?,
+                    _ => self.unknown(&inner, &[("interval", "")], "a level"),
+                }
+            }
+            let interval = interval
+                .ok_or_else(|| self.error(at, "this level has no interval: write '- interval: 30s'"))?;
+            intervals.push(self.go_duration(at, "interval", &interval)?);
+        }
+        if intervals.is_empty() {
+            Ok(())
+        } else {
+            self.set(&LEVELS.declared, section, &key, line, intervals.join(","))
+        }
+    }
+
+    fn go_duration(&self, line: usize, key: &str, text: &str) -> Result<String> {
+        let kind = Kind::Duration { min: "1s", max: "8760h" };
+        value_in_file(kind, text).map_err(|e| self.error(line, format!("{key}: {e}")))
+    }
+
+    fn logging(&mut self, member: Member) -> Result<()> {
+        let mut section = Section::default();
+        for inner in self.section(member)? {
+            match inner.key.as_str() {
+                "level" => self.assign(&LOG_LEVEL.declared, &mut section, inner)?,
+                "type" if matches!(&inner.value.content, Content::Scalar(text) if text == "pretty") => {
+                    self.nothing(&inner, "events are lines of text without colours");
+                }
+                "type" => self.assign(&LOG_FORMAT.declared, &mut section, inner)?,
+                "stderr" => self.nothing(&inner, "events go to standard error, or to LITESTREAM_LOG_FILE; standard output is the program's"),
+                "source" => self.nothing(&inner, "events have no place in the source"),
+                _ => self.unknown(&inner, &[("level", ""), ("type", ""), ("stderr", "")], "logging"),
+            }
+        }
+        self.process.extend(section.values);
+        Ok(())
+    }
+
+    /// Encryption that was asked for is never left out in silence.
+    fn age(&mut self, member: Member) -> Result<()> {
+        let line = member.line;
+        let is_empty = |node: &Node| match &node.content {
+            Content::Null => true,
+            Content::Sequence(items) => items.is_empty(),
+            _ => false,
+        };
+        let keys = self.section(member)?;
+        if keys.iter().all(|inner| is_empty(&inner.value)) {
+            return Ok(());
+        }
+        Err(self.error(
+            line,
+            "age: this library cannot encrypt what it sends, and sends nothing unencrypted that was to be encrypted: \
+             remove 'age', or have the store encrypt (sse-kms-key-id, sse-customer-key). Litestream 0.5 refuses it too",
+        ))
+    }
+
+    fn entry(&mut self, node: Node) -> Result<Entry> {
+        let line = node.line;
+        let members = self.mapping("an entry of dbs", node)?;
+        let members = members
+            .ok_or_else(|| self.error(line, "this entry of dbs is empty: give it a path and a replica"))?;
+        let mut parts = EntryParts::default();
+        for member in members {
+            self.entry_key(&mut parts, member)?;
+        }
+        let place = self.place(line, &mut parts)?;
+        let state = match (parts.meta_path.take(), parts.meta_dir.take(), &place) {
+            (Some(_), Some((at, _)), _) => {
+                return Err(self.error(at, "meta-dir and meta-path are both given: keep one"));
+            }
+            (_, Some((at, _)), Place::File { .. }) => {
+                return Err(self.error(at, "meta-dir belongs to 'dir'; for a 'path' write meta-path"));
+            }
+            (Some((at, text)), None, _) => Some(StatePlace::Path(self.path(at, "meta-path", &text)?)),
+            (None, Some((at, text)), _) => Some(StatePlace::Dir(self.path(at, "meta-dir", &text)?)),
+            (None, None, _) => None,
+        };
+        if parts.replicas.is_empty() {
+            let remedy =
+                "this entry of dbs has no replica: write 'replica:' and below it 'url: s3://bucket/path'";
+            return Err(self.error(line, remedy));
+        }
+        Ok(Entry { line: self.line(line), place, state, section: parts.section, replicas: parts.replicas })
+    }
+
+    fn entry_key(&mut self, parts: &mut EntryParts, member: Member) -> Result<()> {
+        let line = member.line;
+        match member.key.as_str() {
+            "path" => parts.path = self.scalar(&member)?.map(|text| (line, text)),
+            "dir" => parts.dir = self.scalar(&member)?.map(|text| (line, text)),
+            "pattern" => parts.pattern = self.scalar(&member)?.map(|text| (line, text)),
+            "meta-path" => parts.meta_path = self.scalar(&member)?.map(|text| (line, text)),
+            "meta-dir" => parts.meta_dir = self.scalar(&member)?.map(|text| (line, text)),
+            "recursive" => {
+                let text = self.scalar(&member)?.unwrap_or_default();
+                let read = value_in_file(Kind::Flag, &text).and_then(|text| value::flag(&text));
+                parts.recursive = read.map_err(|e| self.error(line, format!("recursive: {e}")))?;
+            }
+            "role" => self.assign(&ROLE.declared, &mut parts.section, member)?,
+            "replica" | "replicas" => {
+                if let Some(other) = parts.replicas_at {
+                    let message = format!(
+                        "'replica' and 'replicas' are both given, the first in line {other}: keep one"
+                    );
+                    return Err(self.error(line, message));
+                }
+                parts.replicas_at = Some(line);
+                let is_list = member.key == "replicas";
+                let nodes =
+                    if is_list { self.sequence("replicas", member.value)? } else { vec![member.value] };
+                parts.replicas = nodes.into_iter().map(|node| self.replica(node)).collect::<Result<_>>()?;
+            }
+            _ => self.shared(&mut parts.section, member, keys::DATABASE, "an entry of dbs")?,
+        }
+        Ok(())
+    }
+
+    fn place(&self, line: usize, parts: &mut EntryParts) -> Result<Place> {
+        match (parts.path.take(), parts.dir.take()) {
+            (Some(_), Some((at, _))) => Err(self.error(at, "'path' and 'dir' are both given: keep one")),
+            (None, None) => Err(self.error(
+                line,
+                "this entry of dbs has neither 'path' nor 'dir': give the path of the database",
+            )),
+            (Some((at, text)), None) => {
+                if let Some((at, _)) = &parts.pattern {
+                    return Err(self.error(*at, "'pattern' belongs to 'dir', not to 'path'"));
+                }
+                let path = self.path(at, "path", &text)?;
+                let real = path.exists().then(|| resolved(&path));
+                Ok(Place::File { path, real })
+            }
+            (None, Some((at, text))) => {
+                let dir = self.path(at, "dir", &text)?;
+                let (at, pattern) = parts.pattern.take().ok_or_else(|| {
+                    self.error(at, "'dir' needs a 'pattern' of the databases in it, such as \"*.db\"")
+                })?;
+                if !pattern::is_pattern(&pattern) {
+                    return Err(self.error(
+                        at,
+                        format!("pattern: '{pattern}' has a [ without its end, or ends with \\"),
+                    ));
+                }
+                Ok(Place::Folder { dir, pattern, recursive: parts.recursive })
+            }
+        }
+    }
+
+    /// An absolute path, as Litestream reads one: without `sqlite://`, with `~`.
+    fn path(&self, line: usize, key: &str, text: &str) -> Result<PathBuf> {
+        let bare =
+            ["sqlite://", "sqlite3://"].iter().find_map(|prefix| text.strip_prefix(prefix)).unwrap_or(text);
+        let home = || {
+            std::env::var("HOME").map_err(|_| {
+                self.error(line, format!("{key}: '~' in '{text}' needs HOME in the environment"))
+            })
+        };
+        let path = match bare.strip_prefix('~') {
+            Some("") => home()?,
+            Some(rest) if rest.starts_with('/') => home()? + rest,
+            _ => bare.to_owned(),
+        };
+        let absolute = std::path::absolute(&path);
+        absolute
+            .map(|path| clean(&path))
+            .map_err(|e| self.error(line, format!("{key}: '{text}' is no path: {e}")))
+    }
+
+    fn refuse_twin(&self, entries: &[Entry], entry: &Entry) -> Result<()> {
+        let is_same = |other: &&Entry| match (&other.place, &entry.place) {
+            (Place::File { path: a, real: x }, Place::File { path: b, real: y }) => {
+                a == b || (x.is_some() && x == y)
+            }
+            _ => false,
+        };
+        let (Some(other), Place::File { path, .. }) = (entries.iter().find(is_same), &entry.place) else {
+            return Ok(());
+        };
+        let message = format!(
+            "{} has an entry already, in line {}: keep one, with all its replicas under 'replicas'",
+            path.display(),
+            other.line.line
+        );
+        Err(self.error(entry.line.line, message))
+    }
+
+    fn replica(&mut self, node: Node) -> Result<ReplicaEntry> {
+        let line = node.line;
+        if let Content::Scalar(text) = &node.content {
+            let message = format!(
+                "'{text}' must be a key of the replica: write 'url: {text}' on a line of its own below"
+            );
+            return Err(self.error(line, message));
+        }
+        let members = self.mapping("a replica", node)?;
+        let members = members
+            .ok_or_else(|| self.error(line, "this replica is empty: write 'url: s3://bucket/path' below"))?;
+        let mut replica =
+            ReplicaEntry { line: self.line(line), kind: None, url: None, section: Section::default() };
+        for member in members {
+            let at = member.line;
+            let text = |reader: &mut Self| {
+                Ok(reader.scalar(&member)?.map(|text| reader.field_of(&member.key, at, text)))
+            };
+            match member.key.as_str() {
+                "url" => replica.url = text(self)?,
+                "type" => replica.kind = text(self)?,
+                "path" => replica.section.fields.extend(text(self)?),
+                _ => self.shared(&mut replica.section, member, keys::REPLICA, "a replica")?,
+            }
+        }
+        self.check_place(&replica)?;
+        Ok(replica)
+    }
+
+    /// A replica is where its URL says, or where its fields say.
+    fn check_place(&self, replica: &ReplicaEntry) -> Result<()> {
+        let fields = &replica.section.fields;
+        if let Some(path) = fields.iter().find(|field| &*field.name == "path" && field.text.contains("://")) {
+            return Err(self
+                .error(path.line.line, format!("'{}' is a URL: write 'url' instead of 'path'", path.text)));
+        }
+        let beside = fields.iter().find(|field| keys::BESIDE_NO_URL.contains(&&*field.name));
+        match (&replica.url, beside) {
+            (Some(_), Some(field)) => {
+                let message = format!(
+                    "'url' and '{}' are both given, and both say where the replica is: keep one",
+                    field.name
+                );
+                Err(self.error(field.line.line, message))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn section(&self, member: Member) -> Result<Vec<Member>> {
+        let key = member.key;
+        self.mapping(&format!("'{key}'"), member.value).map(Option::unwrap_or_default)
+    }
+
+    /// The members of a mapping; `None` if there is nothing.
+    fn mapping(&self, what: &str, node: Node) -> Result<Option<Vec<Member>>> {
+        match node.content {
+            Content::Mapping(members) => Ok(Some(members)),
+            Content::Null => Ok(None),
+            other => {
+                Err(self
+                    .error(node.line, format!("{what} has keys with values, and this is {}", other.name())))
+            }
+        }
+    }
+
+    fn sequence(&self, key: &str, node: Node) -> Result<Vec<Node>> {
+        match node.content {
+            Content::Sequence(items) => Ok(items),
+            Content::Null => Ok(Vec::new()),
+            other => {
+                let message =
+                    format!("'{key}' is a list, each item behind a dash, and this is {}", other.name());
+                Err(self.error(node.line, message))
+            }
+        }
+    }
+
+    /// The text of a value; `None` if there is nothing.
+    fn scalar(&self, member: &Member) -> Result<Option<String>> {
+        self.text(&member.key, &member.value)
+    }
+
+    fn text(&self, key: &str, node: &Node) -> Result<Option<String>> {
+        match &node.content {
+            Content::Scalar(text) => Ok(Some(text.clone()).filter(|text| !text.is_empty())),
+            Content::Null => Ok(None),
+            other => {
+                Err(self.error(node.line, format!("'{key}' has one value, and this is {}", other.name())))
+            }
+        }
+    }
+}
+
+/// What an entry of `dbs` has, with lines.
+#[derive(Default)]
+struct EntryParts {
+    path: Option<(usize, String)>,
+    dir: Option<(usize, String)>,
+    pattern: Option<(usize, String)>,
+    meta_path: Option<(usize, String)>,
+    meta_dir: Option<(usize, String)>,
+    recursive: bool,
+    section: Section,
+    replicas: Vec<ReplicaEntry>,
+    replicas_at: Option<usize>,
+}
+
+/// The setting of `scopes` that `key` names.
+fn setting(key: &str, scopes: &[Scope]) -> Option<&'static Declared> {
+    SETTINGS.iter().find(|s| scopes.contains(&s.scope) && s.is_spelled(key))
+}
+
+/// A value of the file in the spelling of this library: there a number without a unit, YAML's other words for true and
+/// false, and sizes without their B have another meaning, or none.
+fn value_in_file(kind: Kind, text: &str) -> Result<String> {
+    match kind {
+        Kind::Flag => Ok(match text {
+            "y" | "Y" => "true".to_owned(),
+            "n" | "N" => "false".to_owned(),
+            _ => text.to_owned(),
+        }),
+        Kind::Duration { .. } if text.parse::<f64>().is_ok_and(|number| number != 0.0) => {
+            Err(Error::config(format!(
+                "'{text}' has no unit, and Litestream takes it for nanoseconds: write {text}s for seconds"
+            )))
+        }
+        Kind::Duration { .. } if text == "0" => Ok("0s".to_owned()),
+        Kind::Size { .. } => {
+            let unit = text.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.').trim();
+            let is_short = matches!(
+                unit.to_ascii_lowercase().as_str(),
+                "k" | "m" | "g" | "t" | "ki" | "mi" | "gi" | "ti"
+            );
+            Ok(if is_short { format!("{text}B") } else { text.to_owned() })
+        }
+        _ => Ok(text.to_owned()),
+    }
+}
+
+/// A value as it may be shown: what holds several is not.
+fn shown(node: &Node) -> String {
+    match &node.content {
+        Content::Scalar(text) => text.clone(),
+        _ => String::new(),
+    }
+}
+
+/// The path without `.` and `..`.
+fn clean(path: &Path) -> PathBuf {
+    let mut clean = PathBuf::new();
+    for part in path.components() {
+        match part {
+            std::path::Component::ParentDir => drop(clean.pop()),
+            std::path::Component::CurDir => {}
+            other => clean.push(other),
+        }
+    }
+    clean
+}
