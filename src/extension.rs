@@ -3,16 +3,27 @@
 //! SQLite derives the name of the entry point from that of the file: `litestream_vfs.so` gives
 //! `sqlite3_litestreamvfs_init`. A file of any other name is tried with `sqlite3_extension_init`.
 //!
-//! Loading starts no thread, reads no environment and opens nothing.
+//! Loading starts no thread, reads no environment but `LITESTREAM_DEFAULT_VFS`, and opens nothing.
 
 use std::ffi::c_int;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::config::{self, ProcessEnv};
 use crate::sqlite::{self, HostApi, HostConnection, HostErrorSlot, Wiring};
 use crate::{functions, vfs};
 
 /// What the host gets: the VFS for `?vfs=litestream`, and the functions.
-static WIRING: Wiring =
-    Wiring { vfs_name: c"litestream", vfs: || Box::new(vfs::new()), functions: functions::register };
+static WIRING: Wiring = Wiring {
+    vfs_name: c"litestream",
+    vfs: || Box::new(vfs::new()),
+    default_name: c"litestream-default",
+    default_vfs: || Box::new(vfs::new_default()),
+    wants_default: || DEFAULT_BY_ENTRY.load(Ordering::Relaxed) || config::wants_default_vfs(&ProcessEnv),
+    functions: functions::register,
+};
+
+/// The library was loaded by the entry point that makes its VFS the default.
+static DEFAULT_BY_ENTRY: AtomicBool = AtomicBool::new(false);
 
 /// The entry point of `litestream_vfs.so`.
 #[unsafe(no_mangle)]
@@ -27,5 +38,16 @@ pub extern "C" fn sqlite3_litestreamvfs_init(
 /// The entry point of the library under any other file name.
 #[unsafe(no_mangle)]
 pub extern "C" fn sqlite3_extension_init(db: HostConnection, error: HostErrorSlot, api: HostApi) -> c_int {
+    sqlite::load(db, error, api, &WIRING)
+}
+
+/// The entry point that also makes the VFS the default for connections that name no other: for hosts that pass no URI.
+#[unsafe(no_mangle)]
+pub extern "C" fn sqlite3_litestreamdefault_init(
+    db: HostConnection,
+    error: HostErrorSlot,
+    api: HostApi,
+) -> c_int {
+    DEFAULT_BY_ENTRY.store(true, Ordering::Relaxed);
     sqlite::load(db, error, api, &WIRING)
 }

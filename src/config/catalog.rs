@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
 
-use super::setting::{Declared, IntegrityCheck, Kind, OfStore, Role, Scope, Setting, SqlReach};
+use super::setting::{Declared, IntegrityCheck, Kind, OfStore, Restore, Role, Scope, Setting, SqlReach};
 use crate::logging::LogFormat;
 use crate::primary::{Rewound, SyncReplicas};
 use crate::replica::RestorePoint;
@@ -108,6 +108,14 @@ settings! {
     )
     .env(&["LITESTREAM_WAL_RESET_GUARD"])
     .default("true");
+    RESTORE: Restore = Setting::word(
+        Scope::Primary,
+        "restore",
+        "With `missing`, a database whose file is missing or empty is restored before the open returns, from the first \
+         replica that has it.",
+    )
+    .env(&["LITESTREAM_RESTORE"])
+    .default("off");
     REWOUND: Rewound = Setting::word(
         Scope::Shipper,
         "rewound",
@@ -314,6 +322,14 @@ settings! {
     )
     .env(&["LITESTREAM_LOG_LEVEL"])
     .default("warn");
+    DEFAULT_VFS: bool = Setting::new(
+        Scope::Process,
+        "default_vfs",
+        Kind::Flag,
+        "Whether the library becomes the default VFS when it is loaded, see [hosts without URIs](#hosts-without-uris).",
+    )
+    .env(&["LITESTREAM_DEFAULT_VFS"])
+    .default("false");
     LOG_FORMAT: LogFormat = Setting::word(
         Scope::Process,
         "log_format",

@@ -19,14 +19,15 @@ mod value;
 
 pub use catalog::{SETTINGS, settings_markdown};
 pub use database_file::{database_file, uri_parameters};
+pub use layer::file::{configure, forget};
 pub use layer::{Env, ProcessEnv};
 pub use point::point;
 pub use reach::permit_sql;
 pub use report::{InForce, in_force};
-pub use resolve::{Config, PrimaryConfig, ReplicaConfig, is_asked_for, resolve};
+pub use resolve::{Config, PrimaryConfig, ReplicaConfig, is_asked_for, resolve, resolve_configured};
 pub use restore::{Age, RestoreConfig, VerifyConfig, restore, target, verify};
 pub use setting::{Declared, IntegrityCheck, Kind, Scope};
-pub use start::{start_logging, start_logging_with};
+pub use start::{start_logging, start_logging_with, wants_default_vfs};
 pub use value::{seconds, timeout};
 
 use std::time::Duration;

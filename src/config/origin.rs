@@ -26,13 +26,16 @@ pub(super) enum Origin {
 pub(super) struct Line {
     /// The file.
     pub(super) file: Arc<Path>,
-    /// The line, from 1.
+    /// The line, from 1; 0 if it is no file.
     pub(super) line: usize,
 }
 
 impl fmt::Display for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.file.display(), self.line)
+        match self.line {
+            0 => self.file.display().fmt(f),
+            line => write!(f, "{}:{line}", self.file.display()),
+        }
     }
 }
 

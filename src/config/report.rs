@@ -1,6 +1,7 @@
 //! What is in force for a database, setting by setting, with the origin of each value.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use super::catalog::{CONFIG, ROLE, SETTINGS};
 use super::layer::file::Note;
@@ -52,15 +53,14 @@ pub fn in_force(
     let replicas = layers.replicas(path)?;
     let (role, said) = layers.role(read_only, &replicas)?;
     let mut rows = vec![of_role(role, said)];
+    let is_used = |document| layers.entries.iter().any(|entry| Arc::ptr_eq(&entry.document, document));
     rows.extend(layers.document.as_ref().map(|document| {
         let origin = layers.given.found(&CONFIG.declared).map(|found| found.origin);
         InForce {
             setting: CONFIG.declared.name.to_owned(),
             value: Some(document.file.display().to_string()),
             origin: origin.unwrap_or(Origin::Default(CONFIG.declared.name)).to_string(),
-            note: layers
-                .entry
-                .is_none()
+            note: (!is_used(document))
                 .then(|| "it has no entry for this database, so nothing of it holds".to_owned()),
             ..InForce::default()
         }

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use super::catalog::{
     ASOF, AUTO_RECOVER, CACHE_DIR, CACHE_DIR_SIZE, CACHE_SIZE, CLOSE_TIMEOUT, CONFIG, HYDRATE,
     HYDRATION_PATH, L0_RETENTION, LEVELS, OPEN_TIMEOUT, POLL_IDLE_INTERVAL, POLL_INTERVAL, REPLICA,
-    REPLICA_URL, RETENTION, REWOUND, ROLE, SNAPSHOT_INTERVAL, SNAPSHOT_RETENTION, SPOOL_LIMIT, SYNC_INTERVAL,
-    SYNC_REPLICAS, TIMESTAMP, TXID, VERIFY_INTERVAL, WAL_RESET_GUARD, WATCH_INTERVAL,
+    REPLICA_URL, RESTORE, RETENTION, REWOUND, ROLE, SNAPSHOT_INTERVAL, SNAPSHOT_RETENTION, SPOOL_LIMIT,
+    SYNC_INTERVAL, SYNC_REPLICAS, TIMESTAMP, TXID, VERIFY_INTERVAL, WAL_RESET_GUARD, WATCH_INTERVAL,
 };
 use super::layer::file::{self, Document, Matched, ReplicaEntry};
 use super::layer::{Found, Given};
 use super::origin::Origin;
-use super::setting::{Role, Scope, Setting};
+use super::setting::{Restore, Role, Scope, Setting};
 use super::{Env, Params, ProcessEnv, value};
 use crate::error::{Error, ErrorKind, Result};
 use crate::replica::{self, RestorePoint};
@@ -37,6 +37,8 @@ pub struct PrimaryConfig {
     pub path: PathBuf,
     /// The folder of local state, if it is not beside the file.
     pub state_folder: Option<PathBuf>,
+    /// A file that is missing, or has no pages, is restored first.
+    pub restore_missing: bool,
     /// How it behaves.
     pub options: primary::Options,
     /// Whether SQLite's WAL-reset bug is guarded against, on hosts that have it.
@@ -96,8 +98,8 @@ pub(super) struct Layers<'a> {
     uri: Given<'a>,
     /// The configuration file, if there is one.
     pub(super) document: Option<Arc<Document>>,
-    /// Its entry for the database.
-    pub(super) entry: Option<Matched>,
+    /// What is configured for the database: by `litestream_configure`, then its entry in the file.
+    pub(super) entries: Vec<Matched>,
     /// Why the configuration file that nobody named cannot be read.
     unreadable: Option<Error>,
 }
@@ -119,9 +121,11 @@ impl<'a> Layers<'a> {
         if let Some(document) = &document {
             document.warn();
         }
-        let entry = document.as_ref().zip(path).and_then(|(document, path)| file::find(document, path));
-        let values = entry.as_ref().map_or_else(Vec::new, Matched::values);
-        Ok(Self { given: uri.before(values), uri, document, entry, unreadable })
+        let configured = path.and_then(file::configured);
+        let in_file = document.as_ref().zip(path).and_then(|(document, path)| file::find(document, path));
+        let entries: Vec<Matched> = configured.into_iter().chain(in_file).collect();
+        let given = uri.before(entries.iter().flat_map(Matched::values));
+        Ok(Self { given, uri, document, entries, unreadable })
     }
 
     /// Where the replicas are named.
@@ -134,12 +138,17 @@ impl<'a> Layers<'a> {
             (false, Some(_)) => Err(Error::config("'replica' and 'replica_url' are both given; keep one")),
             (false, None) => Ok(Replicas::Uri(uri)),
             (true, Some(theirs)) => Ok(Replicas::Litestreams(theirs)),
-            (true, None) => match (&self.entry, self.uri.env(&REPLICA_URL)) {
+            (true, None) => match (self.with_replicas(), self.uri.env(&REPLICA_URL)) {
                 (Some(entry), _) => Ok(Replicas::File(entry.clone())),
                 (None, Some(theirs)) => Ok(Replicas::Litestreams(theirs)),
                 (None, None) => Err(no_url(path, self.unreadable.as_ref())),
             },
         }
+    }
+
+    /// The first entry that has replicas.
+    fn with_replicas(&self) -> Option<&Matched> {
+        self.entries.iter().find(|entry| !entry.entry().replicas.is_empty())
     }
 
     /// The role of the open, and who decided it.
@@ -180,7 +189,8 @@ impl<'a> Layers<'a> {
     }
 
     fn located_in_file(&self, entry: &Matched, replica: &ReplicaEntry) -> Result<FoundReplica<'a>> {
-        let given = self.uri.before(replica.section.values.iter().cloned()).before(entry.values());
+        let given = self.uri.before(replica.section.values.iter().cloned());
+        let given = given.before(self.entries.iter().flat_map(Matched::values));
         if let Some(url) = entry.url_of(replica) {
             let line = replica.url.as_ref().map_or(&replica.line, |url| &url.line);
             let origin = Origin::File(line.clone(), "url".into());
@@ -191,6 +201,35 @@ impl<'a> Layers<'a> {
         let fields = Fields { entry, replica, given: &given };
         let location = Location::from_fields(kind, &fields).map_err(|e| e.context(line))?;
         Ok(FoundReplica { location, given, origin: Origin::File(replica.line.clone(), "replica".into()) })
+    }
+}
+
+/// Decides what an open of the database file `path` gets whose connection did not ask for us: `None` if neither
+/// `litestream_configure` nor the configuration file names it, or if it only wants to read the file of a primary.
+///
+/// # Errors
+/// As [`resolve`].
+pub fn resolve_configured(
+    path: &Path,
+    params: &dyn Params,
+    read_only: bool,
+    env: &dyn Env,
+) -> Result<Option<Config>> {
+    if file::configured(path).is_none() {
+        let document = match Given::environment(env).document() {
+            Err(e) if e.kind() == ErrorKind::Denied && env.var("LITESTREAM_CONFIG").is_none() => None,
+            document => document?,
+        };
+        if document.and_then(|document| file::find(&document, path)).is_none() {
+            return Ok(None);
+        }
+    }
+    let layers = Layers::collect(Some(path), params, env)?;
+    let replicas = layers.replicas(Some(path))?;
+    // That the connection only reads makes no replica of a local file.
+    match layers.role(false, &replicas)? {
+        (Role::Primary, _) if read_only => Ok(None),
+        (role, _) => as_role(role, None, Some(path), params, &layers, layers.located(&replicas)?).map(Some),
     }
 }
 
@@ -237,12 +276,22 @@ pub fn resolve(path: Option<&Path>, params: &dyn Params, read_only: bool, env: &
     let layers = Layers::collect(path, params, env)?;
     let replicas = layers.replicas(path)?;
     let (role, said) = layers.role(read_only, &replicas)?;
-    let located = layers.located(&replicas)?;
+    let is_litestreams = matches!(replicas, Replicas::Litestreams(_));
+    let hint = (said.is_none() && !read_only && is_litestreams).then_some(HINT);
+    as_role(role, hint, path, params, &layers, layers.located(&replicas)?)
+}
+
+fn as_role(
+    role: Role,
+    hint: Option<&'static str>,
+    path: Option<&Path>,
+    params: &dyn Params,
+    layers: &Layers<'_>,
+    located: Vec<FoundReplica<'_>>,
+) -> Result<Config> {
     match role {
-        Role::Primary => primary(path, params, &layers, located).map(Config::Primary),
+        Role::Primary => primary(path, params, layers, located).map(Config::Primary),
         Role::Replica => {
-            let is_litestreams = matches!(replicas, Replicas::Litestreams(_));
-            let hint = (said.is_none() && !read_only && is_litestreams).then_some(HINT);
             let targets = located.into_iter().map(|replica| replica.location).collect();
             replica(path, params, &layers.given, targets)
                 .map(|config| Config::Replica(ReplicaConfig { hint, ..config }))
@@ -303,8 +352,10 @@ fn primary(
         named: given.named_in(Scope::Primary),
     };
     let wal_reset_guard = given.get(&WAL_RESET_GUARD)?;
-    let state_folder = layers.entry.as_ref().and_then(Matched::state_folder);
-    Ok(PrimaryConfig { replicas, path: path.to_owned(), state_folder, options, wal_reset_guard })
+    let state_folder = layers.entries.iter().find_map(Matched::state_folder);
+    let restore_missing = given.get(&RESTORE)? == Restore::Missing;
+    let path = path.to_owned();
+    Ok(PrimaryConfig { replicas, path, state_folder, restore_missing, options, wal_reset_guard })
 }
 
 /// One replica of a primary. A setting in its URL wins over one in the URI.

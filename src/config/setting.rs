@@ -250,6 +250,15 @@ pub(super) enum Role {
     Replica,
 }
 
+/// Whether an open restores its database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Restore {
+    /// Never.
+    Off,
+    /// If the file is missing, or has no pages.
+    Missing,
+}
+
 /// How SQLite checks a restored database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IntegrityCheck {
@@ -270,6 +279,7 @@ pub(super) enum SqlReach {
 
 words! {
     Role: "primary" = Self::Primary, "replica" = Self::Replica;
+    Restore: "off" = Self::Off, "missing" = Self::Missing;
     Rewound: "forward" = Self::Forward, "stop" = Self::Stop;
     IntegrityCheck: "none" = Self::None, "quick" = Self::Quick, "full" = Self::Full;
     SqlReach: "on" = Self::On, "off" = Self::Off;

@@ -1,6 +1,6 @@
 //! What the whole process is told.
 
-use super::catalog::{LOG_FILE, LOG_FORMAT, LOG_LEVEL};
+use super::catalog::{DEFAULT_VFS, LOG_FILE, LOG_FORMAT, LOG_LEVEL};
 use super::layer::{Assigned, Given};
 use super::setting::Scope;
 use super::{Env, Params};
@@ -39,4 +39,12 @@ pub fn start_logging_with(params: &dyn Params, env: &dyn Env) {
         });
         logging::Options { level, file, format, complaints }
     });
+}
+
+/// Whether the library is to be the default VFS when it is loaded. What is not understood is `false`, and told.
+pub fn wants_default_vfs(env: &dyn Env) -> bool {
+    Given::environment(env).get(&DEFAULT_VFS).unwrap_or_else(|e| {
+        logging::show(&format!("litestream: {e}; it is not the default VFS\n"));
+        false
+    })
 }

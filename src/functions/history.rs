@@ -5,11 +5,11 @@ use std::sync::Arc;
 use rusqlite::Connection;
 use rusqlite::types::Value;
 
-use super::interruptible::wait_for;
 use super::ltx::target;
 use super::permission::permit;
 use crate::error::Result;
 use crate::replica::{self, HistoryPoint, Wanted};
+use crate::runtime::wait_for;
 use crate::sqlite::{self, Columns, Row, Rows, Safety, Table};
 use crate::store::{FileInfo, Replica};
 

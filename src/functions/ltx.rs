@@ -3,11 +3,11 @@
 use rusqlite::Connection;
 use rusqlite::types::Value;
 
-use super::interruptible::wait_for;
 use super::permission::permit;
 use crate::config::{self, ProcessEnv};
 use crate::error::{Error, Result};
 use crate::ltx::{Level, Txid};
+use crate::runtime::wait_for;
 use crate::sqlite::{self, Row, Safety, Table};
 use crate::store::{FileInfo, Location};
 

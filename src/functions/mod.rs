@@ -16,15 +16,17 @@
 //! | `litestream_history(url [, options])` | table of the points that can be restored | statements of the application |
 //! | `litestream_restore_plan(url [, options])` | table of the files that a restore takes | statements of the application |
 //! | `litestream_config([name])` | table of the settings in force, and where each comes from | statements of the application |
+//! | `litestream_default_vfs(on)` | makes the library the default VFS, or not any more | statements of the application |
+//! | `litestream_configure(path, settings)` | gives a database its entry for this process | statements of the application |
 //! | `litestream_restores` | table of the restores of this process | also trusted schemas |
 //!
 //! What writes files, takes a URL or shows what other connections have open asks [`permission`] first, on each
 //! connection.
 
 mod config;
+mod configure;
 mod database;
 mod history;
-mod interruptible;
 mod ltx;
 mod permission;
 mod plan;
@@ -62,6 +64,8 @@ pub fn register(conn: &Connection) -> rusqlite::Result<()> {
     for arguments in [0, 1] {
         create_function(conn, "litestream_snapshot", arguments, Safety::DirectOnly, snapshot::snapshot)?;
     }
+    create_function(conn, "litestream_default_vfs", 1, Safety::DirectOnly, configure::default_vfs)?;
+    create_function(conn, "litestream_configure", 2, Safety::DirectOnly, configure::configure)?;
     create_function(conn, "litestream_txid", 0, Safety::Innocuous, position::txid)?;
     create_function(conn, "litestream_time", 0, Safety::Innocuous, position::time)?;
     create_function(conn, "litestream_lag", 0, Safety::Innocuous, position::lag)?;

@@ -3,12 +3,12 @@
 use rusqlite::Connection;
 use rusqlite::types::Value;
 
-use super::interruptible::wait_for;
 use super::ltx::{file_row, url_and_options};
 use super::permission::permit;
 use crate::config::{self, ProcessEnv};
 use crate::error::Result;
 use crate::restore::{self, Steps};
+use crate::runtime::wait_for;
 use crate::sqlite::{self, Row, Safety, Table};
 use crate::store::RawInfo;
 

@@ -8,14 +8,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rusqlite::types::Value;
 use serde_json::json;
 
-use super::interruptible::run;
 use super::permission::permit;
-use super::restores::Line;
 use crate::config::{self, Age, IntegrityCheck, ProcessEnv, RestoreConfig};
 use crate::error::{Error, ErrorKind, Result};
 use crate::primary::{self, Restored};
-use crate::restore::{self, Cancel, Check, Exclusion, Forecast, Identities, Progress, Report, RestorePoint};
+use crate::restore::{
+    self, Cancel, Check, Exclusion, Forecast, Identities, Line, Progress, Report, RestorePoint,
+};
 use crate::runtime;
+use crate::runtime::run;
 use crate::sqlite::{self, Call, Integrity};
 use crate::store::Replica;
 

@@ -3,11 +3,11 @@
 use rusqlite::Connection;
 use rusqlite::types::Value;
 
-use super::interruptible::run;
 use super::ltx::url_and_options;
 use super::permission::permit;
 use crate::config::{self, ProcessEnv};
 use crate::error::Result;
+use crate::runtime::run;
 use crate::sqlite::{self, Row, Safety, Table};
 use crate::verify::{self, Finding, Options};
 

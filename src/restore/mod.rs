@@ -9,6 +9,7 @@ mod early_sync;
 mod generations;
 mod histories;
 mod in_use;
+mod line;
 mod output;
 mod progress;
 mod segments;
@@ -34,6 +35,7 @@ use apply::Applier;
 use generations::Chosen;
 pub use generations::Identities;
 pub use in_use::Exclusion;
+pub use line::Line;
 use output::Output;
 pub use progress::{Phase, Progress, Standing, restores};
 

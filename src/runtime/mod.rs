@@ -7,6 +7,7 @@
 //! its threads after as many were to be had.
 
 mod pool;
+mod run;
 
 use std::any::Any;
 use std::future::Future;
@@ -23,6 +24,7 @@ use tokio::task::JoinError;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fork::PerProcess;
 use crate::signals;
+pub use run::run;
 
 /// Asynchronous work is waiting, not computing: two threads serve any number of databases.
 const WORKERS: usize = 2;

@@ -26,6 +26,20 @@ impl BaseVfs {
         NonNull::new(unsafe { ffi::sqlite3_vfs_find(std::ptr::null()) }).map(Self)
     }
 
+    /// A VFS that is registered, and stays where it is.
+    pub(super) fn of(vfs: &'static ffi::sqlite3_vfs) -> Self {
+        Self(NonNull::from(vfs))
+    }
+
+    /// Makes it the host's default VFS again.
+    ///
+    /// # Errors
+    /// Those of `sqlite3_vfs_register`.
+    pub(super) fn become_default(self) -> Result<(), Code> {
+        // SAFETY: it is registered, and stays where it is; to register it once more only moves it to the front.
+        Code::check(unsafe { ffi::sqlite3_vfs_register(self.as_ptr(), 1) })
+    }
+
     /// The VFS of the operating system, which changes nothing on its way to the file. The host's default may be one
     /// that encrypts in front of it. It has the same locks and the same shared memory.
     #[must_use]

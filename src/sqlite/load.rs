@@ -5,9 +5,11 @@ use std::mem::transmute;
 use std::path::Path;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
+use crate::error::{Error, ErrorKind};
 use rusqlite::{Connection, ErrorCode, ffi};
 
 use super::host::{HostApi, HostConnection, HostErrorSlot};
+use super::vfs_methods::Users;
 use super::{
     BaseVfs, Code, Vfs, connection, forked, log, opening_error, refused, roles, signals, standing,
     vfs_methods,
@@ -20,6 +22,12 @@ pub struct Wiring {
     pub vfs_name: &'static CStr,
     /// Makes the VFS. Called once.
     pub vfs: fn() -> Box<dyn Vfs>,
+    /// The name of the VFS that may become the host's default.
+    pub default_name: &'static CStr,
+    /// Makes that VFS. Called once.
+    pub default_vfs: fn() -> Box<dyn Vfs>,
+    /// Whether it is to be the default when the library is loaded.
+    pub wants_default: fn() -> bool,
     /// Registers the functions on a connection.
     pub functions: fn(&Connection) -> rusqlite::Result<()>,
 }
@@ -53,6 +61,10 @@ fn try_load(db: &HostConnection, api: &HostApi, wiring: &'static Wiring) -> Resu
     api.admit().map_err(|unfit| (Code::ERROR, unfit.0))?;
     let again = WIRING.set(wiring).is_err();
     register_vfs(wiring)?;
+    if (wiring.wants_default)() {
+        make_default(wiring)
+            .map_err(|code| (code, format!("litestream_vfs cannot be the default VFS: {code}")))?;
+    }
     forked::watch_forks();
     signals::install();
     register_auto_extension()
@@ -87,10 +99,46 @@ fn register_vfs(wiring: &Wiring) -> Result<(), (Code, String)> {
         None => {
             let base = BaseVfs::host_default()
                 .ok_or_else(|| (Code::ERROR, "litestream_vfs needs a host with a default VFS".to_owned()))?;
-            vfs_methods::register(wiring.vfs_name, base, (wiring.vfs)())
+            vfs_methods::register(wiring.vfs_name, base, (wiring.vfs)(), Users::WhoNameIt)
                 .map_err(|code| (code, format!("the VFS {:?} cannot be registered: {code}", wiring.vfs_name)))
         }
     }
+}
+
+/// Makes the VFS that is for all connections the host's default, or what was the default before.
+///
+/// # Errors
+/// `Unsupported` if SQLite cannot.
+pub fn set_default_vfs(on: bool) -> crate::error::Result<()> {
+    let _one = LOADING.lock().unwrap_or_else(PoisonError::into_inner);
+    let wiring = WIRING.get().expect("BUG: a function of a library that is not loaded");
+    let done = if on { make_default(wiring) } else { make_no_default(wiring) };
+    done.map_err(|code| {
+        Error::new(ErrorKind::Unsupported, format!("the default VFS cannot be changed: {code}"))
+    })
+}
+
+fn registered(name: &CStr) -> Option<&'static ffi::sqlite3_vfs> {
+    // SAFETY: the name ends with a zero; the answer is null or a VFS that stays where it is.
+    let found = unsafe { ffi::sqlite3_vfs_find(name.as_ptr()).as_ref() };
+    found.filter(|vfs| vfs_methods::is_ours(vfs))
+}
+
+fn make_default(wiring: &Wiring) -> Result<(), Code> {
+    match registered(wiring.default_name) {
+        Some(vfs) => BaseVfs::of(vfs).become_default(),
+        None => {
+            let base = BaseVfs::host_default().ok_or(Code::ERROR)?;
+            vfs_methods::register(wiring.default_name, base, (wiring.default_vfs)(), Users::Everybody)
+        }
+    }
+}
+
+fn make_no_default(wiring: &Wiring) -> Result<(), Code> {
+    let Some(vfs) = registered(wiring.default_name) else { return Ok(()) };
+    let is_default = BaseVfs::host_default().is_some_and(|default| default == BaseVfs::of(vfs));
+    // Another one may have come in front of it.
+    if is_default { vfs_methods::base_of(vfs).become_default() } else { Ok(()) }
 }
 
 /// The type of an extension's entry point.

@@ -69,7 +69,7 @@ pub use flags::{
 pub use function::{Call, Safety, create_function};
 pub use host::{HostApi, HostConnection, HostErrorSlot, is_writing};
 pub use integrity::{Integrity, check_integrity};
-pub use load::{Wiring, load};
+pub use load::{Wiring, load, set_default_vfs};
 pub use log::log;
 pub use refused::RefusedFile;
 pub use request::{HeldRequest, OpenRequest, Opened, Parameters};

@@ -105,7 +105,7 @@ const NOWHERE: &str = "a database in memory or without a name cannot be replicat
                        file name, such as file:app.db?vfs=litestream, without mode=memory; or leave out \
                        vfs=litestream";
 
-/// Whether the main database of `conn` has our VFS.
+/// Whether the main database of `conn` has our VFS because it asked for it.
 fn asks_for_ours(conn: &Connection) -> bool {
     let mut vfs: *mut ffi::sqlite3_vfs = std::ptr::null_mut();
     // SAFETY: the connection is open, null names the main database, and this operation writes the VFS's
@@ -119,7 +119,7 @@ fn asks_for_ours(conn: &Connection) -> bool {
         )
     };
     // SAFETY: null, or a registered VFS, which stays where it is while it has connections.
-    code == ffi::SQLITE_OK && unsafe { vfs.as_ref() }.is_some_and(vfs_methods::is_ours)
+    code == ffi::SQLITE_OK && unsafe { vfs.as_ref() }.is_some_and(vfs_methods::is_named)
 }
 
 /// The file of the main database of `db`; null if there is none.

@@ -17,24 +17,52 @@ pub(super) struct Shim {
     vfs: sqlite3_vfs,
     inner: Box<dyn Vfs>,
     base: BaseVfs,
+    /// Connections have it only because they name it.
+    is_named: bool,
 }
 
 /// What `xDlSym` finds.
 type Symbol = Option<unsafe extern "C" fn(*mut sqlite3_vfs, *mut c_void, *const c_char)>;
 
-/// Registers `inner` as a VFS of this name in front of `base`. It never becomes the default.
+/// Who gets a VFS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Users {
+    /// Connections that name it.
+    WhoNameIt,
+    /// All that name no other.
+    Everybody,
+}
+
+/// Registers `inner` as a VFS of this name in front of `base`.
 ///
 /// # Errors
 /// Those of `sqlite3_vfs_register`.
-pub(super) fn register(name: &'static CStr, base: BaseVfs, inner: Box<dyn Vfs>) -> Result<(), Code> {
+pub(super) fn register(
+    name: &'static CStr,
+    base: BaseVfs,
+    inner: Box<dyn Vfs>,
+    users: Users,
+) -> Result<(), Code> {
     let vfs = describe(name, &base);
-    let shim = Box::leak(Box::new(Shim { vfs, inner, base }));
+    let shim = Box::leak(Box::new(Shim { vfs, inner, base, is_named: users == Users::WhoNameIt }));
     let start: *mut Shim = shim;
     // SAFETY: the shim is leaked, so it stays where it is for ever; nothing else refers to it yet.
     unsafe {
         (*start).vfs.pAppData = start.cast();
-        Code::check(ffi::sqlite3_vfs_register(&raw mut (*start).vfs, 0))
+        Code::check(ffi::sqlite3_vfs_register(&raw mut (*start).vfs, (users == Users::Everybody).into()))
     }
+}
+
+/// The base VFS in front of which `vfs`, one of ours, is.
+pub(super) fn base_of(vfs: &sqlite3_vfs) -> BaseVfs {
+    // SAFETY: `register` set it to the shim, which lives for ever and does not change.
+    unsafe { &*vfs.pAppData.cast::<Shim>() }.base
+}
+
+/// Whether `vfs` is one of ours that connections have only because they name it.
+pub(super) fn is_named(vfs: &sqlite3_vfs) -> bool {
+    // SAFETY: as in `base_of`.
+    is_ours(vfs) && unsafe { &*vfs.pAppData.cast::<Shim>() }.is_named
 }
 
 /// Whether `vfs` is one of ours.

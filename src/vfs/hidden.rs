@@ -4,20 +4,24 @@
 //! process has open as a primary. SQLite would find the local journal and WAL and take them for the
 //! replica's. It asks for them by path alone, but always right after it has locked the file that it
 //! asks for, on the same thread: so the thread remembers which replica it locked last.
+//!
+//! A file that the default VFS passes on is locked without our knowing. So each of our two VFSes hides files only from
+//! its own replicas.
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
 thread_local! {
-    /// The replica that this thread locked last, unless it locked another file since.
-    static LOCKED: RefCell<Option<PathBuf>> = const { RefCell::new(None) };
+    /// The replica that this thread locked last, unless it locked another file since, and whether the default VFS opened
+    /// it.
+    static LOCKED: RefCell<Option<(PathBuf, bool)>> = const { RefCell::new(None) };
 }
 
-/// This thread locks the replica of the name `path`.
-pub(super) fn locking_replica(path: &Path) {
+/// This thread locks the replica of the name `path`, which was opened `by_default` or by name.
+pub(super) fn locking_replica(path: &Path, by_default: bool) {
     LOCKED.with_borrow_mut(|locked| {
-        if locked.as_deref() != Some(path) {
-            *locked = Some(path.to_path_buf());
+        if !matches!(locked, Some((known, by)) if known == path && *by == by_default) {
+            *locked = Some((path.to_path_buf(), by_default));
         }
     });
 }
@@ -28,9 +32,9 @@ pub(super) fn locking_other() {
 }
 
 /// Whether `path` is a journal or WAL that does not belong to the file that this thread locked last.
-pub(super) fn is_hidden(path: &Path) -> bool {
+pub(super) fn is_hidden(path: &Path, by_default: bool) -> bool {
     LOCKED.with_borrow(|locked| {
-        let Some(database) = locked else { return false };
+        let Some((database, _)) = locked.as_ref().filter(|(_, by)| *by == by_default) else { return false };
         ["-wal", "-journal"].iter().any(|suffix| {
             let mut name = database.as_os_str().to_owned();
             name.push(suffix);
@@ -45,12 +49,16 @@ mod tests {
 
     #[test]
     fn only_the_files_of_the_replica_locked_last_are_hidden() {
-        locking_replica(Path::new("/d/app.db"));
-        assert!(is_hidden(Path::new("/d/app.db-wal")));
-        assert!(is_hidden(Path::new("/d/app.db-journal")));
-        assert!(!is_hidden(Path::new("/d/app.db")));
-        assert!(!is_hidden(Path::new("/d/other.db-wal")));
-        locking_other();
-        assert!(!is_hidden(Path::new("/d/app.db-wal")));
+        for by_default in [false, true] {
+            let is_hidden = |path: &str| super::is_hidden(Path::new(path), by_default);
+            locking_replica(Path::new("/d/app.db"), by_default);
+            assert!(is_hidden("/d/app.db-wal"));
+            assert!(is_hidden("/d/app.db-journal"));
+            assert!(!is_hidden("/d/app.db"));
+            assert!(!is_hidden("/d/other.db-wal"));
+            assert!(!super::is_hidden(Path::new("/d/app.db-wal"), !by_default));
+            locking_other();
+            assert!(!is_hidden("/d/app.db-wal"));
+        }
     }
 }

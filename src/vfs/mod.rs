@@ -12,6 +12,7 @@
 //! | `hooks` | what a primary is told of each connection |
 //! | `exclusive_view`, `frame_log` | the commits of a connection that keeps the database for itself |
 //! | `own_locks` | what the library itself has locked, for which statements wait |
+//! | `missing` | a database that is missing is restored before it is opened |
 //! | `host` | what the write flow needs of SQLite |
 //! | `overwrite` | a database takes the content of another one |
 //! | `replica` | the main database of a replica |
@@ -30,6 +31,7 @@ mod hidden;
 mod hooks;
 mod host;
 mod index;
+mod missing;
 mod overwrite;
 mod own_locks;
 mod pragma;
@@ -47,20 +49,31 @@ use std::path::Path;
 use crate::config;
 use crate::sqlite::{Access, BaseVfs, Code, FileKind, OpenRequest, Opened, Parameters, Vfs};
 
-/// The VFS `litestream`.
-#[derive(Debug, Default)]
-pub struct Litestream;
+/// A VFS of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Litestream {
+    /// `litestream`: for connections that name it.
+    Named,
+    /// `litestream-default`: for those that name none. Only databases that a configuration names are ours.
+    Default,
+}
 
 /// The VFS that the extension registers.
 pub fn new() -> impl Vfs {
-    Litestream
+    Litestream::Named
+}
+
+/// The VFS that may become the host's default.
+pub fn new_default() -> impl Vfs {
+    Litestream::Default
 }
 
 impl Vfs for Litestream {
     fn open(&self, request: OpenRequest<'_>) -> Result<Opened, Code> {
-        match request.kind() {
-            FileKind::MainDb => Ok(waiting::open(&request)),
-            FileKind::Wal => wal::open(&request),
+        match (request.kind(), self) {
+            (FileKind::MainDb, Self::Named) => Ok(waiting::open(&request)),
+            (FileKind::MainDb, Self::Default) => Ok(waiting::open_configured(&request)),
+            (FileKind::Wal, _) => wal::open(&request),
             _ => Ok(Opened::PassThrough),
         }
     }
@@ -71,7 +84,8 @@ impl Vfs for Litestream {
     }
 
     fn access(&self, base: &BaseVfs, path: &Path, what: Access) -> Result<bool, Code> {
-        if hidden::is_hidden(path) { Ok(false) } else { base.access(path, what) }
+        let by_default = *self == Self::Default;
+        if hidden::is_hidden(path, by_default) { Ok(false) } else { base.access(path, what) }
     }
 }
 

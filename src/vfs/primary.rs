@@ -21,7 +21,7 @@ use crate::vfs::host::SqliteHost;
 use crate::vfs::own_locks::{Held, OwnLocks};
 use crate::vfs::reset_guard::{self, ResetGuard};
 use crate::vfs::wal_mode::{self, JournalMode};
-use crate::vfs::{hidden, pragma, wal};
+use crate::vfs::{hidden, missing, pragma, wal};
 
 /// The publisher has its own, patient way to try again, and status tells of each failure: only a hiccup
 /// is hidden here.
@@ -68,6 +68,9 @@ pub(super) fn open(
     let path = config.path;
     if Primary::find(&path).is_none() {
         files::place_state(&path, config.state_folder.as_deref());
+    }
+    if config.restore_missing {
+        missing::restore(&path, &config.replicas)?;
     }
     let (mut base, out_flags, open_lock) = open_base(request, &path)?;
     let vfs = *request.base();

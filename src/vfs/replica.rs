@@ -14,8 +14,8 @@ use crate::sqlite::{
     SyncFlags, log,
 };
 
-/// Opens a replica, or joins those of this process that have it open.
-pub(super) fn open(request: &OpenRequest<'_>, config: ReplicaConfig) -> Result<Opened> {
+/// Opens a replica, or joins those of this process that have it open. The default VFS does it `by_default`.
+pub(super) fn open(request: &OpenRequest<'_>, config: ReplicaConfig, by_default: bool) -> Result<Opened> {
     let core = first_that_answers(&config).map_err(|e| hinted(e, config.hint))?;
     if let Some(hint) = config.hint.filter(|_| request.path().is_some_and(Path::exists)) {
         tracing::warn!("{} is a local file, but {hint}", request.path().unwrap_or(Path::new("")).display());
@@ -25,7 +25,10 @@ pub(super) fn open(request: &OpenRequest<'_>, config: ReplicaConfig) -> Result<O
         view.seen().choose(config.point).map_err(|e| e.context("asof"))?;
     }
     let path = request.path().map(PathBuf::from).unwrap_or_default();
-    Ok(Opened::File { file: Box::new(ReplicaFile { view, path }), out_flags: request.flags().read_only() })
+    Ok(Opened::File {
+        file: Box::new(ReplicaFile { view, path, by_default }),
+        out_flags: request.flags().read_only(),
+    })
 }
 
 /// Opens the first replica that answers.
@@ -71,6 +74,8 @@ struct ReplicaFile {
     /// The name under which SQLite has it; there need not be such a file, and if there is it is none of
     /// ours.
     path: PathBuf,
+    /// The default VFS opened it.
+    by_default: bool,
 }
 
 impl ReplicaFile {
@@ -165,7 +170,7 @@ impl File for ReplicaFile {
     }
 
     fn lock(&mut self, level: LockLevel) -> Result<(), Code> {
-        hidden::locking_replica(&self.path);
+        hidden::locking_replica(&self.path, self.by_default);
         if level >= LockLevel::Reserved {
             return Err(Code::READONLY);
         }

@@ -17,21 +17,45 @@ use crate::sqlite::{
     OpenRequest, Opened, Opener, ReadOutcome, RefusedFile,
 };
 
-/// Answers the open of a main database.
+/// Who wants a database to be ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    /// The name itself, which SQL may have written.
+    Name,
+    /// The configuration of whoever runs the program.
+    Configuration,
+    /// Nobody, unless the program opened it: it has the VFS of its connection.
+    Nobody,
+}
+
+/// Answers the open of a main database with the VFS `litestream`.
 pub(super) fn open(request: &OpenRequest<'_>) -> Opened {
     let wanted = wanted(request);
-    let asked_for = config::is_asked_for(&UriParams(request.parameters()));
+    let is_asked_for = config::is_asked_for(&UriParams(request.parameters()));
+    waiting(request, wanted, if is_asked_for { Asked::Name } else { Asked::Nobody })
+}
+
+/// Answers the open of a main database with the default VFS: a plain one unless the configuration names it.
+pub(super) fn open_configured(request: &OpenRequest<'_>) -> Opened {
+    match configured(request) {
+        Ok(None) => Opened::PassThrough,
+        Ok(Some(config)) => waiting(request, Ok(config), Asked::Configuration),
+        Err(e) => waiting(request, Err(e), Asked::Configuration),
+    }
+}
+
+fn waiting(request: &OpenRequest<'_>, wanted: Result<Config>, asked: Asked) -> Opened {
     let base = match &wanted {
-        Ok(Config::Replica(_)) if asked_for => None,
+        Ok(Config::Replica(_)) if asked != Asked::Nobody => None,
         _ => existing(request),
     };
     let out_flags = match (&wanted, &base) {
-        (Ok(Config::Replica(_)), _) if asked_for => request.flags().read_only(),
+        (Ok(Config::Replica(_)), _) if asked != Asked::Nobody => request.flags().read_only(),
         (_, Some((_, out_flags))) => *out_flags,
         (_, None) => request.flags(),
     };
     let base = base.map(|(base, _)| base);
-    let file = Waiting { request: request.hold(), wanted: Some(wanted), asked_for, base };
+    let file = Waiting { request: request.hold(), wanted: Some(wanted), asked, base };
     Opened::File { file: Box::new(file), out_flags }
 }
 
@@ -41,6 +65,18 @@ fn wanted(request: &OpenRequest<'_>) -> Result<Config> {
     let params = UriParams(request.parameters());
     config::start_logging_with(&params, &ProcessEnv);
     config::resolve(request.path(), &params, request.flags().is_readonly(), &ProcessEnv)
+}
+
+/// What the configuration has for the open, if anything.
+fn configured(request: &OpenRequest<'_>) -> Result<Option<Config>> {
+    let Some(path) = request.path() else { return Ok(None) };
+    let params = UriParams(request.parameters());
+    let config = config::resolve_configured(path, &params, request.flags().is_readonly(), &ProcessEnv)?;
+    if config.is_some() {
+        sqlite::check_threads()?;
+        config::start_logging(&ProcessEnv);
+    }
+    Ok(config)
 }
 
 /// The local file, if it is there.
@@ -54,8 +90,7 @@ struct Waiting {
     request: HeldRequest,
     /// Taken when it is decided.
     wanted: Option<Result<Config>>,
-    /// Whether the name itself asks for us.
-    asked_for: bool,
+    asked: Asked,
     /// The local file, of which SQLite reads the header.
     base: Option<BaseFile>,
 }
@@ -63,11 +98,11 @@ struct Waiting {
 impl Waiting {
     /// What the open becomes.
     fn decide(&mut self, opener: &Opener) -> Result<Box<dyn File>> {
-        if opener.attaching && !self.asked_for {
+        if opener.attaching && self.asked == Asked::Nobody {
             return self.plain();
         }
         let wanted = self.wanted.take().expect("BUG: decided twice");
-        if opener.attaching {
+        if opener.attaching && self.asked == Asked::Name {
             let permitted = permit(&opener.connection);
             // What is in a file that SQL names is told to nobody who may not read it.
             if self.names_a_file() {
@@ -81,7 +116,7 @@ impl Waiting {
         let request = self.request.get();
         let opened = match wanted {
             Config::Primary(config) => primary::open(&request, config, opener.connection.address())?,
-            Config::Replica(config) => replica::open(&request, config)?,
+            Config::Replica(config) => replica::open(&request, config, self.asked == Asked::Configuration)?,
         };
         match opened {
             Opened::File { file, .. } => Ok(file),
@@ -139,7 +174,7 @@ impl File for Waiting {
     /// Without locks SQLite asks for the size before it says whose the file is, and never again.
     fn file_size(&mut self) -> Result<u64, Code> {
         match (&self.wanted, &mut self.base) {
-            (Some(Err(_)), _) if self.asked_for => Ok(RefusedFile::SIZE),
+            (Some(Err(_)), _) if self.asked != Asked::Nobody => Ok(RefusedFile::SIZE),
             (_, Some(base)) => base.file_size(),
             (_, None) => Ok(0),
         }

@@ -8,9 +8,11 @@
 //! | `keys` | keys of Litestream's that are no settings of this library |
 //! | `entry` | what the file has for one database, and which databases that are |
 //! | `pattern` | patterns of file names |
+//! | `configured` | entries that a program gave, not a file |
 //! | `cache` | a file is read once, and again when it changed |
 
 mod cache;
+mod configured;
 mod entry;
 mod expand;
 mod keys;
@@ -28,6 +30,8 @@ use super::super::origin::Line;
 use super::{Assigned, Env};
 use crate::error::Result;
 pub(in crate::config) use cache::document;
+pub(in crate::config) use configured::configured;
+pub use configured::{configure, forget};
 use entry::Fit;
 pub(in crate::config) use entry::ReplicaEntry;
 use entry::{Entry, Section, resolved};

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::super::super::catalog::{
-    CLOSE_TIMEOUT, LEVELS, LOG_FORMAT, LOG_LEVEL, RETENTION, ROLE, SETTINGS, SNAPSHOT_INTERVAL,
+    CLOSE_TIMEOUT, LEVELS, LOG_FORMAT, LOG_LEVEL, RESTORE, RETENTION, ROLE, SETTINGS, SNAPSHOT_INTERVAL,
     SNAPSHOT_RETENTION,
 };
 use super::super::super::origin::{Line, Origin};
@@ -25,7 +25,8 @@ const ANYWHERE: &[Scope] = &[Scope::Primary, Scope::Shipper, Scope::Replica];
 /// # Errors
 /// `Config`, with file and line in front.
 pub(super) fn read(path: &Path, text: &str, env: &dyn Env) -> Result<Document> {
-    let mut reader = Reader { file: path.into(), notes: Vec::new(), process: Vec::new() };
+    let mut reader =
+        Reader { file: path.into(), source: Source::File, notes: Vec::new(), process: Vec::new() };
     let (text, missing) = expand(text, env);
     for variable in missing {
         let text = "this variable of the environment is not set: it counts as empty";
@@ -44,19 +45,55 @@ pub(super) fn read(path: &Path, text: &str, env: &dyn Env) -> Result<Document> {
         reader.refuse_twin(&entries, &entry)?;
         entries.push(entry);
     }
-    let Reader { file, notes, process } = reader;
+    let Reader { file, notes, process, .. } = reader;
     Ok(Document::new(file, global, entries, process, notes))
+}
+
+/// Reads the entry that a program gives for the database `path`: a JSON object, which is YAML too.
+///
+/// # Errors
+/// `Config`, with `litestream_configure` in front.
+pub(super) fn configured(path: &Path, settings: &str) -> Result<Document> {
+    let file = Path::new("litestream_configure").into();
+    let mut reader = Reader { file, source: Source::Program, notes: Vec::new(), process: Vec::new() };
+    let root = yaml::parse(settings).map_err(|_| reader.error(0, "the settings are not a JSON object"))?;
+    let members = reader.mapping("the settings", root)?.unwrap_or_default();
+    let mut parts = EntryParts::default();
+    for member in members {
+        if matches!(member.key.as_str(), "path" | "dir" | "pattern" | "recursive" | "meta-dir") {
+            let message = format!("{}: the database is the first argument", member.key);
+            return Err(reader.error(0, message));
+        }
+        reader.entry_key(&mut parts, member)?;
+    }
+    parts.path = Some((0, path.display().to_string()));
+    let entry = reader.made(0, parts)?;
+    let Reader { file, notes, process, .. } = reader;
+    if let Some(note) = notes.iter().find(|note| note.is_warning) {
+        return Err(Error::config(format!("{}: {}", note.line, note.text)));
+    }
+    Ok(Document::new(file, Section::default(), vec![entry], process, notes))
+}
+
+/// Where settings come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    /// A file, which has lines.
+    File,
+    /// The program: a replica may be only its URL, and there need be none.
+    Program,
 }
 
 struct Reader {
     file: Arc<Path>,
+    source: Source,
     notes: Vec<Note>,
     process: Vec<Assigned>,
 }
 
 impl Reader {
     fn line(&self, line: usize) -> Line {
-        Line { file: Arc::clone(&self.file), line }
+        Line { file: Arc::clone(&self.file), line: if self.source == Source::File { line } else { 0 } }
     }
 
     fn error(&self, line: usize, message: impl std::fmt::Display) -> Error {
@@ -310,6 +347,10 @@ impl Reader {
         for member in members {
             self.entry_key(&mut parts, member)?;
         }
+        self.made(line, parts)
+    }
+
+    fn made(&self, line: usize, mut parts: EntryParts) -> Result<Entry> {
         let place = self.place(line, &mut parts)?;
         let state = match (parts.meta_path.take(), parts.meta_dir.take(), &place) {
             (Some(_), Some((at, _)), _) => {
@@ -322,7 +363,7 @@ impl Reader {
             (None, Some((at, text)), _) => Some(StatePlace::Dir(self.path(at, "meta-dir", &text)?)),
             (None, None, _) => None,
         };
-        if parts.replicas.is_empty() {
+        if parts.replicas.is_empty() && self.source == Source::File {
             let remedy =
                 "this entry of dbs has no replica: write 'replica:' and below it 'url: s3://bucket/path'";
             return Err(self.error(line, remedy));
@@ -342,6 +383,13 @@ impl Reader {
                 let text = self.scalar(&member)?.unwrap_or_default();
                 let read = value_in_file(Kind::Flag, &text).and_then(|text| value::flag(&text));
                 parts.recursive = read.map_err(|e| self.error(line, format!("recursive: {e}")))?;
+            }
+            "restore-if-db-not-exists" => {
+                let Some(text) = self.scalar(&member)? else { return Ok(()) };
+                let read = value_in_file(Kind::Flag, &text).and_then(|text| value::flag(&text));
+                let on = read.map_err(|e| self.error(line, format!("{}: {e}", member.key)))?;
+                let word = if on { "missing" } else { "off" };
+                self.set(&RESTORE.declared, &mut parts.section, &member.key, line, word.to_owned())?;
             }
             "role" => self.assign(&ROLE.declared, &mut parts.section, member)?,
             "replica" | "replicas" => {
@@ -433,6 +481,10 @@ impl Reader {
 
     fn replica(&mut self, node: Node) -> Result<ReplicaEntry> {
         let line = node.line;
+        if let (Content::Scalar(text), Source::Program) = (&node.content, self.source) {
+            let url = Some(self.field_of("url", line, text.clone()));
+            return Ok(ReplicaEntry { line: self.line(line), kind: None, url, section: Section::default() });
+        }
         if let Content::Scalar(text) = &node.content {
             let message = format!(
                 "'{text}' must be a key of the replica: write 'url: {text}' on a line of its own below"

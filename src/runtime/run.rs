@@ -5,9 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
+use super::{no_thread, thread};
 use crate::error::{Error, ErrorKind, Result};
-use crate::runtime;
-pub(super) use crate::runtime::wait_for;
 
 /// How soon an interrupt is noticed.
 const GLANCE: Duration = Duration::from_millis(50);
@@ -20,7 +19,7 @@ const GRACE: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// Those of `work`; `Interrupted`; `Io` if there is no thread to be had.
-pub(super) fn run<T, F>(interrupted: impl Fn() -> bool, work: F) -> Result<T>
+pub fn run<T, F>(interrupted: impl Fn() -> bool, work: F) -> Result<T>
 where
     T: Send + 'static,
     F: FnOnce(Arc<AtomicBool>) -> Result<T> + Send + 'static,
@@ -28,11 +27,11 @@ where
     let (done, result) = sync_channel(1);
     let stop = Arc::new(AtomicBool::new(false));
     let stopped = Arc::clone(&stop);
-    runtime::thread("work", move || {
+    thread("work", move || {
         // Nobody takes it any more if it was left to end by itself.
         let _ = done.send(work(stopped));
     })
-    .map_err(runtime::no_thread)?;
+    .map_err(no_thread)?;
     let mut leave_at = None;
     loop {
         match result.recv_timeout(GLANCE) {
@@ -63,6 +62,7 @@ mod tests {
     use std::thread;
 
     use super::*;
+    use crate::runtime::wait_for;
 
     /// Says at the third time that it is interrupted.
     fn third() -> impl Fn() -> bool {

@@ -1,0 +1,127 @@
+//! A database that is missing is restored before it is opened: `restore=missing`.
+
+use std::cell::RefCell;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::files::{self, Kind, RecordLock};
+use crate::primary::{self, Primary, ReplicaConfig, Restored};
+use crate::restore::{self, Exclusion, Line, Options, Progress};
+use crate::{runtime, sqlite};
+
+/// Whoever restores holds this lock alone.
+const LOCK: &str = "restore.lock";
+/// The time from one try to the next.
+const TRY_AGAIN: Duration = Duration::from_millis(20);
+
+/// Restores the database `path` from the first of `replicas` that has it, if the file is missing or has no pages.
+/// If all of them are empty, nothing is done: a new database begins.
+///
+/// # Errors
+/// That of the first replica that could not be read, if none of the others has the database: an empty database must not
+/// take the place of one that exists. Those of the folder of local state.
+pub(super) fn restore(path: &Path, replicas: &[ReplicaConfig]) -> Result<()> {
+    if !is_missing(path) || Primary::find(path).is_some() {
+        return Ok(());
+    }
+    let _turn = Turn::wait(path)?;
+    if !is_missing(path) {
+        return Ok(());
+    }
+    let mut refused = None;
+    for replica in replicas {
+        match restore_from(path, replica) {
+            Ok(true) => return Ok(()),
+            Ok(false) => {}
+            Err(e) => {
+                let e = e.context(&replica.target);
+                tracing::warn!("{e}");
+                refused.get_or_insert(e);
+            }
+        }
+    }
+    refused.map_or(Ok(()), |e| {
+        let what = format!("{} is missing, and cannot be restored", path.display());
+        Err(e.context(what))
+    })
+}
+
+fn is_missing(path: &Path) -> bool {
+    std::fs::metadata(path).map_or_else(|e| e.kind() == std::io::ErrorKind::NotFound, |meta| meta.len() == 0)
+}
+
+/// Restores from one replica; `false` if it is empty.
+fn restore_from(path: &Path, replica: &ReplicaConfig) -> Result<bool> {
+    let store = replica.target.connect();
+    let listed = Arc::clone(&store);
+    if runtime::block_on(async move { restore::is_empty(listed).await })? {
+        return Ok(false);
+    }
+    let progress = Progress::begin(store.url(), path);
+    let line = RefCell::new(Line::new());
+    let shown = || {
+        line.borrow_mut().update(|| progress.standing());
+        false
+    };
+    let (target, options) = (path.to_path_buf(), options(&progress));
+    let (url, from) = (store.url(), replica.target.clone());
+    runtime::run(shown, move |_| {
+        let report = restore::restore(store, &target, &options)?;
+        let Some(txid) = report.txid else { return Ok(()) };
+        let marked = primary::mark(&report.path, (&from, &url), txid, report.lineage, Restored::Newest);
+        // The open compares all pages then.
+        marked.or_else(|e| {
+            tracing::warn!("{}: which state it was restored to could not be noted: {e}", target.display());
+            Ok(())
+        })
+    })?;
+    Ok(true)
+}
+
+/// What is left of an earlier life of the file is replaced with it.
+fn options(progress: &Arc<Progress>) -> Options {
+    let exclusion = Exclusion::by(|path| Ok(Box::new(sqlite::sole_use(path)?)));
+    Options { force: Some(exclusion), progress: Some(Arc::clone(progress)), ..Options::default() }
+}
+
+/// The turn of the one who restores. When it is over, nothing is left of it.
+struct Turn {
+    path: PathBuf,
+    lock: Option<RecordLock>,
+}
+
+impl Turn {
+    /// Waits until nobody else restores the database `path`.
+    fn wait(path: &Path) -> Result<Self> {
+        let folder = files::state_folder(path);
+        let lock_path = folder.join(LOCK);
+        loop {
+            let taken =
+                files::create_folders(&folder).and_then(|()| RecordLock::take(&lock_path, Kind::Exclusive));
+            match taken {
+                Ok(Some(lock)) => return Ok(Self { path: lock_path, lock: Some(lock) }),
+                // The one before removed the folder between two steps.
+                Err(e)
+                    if e.kind() == std::io::ErrorKind::NotFound
+                        && folder.parent().is_some_and(Path::is_dir) => {}
+                Ok(None) => {}
+                Err(e) => return Err(Error::io(format_args!("cannot use {}", folder.display()), e)),
+            }
+            std::thread::sleep(TRY_AGAIN);
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        // Removed while it is held, so that whoever takes it next makes a new one.
+        let _ = std::fs::remove_file(&self.path);
+        drop(self.lock.take());
+        if let Some(folder) = self.path.parent() {
+            // Only if there is nothing else in it.
+            let _ = std::fs::remove_dir(folder);
+        }
+    }
+}
