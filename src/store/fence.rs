@@ -18,6 +18,12 @@ impl Fence {
         self.kept.store(true, Ordering::Relaxed);
     }
 
+    /// The store does not know `condition`: from now on it is asked before each write.
+    pub(super) fn note_unknown(&self, replica: &str, condition: &str) {
+        tracing::warn!(replica, "the store has no conditional writes by {condition}; looking first");
+        self.ignored.store(true, Ordering::Relaxed);
+    }
+
     /// The store was seen to ignore `condition`: from now on it is asked before each write.
     fn note_ignored(&self, replica: &str, condition: &str) {
         tracing::warn!(replica, "the store ignores {condition}; looking first");

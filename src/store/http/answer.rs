@@ -50,6 +50,14 @@ pub(in crate::store) struct Asked<'a> {
     pub(in crate::store) size: Option<u64>,
 }
 
+/// Whether an answer that has bytes of the object `key` says how large that is.
+///
+/// # Errors
+/// `WrongAnswer` if it does not say which bytes it has.
+pub(in crate::store) fn says_size(http: &Http, response: &Response, key: &str) -> Result<bool> {
+    part(http, response, key).map(|part| part.size.is_some())
+}
+
 /// The bytes of `range` in an answer that has them, or has the whole object.
 ///
 /// # Errors

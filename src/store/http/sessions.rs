@@ -14,6 +14,15 @@ pub(in crate::store) trait Renewable {
     fn is_outdated(&self) -> bool;
 }
 
+/// Why a session begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::store) enum Begin {
+    /// There was none.
+    First,
+    /// The one before is outdated.
+    Again,
+}
+
 /// The current session of a bucket. It begins when it is first used, in each process: connections do not survive `fork`.
 pub(in crate::store) struct Sessions<S>(Mutex<Option<Begun<S>>>);
 
@@ -39,16 +48,18 @@ impl<S> Clone for Begun<S> {
 }
 
 impl<S: Renewable> Sessions<S> {
-    /// This process's session, which `begin` makes if there is none, or if the one that is there is outdated.
+    /// This process's session, which `begin` makes if there is none, or if the one that is there is outdated: it is
+    /// told which.
     ///
     /// # Errors
     /// Those of `begin`; who asks next begins again.
-    pub(in crate::store) async fn current<F>(&self, begin: impl FnOnce() -> F) -> Result<SessionRef<S>>
+    pub(in crate::store) async fn current<F>(&self, begin: impl FnOnce(Begin) -> F) -> Result<SessionRef<S>>
     where
         F: Future<Output = Result<S>>,
     {
         let begun = self.begun();
-        begun.session.get_or_try_init(begin).await?;
+        let why = if begun.before.is_some() { Begin::Again } else { Begin::First };
+        begun.session.get_or_try_init(|| begin(why)).await?;
         Ok(SessionRef(begun.session))
     }
 
@@ -103,11 +114,13 @@ mod tests {
     fn a_session_begins_once_until_it_is_outdated() {
         let (sessions, count) = (Sessions::default(), AtomicU32::new(0));
         let current = || {
-            sessions.current(|| async {
-                match count.fetch_add(1, Ordering::Relaxed) {
-                    0 => Err(Error::config("not yet")),
-                    n => Ok(Numbered(n, AtomicBool::new(false))),
-                }
+            sessions.current(|why| {
+                let made = match (count.fetch_add(1, Ordering::Relaxed), why) {
+                    (0, Begin::First) => Err(Error::config("not yet")),
+                    (n @ 1, Begin::First) | (n @ 2, Begin::Again) => Ok(Numbered(n, AtomicBool::new(false))),
+                    other => panic!("{other:?}"),
+                };
+                std::future::ready(made)
             })
         };
         run(async {

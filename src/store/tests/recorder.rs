@@ -99,6 +99,11 @@ impl Recorder {
         Self { port, seen }
     }
 
+    /// None: something else, or nobody, answers at `port`.
+    pub(in crate::store) fn of_nobody(port: u16) -> Self {
+        Self { port, seen: Arc::default() }
+    }
+
     pub(in crate::store) fn endpoint(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
@@ -137,7 +142,8 @@ fn serve(stream: &TcpStream, log: &Mutex<Vec<Seen>>, answer: &dyn Fn(&Seen) -> A
     }
 }
 
-fn request(reader: &mut BufReader<&TcpStream>) -> Option<Seen> {
+/// The next request of a connection.
+pub(in crate::store) fn request(reader: &mut BufReader<&TcpStream>) -> Option<Seen> {
     let mut line = || {
         let mut line = String::new();
         reader.read_line(&mut line).ok().filter(|n| *n > 0)?;

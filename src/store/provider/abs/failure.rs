@@ -6,25 +6,10 @@ use serde::Deserialize;
 use super::location::AzureSite;
 use crate::error::{Error, ErrorKind};
 use crate::store::Site as _;
-use crate::store::http::answer;
-
-/// The longest part of the service's own words that is repeated.
-const MAX_WORDS: usize = 300;
+use crate::store::http::{answer, failure};
 
 /// Why a request failed.
-#[derive(Debug)]
-pub(super) enum Failure {
-    /// The service answered, and refused.
-    Refused(Refusal),
-    /// There was no answer, or none that can be understood.
-    Error(Error),
-}
-
-impl From<Error> for Failure {
-    fn from(e: Error) -> Self {
-        Self::Error(e)
-    }
-}
+pub(super) type Failure = failure::Failure<Refusal>;
 
 /// An answer that is no success.
 #[derive(Clone, Debug, Default)]
@@ -190,17 +175,7 @@ impl Refusal {
 
     /// What the service said, in parentheses.
     fn words(&self, site: &AzureSite) -> String {
-        let mut message: String =
-            self.message.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-        if let Some(secret) = site.secret() {
-            message = message.replace(secret, "(secret)");
-        }
-        let message: String = message.trim().chars().take(MAX_WORDS).collect();
-        match (self.code.as_str(), message.as_str()) {
-            ("", "") => format!(" (HTTP status {})", self.status),
-            (code, "") => format!(" ({code})"),
-            ("", message) => format!(" (HTTP status {}: {message})", self.status),
-            (code, message) => format!(" ({code}: {message})"),
-        }
+        let secret = site.secret();
+        failure::words(self.status, &self.code, &self.message, secret)
     }
 }

@@ -74,7 +74,7 @@ impl AzureBucket {
 
     async fn session(&self) -> Result<SessionRef<Session>> {
         let Shared { site, env, idle_timeout, clock, .. } = &*self.shared;
-        let begin = || async { Session::begin(site, Arc::clone(clock), *idle_timeout, &**env) };
+        let begin = |_| async { Session::begin(site, Arc::clone(clock), *idle_timeout, &**env) };
         self.shared.sessions.current(begin).await
     }
 

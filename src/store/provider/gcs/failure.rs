@@ -5,24 +5,10 @@ use serde::Deserialize;
 use super::site::GcsSite;
 use crate::error::{Error, ErrorKind};
 use crate::store::Site as _;
-
-/// The longest part of the service's own words that is repeated.
-const MAX_WORDS: usize = 300;
+use crate::store::http::failure;
 
 /// Why a request failed.
-#[derive(Debug)]
-pub(super) enum Failure {
-    /// The service answered, and refused.
-    Refused(Refusal),
-    /// There was no answer, or none that can be understood.
-    Error(Error),
-}
-
-impl From<Error> for Failure {
-    fn from(e: Error) -> Self {
-        Self::Error(e)
-    }
-}
+pub(super) type Failure = failure::Failure<Refusal>;
 
 /// An answer that is no success.
 #[derive(Clone, Debug, Default)]
@@ -163,13 +149,6 @@ impl Refusal {
 
     /// What the service said, in parentheses.
     fn words(&self) -> String {
-        let message: String = self.message.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-        let message: String = message.trim().chars().take(MAX_WORDS).collect();
-        match (self.reason.as_str(), message.as_str()) {
-            ("", "") => format!(" (HTTP status {})", self.status),
-            (reason, "") => format!(" ({reason})"),
-            ("", message) => format!(" (HTTP status {}: {message})", self.status),
-            (reason, message) => format!(" ({reason}: {message})"),
-        }
+        failure::words(self.status, &self.reason, &self.message, [])
     }
 }

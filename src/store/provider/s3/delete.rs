@@ -55,7 +55,7 @@ impl S3Bucket {
 
     async fn delete_singly(&self, session: &SessionRef, keys: &[String]) -> Result<()> {
         for key in keys {
-            match session.send(&Request::object(Method::DELETE, key.clone())).await {
+            match session.send(&Request::object(Method::DELETE, key.clone()), self.way).await {
                 Ok(_) => {}
                 Err(Failure::Refused(refusal)) if refusal.status == 404 && refusal.code != "NoSuchBucket" => {
                 }
@@ -82,7 +82,7 @@ impl S3Bucket {
 
     async fn delete_together(&self, session: &SessionRef, keys: &[String]) -> Result<()> {
         let what = format!("delete {} files", keys.len());
-        let response = match session.send(&self.deletion(keys)).await {
+        let response = match session.send(&self.deletion(keys), self.way).await {
             Ok(response) => response,
             // Stores that cannot do this say so in many ways. Whether it is that shows when one file is deleted.
             Err(Failure::Refused(refusal)) if refusal.may_be_of_the_kind() => {

@@ -4,25 +4,10 @@ use serde::Deserialize;
 
 use super::location::{Encryption, S3Location};
 use crate::error::{Error, ErrorKind};
-use crate::store::http::xml;
-
-/// The longest part of a store's own words that is repeated.
-const MAX_WORDS: usize = 300;
+use crate::store::http::{failure, xml};
 
 /// Why a request failed.
-#[derive(Debug)]
-pub(super) enum Failure {
-    /// The store answered, and refused.
-    Refused(Refusal),
-    /// There was no answer, or none that can be understood.
-    Error(Error),
-}
-
-impl From<Error> for Failure {
-    fn from(e: Error) -> Self {
-        Self::Error(e)
-    }
-}
+pub(super) type Failure = failure::Failure<Refusal>;
 
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
@@ -41,8 +26,8 @@ pub(super) struct Refusal {
     pub(super) message: String,
     /// The region where the bucket is, if the answer says so.
     pub(super) region: Option<String>,
-    /// Content-Range, which tells a file's size when a range does not fit.
-    pub(super) content_range: Option<String>,
+    /// The object's size, if a range was refused.
+    pub(super) size: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -216,18 +201,7 @@ impl Refusal {
 
     /// What the store said, in parentheses.
     fn words(&self, target: &S3Location) -> String {
-        let mut message: String =
-            self.message.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-        for secret in secrets(target) {
-            message = message.replace(secret, "(secret)");
-        }
-        let message: String = message.trim().chars().take(MAX_WORDS).collect();
-        match (self.code.as_str(), message.as_str()) {
-            ("", "") => format!(" (HTTP status {})", self.status),
-            (code, "") => format!(" ({code})"),
-            ("", message) => format!(" (HTTP status {}: {message})", self.status),
-            (code, message) => format!(" ({code}: {message})"),
-        }
+        failure::words(self.status, &self.code, &self.message, secrets(target))
     }
 }
 

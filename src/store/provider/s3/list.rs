@@ -85,7 +85,8 @@ impl S3Bucket {
         };
         // Signed in the order of the names.
         request.query.sort_unstable();
-        let response = session.send(&request).await.map_err(|failure| session.explain(failure, &what))?;
+        let response =
+            session.send(&request, self.way).await.map_err(|failure| session.explain(failure, &what))?;
         let body = session.http.read_all(response, MAX_PAGE).await;
         let page = body.and_then(|body| xml::document(&body, "ListBucketResult"));
         let place = session.http.endpoint();

@@ -5,17 +5,18 @@
 //! Source: <https://docs.aws.amazon.com/AmazonS3/latest/API/Welcome.html>.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use reqwest::Method;
-use tokio::sync::OnceCell;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::clock::{StoreClock, StoreTime};
+use crate::store::fence::Fence;
+use crate::store::http::sessions::{self, Begin, Sessions};
 use crate::store::http::{self, Way};
 use crate::store::{Bucket, ByteRange, Content, Fencing, Next, ObjectInfo, Page, PutOptions, Upload, errors};
 
@@ -56,26 +57,16 @@ struct Shared {
     target: Arc<S3Location>,
     /// A request is given up when no byte flows for so long.
     idle_timeout: Duration,
-    session: Mutex<Option<Begun>>,
+    sessions: Sessions<Session>,
     /// The store's own clock, as its answers tell it.
     clock: Arc<StoreClock>,
-    /// The store refuses `If-None-Match`: look before writing.
-    look_first: AtomicBool,
-    /// The store has kept the condition once.
-    keeps_condition: AtomicBool,
+    fence: Fence,
     /// The store refuses to delete several objects at once.
     delete_singly: AtomicBool,
 }
 
-/// A session that is there, or that who needs it begins.
-#[derive(Clone)]
-struct Begun {
-    /// The process that made it: connections do not survive `fork`.
-    pid: u32,
-    session: Arc<OnceCell<Session>>,
-    /// The one that it replaces. The new one shares its connections, if they have not become outdated too.
-    before: Option<Arc<OnceCell<Session>>>,
-}
+/// A session that has begun.
+type SessionRef = sessions::SessionRef<Session>;
 
 impl S3Bucket {
     /// The bucket of `target`.
@@ -88,10 +79,9 @@ impl S3Bucket {
             shared: Arc::new(Shared {
                 target: Arc::new(target),
                 idle_timeout,
-                session: Mutex::new(None),
+                sessions: Sessions::default(),
                 clock: Arc::default(),
-                look_first: AtomicBool::new(false),
-                keeps_condition: AtomicBool::new(false),
+                fence: Fence::default(),
                 delete_singly: AtomicBool::new(false),
             }),
             way: Way::Usual,
@@ -102,35 +92,12 @@ impl S3Bucket {
         &self.shared.target
     }
 
-    /// This process's session, begun now if there is none, or if the one that is there is outdated.
+    /// This process's session.
     async fn session(&self) -> Result<SessionRef> {
-        let begun = self.current_session();
-        let shared = &self.shared;
-        let start = || {
-            let (target, clock) = (Arc::clone(&shared.target), Arc::clone(&shared.clock));
-            Session::start(target, clock, shared.idle_timeout, begun.before.is_some())
-        };
-        begun.session.get_or_try_init(start).await?;
-        Ok(SessionRef { cell: begun.session, way: self.way })
-    }
-
-    fn current_session(&self) -> Begun {
-        let pid = std::process::id();
-        let mut current = self.shared.session.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = match current.take() {
-            Some(begun) if begun.pid == pid => {
-                if !begun.session.get().is_some_and(Session::is_outdated) {
-                    return current.insert(begun).clone();
-                }
-                Some(begun.session)
-            }
-            // Its connections are the parent's to close.
-            inherited => {
-                std::mem::forget(inherited);
-                None
-            }
-        };
-        current.insert(Begun { pid, session: Arc::default(), before }).clone()
+        let Shared { target, idle_timeout, sessions, clock, .. } = &*self.shared;
+        let begin =
+            |why| Session::start(Arc::clone(target), Arc::clone(clock), *idle_timeout, why == Begin::Again);
+        sessions.current(begin).await
     }
 
     /// The headers that make an object what `options` and the target say.
@@ -161,10 +128,6 @@ impl S3Bucket {
         ]
     }
 
-    fn looks_first(&self) -> bool {
-        self.shared.look_first.load(Ordering::Relaxed)
-    }
-
     /// Sends a request that makes `key` appear, under the condition that `options` ask for. A store
     /// that does not know the condition is asked first whether the file is there.
     async fn send_if_absent(
@@ -175,29 +138,25 @@ impl S3Bucket {
         options: &PutOptions,
     ) -> Result<reqwest::Response, Failure> {
         if !options.if_absent {
-            return session.send(&request).await;
+            return session.send(&request, self.way).await;
         }
-        if !self.looks_first() {
+        if !self.shared.fence.looks_first() {
             let (name, value) = self.target().dialect.if_absent();
             let conditional = request.clone().header(name, value);
-            match session.send(&conditional).await {
+            match session.send(&conditional, self.way).await {
                 Err(Failure::Refused(refusal)) if refusal.is_precondition_failed() => {
-                    self.shared.keeps_condition.store(true, Ordering::Relaxed);
+                    self.shared.fence.note_kept();
                     return Err(errors::already_exists(&self.describe(), key).into());
                 }
                 Err(Failure::Refused(refusal)) if refusal.is_not_implemented() => {
-                    tracing::warn!(
-                        replica = self.describe(),
-                        "the store has no conditional writes; looking first"
-                    );
-                    self.shared.look_first.store(true, Ordering::Relaxed);
+                    self.shared.fence.note_unknown(&self.describe(), name);
                 }
                 other => return other,
             }
         }
         match self.head(key).await {
             Ok(_) => Err(errors::already_exists(&self.describe(), key).into()),
-            Err(e) if e.kind() == ErrorKind::NotFound => session.send(&request).await,
+            Err(e) if e.kind() == ErrorKind::NotFound => session.send(&request, self.way).await,
             Err(e) => Err(e.into()),
         }
     }
@@ -216,30 +175,6 @@ impl S3Bucket {
             Failure::Error(e) if e.kind() == ErrorKind::AlreadyExists => e,
             other => session.explain(other, what),
         }
-    }
-}
-
-/// A session that is there, and by which connections it talks.
-struct SessionRef {
-    cell: Arc<OnceCell<Session>>,
-    way: Way,
-}
-
-impl SessionRef {
-    /// Sends `request`.
-    ///
-    /// # Errors
-    /// As [`Session::send`].
-    async fn send(&self, request: &Request) -> Result<reqwest::Response, Failure> {
-        (**self).send(request, self.way).await
-    }
-}
-
-impl std::ops::Deref for SessionRef {
-    type Target = Session;
-
-    fn deref(&self) -> &Session {
-        self.cell.get().expect("BUG: the session has been made")
     }
 }
 
@@ -297,11 +232,7 @@ impl Bucket for S3Bucket {
     }
 
     fn fencing(&self) -> Fencing {
-        match (self.looks_first(), self.shared.keeps_condition.load(Ordering::Relaxed)) {
-            (true, _) => Fencing::LookFirst,
-            (false, true) => Fencing::Atomic,
-            (false, false) => Fencing::Unproven,
-        }
+        self.shared.fence.strength()
     }
 
     async fn prove_fencing(&self, key: &str, body: Bytes, options: &PutOptions) -> Result<()> {
@@ -309,15 +240,7 @@ impl Bucket for S3Bucket {
             return Ok(());
         }
         let options = PutOptions { if_absent: true, ..options.clone() };
-        match self.put_object(key, body, &options).await {
-            Err(e) if e.kind() == ErrorKind::AlreadyExists => Ok(()),
-            Err(e) => Err(e),
-            Ok(()) => {
-                let (condition, _) = self.target().dialect.if_absent();
-                tracing::warn!(replica = self.describe(), "the store ignores {condition}; looking first");
-                self.shared.look_first.store(true, Ordering::Relaxed);
-                Ok(())
-            }
-        }
+        let written = self.put_object(key, body, &options).await;
+        self.shared.fence.judge(written, &self.describe(), self.target().dialect.if_absent().0)
     }
 }

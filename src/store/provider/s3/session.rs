@@ -15,7 +15,7 @@ use aws_sigv4::http_request::{
 use aws_sigv4::sign::v4;
 use aws_types::service_config::ServiceConfigKey;
 use bytes::Bytes;
-use http::header::{AGE, CONTENT_RANGE, CONTENT_TYPE, DATE, HeaderName, HeaderValue};
+use http::header::{HeaderName, HeaderValue};
 use reqwest::{Method, Response};
 
 use super::address::{self, Address};
@@ -25,19 +25,17 @@ use super::dialect::Dialect;
 use super::failure::{Failure, Place, Refusal};
 use super::host::Quirks;
 use super::location::S3Location;
-use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime;
 use crate::store::clock::StoreClock;
 use crate::store::http::common::{Common, Environment, environment};
-use crate::store::http::{Http, Way};
+use crate::store::http::sessions::Renewable;
+use crate::store::http::{Http, Way, answer};
 
 /// The region of those that have none.
 const DEFAULT_REGION: &str = "us-east-1";
 /// A refusal's text is shorter.
 const MAX_REFUSAL: usize = 64 << 10;
-/// A signature whose time is further than this from the store's is not sent: Amazon refuses 15 minutes.
-const MAX_SKEW: Duration = Duration::from_secs(300);
 /// Hashing more than this on a thread of the runtime would keep others waiting.
 const HASH_HERE: usize = 512 << 10;
 
@@ -105,6 +103,12 @@ pub(super) struct Session {
     outdated: AtomicBool,
 }
 
+impl Renewable for Session {
+    fn is_outdated(&self) -> bool {
+        self.outdated.load(Ordering::Relaxed)
+    }
+}
+
 impl Session {
     /// Reads the environment and AWS's configuration files, again if `renew`; makes no request. Those that are made
     /// are given up when no byte flows for `idle_timeout`.
@@ -147,11 +151,6 @@ impl Session {
         })
     }
 
-    /// Whether another one should take its place, which reads all that may have changed.
-    pub(super) fn is_outdated(&self) -> bool {
-        self.outdated.load(Ordering::Relaxed)
-    }
-
     fn note_outdated(&self) {
         self.outdated.store(true, Ordering::Relaxed);
     }
@@ -180,15 +179,15 @@ impl Session {
         let mut retimed = false;
         loop {
             let region = self.region();
-            let time = self.signing_time();
+            let time = self.clock.signing_time();
             let response = self.send_once(request, &region, way, time).await?;
             if response.status().is_success() {
-                return self.no_web_page(response).map_err(Failure::from);
+                return answer::no_web_page(&self.http, response).map_err(Failure::from);
             }
             let refusal = self.refusal(response).await?;
             if !corrected && self.correct_region(&refusal, &region) {
                 corrected = true;
-            } else if !retimed && refusal.is_of_time() && self.is_skewed(time) {
+            } else if !retimed && refusal.is_of_time() && self.clock.is_skewed(time) {
                 retimed = true;
             } else {
                 if refusal.may_be_outdated() {
@@ -197,48 +196,6 @@ impl Session {
                 return Err(Failure::Refused(refusal));
             }
         }
-    }
-
-    /// What time a signature bears: this machine's, unless the store has told that it is wrong.
-    fn signing_time(&self) -> SystemTime {
-        let ours = SystemTime::now();
-        if self.is_skewed(ours) {
-            self.clock.read(true).map_or(ours, |there| system_time(there.now))
-        } else {
-            ours
-        }
-    }
-
-    /// Whether the store's clock is known to show quite another time than `time`.
-    fn is_skewed(&self, time: SystemTime) -> bool {
-        let Some(there) = self.clock.read(true).map(|there| system_time(there.now)) else { return false };
-        let skew = there.duration_since(time).unwrap_or_else(|e| e.duration());
-        skew > MAX_SKEW
-    }
-
-    /// Notes the time that an answer tells. One out of a cache tells of another time.
-    fn hear_time(&self, response: &Response) {
-        let text = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
-        let date = text(DATE).and_then(|date| jiff::fmt::rfc2822::parse(date).ok());
-        if let (Some(date), None) = (date, text(AGE)) {
-            // A time of seconds, rounded down: it is this time at most. A commit that counts as made a moment too late
-            // shows in no earlier state.
-            self.clock.told(Timestamp::from_millis(date.timestamp().as_millisecond() + 999));
-        }
-    }
-
-    /// The answer, unless it is a web page: no store answers with one, and nobody stores LTX files as such.
-    fn no_web_page(&self, response: Response) -> Result<Response> {
-        let kind = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
-        if !kind.trim_start().to_ascii_lowercase().starts_with("text/html") {
-            return Ok(response);
-        }
-        Err(Error::wrong_answer(format!(
-            "{} answered with a web page (HTTP status {}, {kind}): a proxy or a login page is in between, or the \
-             endpoint is not that of an S3 server",
-            self.http.endpoint(),
-            response.status().as_u16()
-        )))
     }
 
     async fn send_once(
@@ -258,7 +215,7 @@ impl Session {
                 self.note_outdated()
             }
         })?;
-        self.hear_time(&response);
+        answer::hear_time(&self.clock, response.headers());
         Ok(response)
     }
 
@@ -318,7 +275,7 @@ impl Session {
         let mut refusal = Refusal {
             status: response.status().as_u16(),
             region: text("x-amz-bucket-region"),
-            content_range: text(CONTENT_RANGE.as_str()),
+            size: answer::size_of_refused_range(response.headers()),
             ..Refusal::default()
         };
         // A refusal is one even if its reason gets lost on the way.
@@ -374,11 +331,6 @@ fn configured_endpoint(config: &aws_config::SdkConfig) -> Option<String> {
         .and_then(|service| service.load_config(key))
         .or_else(|| config.endpoint_url().map(str::to_owned))
         .filter(|endpoint| endpoint.starts_with("http"))
-}
-
-fn system_time(time: Timestamp) -> SystemTime {
-    let since = Duration::from_millis(time.as_millis().unsigned_abs());
-    if time.as_millis() < 0 { SystemTime::UNIX_EPOCH - since } else { SystemTime::UNIX_EPOCH + since }
 }
 
 fn header_value(name: &str, value: &str) -> Result<HeaderValue> {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -15,51 +15,9 @@ use crate::ltx::FileName;
 use crate::ltx::{FileId, Level, Txid};
 use crate::runtime::block_on;
 use crate::store::tests::conformance::of_many_writers_at_once_one_wins;
+use crate::store::tests::recorder::{Answer, Recorder, Seen, request, silence, status};
 use crate::store::tests::s3_server::S3Server;
 use crate::store::{Layout, Location, Replica, RetryPolicy};
-
-/// A request as the server saw it; header names in lower case.
-#[derive(Clone, Debug, Default)]
-struct Seen {
-    method: String,
-    path: String,
-    headers: BTreeMap<String, String>,
-    body: Vec<u8>,
-}
-
-impl Seen {
-    fn header(&self, name: &str) -> &str {
-        self.headers.get(name).map_or("", String::as_str)
-    }
-}
-
-/// What the server answers.
-#[derive(Clone, Debug, Default)]
-struct Answer {
-    status: u16,
-    headers: Vec<(&'static str, String)>,
-    body: Vec<u8>,
-    /// Close the connection after so many bytes of the body.
-    cut: Option<usize>,
-    /// Close the connection without an answer.
-    silent: bool,
-}
-
-fn status(status: u16) -> Answer {
-    Answer { status, ..Answer::default() }
-}
-
-impl Answer {
-    fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
-        self.body = body.into();
-        self
-    }
-
-    fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
-        self.headers.push((name, value.into()));
-        self
-    }
-}
 
 fn refusal(code: u16, name: &str) -> Answer {
     status(code).body(format!(
@@ -73,28 +31,7 @@ fn replica(bucket: S3Bucket) -> Replica {
     Replica::new(Arc::new(bucket), "p", Layout::Numbered)
 }
 
-/// A server that answers each request as `answer` says and remembers it.
-struct Server {
-    port: u16,
-    seen: Arc<Mutex<Vec<Seen>>>,
-}
-
-impl Server {
-    fn start(answer: impl Fn(&Seen) -> Answer + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let seen = Arc::new(Mutex::new(Vec::new()));
-        let (log, answer) = (Arc::clone(&seen), Arc::new(answer));
-        // It waits for connections until the test process ends.
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let (log, answer) = (Arc::clone(&log), Arc::clone(&answer));
-                std::thread::spawn(move || serve(&stream, &log, &*answer));
-            }
-        });
-        Self { port, seen }
-    }
-
+impl Recorder {
     /// The answers, in order; the last one for all further requests.
     fn scripted(answers: Vec<Answer>) -> Self {
         let next = Mutex::new(answers.into_iter().peekable());
@@ -126,58 +63,6 @@ impl Server {
     fn impatient_store(&self) -> Replica {
         replica(S3Bucket::with_idle_timeout(self.target("&region=us-east-1"), Duration::from_secs(1)))
     }
-
-    fn seen(&self) -> Vec<Seen> {
-        self.seen.lock().unwrap().clone()
-    }
-
-    fn requests(&self) -> Vec<String> {
-        self.seen().iter().map(|seen| format!("{} {}", seen.method, seen.path)).collect()
-    }
-}
-
-fn serve(stream: &TcpStream, log: &Mutex<Vec<Seen>>, answer: &dyn Fn(&Seen) -> Answer) {
-    let mut reader = BufReader::new(stream);
-    while let Some(seen) = request(&mut reader) {
-        log.lock().unwrap().push(seen.clone());
-        let answer = answer(&seen);
-        if answer.silent {
-            return;
-        }
-        let head = seen.method == "HEAD" || answer.status == 204;
-        let mut text = format!("HTTP/1.1 {} X\r\n", answer.status);
-        if !answer.headers.iter().any(|(name, _)| *name == "Content-Length") && answer.status != 204 {
-            text += &format!("Content-Length: {}\r\n", answer.body.len());
-        }
-        for (name, value) in &answer.headers {
-            text += &format!("{name}: {value}\r\n");
-        }
-        let body = if head { &[] } else { &answer.body[..answer.cut.unwrap_or(answer.body.len())] };
-        let mut writer = stream;
-        let sent = writer.write_all(format!("{text}\r\n").as_bytes()).and_then(|()| writer.write_all(body));
-        if sent.is_err() || answer.cut.is_some() {
-            return;
-        }
-    }
-}
-
-fn request(reader: &mut BufReader<&TcpStream>) -> Option<Seen> {
-    let mut line = || {
-        let mut line = String::new();
-        reader.read_line(&mut line).ok().filter(|n| *n > 0)?;
-        Some(line.trim_end().to_owned())
-    };
-    let first = line()?;
-    let mut words = first.split(' ');
-    let mut seen =
-        Seen { method: words.next()?.to_owned(), path: words.next()?.to_owned(), ..Seen::default() };
-    while let Some(header) = line().filter(|line| !line.is_empty()) {
-        let (name, value) = header.split_once(": ")?;
-        seen.headers.insert(name.to_ascii_lowercase(), value.to_owned());
-    }
-    seen.body = vec![0; seen.header("content-length").parse().unwrap_or(0)];
-    reader.read_exact(&mut seen.body).ok()?;
-    Some(seen)
 }
 
 fn id(n: u64) -> FileId {
@@ -196,14 +81,14 @@ fn found() -> Answer {
 }
 
 /// The error of reading file 1, which names where it was looked for, and no secret.
-fn read_error(server: &Server) -> Error {
+fn read_error(server: &Recorder) -> Error {
     let store = server.store();
     let e = block_on(async move { store.get(id(1), ByteRange::All).await }).unwrap_err();
     assert!(!e.to_string().contains("hunter2"), "{e}");
     e
 }
 
-fn names_the_place(e: &Error, server: &Server) {
+fn names_the_place(e: &Error, server: &Recorder) {
     let text = e.to_string();
     for part in ["bucket", "us-east-1", &format!("http://127.0.0.1:{}", server.port)] {
         assert!(text.contains(part), "'{part}' is not in: {text}");
@@ -212,7 +97,7 @@ fn names_the_place(e: &Error, server: &Server) {
 
 #[test]
 fn a_put_is_one_signed_request_that_every_store_understands() {
-    let server = Server::scripted(vec![status(200)]);
+    let server = Recorder::scripted(vec![status(200)]);
     let store = server.store();
     let target = replica(S3Bucket::new(
         server.target("&session-token=tok&storage-class=STANDARD_IA&sse-kms-key-id=alias/k&region=eu-west-1"),
@@ -253,7 +138,7 @@ fn a_put_is_one_signed_request_that_every_store_understands() {
 
 #[test]
 fn a_customers_key_goes_with_every_request_for_content() {
-    let server = Server::start(|seen| match seen.method.as_str() {
+    let server = Recorder::start(|seen| match seen.method.as_str() {
         "HEAD" => found(),
         _ => status(200),
     });
@@ -273,9 +158,9 @@ fn a_customers_key_goes_with_every_request_for_content() {
 }
 
 /// A store that keeps what is put, if its condition holds.
-fn atomic() -> Server {
+fn atomic() -> Recorder {
     let objects: Mutex<BTreeMap<String, Vec<u8>>> = Mutex::default();
-    Server::start(move |seen| {
+    Recorder::start(move |seen| {
         let mut objects = objects.lock().unwrap();
         match seen.method.as_str() {
             "PUT" if seen.header("if-none-match") == "*" && objects.contains_key(&seen.path) => {
@@ -301,7 +186,7 @@ fn of_many_writers_one_wins_where_the_store_decides_atomically() {
 
 #[test]
 fn a_store_without_conditions_is_asked_first() {
-    let server = Server::start(|seen| match (seen.method.as_str(), seen.header("if-none-match")) {
+    let server = Recorder::start(|seen| match (seen.method.as_str(), seen.header("if-none-match")) {
         (_, "*") => refusal(501, "NotImplemented"),
         ("HEAD", _) if seen.path.contains("0000000000000002") => found(),
         ("HEAD", _) => status(404),
@@ -325,7 +210,7 @@ fn a_store_without_conditions_is_asked_first() {
 
 #[test]
 fn a_store_that_ignores_conditions_is_found_out() {
-    let server = Server::start(|seen| if seen.method == "HEAD" { found() } else { status(200) });
+    let server = Recorder::start(|seen| if seen.method == "HEAD" { found() } else { status(200) });
     let store = server.store();
     block_on(async move {
         store.put(id(1), Bytes::from_static(b"x"), options(true)).await?;
@@ -354,7 +239,7 @@ fn a_store_that_ignores_conditions_is_found_out() {
 #[test]
 fn a_conflict_of_conditional_writes_is_tried_again() {
     let conflict = refusal(409, "ConditionalRequestConflict");
-    let server = Server::scripted(vec![conflict.clone(), conflict, refusal(412, "PreconditionFailed")]);
+    let server = Recorder::scripted(vec![conflict.clone(), conflict, refusal(412, "PreconditionFailed")]);
     let store = patient(&server);
     let e = block_on(async move { store.put(id(1), Bytes::new(), options(true)).await }).unwrap_err();
     assert_eq!((e.kind(), server.seen().len()), (ErrorKind::AlreadyExists, 3));
@@ -368,24 +253,24 @@ const CONFLICTS: [&str; 5] =
 fn a_conflict_is_tried_again_and_never_taken_for_another_writer() {
     for code in CONFLICTS {
         let answers = vec![refusal(409, code), refusal(409, code), status(200).body("content")];
-        let server = Server::scripted(answers.clone());
+        let server = Recorder::scripted(answers.clone());
         let store = patient(&server);
         block_on(async move { store.put(id(1), Bytes::from_static(b"x"), options(true)).await }).unwrap();
         assert_eq!(server.seen().len(), 3, "{code}");
-        let server = Server::scripted(answers);
+        let server = Recorder::scripted(answers);
         let store = patient(&server);
         let body = block_on(async move { store.get(id(1), ByteRange::All).await?.bytes().await }).unwrap();
         assert_eq!((&body[..], server.seen().len()), (&b"content"[..], 3), "{code}");
     }
     // No code at all, as from a proxy.
-    let server = Server::scripted(vec![status(409), status(200)]);
+    let server = Recorder::scripted(vec![status(409), status(200)]);
     let store = patient(&server);
     block_on(async move { store.delete(&[id(1)]).await }).unwrap();
 }
 
 #[test]
 fn a_conflict_that_stays_is_named_and_passes() {
-    let server = Server::scripted(vec![refusal(409, "OperationAborted")]);
+    let server = Recorder::scripted(vec![refusal(409, "OperationAborted")]);
     let policy =
         RetryPolicy { max_attempts: 3, base_delay: Duration::from_millis(1), ..RetryPolicy::default() };
     let store = server.store().patient(policy);
@@ -397,7 +282,7 @@ fn a_conflict_that_stays_is_named_and_passes() {
 #[test]
 fn a_store_may_say_with_status_409_that_a_file_is_there() {
     for code in ["FileAlreadyExists", "ObjectAlreadyExists", "KeyAlreadyExists"] {
-        let server = Server::scripted(vec![refusal(409, code)]);
+        let server = Recorder::scripted(vec![refusal(409, code)]);
         let store = patient(&server);
         let e = block_on(async move { store.put(id(1), Bytes::new(), options(true)).await }).unwrap_err();
         assert_eq!((e.kind(), server.seen().len()), (ErrorKind::AlreadyExists, 1), "{code}");
@@ -439,15 +324,15 @@ fn an_upload_that_the_store_forgot_is_to_be_written_again() {
     assert!(e.kind() == ErrorKind::Unavailable && e.to_string().contains("written again"), "{e}");
 }
 
-fn patient(server: &Server) -> Replica {
+fn patient(server: &Recorder) -> Replica {
     let policy = RetryPolicy { base_delay: Duration::from_millis(1), ..RetryPolicy::default() };
     server.store().patient(policy)
 }
 
 #[test]
 fn failures_that_pass_are_tried_again() {
-    let silent = Answer { silent: true, ..Answer::default() };
-    let server = Server::scripted(vec![
+    let silent = silence();
+    let server = Recorder::scripted(vec![
         refusal(503, "SlowDown"),
         status(429),
         status(500),
@@ -462,14 +347,14 @@ fn failures_that_pass_are_tried_again() {
 
 #[test]
 fn a_body_that_breaks_off_is_an_error_and_goes_on_behind_patience() {
-    let cut = Answer { cut: Some(4), ..status(200).body("0123456789") };
-    let server = Server::scripted(vec![cut.clone()]);
+    let cut = status(200).body("0123456789").cut(4);
+    let server = Recorder::scripted(vec![cut.clone()]);
     let store = server.store();
     let e = block_on(async move { store.get(id(1), ByteRange::All).await?.bytes().await }).unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Unavailable, "{e}");
 
     let rest = status(206).header("Content-Range", "bytes 4-9/10").body("456789");
-    let server = Server::scripted(vec![cut, rest]);
+    let server = Recorder::scripted(vec![cut, rest]);
     let store = patient(&server);
     let body = block_on(async move { store.get(id(1), ByteRange::All).await?.bytes().await }).unwrap();
     assert_eq!(&body[..], b"0123456789");
@@ -478,7 +363,7 @@ fn a_body_that_breaks_off_is_an_error_and_goes_on_behind_patience() {
 
 #[test]
 fn a_server_that_ignores_ranges_is_understood() {
-    let server = Server::scripted(vec![status(200).body("0123456789")]);
+    let server = Recorder::scripted(vec![status(200).body("0123456789")]);
     let store = server.store();
     block_on(async move {
         for (range, offset, expected) in [
@@ -498,7 +383,8 @@ fn a_server_that_ignores_ranges_is_understood() {
 #[test]
 fn another_range_than_was_asked_for_is_refused() {
     for content_range in ["bytes 0-3/10", "bytes 5-9/10", "bytes 3-1/10", "bytes */10", "nonsense"] {
-        let server = Server::scripted(vec![status(206).header("Content-Range", content_range).body("0123")]);
+        let server =
+            Recorder::scripted(vec![status(206).header("Content-Range", content_range).body("0123")]);
         let store = server.store();
         let range = ByteRange::Bounded { offset: 3, len: 4 };
         let e = block_on(async move { store.get(id(1), range).await }).unwrap_err();
@@ -510,7 +396,7 @@ fn another_range_than_was_asked_for_is_refused() {
 fn a_redirect_to_another_region_is_followed_once() {
     // With a region that nobody gave, the store's word is taken.
     let redirect = status(301).header("x-amz-bucket-region", "eu-central-1");
-    let server = Server::scripted(vec![redirect.clone(), status(200).body("x"), status(200).body("y")]);
+    let server = Recorder::scripted(vec![redirect.clone(), status(200).body("x"), status(200).body("y")]);
     let mut target = server.target("");
     target.region = None;
     let store = replica(S3Bucket::new(target));
@@ -524,7 +410,7 @@ fn a_redirect_to_another_region_is_followed_once() {
     assert_eq!(regions, [false, true, true]);
 
     // A region that was given stays, and the message says what to do.
-    let server = Server::scripted(vec![redirect]);
+    let server = Recorder::scripted(vec![redirect]);
     let e = read_error(&server);
     assert_eq!((e.kind(), server.seen().len()), (ErrorKind::Config, 1));
     assert!(e.to_string().contains("set region=eu-central-1"), "{e}");
@@ -533,7 +419,7 @@ fn a_redirect_to_another_region_is_followed_once() {
     let malformed = status(400).body(
         "<Error><Code>AuthorizationHeaderMalformed</Code><Message>m</Message><Region>garage</Region></Error>",
     );
-    let e = read_error(&Server::scripted(vec![malformed]));
+    let e = read_error(&Recorder::scripted(vec![malformed]));
     assert!(e.kind() == ErrorKind::Config && e.to_string().contains("region=garage"), "{e}");
 }
 
@@ -551,27 +437,27 @@ fn refusals_name_bucket_endpoint_region_and_remedy() {
         (refusal(503, "SlowDown"), ErrorKind::Unavailable, "SlowDown"),
         (status(502).body("<html>Bad gateway</html>"), ErrorKind::Unavailable, "502"),
     ] {
-        let server = Server::scripted(vec![answer]);
+        let server = Recorder::scripted(vec![answer]);
         let e = read_error(&server);
         assert_eq!(e.kind(), kind, "{e}");
         assert!(e.to_string().contains(remedy), "'{remedy}' is not in: {e}");
         names_the_place(&e, &server);
     }
-    let e = read_error(&Server::scripted(vec![refusal(404, "NoSuchKey")]));
+    let e = read_error(&Recorder::scripted(vec![refusal(404, "NoSuchKey")]));
     assert_eq!(e.to_string(), "replica s3://bucket/p has no p/0000/0000000000000001-0000000000000001.ltx");
 }
 
 #[test]
 fn a_store_that_repeats_the_secret_does_not_make_us_repeat_it() {
     let body = "<Error><Code>Odd</Code><Message>hunter2 is what you sent\nand</Message></Error>";
-    let e = read_error(&Server::scripted(vec![status(400).body(body)]));
+    let e = read_error(&Recorder::scripted(vec![status(400).body(body)]));
     assert!(e.to_string().contains("(secret) is what you sent and"), "{e}");
 }
 
 #[test]
 fn nobody_at_the_endpoint_is_named() {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let server = Server { port, seen: Arc::default() };
+    let server = Recorder::of_nobody(port);
     let e = read_error(&server);
     assert_eq!(e.kind(), ErrorKind::Unavailable);
     assert!(e.to_string().contains(&format!("cannot connect to http://127.0.0.1:{port}")), "{e}");
@@ -596,7 +482,7 @@ fn page(keys: &[u64], next: Option<&str>) -> Answer {
     status(200).body(xml + "</ListBucketResult>")
 }
 
-fn list(server: &Server, from: u64) -> Result<Vec<u64>> {
+fn list(server: &Recorder, from: u64) -> Result<Vec<u64>> {
     let store = server.store();
     let files = block_on(async move { store.list(Level::L0, Txid::new(from).unwrap()).await })?;
     Ok(files.into_iter().map(|file| file.id.name.min().get()).collect())
@@ -605,7 +491,7 @@ fn list(server: &Server, from: u64) -> Result<Vec<u64>> {
 #[test]
 fn listings_go_from_page_to_page() {
     let server =
-        Server::scripted(vec![page(&[1, 2], Some("a+b/c=")), page(&[3], Some("d")), page(&[4], None)]);
+        Recorder::scripted(vec![page(&[1, 2], Some("a+b/c=")), page(&[3], Some("d")), page(&[4], None)]);
     assert_eq!(list(&server, 1).unwrap(), [1, 2, 3, 4]);
     assert_eq!(
         server.requests(),
@@ -619,7 +505,7 @@ fn listings_go_from_page_to_page() {
 
 #[test]
 fn listings_start_where_they_are_wanted_even_if_the_store_does_not() {
-    let server = Server::scripted(vec![page(&[1, 2, 4, 3], None)]);
+    let server = Recorder::scripted(vec![page(&[1, 2, 4, 3], None)]);
     assert_eq!(list(&server, 3).unwrap(), [3, 4]);
     assert_eq!(
         server.requests(),
@@ -630,14 +516,14 @@ fn listings_start_where_they_are_wanted_even_if_the_store_does_not() {
 #[test]
 fn listings_that_do_not_end_are_errors() {
     for answers in [vec![page(&[1], Some("a"))], vec![page(&[1], Some(""))]] {
-        assert_eq!(list(&Server::scripted(answers), 1).unwrap_err().kind(), ErrorKind::WrongAnswer);
+        assert_eq!(list(&Recorder::scripted(answers), 1).unwrap_err().kind(), ErrorKind::WrongAnswer);
     }
 }
 
 #[test]
 fn a_page_of_html_is_not_an_empty_listing() {
     for body in ["<html><body>Welcome</body></html>", "", "not xml at all", "<ListBucketResult><Contents>"] {
-        let e = list(&Server::scripted(vec![status(200).body(body)]), 1).unwrap_err();
+        let e = list(&Recorder::scripted(vec![status(200).body(body)]), 1).unwrap_err();
         assert_eq!(e.kind(), ErrorKind::WrongAnswer, "{body}: {e}");
     }
 }
@@ -647,7 +533,7 @@ fn deletions_carry_their_md5_and_report_what_failed() {
     let answer = "<DeleteResult><Error><Key>p/0000/a&amp;b</Key><Code>AccessDenied</Code><Message>no</Message></Error>\
                   <Error><Key>y</Key><Code>NoSuchKey</Code></Error><Error><Key>z</Key><Code>InternalError</Code></Error>\
                   </DeleteResult>";
-    let server = Server::scripted(vec![status(200).body(answer)]);
+    let server = Recorder::scripted(vec![status(200).body(answer)]);
     let store = server.store();
     let e = block_on(async move { store.delete(&[id(1), id(2)]).await }).unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Denied, "{e}");
@@ -669,7 +555,7 @@ fn deletions_carry_their_md5_and_report_what_failed() {
 
 #[test]
 fn a_store_that_deletes_only_singly_is_served() {
-    let server = Server::start(|seen| match seen.method.as_str() {
+    let server = Recorder::start(|seen| match seen.method.as_str() {
         "POST" => refusal(501, "NotImplemented"),
         _ => status(204),
     });
@@ -684,13 +570,13 @@ fn a_store_that_deletes_only_singly_is_served() {
 }
 
 /// A store that takes multipart uploads, and answers their completion as `complete` says.
-fn multipart(complete: impl Fn(&Seen) -> Answer + Send + Sync + 'static) -> Server {
+fn multipart(complete: impl Fn(&Seen) -> Answer + Send + Sync + 'static) -> Recorder {
     multipart_where(found(), complete)
 }
 
 /// One that answers `head` when it is asked for the object.
-fn multipart_where(head: Answer, complete: impl Fn(&Seen) -> Answer + Send + Sync + 'static) -> Server {
-    Server::start(move |seen| {
+fn multipart_where(head: Answer, complete: impl Fn(&Seen) -> Answer + Send + Sync + 'static) -> Recorder {
+    Recorder::start(move |seen| {
         match (seen.method.as_str(), seen.path.split_once('?').map_or("", |(_, q)| q)) {
             ("POST", "uploads=") => status(200).body(
                 "<InitiateMultipartUploadResult><UploadId>up 1</UploadId></InitiateMultipartUploadResult>",
@@ -762,18 +648,14 @@ fn a_completion_whose_answer_was_lost_is_found_to_be_done() {
     ] {
         let attempts = Mutex::new(0);
         let server =
-            Server::start(move |seen| match (seen.method.as_str(), seen.path.contains("uploads=")) {
+            Recorder::start(move |seen| match (seen.method.as_str(), seen.path.contains("uploads=")) {
                 ("POST", true) => status(200).body(
                     "<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>",
                 ),
                 ("POST", false) => {
                     let mut attempts = attempts.lock().unwrap();
                     *attempts += 1;
-                    if *attempts == 1 {
-                        Answer { silent: true, ..Answer::default() }
-                    } else {
-                        refusal(404, "NoSuchUpload")
-                    }
+                    if *attempts == 1 { silence() } else { refusal(404, "NoSuchUpload") }
                 }
                 ("PUT", _) => status(200).header("ETag", "\"e\""),
                 ("HEAD", _) => found().header("Content-Length", size.to_string()),
@@ -810,7 +692,7 @@ fn the_parts_of_an_upload_that_is_given_up_are_removed() {
 
 #[test]
 fn a_file_without_metadata_has_the_time_at_which_it_was_stored() {
-    let server = Server::scripted(vec![
+    let server = Recorder::scripted(vec![
         found().header("Content-Length", "7"),
         found().header("Content-Length", "7").header(TIMESTAMP, "2020-01-02T03:04:05.678901234Z"),
     ]);
@@ -866,7 +748,7 @@ fn a_server_that_falls_silent_is_given_up() {
     // It keeps its connections open and says nothing, or nothing more.
     for beginning in ["", "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n0123"] {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let server = Server { port: listener.local_addr().unwrap().port(), seen: Arc::default() };
+        let server = Recorder::of_nobody(listener.local_addr().unwrap().port());
         let connection = std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
             request(&mut BufReader::new(&stream)).unwrap();
@@ -885,7 +767,7 @@ fn a_server_that_falls_silent_is_given_up() {
 #[test]
 fn a_slow_upload_is_not_given_up_while_it_advances() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let server = Server { port: listener.local_addr().unwrap().port(), seen: Arc::default() };
+    let server = Recorder::of_nobody(listener.local_addr().unwrap().port());
     const SIZE: usize = 32 << 20;
     let reader = std::thread::spawn(move || {
         let (stream, _) = listener.accept().unwrap();
@@ -920,7 +802,7 @@ struct Held {
 fn many_databases_take_turns_and_readers_do_not_wait_for_them() {
     let held = Arc::new((Mutex::new(Held::default()), std::sync::Condvar::new()));
     let at_server = Arc::clone(&held);
-    let server = Server::start(move |seen| {
+    let server = Recorder::start(move |seen| {
         if seen.method == "PUT" {
             let (held, changed) = &*at_server;
             let mut held = held.lock().unwrap();
@@ -981,7 +863,7 @@ fn listed_in(environment: &[(&str, &str)], url: &str) -> String {
 
 #[test]
 fn credentials_region_and_endpoint_come_from_aws_configuration() {
-    let server = Server::scripted(vec![page(&[1, 2], None)]);
+    let server = Recorder::scripted(vec![page(&[1, 2], None)]);
     let endpoint = format!("http://127.0.0.1:{}", server.port);
     let folder = tempfile::TempDir::new().unwrap();
     let config = folder.path().join("config");
@@ -1011,8 +893,8 @@ fn credentials_region_and_endpoint_come_from_aws_configuration() {
 }
 
 /// A store, and what gives credentials: at `path`, `answer`; under `/bucket`, a listing.
-fn store_and_credentials(path: &'static str, answer: &'static str) -> Server {
-    Server::start(move |seen| match seen.path.split('?').next() {
+fn store_and_credentials(path: &'static str, answer: &'static str) -> Recorder {
+    Recorder::start(move |seen| match seen.path.split('?').next() {
         Some(asked) if asked == path => status(200).body(answer),
         _ if seen.path.starts_with("/bucket") => page(&[1, 2], None),
         _ => status(404),

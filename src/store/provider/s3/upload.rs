@@ -78,7 +78,10 @@ impl S3Upload {
             .query("uploads", "")
             .headers(self.bucket.object_headers(&self.options));
         let what = format!("begin to write {}", &self.key);
-        let response = session.send(&request).await.map_err(|failure| session.explain(failure, &what))?;
+        let response = session
+            .send(&request, self.bucket.way)
+            .await
+            .map_err(|failure| session.explain(failure, &what))?;
         let answer = session.http.read_all(response, MAX_ANSWER).await;
         let initiated =
             answer.and_then(|body| xml::document::<Initiated>(&body, "InitiateMultipartUploadResult"));
@@ -102,7 +105,10 @@ impl S3Upload {
             .headers(self.bucket.key_headers())
             .body(part);
         let what = format!("write part {number} of {}", &self.key);
-        let response = session.send(&request).await.map_err(|failure| session.explain(failure, &what))?;
+        let response = session
+            .send(&request, self.bucket.way)
+            .await
+            .map_err(|failure| session.explain(failure, &what))?;
         let etag = response.headers().get(ETAG).and_then(|value| value.to_str().ok());
         let etag = etag.ok_or_else(|| {
             Error::new(ErrorKind::Unsupported, format!("{} gives parts no ETag", session.http.endpoint()))
@@ -126,6 +132,7 @@ impl S3Upload {
         match outcome {
             Ok(()) => Ok(()),
             Err(Failure::Refused(refusal)) if refusal.is_precondition_failed() => {
+                self.bucket.shared.fence.note_kept();
                 Err(errors::already_exists(&self.bucket.describe(), &self.key))
             }
             Err(Failure::Refused(refusal)) if refusal.code == "NoSuchUpload" => self.forgotten().await,
@@ -255,7 +262,7 @@ impl Drop for S3Upload {
 async fn abort(bucket: &S3Bucket, key: &str, upload_id: &str) -> Result<()> {
     let session = bucket.session().await?;
     let request = Request::object(Method::DELETE, key.to_owned()).query("uploadId", upload_id);
-    match session.send(&request).await {
+    match session.send(&request, bucket.way).await {
         Err(Failure::Refused(refusal)) if refusal.status == 404 => Ok(()),
         Err(failure) => Err(session.explain(failure, &format!("give up writing {key}"))),
         Ok(_) => Ok(()),

@@ -3,24 +3,10 @@
 use super::site::WebdavSite;
 use crate::error::{Error, ErrorKind};
 use crate::store::Site as _;
-
-/// The longest part of the server's own words that is repeated.
-const MAX_WORDS: usize = 200;
+use crate::store::http::failure;
 
 /// Why a request failed.
-#[derive(Debug)]
-pub(super) enum Failure {
-    /// The server answered, and refused.
-    Refused(Refusal),
-    /// There was no answer, or none that can be understood.
-    Error(Error),
-}
-
-impl From<Error> for Failure {
-    fn from(e: Error) -> Self {
-        Self::Error(e)
-    }
-}
+pub(super) type Failure = failure::Failure<Refusal>;
 
 /// An answer that is no success.
 #[derive(Clone, Debug, Default)]
@@ -121,13 +107,7 @@ impl Refusal {
 
     /// What the server said, in parentheses.
     fn words(&self) -> String {
-        let message: String = self.message.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-        let message: String = message.trim().chars().take(MAX_WORDS).collect();
-        if message.is_empty() {
-            format!(" (HTTP status {})", self.status)
-        } else {
-            format!(" (HTTP status {}: {message})", self.status)
-        }
+        failure::words(self.status, "", &self.message, [])
     }
 }
 

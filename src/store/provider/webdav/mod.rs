@@ -87,7 +87,7 @@ impl WebdavBucket {
         let Shared { site, idle_timeout, clock, .. } = &*self.shared;
         self.shared
             .sessions
-            .current(|| async { Session::begin(site, Arc::clone(clock), *idle_timeout) })
+            .current(|_| async { Session::begin(site, Arc::clone(clock), *idle_timeout) })
             .await
     }
 
