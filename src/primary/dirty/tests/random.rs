@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::world::{By, Drawn, World, is_broken};
+use super::world::{By, Drawn, Unsealed, World, is_broken};
 use crate::primary::dirty::Collected;
 
 /// Something that happens: what, to which pages, and how.
@@ -71,7 +71,11 @@ fn misfortune(world: &mut World, (what, pages, how): Event) {
                 world.close(by(how), true);
             }
         }
-        22 => world.commit_unsealed(&[u32::from(pages[0] % 12) + 1], by(how)),
+        22 => {
+            let unsealed =
+                [Unsealed::All, Unsealed::Spilled, Unsealed::ButTheLast][usize::from(how >> 4) % 3];
+            world.commit_unsealed(&pages.map(|page| u32::from(page % 12) + 1)[..2], by(how), unsealed);
+        }
         23 if !world.recovery_corrupts() => world.recover(),
         _ => {}
     }

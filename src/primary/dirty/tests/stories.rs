@@ -1,6 +1,6 @@
 //! Each way in which a change could be lost in silence, or a comparison be caused for nothing.
 
-use super::world::{By, Drawn, World, is_broken, pages};
+use super::world::{By, Drawn, Unsealed, World, is_broken, pages};
 use crate::primary::dirty::{Collected, Cursor};
 
 /// A database whose publisher is in the middle of a generation: pages 1 to 3 are published, 4 is not.
@@ -120,7 +120,7 @@ fn a_record_that_could_not_be_written_is_a_hole() {
 #[test]
 fn a_recovery_that_lost_what_was_published_is_noticed() {
     let mut world = in_the_middle();
-    world.commit_unsealed(&[5], By::Us);
+    world.commit_unsealed(&[5], By::Us, Unsealed::All);
     world.commit(&[6], By::Us, Drawn::Both);
     let _ = world.publish_now();
     world.recover();
@@ -129,10 +129,26 @@ fn a_recovery_that_lost_what_was_published_is_noticed() {
     assert!(is_broken(&world.look()));
 }
 
+/// A process dies as it closes, the generation comes back, and goes on with a commit that SQLite did not seal; then a process
+/// without the hooks restarts the WAL. The end that was recorded at the close is no link.
+#[test]
+fn an_end_is_no_link_when_the_generation_went_on_unsealed() {
+    for unsealed in [Unsealed::All, Unsealed::Spilled, Unsealed::ButTheLast] {
+        let mut world = World::new();
+        world.commit(&[1], By::Us, Drawn::Both);
+        world.close(By::Us, true);
+        world.commit_unsealed(&[2, 3], By::Us, unsealed);
+        world.restart(By::Others, true);
+        assert!(is_broken(&world.look()), "{unsealed:?}");
+        world.commit(&[4], By::Us, Drawn::Restart);
+        assert!(is_broken(&world.look()), "{unsealed:?}");
+    }
+}
+
 #[test]
 fn a_cursor_at_a_frame_without_checksum_is_not_believed() {
     let mut world = in_the_middle();
-    world.commit_unsealed(&[5], By::Us);
+    world.commit_unsealed(&[5], By::Us, Unsealed::All);
     let _ = world.publish_now();
     assert!(is_broken(&world.look()));
 }
@@ -142,7 +158,7 @@ fn a_cursor_at_a_frame_without_checksum_is_not_believed() {
 #[test]
 fn a_loss_before_a_restart_is_noticed() {
     let mut world = in_the_middle();
-    world.commit_unsealed(&[5], By::Us);
+    world.commit_unsealed(&[5], By::Us, Unsealed::All);
     world.commit(&[6], By::Us, Drawn::Both);
     let _ = world.publish_now();
     world.recover();

@@ -42,6 +42,19 @@ pub(super) enum Drawn {
     Restart,
 }
 
+/// What SQLite 3.40 leaves of a transaction after a `ROLLBACK TO` of frames that it meant to seal at the commit. It then takes
+/// the checksum to go on from out of the frame before those, as that stands in the file now: never that of the commit
+/// before, which would seal all of the transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unsealed {
+    /// No frame is sealed, and that frame is one of them: the index has no checksum.
+    All,
+    /// No frame is sealed, and that frame is one that was rolled back: the index has its checksum, which no commit has.
+    Spilled,
+    /// The last frame is sealed, as if the file began before it.
+    ButTheLast,
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Frame {
     page: u32,
@@ -218,7 +231,14 @@ impl World {
     }
 
     /// Writes the frames of a transaction. Returns the checksum of the last.
-    fn append(&mut self, pages: &[u32], by: By, drawn: Drawn, is_commit: bool, is_sealed: bool) -> Checksum {
+    fn append(
+        &mut self,
+        pages: &[u32],
+        by: By,
+        drawn: Drawn,
+        is_commit: bool,
+        unsealed: Option<Unsealed>,
+    ) -> Checksum {
         if !self.has_frames() {
             self.begin(by, drawn);
         }
@@ -229,10 +249,12 @@ impl World {
             self.index.pages.clear();
         }
         self.index.pages.truncate(self.index.header.mx_frame.0 as usize);
-        let sealed = frames.iter().rev().find(|frame| frame.checksum != Checksum::default());
-        let header = mix(u64::from(salts.0) << 32 | u64::from(salts.1), 3);
-        let mut chain =
-            sealed.map_or(header, |frame| u64::from(frame.checksum.0) << 32 | u64::from(frame.checksum.1));
+        let mut chain = if self.has_frames() {
+            let Checksum(a, b) = self.index.header.frame_checksum;
+            u64::from(a) << 32 | u64::from(b)
+        } else {
+            mix(u64::from(salts.0) << 32 | u64::from(salts.1), 3)
+        };
         for (at, page) in pages.iter().enumerate() {
             let content = self.next();
             let mut frame = Frame {
@@ -242,17 +264,26 @@ impl World {
                 salts: Salts(0, 0),
                 is_commit: false,
             };
-            if is_sealed {
+            let is_last = at + 1 == pages.len();
+            if unsealed.is_none_or(|unsealed| unsealed == Unsealed::ButTheLast && is_last) {
+                if unsealed.is_some() {
+                    chain = 0;
+                }
                 let (a, b) = halves(mix(chain, content));
                 chain = u64::from(a) << 32 | u64::from(b);
                 (frame.checksum, frame.salts) = (Checksum(a, b), salts);
             }
-            frame.is_commit = is_commit && at + 1 == pages.len();
+            frame.is_commit = is_commit && is_last;
             frames.push(frame);
             self.index.pages.push(*page);
         }
         self.wal = Some((salts, frames));
         self.write_wal();
+        match unsealed {
+            Some(Unsealed::All) => return Checksum::default(),
+            Some(Unsealed::Spilled) => chain = self.next() | 1,
+            Some(Unsealed::ButTheLast) | None => {}
+        }
         let (a, b) = (chain >> 32, chain & 0xffff_ffff);
         Checksum(a as u32, b as u32)
     }
@@ -291,16 +322,16 @@ impl World {
 
     /// A transaction. Others see it.
     pub(super) fn commit(&mut self, pages: &[u32], by: By, drawn: Drawn) {
-        self.commit_as(pages, by, drawn, true);
+        self.commit_as(pages, by, drawn, None);
     }
 
-    /// A transaction whose frames SQLite 3.40 left without salts and checksums.
-    pub(super) fn commit_unsealed(&mut self, pages: &[u32], by: By) {
-        self.commit_as(pages, by, Drawn::Both, false);
+    /// A transaction with frames that SQLite 3.40 left without salts and checksums.
+    pub(super) fn commit_unsealed(&mut self, pages: &[u32], by: By, unsealed: Unsealed) {
+        self.commit_as(pages, by, Drawn::Both, Some(unsealed));
     }
 
-    fn commit_as(&mut self, pages: &[u32], by: By, drawn: Drawn, is_sealed: bool) {
-        let checksum = self.append(pages, by, drawn, true, is_sealed);
+    fn commit_as(&mut self, pages: &[u32], by: By, drawn: Drawn, unsealed: Option<Unsealed>) {
+        let checksum = self.append(pages, by, drawn, true, unsealed);
         let (salts, frames) = self.wal.as_ref().expect("a WAL");
         let header = &mut self.index.header;
         (header.salts, header.mx_frame, header.frame_checksum) =
@@ -318,7 +349,7 @@ impl World {
 
     /// A transaction that spills into the WAL and is rolled back.
     pub(super) fn roll_back(&mut self, pages: &[u32], by: By, drawn: Drawn) {
-        self.append(pages, by, drawn, false, true);
+        self.append(pages, by, drawn, false, None);
     }
 
     /// Copies the first `frames` frames to the database file, or all.
