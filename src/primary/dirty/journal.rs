@@ -160,6 +160,14 @@ impl Journal {
         Some(sealed)
     }
 
+    /// The same, for whoever records the stamp himself. Nothing was committed since the last record.
+    pub(super) fn sealed(&self, database: &Path) -> Option<Stamp> {
+        let _section = fork::section();
+        let _one_at_a_time = self.sealing.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Stamp::of(database)?;
+        if self.names(&now) { Some(now) } else { file_fingerprint::seal(database) }
+    }
+
     /// Records the stamp of the database file that a cursor has, while the WAL has no commit: the first generation begins
     /// upon the same one.
     pub(in crate::primary) fn keep(&self, view: &IndexHeader, file: Stamp) {

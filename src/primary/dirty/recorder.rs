@@ -81,7 +81,10 @@ impl Recorder {
         if let Some(header) = index.header().filter(|header| header.mx_frame == FrameNo::ZERO) {
             self.end_alone(&header, index);
         }
-        let closed = index.header().filter(knows_a_wal).and_then(|_| seal(database));
+        let closed = index.header().filter(knows_a_wal).and_then(|header| match header.mx_frame {
+            FrameNo::ZERO => self.journal.sealed(database),
+            _ => seal(database),
+        });
         self.generation_ends(index, closed);
     }
 

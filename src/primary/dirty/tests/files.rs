@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 
+use super::world::Index;
 use crate::files::state_folder;
 use crate::page::{PageCount, PageSize, Pgno};
 use crate::primary::PageSet;
 use crate::primary::dirty::record::{Begin, End, Record};
-use crate::primary::dirty::{Cursor, Journal, Mark, Position};
+use crate::primary::dirty::walk::{Walk, walk};
+use crate::primary::dirty::{Cursor, Journal, Mark, Position, Recorder};
 use crate::primary::file_fingerprint::Stamp;
 use crate::wal::{Checksum, FrameNo, IndexHeader, Salts};
 
@@ -258,4 +260,28 @@ fn a_file_that_is_written_stays() {
     fs::write(&grown, [bytes.as_slice(), &bytes].concat()).unwrap();
     journal.delete_behind(&mark, &[at(50)]);
     assert_eq!(ends(&journal)[..2], [1, 3]);
+}
+
+/// A checkpoint that finds the WAL emptied, without a commit, leaves the file as a cursor names it: the generation that begins
+/// next is found from there. What was written since is still told.
+#[test]
+fn a_close_that_finds_nothing_new_leaves_the_stamp() {
+    let emptied = IndexHeader { change: 0, frame_checksum: Checksum::default(), ..header(5, 0, 512) };
+    for round in 0..20 {
+        let folder = tempfile::tempdir().unwrap();
+        let database = folder.path().join("app.db");
+        fs::write(&database, "one").unwrap();
+        let recorder = Recorder::new(&state_folder(&database), &folder.path().join("app.db-wal"));
+        let found = |cursor: Option<Stamp>| {
+            let (now, records) = (Stamp::of(&database), recorder.journal().records().unwrap());
+            walk(&emptied, now, &Cursor::File(cursor.unwrap()), &records)
+        };
+        let cursor = recorder.journal().seal(&emptied, &database);
+        let mut index = Index { header: emptied, pages: Vec::new() };
+        recorder.generation_closes(&mut index, &database);
+        assert_eq!(found(cursor), Walk::Arrived(PageSet::default()), "round {round}");
+        fs::write(&database, "two").unwrap();
+        recorder.generation_closes(&mut index, &database);
+        assert!(matches!(found(cursor), Walk::Broken(_)), "round {round}");
+    }
 }
