@@ -263,7 +263,7 @@ impl<'a> Question<'a> {
 
     /// The database was the newest transaction, and may have lost commits.
     async fn has_it_lost_any(&self) -> Result<Standing> {
-        match self.earlier() {
+        match self.only_earlier().await? {
             Some(earlier) => Ok(Standing::Earlier(earlier)),
             None => self.is_it_the_newest().await,
         }
@@ -271,7 +271,7 @@ impl<'a> Question<'a> {
 
     /// The database was the newest transaction, and somebody may have written it since.
     async fn has_it_more(&self, is_back: bool) -> Result<Standing> {
-        if let Some(txid) = self.earlier() {
+        if let Some(txid) = self.only_earlier().await? {
             let why = "it was the newest before, so that either an older file took its place, or a program \
                        without litestream wrote back what it was";
             return Err(earlier(self.shipper.store.as_ref(), txid, self.last, why));
@@ -303,7 +303,7 @@ impl<'a> Question<'a> {
 
     /// The database was `txid`, and the replica is further; it may have lost commits.
     async fn has_it_lost_any_after(&self, txid: Txid) -> Result<Standing> {
-        match self.earlier() {
+        match self.only_earlier().await? {
             Some(earlier) => Ok(Standing::Earlier(earlier)),
             None => self.is_it_still(txid, None).await,
         }
@@ -330,6 +330,19 @@ impl<'a> Question<'a> {
     fn earlier(&self) -> Option<Txid> {
         let known = Sums::of(self.shipper).txid_of(&self.survey.known.digest());
         known.filter(|txid| *txid < self.last)
+    }
+
+    /// The same, unless the database is the newest transaction too. A file that is sent again, because the answer of its
+    /// upload was lost, holds what the one before it does; and the digest of the newest is missing if the process was killed
+    /// right after it published that.
+    async fn only_earlier(&self) -> Result<Option<Txid>> {
+        let Some(earlier) = self.earlier() else { return Ok(None) };
+        if Sums::of(self.shipper).digest_of(self.last).is_some() {
+            return Ok(Some(earlier));
+        }
+        let (newest, agreement) = self.compare_with_newest(true).await?;
+        let is_newest = newest == self.last && agreement.is_equal();
+        Ok(if is_newest { None } else { Some(earlier) })
     }
 
     async fn is_exactly(&self, txid: Txid, origin: Option<Origin>) -> Result<bool> {

@@ -335,3 +335,42 @@ fn a_copy_that_landed_before_it_was_noted_is_known_though_all_changed_since() {
     assert_eq!(bench.sync().get(), 2);
     bench.assert_replica_is_current();
 }
+
+/// A file that is sent again, as the answer of its upload was lost, holds what the one before it does. The process is killed
+/// before it has noted the digest of the second.
+#[test]
+fn a_database_that_is_two_transactions_is_the_later_one() {
+    let mut bench = Bench::synced(5);
+    bench.store.next(Op::Put, Fault::LoseAnswer(ErrorKind::Unavailable));
+    bench.store.often(Op::Get, 1000, Fault::Refuse(ErrorKind::Unavailable));
+    bench.db.change(2);
+    bench.until("a file whose answer was lost", |bench| bench.txids() == [1, 2]);
+    bench.kill();
+    bench.store.heal();
+    bench.open();
+    bench.sync();
+    assert_eq!((bench.pages_of(2), bench.pages_of(3)), (vec![2], vec![2]));
+    bench.until("both digests", |bench| slot(bench, 3).iter().any(|byte| *byte != 0));
+    bench.kill();
+    assert!(slot(&bench, 2).iter().any(|byte| *byte != 0));
+    let past = bench.local("pages.past");
+    let mut digests = fs::read(&past).unwrap();
+    digests[3 * SLOT..4 * SLOT].fill(0);
+    fs::write(&past, digests).unwrap();
+    // What was written since is not known, as after a WAL that was restarted by another program.
+    edit(&bench, |state| {
+        ["position", "previous", "closed"].iter().for_each(|field| drop(state.remove(*field)))
+    });
+    bench.open();
+    bench.db.change(1);
+    bench.sync();
+    bench.assert_replica_is_current();
+}
+
+/// The size of a slot of `pages.past`.
+const SLOT: usize = 40;
+
+fn slot(bench: &Bench, txid: usize) -> Vec<u8> {
+    let digests = fs::read(bench.local("pages.past")).unwrap_or_default();
+    digests.get(txid * SLOT..(txid + 1) * SLOT).unwrap_or_default().to_vec()
+}
