@@ -10,13 +10,13 @@ use super::catalog::{
     SYNC_INTERVAL, SYNC_REPLICAS, TIMESTAMP, TXID, VERIFY_INTERVAL, WAL_RESET_GUARD, WATCH_INTERVAL,
 };
 use super::layer::file::{self, Document, Matched, ReplicaEntry};
-use super::layer::{Found, Given};
+use super::layer::{Assigned, Found, Given};
 use super::origin::Origin;
 use super::setting::{Restore, Role, Scope, Setting};
 use super::{Env, Params, ProcessEnv, value};
 use crate::error::{Error, ErrorKind, Result};
 use crate::replica::{self, RestorePoint};
-use crate::store::{Location, Lookup};
+use crate::store::{Location, Lookup, Provider};
 use crate::{files, primary};
 
 /// What an open gets: its role, and all that the role needs.
@@ -133,12 +133,17 @@ impl<'a> Layers<'a> {
     /// # Errors
     /// `Config` if nobody names one.
     pub(super) fn replicas(&self, path: Option<&Path>) -> Result<Replicas> {
+        self.replicas_or(path, self.uri.env(&REPLICA_URL))
+    }
+
+    /// The same, where nothing else names any: `otherwise`.
+    fn replicas_or(&self, path: Option<&Path>, otherwise: Option<Found>) -> Result<Replicas> {
         let uri = self.uri.params(&REPLICA);
         match (uri.is_empty(), self.uri.param(&REPLICA_URL)) {
             (false, Some(_)) => Err(Error::config("'replica' and 'replica_url' are both given; keep one")),
             (false, None) => Ok(Replicas::Uri(uri)),
             (true, Some(theirs)) => Ok(Replicas::Litestreams(theirs)),
-            (true, None) => match (self.with_replicas(), self.uri.env(&REPLICA_URL)) {
+            (true, None) => match (self.with_replicas(), otherwise) {
                 (Some(entry), _) => Ok(Replicas::File(entry.clone())),
                 (None, Some(theirs)) => Ok(Replicas::Litestreams(theirs)),
                 (None, None) => Err(no_url(path, self.unreadable.as_ref())),
@@ -190,13 +195,19 @@ impl<'a> Layers<'a> {
 
     fn located_in_file(&self, entry: &Matched, replica: &ReplicaEntry) -> Result<FoundReplica<'a>> {
         let given = self.uri.before(replica.section.values.iter().cloned());
-        let given = given.before(self.entries.iter().flat_map(Matched::values));
-        if let Some(url) = entry.url_of(replica) {
+        let url = entry.url_of(replica);
+        let kind = replica.kind.as_ref().map_or("file", |kind| &kind.text);
+        let provider = Provider::of(url.as_deref(), kind);
+        let is_endpoint_of_others = |value: &Assigned| {
+            value.setting.name == ENDPOINT && provider.is_some_and(|provider| !provider.takes_common_endpoint)
+        };
+        let common = self.entries.iter().flat_map(Matched::values);
+        let given = given.before(common.filter(|value| !is_endpoint_of_others(value)));
+        if let Some(url) = url {
             let line = replica.url.as_ref().map_or(&replica.line, |url| &url.line);
             let origin = Origin::File(line.clone(), "url".into());
             return located_at(&given, &given.without_given(&url), &origin);
         }
-        let kind = replica.kind.as_ref().map_or("file", |kind| &kind.text);
         let line = replica.kind.as_ref().map_or(&replica.line, |kind| &kind.line);
         let fields = Fields { entry, replica, given: &given };
         let location = Location::from_fields(kind, &fields).map_err(|e| e.context(line))?;
@@ -225,13 +236,17 @@ pub fn resolve_configured(
         }
     }
     let layers = Layers::collect(Some(path), params, env)?;
-    let replicas = layers.replicas(Some(path))?;
+    // What the environment names is for connections that ask for us.
+    let replicas = layers.replicas_or(Some(path), None)?;
     // That the connection only reads makes no replica of a local file.
     match layers.role(false, &replicas)? {
         (Role::Primary, _) if read_only => Ok(None),
         (role, _) => as_role(role, None, Some(path), params, &layers, layers.located(&replicas)?).map(Some),
     }
 }
+
+/// The setting of a store that names its address.
+const ENDPOINT: &str = "endpoint";
 
 /// The replica at `url`.
 fn located_at<'a>(given: &Given<'a>, url: &str, origin: &Origin) -> Result<FoundReplica<'a>> {

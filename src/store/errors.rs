@@ -12,8 +12,13 @@ pub(in crate::store) fn already_exists(url: &str, key: &str) -> Error {
 }
 
 pub(in crate::store) fn too_short(url: &str, key: &str, range: ByteRange, size: u64) -> Error {
+    let wanted = match range {
+        ByteRange::All => "all of it".to_owned(),
+        ByteRange::Bounded { offset, len } => format!("bytes {offset} to {}", offset.saturating_add(len)),
+        ByteRange::Suffix { len } => format!("its last {len} bytes"),
+    };
     Error::wrong_answer(format!(
-        "{key} of replica {url} has {size} bytes and ends before {range:?}; it was cut off or replaced, or \
+        "{key} of replica {url} has {size} bytes, and {wanted} were asked for; it was cut off or replaced, or \
          something between the store and this machine answers in its place"
     ))
 }

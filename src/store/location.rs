@@ -41,11 +41,26 @@ pub struct Provider {
     pub environment: &'static [(&'static str, &'static [&'static str])],
     /// Where LTX files are below a replica's root.
     pub layout: Layout,
+    /// Whether the `endpoint` at the top of a configuration file is for it too. In Litestream's it is not for Google's store.
+    pub takes_common_endpoint: bool,
     /// Whether a failure may pass by itself, so that requests are tried again.
     pub is_remote: bool,
     /// Reads a place and its settings, and checks all of them. Makes no request and reads no environment but through
     /// the settings.
     pub locate: fn(&Source<'_>, &Settings<'_>) -> Result<Arc<dyn Site>>,
+}
+
+impl Provider {
+    /// The provider of a replica at `url` or, without one, of a `kind` as Litestream's configuration file says; `None` if nobody
+    /// knows it.
+    pub fn of(url: Option<&str>, kind: &str) -> Option<&'static Self> {
+        let scheme = url.map(|url| url.split_once(':').map_or("", |(scheme, _)| scheme));
+        let fits = |provider: &&&'static Self| match scheme {
+            Some(scheme) => provider.schemes.iter().any(|known| known.eq_ignore_ascii_case(scheme)),
+            None => provider.name == kind,
+        };
+        PROVIDERS.iter().find(fits).copied()
+    }
 }
 
 impl fmt::Debug for Provider {
@@ -237,10 +252,25 @@ fn not_a_url(place: &str) -> Error {
         return Error::config(at_home(place));
     }
     let absolute = std::path::absolute(place).unwrap_or_else(|_| PathBuf::from(place));
+    if place.contains(['@', '?']) {
+        return Error::config(format!(
+            "'{}' is not a replica URL; write s3://bucket/path, or file:///path for a folder",
+            without_secrets(place)
+        ));
+    }
     Error::config(format!(
         "'{place}' is not a replica URL; write s3://bucket/path, or file://{} for a folder",
         absolute.display()
     ))
+}
+
+/// A text that a user wrote in the place of a URL, for messages: without its query, and without what is before an `@`, which
+/// may be a password.
+pub fn without_secrets(text: &str) -> String {
+    let place = text.split_once('?').map_or(text, |(place, _)| place);
+    let Some((before, host)) = place.rsplit_once('@') else { return place.to_owned() };
+    let scheme: String = before.chars().take_while(|c| *c != ':' && *c != '/').collect();
+    if scheme.len() < before.len() { format!("{scheme}://…@{host}") } else { format!("…@{host}") }
 }
 
 fn unknown_scheme(scheme: &str) -> Error {

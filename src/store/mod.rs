@@ -27,7 +27,7 @@ pub use bucket::{
 pub use clock::StoreTime;
 pub use identity::ReplicaIdentity;
 pub use layout::Layout;
-pub use location::{Location, Lookup, Opening, PROVIDERS, Provider, SameSite, Site, Source};
+pub use location::{Location, Lookup, Opening, PROVIDERS, Provider, SameSite, Site, Source, without_secrets};
 pub use provider::memory::MemoryStore;
 pub use replica::{FileInfo, Listing, RawInfo, Replica};
 pub use setting::{Secret, Settings, StoreKind, StoreSetting};

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::files::{self, Kind, RecordLock};
 use crate::primary::{self, Primary, ReplicaConfig, Restored};
 use crate::restore::{self, Exclusion, Line, Options, Progress};
@@ -23,8 +23,11 @@ const TRY_AGAIN: Duration = Duration::from_millis(20);
 /// That of the first replica that could not be read, if none of the others has the database: an empty database must not
 /// take the place of one that exists. Those of the folder of local state.
 pub(super) fn restore(path: &Path, replicas: &[ReplicaConfig]) -> Result<()> {
-    if !is_missing(path) || Primary::find(path).is_some() {
+    if !is_missing(path) {
         return Ok(());
+    }
+    if Primary::find(path).is_some() {
+        return still_there(path);
     }
     let _turn = Turn::wait(path)?;
     if !is_missing(path) {
@@ -46,6 +49,21 @@ pub(super) fn restore(path: &Path, replicas: &[ReplicaConfig]) -> Result<()> {
         let what = format!("{} is missing, and cannot be restored", path.display());
         Err(e.context(what))
     })
+}
+
+/// Checks that the file of a database which this process has open is there, with pages or without.
+///
+/// # Errors
+/// `Conflict` if it was removed: an empty database must not take its place.
+fn still_there(path: &Path) -> Result<()> {
+    if path.exists() {
+        return Ok(());
+    }
+    let message = format!(
+        "{} was removed while this process has it open: close its connections, and it is restored by the next open",
+        path.display()
+    );
+    Err(Error::new(ErrorKind::Conflict, message))
 }
 
 fn is_missing(path: &Path) -> bool {

@@ -57,6 +57,22 @@ def test_an_empty_replica_begins_a_new_database(start, location, tmp_path):
     assert sync(db) == location.last_txid()
 
 
+def test_a_file_that_was_removed_while_it_is_open_is_not_begun_anew(start, in_folder, tmp_path):
+    path = wiped(tmp_path)
+    db = opened(start, in_folder, path)
+    fill(db)
+    before = db.content()
+    sync(db)
+    for name in os.listdir(path.parent):
+        if name.startswith("app.db"):
+            (path.parent / name).unlink()
+    with pytest.raises(SqlError, match="was removed while this process has it open"):
+        db.worker.open(in_folder.primary(path, restore="missing"), "second").rows("SELECT count(*) FROM sqlite_schema")
+    assert not path.exists()
+    db.worker.kill()
+    assert opened(start, in_folder, path).content() == before
+
+
 @pytest.mark.parametrize("leftover", ["zero bytes", "wal", "wal and shm"])
 def test_what_is_left_of_an_earlier_life_is_not_taken(start, in_folder, tmp_path, leftover):
     path = wiped(tmp_path)

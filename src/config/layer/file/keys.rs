@@ -79,3 +79,10 @@ pub(super) const NOT_INHERITED: &[&str] =
 
 /// Fields that say where a replica is, and so must not stand beside its `url`.
 pub(super) const BESIDE_NO_URL: &[&str] = &["path", "bucket", "host", "webdav-url"];
+
+/// Whether what stands at `key` may be a secret, or a URL that has one.
+pub(super) fn may_hold_a_secret(key: &str) -> bool {
+    ["password", "secret", "key", "token", "seed", "creds", "jwt", "url"]
+        .iter()
+        .any(|part| key.contains(part))
+}

@@ -16,6 +16,7 @@ use super::expand::expand;
 use super::yaml::{self, Content, Member, Node};
 use super::{Document, Note, keys, pattern};
 use crate::error::{Error, Result};
+use crate::store;
 
 /// Settings that may stand anywhere in the file.
 const ANYWHERE: &[Scope] = &[Scope::Primary, Scope::Shipper, Scope::Replica];
@@ -157,7 +158,7 @@ impl Reader {
     }
 
     fn nothing(&mut self, member: &Member, why: &str) {
-        let value = shown(&member.value);
+        let value = shown(member);
         self.note(member.line, &member.key, &value, format!("no effect here: {why}"), false);
     }
 
@@ -169,13 +170,16 @@ impl Reader {
         let others = others.chain(without_effect.iter().map(|(key, _)| (*key).to_owned()));
         let distance = |name: &String| strsim::osa_distance(&plain(&member.key), &plain(name));
         let nearest = settings.chain(others).min_by_key(distance).expect("BUG: no keys at all");
-        let meant = if distance(&nearest) <= 1 + member.key.len() / 4 {
+        let meant = if nearest == member.key {
+            "; it belongs to a replica or to the top of the file".to_owned()
+        } else if distance(&nearest) <= 1 + member.key.len() / 4 {
             format!("; did you mean '{nearest}'?")
         } else {
             String::new()
         };
         let text = format!("unknown key '{}' in {place}: it has no effect{meant}", member.key);
-        self.note(member.line, &member.key, &shown(&member.value), text, true);
+        // What it holds is not known, so it is not shown.
+        self.note(member.line, &member.key, "", text, true);
     }
 
     /// Gives `setting` the value of `member`.
@@ -487,7 +491,8 @@ impl Reader {
         }
         if let Content::Scalar(text) = &node.content {
             let message = format!(
-                "'{text}' must be a key of the replica: write 'url: {text}' on a line of its own below"
+                "'{0}' must be a key of the replica: write 'url: {0}' on a line of its own below",
+                store::without_secrets(text)
             );
             return Err(self.error(line, message));
         }
@@ -516,8 +521,10 @@ impl Reader {
     fn check_place(&self, replica: &ReplicaEntry) -> Result<()> {
         let fields = &replica.section.fields;
         if let Some(path) = fields.iter().find(|field| &*field.name == "path" && field.text.contains("://")) {
-            return Err(self
-                .error(path.line.line, format!("'{}' is a URL: write 'url' instead of 'path'", path.text)));
+            return Err(self.error(
+                path.line.line,
+                format!("'{}' is a URL: write 'url' instead of 'path'", store::without_secrets(&path.text)),
+            ));
         }
         let beside = fields.iter().find(|field| keys::BESIDE_NO_URL.contains(&&*field.name));
         match (&replica.url, beside) {
@@ -623,10 +630,10 @@ fn value_in_file(kind: Kind, text: &str) -> Result<String> {
     }
 }
 
-/// A value as it may be shown: what holds several is not.
-fn shown(node: &Node) -> String {
-    match &node.content {
-        Content::Scalar(text) => text.clone(),
+/// The value of a known key as it may be shown: what holds several is not, nor what may hold a secret.
+fn shown(member: &Member) -> String {
+    match &member.value.content {
+        Content::Scalar(text) if !keys::may_hold_a_secret(&member.key) => text.clone(),
         _ => String::new(),
     }
 }

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use super::super::Env;
 use super::read::read;
-use crate::config::{Config, InForce, PrimaryConfig, in_force, resolve, tests::params};
+use crate::config::{
+    Config, InForce, PrimaryConfig, configure, forget, in_force, resolve, resolve_configured, tests::params,
+};
 use crate::primary::{ReplicaConfig, SyncReplicas};
 use crate::store::{Location, ReplicaIdentity};
 
@@ -391,6 +393,59 @@ fn unknown_keys_are_warned_of_with_the_nearest() {
             ]
         )
     );
+}
+
+#[test]
+fn no_secret_is_shown() {
+    let text = "webdav-password: HIDDEN\nsecret-acess-key: HIDDEN\npaswword: HIDDEN\nheartbeat-url: https://h/HIDDEN\n\
+        dbs:\n- path: /d/a.db\n  secret-access-key: HIDDEN\n  replica:\n    url: s3://b/a\n    sas-tokn: HIDDEN\n";
+    let file = File::of(text);
+    let rows = file.rows("/d/a.db", "");
+    assert!(rows.iter().filter(|row| row.note.is_some()).count() >= 6, "{rows:?}");
+    assert!(!format!("{rows:?}").contains("HIDDEN"), "{rows:?}");
+    assert!(
+        wrong(text)
+            .contains("'secret-access-key' in an entry of dbs: it has no effect; it belongs to a replica")
+    );
+    for place in [
+        "replica: webdav://u:HIDDEN@h/x",
+        "replica: s3://b/x?secret-access-key=HIDDEN",
+        "replica: {path: 'webdav://u:HIDDEN@h/x'}",
+        "replica: {url: 's3//AKIA:HIDDEN@b/x'}",
+        "replica: {url: '//u:HIDDEN@b/x'}",
+    ] {
+        let refused = File::of(&format!("dbs:\n- path: /d/a.db\n  {place}\n")).refusal("/d/a.db", "");
+        assert!(!refused.contains("HIDDEN"), "{refused}");
+    }
+}
+
+#[test]
+fn an_endpoint_for_all_is_not_for_googles_store() {
+    let file = File::of(
+        "endpoint: http://localhost:9009\ndbs:\n- path: /d/a.db\n  replicas:\n  - url: gs://b/x\n  - {type: gs, bucket: b, path: y}\n  \
+         - url: s3://b/x\n  - {url: 'gs://b/z', endpoint: 'http://localhost:9010'}\n",
+    );
+    let replicas = file.primary("/d/a.db", "").replicas;
+    let at: Vec<String> = replicas.iter().map(|r| ReplicaIdentity::from(&r.target).whereabouts()).collect();
+    let has_port: Vec<(bool, bool)> =
+        at.iter().map(|at| (at.contains("9009"), at.contains("9010"))).collect();
+    assert_eq!(has_port, [(false, false), (false, false), (true, false), (false, true)], "{at:?}");
+}
+
+#[test]
+fn an_entry_of_the_program_has_no_replica_by_the_environment() {
+    let file = File::of("").with("LITESTREAM_REPLICA_URL", "file:///elsewhere");
+    let path = Path::new("/configured/without/a/replica.db");
+    configure(path, "{\"sync-interval\": \"5s\"}").unwrap();
+    let refused = resolve_configured(path, &params(""), false, &file).unwrap_err().to_string();
+    assert!(refused.contains("no replica URL for replica.db"), "{refused}");
+    configure(path, "{\"replica\": \"file:///mine\"}").unwrap();
+    let Some(Config::Primary(config)) = resolve_configured(path, &params(""), false, &file).unwrap() else {
+        panic!()
+    };
+    assert_eq!(places(&config.replicas), ["file:///mine"]);
+    forget(path);
+    assert!(resolve_configured(path, &params(""), false, &file).unwrap().is_none());
 }
 
 #[test]

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
 use crate::store::ObjectInfo;
-use crate::store::http::answer;
+use crate::store::http::{answer, xml};
 
 /// The metadata that holds a file's timestamp, RFC 3339.
 pub(super) const TIMESTAMP: &str = "litestreamtimestamp";
@@ -79,14 +79,7 @@ impl Listing {
     /// # Errors
     /// `WrongAnswer` if it is none.
     pub(super) fn read(body: &[u8]) -> Result<Self> {
-        let unreadable =
-            |why: String| Error::wrong_answer(format!("the store's answer is no listing: {why}"));
-        let text = std::str::from_utf8(body).map_err(|e| unreadable(e.to_string()))?;
-        let text = text.trim_start_matches('\u{feff}');
-        if !text.contains("<EnumerationResults") {
-            return Err(unreadable("it has no EnumerationResults".to_owned()));
-        }
-        quick_xml::de::from_str(text).map_err(|e| unreadable(e.to_string()))
+        xml::document(body, "EnumerationResults")
     }
 }
 

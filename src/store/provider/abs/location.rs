@@ -33,6 +33,7 @@ pub(in crate::store) static PROVIDER: Provider = Provider {
         ("sas-token", &["LITESTREAM_AZURE_SAS_TOKEN"]),
     ],
     layout: Layout::Ltx,
+    takes_common_endpoint: true,
     is_remote: true,
     locate,
 };

@@ -17,6 +17,7 @@ pub(in crate::store) static PROVIDER: Provider = Provider {
     settings: &[],
     environment: &[],
     layout: Layout::Ltx,
+    takes_common_endpoint: true,
     is_remote: false,
     locate,
 };

@@ -25,6 +25,7 @@ pub(in crate::store) static PROVIDER: Provider = Provider {
     settings: &[setting::ENDPOINT, setting::SKIP_VERIFY, setting::PART_SIZE],
     environment: &[("endpoint", &["STORAGE_EMULATOR_HOST"])],
     layout: Layout::Ltx,
+    takes_common_endpoint: false,
     is_remote: true,
     locate,
 };

@@ -45,6 +45,7 @@ pub(in crate::store) static PROVIDER: Provider = Provider {
         ("session-token", &["OSS_SESSION_TOKEN"]),
     ],
     layout: Layout::Numbered,
+    takes_common_endpoint: true,
     is_remote: true,
     locate,
 };

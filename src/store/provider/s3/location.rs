@@ -47,6 +47,7 @@ pub(in crate::store) static PROVIDER: Provider = Provider {
         ("secret-access-key", &["LITESTREAM_SECRET_ACCESS_KEY"]),
     ],
     layout: Layout::Numbered,
+    takes_common_endpoint: true,
     is_remote: true,
     locate,
 };

@@ -100,10 +100,13 @@ impl Described {
 /// may not know the path by which it was asked, so only names count.
 ///
 /// # Errors
-/// `WrongAnswer` if it is another document.
+/// `WrongAnswer` if it is another document, or none that describes the folder.
 pub(super) fn entries(body: &[u8], folder: &str) -> Result<Vec<Entry>> {
     let Multistatus { responses } = xml::document(body, "multistatus")?;
     let all: Vec<Described> = responses.into_iter().map(Described::of).collect::<Result<_>>()?;
+    if all.is_empty() {
+        return Err(Error::wrong_answer("the server's list has not even the folder itself"));
+    }
     let least = all.iter().map(|described| described.segments.len()).min().unwrap_or_default();
     let is_itself = |described: &Described| {
         let last = described.segments.last().map_or("", String::as_str);
@@ -242,9 +245,17 @@ mod tests {
     #[test]
     fn what_is_no_listing_is_an_error() {
         let no_size = "<multistatus xmlns=\"DAV:\"><response><href>/x</href></response></multistatus>";
-        for (body, expected) in
-            [("<html></html>", "it is 'html'"), ("", "it is empty"), (no_size, "size of /x")]
-        {
+        // As Go's server answers that fails after it began to.
+        let broken_off = "<D:multistatus xmlns:D=\"DAV:\"><D:response><D:href>/x/</D:href><D:propstat><D:prop>\
+             <D:resourcetype><D:collection/></D:resourcetype></D:prop><D:status>HTTP/1.1 200 OK</D:status></D:propstat>\
+             </D:response></D:multistatus>Internal Server Error";
+        for (body, expected) in [
+            ("<html></html>", "it is 'html'"),
+            ("", "it is empty"),
+            (no_size, "size of /x"),
+            (broken_off, "'Internal Server Error' follows its end"),
+            ("<D:multistatus xmlns:D=\"DAV:\"></D:multistatus>", "not even the folder itself"),
+        ] {
             let e = entries(body.as_bytes(), "").unwrap_err();
             assert!(
                 e.kind() == crate::error::ErrorKind::WrongAnswer && e.to_string().contains(expected),

@@ -25,6 +25,7 @@ pub(in crate::store) static PROVIDER: Provider = Provider {
         ("webdav-password", &["LITESTREAM_WEBDAV_PASSWORD"]),
     ],
     layout: Layout::Ltx,
+    takes_common_endpoint: true,
     is_remote: true,
     locate,
 };

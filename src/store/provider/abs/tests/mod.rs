@@ -251,7 +251,7 @@ fn refusals_name_the_thing_and_the_remedy() {
         (refusal(413, "RequestBodyTooLarge", "big"), Unsupported, "part-size"),
         (refusal(400, "InvalidUri", "Bad"), Config, "(InvalidUri: Bad)"),
         (status(200).header("Content-Type", "text/html").body("<html>Log in"), WrongAnswer, "web page"),
-        (status(200).body("{}"), WrongAnswer, "no listing"),
+        (status(200).body("{}"), WrongAnswer, "no EnumerationResults document"),
     ] {
         let server = Recorder::start(move |_| answer.clone());
         let e = list(&bucket_at(&server)).unwrap_err();
