@@ -127,9 +127,10 @@ def test_the_first_that_has_it_is_taken(start, in_folder, in_s3, tmp_path):
         worker = start("python", env=in_s3.env | {"LITESTREAM_CONFIG": str(config)})
         assert worker.open(f"file:{path}?vfs=litestream").content() == before
         worker.kill()
-    # Empty and away: it may be there.
+    # Empty and away: it may be there. The one before has got a copy by now, or not.
     path = wiped(tmp_path)
-    config.write_text(text.format(path=path, first=f"file://{tmp_path}/empty", second="s3://nowhere/app?endpoint=http://127.0.0.1:9"))
+    empty = f"file://{tmp_path}/still-empty"
+    config.write_text(text.format(path=path, first=empty, second="s3://nowhere/app?endpoint=http://127.0.0.1:9"))
     with pytest.raises(SqlError, match="is missing, and cannot be restored"):
         start("python", env=in_s3.env | {"LITESTREAM_CONFIG": str(config)}).open(f"file:{path}?vfs=litestream").rows("SELECT 1")
     assert not path.exists()

@@ -215,6 +215,7 @@ def test_two_servers_with_one_url_are_told_apart(start, in_s3, tmp_path):
         insert(db)
         assert txid(db.one("SELECT litestream_snapshot(?)", elsewhere.full_url)) == elsewhere.last_txid()
         assert elsewhere.files(9) and not in_s3.files(9)
+        sync(db)
         assert_each_is(db, tmp_path, in_s3, elsewhere)
         server.stop()
         insert(db)
