@@ -30,12 +30,29 @@ impl Fence {
         self.ignored.store(true, Ordering::Relaxed);
     }
 
+    /// Finds out what the store does with `condition`, if that is not known: `write` writes an object that is there on condition
+    /// that it is not.
+    ///
+    /// # Errors
+    /// Those of `write`, but that the object is there.
+    pub(super) async fn prove(
+        &self,
+        replica: &str,
+        condition: &str,
+        write: impl Future<Output = Result<()>>,
+    ) -> Result<()> {
+        if self.strength() != Fencing::Unproven {
+            return Ok(());
+        }
+        self.judge(write.await, replica, condition)
+    }
+
     /// What it shows that an object which is there was written again on condition that it is not: `written` is how that
     /// ended, and `condition` what messages call the condition.
     ///
     /// # Errors
     /// Those of `written`, but that the object is there.
-    pub(super) fn judge(&self, written: Result<()>, replica: &str, condition: &str) -> Result<()> {
+    fn judge(&self, written: Result<()>, replica: &str, condition: &str) -> Result<()> {
         match written {
             Err(e) if e.kind() == ErrorKind::AlreadyExists => Ok(()),
             Err(e) => Err(e),

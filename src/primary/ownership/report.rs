@@ -109,7 +109,7 @@ const OLDER: &str =
 
 impl Ownership {
     /// The reports of the process that publishes, by shipper; `None` if this one does. Waits half a second at most: of a
-    /// publisher that is stopped or gone it is what is known here.
+    /// publisher that is stopped or gone it is the last report that came here.
     pub(in crate::primary) fn reports(&self) -> Option<Vec<Report>> {
         let asked = (self.db.commits.last().seq, self.db.clock.steady());
         let (told, why) = match self.ask_for_reports() {

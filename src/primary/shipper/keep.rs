@@ -30,7 +30,7 @@ pub(super) async fn run(shipper: Arc<Shipper>) {
 }
 
 async fn keep(shipper: &Shipper, compactor: &mut Compactor) {
-    // The log tells of a failure, and not yet of its end.
+    // The log has a failure, and not yet its end.
     let mut is_told = false;
     loop {
         match compactor.round().await {
@@ -39,7 +39,7 @@ async fn keep(shipper: &Shipper, compactor: &mut Compactor) {
                 shipper.history.end();
                 shipper.signal.hurry();
             }
-            // The publisher tells of a store that cannot be reached.
+            // The publisher logs a store that cannot be reached.
             Err(_) if is_told || shipper.has_failed() => {}
             Err(e) => {
                 tracing::warn!("{}: {e}", shipper.db.path.display());

@@ -44,7 +44,7 @@ pub(in crate::primary) struct Progress {
     pub(in crate::primary) stopped_by: Option<Error>,
     /// Since when each attempt failed, by the steady clock.
     failing_since: Option<Timestamp>,
-    /// The log tells of a failure, and not yet of its end.
+    /// The log has a failure, and not yet its end.
     pub(in crate::primary) logged: bool,
 }
 

@@ -118,7 +118,7 @@ pub(in crate::primary) struct Goal {
 }
 
 impl Goal {
-    /// So many of the replicas are `enough`.
+    /// This number of the replicas is `enough`.
     pub(in crate::primary) const fn any(replicas: usize, enough: usize) -> Self {
         Self { replicas: 0..replicas, enough }
     }

@@ -204,7 +204,7 @@ async fn local(core: &Weak<Core>) -> Option<Arc<Local>> {
 async fn run(core: Weak<Core>) {
     let Some(local) = local(&core).await else { return };
     let (mut pause, mut damaged) = (PAUSE, Damaged::default());
-    // The log tells of a failure, and not yet of its end.
+    // The log has a failure, and not yet its end.
     let mut is_told = false;
     loop {
         let outcome = {

@@ -368,7 +368,7 @@ fn root_cause(e: &reqwest::Error) -> String {
 pub(in crate::store) enum Payload {
     /// Bytes in memory.
     Memory(Bytes),
-    /// So many bytes of a local file, from its beginning.
+    /// This number of bytes of a local file, from its beginning.
     File(Arc<File>, u64),
 }
 

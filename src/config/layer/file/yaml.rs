@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use saphyr_parser::{Event, Parser, ScalarStyle, StrInput};
 
-/// A tree has no more nodes than this, aliases counted as often as they are used.
+/// The largest number of nodes of a tree; aliases count as often as they are used.
 const MOST_NODES: usize = 200_000;
 /// Nothing that makes sense is nested deeper.
 const DEEPEST: usize = 32;

@@ -135,12 +135,9 @@ impl Bucket for AzureBucket {
     }
 
     async fn prove_fencing(&self, key: &str, body: Bytes, options: &PutOptions) -> Result<()> {
-        if self.fencing() != Fencing::Unproven {
-            return Ok(());
-        }
         let options = PutOptions { if_absent: true, ..options.clone() };
-        let written = self.put_blob(key, body, &options).await;
-        self.shared.fence.judge(written, &self.site().url(), "If-None-Match")
+        let write = self.put_blob(key, body, &options);
+        self.shared.fence.prove(&self.site().url(), "If-None-Match", write).await
     }
 
     fn lists_any_prefix(&self) -> bool {

@@ -142,12 +142,9 @@ impl Bucket for GcsBucket {
     }
 
     async fn prove_fencing(&self, key: &str, body: Bytes, options: &PutOptions) -> Result<()> {
-        if self.fencing() != Fencing::Unproven {
-            return Ok(());
-        }
         let options = PutOptions { if_absent: true, ..options.clone() };
-        let written = self.put_object(key, body, &options).await;
-        self.shared.fence.judge(written, &self.site().url(), "ifGenerationMatch")
+        let write = self.put_object(key, body, &options);
+        self.shared.fence.prove(&self.site().url(), "ifGenerationMatch", write).await
     }
 
     fn lists_any_prefix(&self) -> bool {

@@ -169,7 +169,7 @@ impl S3Bucket {
         sent.map(drop).map_err(|failure| self.explain(&session, failure, &format!("write {key}")))
     }
 
-    /// As [`Session::explain`], but an error that needs no more words stays as it is.
+    /// As [`Session::explain`], but an error that says enough stays as it is.
     fn explain(&self, session: &SessionRef, failure: Failure, what: &str) -> Error {
         match failure {
             Failure::Error(e) if e.kind() == ErrorKind::AlreadyExists => e,
@@ -236,11 +236,8 @@ impl Bucket for S3Bucket {
     }
 
     async fn prove_fencing(&self, key: &str, body: Bytes, options: &PutOptions) -> Result<()> {
-        if self.fencing() != Fencing::Unproven {
-            return Ok(());
-        }
         let options = PutOptions { if_absent: true, ..options.clone() };
-        let written = self.put_object(key, body, &options).await;
-        self.shared.fence.judge(written, &self.describe(), self.target().dialect.if_absent().0)
+        let write = self.put_object(key, body, &options);
+        self.shared.fence.prove(&self.describe(), self.target().dialect.if_absent().0, write).await
     }
 }

@@ -147,12 +147,9 @@ impl Bucket for WebdavBucket {
     }
 
     async fn prove_fencing(&self, key: &str, body: Bytes, options: &PutOptions) -> Result<()> {
-        if self.fencing() != Fencing::Unproven {
-            return Ok(());
-        }
         let options = PutOptions { if_absent: true, ..options.clone() };
-        let written = self.put_file(key, Body::Memory(body), &options).await;
-        self.shared.fence.judge(written, &self.site().url(), "Overwrite: F")
+        let write = self.put_file(key, Body::Memory(body), &options);
+        self.shared.fence.prove(&self.site().url(), "Overwrite: F", write).await
     }
 
     fn clock(&self) -> Option<StoreTime> {

@@ -58,7 +58,7 @@ struct ResourceType {
 #[derive(Deserialize)]
 struct Empty {}
 
-/// What the server tells of one path: its segments, decoded, and what is there.
+/// What the server says of one path: its segments, decoded, and what is there.
 struct Described {
     segments: Vec<String>,
     kind: Kind,

@@ -78,7 +78,7 @@ impl Session {
         }
     }
 
-    /// Whether there is somebody to log in and a challenge that we understand, which is kept. The request that is refused
+    /// Whether there is a user to log in and a challenge that we understand, which is kept. The request that is refused
     /// said who asks by `used`, if it did.
     fn is_told_how(&self, used: Option<&Login>, headers: &HeaderMap) -> bool {
         let Some(login) = self.site.user.as_ref().and(Login::of(headers)) else { return false };

@@ -17,14 +17,14 @@ use crate::store::folders::{self, folder_of, temporary_key};
 use crate::store::http::call::Call;
 use crate::store::{PutOptions, Site as _, errors};
 
-/// So many files are deleted at a time.
+/// The number of files that are deleted at a time.
 const DELETIONS: usize = 8;
 
 /// What a file gets.
 #[derive(Clone, Debug)]
 pub(super) enum Body {
     Memory(Bytes),
-    /// A local file with so many bytes.
+    /// A local file with this number of bytes.
     Staged(Arc<File>, u64),
 }
 
@@ -100,7 +100,7 @@ impl WebdavBucket {
         let call = Call::new(method, format!("{}/", WebdavSite::path_of(folder)));
         match session.send(&call, self.way).await {
             Ok(_) => Ok(true),
-            // It is there, or somebody else made it just now.
+            // It is there, or another process made it just now.
             Err(Failure::Refused(refusal)) if refusal.status == 405 => Ok(true),
             Err(Failure::Refused(refusal)) if matches!(refusal.status, 404 | 409) && folder.contains('/') => {
                 Ok(false)
