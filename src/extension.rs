@@ -9,6 +9,7 @@ use std::ffi::c_int;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::config::{self, ProcessEnv};
+use crate::primary::Primary;
 use crate::sqlite::{self, HostApi, HostConnection, HostErrorSlot, Wiring};
 use crate::{functions, vfs};
 
@@ -20,6 +21,7 @@ static WIRING: Wiring = Wiring {
     default_vfs: || Box::new(vfs::new_default()),
     wants_default: || DEFAULT_BY_ENTRY.load(Ordering::Relaxed) || config::wants_default_vfs(&ProcessEnv),
     functions: functions::register,
+    at_exit: Primary::flush_at_exit,
 };
 
 /// The library was loaded by the entry point that makes its VFS the default.

@@ -55,6 +55,12 @@ impl OpenLock {
             }
         }
     }
+
+    /// Whether another process has the database open too. To be asked while this process has it open: `None` if it has
+    /// not, or if that cannot be told.
+    pub fn is_shared_with_others(database: &Path) -> Option<bool> {
+        RecordLock::is_shared_with_others(&state_folder(database).join(NAME))
+    }
 }
 
 fn cannot_use(folder: &Path, database: &Path, e: io::Error) -> Error {

@@ -10,6 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{FlockOperation, fcntl_lock};
 use rustix::io::Errno;
+use rustix::process::{Flock, FlockType};
 
 use crate::fork;
 
@@ -91,6 +92,16 @@ impl RecordLock {
         fcntl_lock(&held.file, FlockOperation::NonBlockingLockShared)?;
         held.kind = Kind::Shared;
         Ok(())
+    }
+
+    /// Whether another process holds a lock on the file at `path`, of which this process holds one too; `None` if it does
+    /// not, or if that cannot be told.
+    pub fn is_shared_with_others(path: &Path) -> Option<bool> {
+        let _section = fork::section();
+        let held = held();
+        let held = held.get(&key(&path.metadata().ok()?))?;
+        let whole = Flock::from(FlockType::WriteLock);
+        rustix::process::fcntl_getlk(&held.file, &whole).ok().map(|found| found.is_some())
     }
 
     /// Whether this process holds a lock on the file at `path`.

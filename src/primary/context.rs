@@ -3,15 +3,20 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use tokio::sync::Notify;
 
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
-use crate::files;
+use crate::files::{self, OpenLock};
 use crate::primary::dirty::{Cursors, Recorder};
-use crate::primary::file_fingerprint::Identity;
+use crate::primary::file_fingerprint::{Identity, Stamp};
 use crate::primary::frame_cache::FrameCache;
 use crate::primary::hooks::{Commits, Host};
+use crate::runtime;
 
 /// The context of a database.
 pub(super) struct Context {
@@ -21,7 +26,7 @@ pub(super) struct Context {
     pub(super) wal_path: PathBuf,
     /// The folder of local state.
     pub(super) folder: PathBuf,
-    pub(super) host: Arc<dyn Host>,
+    host: Arc<dyn Host>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) commits: Commits,
     /// Records page numbers before the WAL index loses them.
@@ -38,6 +43,10 @@ pub(super) struct Context {
     stood_by: AtomicBool,
     /// The database had no pages when this process began to publish it.
     was_empty: AtomicBool,
+    /// A connection has the database open: without one nothing touches it.
+    is_open: AtomicBool,
+    /// Rung when a connection opens the database again.
+    opened_again: Notify,
 }
 
 impl Context {
@@ -62,7 +71,61 @@ impl Context {
             file: Identity::of(path),
             stood_by: AtomicBool::new(false),
             was_empty: AtomicBool::new(false),
+            is_open: AtomicBool::new(true),
+            opened_again: Notify::new(),
         }
+    }
+
+    /// SQLite, as long as a connection has the database open.
+    ///
+    /// # Errors
+    /// `Interrupted` after the last close.
+    pub(super) fn host(&self) -> Result<&dyn Host> {
+        if self.is_open() { Ok(self.host.as_ref()) } else { Err(self.closed()) }
+    }
+
+    #[cfg(test)]
+    pub(super) fn own_host(&self) -> Arc<dyn Host> {
+        Arc::clone(&self.host)
+    }
+
+    /// Whether a connection of this process has the database open.
+    pub(super) fn is_open(&self) -> bool {
+        self.is_open.load(Ordering::SeqCst)
+    }
+
+    /// The last connection is closed: nothing touches the database any more.
+    pub(super) fn closes(&self) {
+        self.is_open.store(false, Ordering::SeqCst);
+    }
+
+    /// A connection has the database open again.
+    pub(super) fn opens_again(&self) {
+        self.is_open.store(true, Ordering::SeqCst);
+        self.opened_again.notify_waiters();
+    }
+
+    /// Waits until a connection has the database open.
+    pub(super) async fn until_open(&self) {
+        loop {
+            let mut opened = std::pin::pin!(self.opened_again.notified());
+            opened.as_mut().enable();
+            if self.is_open() {
+                return;
+            }
+            opened.await;
+        }
+    }
+
+    /// Whether other processes have the database open, as far as that can be told: else, a process that has the publisher
+    /// lock only lingers.
+    pub(super) fn others_have_it_open(&self) -> bool {
+        OpenLock::is_shared_with_others(&self.path).unwrap_or(true)
+    }
+
+    /// The stamps of the database and its WAL, by which they show whether a program wrote them.
+    pub(super) fn stamps(&self) -> Stamps {
+        Stamps([Stamp::of(&self.path), Stamp::of(&self.wal_path)])
     }
 
     /// Another process publishes the database, which this one has open.
@@ -130,6 +193,10 @@ impl Context {
     }
 }
 
+/// Stamps of a database and its WAL at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stamps([Option<Stamp>; 2]);
+
 /// Stage of the first connection's open: no program reads a database that is about to be brought forward.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Opening {
@@ -187,8 +254,15 @@ impl Bell {
 
     /// Waits at most `timeout` for a ring after `before`.
     pub(super) fn wait(&self, before: Rings, timeout: Duration) {
-        let waited = self.rung.wait_timeout_while(self.lock(), timeout, |moment| moment.rings == before.0);
-        drop(waited);
+        let deadline = Instant::now() + timeout;
+        let mut moment = self.lock();
+        while moment.rings == before.0 {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            moment = runtime::wait_for_news(&self.rung, &self.moment, moment, left);
+        }
     }
 
     /// The open of the first connection waits until `is_decided`, a question whose answer changes with the bell; a store

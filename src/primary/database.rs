@@ -3,13 +3,16 @@
 mod close;
 mod hooks;
 mod open;
+mod registry;
 mod status;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::Txid;
@@ -32,6 +35,8 @@ pub struct Primary {
     replicas: Vec<ReplicaConfig>,
     tasks: Vec<Tasks>,
     owner_task: JoinHandle<()>,
+    /// The task that ends what lingers is on its way.
+    is_watched: AtomicBool,
 }
 
 /// Which replicas of a database a call is for.
@@ -315,6 +320,11 @@ impl Primary {
     /// Whether no shipper does anything until its time has come or a caller waits.
     pub(crate) fn is_at_rest(&self) -> bool {
         self.shippers().iter().all(|shipper| shipper.signal.is_at_rest())
+    }
+
+    /// What each shipper does.
+    pub(crate) fn phases(&self) -> Vec<crate::primary::shipper::Phase> {
+        self.shippers().iter().map(|shipper| shipper.progress().phase).collect()
     }
 
     /// The number of pages that were compressed for files from memory.

@@ -3,11 +3,12 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_OMIT, utimensat};
 use serde::{Deserialize, Serialize};
 
+use crate::clock;
 use crate::primary::random_u64;
 
 /// The coarsest clock that a local file system takes its times from: a kernel with 100 ticks a second.
@@ -61,7 +62,7 @@ impl Stamp {
 /// kept, as where a file system keeps seconds only.
 pub(super) fn seal(path: &Path) -> Option<Stamp> {
     let stamp = Stamp::of(path)?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
+    let now = clock::time_of_day().duration_since(UNIX_EPOCH).ok()?;
     let (seconds, nanos) = stamp.modified;
     let modified = Duration::new(u64::try_from(seconds).ok()?, u32::try_from(nanos).ok()?);
     // A time of change that is still to come says nothing: the clock may have been set back.
@@ -110,6 +111,7 @@ impl Identity {
 mod tests {
     use std::fs::File;
     use std::os::unix::fs::FileExt as _;
+    use std::time::SystemTime;
 
     use super::*;
 

@@ -39,7 +39,7 @@ pub fn mark(
     let path = fs::canonicalize(path).map_err(|e| Error::io(path.display(), e))?;
     let folder = files::state_folder(&path);
     // A primary that has the database open already knows more.
-    let Some(_lock) = PublisherLock::take(&folder)? else {
+    let Some(_lock) = PublisherLock::take_from_lingerer(&folder)? else {
         let message = format!("{} is open as a primary already", path.display());
         return Err(Error::new(ErrorKind::Busy, message));
     };

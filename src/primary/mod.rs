@@ -26,6 +26,8 @@ mod options;
 mod ownership;
 mod page_set;
 mod shipper;
+#[cfg(test)]
+mod simulation;
 mod streaming_upload;
 #[cfg(test)]
 mod tests;
@@ -43,7 +45,7 @@ pub use shipper::Phase;
 
 /// A random number, for node ids and jitter.
 fn random_u64() -> u64 {
-    getrandom::u64().unwrap_or_else(|_| {
+    crate::runtime::random_u64().unwrap_or_else(|_| {
         // No entropy is no reason to stop: the clock and the process tell two writers apart as well.
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         (now.as_nanos() as u64) ^ (u64::from(std::process::id()) << 32)

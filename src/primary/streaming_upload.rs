@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -12,7 +13,7 @@ use crate::runtime;
 use crate::store::{PutOptions, Replica, Upload};
 
 /// Uploads what `encode` writes: at most three parts are in memory. The upload is still to be
-/// completed. It is given up as soon as `stop` ends.
+/// completed. `sent` hears of each part that the store has. It is given up as soon as `stop` ends.
 ///
 /// # Errors
 /// Those of `encode` and of the store; `Interrupted`. Nothing is left in the store then.
@@ -21,24 +22,29 @@ pub(super) async fn upload<T: Send + 'static>(
     id: FileId,
     options: PutOptions,
     encode: impl FnOnce(PartWriter) -> Result<(PartWriter, T)> + Send + 'static,
+    sent: impl Fn(usize),
     stop: impl Future<Output = ()>,
 ) -> Result<(Box<dyn Upload>, T)> {
     let mut upload = store.upload(id, options).await?;
     let (sender, mut parts) = mpsc::channel::<Bytes>(1);
     let part_size = upload.part_size();
+    let runtime = Handle::current();
     let encoding = runtime::long_blocking(move || {
-        let out = PartWriter { part: BytesMut::new(), part_size, sender };
+        let out = PartWriter { part: BytesMut::new(), part_size, runtime, sender };
         let (out, encoded) = encode(out)?;
         out.finish().map(|()| encoded)
     });
-    let sent = async {
+    let sending = async {
         while let Some(part) = parts.recv().await {
+            let bytes = part.len();
             upload.part(part).await?;
+            sent(bytes);
         }
         Ok(())
     };
     let sent = tokio::select! {
-        sent = sent => Some(sent),
+        biased;
+        sent = sending => Some(sent),
         () = stop => None,
     };
     drop(parts);
@@ -82,13 +88,14 @@ pub(super) struct PartWriter {
     /// What is being filled. Invariant: not full between two writes.
     part: BytesMut,
     part_size: usize,
+    runtime: Handle,
     sender: mpsc::Sender<Bytes>,
 }
 
 impl PartWriter {
     fn send(&mut self) -> io::Result<()> {
-        self.sender
-            .blocking_send(std::mem::take(&mut self.part).freeze())
+        let sent = self.sender.send(std::mem::take(&mut self.part).freeze());
+        runtime::wait_on(&self.runtime, sent)
             .map_err(|_| io::Error::new(io::ErrorKind::BrokenPipe, "the upload ended"))
     }
 

@@ -111,6 +111,19 @@ impl View {
         Ok(there)
     }
 
+    /// Makes sure that what is seen can be read without a key, as far as that can be told now: what cannot be fetched is for
+    /// the first statement to say.
+    ///
+    /// # Errors
+    /// `Unsupported` if it does not begin as SQLite's files do.
+    pub fn check_readable(&mut self) -> Result<()> {
+        let mut start = [0; MAGIC.len()];
+        match self.read(&mut start, 0) {
+            Ok(there) if there == start.len() && start != *MAGIC => Err(self.unreadable()),
+            _ => Ok(()),
+        }
+    }
+
     /// Reads the bytes of a page from `within` on.
     fn read_page(
         &mut self,
@@ -131,6 +144,18 @@ impl View {
             present(snapshot, within, part);
         }
         Ok(())
+    }
+}
+
+impl View {
+    fn unreadable(&self) -> Error {
+        let url = self.seen.core.files.source.url();
+        let message = format!(
+            "{url} holds a database that does not begin as SQLite's files do, so it is encrypted or no database. What a \
+             program encrypts cannot be read from its replica: restore it (select litestream_restore('{url}', path)), and \
+             open that file with its key"
+        );
+        Error::new(ErrorKind::Unsupported, message)
     }
 }
 
@@ -227,6 +252,9 @@ impl Seen {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// How a database file begins.
+const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 
 /// Changes the part of page 1 that begins at `within` to what SQLite is shown.
 fn present(snapshot: &Snapshot, within: usize, part: &mut [u8]) {

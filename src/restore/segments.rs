@@ -164,7 +164,7 @@ fn wait<T>(runtime: &Handle, cancel: &Cancel, work: impl Future<Output = T>) -> 
     let mut work = std::pin::pin!(work);
     loop {
         cancel.check()?;
-        if let Ok(done) = runtime.block_on(async { timeout(LOOK, &mut work).await }) {
+        if let Ok(done) = runtime::wait_on(runtime, async { timeout(LOOK, &mut work).await }) {
             return Ok(done);
         }
     }

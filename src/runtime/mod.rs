@@ -8,13 +8,15 @@
 
 mod pool;
 mod run;
+#[cfg(test)]
+pub(crate) mod simulated;
 
 use std::any::Any;
 use std::future::Future;
 use std::io;
 use std::panic;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError, mpsc};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -45,6 +47,10 @@ static CURRENT: PerProcess<Mutex<Option<Runtime>>> = PerProcess::new();
 /// # Errors
 /// `Io` if the system refuses to start threads.
 pub fn handle() -> Result<Handle> {
+    #[cfg(test)]
+    if let Some(simulation) = simulated::current() {
+        return Ok(simulation.handle());
+    }
     let mut current = CURRENT.get().lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(runtime) = &*current {
         return Ok(runtime.handle().clone());
@@ -130,6 +136,53 @@ pub fn long_blocking<T: Send + 'static>(
     pool::LONG.get().run(work)
 }
 
+/// Waits for `work` of the `runtime` on a thread that is none of its own.
+pub fn wait_on<T>(runtime: &Handle, work: impl Future<Output = T>) -> T {
+    #[cfg(test)]
+    if let Some(simulation) = simulated::current() {
+        return simulation.wait(work);
+    }
+    runtime.block_on(work)
+}
+
+/// Waits at most `timeout` until `news` is told of what `held`, a guard of `mutex`, guards; or, at times, not so long.
+pub fn wait_for_news<'a, T>(
+    news: &Condvar,
+    mutex: &'a Mutex<T>,
+    held: MutexGuard<'a, T>,
+    timeout: Duration,
+) -> MutexGuard<'a, T> {
+    #[cfg(test)]
+    if let Some(simulation) = simulated::current() {
+        drop(held);
+        simulation.glance(timeout);
+        return mutex.lock().unwrap_or_else(PoisonError::into_inner);
+    }
+    let _ = mutex;
+    news.wait_timeout(held, timeout).unwrap_or_else(PoisonError::into_inner).0
+}
+
+/// A random number of the system.
+///
+/// # Errors
+/// The system gives none.
+pub fn random_u64() -> std::result::Result<u64, getrandom::Error> {
+    #[cfg(test)]
+    if let Some(simulation) = simulated::current() {
+        return Ok(simulation.random());
+    }
+    getrandom::u64()
+}
+
+/// Lets the calling thread, which is none of the runtime's, sleep.
+pub fn nap(time: Duration) {
+    #[cfg(test)]
+    if let Some(simulation) = simulated::current() {
+        return simulation.pass(time);
+    }
+    thread::sleep(time);
+}
+
 /// The error of one who waits for background work that did not end by itself.
 fn ended_early(e: JoinError) -> Error {
     match e.try_into_panic() {
@@ -175,7 +228,7 @@ where
 {
     let runtime = handle()?;
     let task = runtime.spawn(work);
-    runtime.block_on(task).unwrap_or_else(|e| Err(ended_early(e)))
+    wait_on(&runtime, task).unwrap_or_else(|e| Err(ended_early(e)))
 }
 
 /// Runs `work` on the runtime and waits for it on the calling thread. As soon as `interrupted` says so, it is dropped.
@@ -191,7 +244,7 @@ where
     let mut task = runtime.spawn(work);
     loop {
         let glance = async { tokio::time::timeout(GLANCE, &mut task).await };
-        match runtime.block_on(glance) {
+        match wait_on(&runtime, glance) {
             Ok(Ok(result)) => return result,
             Ok(Err(e)) => return Err(ended_early(e)),
             Err(_) if interrupted() => {

@@ -93,6 +93,16 @@ impl Pool {
         job: Job,
         start: impl FnOnce(Box<dyn FnOnce() + Send>) -> io::Result<()>,
     ) -> Result<()> {
+        #[cfg(test)]
+        if let Some(simulation) = super::simulated::current() {
+            let waits_for_tasks = std::ptr::eq(self, LONG.get());
+            if waits_for_tasks {
+                simulation.begin_long(job)
+            } else {
+                simulation.begin(job)
+            }
+            return Ok(());
+        }
         let mut state = self.state();
         if state.idle <= state.queue.len() && state.threads < MAX_THREADS {
             match start(Box::new(|| self.serve())) {

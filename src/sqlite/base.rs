@@ -49,8 +49,13 @@ impl BaseVfs {
             // Their locks and shared memory may be other ones.
             return self;
         }
+        Self::named(c"unix").unwrap_or(self)
+    }
+
+    /// The VFS of this `name`, if there is one.
+    pub(super) fn named(name: &CStr) -> Option<Self> {
         // SAFETY: as in `host_default`; the name ends with a zero.
-        NonNull::new(unsafe { ffi::sqlite3_vfs_find(c"unix".as_ptr()) }).map_or(self, Self)
+        NonNull::new(unsafe { ffi::sqlite3_vfs_find(name.as_ptr()) }).map(Self)
     }
 
     pub(super) const fn as_ptr(&self) -> *mut ffi::sqlite3_vfs {

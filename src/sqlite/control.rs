@@ -136,7 +136,7 @@ impl FileConnection {
         // SAFETY: a method of the file is being called, so the place is there, and the connection open or being
         // opened. SQLite answers from what it has in memory.
         let is_main = unsafe { roles::main_file(self.0.read()) } == file;
-        // A VFS in front of ours has a file of its own. SQLite prepares nothing on a connection that it opens.
+        // A VFS in front of ours may pass on less than it should. SQLite prepares nothing on a connection that it opens.
         let misuse = |e: rusqlite::Error| e.sqlite_error_code() == Some(rusqlite::ErrorCode::ApiMisuse);
         let is_open = || self.look(|conn| conn.prepare("SELECT 1").err().is_none_or(|e| !misuse(e)));
         let attaching = !is_main && is_open().unwrap_or(true);

@@ -5,7 +5,7 @@ use std::ptr::NonNull;
 
 use rusqlite::ffi;
 
-use super::installed::{file_mut, is_our_file};
+use super::installed::{file_mut, ours_behind};
 use super::name::FileName;
 
 /// The main database file of the connection that opened a WAL, if it is one of ours.
@@ -25,10 +25,10 @@ impl DatabaseFile {
     /// `wal` must be the name that SQLite gave to `xOpen` for a WAL.
     pub(super) unsafe fn of_wal(wal: FileName<'_>) -> Option<Self> {
         // SAFETY: as the caller promises; SQLite finds the file in what it keeps before the name.
-        let file = NonNull::new(unsafe { ffi::sqlite3_database_file_object(wal.as_ptr()) })?;
+        let file = unsafe { ffi::sqlite3_database_file_object(wal.as_ptr()) };
         // SAFETY: SQLite opened the database before its WAL and closes it after. A VFS in front of ours has a file of
         // its own there.
-        unsafe { is_our_file(file) }.then_some(Self(file))
+        NonNull::new(unsafe { ours_behind(file) }).map(Self)
     }
 
     /// What `look` does with the room's own file behind it; `None` if that is not a `T`.

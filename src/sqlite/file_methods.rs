@@ -9,7 +9,7 @@ use std::ptr::NonNull;
 use rusqlite::ffi::{self, sqlite3_file, sqlite3_int64, sqlite3_io_methods};
 
 use super::forked::Inherited;
-use super::installed::{file_mut, inherited, remove, replace, settled_before};
+use super::installed::{FIND, file_mut, inherited, remove, replace, settled_before};
 use super::log::{guard, guard_value};
 use super::{
     Code, DeviceCharacteristics, Fetched, File, FileControl, FileControlOp, LockLevel, ReadOutcome, ShmLock,
@@ -17,10 +17,11 @@ use super::{
 };
 
 /// The methods of our files. The number of a table says what is in it: 1 for shared memory, 2 for
-/// memory maps, 3 for both.
+/// memory maps, 3 for both. SQLite looks at no method that is newer than the table's version; a VFS in front of ours may
+/// call it all the same.
 pub(super) static TABLES: [sqlite3_io_methods; 4] = [
-    BASIC,
-    sqlite3_io_methods { iVersion: 2, ..with_shm(BASIC) },
+    with_shm(with_fetch(BASIC)),
+    sqlite3_io_methods { iVersion: 2, ..with_shm(with_fetch(BASIC)) },
     sqlite3_io_methods { iVersion: 3, ..with_fetch(BASIC) },
     sqlite3_io_methods { iVersion: 3, ..with_shm(with_fetch(BASIC)) },
 ];
@@ -217,6 +218,11 @@ unsafe extern "C" fn x_check_reserved_lock(place: *mut sqlite3_file, answer: *mu
 }
 
 unsafe extern "C" fn x_file_control(place: *mut sqlite3_file, op: c_int, arg: *mut c_void) -> c_int {
+    if op == FIND {
+        // SAFETY: the operation is ours, and who asks gives a place for the address.
+        unsafe { arg.cast::<*mut sqlite3_file>().write(place) };
+        return ffi::SQLITE_OK;
+    }
     // SAFETY: SQLite's promise for every method, see the module.
     if let Some(inherited) = unsafe { inherited(place) } {
         // SAFETY: SQLite gives the argument that it documents for the operation.

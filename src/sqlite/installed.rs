@@ -1,5 +1,6 @@
 //! Our file in the memory that SQLite holds for it.
 
+use std::ffi::{c_int, c_void};
 use std::path::Path;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,6 +28,10 @@ pub(super) struct Installed {
 
 /// How many bytes SQLite must hold for a file of ours.
 pub(super) const SIZE: usize = size_of::<Installed>();
+
+/// A file control of our own, to find our file behind that of another VFS, which passes on what it does not know: the
+/// address is written where the argument points.
+pub(super) const FIND: c_int = 0x4c53_5646;
 
 /// Where in [`TABLES`] the methods of a version are.
 const fn table_of(version: IoVersion) -> usize {
@@ -143,4 +148,24 @@ pub(super) unsafe fn is_ours(place: *mut ffi::sqlite3_file) -> bool {
     let Some(place) = NonNull::new(place) else { return false };
     // SAFETY: as the caller promises.
     unsafe { is_our_file(place) }
+}
+
+/// Our file at `place`, or behind the file there if a VFS in front of ours opened that; null if there is none.
+///
+/// # Safety
+/// `place` must be null or a `sqlite3_file` that is open or was zeroed.
+pub(super) unsafe fn ours_behind(place: *mut ffi::sqlite3_file) -> *mut ffi::sqlite3_file {
+    let mut found: *mut ffi::sqlite3_file = std::ptr::null_mut();
+    // SAFETY: as the caller promises. A file that is open has methods, which may be asked for what they do not know;
+    // only our own answer, with the address of an open file of ours.
+    unsafe {
+        if is_ours(place) {
+            return place;
+        }
+        let methods = place.as_ref().and_then(|file| file.pMethods.as_ref());
+        if let Some(control) = methods.and_then(|methods| methods.xFileControl) {
+            control(place, FIND, (&raw mut found).cast::<c_void>());
+        }
+        if is_ours(found) { found } else { std::ptr::null_mut() }
+    }
 }

@@ -3,7 +3,7 @@
 use std::ffi::{CStr, c_char, c_int};
 use std::mem::transmute;
 use std::path::Path;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::error::{Error, ErrorKind};
 use rusqlite::{Connection, ErrorCode, ffi};
@@ -11,8 +11,8 @@ use rusqlite::{Connection, ErrorCode, ffi};
 use super::host::{HostApi, HostConnection, HostErrorSlot};
 use super::vfs_methods::Users;
 use super::{
-    BaseVfs, Code, Vfs, connection, forked, log, opening_error, refused, roles, signals, standing,
-    vfs_methods,
+    BaseVfs, Code, Vfs, ciphers, connection, exit, forked, log, opening_error, refused, roles, signals,
+    standing, vfs_methods,
 };
 
 /// What the library gives to its host.
@@ -30,6 +30,8 @@ pub struct Wiring {
     pub wants_default: fn() -> bool,
     /// Registers the functions on a connection.
     pub functions: fn(&Connection) -> rusqlite::Result<()>,
+    /// Called when the process ends normally.
+    pub at_exit: fn(),
 }
 
 /// Set by the first load, before the auto-extension is registered.
@@ -66,6 +68,7 @@ fn try_load(db: &HostConnection, api: &HostApi, wiring: &'static Wiring) -> Resu
             .map_err(|code| (code, format!("litestream_vfs cannot be the default VFS: {code}")))?;
     }
     forked::watch_forks();
+    exit::at_exit(wiring.at_exit);
     signals::install();
     register_auto_extension()
         .map_err(|code| (code, format!("litestream_vfs cannot be registered: {code}")))?;
@@ -99,7 +102,7 @@ fn register_vfs(wiring: &Wiring) -> Result<(), (Code, String)> {
         None => {
             let base = BaseVfs::host_default()
                 .ok_or_else(|| (Code::ERROR, "litestream_vfs needs a host with a default VFS".to_owned()))?;
-            vfs_methods::register(wiring.vfs_name, base, (wiring.vfs)(), Users::WhoNameIt)
+            register(&wiring.named(), base)
                 .map_err(|code| (code, format!("the VFS {:?} cannot be registered: {code}", wiring.vfs_name)))
         }
     }
@@ -125,20 +128,63 @@ fn registered(name: &CStr) -> Option<&'static ffi::sqlite3_vfs> {
 }
 
 fn make_default(wiring: &Wiring) -> Result<(), Code> {
-    match registered(wiring.default_name) {
-        Some(vfs) => BaseVfs::of(vfs).become_default(),
-        None => {
-            let base = BaseVfs::host_default().ok_or(Code::ERROR)?;
-            vfs_methods::register(wiring.default_name, base, (wiring.default_vfs)(), Users::Everybody)
+    let before = BaseVfs::host_default().ok_or(Code::ERROR)?;
+    if let Some(vfs) = registered(wiring.default_name) {
+        let ours = BaseVfs::of(vfs);
+        if before != ours {
+            *default_before() = Some(before);
         }
+        return ours.become_default();
     }
+    *default_before() = Some(before);
+    register(&wiring.default(), before)
 }
 
 fn make_no_default(wiring: &Wiring) -> Result<(), Code> {
     let Some(vfs) = registered(wiring.default_name) else { return Ok(()) };
     let is_default = BaseVfs::host_default().is_some_and(|default| default == BaseVfs::of(vfs));
     // Another one may have come in front of it.
-    if is_default { vfs_methods::base_of(vfs).become_default() } else { Ok(()) }
+    match *default_before() {
+        Some(before) if is_default => before.become_default(),
+        _ => Ok(()),
+    }
+}
+
+/// The host's default before ours was it.
+fn default_before() -> MutexGuard<'static, Option<BaseVfs>> {
+    static BEFORE: Mutex<Option<BaseVfs>> = Mutex::new(None);
+    BEFORE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A VFS of ours that is to be registered.
+struct Ours {
+    name: &'static CStr,
+    /// Its name where it comes behind one that encrypts.
+    below: &'static CStr,
+    make: fn() -> Box<dyn Vfs>,
+    users: Users,
+}
+
+impl Wiring {
+    fn named(&self) -> Ours {
+        Ours { name: self.vfs_name, below: ciphers::BELOW, make: self.vfs, users: Users::WhoNameIt }
+    }
+
+    fn default(&self) -> Ours {
+        let (name, below) = (self.default_name, ciphers::DEFAULT_BELOW);
+        Ours { name, below, make: self.default_vfs, users: Users::Everybody }
+    }
+}
+
+/// Registers `ours` in front of `base`, or behind it if that encrypts.
+fn register(ours: &Ours, base: BaseVfs) -> Result<(), Code> {
+    let Some(behind) = ciphers::behind(base) else {
+        return vfs_methods::register(ours.name, base, (ours.make)(), ours.users);
+    };
+    vfs_methods::register(ours.below, behind, (ours.make)(), ours.users.behind_another())?;
+    // Without one that encrypts, the host says itself that a key is of no use.
+    let next = ciphers::in_front_of(ours.below).or_else(|| BaseVfs::named(ours.below));
+    vfs_methods::register(ours.name, next.ok_or(Code::ERROR)?, Box::new(ciphers::InFront), ours.users)
 }
 
 /// The type of an extension's entry point.

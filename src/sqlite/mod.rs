@@ -18,6 +18,7 @@
 //! | `vfs_methods`, `file_methods`, `fcntl`, `installed` | the trampolines and the memory that SQLite holds |
 //! | `host`, `threading`, `load`, `log` | which SQLite called us, and what we register with it |
 //! | `function`, `table` | scalar and table-valued SQL functions |
+//! | `exit` | the normal end of the process |
 //! | `forked` | what a forked child inherits |
 //! | `signals` | which signals a thread takes |
 //! | `memory` | where the memory of the library comes from |
@@ -26,10 +27,12 @@
 
 mod base;
 mod base_file;
+mod ciphers;
 mod code;
 mod connection;
 mod control;
 mod database_file;
+mod exit;
 mod fcntl;
 mod file;
 mod file_methods;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, ffi};
 
-use super::installed::{inherited, is_ours, our_file};
+use super::installed::{inherited, our_file, ours_behind};
 use super::name::FileName;
 use super::vfs_methods;
 use super::{File, Parameters};
@@ -69,7 +69,7 @@ pub(super) fn refuse_inherited(conn: &Connection) -> Result<(), Error> {
     let files =
         schemas(conn).into_iter().filter_map(|schema| file_of(conn, Some(&CString::new(schema).ok()?)));
     // SAFETY: as for `with_file`; files that are ours were installed.
-    let inherited = |file| unsafe { is_ours(file).then(|| inherited(file)).flatten() };
+    let inherited = |file: *mut ffi::sqlite3_file| unsafe { inherited(file) };
     match files.filter_map(inherited).next() {
         None => Ok(()),
         Some(inherited) => {
@@ -122,7 +122,7 @@ fn asks_for_ours(conn: &Connection) -> bool {
     code == ffi::SQLITE_OK && unsafe { vfs.as_ref() }.is_some_and(vfs_methods::is_named)
 }
 
-/// The file of the main database of `db`; null if there is none.
+/// Our file of the main database of `db`, also behind that of another VFS; null if there is none.
 ///
 /// # Safety
 /// `db` must be a connection that is open or being opened, in use by this thread.
@@ -131,7 +131,8 @@ pub(super) unsafe fn main_file(db: *mut ffi::sqlite3) -> *mut ffi::sqlite3_file 
     let answer = (&raw mut file).cast::<c_void>();
     // SAFETY: as the caller promises; this operation writes the file's address where its argument points.
     unsafe { ffi::sqlite3_file_control(db, std::ptr::null(), ffi::SQLITE_FCNTL_FILE_POINTER, answer) };
-    file
+    // SAFETY: the address is null, or that of a file that is open or being opened.
+    unsafe { ours_behind(file) }
 }
 
 /// Whether the main database wants its header read at the end of the open.
@@ -148,7 +149,7 @@ fn with_file<T>(conn: &Connection, schema: Option<&CStr>, look: impl FnOnce(&dyn
     unsafe { our_file(file) }.map(look)
 }
 
-/// The file of a schema (`None`: the main database).
+/// Our file of a schema (`None`: the main database), also behind that of another VFS; `None` if there is none.
 fn file_of(conn: &Connection, schema: Option<&CStr>) -> Option<*mut ffi::sqlite3_file> {
     let mut file: *mut ffi::sqlite3_file = std::ptr::null_mut();
     let name = schema.map_or(std::ptr::null(), CStr::as_ptr);
@@ -162,5 +163,10 @@ fn file_of(conn: &Connection, schema: Option<&CStr>) -> Option<*mut ffi::sqlite3
             (&raw mut file).cast::<c_void>(),
         )
     };
-    (code == ffi::SQLITE_OK).then_some(file)
+    if code != ffi::SQLITE_OK {
+        return None;
+    }
+    // SAFETY: the address is null or that of the schema's file, which is open.
+    let file = unsafe { ours_behind(file) };
+    (!file.is_null()).then_some(file)
 }

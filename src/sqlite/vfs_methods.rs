@@ -31,6 +31,18 @@ pub(super) enum Users {
     WhoNameIt,
     /// All that name no other.
     Everybody,
+    /// Those of the VFS in front of it, which is for everybody.
+    BehindEverybody,
+}
+
+impl Users {
+    /// The same users, of a VFS that has another one in front.
+    pub(super) const fn behind_another(self) -> Self {
+        match self {
+            Self::WhoNameIt => Self::WhoNameIt,
+            Self::Everybody | Self::BehindEverybody => Self::BehindEverybody,
+        }
+    }
 }
 
 /// Registers `inner` as a VFS of this name in front of `base`.
@@ -53,15 +65,9 @@ pub(super) fn register(
     }
 }
 
-/// The base VFS in front of which `vfs`, one of ours, is.
-pub(super) fn base_of(vfs: &sqlite3_vfs) -> BaseVfs {
-    // SAFETY: `register` set it to the shim, which lives for ever and does not change.
-    unsafe { &*vfs.pAppData.cast::<Shim>() }.base
-}
-
 /// Whether `vfs` is one of ours that connections have only because they name it.
 pub(super) fn is_named(vfs: &sqlite3_vfs) -> bool {
-    // SAFETY: as in `base_of`.
+    // SAFETY: `register` set it to the shim, which lives for ever and does not change.
     is_ours(vfs) && unsafe { &*vfs.pAppData.cast::<Shim>() }.is_named
 }
 

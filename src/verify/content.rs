@@ -145,7 +145,7 @@ impl Read for Download<'_> {
             if self.stop.load(Ordering::Relaxed) {
                 return Err(io::Error::other(Error::new(ErrorKind::Interrupted, "interrupted")));
             }
-            match self.runtime.block_on(self.body.next()) {
+            match runtime::wait_on(&self.runtime, self.body.next()) {
                 Some(piece) => self.piece = piece.map_err(io::Error::other)?,
                 None if self.left == 0 => return Ok(0),
                 None => {

@@ -5,7 +5,9 @@
 //! wants, which is also taken otherwise; what is seen next, of the same connection and at once, is the close of a file.
 
 use std::cell::Cell;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 /// What follows the close of a file within this time, on the same thread and connection, belongs to the same close.
 const AT_ONCE: Duration = Duration::from_secs(1);

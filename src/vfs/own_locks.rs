@@ -70,6 +70,12 @@ impl OwnLocks {
         Before(self.ended[held as usize].load(Ordering::Acquire), held)
     }
 
+    /// Waits at most `timeout` until nothing of the kind is held.
+    pub(super) fn wait_for_end(&self, held: Held, timeout: Duration) {
+        let waited = self.released.wait_timeout_while(self.now(), timeout, |now| now[held as usize] > 0);
+        drop(waited);
+    }
+
     /// Waits at most `timeout` until nothing of the kind is held; `false` if nothing was since `before`.
     pub(super) fn wait(&self, before: Before, timeout: Duration) -> bool {
         let Before(ended, held) = before;

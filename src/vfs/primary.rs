@@ -8,11 +8,12 @@ use std::time::Duration;
 use crate::clock::SystemClock;
 use crate::config::PrimaryConfig;
 use crate::error::{Error, ErrorKind};
+use crate::failures::{self, Attempt};
 use crate::files::{self, OpenLock};
 use crate::primary::Primary;
 use crate::sqlite::{
     BaseFile, BaseVfs, Code, File, FileControl, FileControlOp, LockLevel, OpenFlags, OpenRequest, Opened,
-    PragmaAnswer, ShmLock, ShmLockFlags, ShmRegion,
+    PragmaAnswer, ShmLock, ShmLockFlags, ShmRegion, log,
 };
 use crate::store::{Opening, RetryPolicy};
 use crate::vfs::closing::Closing;
@@ -263,6 +264,12 @@ impl File for PrimaryFile {
     }
 
     fn shm_map(&mut self, region: u32, size: u32, extend: bool) -> Result<Option<ShmRegion<'_>>, Code> {
+        if region == 0 && wal_mode::is_encrypted_below(&self.vfs, &self.path) {
+            let error = wal_mode::encrypted_below(&self.vfs, &self.path);
+            failures::record(Attempt::Use, Some(&self.path), error.to_string());
+            log(Code::CANTOPEN, &format!("litestream: {error}"));
+            return Err(Code::CANTOPEN);
+        }
         self.hooks.mapped();
         self.base.shm_map(region, size, extend)
     }
@@ -324,7 +331,10 @@ impl File for PrimaryFile {
         // Locks go first: nobody waits for the network.
         let closed = self.base.close();
         wal::forget_closed();
-        self.primary.close(self.closing.step(), self.close_patience);
+        if self.primary.close(self.closing.step(), self.close_patience) {
+            // A view of a copy that was given up may be open still.
+            self.own.wait_for_end(Held::View, PATIENCE);
+        }
         self.closing.end();
         closed
     }

@@ -20,10 +20,11 @@ pub(super) fn open(request: &OpenRequest<'_>, config: ReplicaConfig, by_default:
     if let Some(hint) = config.hint.filter(|_| request.path().is_some_and(Path::exists)) {
         tracing::warn!("{} is a local file, but {hint}", request.path().unwrap_or(Path::new("")).display());
     }
-    let view = View::new(core);
+    let mut view = View::new(core);
     if config.point != RestorePoint::Latest {
         view.seen().choose(config.point).map_err(|e| e.context("asof"))?;
     }
+    view.check_readable()?;
     let path = request.path().map(PathBuf::from).unwrap_or_default();
     Ok(Opened::File {
         file: Box::new(ReplicaFile { view, path, by_default }),

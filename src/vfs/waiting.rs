@@ -185,8 +185,13 @@ impl File for Waiting {
         Err(Code::CANTOPEN)
     }
 
+    /// A VFS in front of ours may ask only once: it is to offer what the file will have that this one becomes.
     fn io_version(&mut self) -> IoVersion {
-        self.base.as_mut().map_or(IoVersion::BASIC, |base| base.io_version())
+        match (&self.wanted, &self.base) {
+            (_, Some(base)) => base.io_version(),
+            (Some(Ok(Config::Replica(_))), None) => IoVersion::BASIC,
+            (_, None) => IoVersion { shm: true, fetch: true },
+        }
     }
 
     fn settle(&mut self, opener: &Opener) -> Option<Box<dyn File>> {

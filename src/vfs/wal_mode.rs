@@ -45,6 +45,27 @@ pub(super) fn journal_mode(file: &mut BaseFile, vfs: &BaseVfs, path: &Path) -> R
     })
 }
 
+/// Whether the host's VFS `vfs` encrypts the database file below us, in a way of its own: the WAL, which comes through it
+/// too, is then not what we take it for.
+pub(super) fn is_encrypted_below(vfs: &BaseVfs, path: &Path) -> bool {
+    let below = vfs.operating_system();
+    let first = || {
+        below.open_database(path, &[], BaseFlags::READWRITE).and_then(|(mut f, _)| FirstPage::read(&mut f))
+    };
+    below != *vfs && matches!(first(), Ok(FirstPage::Opaque))
+}
+
+/// What a program is told whose VFS encrypts below us.
+pub(super) fn encrypted_below(vfs: &BaseVfs, path: &Path) -> Error {
+    let message = format!(
+        "{} is encrypted by the VFS {}, below this one, so that its WAL cannot be read as SQLite wrote it: it cannot be \
+         replicated so. SQLCipher and SQLite3MultipleCiphers can be, which encrypt in front of it",
+        path.display(),
+        vfs.name().to_string_lossy()
+    );
+    Error::new(ErrorKind::Unsupported, message)
+}
+
 /// Puts the database into WAL mode by a connection of our own, for which other connections may keep it
 /// waiting for `patience`.
 ///

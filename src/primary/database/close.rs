@@ -1,43 +1,86 @@
 //! How a connection closes a primary.
 
 #[cfg(test)]
+use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::atomic::Ordering;
+use std::sync::mpsc;
+use std::time::Duration;
 
-use super::open::place_of;
+use tokio::time::Instant;
+
+use super::registry::{self, Now, Slot};
 use super::{LOOK, Primary};
 use crate::error::{Error, ErrorKind, Result};
-use crate::primary::ownership::Question;
+use crate::primary::ownership::{Left, Question};
 use crate::primary::shipper::{Goal, Shipper, Waiter, timed_out};
+
+/// How much longer the end of a process may take to put what is unsent into files.
+const MOMENT: Duration = Duration::from_millis(500);
 
 impl Primary {
     /// A connection closed. The last one waits for the replicas until its `close_timeout` has passed since the close
-    /// `began`; what is not there then stays on local disk and goes out at the next open.
-    pub fn close(&self, began: Instant, close_timeout: Duration) {
-        let place = place_of(self.path());
+    /// `began`; what is not there then stays on local disk and goes out later, or at the next open.
+    ///
+    /// True if it was the last one: then nothing touches the database any more, once what was under way has ended.
+    pub fn close(&self, began: Instant, close_timeout: Duration) -> bool {
+        let path = self.path();
+        let slot = Slot::of(path);
+        if !slot.leave(self) {
+            return false;
+        }
+        let synced = self.flush(began + close_timeout);
+        let turn = slot.turn();
+        // Another thread may have opened it while we waited.
+        if let Some(primary) = slot.take_closed(self)
+            && let Some(left) = primary.leave(&synced, close_timeout)
         {
-            let mut slot = place.entry();
-            let Some(entry) = slot.as_mut() else { return };
-            entry.connections -= 1;
-            if entry.connections > 0 {
+            *slot.now() = Now::Lingering { primary: Arc::clone(&primary), left, since: Instant::now() };
+            primary.be_watched();
+        }
+        drop(turn);
+        registry::forget(path, &slot);
+        true
+    }
+
+    /// The process ends normally while connections have databases open: what was committed goes to the replicas, for which
+    /// the longest `close_timeout` is waited at most.
+    pub fn flush_at_exit() {
+        let open = registry::open_at_exit();
+        let Some(patience) = open.iter().map(|primary| primary.options().close_timeout).max() else { return };
+        let began = Instant::now();
+        let (done, flushed) = mpsc::channel();
+        for primary in open {
+            let done = done.clone();
+            // Not in this thread, which may have been interrupted inside the library: it waits no longer than that.
+            let flushing = std::thread::Builder::new().spawn(move || {
+                let close_timeout = primary.options().close_timeout;
+                let synced = primary.flush(began + close_timeout);
+                primary.tell_all_unsent(&synced, close_timeout);
+                let _ = done.send(());
+            });
+            if flushing.is_err() {
                 return;
             }
         }
-        let deadline = began + close_timeout;
+        drop(done);
+        let deadline = began + patience + MOMENT;
+        while flushed.recv_timeout(deadline.saturating_duration_since(Instant::now())).is_ok() {}
+    }
+
+    /// Waits until `deadline` for the replicas; what is not there then is put into files.
+    fn flush(&self, deadline: Instant) -> Vec<Result<()>> {
         let left = || deadline.saturating_duration_since(Instant::now());
         let synced = self.wait_at_close(left());
         for (shipper, synced) in self.shippers().iter().zip(&synced) {
             if synced.is_ok() {
                 // A process that lives for a second must get its history done some time.
                 shipper.history.settle(left());
+            } else if let Err(e) = shipper.capture_into_spool() {
+                tracing::debug!("{}: {e}", self.path().display());
             }
         }
-        let mut slot = place.entry();
-        // Another thread may have opened it while we waited.
-        if slot.as_ref().is_some_and(|entry| entry.connections == 0) {
-            *slot = None;
-            self.end(&synced, close_timeout);
-        }
+        synced
     }
 
     /// Waits at the last close of the process, at most for `timeout`: for commits that are on their way, while a store
@@ -46,11 +89,13 @@ impl Primary {
         let mut outcomes: Vec<Option<Result<()>>> =
             self.shippers().iter().map(|shipper| shipper.outcome_at_close()).collect();
         if self.owner.is_standby() {
-            let told = self.owner.tell_of_commits();
+            // Who only lingers publishes no commits of others.
+            let is_told = self.owner.has_told_all()
+                || (self.db.others_have_it_open() && self.owner.tell_of_commits().is_ok());
             let goal = Goal::any(self.shippers().len(), self.shippers().len());
-            let synced = match told {
-                Ok(()) => Ok(()),
-                Err(_) => self.wait(Question::Sync, &goal, timeout, &|| false).map(drop),
+            let synced = match is_told {
+                true => Ok(()),
+                false => self.wait(Question::Sync, &goal, timeout, &|| false).map(drop),
             };
             return vec![synced; self.shippers().len()];
         }
@@ -61,6 +106,7 @@ impl Primary {
             let before = self.db.bell.rings();
             waiters.retain_mut(|waiter| {
                 let outcome = waiter.outcome().map(|outcome| outcome.map(drop));
+                let outcome = outcome.or_else(|| waiter.shipper.outcome_at_close());
                 outcomes[waiter.shipper.number] = outcome;
                 outcomes[waiter.shipper.number].is_none()
             });
@@ -75,15 +121,54 @@ impl Primary {
         all.map(|(outcome, shipper)| outcome.unwrap_or_else(|| late(shipper))).collect()
     }
 
+    /// Whether `other` is this one.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.owner, &other.owner)
+    }
+
+    /// The database was opened again, and stays open.
+    pub(super) fn stays_open(&self) {
+        self.is_watched.store(false, Ordering::SeqCst);
+        self.owner.stays_open();
+    }
+
+    /// It still lingers.
+    pub(super) fn lingers(&self) {
+        self.owner.lingers();
+    }
+
+    /// What lingers of the database `path` is gone, as after half a minute.
+    #[cfg(test)]
+    pub(crate) fn outlive(path: &Path) {
+        let slot = Slot::of(path);
+        let _turn = slot.turn();
+        let before = std::mem::take(&mut *slot.now());
+        match before {
+            Now::Lingering { primary, .. } => primary.end_lingering(),
+            other => *slot.now() = other,
+        }
+    }
+
+    /// Has what lingers end when nobody has opened the database again for long.
+    fn be_watched(&self) {
+        if !self.is_watched.swap(true, Ordering::SeqCst)
+            && let Ok(runtime) = crate::runtime::handle()
+        {
+            runtime.spawn(registry::watch(self.path().to_path_buf()));
+        }
+    }
+
     /// Ends as kill -9 would: what is only in memory is gone.
     #[cfg(test)]
     pub(crate) fn kill(&self) {
-        let place = place_of(self.path());
-        let mut slot = place.entry();
-        if slot.as_ref().is_some_and(|entry| Arc::ptr_eq(&entry.primary.owner, &self.owner)) {
-            *slot = None;
+        let slot = Slot::of(self.path());
+        let is_here = match &*slot.now() {
+            Now::Open { primary, .. } | Now::Lingering { primary, .. } => primary.is(self),
+            Now::Closed => false,
+        };
+        if is_here {
+            *slot.now() = Now::Closed;
         }
-        drop(slot);
         self.end_tasks();
         self.owner.abandon();
         self.owner.agreement.leave();
@@ -94,16 +179,41 @@ impl Primary {
         self.tasks.iter().zip(self.shippers()).for_each(|(tasks, shipper)| tasks.end(shipper));
     }
 
-    fn end(&self, synced: &[Result<()>], close_timeout: Duration) {
-        self.end_tasks();
+    /// The last connection is closed. `None` if nothing is worth keeping.
+    fn leave(&self, synced: &[Result<()>], close_timeout: Duration) -> Option<Left> {
         for shipper in self.shippers() {
             shipper.history.remember(&shipper.folder, &shipper.store.url());
         }
-        let settled = self.owner.finish();
+        let copies: Vec<_> = self.shippers().iter().map(|shipper| shipper.gives_copy_up()).collect();
+        let left = self.owner.linger().unwrap_or_else(|e| {
+            if e.kind() != ErrorKind::Interrupted {
+                tracing::warn!("{}: {e}", self.path().display());
+            }
+            None
+        });
+        if left.is_none() {
+            self.end_lingering();
+        }
         self.owner.agreement.leave();
-        if let Err(e) = settled {
+        self.tell_all_unsent(synced, close_timeout);
+        for (shipper, copy) in self.shippers().iter().zip(copies) {
+            if let Some(copy) = copy {
+                tracing::warn!("{}: {copy}", shipper.name());
+            }
+        }
+        left
+    }
+
+    /// Nothing of it is of use any more.
+    pub(super) fn end_lingering(&self) {
+        self.end_tasks();
+        if let Err(e) = self.owner.finish() {
             tracing::warn!("{}: {e}", self.path().display());
         }
+    }
+
+    /// Tells what the last close leaves unsent.
+    fn tell_all_unsent(&self, synced: &[Result<()>], close_timeout: Duration) {
         for (shipper, synced) in self.shippers().iter().zip(synced) {
             if let Err(e) = synced {
                 self.tell_unsent(shipper, e, close_timeout);

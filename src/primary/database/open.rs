@@ -1,61 +1,25 @@
 //! The primaries of this process, and how a connection opens one.
 
-use std::collections::HashMap;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::Primary;
+use super::registry::{self, LINGERS, Now, Slot};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
-use crate::fork::PerProcess;
 use crate::primary::context::Context;
 use crate::primary::hooks::Host;
 use crate::primary::options::{Options, ReplicaConfig};
-use crate::primary::ownership::{self, Agreement, Ownership, Turn, Wanted};
+use crate::primary::ownership::{self, Again, Agreement, Left, Ownership, Turn, Wanted};
 use crate::primary::shipper::{Parts, ReplicaId, Shipper, Tasks};
 use crate::store::{Location, Replica, ReplicaIdentity};
 
-/// The primaries of this process by path. A forked child begins with none. The lock is held for a moment: what takes
-/// longer is done under that of one [`Place`].
-static OPEN: PerProcess<Mutex<HashMap<PathBuf, Arc<Place>>>> = PerProcess::new();
-
 /// How long an open waits at most for a store that does not answer.
 const LOOK_PATIENCE: Duration = Duration::from_secs(3);
-
-/// The place of one database in this process. Its lock is held while the first connection opens it or the last one ends it.
-#[derive(Default)]
-pub(super) struct Place(Mutex<Option<Entry>>);
-
-pub(super) struct Entry {
-    pub(super) primary: Arc<Primary>,
-    pub(super) connections: usize,
-}
-
-impl Place {
-    pub(super) fn entry(&self) -> MutexGuard<'_, Option<Entry>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The primary, unless it is just being opened or ended.
-    fn now(&self) -> Option<Arc<Primary>> {
-        self.0.try_lock().ok()?.as_ref().map(|entry| Arc::clone(&entry.primary))
-    }
-}
-
-fn places() -> MutexGuard<'static, HashMap<PathBuf, Arc<Place>>> {
-    OPEN.get().lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The place of the database `path`.
-pub(super) fn place_of(path: &Path) -> Arc<Place> {
-    let mut places = places();
-    // One that nobody uses is of no use.
-    places.retain(|_, place| {
-        Arc::strong_count(place) > 1 || place.0.try_lock().map_or(true, |entry| entry.is_some())
-    });
-    Arc::clone(places.entry(path.to_path_buf()).or_default())
-}
 
 impl Primary {
     /// A connection opens the database `path`, which has these `replicas`, at least one. Each call is ended by one call of
@@ -74,17 +38,34 @@ impl Primary {
         connect: impl Fn(&Location) -> Result<Arc<Replica>>,
         host: impl FnOnce() -> Arc<dyn Host>,
     ) -> Result<Arc<Self>> {
+        let slot = Slot::of(path);
+        let turn = slot.turn();
+        if let Some(primary) = Self::join(&slot, replicas, options)? {
+            drop(turn);
+            primary.wait_for_decision();
+            return Ok(primary);
+        }
         // Which process publishes, and what becomes of the database, is decided by one after the other.
-        let _turn = if Self::find(path).is_none() { Some(Turn::wait(path)?) } else { None };
-        let primary = Self::join(path, replicas, options, clock, connect, host)?;
-        // It is the same path: whether it is the same file is for replication to say.
-        let _ = primary.stop_without_file();
-        // Before the program reads: the database may be an earlier state of its replica.
+        let process_turn = Turn::wait(path)?;
+        let primary = Self::open_first(&slot, path, replicas, options, clock, connect, host)?;
+        drop(turn);
         primary.wait_for_decision();
+        drop(process_turn);
         Ok(primary)
     }
 
-    fn join(
+    /// The primary, if connections of this process have it open.
+    fn join(slot: &Slot, replicas: &[ReplicaConfig], options: &Options) -> Result<Option<Arc<Self>>> {
+        let mut now = slot.now();
+        let Now::Open { primary, connections } = &mut *now else { return Ok(None) };
+        primary.may_be_joined(replicas, options)?;
+        *connections += 1;
+        Ok(Some(Arc::clone(primary)))
+    }
+
+    /// The primary of the first connection of this process.
+    fn open_first(
+        slot: &Slot,
         path: &Path,
         replicas: &[ReplicaConfig],
         options: &Options,
@@ -92,27 +73,40 @@ impl Primary {
         connect: impl Fn(&Location) -> Result<Arc<Replica>>,
         host: impl FnOnce() -> Arc<dyn Host>,
     ) -> Result<Arc<Self>> {
-        let place = place_of(path);
-        let mut slot = place.entry();
-        if let Some(entry) = slot.as_mut() {
-            entry.primary.may_be_joined(replicas, options)?;
-            entry.connections += 1;
-            return Ok(Arc::clone(&entry.primary));
-        }
         // Before anything is made of the primary.
         crate::runtime::handle()?;
-        let stores = replicas.iter().map(|replica| connect(&replica.target)).collect::<Result<Vec<_>>>()?;
-        let agreement = agree(path, replicas, &stores)?;
+        let before = Lingering::take(slot, replicas, options);
+        let stores = match &before {
+            Some(before) => before.stores(),
+            None => replicas.iter().map(|replica| connect(&replica.target)).collect::<Result<Vec<_>>>()?,
+        };
+        let agreement = match agree(path, replicas, &stores) {
+            Ok(agreement) => agreement,
+            Err(e) => {
+                before.iter().for_each(Lingering::end);
+                return Err(e);
+            }
+        };
+        if let Some(before) = &before {
+            if let Ok(Again::Same) = before.primary.owner.open_again(before.left, &agreement) {
+                *slot.now() = Now::Open { primary: Arc::clone(&before.primary), connections: 1 };
+                return Ok(Arc::clone(&before.primary));
+            }
+            before.end();
+        }
         let db = Arc::new(Context::new(path, replicas.len(), host(), clock));
-        let primary = Arc::new(Self::begin(db, replicas, options.clone(), &stores, agreement)?);
-        let version = env!("CARGO_PKG_VERSION");
-        let names: Vec<String> = identities(replicas).iter().map(ToString::to_string).collect();
-        tracing::info!(
-            "{}: a primary of {}, by litestream_vfs {version}",
-            path.display(),
-            names.join(" and ")
-        );
-        *slot = Some(Entry { primary: Arc::clone(&primary), connections: 1 });
+        let primary =
+            Arc::new(Self::begin(db, replicas, options.clone(), &stores, agreement, before.as_ref())?);
+        if before.is_none() {
+            let version = env!("CARGO_PKG_VERSION");
+            let names: Vec<String> = identities(replicas).iter().map(ToString::to_string).collect();
+            tracing::info!(
+                "{}: a primary of {}, by litestream_vfs {version}",
+                path.display(),
+                names.join(" and ")
+            );
+        }
+        *slot.now() = Now::Open { primary: Arc::clone(&primary), connections: 1 };
         Ok(primary)
     }
 
@@ -122,6 +116,7 @@ impl Primary {
         options: Options,
         stores: &[Arc<Replica>],
         agreement: Agreement,
+        before: Option<&Lingering>,
     ) -> Result<Self> {
         let mut shippers = Vec::new();
         for (number, replica) in replicas.iter().enumerate() {
@@ -135,6 +130,9 @@ impl Primary {
                 store: Arc::clone(&stores[number]),
             };
             let shipper = Arc::new(Shipper::new(Arc::clone(&db), number, parts));
+            if let Some(before) = before {
+                shipper.trust_replica(&before.primary.shippers()[number], before.lasts());
+            }
             if let Some(notice) = &agreed.notice {
                 shipper.notice(notice.clone());
             }
@@ -145,12 +143,15 @@ impl Primary {
         let runtime = crate::runtime::handle()?;
         let tasks = owner.shippers.iter().map(|shipper| Tasks::start(shipper, &runtime)).collect();
         let owner_task = runtime.spawn(ownership::run(Arc::clone(&owner)));
-        Ok(Self { db, owner, replicas: replicas.to_vec(), tasks, owner_task })
+        let is_watched = AtomicBool::new(false);
+        Ok(Self { db, owner, replicas: replicas.to_vec(), tasks, owner_task, is_watched })
     }
 
     /// Waits until it is decided how the database stands to its replicas. Stores that cannot be reached keep it no longer
     /// than [`LOOK_PATIENCE`]: then the decision is made when they are back.
     fn wait_for_decision(&self) {
+        // It is the same path: whether it is the same file is for replication to say.
+        let _ = self.stop_without_file();
         let is_over = |number: usize| self.tasks[number].is_finished();
         let all = |known: fn(&Shipper) -> bool| {
             self.shippers().iter().all(|shipper| known(shipper) || is_over(shipper.number))
@@ -193,25 +194,66 @@ impl Primary {
     /// The primary of another process, as far as this one can be another. It ends with a kill.
     #[cfg(test)]
     pub(crate) fn beside(&self) -> Result<Arc<Self>> {
-        let (host, clock) = (Arc::clone(&self.db.host), Arc::clone(&self.db.clock));
+        let (host, clock) = (self.db.own_host(), Arc::clone(&self.db.clock));
         let db = Arc::new(Context::new(self.path(), self.replicas.len(), host, clock));
         let stores: Vec<_> = self.shippers().iter().map(|shipper| Arc::clone(&shipper.store)).collect();
         let agreement = self.owner.agreement.beside();
-        Self::begin(db, &self.replicas, self.options().clone(), &stores, agreement).map(Arc::new)
+        Self::begin(db, &self.replicas, self.options().clone(), &stores, agreement, None).map(Arc::new)
     }
 
     /// The primary that connections of this process have open for the database `path`.
     pub fn find(path: &Path) -> Option<Arc<Self>> {
-        let place = places().get(path).map(Arc::clone)?;
-        let entry = place.entry();
-        entry.as_ref().map(|entry| Arc::clone(&entry.primary))
+        registry::find(path)
     }
 
     /// The primaries that connections of this process have open, by path.
     pub fn all() -> Vec<Arc<Self>> {
-        let mut all: Vec<Arc<Self>> = places().values().filter_map(|place| place.now()).collect();
+        let mut all = registry::all();
         all.sort_by(|a, b| a.path().cmp(b.path()));
         all
+    }
+}
+
+/// What this process has in memory of a database that it had open a moment ago.
+struct Lingering {
+    primary: Arc<Primary>,
+    left: Left,
+    since: Instant,
+}
+
+impl Lingering {
+    /// Takes it, for an open with these `replicas` and `options`. Of another database it is of no use.
+    fn take(slot: &Slot, replicas: &[ReplicaConfig], options: &Options) -> Option<Self> {
+        let mut now = slot.now();
+        let (primary, left, since) = match std::mem::take(&mut *now) {
+            Now::Lingering { primary, left, since } => (primary, left, since),
+            other => {
+                *now = other;
+                return None;
+            }
+        };
+        drop(now);
+        let lingering = Self { primary, left, since };
+        // Each connection has its own.
+        let same = Options { close_timeout: lingering.primary.options().close_timeout, ..options.clone() };
+        if lingering.primary.replicas == replicas && *lingering.primary.options() == same {
+            return Some(lingering);
+        }
+        lingering.end();
+        None
+    }
+
+    fn stores(&self) -> Vec<Arc<Replica>> {
+        self.primary.shippers().iter().map(|shipper| Arc::clone(&shipper.store)).collect()
+    }
+
+    /// How long the replicas are still what this process left there.
+    fn lasts(&self) -> Duration {
+        LINGERS.saturating_sub(self.since.elapsed())
+    }
+
+    fn end(&self) {
+        self.primary.end_lingering();
     }
 }
 

@@ -144,6 +144,7 @@ impl Compactor {
     /// Takes up what was published; returns who waits for a snapshot.
     fn take(&mut self, news: News) -> Vec<Sender<Result<Txid>>> {
         if !news.published.is_empty() || news.unknown {
+            self.history.lock().is_remembered = false;
             schedule_cache::remove(&self.folder);
         }
         if news.unknown {
@@ -178,7 +179,14 @@ impl Compactor {
     }
 
     fn is_due(&self) -> bool {
-        self.node_id.is_some() && self.due.is_some_and(|due| due <= self.time.now())
+        self.works() && self.due.is_some_and(|due| due <= self.time.now())
+    }
+
+    /// Whether the history is this process's to keep now.
+    fn works(&self) -> bool {
+        let mut inner = self.history.lock();
+        inner.waits_for_end_of_pause = inner.is_paused;
+        self.node_id.is_some() && !inner.is_paused
     }
 
     fn next(&self) -> Option<Timestamp> {
@@ -415,7 +423,9 @@ impl Compactor {
     pub(super) fn tell(&self) {
         let mut inner = self.history.lock();
         inner.rests = true;
-        inner.next = Some(self.due.map_or(Next::Never, Next::At));
+        let next = Some(self.due.map_or(Next::Never, Next::At));
+        inner.is_remembered &= inner.next == next;
+        inner.next = next;
         self.history.resting.notify_all();
     }
 
@@ -423,7 +433,7 @@ impl Compactor {
     pub(in crate::primary) async fn rest(&self) {
         self.tell();
         let news = self.history.news.notified();
-        match self.due.filter(|_| self.node_id.is_some()) {
+        match self.due.filter(|_| self.works()) {
             None => news.await,
             Some(due) => {
                 let wait = due.as_millis() - self.time.now().as_millis();

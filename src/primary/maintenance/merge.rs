@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::ltx::{Decoder, FileId, Header, Lineage, merge};
 use crate::primary::maintenance::due::{Merge, SMALL};
 use crate::primary::streaming_upload::{self, PartWriter};
+use crate::runtime;
 use crate::store::{ByteRange, FileInfo, PutOptions, Replica};
 
 /// Files that are asked for at the same time.
@@ -46,7 +47,7 @@ pub(super) async fn run(
         merge(inputs, out, header).map(|(out, summary)| (out, summary.size))
     };
     let options = PutOptions { timestamp: header.timestamp, if_absent: true };
-    let (upload, size) = streaming_upload::upload(store, work.to, options, encode, stop).await?;
+    let (upload, size) = streaming_upload::upload(store, work.to, options, encode, |_| (), stop).await?;
     streaming_upload::complete_if_absent(upload).await?;
     Ok(FileInfo { id: work.to, size, timestamp: work.timestamp() })
 }
@@ -107,7 +108,7 @@ impl Bytewise {
 impl Read for Bytewise {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         while self.next.is_empty() {
-            match self.runtime.block_on(self.rest.next()) {
+            match runtime::wait_on(&self.runtime, self.rest.next()) {
                 None => return Ok(0),
                 Some(Ok(chunk)) => self.next = chunk,
                 Some(Err(e)) => return Err(io::Error::other(e)),

@@ -41,14 +41,16 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::{FileId, Txid};
+use crate::runtime;
 use crate::store::FileInfo;
 
 pub(in crate::primary) use compactor::Compactor;
@@ -87,6 +89,12 @@ struct Inner {
     rests: bool,
     /// When it will have; `None` if that is not known.
     next: Option<schedule_cache::Next>,
+    /// No connection has the database open, so that another process may keep the history.
+    is_paused: bool,
+    /// The compactor sleeps without a timer because of that.
+    waits_for_end_of_pause: bool,
+    /// The next process finds in the folder of local state when there will be something to do.
+    is_remembered: bool,
     /// What went wrong last.
     error: Option<Error>,
     /// Somebody else writes to the replica.
@@ -139,7 +147,7 @@ impl History {
         let mut inner = self.lock();
         inner.begin = Some(Begin { is_empty: last.is_none(), node_id });
         inner.last = inner.last.max(last);
-        (inner.begun, inner.ended, inner.rests) = (true, false, false);
+        (inner.begun, inner.ended, inner.rests, inner.is_remembered) = (true, false, false, false);
         (inner.recent, inner.error, inner.conflict) = (recent::Recent::default(), None, None);
         self.news.notify_one();
     }
@@ -265,7 +273,7 @@ impl History {
             if left.is_zero() {
                 return false;
             }
-            inner = self.resting.wait_timeout(inner, left).unwrap_or_else(PoisonError::into_inner).0;
+            inner = runtime::wait_for_news(&self.resting, &self.inner, inner, left);
         }
         true
     }
@@ -273,10 +281,29 @@ impl History {
     /// Tells the next process, in the folder of local state, when there will be something to do with
     /// the replica at `url`.
     pub(super) fn remember(&self, folder: &Path, url: &str) {
-        let inner = self.lock();
+        let mut inner = self.lock();
         let known = inner.rests && inner.news.is_empty() && inner.error.is_none();
-        if inner.begun {
+        if inner.begun && !inner.is_remembered {
             schedule_cache::write(folder, url, inner.next.filter(|_| known));
+            inner.is_remembered = known;
+        }
+    }
+
+    /// Pauses until [`History::goes_on`], unless work is under way; whether it does.
+    pub(super) fn pauses(&self) -> bool {
+        let mut inner = self.lock();
+        inner.is_paused = !inner.begun || (inner.rests && inner.news.is_empty());
+        inner.is_paused
+    }
+
+    /// The database is open again, and the history is this process's to keep as before.
+    pub(super) fn goes_on(&self) {
+        let mut inner = self.lock();
+        inner.is_paused = false;
+        if std::mem::take(&mut inner.waits_for_end_of_pause) {
+            // A close that comes before it has looked again waits for that.
+            inner.rests = false;
+            self.news.notify_one();
         }
     }
 }

@@ -30,7 +30,8 @@ pub(in crate::primary) async fn snapshot_of_copy(store: &Arc<Replica>, txid: Txi
         Ok((out, summary.size))
     };
     let options = PutOptions { timestamp: header.timestamp, if_absent: true };
-    let (upload, size) = streaming_upload::upload(store, id, options, encode, std::future::pending()).await?;
+    let (upload, size) =
+        streaming_upload::upload(store, id, options, encode, |_| (), std::future::pending()).await?;
     streaming_upload::complete_if_absent(upload).await?;
     Ok(FileInfo { id, size, timestamp: header.timestamp })
 }

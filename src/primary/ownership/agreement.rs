@@ -9,9 +9,10 @@ use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::{self, Kind, RecordLock};
@@ -19,6 +20,7 @@ use crate::primary::maintenance::{HistoryOptions, NamedSettings, Settings};
 use crate::primary::ownership::folder;
 use crate::primary::ownership::role::PublisherLock;
 use crate::primary::shipper::state::State;
+use crate::runtime;
 use crate::store::ReplicaIdentity;
 
 const NAME: &str = "settings.json";
@@ -100,6 +102,20 @@ impl Agreement {
         self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
+    /// Whether the same holds by both.
+    pub(in crate::primary) fn is_as(&self, other: &Self) -> bool {
+        let settings = |agreement: &Self| -> Vec<Settings> {
+            agreement.replicas.iter().map(|agreed| agreed.settings.clone()).collect()
+        };
+        settings(self) == settings(other)
+    }
+
+    /// The database is open again, by an agreement in which the same holds.
+    pub(in crate::primary) fn join(&self, again: &Self) {
+        let lock = again.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
+        *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = lock;
+    }
+
     /// The agreement of another process, as far as this one can be another.
     #[cfg(test)]
     pub(in crate::primary) fn beside(&self) -> Self {
@@ -155,7 +171,7 @@ fn take_lock(folder: &Path) -> Result<(RecordLock, Company)> {
             let message = format!("{} is held by another process", path.display());
             return Err(Error::new(ErrorKind::Busy, message));
         }
-        std::thread::sleep(TRY_AGAIN);
+        runtime::nap(TRY_AGAIN);
     }
 }
 
@@ -193,16 +209,13 @@ fn all(replicas: &[ReplicaIdentity]) -> String {
 /// As [`check_replicas`]; those of the folder of local state.
 fn check_older_version(path: &Path, wanted: &[Wanted<'_>]) -> Result<()> {
     let folder = files::state_folder(path);
-    if PublisherLock::take(&folder)?.is_some() {
+    let theirs = State::load(&folder)?.url;
+    let is_one_of_ours = theirs.is_empty() || wanted.iter().any(|ours| ours.url == theirs);
+    if is_one_of_ours || PublisherLock::take_from_lingerer(&folder)?.is_some() {
         return Ok(());
     }
-    match State::load(&folder)?.url {
-        theirs if theirs.is_empty() || wanted.iter().any(|ours| ours.url == theirs) => Ok(()),
-        theirs => {
-            let ours: Vec<&str> = wanted.iter().map(|ours| ours.url).collect();
-            Err(other_replica(path, "replica", &ours.join(" and "), &theirs))
-        }
-    }
+    let ours: Vec<&str> = wanted.iter().map(|ours| ours.url).collect();
+    Err(other_replica(path, "replica", &ours.join(" and "), &theirs))
 }
 
 fn other_replica(path: &Path, name: &str, ours: &str, theirs: &str) -> Error {

@@ -8,6 +8,7 @@
 //! | `folder` | the folder of local state: its format, and the folders of replicas in it |
 //! | `control_socket` | how other processes reach the one that publishes |
 //! | `asker` | one who waits in another process |
+//! | `linger` | what becomes of a database after its last close |
 //! | `standby` | what a process does that does not publish |
 //! | `report` | how replication stands, as the one tells the others |
 //! | `watch` | whether the database was written without our knowing |
@@ -16,6 +17,7 @@ mod agreement;
 mod asker;
 mod control_socket;
 mod folder;
+mod linger;
 mod report;
 mod role;
 mod standby;
@@ -31,7 +33,7 @@ use futures_util::FutureExt as _;
 
 use self::control_socket::Ear;
 use self::report::Elsewhere;
-use self::role::{Publishing, Role};
+use self::role::{Former, Publishing, Role};
 use self::standby::Forced;
 use crate::error::{ErrorKind, Result};
 use crate::primary::context::Context;
@@ -42,6 +44,7 @@ use crate::runtime;
 
 pub(in crate::primary) use agreement::{Agreement, Wanted, check, check_replicas};
 pub(in crate::primary) use folder::forget_older_version;
+pub(in crate::primary) use linger::{Again, Left};
 pub(in crate::primary) use report::Report;
 pub(in crate::primary) use role::PublisherLock;
 pub(in crate::primary) use standby::Question;
@@ -113,10 +116,10 @@ impl Ownership {
         match &*role {
             Role::Publisher(_) => return Ok(true),
             // The next open publishes; it must not find the lock taken.
-            Role::Ended => return Err(self.db.closed()),
+            Role::Lingering(_) | Role::Ended => return Err(self.db.closed()),
             Role::Standby => {}
         }
-        let Some(lock) = PublisherLock::take(&self.db.folder)? else {
+        let Some(lock) = self.take_lock()? else {
             drop(role);
             self.shippers.iter().for_each(|shipper| shipper.stand_by());
             return Ok(false);
@@ -135,9 +138,15 @@ impl Ownership {
     /// Listens for other processes, which tell of their commits. Without it those are noticed by
     /// `watch_interval`.
     fn listen(self: &Arc<Self>) {
-        if let Role::Publisher(publishing) = &mut *self.role()
+        Self::listen_with(self, &mut self.role());
+    }
+
+    fn listen_with(self: &Arc<Self>, role: &mut Role) {
+        if let Role::Publisher(publishing) | Role::Lingering(Former::Publisher(Some(publishing))) = role
             && publishing.ear.is_none()
+            && let Ok(runtime) = runtime::handle()
         {
+            let _inside = runtime.enter();
             match Ear::open(self) {
                 Ok(open) => publishing.ear = Some(open),
                 Err(e) => {
@@ -153,13 +162,16 @@ impl Ownership {
     /// The first one of a shipper's files.
     pub(in crate::primary) fn finish(&self) -> Result<()> {
         let ended = std::mem::replace(&mut *self.role(), Role::Ended);
-        let Role::Publisher(mut publishing) = ended else {
-            self.shippers.iter().try_for_each(|shipper| shipper.finish())?;
-            return Ok(());
+        self.db.closes();
+        let mut publishing = match ended {
+            Role::Publisher(publishing) | Role::Lingering(Former::Publisher(Some(publishing))) => {
+                Some(publishing)
+            }
+            Role::Standby | Role::Lingering(_) | Role::Ended => None,
         };
-        // While the lock is still held: the next publisher listens there.
-        publishing.ear = None;
-        control_socket::close(&self.db.folder);
+        if let Some(publishing) = &mut publishing {
+            self.close_ear(publishing);
+        }
         let finished: Vec<Result<()>> = self.shippers.iter().map(|shipper| shipper.finish()).collect();
         finished.into_iter().collect()
     }
@@ -195,7 +207,7 @@ async fn take_part(owner: &Arc<Ownership>) {
                 backoff = BACKOFF_MIN;
                 standby::rest(owner).await;
             }
-            Err(e) if e.kind() == ErrorKind::Interrupted => return,
+            Err(e) if e.kind() == ErrorKind::Interrupted => owner.db.until_open().await,
             Err(e) => {
                 owner.shippers.iter().for_each(|shipper| shipper.failed(e.clone()));
                 tokio::time::sleep(backoff).await;

@@ -4,7 +4,6 @@
 //! once, also while its store does not.
 
 use std::io;
-use std::sync::atomic::Ordering;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -203,7 +202,7 @@ impl Ownership {
     /// 0.1.0, which answers only whether all is in the replica.
     fn put_question(&self, mailbox: &Mailbox, since: Duration) -> io::Result<()> {
         // What was committed here is heard of before the question.
-        if self.db.commits.last().seq.0 > self.told.load(Ordering::Relaxed) {
+        if !self.has_told_all() {
             self.tell_of_commits()?;
         }
         let mailbox = mailbox.name.clone();

@@ -1,10 +1,17 @@
 //! Which process publishes a database.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 use crate::files::{self, Kind, RecordLock};
-use crate::primary::ownership::control_socket::Ear;
+use crate::primary::ownership::control_socket::{self, Ear, Message};
+
+const NAME: &str = "vfs.lock";
+/// How long a process that only lingers is given to release the publisher lock.
+const GIVES_WAY: Duration = Duration::from_millis(200);
+/// The time from one try to the next.
+const TRY_AGAIN: Duration = Duration::from_millis(2);
 
 /// What this process is to the database.
 pub(super) enum Role {
@@ -12,8 +19,18 @@ pub(super) enum Role {
     Standby,
     /// This one does.
     Publisher(Publishing),
+    /// No connection of this process has the database open; one may again soon.
+    Lingering(Former),
     /// The last connection was closed.
     Ended,
+}
+
+/// What a process was to a database that it has not open any more.
+pub(super) enum Former {
+    /// Another process published.
+    Standby,
+    /// This one did. It has the publisher lock as long as something waits for a replica and nobody else wants to publish.
+    Publisher(Option<Publishing>),
 }
 
 /// What only the publishing process has.
@@ -36,8 +53,24 @@ impl PublisherLock {
     /// `Io`, `Denied`, `NoSpace` on the folder.
     pub(in crate::primary) fn take(folder: &Path) -> Result<Option<Self>> {
         files::create_folders(folder)
-            .and_then(|()| RecordLock::take(&folder.join("vfs.lock"), Kind::Exclusive))
+            .and_then(|()| RecordLock::take(&folder.join(NAME), Kind::Exclusive))
             .map(|lock| lock.map(|lock| Self { _lock: lock }))
             .map_err(|e| Error::io(format_args!("cannot use {}", folder.display()), e))
+    }
+
+    /// As [`PublisherLock::take`], from a process that may only linger: such a one gives way when it is told anything.
+    ///
+    /// # Errors
+    /// As [`PublisherLock::take`].
+    pub(in crate::primary) fn take_from_lingerer(folder: &Path) -> Result<Option<Self>> {
+        let deadline = Instant::now() + GIVES_WAY;
+        loop {
+            match Self::take(folder)? {
+                None if Instant::now() < deadline => {}
+                taken => return Ok(taken),
+            }
+            let _ = control_socket::tell(folder, &Message::Committed);
+            std::thread::sleep(TRY_AGAIN);
+        }
     }
 }

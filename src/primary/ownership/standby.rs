@@ -3,9 +3,10 @@
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::Ownership;
 use super::asker::Mailbox as Asking;
@@ -64,12 +65,19 @@ pub(super) async fn rest(owner: &Ownership) {
         tokio::select! {
             () = tokio::time::sleep(LOOK_FOR_LOCK) => {
                 // Held for a moment only: it is taken again when this process takes over.
-                if !matches!(PublisherLock::take(&owner.db.folder), Ok(None)) {
+                if owner.db.is_open()
+                    && (!matches!(PublisherLock::take(&owner.db.folder), Ok(None))
+                        || !owner.db.others_have_it_open())
+                {
                     return;
                 }
             }
             hurried = owner.signal.next() => {
-                if hurried || owner.tell_of_commits().is_err() {
+                if !owner.db.is_open() {
+                    owner.db.until_open().await;
+                    continue;
+                }
+                if hurried || !owner.db.others_have_it_open() || owner.tell_of_commits().is_err() {
                     return;
                 }
                 tokio::time::sleep(TELL_EVERY).await;
@@ -92,6 +100,9 @@ pub(super) async fn watch_force(owner: &Ownership) {
 impl Ownership {
     /// Another process said something to this one, which publishes.
     pub(super) fn heard(self: &Arc<Self>, message: Message) {
+        if self.gives_way() {
+            return;
+        }
         // Who only asks has committed nothing.
         if !matches!(message, Message::Status(_)) {
             self.shippers.iter().for_each(|shipper| shipper.requests.look());
@@ -152,6 +163,11 @@ impl Ownership {
         control_socket::tell(&self.db.folder, &Message::Committed)?;
         self.told.fetch_max(seq, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Whether the publisher was told of all commits of this process.
+    pub(in crate::primary) fn has_told_all(&self) -> bool {
+        self.told.load(Ordering::Relaxed) >= self.db.commits.last().seq.0
     }
 
     /// Tells the publisher that what this process said with force is not to be done any more.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::files::{self, Kind, RecordLock};
+use crate::runtime;
 
 const NAME: &str = "begin.lock";
 /// The time from one try to the next.
@@ -30,7 +31,7 @@ impl Turn {
             if let Some(lock) = RecordLock::take(&folder.join(NAME), Kind::Exclusive).map_err(named)? {
                 return Ok(Self { _lock: lock });
             }
-            std::thread::sleep(TRY_AGAIN);
+            runtime::nap(TRY_AGAIN);
         }
     }
 }

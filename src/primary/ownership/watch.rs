@@ -11,7 +11,7 @@ pub(super) async fn run(owner: &Ownership) {
     loop {
         tokio::time::sleep(owner.options.watch_interval).await;
         let before = std::mem::replace(&mut seen, now());
-        if before != seen {
+        if before != seen && owner.db.is_open() {
             tracing::debug!("{}: the files changed", owner.db.path.display());
             owner.shippers.iter().for_each(|shipper| shipper.signal.commit());
         }

@@ -8,9 +8,11 @@ use crate::error::Result;
 use crate::ltx::{Encoder, FileId, Header, Txid};
 use crate::page::{PageCount, PageSize, Pgno};
 use crate::primary::hooks::PinnedView;
+use crate::primary::shipper::Shipper;
+use crate::primary::shipper::copying::{Copying, Counted};
 use crate::primary::shipper::sums::{self, Base, NewSums, Purpose, Sums};
 use crate::primary::streaming_upload::{self, PartWriter};
-use crate::store::{PutOptions, Replica, Upload};
+use crate::store::{PutOptions, Upload};
 
 /// How much of the database file is read at once.
 const READ_BYTES: usize = 256 * 1024;
@@ -32,6 +34,7 @@ impl ViewPages {
         out: W,
         header: Header,
         sums: &mut Compared,
+        copying: &Copying,
     ) -> Result<W> {
         let mut encoder = Encoder::new(out, header)?;
         self.each(|pgno, page| {
@@ -39,7 +42,11 @@ impl ViewPages {
                 sums.skip();
                 return Ok(());
             };
-            if sums.differs(pgno, page) { encoder.page(pgno, page) } else { Ok(()) }
+            if sums.differs(pgno, page) {
+                encoder.page(pgno, page)?;
+            }
+            copying.encodes(pgno);
+            Ok(())
         })?;
         Ok(encoder.finish()?.0)
     }
@@ -147,16 +154,20 @@ impl Compared {
 /// # Errors
 /// Those of the view and of the store; nothing is left in the store then.
 pub(in crate::primary) async fn upload(
-    store: &Arc<Replica>,
+    shipper: &Shipper,
     id: FileId,
     options: PutOptions,
     mut pages: ViewPages,
     header: Header,
     mut sums: Compared,
 ) -> Result<(Box<dyn Upload>, Compared)> {
+    let (store, copying) = (&shipper.store, Arc::clone(&shipper.copying));
+    copying.begins(pages.commit());
     let encode = move |out: PartWriter| {
-        let out = pages.encode(out, header, &mut sums)?;
+        let out = Counted { out, copying: Arc::clone(&copying) };
+        let Counted { out, .. } = pages.encode(out, header, &mut sums, &copying)?;
         Ok((out, sums))
     };
-    streaming_upload::upload(store, id, options, encode, std::future::pending()).await
+    let sent = |bytes| shipper.copying.sent(bytes);
+    streaming_upload::upload(store, id, options, encode, sent, std::future::pending()).await
 }

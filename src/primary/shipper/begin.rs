@@ -46,12 +46,19 @@ async fn decide(shipper: &Arc<Shipper>) -> Result<bool> {
             was_empty: shipper.db.was_empty(),
             forced: capture.is_forced(),
             has_commits: look.has_changes,
+            time: capture.time(),
             sent: capture.sent(),
             stood_by: shipper.db.stood_by(),
             node_id: capture.node_id(),
         })
     })
     .await?;
+    if let (Some(txid), Some(time)) = (local.known_newest(shipper), local.time) {
+        shipper.local_is_known();
+        shipper.seen(time);
+        shipper.places.load(shipper.store.as_ref());
+        return act(shipper, &local, Standing::Followed(txid), None).await;
+    }
     let mut pinned = if local.needs_survey() { pin(shipper).await? } else { None };
     shipper.local_is_known();
     if shipper.db.commits.has_several()
@@ -138,6 +145,17 @@ async fn is_damaged(shipper: &Arc<Shipper>, file: &FileInfo) -> Result<bool> {
 }
 
 impl Local {
+    /// The last transaction of the replica, if this process knows it without a look.
+    fn known_newest(&self, shipper: &Shipper) -> Option<Txid> {
+        let is_plain = self.origin.is_none() && !self.is_back && !self.forced && self.sent.is_empty();
+        match self.claim {
+            Claim::Followed(txid) if is_plain && self.lineage.is_some() && shipper.trusts_replica() => {
+                Some(txid)
+            }
+            _ => None,
+        }
+    }
+
     fn needs_survey(&self) -> bool {
         !self.forced && !matches!(self.claim, Claim::Followed(_))
     }

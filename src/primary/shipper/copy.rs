@@ -45,6 +45,7 @@ pub(in crate::primary) async fn anchor(shipper: &Arc<Shipper>) -> Result<bool> {
         shipper.notice(format!("{reason}; the database is compared with the replica, and {copied}"));
     }
     shipper.set_phase(Phase::Copying);
+    shipper.tell_of_copy_before();
     send_copy(shipper, pages, covers, header, compared).await
 }
 
@@ -83,8 +84,7 @@ async fn send_copy(
     let options = PutOptions { timestamp: header.timestamp, if_absent: true };
     shipper.with_capture(|capture| capture.sends_copy(&header))?;
     let done = async {
-        let (mut upload, compared) =
-            baseline::upload(&shipper.store, id, options, pages, header, compared).await?;
+        let (mut upload, compared) = baseline::upload(shipper, id, options, pages, header, compared).await?;
         let completed = upload.complete().await;
         match &completed {
             Ok(()) => {}
@@ -104,7 +104,8 @@ async fn send_copy(
     if let Ok(Landed::This) = landed {
         // Before the state says so: without checksums, a process after a kill would take the database for another one.
         anchored(shipper, header.max, compared).await;
-        shipper.with_capture(|capture| capture.anchored(header.max))?;
+        shipper.with_capture(|capture| capture.anchored(&header))?;
+        shipper.copying.ends();
         shipper.keep_history_of(id, None);
         heal::copied(shipper, header.max, is_whole).await;
         shipper.published(header.max, covers, header.timestamp);
@@ -155,7 +156,7 @@ fn pin_for(shipper: &Shipper, capture: &mut Capture) -> Result<Option<Pinned>> {
     let (noted, since) = shipper.db.commits.take(shipper.number);
     shipper.on_the_way(noted.seq, since);
     let records = shipper.db.recorder.journal().mark();
-    let Some(view) = shipper.db.host.pin()? else { return Ok(None) };
+    let Some(view) = shipper.db.host()?.pin()? else { return Ok(None) };
     let index = view.header();
     let time = shipper.db.commits.time_in_view(&index);
     let cursor = capture.cursor_of(&index);

@@ -9,7 +9,9 @@ use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::files;
@@ -22,6 +24,7 @@ use crate::primary::shipper::resume;
 use crate::primary::shipper::sums::Sums;
 use crate::primary::shipper::survey::Survey;
 use crate::restore;
+use crate::runtime;
 
 /// The restored database, until it is copied.
 const RESTORED: &str = "forward.db";
@@ -106,11 +109,11 @@ fn restore_and_copy(shipper: &Shipper, survey: &Survey) -> Result<Txid> {
 fn overwrite(shipper: &Shipper, survey: &Survey, path: &Path) -> Result<()> {
     let deadline = Instant::now() + if shipper.db.commits.has_several() { PATIENCE } else { Duration::ZERO };
     loop {
-        match shipper.db.host.overwrite(path, &|| survey.is_current(shipper)) {
+        match shipper.db.host()?.overwrite(path, &|| survey.is_current(shipper)) {
             Err(e)
                 if e.kind() == ErrorKind::Busy && survey.is_current(shipper) && Instant::now() < deadline =>
             {
-                std::thread::sleep(LOOK_AGAIN);
+                runtime::nap(LOOK_AGAIN);
             }
             overwritten => return overwritten,
         }

@@ -117,7 +117,6 @@ pub(in crate::primary) async fn finish(shipper: &Arc<Shipper>) -> Result<()> {
         written => written?,
     };
     shipper.history.found_snapshot(snapshot);
-    shipper.holes.healed(txid);
     place::learn(shipper).await;
     let url = shipper.store.url();
     shipper.notice(format!(
@@ -125,6 +124,8 @@ pub(in crate::primary) async fn finish(shipper: &Arc<Shipper>) -> Result<()> {
          there as far as their files are",
         hole.found()
     ));
+    // Whoever waits for it looks at the status next.
+    shipper.holes.healed(txid);
     shipper.changed();
     Ok(())
 }

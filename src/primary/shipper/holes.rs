@@ -142,6 +142,12 @@ impl Holes {
         self.lock().listed = Some(now);
     }
 
+    /// The files were listed last when those of `other` were.
+    pub(super) fn listed_with(&self, other: &Self) {
+        let listed = other.lock().listed;
+        self.lock().listed = listed;
+    }
+
     /// The look that was asked for was taken at `now`.
     pub(in crate::primary) fn looked(&self, now: Timestamp) {
         let mut inner = self.lock();

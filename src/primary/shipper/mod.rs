@@ -18,6 +18,8 @@
 //! | `holes`, `heal` | what the replica lacks of what was published |
 //! | `place` | which folder a replica is in, so that an unmounted disk is noticed |
 //! | `keep`, `scheduled_verify` | the background tasks that keep the history, and verify |
+//! | `copying` | how far a copy of the database came |
+//! | `linger` | after the last close: what waits is sent |
 //! | `id` | which replica it is |
 
 mod asks;
@@ -25,11 +27,13 @@ mod baseline;
 mod begin;
 mod capture;
 mod copy;
+mod copying;
 mod forward;
 mod heal;
 mod holes;
 mod id;
 mod keep;
+mod linger;
 mod open;
 mod others;
 mod outgoing;
@@ -47,7 +51,7 @@ mod survey;
 mod wait;
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
@@ -131,6 +135,8 @@ pub(in crate::primary) struct Shipper {
     places: place::Places,
     /// How many threads wait for the replica.
     waiting: AtomicUsize,
+    /// How far a copy of the database came.
+    pub(in crate::primary) copying: Arc<copying::Copying>,
     /// What other processes ask of this one, if it publishes.
     pub(in crate::primary) requests: Requests,
     /// Whether the store keeps the condition of a write is being found out, or was.
@@ -141,6 +147,8 @@ pub(in crate::primary) struct Shipper {
     withdrawn: Notify,
     /// The history of the replica is kept from the first file on that this process publishes.
     history_waits: AtomicBool,
+    /// Until when the replica is trusted to be what this process left there, in milliseconds of the steady clock.
+    trusted_until: AtomicI64,
     /// Never locked while `progress` is.
     desk: Mutex<Desk>,
     progress: Mutex<Progress>,
@@ -152,6 +160,8 @@ enum Desk {
     Closed,
     /// This process publishes.
     Open(Box<Capture>),
+    /// No connection of this process has the database open, and another one may publish.
+    Shelved(Box<Capture>),
     /// The last connection was closed.
     Ended,
 }
@@ -184,11 +194,13 @@ impl Shipper {
             holes: holes::Holes::default(),
             places: place::Places::new(&folder),
             waiting: AtomicUsize::new(0),
+            copying: Arc::default(),
             requests: Requests::default(),
             proving_fencing: AtomicBool::new(false),
             surveyed: Mutex::default(),
             withdrawn: Notify::new(),
             history_waits: AtomicBool::new(false),
+            trusted_until: AtomicI64::new(i64::MIN),
             desk: Mutex::new(Desk::Closed),
             progress: Mutex::new(Progress::new()),
             folder,
@@ -228,7 +240,7 @@ impl Shipper {
         let mut desk = self.desk();
         match *desk {
             Desk::Open(_) => return Ok(()),
-            Desk::Ended => return Err(self.db.closed()),
+            Desk::Shelved(_) | Desk::Ended => return Err(self.db.closed()),
             Desk::Closed => {}
         }
         *desk = Desk::Open(Box::new(Capture::open(self)?));
@@ -259,7 +271,7 @@ impl Shipper {
         match &mut *self.desk() {
             Desk::Open(capture) => Ok(work(capture)),
             Desk::Closed => Err(self.db.published_elsewhere()),
-            Desk::Ended => Err(self.db.closed()),
+            Desk::Shelved(_) | Desk::Ended => Err(self.db.closed()),
         }
     }
 
@@ -288,7 +300,7 @@ impl Shipper {
     pub(in crate::primary) fn finish(&self) -> Result<()> {
         match std::mem::replace(&mut *self.desk(), Desk::Ended) {
             Desk::Open(mut capture) => capture.settle(),
-            Desk::Closed | Desk::Ended => Ok(()),
+            Desk::Closed | Desk::Shelved(_) | Desk::Ended => Ok(()),
         }
     }
 

@@ -9,7 +9,7 @@ use crate::error::{Error, ErrorKind, Result};
 
 impl Progress {
     /// Whether the look at the replica came to an end, one way or another.
-    fn is_decided(&self) -> bool {
+    pub(super) fn is_decided(&self) -> bool {
         let is_over = matches!(self.phase, Phase::Stopped | Phase::Standby);
         self.resumed || is_over || self.error.is_some()
     }

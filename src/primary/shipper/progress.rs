@@ -2,7 +2,9 @@
 
 use std::sync::MutexGuard;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::{Capture, Desk, Phase, Shipper};
 use crate::clock::Timestamp;
@@ -221,7 +223,8 @@ impl Shipper {
     /// The last round failed and will be repeated.
     pub(in crate::primary) fn failed(&self, error: Error) {
         // A round may be under way when the last connection closes.
-        if matches!(*self.desk(), Desk::Ended) {
+        let is_ended = matches!(*self.desk(), Desk::Shelved(_) | Desk::Ended);
+        if is_ended || (error.kind() == ErrorKind::Interrupted && !self.db.is_open()) {
             return;
         }
         self.change(|p| {

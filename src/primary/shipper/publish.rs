@@ -55,11 +55,13 @@ async fn publish(shipper: &Arc<Shipper>) {
     // From when on the next file may go out though nobody waits for it.
     let mut due = Instant::now();
     loop {
+        shipper.until_there_is_work().await;
         until_told(shipper).await;
         let started = Instant::now();
         shipper.begin_round();
         let waiting = shipper.requests.take_waiting();
         let outcome = tokio::select! {
+            biased;
             outcome = round(shipper, !waiting.is_empty()) => outcome,
             never = keep_up(shipper) => match never {},
             () = shipper.withdrawn.notified() => {
@@ -121,7 +123,10 @@ async fn until_told(shipper: &Shipper) {
 async fn keep_up(shipper: &Arc<Shipper>) -> Infallible {
     loop {
         tokio::time::sleep(LONG_ROUND).await;
-        if let Err(e) = blocking(shipper, |shipper| shipper.with_capture(|c| c.absorb(&shipper.db))?).await {
+        if shipper.db.is_open()
+            && let Err(e) =
+                blocking(shipper, |shipper| shipper.with_capture(|c| c.absorb(&shipper.db))?).await
+        {
             tracing::debug!("{}: {e}", shipper.name());
         }
     }
@@ -162,10 +167,14 @@ async fn wait_out(shipper: &Arc<Shipper>, deadline: Instant) -> bool {
     let interval = shipper.options.sync_interval.max(WAITING_FILE_EVERY);
     loop {
         let kept = blocking(shipper, |shipper| {
+            if !shipper.db.is_open() {
+                return Ok(());
+            }
             shipper.capture_into_spool()?;
             shipper.tidy()
         });
         match kept.await {
+            Err(_) if !shipper.db.is_open() => {}
             Err(e) if e.kind() == ErrorKind::Busy => tracing::debug!("{}: {e}", shipper.name()),
             // The database has the pages all the same.
             Err(e) => shipper.notice(format!("points in time of this outage are lost: {e}")),
@@ -183,6 +192,9 @@ async fn wait_out(shipper: &Arc<Shipper>, deadline: Instant) -> bool {
 
 /// Brings the replica up to what is committed now; `false` if it was there already.
 async fn round(shipper: &Arc<Shipper>, asked: bool) -> Result<bool> {
+    if !shipper.db.is_open() {
+        return send_what_waits(shipper).await;
+    }
     shipper.db.check_file()?;
     if let Some(conflict) = shipper.history.take_conflict() {
         return Err(conflict);
@@ -206,6 +218,21 @@ async fn round(shipper: &Arc<Shipper>, asked: bool) -> Result<bool> {
         shipper.requests.look_again(look);
     }
     published
+}
+
+/// Sends what waits in files of a database that no connection has open; `false` if nothing did.
+async fn send_what_waits(shipper: &Arc<Shipper>) -> Result<bool> {
+    let mut sent = false;
+    // Who removed the folder, or restored the database, wants nothing of it.
+    while !shipper.db.is_open()
+        && shipper.sends_what_waits()
+        && shipper.is_as_left()
+        && let Step::Send(out) = next_step(shipper, false).await?
+    {
+        sent = true;
+        send::send(shipper, *out).await?;
+    }
+    Ok(sent)
 }
 
 /// Publishes every commit that was noted, and what others committed before; `false` if there was nothing to send.

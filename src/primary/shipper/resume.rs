@@ -65,6 +65,8 @@ pub(in crate::primary) struct Local {
     pub(in crate::primary) forced: bool,
     /// There are commits after what the state folder claims.
     pub(in crate::primary) has_commits: bool,
+    /// The time of the transaction of the claim, if it was published from here.
+    pub(in crate::primary) time: Option<Timestamp>,
     /// The headers of files that may have landed and hold nothing that the database has lost.
     pub(in crate::primary) sent: Vec<Header>,
     /// This process had the database open while another one published it.

@@ -16,6 +16,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use rustix::fs::{CWD, RenameFlags};
 use serde::{Deserialize, Serialize};
 
+use crate::clock::Timestamp;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::ltx::{Header, Lineage, Txid};
@@ -35,6 +36,9 @@ pub(in crate::primary) struct State {
     /// The last transaction known to be in the replica.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(in crate::primary) txid: Option<u64>,
+    /// The time of that transaction, if it was published from here, in milliseconds since the Unix epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    time: Option<i64>,
     /// Everything up to here is in the replica, in the spool, or of the dirty pages. None: nothing is known to be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     position: Option<StoredPosition>,
@@ -70,6 +74,9 @@ pub(in crate::primary) struct State {
     /// The database was published to another replica since `txid`, so that the digests of its states are of that one.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(in crate::primary) is_back: bool,
+    /// How far a copy came that the last close gave up, in percent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(in crate::primary) copy_given_up: Option<u8>,
     /// The boot of the machine in which the last file was published, or the first of all is to be. In a
     /// later one, what was written here since then may be lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -159,6 +166,11 @@ impl State {
             Ok(state) if state.node_id != 0 => Ok(state),
             _ => Ok(Self::new()),
         }
+    }
+
+    /// The state in `folder`, if there is one that can be understood.
+    pub(in crate::primary) fn read(folder: &Path) -> Option<Self> {
+        serde_json::from_slice(&fs::read(file(folder)).ok()?).ok()
     }
 
     fn new() -> Self {
@@ -320,18 +332,29 @@ impl State {
         self.boot.is_some() && self.boot == boot()
     }
 
-    /// `txid` is in the replica, and was made of what is here now.
-    pub(in crate::primary) fn published(&mut self, txid: Txid) {
+    /// `txid`, which was committed at `time`, is in the replica, and was made of what is here now.
+    pub(in crate::primary) fn published(&mut self, txid: Txid, time: Timestamp) {
         self.found(txid);
         self.origin = None;
+        self.time = Some(time.as_millis());
+    }
+
+    /// The time of the last transaction in the replica, if it was published from here.
+    pub(in crate::primary) fn time(&self) -> Option<Timestamp> {
+        self.time.map(Timestamp::from_millis)
     }
 
     /// `txid` is in the replica and here, whoever published it.
     pub(in crate::primary) fn found(&mut self, txid: Txid) {
-        self.txid = Some(txid.get());
+        (self.txid, self.time) = (Some(txid.get()), None);
         self.boot = boot();
         self.is_back = false;
         self.sent.clear();
+    }
+
+    /// `txid` is in the replica from an earlier life; not all of it is known to be here.
+    pub(in crate::primary) fn skip_to(&mut self, txid: Txid) {
+        (self.txid, self.time) = (Some(txid.get()), None);
     }
 
     /// The lineage of the replica at `url`, as far as it is known.
@@ -372,13 +395,34 @@ impl State {
             .and_then(|()| put_in_place(&temporary, &path))
             .map_err(|e| Error::io(format_args!("cannot write {}", path.display()), e))
     }
+
+    /// As [`State::save`], but in a folder that was removed no file is made.
+    ///
+    /// # Errors
+    /// `Io`, `NotFound` if the files were removed.
+    pub(in crate::primary) fn save_over(&self, folder: &Path) -> Result<()> {
+        let bytes = serde_json::to_vec(self).expect("BUG: the state is plain data");
+        let path = file(folder);
+        let temporary = path.with_extension("json.tmp");
+        let written = match OpenOptions::new().write(true).open(&temporary) {
+            // A file system that cannot exchange two names has only one of them.
+            Err(e) if e.kind() == io::ErrorKind::NotFound && path.exists() => write(&temporary, &bytes),
+            opened => opened.and_then(|file| write_all(file, &bytes)),
+        };
+        written
+            .and_then(|()| put_in_place(&temporary, &path))
+            .map_err(|e| Error::io(format_args!("cannot write {}", path.display()), e))
+    }
 }
 
 /// Writes over the file, which is made if it is not there. To cut a file to nothing first, or to replace
 /// one by a new one, makes some file systems (ext4) write it to the disk at once, and SQLite's next sync
 /// waits for that.
 fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = files::open(path, OpenOptions::new().write(true))?;
+    write_all(files::open(path, OpenOptions::new().write(true))?, bytes)
+}
+
+fn write_all(mut file: fs::File, bytes: &[u8]) -> io::Result<()> {
     file.write_all(bytes)?;
     file.set_len(bytes.len() as u64)
 }
@@ -398,6 +442,10 @@ fn file(folder: &Path) -> PathBuf {
 
 /// What tells one boot of the machine from another; `None` where the system does not say.
 fn boot() -> Option<String> {
+    #[cfg(test)]
+    if let Some(simulation) = crate::runtime::simulated::current() {
+        return Some(simulation.boot());
+    }
     let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     Some(id.trim().to_owned())
 }

@@ -60,7 +60,7 @@ impl Drop for Waiter<'_> {
 }
 
 impl Shipper {
-    /// What the last close of the process has to wait for, if that is known already: nothing if all is there, and nothing
+    /// What the last close of the process has to wait for, if that is known by now: nothing if all is there, and nothing
     /// of a store that failed last.
     ///
     /// # Errors
@@ -68,13 +68,16 @@ impl Shipper {
     pub(in crate::primary) fn outcome_at_close(&self) -> Option<Result<()>> {
         let progress = self.progress();
         let is_idle = progress.phase == Phase::Idle && self.holes.is_settled();
-        // A database that is locked for a moment is no store that fails.
-        let store_fails = progress.error.as_ref().is_some_and(|e| e.kind() != ErrorKind::Busy);
+        // No store fails where a database is locked for a moment, or where the close before cut off what was under way.
+        let store_fails = progress
+            .error
+            .as_ref()
+            .is_some_and(|e| !matches!(e.kind(), ErrorKind::Busy | ErrorKind::Interrupted));
         match progress.phase {
             _ if is_idle && progress.acked >= self.db.commits.last().seq => Some(Ok(())),
-            Phase::Retrying if store_fails => {
-                Some(Err(timed_out(&[self.lacking(&progress)], Duration::ZERO)))
-            }
+            Phase::Stopped => None,
+            // Whether or not the next attempt is under way.
+            _ if store_fails => Some(Err(timed_out(&[self.lacking(&progress)], Duration::ZERO))),
             _ => None,
         }
     }
@@ -87,7 +90,10 @@ impl Shipper {
     fn lacking(&self, progress: &Progress) -> Lacking {
         let cause = match &progress.error {
             Some(error) => format!(": {error}"),
-            None => format!("; it is still {}", progress.phase.name()),
+            None => match self.copying.percent().filter(|_| progress.phase == Phase::Copying) {
+                Some(percent) => format!("; it is still copying, and came to {percent} %"),
+                None => format!("; it is still {}", progress.phase.name()),
+            },
         };
         Lacking { url: self.store.url(), cause }
     }

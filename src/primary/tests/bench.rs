@@ -3,9 +3,10 @@
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tempfile::TempDir;
+use tokio::time::Instant;
 
 use super::sqlite::{Db, digest};
 use crate::clock::{ManualClock, Timestamp};
@@ -43,6 +44,7 @@ pub(super) struct Bench {
 impl Drop for Bench {
     fn drop(&mut self) {
         self.kill();
+        Primary::outlive(&self.db.path);
     }
 }
 
@@ -152,8 +154,14 @@ impl Bench {
         self.primary().status().remove(0)
     }
 
-    /// The last connection closes.
+    /// The last connection closes, and is closed for long.
     pub(super) fn close(&mut self) {
+        self.close_for_a_moment();
+        Primary::outlive(&self.db.path);
+    }
+
+    /// The last connection closes.
+    pub(super) fn close_for_a_moment(&mut self) {
         self.db.close_last();
         let primary = self.db.primary.take().expect("the primary is open");
         primary.close(Instant::now(), self.database.close_timeout);
@@ -163,6 +171,9 @@ impl Bench {
     pub(super) fn kill(&mut self) {
         if let Some(primary) = self.db.primary.take() {
             primary.kill();
+            if let Some(simulation) = crate::runtime::simulated::current() {
+                simulation.kill();
+            }
             self.db.recover();
         }
     }
@@ -277,7 +288,7 @@ impl Bench {
         let deadline = Instant::now() + PATIENCE;
         while !done(self) {
             assert!(Instant::now() < deadline, "{what} did not come");
-            std::thread::sleep(Duration::from_millis(2));
+            crate::runtime::nap(Duration::from_millis(2));
         }
     }
 }

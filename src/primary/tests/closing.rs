@@ -2,7 +2,9 @@
 //! the next open, in whatever order opens and closes come.
 
 use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::bench::{Bench, PATIENCE};
 use crate::error::ErrorKind;

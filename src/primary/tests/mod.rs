@@ -11,6 +11,7 @@
 //! | `several` | a database has two replicas |
 //! | `pace` | how often files go out |
 //! | `closing` | a close waits, but not for ever |
+//! | `lingering` | a database that is closed for a moment is remembered |
 //! | `foreign` | a process without the shim writes the database |
 //! | `panics` | a background task has a bug |
 //! | `processes` | several processes write, and take turns in publishing |
@@ -27,6 +28,7 @@ mod conflict;
 mod foreign;
 mod history;
 mod holes;
+mod lingering;
 mod outage;
 mod pace;
 mod panics;

@@ -1,10 +1,14 @@
 //! The first commit after quiet goes out at once, then at most one file per `sync_interval`. Without
 //! commits there are no requests.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::bench::Bench;
 use crate::primary::hooks::Signal;
+use crate::runtime::nap;
+use crate::runtime::simulated::in_virtual_time;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -36,30 +40,43 @@ fn the_first_commit_after_quiet_goes_out_at_once() {
 
 #[test]
 fn under_load_there_is_at_most_one_file_in_an_interval() {
+    in_virtual_time(|| under_load(Duration::from_millis(100)));
+}
+
+#[test]
+fn under_load_there_is_at_most_one_file_in_a_long_interval() {
+    in_virtual_time(|| under_load(HOUR));
+}
+
+fn under_load(interval: Duration) {
     let mut bench = Bench::new(5);
-    let interval = Duration::from_millis(100);
     bench.options.sync_interval = interval;
     bench.open_and_rest();
     let (before, began) = (bench.puts(), Instant::now());
     while bench.puts() < before + 5 {
         bench.db.change(1);
-        std::thread::sleep(Duration::from_millis(1));
+        nap(interval / 100);
     }
     // Between five files lie four intervals.
-    assert!(began.elapsed() >= interval * 4, "five files in {:?}", began.elapsed());
+    let took = began.elapsed();
+    assert!((interval * 4..=interval * 5).contains(&took), "five files in {took:?}");
     bench.sync();
     bench.assert_replica_is_current();
 }
 
 #[test]
 fn without_commits_there_are_no_requests() {
+    in_virtual_time(no_commits);
+}
+
+fn no_commits() {
     let mut bench = Bench::synced(5);
     bench.db.change(1);
     bench.db.truncate();
     bench.sync();
     bench.sync();
     let before = bench.store.total();
-    std::thread::sleep(Duration::from_millis(200));
+    nap(HOUR / 2);
     bench.sync();
     assert_eq!(bench.store.total(), before);
 }

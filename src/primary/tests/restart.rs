@@ -8,6 +8,7 @@ use super::sqlite::Db;
 use crate::clock::Timestamp;
 use crate::error::ErrorKind;
 use crate::page::PageSize;
+use crate::runtime::simulated::{self, simulate};
 use crate::store::{Fault, Op};
 
 const DOWN: Fault = Fault::Refuse(ErrorKind::Unavailable);
@@ -170,6 +171,29 @@ fn without_an_index_the_last_commit_frame_counts() {
     bench.sync();
     bench.assert_replica_is_current();
     assert_eq!(bench.copies(), 1);
+}
+
+/// Whenever a process is killed while its first copy lands, the next one knows the database for a later state of it, whatever
+/// the WAL lost meanwhile.
+#[test]
+fn a_kill_while_the_first_copy_lands_stops_nothing() {
+    for seed in 0..60 {
+        simulate(seed, || {
+            let mut bench = Bench::new(5);
+            bench.open();
+            let simulation = simulated::current().expect("a simulation");
+            simulation.pass(Duration::from_millis(simulation.below(12)));
+            bench.kill();
+            bench.db.without_shim(|db| {
+                db.change(3);
+                db.truncate();
+                db.change(1);
+            });
+            bench.open();
+            bench.sync();
+            bench.assert_replica_is_current();
+        });
+    }
 }
 
 /// A process that is killed right then leaves no state that the next one could not follow.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::bench::Bench;
 use crate::error::ErrorKind;
 use crate::page::PageSize;
+use crate::runtime::simulated::in_virtual_time;
 use crate::store::{Fault, Op};
 
 /// A closed database whose last commits wait in `files` local files.
@@ -194,4 +195,51 @@ fn scratch_files_do_not_pile_up() {
     bench.sync();
     bench.assert_replica_is_current();
     bench.until("an empty spool", |bench| bench.spooled().is_empty());
+}
+
+/// What exceeds `spool_limit` at the very moment in which it is to be sent is only noted as dirty pages, and a sync must not
+/// take that for sent.
+#[test]
+fn what_is_given_up_while_it_is_sent_is_sent_all_the_same() {
+    for limit in (0..2000).step_by(50) {
+        in_virtual_time(|| {
+            let mut bench = Bench::new(5);
+            bench.options.spool_limit = limit;
+            bench.open();
+            bench.sync();
+            bench.store.often(Op::Put, 1000, Fault::Refuse(ErrorKind::Unavailable));
+            bench.db.change(4);
+            bench.primary().sync(Duration::from_millis(1), &|| false).unwrap_err();
+            bench.primary().capture();
+            bench.db.commit(&[1, 2, 3], 5);
+            bench.store.heal();
+            bench.sync();
+            bench.assert_replica_is_current();
+        });
+    }
+}
+
+/// A process without the library restarts the WAL while files wait. They are not all that was committed, and a sync must not
+/// take them for that.
+#[test]
+fn waiting_files_are_not_all_where_the_chain_is_broken() {
+    in_virtual_time(|| {
+        let mut bench = Bench::new(5);
+        bench.options.sync_interval = Duration::from_secs(1);
+        bench.open_and_rest();
+        bench.store.often(Op::Put, 1000, Fault::Refuse(ErrorKind::Unavailable));
+        bench.db.change(4);
+        bench.primary().sync(Duration::from_millis(1), &|| false).unwrap_err();
+        bench.db.change(5);
+        bench.primary().capture();
+        assert!(!bench.spooled().is_empty());
+        bench.db.without_shim(|db| {
+            db.change(2);
+            db.truncate();
+        });
+        bench.db.change(3);
+        bench.store.heal();
+        bench.sync();
+        bench.assert_replica_is_current();
+    });
 }

@@ -87,9 +87,11 @@ fn a_table_has_what_the_version_says() {
         let (mut place, _) = file(Story::Bytes(vec![]), IoVersion { shm, fetch });
         let methods = place.methods();
         assert_eq!(methods.iVersion, number);
-        assert_eq!(methods.xShmMap.is_some(), shm);
-        assert_eq!(methods.xShmLock.is_some(), shm);
-        assert_eq!(methods.xFetch.is_some(), fetch);
+        // SQLite looks at the version first.
+        assert_eq!(methods.iVersion >= 2 && methods.xShmMap.is_some() && methods.xShmLock.is_some(), shm);
+        assert_eq!(methods.iVersion >= 3 && methods.xFetch.is_some(), fetch);
+        // A VFS in front of ours that offers more than the file has may call it.
+        assert!(methods.xFetch.is_some() && (methods.xShmMap.is_some() || fetch));
         // SAFETY: an open file.
         unsafe { x_close(place.as_ptr()) };
     }

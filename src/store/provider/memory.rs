@@ -66,6 +66,16 @@ impl MemoryStore {
         *self.bucket.clock.lock().unwrap_or_else(PoisonError::into_inner) = Some(clock);
     }
 
+    /// The bucket that the replica is in.
+    pub fn bucket(&self) -> Arc<dyn Bucket> {
+        Arc::new(self.bucket.clone())
+    }
+
+    /// The content of a file, which must be there.
+    pub fn bytes_of(&self, id: FileId) -> Bytes {
+        self.bucket.find(&self.layout.path(id)).expect("the file is there").body
+    }
+
     /// The files, in order, with their sizes.
     pub fn files(&self) -> Vec<(FileId, usize)> {
         let objects = self.bucket.lock();

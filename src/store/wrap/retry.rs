@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::download::{Download, Object};
 use super::hedge::{Asked, Hedge};
 use crate::error::{Error, ErrorKind, Result};
+use crate::runtime::random_u64;
 use crate::store::clock::StoreTime;
 use crate::store::{Bucket, ByteRange, Content, Fencing, Next, ObjectInfo, Page, Place, PutOptions, Upload};
 
@@ -308,12 +309,8 @@ impl<'a> Backoff<'a> {
     fn jittered(&self) -> Duration {
         let doublings = (self.attempts - 1).min(20);
         let ceiling = self.policy.base_delay.saturating_mul(1 << doublings).min(self.policy.max_delay);
-        let mut random = [0; 4];
         // Without random bytes the pause is the longest one, which is right as well.
-        let share = match getrandom::fill(&mut random) {
-            Ok(()) => f64::from(u32::from_le_bytes(random)) / f64::from(u32::MAX),
-            Err(_) => 1.0,
-        };
+        let share = random_u64().map_or(1.0, |random| random as f64 / u64::MAX as f64);
         ceiling.mul_f64(share)
     }
 }

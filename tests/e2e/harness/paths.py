@@ -23,6 +23,8 @@ SQLITE_SHELL = shutil.which("sqlite3") or "sqlite3"
 LITESTREAM = Path(sys.executable).parent / "litestream"
 LITESTREAM_03 = Path(os.environ.get("LITESTREAM_03") or ROOT / ".tools" / "litestream-0.3" / "bin" / "litestream")
 """Litestream 0.3.13, whose replicas are restored."""
+SQLITE3MC = Path(os.environ.get("SQLITE3MC") or ROOT / ".tools" / "sqlite3mc")
+"""The folder of an apsw with SQLite3MultipleCiphers, which has the name of the other one."""
 RCLONE = Path(os.environ.get("LITESTREAM_TEST_RCLONE") or Path(sys.executable).parent / "rclone")
 S3S_FS = Path(os.environ.get("S3S_FS") or ROOT / ".tools" / "bin" / "s3s-fs")
 

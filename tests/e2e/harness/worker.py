@@ -9,10 +9,15 @@ import time
 from pathlib import Path
 
 from .compare import Content
-from .paths import LIBRARY, SYSTEM_PYTHON, VENV_PYTHON, clean_env
+from .paths import LIBRARY, SQLITE3MC, SYSTEM_PYTHON, VENV_PYTHON, clean_env
 
 MAIN = Path(__file__).with_name("worker_main.py")
-HOSTS = {"python": (SYSTEM_PYTHON, "sqlite3"), "apsw": (VENV_PYTHON, "apsw")}
+HOSTS = {
+    "python": (SYSTEM_PYTHON, "sqlite3"),
+    "apsw": (VENV_PYTHON, "apsw"),
+    "sqlcipher": (VENV_PYTHON, "sqlcipher"),
+    "sqlite3mc": (VENV_PYTHON, "sqlite3mc"),
+}
 
 
 class SqlError(Exception):
@@ -40,7 +45,7 @@ def _decode(value):
 
 
 class Worker:
-    """A process with SQLite in it. `host` is `python` or `apsw`."""
+    """A process with SQLite in it. `host` is one of `HOSTS`."""
 
     def __init__(self, host: str = "python", env: dict | None = None, cwd: Path | None = None,
                  load: bool = True):
@@ -48,7 +53,7 @@ class Worker:
         self.host = host
         self._process = subprocess.Popen(
             [python, str(MAIN), module], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            env=clean_env(**(env or {})), cwd=cwd,
+            env=clean_env(SQLITE3MC=str(SQLITE3MC), **(env or {})), cwd=cwd,
         )
         os.set_blocking(self._process.stdout.fileno(), False)
         self._selector = selectors.DefaultSelector()

@@ -1,8 +1,9 @@
 """The child's side of a Python host: one JSON request a line in, one JSON answer a line out.
 
-    python worker_main.py sqlite3|apsw
+    python worker_main.py sqlite3|apsw|sqlcipher|sqlite3mc
 
-`sqlite3` is the standard library's module, `apsw` the package. Both answer the same requests.
+`sqlite3` is the standard library's module, `apsw` the package; `sqlcipher` and `sqlite3mc` are the same with a SQLite that
+encrypts. All answer the same requests.
 """
 
 import base64
@@ -57,6 +58,23 @@ class Apsw:
     def load(self, connection, path, entry):
         connection.enable_load_extension(True)
         connection.load_extension(path, entry)
+
+
+class Sqlcipher(Sqlite3):
+    """The module of the standard library, on SQLCipher."""
+
+    def __init__(self):
+        from sqlcipher3 import dbapi2
+
+        self.module = dbapi2
+
+
+class Sqlite3mc(Apsw):
+    """The package, on SQLite3MultipleCiphers."""
+
+    def __init__(self):
+        sys.path.insert(0, os.environ["SQLITE3MC"])
+        super().__init__()
 
 
 class Worker:
@@ -126,7 +144,7 @@ def from_json(value):
 
 
 def main():
-    worker = Worker({"sqlite3": Sqlite3, "apsw": Apsw}[sys.argv[1]]())
+    worker = Worker({"sqlite3": Sqlite3, "apsw": Apsw, "sqlcipher": Sqlcipher, "sqlite3mc": Sqlite3mc}[sys.argv[1]]())
     for line in sys.stdin:
         request = json.loads(line, object_hook=from_json)
         try:

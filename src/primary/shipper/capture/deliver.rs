@@ -26,7 +26,7 @@ impl Capture {
     }
 
     /// Makes the file of transaction `txid` from what was committed up to `noted` and what waits, or returns the one
-    /// that is under way. `None` if there is nothing to send. `time` is the time of publishing for a commit's time.
+    /// that is under way. `None` if there is nothing to send. Without a connection it is made only of what waits. `time` is the time of publishing for a commit's time.
     ///
     /// # Errors
     /// Those of the view; `Busy`; `Io`, `NoSpace` on the spool.
@@ -47,7 +47,12 @@ impl Capture {
         if !self.spool.segments().is_empty() {
             return Ok(Some(self.send_from_spool(txid, time)));
         }
-        if let Some(changed) = self.changed(db)? {
+        let changed = if db.is_open() { self.changed(db)? } else { None };
+        if let Some(changed) = changed {
+            if self.cursor.is_none() {
+                // What was changed is not known: a comparison chooses the next cursor.
+                return Ok(None);
+            }
             if changed.pages.is_empty() {
                 self.pass(changed);
             } else if changed.is_small() {
@@ -142,7 +147,7 @@ impl Capture {
         // What was given up meanwhile has left the spool.
         let inputs = self.in_flight.take().map_or(0, |o| o.inputs);
         self.attempted.clear();
-        self.state.published(out.txid);
+        self.state.published(out.txid, out.header.timestamp);
         let (cursor, mark) = out.cursor;
         if self.anchored && mark > self.remembered {
             self.remember(cursor, mark);
@@ -174,7 +179,7 @@ impl Capture {
     /// `published` is in the replica, and is ours from before.
     pub(in crate::primary) fn skip_to(&mut self, published: Txid) {
         self.attempted.clear();
-        self.state.txid = Some(published.get());
+        self.state.skip_to(published);
         self.save(0);
     }
 
@@ -252,11 +257,12 @@ impl Capture {
         self.forget_positions();
     }
 
-    /// The full copy is in the replica as `txid`.
-    pub(in crate::primary) fn anchored(&mut self, txid: Txid) {
+    /// The full copy with `header` is in the replica.
+    pub(in crate::primary) fn anchored(&mut self, header: &Header) {
         self.attempted.clear();
         self.forced = false;
-        self.state.published(txid);
+        self.state.published(header.max, header.timestamp);
+        self.state.copy_given_up = None;
         self.go_on_from_copy();
     }
 

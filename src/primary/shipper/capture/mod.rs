@@ -12,6 +12,7 @@ use super::Shipper;
 use super::outgoing::Outgoing;
 use super::spool::Spool;
 use super::state::{Claim, Origin, State};
+use crate::clock::Timestamp;
 use crate::error::Result;
 use crate::ltx::{Header, Lineage};
 use crate::primary::context::Context;
@@ -60,6 +61,10 @@ pub(in crate::primary) struct Capture {
     /// The full copy that all later files build on is in the replica.
     anchored: bool,
     state: State,
+    /// The state as it is on disk.
+    saved: Option<State>,
+    /// No connection has the database open: a program that removes its folder meets no new file in it.
+    makes_no_file: bool,
     /// Replication ended until a user decides; nothing is captured any more.
     stopped: bool,
     /// A user decided that what the replica holds is to be taken as it is.
@@ -130,6 +135,8 @@ impl Capture {
             in_flight: None,
             attempted: state.sent(&db.wal_path, file),
             state,
+            saved: None,
+            makes_no_file: false,
             stopped: false,
             forced: false,
             file,
@@ -144,6 +151,7 @@ impl Capture {
             }
         }
         capture.state.save(folder)?;
+        capture.saved = Some(capture.state.clone());
         Ok(capture)
     }
 
@@ -172,6 +180,11 @@ impl Capture {
         self.claim
     }
 
+    /// The time of the last transaction in the replica, if it was published from here.
+    pub(in crate::primary) fn time(&self) -> Option<Timestamp> {
+        self.state.time()
+    }
+
     /// Whether it was published to another replica since the transaction of the state.
     pub(in crate::primary) fn is_back(&self) -> bool {
         self.state.is_back
@@ -180,6 +193,17 @@ impl Capture {
     /// How the database came to be at the transaction of the state, if not by publishing it.
     pub(in crate::primary) fn origin(&self) -> Option<Origin> {
         self.state.origin
+    }
+
+    /// How far a copy came, in percent, that a last close gave up, unless another one was finished since.
+    pub(in crate::primary) fn copy_given_up(&self) -> Option<u8> {
+        self.state.copy_given_up
+    }
+
+    /// The last close gives up a copy that came to this `percent`.
+    pub(in crate::primary) fn gives_copy_up(&mut self, percent: u8) {
+        self.state.copy_given_up = Some(percent);
+        self.save(0);
     }
 
     /// The headers of files that may have landed.
@@ -306,10 +330,16 @@ impl Capture {
         }
         self.state.spool = if self.anchored { self.spool.range(delivered) } else { None };
         // Without it the next open compares the database: worse, not wrong.
-        if let Err(e) = self.state.save(&self.folder) {
+        let saved = if self.makes_no_file {
+            self.state.save_over(&self.folder)
+        } else {
+            self.state.save(&self.folder)
+        };
+        if let Err(e) = saved {
             tracing::warn!("{e}");
             return;
         }
+        self.saved = Some(self.state.clone());
         if let Some(cursor) = self.cursor
             && self.anchored
             && self.remembered == self.mark
@@ -333,7 +363,30 @@ impl Capture {
     pub(in crate::primary) fn settle(&mut self) -> Result<()> {
         self.keep_in_flight()?;
         self.keep_to_limit()?;
-        self.remember_all();
+        let is_saved = self.mark == self.remembered && self.spool.range(0) == self.state.spool;
+        if !is_saved || self.saved.as_ref() != Some(&self.state) {
+            self.remember_all();
+        }
         Ok(())
+    }
+
+    /// Whether a later connection of this process can go on from what is in memory, if nobody writes the database before.
+    pub(in crate::primary) fn can_be_resumed(&self) -> bool {
+        !self.stopped && self.exclusive == Exclusive::No
+    }
+
+    /// Whether files wait that follow what is in the replica.
+    pub(in crate::primary) fn sends_by_itself(&self) -> bool {
+        self.anchored && self.cursor.is_some() && !self.stopped && !self.spool.segments().is_empty()
+    }
+
+    /// Sets whether files may be made in the folder of local state.
+    pub(in crate::primary) fn may_make_files(&mut self, may: bool) {
+        self.makes_no_file = !may;
+    }
+
+    /// Whether the state on disk is the one that was saved last.
+    pub(in crate::primary) fn is_as_saved(&self) -> bool {
+        self.saved.is_some() && self.saved == State::read(&self.folder)
     }
 }

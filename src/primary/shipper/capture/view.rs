@@ -144,13 +144,24 @@ impl Capture {
         Ok(Look { page_size: Some(changed.view.page_size()), has_changes })
     }
 
-    /// Whether something is to be published.
+    /// Whether the database is what it was at the cursor, but for commits that can be told.
+    ///
+    /// # Errors
+    /// Those of the view; `Busy`.
+    pub(in crate::primary) fn is_followed(&mut self, db: &Context) -> Result<bool> {
+        Ok(self.anchored && self.changed(db)?.is_some() && self.cursor.is_some())
+    }
+
+    /// Whether something is to be published. Without a connection only what waits counts.
     ///
     /// # Errors
     /// Those of the view; `Busy`.
     pub(in crate::primary) fn has_something(&mut self, db: &Context) -> Result<bool> {
         if self.anchor_reason.is_some() || self.has_waiting() {
             return Ok(true);
+        }
+        if !db.is_open() {
+            return Ok(false);
         }
         let changed = self.changed(db)?;
         Ok(self.anchor_reason.is_some() || changed.is_some_and(|changed| !changed.pages.is_empty()))
@@ -162,7 +173,7 @@ impl Capture {
         for _ in 0..ATTEMPTS {
             let records = self.db.recorder.journal().mark();
             let moment = db.frames.now();
-            let mut view = match db.host.pin() {
+            let mut view = match db.host()?.pin() {
                 Ok(Some(view)) => view,
                 Ok(None) => return Ok(None),
                 Err(e) if e.kind() == ErrorKind::Busy && self.exclusive == Exclusive::Captured => {
