@@ -41,6 +41,8 @@ pub enum Fault {
     Delay(Duration),
     /// The code that does it panics.
     Panic,
+    /// It never reaches the store and is never answered: whoever waits for it is killed while it does.
+    Hang,
     /// The content of a `get` breaks off with `Unavailable` after so many bytes. Other requests are
     /// done as they are.
     Truncate(u64),
@@ -72,6 +74,7 @@ struct State {
     queued: BTreeMap<Op, VecDeque<Fault>>,
     often: BTreeMap<Op, (u32, Fault)>,
     counts: BTreeMap<Op, u64>,
+    hung: u64,
     random: u64,
 }
 
@@ -136,22 +139,34 @@ impl Faults {
         self.lock().counts.values().sum()
     }
 
+    /// The number of requests so far that are never answered.
+    pub fn hung(&self) -> u64 {
+        self.lock().hung
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl FaultyBucket {
+    fn draw(&self, op: Op) -> Option<Fault> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let fault = state.draw(op);
+        state.hung += u64::from(matches!(fault, Some(Fault::Hang)));
+        fault
+    }
+
     /// What is to happen to a request of kind `op`: its fault, once a refusal or delay is over.
     async fn begin(&self, op: Op) -> Result<Option<Fault>> {
-        let fault = self.state.lock().unwrap_or_else(PoisonError::into_inner).draw(op);
-        match fault {
+        match self.draw(op) {
             Some(Fault::Refuse(kind)) => Err(injected(op, kind)),
             Some(Fault::Panic) => panic!("injected panic of {op:?}, expected in a test"),
             Some(Fault::Delay(time)) => {
                 tokio::time::sleep(time).await;
                 Ok(None)
             }
+            Some(Fault::Hang) => std::future::pending().await,
             other => Ok(other),
         }
     }

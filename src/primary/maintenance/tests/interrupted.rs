@@ -8,14 +8,24 @@ use std::time::Duration;
 
 use super::world::{World, run, settings};
 use crate::error::ErrorKind;
-use crate::store::{Fault, Op};
+use crate::store::{Fault, Faults, Op};
 
 const OPS: [Op; 7] = [Op::List, Op::Get, Op::Upload, Op::Part, Op::Complete, Op::Abort, Op::Delete];
 
-/// Work that is dropped when it was polled so often: as the process would be killed.
+/// Work that is dropped, as if the process were killed: when it was polled so often, or while it
+/// waits for an answer that never comes.
 struct Killed<F> {
     work: Pin<Box<F>>,
     polls: u64,
+    store: Faults,
+    /// The requests that were never answered, before the work began.
+    hung: u64,
+}
+
+impl<F: Future> Killed<F> {
+    fn after(polls: u64, store: &Faults, work: F) -> Self {
+        Self { work: Box::pin(work), polls, store: store.clone(), hung: store.hung() }
+    }
 }
 
 impl<F: Future> Future for Killed<F> {
@@ -26,8 +36,31 @@ impl<F: Future> Future for Killed<F> {
             return Poll::Ready(None);
         }
         self.polls -= 1;
-        self.work.as_mut().poll(context).map(Some)
+        match self.work.as_mut().poll(context) {
+            Poll::Ready(output) => Poll::Ready(Some(output)),
+            Poll::Pending if self.store.hung() > self.hung => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
     }
+}
+
+/// A round that is killed at some moment, or while it waits for some answer. Whether it was: rounds
+/// can be over before.
+fn kill_somewhere(world: &mut World) -> bool {
+    world.store.heal();
+    let mut polls = u64::MAX;
+    if world.random(2) == 0 {
+        polls = world.random(12);
+    } else {
+        let op = [Op::Get, Op::Upload, Op::Complete, Op::Delete][world.random(4) as usize];
+        for _ in 0..world.random(2) {
+            world.store.next(op, Fault::Delay(Duration::ZERO));
+        }
+        world.store.next(op, Fault::Hang);
+    }
+    let killed = run(Killed::after(polls, &world.store.clone(), world.compactor.round())).is_none();
+    world.store.heal();
+    killed
 }
 
 fn fail_some_request(world: &mut World) {
@@ -38,7 +71,7 @@ fn fail_some_request(world: &mut World) {
         1 => Fault::LoseAnswer(kind),
         _ => Fault::Truncate(world.random(3000)),
     };
-    for _ in 0..world.random(4) {
+    for _ in 0..world.random(2) {
         // Some that go well, and then it.
         world.store.next(op, Fault::Delay(Duration::ZERO));
     }
@@ -65,9 +98,7 @@ fn three_hundred_interruptions() {
                 fail_some_request(&mut world);
                 failures += u64::from(world.try_round().is_err());
             } else {
-                let polls = world.random(12);
-                let killed = run(Killed { work: Box::pin(world.compactor.round()), polls }).is_none();
-                kills += u64::from(killed);
+                kills += u64::from(kill_somewhere(&mut world));
                 world.restart();
             }
             world.assert_restores();
