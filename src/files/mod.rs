@@ -5,8 +5,10 @@
 //! | `rights` | owner and permissions: what belongs to a database has those of the database |
 //! | `make` | files and folders are made with the right owner and permissions from the beginning |
 //! | `record_lock` | locks between processes |
+//! | `database_lock` | the locks that processes have on a database |
 //! | `open_lock` | whether a database is open as a primary anywhere, and keeping it closed |
 
+mod database_lock;
 mod make;
 mod open_lock;
 mod record_lock;
@@ -18,6 +20,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
 
 use crate::fork::PerProcess;
+pub use database_lock::DatabaseLock;
 pub use make::{as_in_folder, create_folders, create_folders_with, create_private_folders, open, write};
 pub use open_lock::{OpenLock, ReplaceLock};
 pub use record_lock::{Kind, RecordLock};

@@ -1,5 +1,5 @@
-//! Whether a database is open as a primary, in any process, container or thread: `open.lock` in its
-//! folder of local state. Each process that has it open shares the lock, from before the first connection
+//! Whether a database is open as a primary, in any process, container or thread: the lock
+//! [`DatabaseLock::Open`]. Each process that has it open shares the lock, from before the first connection
 //! reads until the last one is closed; whoever replaces the file holds it alone.
 
 use std::fs;
@@ -7,10 +7,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::{Kind, RecordLock, Rights, create_folders, state_folder};
+use super::database_lock::NAME;
+use super::{DatabaseLock, Kind, RecordLock, Rights, create_folders, state_folder};
 use crate::error::{Error, ErrorKind, Result};
 
-const NAME: &str = "open.lock";
 /// How long an open waits while the file is being replaced, which takes a few file system calls.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The time from one try to the next.
@@ -31,15 +31,14 @@ impl OpenLock {
     /// `Busy` if the file is still being replaced; `Io`, `Denied`, `ReadOnly`, `NoSpace` on the folder.
     pub fn take(database: &Path) -> Result<Self> {
         let folder = state_folder(database);
-        let path = folder.join(NAME);
-        if !RecordLock::is_ours(&path)
+        if !DatabaseLock::Open.is_ours(&folder)
             && let Ok(rights) = Rights::of(database)
         {
             rights.put_right(&folder);
         }
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let taken = create_folders(&folder).and_then(|()| RecordLock::take(&path, Kind::Shared));
+            let taken = create_folders(&folder).and_then(|()| DatabaseLock::Open.take(&folder, Kind::Shared));
             let is_over = Instant::now() >= deadline;
             match taken {
                 Ok(Some(lock)) => return Ok(Self { _lock: lock }),
@@ -59,7 +58,7 @@ impl OpenLock {
     /// Whether another process has the database open too. To be asked while this process has it open: `None` if it has
     /// not, or if that cannot be told.
     pub fn is_shared_with_others(database: &Path) -> Option<bool> {
-        RecordLock::is_shared_with_others(&state_folder(database).join(NAME))
+        DatabaseLock::Open.is_shared_with_others(&state_folder(database))
     }
 }
 
@@ -91,8 +90,7 @@ impl ReplaceLock {
     pub fn take(database: &Path) -> Result<Option<Self>> {
         let folder = state_folder(database);
         let made = (!folder.is_dir()).then(|| folder.clone());
-        let taken =
-            create_folders(&folder).and_then(|()| RecordLock::take(&folder.join(NAME), Kind::Exclusive));
+        let taken = create_folders(&folder).and_then(|()| DatabaseLock::Open.take(&folder, Kind::Exclusive));
         match taken {
             Ok(lock) => Ok(lock.map(|lock| Self { lock: Some(lock), made })),
             Err(e) => {

@@ -116,8 +116,8 @@ impl Turn {
         let folder = files::state_folder(path);
         let lock_path = folder.join(LOCK);
         loop {
-            let taken =
-                files::create_folders(&folder).and_then(|()| RecordLock::take(&lock_path, Kind::Exclusive));
+            let taken = files::create_folders(&folder)
+                .and_then(|()| RecordLock::take(&lock_path, 0, Kind::Exclusive));
             match taken {
                 Ok(Some(lock)) => return Ok(Self { path: lock_path, lock: Some(lock) }),
                 // The one before removed the folder between two steps.

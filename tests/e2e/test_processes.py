@@ -230,6 +230,7 @@ def publisher_of(folder) -> int:
     inode = (folder / "vfs.lock").stat().st_ino
     for line in open("/proc/locks"):
         fields = line.split()
-        if fields[1] == "POSIX" and fields[5].rpartition(":")[2] == str(inode):
+        # Byte 3 of the file is that lock.
+        if fields[1] == "POSIX" and fields[5].rpartition(":")[2] == str(inode) and fields[6] == "3":
             return int(fields[4])
     return 0

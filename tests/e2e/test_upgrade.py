@@ -8,6 +8,7 @@ publishes, and the other waits or is refused. These tests need that library: `LI
 skipped without.
 """
 
+import fcntl
 import json
 import os
 import shutil
@@ -148,13 +149,43 @@ def version(start, location: Location, old: bool, **options):
 
 def publishing(database: Path) -> bool:
     """Whether some process holds the publisher lock."""
-    import fcntl
     with open(state_folder(database) / "vfs.lock", "r+b") as lock:
         try:
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Version 0.1.0 locks the whole file, this one its byte 3.
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 3)
         except OSError:
             return True
         return False
+
+
+def test_who_publishes_by_the_lock_of_the_old_version_is_waited_for(start, in_folder, tmp_path):
+    """That lock is on the whole file, of which the locks of this version are bytes."""
+    database = tmp_path / "app.db"
+    uri = in_folder.primary(database, sync_interval="50ms")
+    worker, other = start("python"), start("python")
+    db = worker.open(uri)
+    db.run("CREATE TABLE t(id INTEGER PRIMARY KEY, name TEXT, data BLOB)")
+    sync(db)
+    db.close()
+    worker.end()
+    with open(state_folder(database) / "vfs.lock", "r+b") as lock:
+        fcntl.lockf(lock, fcntl.LOCK_EX)
+        first, second = start("python").open(uri), other.open(uri)
+        for db in (first, second):
+            assert db.one("SELECT state FROM litestream_status") == "standby"
+            insert(db, rows=3)
+            with pytest.raises(SqlError, match="litestream_sync"):
+                sync(db, 1)
+        assert in_folder.last_txid() == 1
+    # It is gone: one of the two publishes, and the database counts as open.
+    assert sync(first, 30) == sync(second, 30) == in_folder.last_txid() > 1
+    assert sorted(db.one("SELECT state FROM litestream_status") for db in (first, second)).count("standby") == 1
+    with open(state_folder(database) / "vfs.lock", "r+b") as lock, pytest.raises(OSError):
+        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with pytest.raises(SqlError, match="open as a primary"):
+        start("python", in_folder, env={"LITESTREAM_SQL": "on"}).open(":memory:").one(
+            "SELECT litestream_restore(?, ?, ?)", in_folder.full_url, str(database), '{"force": true}')
+    assert_each_is(first, tmp_path, in_folder)
 
 
 @both_versions

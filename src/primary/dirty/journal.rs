@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write as _};
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
@@ -45,10 +44,10 @@ pub(in crate::primary) struct Journal {
     sealing: Mutex<()>,
 }
 
-/// The file that this process appends to.
+/// The file that this process appends to. It is opened for each record: as long as nothing restarts the WAL it costs no
+/// descriptor.
 #[derive(Debug)]
 struct Writer {
-    file: File,
     path: PathBuf,
     /// The process that made the file.
     pid: u32,
@@ -91,17 +90,17 @@ impl Journal {
         let _section = fork::section();
         let mut slot = self.lock();
         // After a failure the file may end in half a record: it gets no further one.
-        let writer = slot.take().filter(Writer::takes_more);
+        let open = slot.take().and_then(|writer| writer.open().map(|file| (writer, file)));
         let mut bytes = Vec::with_capacity(256);
-        let writer = match writer {
-            Some(writer) => writer,
+        let (writer, file) = match open {
+            Some(open) => open,
             None => {
                 bytes.extend(MAGIC);
                 self.new_writer()?
             }
         };
         record.encode(&mut bytes);
-        writer.write(&bytes)?;
+        write(&file, &writer.path, &bytes)?;
         *slot = Some(writer);
         Ok(())
     }
@@ -114,7 +113,7 @@ impl Journal {
         }
     }
 
-    fn new_writer(&self) -> Result<Writer> {
+    fn new_writer(&self) -> Result<(Writer, File)> {
         let pid = std::process::id();
         let path = self.folder.join(format!("{pid}-{:016x}{SUFFIX}", random_u64()));
         let open = || crate::files::open(&path, OpenOptions::new().append(true));
@@ -125,7 +124,7 @@ impl Journal {
             other => other,
         };
         let file = file.map_err(|e| Error::io(cannot_write(&path), e))?;
-        Ok(Writer { file, path, pid })
+        Ok((Writer { path, pid }, file))
     }
 
     /// Every whole record of every file, those of one process in the order in which it wrote them. What is no record
@@ -252,25 +251,26 @@ fn cannot_write(path: &Path) -> String {
 }
 
 impl Writer {
-    /// Whether the file is this process's own, still has its name, and is not full.
-    fn takes_more(&self) -> bool {
+    /// The file, if it is this process's own, still has its name, and is not full.
+    fn open(&self) -> Option<File> {
         let is_ours = self.pid == std::process::id();
-        is_ours && self.file.metadata().is_ok_and(|meta| meta.nlink() > 0 && meta.len() < FULL)
+        let file = is_ours.then(|| OpenOptions::new().append(true).open(&self.path))?.ok()?;
+        file.metadata().is_ok_and(|meta| meta.len() < FULL).then_some(file)
     }
+}
 
-    fn write(&self, bytes: &[u8]) -> Result<()> {
-        loop {
-            return match (&self.file).write(bytes) {
-                Ok(written) if written == bytes.len() => Ok(()),
-                // A disk that takes a part is full; only the next write would say so.
-                Ok(_) => Err(Error::new(
-                    crate::error::ErrorKind::NoSpace,
-                    format!("{}: No space left on device", cannot_write(&self.path)),
-                )),
-                Err(e) if e.kind() == ErrorKind::Interrupted => continue,
-                Err(e) => Err(Error::io(cannot_write(&self.path), e)),
-            };
-        }
+fn write(mut file: &File, path: &Path, bytes: &[u8]) -> Result<()> {
+    loop {
+        return match file.write(bytes) {
+            Ok(written) if written == bytes.len() => Ok(()),
+            // A disk that takes a part is full; only the next write would say so.
+            Ok(_) => Err(Error::new(
+                crate::error::ErrorKind::NoSpace,
+                format!("{}: No space left on device", cannot_write(path)),
+            )),
+            Err(e) if e.kind() == ErrorKind::Interrupted => continue,
+            Err(e) => Err(Error::io(cannot_write(path), e)),
+        };
     }
 }
 

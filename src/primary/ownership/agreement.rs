@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::files::{self, Kind, RecordLock};
+use crate::files::{self, DatabaseLock, Kind, RecordLock};
 use crate::primary::maintenance::{HistoryOptions, NamedSettings, Settings};
 use crate::primary::ownership::folder;
 use crate::primary::ownership::role::PublisherLock;
@@ -24,8 +24,6 @@ use crate::runtime;
 use crate::store::ReplicaIdentity;
 
 const NAME: &str = "settings.json";
-/// Who has the database open shares this lock. Who is the first holds it alone while deciding.
-const LOCK: &str = "settings.lock";
 /// How long another process may take to decide.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The time from one try to the next.
@@ -93,7 +91,7 @@ impl Agreement {
             memory.write(&folder)?;
         }
         lock.share()
-            .map_err(|e| Error::io(format_args!("cannot share {}", folder.join(LOCK).display()), e))?;
+            .map_err(|e| Error::io(format_args!("cannot share a lock in {}", folder.display()), e))?;
         Ok(Self { replicas, lock: Mutex::new(Some(lock)) })
     }
 
@@ -151,13 +149,12 @@ enum Company {
     Others,
 }
 
-/// Takes the lock: alone if nobody else has the database open, else shipper.
+/// Takes the lock: alone if nobody else has the database open, else with the others.
 ///
 /// # Errors
 /// `Io`, `Denied`, `NoSpace` on the folder; `Busy` if another process does not end its decision.
 fn take_lock(folder: &Path) -> Result<(RecordLock, Company)> {
-    let path = folder.join(LOCK);
-    let take = |kind| RecordLock::take(&path, kind);
+    let take = |kind| DatabaseLock::Settings.take(folder, kind);
     let named = |e| Error::io(format_args!("cannot use {}", folder.display()), e);
     files::create_folders(folder).map_err(named)?;
     let deadline = Instant::now() + PATIENCE;
@@ -168,7 +165,7 @@ fn take_lock(folder: &Path) -> Result<(RecordLock, Company)> {
             }
         }
         if Instant::now() >= deadline {
-            let message = format!("{} is held by another process", path.display());
+            let message = format!("another process holds a lock in {}; try again", folder.display());
             return Err(Error::new(ErrorKind::Busy, message));
         }
         runtime::nap(TRY_AGAIN);

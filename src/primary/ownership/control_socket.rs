@@ -1,4 +1,5 @@
-//! How other processes reach the one that publishes: datagrams to a socket in the folder of local state.
+//! How other processes reach the one that publishes: datagrams to a socket in the folder of local state. Who hears them is
+//! in `ear`.
 //!
 //! Nobody depends on them arriving: the publisher looks at the database when it takes over, and who
 //! waits for an answer asks again.
@@ -6,28 +7,25 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tokio::task::JoinHandle;
 
 use crate::files;
-use crate::primary::ownership::Ownership;
 use crate::primary::ownership::report::Report;
 
 /// The publisher's socket.
-const PUBLISHER: &str = "vfs.sock";
+pub(super) const PUBLISHER: &str = "vfs.sock";
 /// The most that a socket's address may be long, with room to spare.
 const LONGEST: usize = 100;
 /// The most that a message may be long.
 pub(super) const MESSAGE_SIZE: usize = 8192;
 
 /// What other processes say to the publisher.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Message {
     /// There are commits.
     Committed,
@@ -63,7 +61,7 @@ pub(super) enum Answer {
 
 /// The address of a socket in `folder`. The second value must live while it is used: a path that is too
 /// long for an address is named by the descriptor of its folder.
-fn address(folder: &Path, name: &str) -> io::Result<(PathBuf, Option<File>)> {
+pub(super) fn address(folder: &Path, name: &str) -> io::Result<(PathBuf, Option<File>)> {
     let path = folder.join(name);
     if path.as_os_str().len() <= LONGEST {
         return Ok((path, None));
@@ -73,7 +71,7 @@ fn address(folder: &Path, name: &str) -> io::Result<(PathBuf, Option<File>)> {
 }
 
 /// A socket that those may send to who may use the database.
-fn bind(path: &Path) -> io::Result<UnixDatagram> {
+pub(super) fn bind(path: &Path) -> io::Result<UnixDatagram> {
     let socket = UnixDatagram::bind(path)?;
     files::as_in_folder(path);
     Ok(socket)
@@ -92,7 +90,31 @@ fn send(folder: &Path, name: &str, what: &impl Serialize) -> io::Result<()> {
 /// # Errors
 /// Whatever says that nobody listens.
 pub(super) fn tell(folder: &Path, message: &Message) -> io::Result<()> {
-    send(folder, PUBLISHER, message)
+    let (socket, home) = (fs::metadata(folder.join(PUBLISHER))?, fs::metadata(folder)?);
+    // Version 0.1.0 understands no address, and its sockets have one name.
+    match socket.nlink() {
+        1 => send(folder, PUBLISHER, message),
+        _ => send(folder, PUBLISHER, &Letter { to: home.ino(), message }),
+    }
+}
+
+/// A message to a socket that hears for several databases.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Letter<M> {
+    /// The inode of the folder of local state of the database that it is for.
+    pub(super) to: u64,
+    pub(super) message: M,
+}
+
+impl Message {
+    /// Where the answer is to go.
+    pub(super) fn mailbox(&self) -> Option<&str> {
+        match self {
+            Self::Sync(mailbox) | Self::Resume(_, mailbox) | Self::ResumeOne(_, mailbox, _) => Some(mailbox),
+            Self::Status(mailbox) => Some(mailbox),
+            Self::Committed | Self::Withdraw => None,
+        }
+    }
 }
 
 /// Answers to a mailbox; `false` if nobody is there. Who is gone needs no answer.
@@ -139,53 +161,13 @@ impl Drop for Mailbox {
     }
 }
 
-/// The publisher's ear; closed when dropped.
-pub(super) struct Ear(JoinHandle<()>);
-
-impl Ear {
-    /// Listens for other processes. Only for the process that publishes.
-    ///
-    /// # Errors
-    /// Those of the folder.
-    pub(super) fn open(owner: &Arc<Ownership>) -> io::Result<Self> {
-        let folder = owner.db.folder.clone();
-        sweep(&folder);
-        let (path, _open) = address(&folder, PUBLISHER)?;
-        let socket = bind(&path)?;
-        socket.set_nonblocking(true)?;
-        let socket = tokio::net::UnixDatagram::from_std(socket)?;
-        let owner = Arc::clone(owner);
-        Ok(Self(tokio::spawn(async move {
-            while let Some(message) = receive(&socket).await {
-                owner.heard(message);
-            }
-        })))
-    }
-}
-
-impl Drop for Ear {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-async fn receive<T: DeserializeOwned>(socket: &tokio::net::UnixDatagram) -> Option<T> {
-    let mut bytes = vec![0; MESSAGE_SIZE];
-    loop {
-        let len = socket.recv(&mut bytes).await.ok()?;
-        if let Ok(message) = serde_json::from_slice(&bytes[..len]) {
-            return Some(message);
-        }
-    }
-}
-
 /// Removes the publisher's socket. Only for the process that publishes.
 pub(super) fn close(folder: &Path) {
     let _ = fs::remove_file(folder.join(PUBLISHER));
 }
 
 /// Removes the sockets of processes that are gone. One who still waits opens another.
-fn sweep(folder: &Path) {
+pub(super) fn sweep(folder: &Path) {
     let Ok(entries) = fs::read_dir(folder) else { return };
     for path in entries.flatten().map(|entry| entry.path()) {
         let is_old = path.file_name().is_some_and(|name| name == PUBLISHER);

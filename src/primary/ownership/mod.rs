@@ -7,6 +7,7 @@
 //! | `agreement` | the replicas and settings that all processes agree on, and their memory |
 //! | `folder` | the folder of local state: its format, and the folders of replicas in it |
 //! | `control_socket` | how other processes reach the one that publishes |
+//! | `ear` | how that one hears them |
 //! | `asker` | one who waits in another process |
 //! | `linger` | what becomes of a database after its last close |
 //! | `standby` | what a process does that does not publish |
@@ -16,6 +17,7 @@
 mod agreement;
 mod asker;
 mod control_socket;
+mod ear;
 mod folder;
 mod linger;
 mod report;
@@ -31,7 +33,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 
-use self::control_socket::Ear;
+use self::ear::Ear;
 use self::report::Elsewhere;
 use self::role::{Former, Publishing, Role};
 use self::standby::Forced;

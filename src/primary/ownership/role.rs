@@ -4,10 +4,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
-use crate::files::{self, Kind, RecordLock};
-use crate::primary::ownership::control_socket::{self, Ear, Message};
+use crate::files::{self, DatabaseLock, Kind, RecordLock};
+use crate::primary::ownership::control_socket::{self, Message};
+use crate::primary::ownership::ear::Ear;
 
-const NAME: &str = "vfs.lock";
 /// How long a process that only lingers is given to release the publisher lock.
 const GIVES_WAY: Duration = Duration::from_millis(200);
 /// The time from one try to the next.
@@ -53,7 +53,7 @@ impl PublisherLock {
     /// `Io`, `Denied`, `NoSpace` on the folder.
     pub(in crate::primary) fn take(folder: &Path) -> Result<Option<Self>> {
         files::create_folders(folder)
-            .and_then(|()| RecordLock::take(&folder.join(NAME), Kind::Exclusive))
+            .and_then(|()| DatabaseLock::Publish.take(folder, Kind::Exclusive))
             .map(|lock| lock.map(|lock| Self { _lock: lock }))
             .map_err(|e| Error::io(format_args!("cannot use {}", folder.display()), e))
     }

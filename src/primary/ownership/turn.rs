@@ -1,14 +1,13 @@
 //! One process after the other opens a database for the first time, so that none reads it before it is decided
-//! what becomes of it: `begin.lock` in the folder of local state.
+//! what becomes of it: [`DatabaseLock::Begin`].
 
 use std::path::Path;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
-use crate::files::{self, Kind, RecordLock};
+use crate::files::{self, DatabaseLock, Kind, RecordLock};
 use crate::runtime;
 
-const NAME: &str = "begin.lock";
 /// The time from one try to the next.
 const TRY_AGAIN: Duration = Duration::from_millis(2);
 
@@ -28,7 +27,7 @@ impl Turn {
         let named = |e| Error::io(format_args!("cannot use {}", folder.display()), e);
         files::create_folders(&folder).map_err(named)?;
         loop {
-            if let Some(lock) = RecordLock::take(&folder.join(NAME), Kind::Exclusive).map_err(named)? {
+            if let Some(lock) = DatabaseLock::Begin.take(&folder, Kind::Exclusive).map_err(named)? {
                 return Ok(Self { _lock: lock });
             }
             runtime::nap(TRY_AGAIN);

@@ -44,8 +44,9 @@ pub(in crate::primary) async fn anchor(shipper: &Arc<Shipper>) -> Result<bool> {
     if shipper.progress_txid().is_some() {
         shipper.notice(format!("{reason}; the database is compared with the replica, and {copied}"));
     }
-    shipper.set_phase(Phase::Copying);
+    // First, so that whoever sees that it copies sees this too.
     shipper.tell_of_copy_before();
+    shipper.set_phase(Phase::Copying);
     send_copy(shipper, pages, covers, header, compared).await
 }
 

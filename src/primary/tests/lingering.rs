@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::bench::Bench;
 use crate::error::ErrorKind;
-use crate::files::RecordLock;
+use crate::files::DatabaseLock;
 use crate::primary::Primary;
 use crate::primary::ownership::PublisherLock;
 use crate::store::{Fault, Op};
@@ -114,7 +114,7 @@ fn nothing_is_locked_unless_something_waits() {
     assert!(PublisherLock::take(&bench.state_folder()).unwrap().is_some());
     let bench = closed_in_an_outage();
     // In this process it counts as its own.
-    assert!(RecordLock::is_ours(&bench.state_folder().join("vfs.lock")));
+    assert!(DatabaseLock::Publish.is_ours(&bench.state_folder()));
 }
 
 #[test]
