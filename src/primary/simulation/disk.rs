@@ -42,11 +42,13 @@ pub(super) struct Disk {
     now: Option<Vec<u8>>,
     durable: Option<Vec<u8>>,
     pending: Vec<Change>,
+    /// Nobody waits for the disk, as with `synchronous=OFF`.
+    pub(super) is_lazy: bool,
 }
 
 impl Disk {
     pub(super) fn new(path: &Path) -> Self {
-        Self { path: path.to_owned(), now: None, durable: None, pending: Vec::new() }
+        Self { path: path.to_owned(), now: None, durable: None, pending: Vec::new(), is_lazy: false }
     }
 
     pub(super) fn bytes(&self) -> &[u8] {
@@ -99,12 +101,17 @@ impl Disk {
     }
 
     pub(super) fn sync(&mut self) {
+        if self.is_lazy {
+            return;
+        }
         self.pending.clear();
         self.durable.clone_from(&self.now);
     }
 
-    /// The machine goes down: of what was not synced any part may be there, and any write torn.
+    /// The machine goes down: of what was not synced any part may be there, and any write torn. Some file systems keep
+    /// the time of the last write although its content is lost.
     pub(super) fn fail(&mut self, simulation: &Simulation) {
+        let time = fs::metadata(&self.path).and_then(|meta| meta.modified()).ok();
         let mut left = self.durable.clone();
         // Often enough all of it is there up to some moment.
         let in_order = simulation.below(2) == 0;
@@ -130,7 +137,10 @@ impl Disk {
             None => _ = fs::remove_file(&self.path),
         }
         self.durable.clone_from(&self.now);
-        self.touch(simulation);
+        match time.filter(|_| self.now.is_some() && simulation.below(2) == 0) {
+            Some(time) => self.open().set_modified(time).unwrap(),
+            None => self.touch(simulation),
+        }
     }
 }
 

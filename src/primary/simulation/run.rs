@@ -48,6 +48,8 @@ struct Run {
     path: PathBuf,
     database: Database,
     primary: Option<Arc<Primary>>,
+    /// What was closed last, and may linger.
+    closed: Option<Arc<Primary>>,
     replicas: Vec<Seen>,
     state: StateFolder,
     options: ReplicaOptions,
@@ -132,6 +134,7 @@ impl Run {
         Self {
             database: Database(Arc::new(Mutex::new(sqlite))),
             primary: None,
+            closed: None,
             replicas: NAMES.into_iter().map(replica).collect(),
             state: StateFolder::new(&state_folder(&path)),
             options,
@@ -268,6 +271,7 @@ impl Run {
         let host: Arc<dyn Host> = Arc::new(self.database.clone());
         let primary =
             Primary::open(&self.path, &replicas, &options, Arc::new(VirtualClock), connect, || host)?;
+        self.closed = None;
         self.primary = Some(Arc::clone(&primary));
         self.database.lock().primary = Some(primary);
         Ok(())
@@ -292,7 +296,7 @@ impl Run {
         self.database.lock().close_all(Process::Publisher);
         primary.close(Instant::now(), timeout);
         self.database.lock().primary = None;
-        drop(primary);
+        self.closed = Some(primary);
         // The tasks end.
         self.simulation.pass(Duration::ZERO);
         "the publisher closes".to_owned()
@@ -300,7 +304,7 @@ impl Run {
 
     /// kill -9.
     fn kill(&mut self) {
-        let Some(primary) = self.primary.take() else { return };
+        let Some(primary) = self.primary.take().or_else(|| self.closed.take()) else { return };
         primary.kill();
         self.simulation.kill();
         self.simulation.pass(Duration::ZERO);
@@ -327,6 +331,11 @@ impl Run {
     }
 
     fn fail_power(&mut self) -> String {
+        // Often the programs have just ended in order.
+        if self.below(2) == 0 {
+            self.kill_others();
+            self.close();
+        }
         self.kill();
         self.simulation.fail_power();
         self.database.lock().fail_power();

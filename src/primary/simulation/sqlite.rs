@@ -149,6 +149,8 @@ pub(super) struct Sqlite {
     pub(super) is_old: bool,
     /// A recovery lost commits, as SQLite 3.40 does.
     pub(super) has_lost: bool,
+    /// A power failure tore the database, of which nothing was synced: it is what it never was.
+    is_torn: bool,
     /// Nobody does anything while the library looks.
     pub(super) is_quiet: bool,
     /// What happens is told on standard error.
@@ -214,6 +216,7 @@ impl Sqlite {
             unsealed: None,
             is_old: false,
             has_lost: false,
+            is_torn: false,
             is_quiet: false,
             tells: std::env::var_os("SIMULATION_LOG").is_some(),
             history: History::default(),
@@ -232,6 +235,8 @@ impl Sqlite {
         }
         new.db.write(&new.simulation, 0, &pages.concat());
         new.db.sync();
+        let is_lazy = new.below(4) == 0;
+        (new.db.is_lazy, new.wal.is_lazy) = (is_lazy, is_lazy);
         new.now = digest(&pages);
         new.history.add(new.now, None);
         new
@@ -342,6 +347,10 @@ impl Sqlite {
         }
         self.shm = Some(Shm { header, torn: false, frames, n_backfill: 0, marks });
         let state = digest(&self.content(&header));
+        if std::mem::take(&mut self.is_torn) && !self.history.has(state) {
+            self.history.add(state, Some(self.now));
+            self.has_lost = true;
+        }
         assert!(self.history.has(state), "a recovery makes what was never committed");
         self.has_lost |= state != self.now && self.history.descends(self.now, state);
         self.unsealed = None;
@@ -894,6 +903,7 @@ impl Sqlite {
         let simulation = Arc::clone(&self.simulation);
         self.wal.fail(&simulation);
         self.db.fail(&simulation);
+        self.is_torn = self.db.is_lazy;
     }
 
     /// Another database takes the place of this one, if nobody has it open.
