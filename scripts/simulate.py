@@ -2,7 +2,7 @@
 """Runs many seeds of the simulation of a primary with two replicas (src/primary/simulation), on all cores.
 
     scripts/simulate.py --minutes 60              as many as there is time for
-    scripts/simulate.py --seeds 1000000           so many
+    scripts/simulate.py --seeds 1000000           a million seeds
     scripts/simulate.py --seed 4711               one, again, with all that happened in it
 
 Prints the first seed that fails, and how to run it again. A CI run has the 25 seeds of `cargo test` (`SEEDS` in
@@ -21,7 +21,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 TEST = "primary::simulation::every_seed_ends_in_what_was_committed"
-# A process runs so many seeds.
+# The number of seeds that one process runs.
 CHUNK = 100
 
 

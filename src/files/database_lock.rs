@@ -9,9 +9,9 @@
 //!      3   publish    alone: the publisher
 //! ```
 //!
-//! A publisher of version 0.1.0 locks the whole file. Who opens the database meanwhile has all but the last one by itself:
-//! there is nothing to decide beside a publisher, and when that is gone nobody of its version gets the whole file again
-//! before the last of these processes has closed the database.
+//! A publisher of version 0.1.0 locks the whole file. A process that opens the database meanwhile holds all but the last
+//! one within itself only: there is nothing to decide beside a publisher. They are taken from other processes too by the next
+//! lock that this process takes after that publisher is gone: a standby looks for the last one every second.
 
 use std::io;
 use std::path::Path;

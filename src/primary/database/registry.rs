@@ -12,7 +12,7 @@ use crate::primary::database::Primary;
 use crate::primary::ownership::Left;
 use crate::runtime;
 
-/// How long what is known of a database outlives its last connection.
+/// How long a database lingers after its last close.
 pub(super) const LINGERS: Duration = Duration::from_secs(30);
 
 /// How often it is looked at meanwhile.

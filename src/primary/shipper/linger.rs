@@ -101,7 +101,7 @@ impl Shipper {
         Ok(unchanged || capture.is_followed(&self.db)?)
     }
 
-    /// It goes on as before the last close.
+    /// It continues as before the last close.
     pub(in crate::primary) fn goes_on(&self, unchanged: bool) {
         self.history.goes_on();
         if !unchanged || self.progress().acked < self.db.commits.last().seq {

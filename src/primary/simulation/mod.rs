@@ -26,7 +26,7 @@ mod store;
 use std::env;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-/// So many seeds are run with all other tests.
+/// The number of seeds that are run with all other tests.
 const SEEDS: u64 = 25;
 
 /// The number in an environment variable.

@@ -98,7 +98,7 @@ impl WalIndex for Index {
     }
 }
 
-/// What somebody holds who has the database open.
+/// The locks of a connection, or of a view of the library.
 #[derive(Clone, Copy, Debug)]
 struct Hold {
     process: Process,
@@ -124,7 +124,7 @@ struct Writing {
     cache: BTreeMap<u32, Vec<u8>>,
     /// All pages, as the transaction leaves them.
     pages: Vec<Vec<u8>>,
-    /// The last frame, its checksum, and whether the checksums are to be written anew.
+    /// The last frame, its checksum, and whether the checksums are to be written again.
     end: u32,
     chain: Checksum,
     /// By page, the frame of this transaction that holds it.
@@ -534,7 +534,7 @@ impl Sqlite {
     /// What connection `of` does next, whatever that is.
     pub(super) fn act(&mut self, of: usize, can_die: bool) -> std::result::Result<(), Died> {
         if self.map() {
-            // It goes on with the number of restarts that the WAL has.
+            // The count of the WAL's restarts continues.
             self.connections[of].restarts += 1;
         }
         let connection = &self.connections[of];
@@ -714,7 +714,7 @@ impl Sqlite {
             written.push((writing.end, pgno));
         }
         if commit && !sealed && self.below(2) == 0 {
-            // SQLite goes on from a frame that was rolled back.
+            // SQLite continues from a frame that was rolled back.
             writing.chain = Checksum(self.simulation.random() as u32 | 1, self.simulation.random() as u32);
         }
         if commit {
@@ -735,7 +735,7 @@ impl Sqlite {
         self.may_die(can_die)
     }
 
-    /// Writes the pages of a transaction that goes on into the WAL.
+    /// Writes the pages of a transaction that is not at its end into the WAL.
     fn spill(&mut self, of: usize, can_die: bool) -> std::result::Result<(), Died> {
         let has_some = self.connections[of].writing.as_ref().is_some_and(|writing| !writing.cache.is_empty());
         if has_some { self.append(of, false, can_die) } else { Ok(()) }

@@ -16,11 +16,11 @@ use crate::store::{Bucket, ByteRange, Content, Fencing, Next, ObjectInfo, Page, 
 pub(super) struct Weather {
     /// Nothing reaches the store.
     pub(super) is_down: bool,
-    /// Of a hundred requests so many are refused.
+    /// Percentage of requests that are refused.
     pub(super) refused: u64,
-    /// Of a hundred requests so many are done, and the answer is lost.
+    /// Percentage of requests that are done, and whose answer is lost.
     pub(super) lost: u64,
-    /// Of a hundred requests so many take seconds.
+    /// Percentage of requests that take seconds.
     pub(super) slow: u64,
 }
 
