@@ -9,6 +9,7 @@ mod early_sync;
 mod generations;
 mod histories;
 mod in_use;
+mod leftovers;
 mod line;
 mod output;
 mod progress;

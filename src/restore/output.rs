@@ -9,14 +9,13 @@ use std::sync::Arc;
 
 use super::early_sync::EarlySync;
 use super::in_use::{Exclusion, keep_out, refuse_if_open};
+use super::leftovers;
 use crate::error::{Error, ErrorKind, Result};
 use crate::page::{PageCount, PageSize, Pgno};
 
 /// Neighbouring pages are written together up to this many bytes.
 const RUN: usize = 1024 * 1024;
 
-/// The permissions of a file that is not complete: it is nobody else's.
-const PRIVATE: u32 = 0o600;
 /// The permissions that SQLite asks for when it makes a database; the user's umask takes from them.
 const OF_DATABASES: u32 = 0o644;
 
@@ -84,13 +83,8 @@ impl Output {
         let folder = folder_of(&self.target);
         let mut folders = CreatedFolders::default();
         folders.create(&folder)?;
-        let temporary = folder.join(format!(".litestream-restore-{}", unpredictable()?));
-        let file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(PRIVATE)
-            .open(&temporary)
-            .map_err(|e| Error::io(format!("cannot create a file in {}", folder.display()), e))?;
+        leftovers::remove(&folder);
+        let (temporary, file) = leftovers::create(&folder)?;
         let draft = Draft {
             output: self,
             folder,
@@ -139,9 +133,7 @@ impl Draft {
 
     /// A file without a name, for what is needed until the database is there.
     pub(super) fn scratch(&self) -> Result<File> {
-        let path = self.folder.join(format!(".litestream-restore-{}", unpredictable()?));
-        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(PRIVATE).open(&path);
-        let file = file.map_err(|e| Error::io(format!("cannot create {}", path.display()), e))?;
+        let (path, file) = leftovers::create(&self.folder)?;
         fs::remove_file(&path).map_err(|e| Error::io(format!("cannot remove {}", path.display()), e))?;
         Ok(file)
     }
@@ -394,8 +386,7 @@ fn folder_of(path: &Path) -> PathBuf {
 
 /// The permissions that a new database gets in `folder`.
 fn usual_mode(folder: &Path) -> io::Result<fs::Permissions> {
-    let random = unpredictable().map_err(|e| io::Error::other(e.to_string()))?;
-    let path = folder.join(format!(".litestream-restore-{random}"));
+    let path = leftovers::new_name(folder).map_err(|e| io::Error::other(e.to_string()))?;
     // Only a file that is made shows what the umask leaves, without a change to it.
     let probe = OpenOptions::new().write(true).create_new(true).mode(OF_DATABASES).open(&path)?;
     let mode = probe.metadata().map(|meta| meta.permissions());
@@ -409,7 +400,7 @@ fn sync_folder(folder: &Path) -> Result<()> {
 }
 
 /// A part of a file name that nobody can guess.
-fn unpredictable() -> Result<String> {
+pub(super) fn unpredictable() -> Result<String> {
     let n = getrandom::u64()
         .map_err(|e| Error::new(ErrorKind::Io, format!("the system gives no random numbers: {e}")))?;
     Ok(format!("{n:016x}"))

@@ -283,6 +283,25 @@ fn cancelling_at_any_moment_leaves_nothing() {
 }
 
 #[test]
+fn what_killed_restores_left_is_removed_and_what_others_write_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let make = |name: &str, age: u64| {
+        let file = fs::File::create(folder.path().join(name)).unwrap();
+        file.set_modified(std::time::SystemTime::now() - Duration::from_secs(age)).unwrap();
+        file
+    };
+    drop(make(".litestream-restore-left", 3600));
+    drop(make(".litestream-restore-young", 1));
+    drop(make("litestream-restore-other", 3600));
+    let written = make(".litestream-restore-written", 3600);
+    written.try_lock().unwrap();
+    restore(ten().store(), &folder.path().join("app.db"), &latest()).unwrap();
+    let left =
+        [".litestream-restore-written", ".litestream-restore-young", "app.db", "litestream-restore-other"];
+    assert_eq!(names(folder.path()), left);
+}
+
+#[test]
 fn a_read_that_never_ends_can_be_cancelled() {
     let history = ten();
     let stuck = crate::store::Faults::new(&history.store(), 1);
