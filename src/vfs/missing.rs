@@ -1,12 +1,14 @@
 //! A database that is missing is restored before it is opened: `restore=missing`.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::{self, Kind, RecordLock};
+use crate::fork::PerProcess;
 use crate::primary::{self, Primary, ReplicaConfig, Restored};
 use crate::restore::{self, Exclusion, Line, Options, Progress};
 use crate::{runtime, sqlite};
@@ -29,10 +31,20 @@ pub(super) fn restore(path: &Path, replicas: &[ReplicaConfig]) -> Result<()> {
     if Primary::find(path).is_some() {
         return still_there(path);
     }
+    let began = Instant::now();
     let _turn = Turn::wait(path)?;
     if !is_missing(path) {
         return Ok(());
     }
+    if let Some(e) = Failure::since(path, began) {
+        return Err(e);
+    }
+    let restored = restore_from_first(path, replicas);
+    Failure::note(path, restored.as_ref().err());
+    restored
+}
+
+fn restore_from_first(path: &Path, replicas: &[ReplicaConfig]) -> Result<()> {
     let mut refused = None;
     for replica in replicas {
         match restore_from(path, replica) {
@@ -102,6 +114,37 @@ fn restore_from(path: &Path, replica: &ReplicaConfig) -> Result<bool> {
 fn options(progress: &Arc<Progress>) -> Options {
     let exclusion = Exclusion::by(|path| Ok(Box::new(sqlite::sole_use(path)?)));
     Options { force: Some(exclusion), progress: Some(Arc::clone(progress)), ..Options::default() }
+}
+
+/// How the last restore of a database failed: those who waited for it need not try the same again, one after the other.
+struct Failure {
+    at: Instant,
+    kind: ErrorKind,
+    message: String,
+}
+
+/// By database.
+static FAILURES: PerProcess<Mutex<BTreeMap<PathBuf, Failure>>> = PerProcess::new();
+
+fn failures() -> MutexGuard<'static, BTreeMap<PathBuf, Failure>> {
+    FAILURES.get().lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Failure {
+    fn note(path: &Path, error: Option<&Error>) {
+        let failure = error.map(|e| Self { at: Instant::now(), kind: e.kind(), message: e.to_string() });
+        match failure {
+            Some(failure) => drop(failures().insert(path.to_path_buf(), failure)),
+            None => drop(failures().remove(path)),
+        }
+    }
+
+    /// That of a restore in this process which ended after `began`.
+    fn since(path: &Path, began: Instant) -> Option<Error> {
+        let failures = failures();
+        let failure = failures.get(path).filter(|failure| failure.at > began)?;
+        Some(Error::new(failure.kind, failure.message.clone()))
+    }
 }
 
 /// The turn of the one who restores. When it is over, nothing is left of it.
