@@ -70,6 +70,11 @@ pub(super) fn size_within(text: &str, min: &str, max: &str) -> Result<u64> {
     within(text, min, max, size)
 }
 
+/// Whether both are durations, and `text` is longer than `limit`.
+pub(super) fn is_longer(text: &str, limit: &str) -> bool {
+    matches!((duration(text), duration(limit)), (Ok(time), Ok(limit)) if time > limit)
+}
+
 /// Whether both are sizes, and `text` is smaller than `limit`.
 pub(super) fn is_smaller(text: &str, limit: &str) -> bool {
     matches!((size(text), size(limit)), (Ok(size), Ok(limit)) if size < limit)

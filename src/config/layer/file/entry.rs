@@ -58,7 +58,7 @@ pub(super) enum Place {
 }
 
 /// Where the folder of local state is.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum StatePlace {
     /// `meta-path`.
     Path(PathBuf),
@@ -80,14 +80,13 @@ impl Entry {
     pub(super) fn fits(&self, path: &Path, real: &Path) -> Option<Fit> {
         match &self.place {
             Place::File { path: own, real: own_real } => {
+                // A link on the way may lead elsewhere by now. Only files of one name, or a link, can be one file.
+                let may_move = own_real.as_ref() != Some(own);
                 let is_it = own == path
-                    || match own_real {
-                        Some(own_real) => own_real == real,
-                        // It was not there; only files of one name, or a link, can be one file.
-                        None => {
-                            (own.file_name() == real.file_name() || own.is_symlink()) && resolved(own) == real
-                        }
-                    };
+                    || own == real
+                    || may_move
+                        && (own.file_name() == real.file_name() || own.is_symlink())
+                        && resolved(own) == real;
                 is_it.then_some(Fit::File)
             }
             Place::Folder { dir, pattern, recursive } => {

@@ -187,25 +187,24 @@ impl Reader {
         let Some(text) = self.scalar(&member)? else { return Ok(()) };
         let text = value_in_file(setting.kind, &text);
         let text = text.map_err(|e| self.error(member.line, format!("{}: {e}", member.key)))?;
-        let text = self.raised(setting, &member, text);
+        let text = self.limited(setting, &member, text);
         self.set(setting, section, &member.key, member.line, text)
     }
 
-    /// Parts that are smaller than stores take are as small as they may be, as in Litestream.
-    fn raised(&mut self, setting: &'static Declared, member: &Member, text: String) -> String {
-        match setting.kind {
+    /// Parts that are smaller than stores take are as small as they may be, as in Litestream. What a file of the sidecar has
+    /// wait longer than anything waits here is as long as it may be.
+    fn limited(&mut self, setting: &'static Declared, member: &Member, text: String) -> String {
+        let (limit, why) = match setting.kind {
             Kind::Size { min, .. } if setting.scope == Scope::Store && value::is_smaller(&text, min) => {
-                self.note(
-                    member.line,
-                    &member.key,
-                    &text,
-                    format!("{min} is used: stores take no less"),
-                    false,
-                );
-                min.to_owned()
+                (min, "stores take no less")
             }
-            _ => text,
-        }
+            Kind::Duration { max, .. } if self.source == Source::File && value::is_longer(&text, max) => {
+                (max, "nothing waits longer")
+            }
+            _ => return text,
+        };
+        self.note(member.line, &member.key, &text, format!("{limit} is used: {why}"), false);
+        limit.to_owned()
     }
 
     fn set(
@@ -466,26 +465,32 @@ impl Reader {
     }
 
     fn refuse_twin(&self, entries: &[Entry], entry: &Entry) -> Result<()> {
-        let is_same = |other: &&Entry| match (&other.place, &entry.place) {
-            (Place::File { path: a, real: x }, Place::File { path: b, real: y }) => {
-                a == b || (x.is_some() && x == y)
-            }
-            _ => false,
-        };
-        let (Some(other), Place::File { path, .. }) = (entries.iter().find(is_same), &entry.place) else {
-            return Ok(());
-        };
-        let message = format!(
-            "{} has an entry already, in line {}: keep one, with all its replicas under 'replicas'",
-            path.display(),
-            other.line.line
-        );
-        Err(self.error(entry.line.line, message))
+        let Place::File { path, real } = &entry.place else { return Ok(()) };
+        for other in entries {
+            let Place::File { path: other_path, real: other_real } = &other.place else { continue };
+            let is_same = other_path == path || (real.is_some() && real == other_real);
+            let (what, remedy) = if is_same {
+                let what = format!("{} has an entry already", path.display());
+                (what, "keep one, with all its replicas under 'replicas'")
+            } else if entry.state.is_some() && entry.state == other.state {
+                ("meta-path is that of another database already".to_owned(), "give each one its own")
+            } else {
+                continue;
+            };
+            let message = format!("{what}, in line {}: {remedy}", other.line.line);
+            return Err(self.error(entry.line.line, message));
+        }
+        Ok(())
     }
 
     fn replica(&mut self, node: Node) -> Result<ReplicaEntry> {
         let line = node.line;
         if let (Content::Scalar(text), Source::Program) = (&node.content, self.source) {
+            if !text.contains(':') {
+                return Err(
+                    self.error(line, format!("'{text}' is no URL of a replica: write 's3://bucket/path'"))
+                );
+            }
             let url = Some(self.field_of("url", line, text.clone()));
             return Ok(ReplicaEntry { line: self.line(line), kind: None, url, section: Section::default() });
         }

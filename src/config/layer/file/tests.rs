@@ -347,6 +347,7 @@ fn what_is_broken_is_named_with_its_line_and_a_remedy() {
         (replica("  meta-dir: /m\n"), "5: meta-dir belongs to 'dir'"),
         ("dbs:\n- dir: /d\n  pattern: '*'\n  meta-dir: /m\n  meta-path: /n\n  replica: {url: 'file:///r'}\n".to_owned(), "4: meta-dir and meta-path are both given"),
         (replica("- path: /d/../d/a.db\n  replica:\n    url: s3://b/b\n"), "5: /d/a.db has an entry already, in line 2"),
+        ("dbs:\n- path: /a\n  meta-path: /m\n  replica: {url: 'file:///r'}\n- path: /b\n  meta-path: /m\n  replica: {url: 'file:///s'}\n".to_owned(), "5: meta-path is that of another database already, in line 2: give each one its own"),
         (replica("    sync-interval: fast\n"), "5: sync-interval: 'fast' is not a duration"),
         (replica("    sync-interval: 10\n"), "5: sync-interval: '10' has no unit, and Litestream takes it for nanoseconds: write 10s"),
         (replica("    sync-interval: 0s\n"), "5: sync-interval: '0s' is not within 10ms and 1h"),
@@ -439,6 +440,8 @@ fn an_entry_of_the_program_has_no_replica_by_the_environment() {
     configure(path, "{\"sync-interval\": \"5s\"}").unwrap();
     let refused = resolve_configured(path, &params(""), false, &file).unwrap_err().to_string();
     assert!(refused.contains("no replica URL for replica.db"), "{refused}");
+    let refused = configure(path, "{\"replica\": 5}").unwrap_err().to_string();
+    assert!(refused.contains("'5' is no URL of a replica"), "{refused}");
     configure(path, "{\"replica\": \"file:///mine\"}").unwrap();
     let Some(Config::Primary(config)) = resolve_configured(path, &params(""), false, &file).unwrap() else {
         panic!()
@@ -446,6 +449,35 @@ fn an_entry_of_the_program_has_no_replica_by_the_environment() {
     assert_eq!(places(&config.replicas), ["file:///mine"]);
     forget(path);
     assert!(resolve_configured(path, &params(""), false, &file).unwrap().is_none());
+}
+
+#[test]
+fn a_path_through_a_link_is_where_the_link_leads_now() {
+    let folder = tempfile::tempdir().unwrap();
+    let real = folder.path().canonicalize().unwrap();
+    let link = real.join("current");
+    for version in ["one", "two"] {
+        std::fs::create_dir(real.join(version)).unwrap();
+        std::fs::write(real.join(version).join("app.db"), "").unwrap();
+    }
+    std::os::unix::fs::symlink(real.join("one"), &link).unwrap();
+    let file =
+        File::of(&format!("dbs:\n- path: {}/app.db\n  replica: {{url: 'file:///r'}}\n", link.display()));
+    let is_ours =
+        |path: &std::path::Path| resolve_configured(path, &params(""), false, &file).unwrap().is_some();
+    assert!(is_ours(&real.join("one/app.db")) && !is_ours(&real.join("two/app.db")));
+    std::fs::remove_file(&link).unwrap();
+    std::os::unix::fs::symlink(real.join("two"), &link).unwrap();
+    assert!(!is_ours(&real.join("one/app.db")) && is_ours(&real.join("two/app.db")));
+    assert!(is_ours(&link.join("app.db")));
+}
+
+#[test]
+fn what_waits_longer_than_anything_here_waits_as_long_as_it_may() {
+    let text = "shutdown-sync-timeout: 15m\ndbs:\n- path: /d/app.db\n  replica: {url: 'file:///r', sync-interval: 2h}\n";
+    let config = File::of(text).primary("/d/app.db", "");
+    assert_eq!(config.options.close_timeout, Duration::from_secs(600));
+    assert_eq!(config.replicas[0].options.sync_interval, Duration::from_secs(3600));
 }
 
 #[test]
