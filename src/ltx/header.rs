@@ -161,6 +161,11 @@ impl Header {
         Ok(())
     }
 
+    /// Whether Litestream wrote the file: it sets no node id, and we always do.
+    pub const fn is_litestreams(&self) -> bool {
+        self.node_id == 0
+    }
+
     /// The bytes of the header. They are valid if the header is.
     pub fn encode(&self) -> [u8; Self::SIZE] {
         let mut bytes = [0; Self::SIZE];

@@ -104,4 +104,9 @@ impl PinnedView for ExclusiveView<'_> {
     fn read_pages(&mut self, first: Pgno, pages: &mut [u8]) -> Result<()> {
         content::read_pages(self, first, pages)
     }
+
+    /// It is a commit of this moment.
+    fn rewind(&mut self, _: FrameNo) -> Result<bool> {
+        Ok(false)
+    }
 }

@@ -270,6 +270,8 @@ struct View {
     page_size: PageSize,
     commit: PageCount,
     frames: Frames,
+    /// It shows an earlier moment than that at which it was pinned.
+    is_rewound: bool,
 }
 
 impl View {
@@ -277,7 +279,7 @@ impl View {
         let (page_size, commit) = measure(&mut pinning.file, &pinning.path, &header)?;
         // Under mark 0 all is in the database file.
         let last = if pinning.slot == Some(0) { FrameNo::ZERO } else { header.mx_frame };
-        Ok(Self { pinning, header, page_size, commit, frames: Frames::up_to(last) })
+        Ok(Self { pinning, header, page_size, commit, frames: Frames::up_to(last), is_rewound: false })
     }
 
     /// Whether a writer may restart the WAL and its index over the view, which reads the database file alone.
@@ -386,6 +388,29 @@ impl PinnedView for View {
 
     fn read_pages(&mut self, first: Pgno, pages: &mut [u8]) -> Result<()> {
         let _section = fork::section();
-        content::read_pages(self, first, pages)
+        let read = content::read_pages(self, first, pages);
+        // Under mark 0 the frames of an earlier moment may be overwritten.
+        if self.is_rewound && self.may_be_restarted() && !self.is_current() {
+            let path = self.pinning.path.display();
+            return Err(Error::new(ErrorKind::Busy, format!("the WAL of {path} was restarted")));
+        }
+        read
+    }
+
+    fn rewind(&mut self, frame: FrameNo) -> Result<bool> {
+        let _section = fork::section();
+        if frame > self.header.mx_frame {
+            return Ok(false);
+        }
+        let commit = if frame == FrameNo::ZERO {
+            let before = IndexHeader { page_count: PageCount::ZERO, ..self.header };
+            Some(measure(&mut self.pinning.file, &self.pinning.path, &before)?.1)
+        } else {
+            let written = self.frame(frame)?.filter(|written| written.salts == self.header.salts);
+            written.and_then(|written| written.commit)
+        };
+        let Some(commit) = commit else { return Ok(false) };
+        (self.commit, self.frames, self.is_rewound) = (commit, Frames::up_to(frame), true);
+        Ok(true)
     }
 }

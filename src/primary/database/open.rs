@@ -87,16 +87,20 @@ impl Primary {
                 return Err(e);
             }
         };
+        let mut trusted = before.as_ref();
         if let Some(before) = &before {
-            if let Ok(Again::Same) = before.primary.owner.open_again(before.left, &agreement) {
-                *slot.now() = Now::Open { primary: Arc::clone(&before.primary), connections: 1 };
-                return Ok(Arc::clone(&before.primary));
+            match before.primary.owner.open_again(before.left, &agreement) {
+                Ok(Again::Same) => {
+                    *slot.now() = Now::Open { primary: Arc::clone(&before.primary), connections: 1 };
+                    return Ok(Arc::clone(&before.primary));
+                }
+                Ok(Again::Written) => trusted = None,
+                Ok(Again::Other) | Err(_) => {}
             }
             before.end();
         }
         let db = Arc::new(Context::new(path, replicas.len(), host(), clock));
-        let primary =
-            Arc::new(Self::begin(db, replicas, options.clone(), &stores, agreement, before.as_ref())?);
+        let primary = Arc::new(Self::begin(db, replicas, options.clone(), &stores, agreement, trusted)?);
         if before.is_none() {
             let version = env!("CARGO_PKG_VERSION");
             let names: Vec<String> = identities(replicas).iter().map(ToString::to_string).collect();

@@ -65,4 +65,12 @@ pub trait PinnedView: Send {
     /// # Errors
     /// `Io`, `Corrupt`.
     fn read_pages(&mut self, first: Pgno, pages: &mut [u8]) -> Result<()>;
+
+    /// From now on shows pages and size as they were after `frame`, which ended a transaction; with 0, as they were before
+    /// the first frame of the WAL. A page that has none up to `frame` is read from the database file, into which a later
+    /// one may have been copied: who needs to know compares. `false`, and nothing else, if the view has no such frame.
+    ///
+    /// # Errors
+    /// `Io`. Later reads answer `Busy` if the WAL was restarted meanwhile.
+    fn rewind(&mut self, frame: FrameNo) -> Result<bool>;
 }

@@ -336,11 +336,16 @@ impl Compactor {
         let Some(foreign) = later.iter().find(|file| file.id.name.max() > known.next()) else {
             return Ok(());
         };
+        let header = Source::new(Arc::clone(&self.store)).header(foreign).await;
+        let writer = if header.is_ok_and(|header| header.is_litestreams()) {
+            "A Litestream sidecar seems to run: stop it and call litestream_resume()"
+        } else {
+            "Another primary writes to it: stop one of the two"
+        };
         let error = Error::new(
             ErrorKind::Conflict,
             format!(
-                "{} has {}, but we published up to {known}. Another primary writes to it: stop one of \
-                 the two, or give another replica URL",
+                "{} has {}, but we published up to {known}. {writer}, or give another replica URL",
                 self.store.url(),
                 foreign.id
             ),

@@ -25,6 +25,9 @@ pub(in crate::primary) enum Again {
     Same,
     /// Not known to be that: it is opened as for the first time.
     Other,
+    /// A program without the library wrote it, so that a Litestream sidecar may have published that: the replicas are not
+    /// known to be what they were either.
+    Written,
 }
 
 impl Ownership {
@@ -115,8 +118,12 @@ impl Ownership {
         let mut role = self.role();
         let unchanged = left.0 == self.db.stamps();
         match std::mem::replace(&mut *role, Role::Ended) {
+            Role::Lingering(Former::Publisher(_)) if !unchanged => {
+                // Another process that publishes leaves another state.
+                return Ok(if self.is_as_left() { Again::Written } else { Again::Other });
+            }
             Role::Lingering(Former::Publisher(publishing)) => {
-                let Some(publishing) = self.publishes_again(publishing, unchanged)? else {
+                let Some(publishing) = self.publishes_again(publishing)? else {
                     return Ok(Again::Other);
                 };
                 *role = Role::Publisher(publishing);
@@ -138,7 +145,7 @@ impl Ownership {
     }
 
     /// What this process, which published before, publishes with; `None` if it may not go on from what it has in memory.
-    fn publishes_again(&self, held: Option<Publishing>, unchanged: bool) -> Result<Option<Publishing>> {
+    fn publishes_again(&self, held: Option<Publishing>) -> Result<Option<Publishing>> {
         let publishing = match held {
             Some(publishing) => publishing,
             None => match PublisherLock::take(&self.db.folder)? {
@@ -146,16 +153,16 @@ impl Ownership {
                 None => return Ok(None),
             },
         };
-        if !self.shippers.iter().all(|shipper| shipper.is_as_left()) {
+        if !self.is_as_left() {
             return Ok(None);
         }
         self.db.opens_again();
-        for shipper in &self.shippers {
-            if !shipper.resumes(unchanged)? {
-                return Ok(None);
-            }
-        }
-        Ok(Some(publishing))
+        Ok(self.shippers.iter().all(|shipper| shipper.resumes()).then_some(publishing))
+    }
+
+    /// Whether the state of each replica on disk is what this process left there.
+    fn is_as_left(&self) -> bool {
+        self.shippers.iter().all(|shipper| shipper.is_as_left())
     }
 
     /// The database was opened again, and stays open: other processes are heard from now on, which may have committed

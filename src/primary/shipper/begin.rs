@@ -13,6 +13,7 @@ use crate::primary::shipper::forward;
 use crate::primary::shipper::holes::{self, Hole};
 use crate::primary::shipper::place;
 use crate::primary::shipper::resume::{self, Local, Newest, Standing};
+use crate::primary::shipper::sidecar;
 use crate::primary::shipper::state::{Claim, Origin};
 use crate::primary::shipper::sums::Sums;
 use crate::primary::shipper::survey::Survey;
@@ -97,7 +98,14 @@ async fn decide(shipper: &Arc<Shipper>) -> Result<bool> {
     let lineage = newest.and_then(|newest| newest.lineage).or(known);
     let is_new = newest.is_none() && known.is_none();
     shipper.with_capture(|capture| capture.continue_lineage(is_new, lineage))?;
-    act(shipper, &local, standing, lost).await
+    let is_settled = act(shipper, &local, standing, lost).await?;
+    if let Standing::Newest(last) | Standing::AfterSidecar(last) = standing
+        && newest.is_some_and(|newest| newest.is_sidecars())
+        && local.claim.txid() != Some(last)
+    {
+        sidecar::tell(shipper, last);
+    }
+    Ok(is_settled)
 }
 
 /// What a replica is seen to be when replication begins.
@@ -185,7 +193,11 @@ async fn act(shipper: &Arc<Shipper>, local: &Local, standing: Standing, lost: Op
         Standing::First => started(shipper, None, true),
         Standing::Newest(last) => {
             adopt(shipper, local, last).await?;
-            started(shipper, Some(last), local.is_ours())
+            started(shipper, Some(last), local.is_ours() && local.claim.txid() == Some(last))
+        }
+        Standing::AfterSidecar(last) => {
+            shipper.with_capture(|capture| capture.continues_after(sidecar::CONTINUED))?;
+            started(shipper, Some(last), false)
         }
         Standing::Followed(last) => {
             if local.claim.txid() != Some(last) {

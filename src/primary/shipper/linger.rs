@@ -83,22 +83,18 @@ impl Shipper {
         }
     }
 
-    /// A connection has the database open again, which was written meanwhile unless it is `unchanged`: whether it is still
-    /// known which of its pages are in the replica. This process has the publisher lock.
-    ///
-    /// # Errors
-    /// Those of the view.
-    pub(in crate::primary) fn resumes(&self, unchanged: bool) -> Result<bool> {
+    /// A connection has the database open again, which nobody wrote meanwhile, and this process has the publisher lock:
+    /// whether it can continue.
+    pub(in crate::primary) fn resumes(&self) -> bool {
         let mut desk = self.desk();
         if let Desk::Shelved(_) = &*desk
             && let Desk::Shelved(capture) = std::mem::replace(&mut *desk, Desk::Ended)
         {
             *desk = Desk::Open(capture);
         }
-        let Desk::Open(capture) = &mut *desk else { return Ok(false) };
+        let Desk::Open(capture) = &mut *desk else { return false };
         capture.may_make_files(true);
-        // Nobody may read it before it is sure that it is no other state than it was, and commits after that.
-        Ok(unchanged || capture.is_followed(&self.db)?)
+        true
     }
 
     /// It continues as before the last close.

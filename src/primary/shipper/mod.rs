@@ -44,6 +44,7 @@ mod publish;
 mod resume;
 mod scheduled_verify;
 mod send;
+mod sidecar;
 mod spool;
 pub(in crate::primary) mod state;
 pub(in crate::primary) mod sums;

@@ -22,6 +22,9 @@
 //! capture did not follow are believed only where digests are remembered, the database is none of the earlier
 //! transactions, page 1 counts no fewer changes than the replica's, and pages are in common or a `VACUUM` explains
 //! that none is. Everything else stops.
+//!
+//! Where a Litestream sidecar wrote the newest transaction, a database that differs from it continues too if the WAL shows
+//! that it was that transaction, and what came after (`sidecar`).
 
 use std::sync::Arc;
 
@@ -34,6 +37,7 @@ use crate::page::PageSize;
 use crate::primary::dirty::PageSet;
 use crate::primary::shipper::Shipper;
 use crate::primary::shipper::holes::Hole;
+use crate::primary::shipper::sidecar;
 use crate::primary::shipper::state::{Claim, Origin};
 use crate::primary::shipper::sums::Sums;
 use crate::primary::shipper::survey::{self, Agreement, Survey, Theirs};
@@ -84,6 +88,9 @@ pub(in crate::primary) enum Standing {
     Followed(Txid),
     /// Its pages are those of this transaction, the newest.
     Newest(Txid),
+    /// Its pages were those of this transaction, the newest, which a Litestream sidecar published: what differs is to be
+    /// sent.
+    AfterSidecar(Txid),
     /// It is this transaction, the newest, and commits that nobody followed: what differs is to be sent.
     NewestAndMore(Txid),
     /// A user decided that it comes after this transaction, whatever it holds.
@@ -118,6 +125,11 @@ impl Newest {
             known => known,
         };
         Ok(Self { header, lineage })
+    }
+
+    /// Whether a Litestream sidecar wrote it.
+    pub(in crate::primary) const fn is_sidecars(&self) -> bool {
+        self.header.is_litestreams()
     }
 
     /// When the last transaction was committed.
@@ -158,7 +170,7 @@ pub(in crate::primary) async fn standing(
         }
         // The answer of its upload did not reach the process that was killed.
         _ if local.sent.contains(header) => Ok(local.and_more(last)),
-        Claim::Nothing => Question::new(shipper, last).await?.is_it_the_newest().await,
+        Claim::Nothing => Question::new(shipper, header).await?.is_it_the_newest().await,
         claim if claim.txid() > Some(last) => {
             let txid = claim.txid().unwrap_or(last);
             Err(wiped(store, &format!("it ends at {last}, but {txid} was published to it")))
@@ -166,19 +178,19 @@ pub(in crate::primary) async fn standing(
         Claim::Followed(_) if is_last => Ok(Standing::Followed(last)),
         claim if local.is_after_older_version(claim, header) => Ok(local.and_more(last)),
         Claim::Unfollowed(_) if is_last => {
-            Question::new(shipper, last).await?.has_it_more(local.is_back).await
+            Question::new(shipper, header).await?.has_it_more(local.is_back).await
         }
-        Claim::BeforeCrash(_) if is_last => Question::new(shipper, last).await?.has_it_lost_any().await,
-        Claim::OfAnotherFile(_) if is_last => Question::new(shipper, last).await?.is_it_the_newest().await,
+        Claim::BeforeCrash(_) if is_last => Question::new(shipper, header).await?.has_it_lost_any().await,
+        Claim::OfAnotherFile(_) if is_last => Question::new(shipper, header).await?.is_it_the_newest().await,
         _ if local.origin == Some(Origin::Rewound) => Err(rewound(store, local.claim.txid(), last)),
         Claim::Followed(txid) if local.has_commits => {
-            Question::new(shipper, last).await?.is_it_the_newest_after(txid).await
+            Question::new(shipper, header).await?.is_it_the_newest_after(txid).await
         }
-        Claim::Followed(txid) => Question::new(shipper, last).await?.is_it_still(txid, local.origin).await,
+        Claim::Followed(txid) => Question::new(shipper, header).await?.is_it_still(txid, local.origin).await,
         Claim::Unfollowed(txid) | Claim::OfAnotherFile(txid) => {
-            Question::new(shipper, last).await?.is_it_still(txid, None).await
+            Question::new(shipper, header).await?.is_it_still(txid, None).await
         }
-        Claim::BeforeCrash(txid) => Question::new(shipper, last).await?.has_it_lost_any_after(txid).await,
+        Claim::BeforeCrash(txid) => Question::new(shipper, header).await?.has_it_lost_any_after(txid).await,
     }
 }
 
@@ -196,7 +208,7 @@ async fn after_hole(shipper: &Arc<Shipper>, claim: Claim, txid: Txid) -> Result<
     // What nobody followed since may be an older file that took its place: older than the claim. A copy that landed after it
     // holds the same.
     if !matches!(claim, Claim::Followed(_))
-        && let Some(before) = Question::new(shipper, claim.txid().unwrap_or(txid)).await?.earlier()
+        && let Some(before) = Question::before(shipper, claim.txid().unwrap_or(txid)).await?.earlier()
     {
         let why =
             "files are missing from the replica or damaged, so that the newest state cannot be restored";
@@ -247,19 +259,43 @@ struct Question<'a> {
     survey: Arc<Survey>,
     /// The last transaction of the replica.
     last: Txid,
+    /// A Litestream sidecar wrote that.
+    is_sidecars: bool,
 }
 
 impl<'a> Question<'a> {
-    async fn new(shipper: &'a Arc<Shipper>, last: Txid) -> Result<Self> {
+    /// About a replica whose last file has the header `newest`.
+    async fn new(shipper: &'a Arc<Shipper>, newest: &Header) -> Result<Self> {
+        let question = Self::before(shipper, newest.max).await?;
+        Ok(Self { is_sidecars: newest.is_litestreams(), ..question })
+    }
+
+    /// About what we published up to `last`.
+    async fn before(shipper: &'a Arc<Shipper>, last: Txid) -> Result<Self> {
         let survey = shipper.survey().await?;
-        Ok(Self { shipper, survey, last })
+        Ok(Self { shipper, survey, last, is_sidecars: false })
+    }
+
+    /// Whether the database was the newest transaction, which a sidecar published, and the WAL has what came after.
+    async fn is_after_sidecar(&self) -> Result<bool> {
+        if !self.is_sidecars {
+            return Ok(false);
+        }
+        let Some(then) = sidecar::survey_at(self.shipper, self.last).await? else { return Ok(false) };
+        let theirs = self.compare_survey(&then, RestorePoint::Latest, true).await?;
+        let equal = theirs.filter(|theirs| theirs.txid == self.last && theirs.agreement.is_equal());
+        let Some(known) = equal.and_then(|theirs| theirs.known) else { return Ok(false) };
+        let last = self.last;
+        blocking(self.shipper, move |_| known.adopt(last)).await?;
+        Ok(true)
     }
 
     /// The database is of no known transaction, unless it is the newest.
     async fn is_it_the_newest(&self) -> Result<Standing> {
         match self.compare_with_newest(true).await? {
             (txid, agreement) if agreement.is_equal() => Ok(Standing::Newest(txid)),
-            (txid, _) => Err(another(self.shipper.store.as_ref(), txid)),
+            _ if self.is_after_sidecar().await? => Ok(Standing::AfterSidecar(self.last)),
+            (txid, _) => Err(self.another(txid)),
         }
     }
 
@@ -287,7 +323,7 @@ impl<'a> Question<'a> {
         match self.compare_with_newest(false).await? {
             (txid, agreement) if agreement.is_equal() => Ok(Standing::Newest(txid)),
             (txid, agreement) if self.is_continuation(agreement).await? => Ok(Standing::NewestAndMore(txid)),
-            (txid, _) => Err(another(self.shipper.store.as_ref(), txid)),
+            (txid, _) => Err(self.another(txid)),
         }
     }
 
@@ -324,7 +360,8 @@ impl<'a> Question<'a> {
     async fn is_it_the_newest_after(&self, txid: Txid) -> Result<Standing> {
         match self.compare_with_newest(true).await? {
             (newest, agreement) if agreement.is_equal() => Ok(Standing::Newest(newest)),
-            _ => Err(ahead(self.shipper.store.as_ref(), txid, self.last)),
+            _ if self.is_after_sidecar().await? => Ok(Standing::AfterSidecar(self.last)),
+            _ => Err(self.ahead(txid)),
         }
     }
 
@@ -380,11 +417,53 @@ impl<'a> Question<'a> {
     }
 
     async fn compare(&self, point: RestorePoint, for_equality: bool) -> Result<Option<Theirs>> {
-        let survey = Arc::clone(&self.survey);
+        self.compare_survey(&self.survey, point, for_equality).await
+    }
+
+    async fn compare_survey(
+        &self,
+        survey: &Arc<Survey>,
+        point: RestorePoint,
+        for_equality: bool,
+    ) -> Result<Option<Theirs>> {
+        let survey = Arc::clone(survey);
         let compared = long_blocking(self.shipper, move |shipper| {
             survey::compare(shipper, &survey, point, for_equality)
         });
         compared.await.map_err(|e| self.incomparable(e))
+    }
+
+    /// The error of a database that is not known to be a state of its replica, which ends at `last`.
+    fn another(&self, last: Txid) -> Error {
+        let (url, writer) = (self.shipper.store.url(), self.writer());
+        conflict(format!(
+            "{url} holds another database, or another state of this one, up to {last}: the pages of the local one \
+             differ, and nothing says that they come after it. {writer}Give another replica URL; or {}",
+            ways_out(&url)
+        ))
+    }
+
+    /// The error of a database that was `txid`, and has changes that the replica has not.
+    fn ahead(&self, txid: Txid) -> Error {
+        let (url, last) = (self.shipper.store.url(), self.last);
+        let writer = match self.writer() {
+            "" => "If another primary writes to it, stop one of the two",
+            sidecar => sidecar.trim_end_matches(". "),
+        };
+        conflict(format!(
+            "{url} is ahead of this database: it ends at {last}, this is {txid} with changes of its own. {writer}, or \
+             give another replica URL; or {}",
+            ways_out(&url)
+        ))
+    }
+
+    /// Who wrote the newest transaction, if that is known, and what to do about it.
+    fn writer(&self) -> &'static str {
+        if self.is_sidecars {
+            "A Litestream sidecar seems to run, or ran: stop it and call litestream_resume(). "
+        } else {
+            ""
+        }
     }
 
     /// What the replica lost or has damaged cannot be compared, however often that is tried.
@@ -437,25 +516,6 @@ fn ways_out(url: &str) -> String {
 
 fn conflict(message: String) -> Error {
     Error::new(ErrorKind::Conflict, message)
-}
-
-/// The error of a database that is not known to be a state of its replica.
-fn another(store: &Replica, last: Txid) -> Error {
-    let url = store.url();
-    conflict(format!(
-        "{url} holds another database, or another state of this one, up to {last}: the pages of the local one \
-         differ, and nothing says that they come after it. Give another replica URL; or {}",
-        ways_out(&url)
-    ))
-}
-
-fn ahead(store: &Replica, txid: Txid, last: Txid) -> Error {
-    let url = store.url();
-    conflict(format!(
-        "{url} is ahead of this database: it ends at {last}, this is {txid} with changes of its own. If \
-         another primary writes to it, stop one of the two, or give another replica URL; or {}",
-        ways_out(&url)
-    ))
 }
 
 fn rewound(store: &Replica, txid: Option<Txid>, last: Txid) -> Error {

@@ -14,6 +14,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::{Decoder, FileId, Header};
 use crate::primary::shipper::outgoing::{Body, Outgoing};
 use crate::primary::shipper::resume;
+use crate::primary::shipper::sidecar;
 use crate::primary::shipper::sums::Sums;
 use crate::primary::shipper::{Phase, Shipper};
 use crate::runtime;
@@ -194,6 +195,9 @@ pub(in crate::primary) async fn identify(shipper: &Shipper, ours: &Header) -> Re
     }
     if theirs == *ours {
         return Ok(Landed::This);
+    }
+    if theirs.is_litestreams() {
+        return Err(sidecar::runs_beside(shipper, txid));
     }
     Err(Error::new(
         ErrorKind::Conflict,

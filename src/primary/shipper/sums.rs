@@ -402,6 +402,8 @@ pub(in crate::primary) enum Purpose {
     Sent,
     /// Of a database as it was opened.
     Opened,
+    /// Of a database as it was a few commits before that.
+    Before,
     /// Of a database as the replica has it.
     Theirs,
 }
@@ -411,6 +413,7 @@ impl Purpose {
         match self {
             Self::Sent => "new",
             Self::Opened => "opened",
+            Self::Before => "before",
             Self::Theirs => "theirs",
         }
     }

@@ -114,11 +114,24 @@ pub(in crate::primary) struct Survey {
 }
 
 impl Survey {
-    /// Surveys what a view shows, and compares it with the transaction whose checksums are at hand, if any are.
+    /// Surveys what a view shows of the database as it was opened, and compares it with the transaction whose checksums are
+    /// at hand, if any are.
     ///
     /// # Errors
     /// `Io` of the database; `Io`, `NoSpace` of the folder of local state.
-    pub(in crate::primary) fn of(shipper: &Shipper, mut pages: ViewPages) -> Result<Self> {
+    pub(in crate::primary) fn of(shipper: &Shipper, pages: ViewPages) -> Result<Self> {
+        Self::for_purpose(shipper, pages, Purpose::Opened)
+    }
+
+    /// As [`Survey::of`], for a view that shows an earlier moment.
+    ///
+    /// # Errors
+    /// As there; `Busy` if that moment was overwritten meanwhile.
+    pub(in crate::primary) fn before(shipper: &Shipper, pages: ViewPages) -> Result<Self> {
+        Self::for_purpose(shipper, pages, Purpose::Before)
+    }
+
+    fn for_purpose(shipper: &Shipper, mut pages: ViewPages, purpose: Purpose) -> Result<Self> {
         let files = files(shipper);
         let sums = Sums::of(shipper);
         let (page_size, commit) = (pages.page_size(), pages.commit());
@@ -127,7 +140,7 @@ impl Survey {
         let mut agreement = Agreement::default();
         let mut first = Vec::new();
         let mut new = sums
-            .begin(page_size, Purpose::Opened)
+            .begin(page_size, purpose)
             .ok_or_else(|| Error::new(ErrorKind::Io, "cannot write to the folder of local state"))?;
         pages.each(|pgno, page| {
             let their = theirs.as_mut().and_then(|theirs| theirs.next());

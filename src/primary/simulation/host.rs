@@ -108,6 +108,11 @@ impl PinnedView for View {
         }
         Ok(())
     }
+
+    /// No Litestream runs here.
+    fn rewind(&mut self, _: FrameNo) -> Result<bool> {
+        Ok(false)
+    }
 }
 
 impl Drop for View {

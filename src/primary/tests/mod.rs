@@ -13,6 +13,7 @@
 //! | `closing` | a close waits, but not for ever |
 //! | `lingering` | a database that is closed for a moment is remembered |
 //! | `foreign` | a process without the shim writes the database |
+//! | `handover` | a Litestream sidecar published the database meanwhile |
 //! | `panics` | a background task has a bug |
 //! | `processes` | several processes write, and take turns in publishing |
 //! | `clocks` | the clock of the machine is wrong, and is set |
@@ -26,6 +27,7 @@ mod clocks;
 mod closing;
 mod conflict;
 mod foreign;
+mod handover;
 mod history;
 mod holes;
 mod lingering;

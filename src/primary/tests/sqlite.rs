@@ -538,6 +538,8 @@ struct FakeView {
     header: IndexHeader,
     frames: Vec<u32>,
     backfilled: bool,
+    /// The last frame that it shows, where that is not the last one of all.
+    rewound: Option<FrameNo>,
     shm: Arc<Mutex<Shm>>,
 }
 
@@ -558,12 +560,14 @@ impl FakeView {
         };
         let wal = File::open(format!("{}-wal", path.display())).ok();
         let (frames, shm) = (shm.frames.clone(), (shm.backfilled, Arc::clone(shared)));
-        Self { file, wal, page_size, commit, header, frames, backfilled: shm.0, shm: shm.1 }
+        let (backfilled, shm) = shm;
+        Self { file, wal, page_size, commit, header, frames, backfilled, rewound: None, shm }
     }
 
     fn read_page(&self, pgno: u32, page: &mut [u8]) {
-        let committed = &self.frames[..self.header.mx_frame.0 as usize];
-        let frame = committed.iter().rposition(|of| *of == pgno).filter(|_| !self.backfilled);
+        let committed = &self.frames[..self.rewound.unwrap_or(self.header.mx_frame).0 as usize];
+        let in_wal = self.rewound.is_some() || !self.backfilled;
+        let frame = committed.iter().rposition(|of| *of == pgno).filter(|_| in_wal);
         match (frame, &self.wal) {
             (Some(frame), Some(wal)) => {
                 let offset = FrameNo(frame as u32 + 1).page_offset(self.page_size);
@@ -617,6 +621,20 @@ impl PinnedView for FakeView {
             self.read_page(pgno, page);
         }
         Ok(())
+    }
+
+    fn rewind(&mut self, frame: FrameNo) -> Result<bool> {
+        let size = match frame {
+            FrameNo::ZERO => {
+                let bytes = self.file.metadata().unwrap().len();
+                Some(PageCount::new((bytes / u64::from(self.page_size.get())) as u32))
+            }
+            frame if frame > self.header.mx_frame => None,
+            frame => self.frame(frame)?.and_then(|frame| frame.commit),
+        };
+        let Some(size) = size else { return Ok(false) };
+        (self.commit, self.rewound) = (size, Some(frame));
+        Ok(true)
     }
 }
 

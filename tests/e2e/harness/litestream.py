@@ -113,7 +113,7 @@ class Replicate:
     def _started(self) -> bool:
         if self._process.poll() is not None:
             raise RuntimeError(f"litestream replicate ended:\n{self.log.read_text()}")
-        return bool(self.location.files())
+        return self._socket.exists() and bool(self.location.files())
 
     @property
     def pid(self) -> int:
@@ -138,6 +138,11 @@ class Replicate:
     def deleted(self) -> int:
         """How many L0 files retention has deleted by now."""
         return sum(int(n) for n in re.findall(r"deleted_count=(\d+)", self.log.read_text()))
+
+    def kill(self) -> None:
+        """It ends without sending what is left."""
+        self._process.kill()
+        self._process.wait()
 
     def stop(self) -> None:
         """Asks it to end; it syncs what is left first."""

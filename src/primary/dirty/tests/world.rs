@@ -121,6 +121,10 @@ impl PinnedView for View {
     fn read_pages(&mut self, _: Pgno, _: &mut [u8]) -> Result<()> {
         unreachable!("nobody reads pages to learn which were changed")
     }
+
+    fn rewind(&mut self, _: FrameNo) -> Result<bool> {
+        unreachable!("nobody reads pages to learn which were changed")
+    }
 }
 
 /// A view that is being published.

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::world::{MINUTE, World, run, settings};
 use crate::error::ErrorKind;
-use crate::ltx::{FileId, FileName, Level, Txid};
+use crate::ltx::{FileId, FileName, Header, Level, Txid};
+use crate::page::{PageCount, PageSize};
 use crate::primary::maintenance::Settings;
 use crate::store::{Fault, FileInfo, Op, PutOptions};
 
@@ -78,6 +79,20 @@ fn another_writer_is_noticed_although_its_first_files_are_gone() {
     world.pass(MINUTE);
     assert_eq!(world.try_round().unwrap_err().kind(), ErrorKind::Conflict);
     assert_eq!(world.history.take_conflict().unwrap().kind(), ErrorKind::Conflict);
+    assert!(world.files(1).is_empty());
+}
+
+#[test]
+fn a_sidecar_that_writes_too_is_named() {
+    let mut world = with_commits(5, settings());
+    let name = FileName::single(Txid::new(9).unwrap());
+    let header = Header::new(PageSize::MIN, PageCount::new(1), name, world.now());
+    let options = PutOptions { timestamp: world.now(), if_absent: true };
+    let bytes = bytes::Bytes::copy_from_slice(&header.encode());
+    run(world.memory.put(FileId::new(Level::L0, name), bytes, options)).unwrap();
+    world.pass(MINUTE);
+    let error = world.try_round().unwrap_err().to_string();
+    assert!(error.contains("Litestream sidecar seems to run"), "{error}");
     assert!(world.files(1).is_empty());
 }
 

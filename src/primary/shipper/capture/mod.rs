@@ -271,6 +271,12 @@ impl Capture {
         self.save(0);
     }
 
+    /// Another writer published the database, which has changes that the replica has not: `reason` says so.
+    pub(in crate::primary) fn continues_after(&mut self, reason: &'static str) {
+        self.anchor_reason = Some(reason);
+        self.lost(reason);
+    }
+
     /// The view whose end is `cursor` was pinned when the journal had `records`.
     fn set_cursor(&mut self, cursor: Cursor, records: Mark) {
         self.cursor = Some(cursor);

@@ -58,7 +58,8 @@ impl Changed {
     }
 }
 
-/// The header of a file with pages of the view whose index header is `index`; its transaction is not known yet.
+/// The header of a file with pages of the view whose index header is `index`; its transaction is not known yet. It has a
+/// position in the WAL even where that holds no frame: Litestream continues after no file that has none.
 pub(in crate::primary) fn header_of(
     index: &IndexHeader,
     page_size: PageSize,
@@ -68,12 +69,10 @@ pub(in crate::primary) fn header_of(
 ) -> Header {
     let mut header = Header::new(page_size, commit, FileName::single(Txid::ONE.next()), time);
     header.node_id = node_id;
-    if index.mx_frame > FrameNo::ZERO {
-        let start = FrameNo::ZERO.end_offset(page_size);
-        header.wal_offset = start as i64;
-        header.wal_size = (index.mx_frame.end_offset(page_size) - start) as i64;
-        (header.salt1, header.salt2) = (index.salts.0, index.salts.1);
-    }
+    let start = FrameNo::ZERO.end_offset(page_size);
+    header.wal_offset = start as i64;
+    header.wal_size = (index.mx_frame.end_offset(page_size) - start) as i64;
+    (header.salt1, header.salt2) = (index.salts.0, index.salts.1);
     header
 }
 
@@ -142,14 +141,6 @@ impl Capture {
         self.claim = self.state.claim(&self.state.url, self.file, self.cursor.is_some());
         let has_changes = self.has_waiting() || !changed.pages.is_empty();
         Ok(Look { page_size: Some(changed.view.page_size()), has_changes })
-    }
-
-    /// Whether the database is what it was at the cursor, but for commits that can be told.
-    ///
-    /// # Errors
-    /// Those of the view; `Busy`.
-    pub(in crate::primary) fn is_followed(&mut self, db: &Context) -> Result<bool> {
-        Ok(self.anchored && self.changed(db)?.is_some() && self.cursor.is_some())
     }
 
     /// Whether something is to be published. Without a connection only what waits counts.
