@@ -354,21 +354,27 @@ impl Shared {
         let (mut start, end) = (departure.span.start(), departure.span.end());
         let range = ByteRange::Bounded { offset: start, len: end - start };
         let (mut page, mut next) = (vec![0; state.page_size.bytes()], 0);
+        let mut pages = Vec::new();
         // Takes the frames that are whole from the bytes at `start` of the file.
         let unpack = |bytes: &[u8]| {
             let (mut good, mut taken) = (Vec::new(), 0);
+            pages.clear();
             while let Some((pgno, frame)) = departure.frame(next)
                 && let Some(frame_bytes) = bytes.get(place(frame, start))
             {
                 if decode(frame_bytes, pgno, state.page_size, &mut page).is_ok() {
-                    self.keep(state, pgno, frame, &page, &departure.flight);
-                    good.push(entry(pgno, frame));
+                    pages.extend_from_slice(&page);
+                    good.push((pgno, frame));
                 }
                 (next, taken) = (next + 1, place(frame, start).end);
             }
             // First of all: what a process has read is there for the next one, however soon it ends.
             if let Some(disk) = &departure.span.file.disk {
-                runtime::busy(true, || disk.keep(good, start, bytes));
+                let entries = good.iter().map(|(pgno, frame)| entry(*pgno, *frame)).collect();
+                runtime::busy(true, || disk.keep(entries, start, bytes));
+            }
+            for ((pgno, frame), page) in good.into_iter().zip(pages.chunks_exact(page.len())) {
+                self.keep(state, pgno, frame, page, &departure.flight);
             }
             departure.flight.tell();
             start += taken as u64;

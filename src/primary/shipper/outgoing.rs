@@ -1,16 +1,15 @@
 //! The file that is on its way to the replica.
 
-use std::io::Read;
-use std::sync::Arc;
+use std::io::{Read, Write};
 
 use bytes::Bytes;
 
 use crate::error::Result;
-use crate::ltx::{Decoder, Encoder, Header, Txid};
+use crate::ltx::{Decoder, Encoder, Header, Merger, Txid};
 use crate::primary::dirty::{Cursor, PageSet};
 use crate::primary::hooks::CommitSeq;
-use crate::primary::shipper::spool::{self, Scratch, Segment, Spool};
-use crate::primary::shipper::sums::PageSums;
+use crate::primary::shipper::spool::{Segment, Spool};
+use crate::primary::shipper::sums::{PageSums, sum_of};
 
 /// Files up to this size are made in memory and sent in one request.
 const MEMORY_LIMIT: u64 = 4 * 1024 * 1024;
@@ -18,12 +17,10 @@ const MEMORY_LIMIT: u64 = 4 * 1024 * 1024;
 /// Where the bytes are.
 #[derive(Clone, Debug)]
 pub(in crate::primary) enum Body {
-    /// In waiting files that are still to be merged.
+    /// In waiting files, of which each attempt makes the same file while it sends it.
     Waiting(Vec<Segment>),
     /// In memory.
     Memory(Bytes),
-    /// In a scratch file of the spool.
-    File(Arc<Scratch>),
 }
 
 /// A file that is on its way as `txid`. Until its fate is known it is sent again as it is, because an
@@ -39,7 +36,7 @@ pub(in crate::primary) struct Outgoing {
     pub(in crate::primary) covers: CommitSeq,
     /// The pages.
     pub(in crate::primary) pages: PageSet,
-    /// Their checksums, if it was made in memory.
+    /// Their checksums, if it is in memory.
     pub(in crate::primary) sums: PageSums,
     /// Up to where all commits are in this file and those before it, and the number of that capture.
     pub(in crate::primary) cursor: (Cursor, u64),
@@ -65,27 +62,42 @@ impl Outgoing {
         Ok(())
     }
 
-    /// The bytes to send: waiting files are merged now, in memory or in `scratch`. Needs no lock.
-    ///
-    /// # Errors
-    /// `Corrupt` or `NotFound` if a waiting file is broken or gone; `Io`, `NoSpace` on the scratch file.
-    pub(in crate::primary) fn merged(&self, scratch: Scratch) -> Result<Body> {
-        let Body::Waiting(segments) = &self.body else { return Ok(self.body.clone()) };
-        if segments.iter().map(|s| s.size).sum::<u64>() <= MEMORY_LIMIT {
-            let inputs = segments.iter().map(Segment::open).collect::<Result<Vec<_>>>()?;
-            let (bytes, _) = spool::merge_as(inputs, Vec::new(), self.header)?;
-            return Ok(Body::Memory(bytes.into()));
+    /// The waiting files that hold the pages, if together they are small: they are sent from memory. Needs no lock.
+    pub(in crate::primary) fn small_files(&self) -> Option<&[Segment]> {
+        match &self.body {
+            Body::Waiting(files) if files.iter().map(|file| file.size).sum::<u64>() <= MEMORY_LIMIT => {
+                Some(files)
+            }
+            Body::Waiting(_) | Body::Memory(_) => None,
         }
-        scratch.merge(segments, self.header)?;
-        Ok(Body::File(Arc::new(scratch)))
     }
+}
+
+/// Writes the newest of every page of `files`, oldest first, as a file with `header`; returns the checksums of the pages.
+///
+/// # Errors
+/// `Corrupt` or `NotFound` if a waiting file is broken or gone; `Io`; what writing says.
+pub(in crate::primary) fn write_as_one<W: Write>(
+    files: &[Segment],
+    out: W,
+    header: Header,
+) -> Result<(W, PageSums)> {
+    let mut merger = Merger::new(files.iter().map(Segment::open).collect::<Result<Vec<_>>>()?)?;
+    let mut encoder = Encoder::new(out, header)?;
+    let mut sums = Vec::new();
+    while let Some((pgno, page)) = merger.next_page()? {
+        encoder.page(pgno, page)?;
+        sums.push((pgno, sum_of(page)));
+    }
+    merger.finish()?;
+    Ok((encoder.finish()?.0, sums))
 }
 
 /// Copies all pages.
 ///
 /// # Errors
 /// Those of reading and writing.
-pub(in crate::primary) fn copy_pages<R: Read, W: std::io::Write>(
+pub(in crate::primary) fn copy_pages<R: Read, W: Write>(
     from: &mut Decoder<R>,
     to: &mut Encoder<W>,
     page: &mut [u8],

@@ -1,9 +1,5 @@
 //! One file on its way to the replica, and whose file it is that stands there.
 
-use std::fs::File;
-use std::io;
-use std::os::unix::fs::FileExt as _;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -11,13 +7,14 @@ use bytes::Bytes;
 
 use super::blocking;
 use crate::error::{Error, ErrorKind, Result};
-use crate::ltx::{Decoder, FileId, Header};
-use crate::primary::shipper::outgoing::{Body, Outgoing};
+use crate::ltx::{FileId, Header};
+use crate::primary::shipper::outgoing::{Body, Outgoing, write_as_one};
 use crate::primary::shipper::resume;
 use crate::primary::shipper::sidecar;
-use crate::primary::shipper::sums::Sums;
+use crate::primary::shipper::spool::Segment;
+use crate::primary::shipper::sums::{PageSums, Sums};
 use crate::primary::shipper::{Phase, Shipper};
-use crate::runtime;
+use crate::primary::streaming_upload::{self, PartWriter};
 use crate::store::{Fencing, PutOptions};
 
 /// No larger file is written twice to find out about the store.
@@ -29,18 +26,18 @@ pub(in crate::primary) async fn send(shipper: &Arc<Shipper>, out: Outgoing) -> R
     shipper.set_phase(Phase::Publishing);
     let id = FileId::single(out.txid);
     let options = PutOptions { timestamp: out.header.timestamp, if_absent: true };
-    let body = merged(shipper, &out).await?;
+    let out = into_memory_if_small(shipper, out).await?;
     shipper.with_capture(|capture| capture.sends(&out.header, out.cursor.0))?;
-    let sent = match &body {
-        Body::File(scratch) => upload_file(shipper, id, options, scratch.path()).await,
+    let mut sums = out.sums.clone();
+    let sent = match &out.body {
         Body::Memory(bytes) => shipper.store.put(id, bytes.clone(), options).await,
-        Body::Waiting(_) => unreachable!("BUG: what waits was merged"),
+        Body::Waiting(files) => stream(shipper, &out, files, options, &mut sums).await,
     };
     match sent {
-        Ok(()) => delivered(shipper, &out, body).await,
+        Ok(()) => delivered(shipper, &out, sums).await,
         Err(e) if e.kind() == ErrorKind::AlreadyExists => match identify(shipper, &out.header).await? {
             // An earlier attempt landed, and only its answer was lost.
-            Landed::This => delivered(shipper, &out, body).await,
+            Landed::This => delivered(shipper, &out, sums).await,
             Landed::Earlier => {
                 shipper.with_capture(|capture| capture.requeue(out.txid))??;
                 shipper.skip_to(out.txid);
@@ -51,30 +48,60 @@ pub(in crate::primary) async fn send(shipper: &Arc<Shipper>, out: Outgoing) -> R
     }
 }
 
-/// The bytes of a file, from waiting files if that is where they are.
-async fn merged(shipper: &Arc<Shipper>, out: &Outgoing) -> Result<Body> {
-    if !matches!(out.body, Body::Waiting(_)) {
-        return Ok(out.body.clone());
+/// Waiting files that are small together become one in memory, which is made once.
+async fn into_memory_if_small(shipper: &Arc<Shipper>, out: Outgoing) -> Result<Outgoing> {
+    if out.small_files().is_none() {
+        return Ok(out);
     }
-    let out = out.clone();
     blocking(shipper, move |shipper| {
-        let scratch = shipper.with_capture(|capture| capture.scratch())?;
+        let Some(files) = out.small_files() else { return Ok(out) };
         // Committing threads do not wait for this.
-        let merged = out.merged(scratch);
-        shipper.with_capture(|capture| match &merged {
-            Ok(body) => capture.merged(body.clone()),
-            Err(e) => capture.not_merged(e),
-        })?;
-        merged
+        let made = write_as_one(files, Vec::new(), out.header);
+        let (bytes, sums) = made.or_else(|e| not_made(shipper, &out.header, e))?;
+        let out = Outgoing { body: Body::Memory(bytes.into()), sums, ..out };
+        shipper.with_capture(|capture| capture.is_in_memory(&out))?;
+        Ok(out)
     })
     .await
 }
 
-async fn delivered(shipper: &Arc<Shipper>, out: &Outgoing, body: Body) -> Result<bool> {
-    let bytes = if let Body::Memory(bytes) = &body { Some(bytes.clone()) } else { None };
+/// The file with `header` cannot be made of what waits: `error` says why.
+fn not_made<T>(shipper: &Shipper, header: &Header, error: Error) -> Result<T> {
+    if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NotFound) {
+        shipper.with_capture(|capture| capture.is_broken(header))?;
+    }
+    Err(error)
+}
+
+/// Sends `out` as it is made from the waiting `files`; `sums` become the checksums of its pages as soon as it is made.
+async fn stream(
+    shipper: &Arc<Shipper>,
+    out: &Outgoing,
+    files: &[Segment],
+    options: PutOptions,
+    sums: &mut PageSums,
+) -> Result<()> {
+    let (header, files, maker) = (out.header, files.to_vec(), Arc::clone(shipper));
+    let encode = move |parts: PartWriter| {
+        write_as_one(&files, parts, header).or_else(|e| not_made(&maker, &header, e))
+    };
+    let id = FileId::single(out.txid);
+    let made =
+        streaming_upload::upload(&shipper.store, id, options, encode, |_| (), std::future::pending()).await?;
+    let mut upload;
+    (upload, *sums) = made;
+    let completed = upload.complete().await;
+    if completed.is_err() {
+        streaming_upload::abort(upload).await;
+    }
+    completed
+}
+
+async fn delivered(shipper: &Arc<Shipper>, out: &Outgoing, sums: PageSums) -> Result<bool> {
+    let bytes = if let Body::Memory(bytes) = &out.body { Some(bytes.clone()) } else { None };
     // Before the state says so, and before a close that waits for it ends this task: a later open would not know this
     // transaction again.
-    note_checksums(shipper, out, body).await;
+    note_checksums(shipper, out, sums).await;
     shipper.with_capture(|capture| capture.delivered(out))?;
     if let Some(bytes) = &bytes {
         prove_fencing(shipper, out, bytes);
@@ -87,15 +114,9 @@ async fn delivered(shipper: &Arc<Shipper>, out: &Outgoing, body: Body) -> Result
 }
 
 /// Brings the checksums of the replica's pages to `out`, which is there. Without them a repair copies more than it needs.
-async fn note_checksums(shipper: &Arc<Shipper>, out: &Outgoing, body: Body) {
+async fn note_checksums(shipper: &Arc<Shipper>, out: &Outgoing, sums: PageSums) {
     let header = out.header;
-    let page_sums = out.sums.clone();
-    let noted = blocking(shipper, move |shipper| match body {
-        Body::Memory(_) if !page_sums.is_empty() => Sums::of(shipper).apply_sums(&header, &page_sums),
-        Body::Memory(bytes) => Sums::of(shipper).apply(Decoder::new(&bytes[..])?),
-        Body::File(scratch) => Sums::of(shipper).apply(scratch.open()?),
-        Body::Waiting(_) => Ok(()),
-    });
+    let noted = blocking(shipper, move |shipper| Sums::of(shipper).apply_sums(&header, &sums));
     if let Err(e) = noted.await {
         tracing::debug!("{e}");
     }
@@ -122,54 +143,6 @@ fn prove_fencing(shipper: &Arc<Shipper>, out: &Outgoing, bytes: &Bytes) {
             ));
         }
     });
-}
-
-async fn upload_file(
-    shipper: &Arc<Shipper>,
-    id: crate::ltx::FileId,
-    options: PutOptions,
-    path: &Path,
-) -> Result<()> {
-    let opened = path.to_path_buf();
-    let file = runtime::blocking(move || File::open(&opened).map_err(|e| unreadable(&opened, e))).await?;
-    let file = Arc::new((file, path.to_path_buf()));
-    let mut upload = shipper.store.upload(id, options).await?;
-    let mut offset = 0;
-    loop {
-        let (from, size) = (Arc::clone(&file), upload.part_size());
-        let part = runtime::blocking(move || {
-            let (file, path) = &*from;
-            read_part(file, offset, size).map_err(|e| unreadable(path, e))
-        });
-        let part = part.await?;
-        if part.is_empty() {
-            break;
-        }
-        offset += part.len() as u64;
-        if let Err(e) = upload.part(part).await {
-            let _ = upload.abort().await;
-            return Err(e);
-        }
-    }
-    upload.complete().await
-}
-
-fn unreadable(path: &Path, e: io::Error) -> Error {
-    Error::io(format_args!("cannot read {}", path.display()), e)
-}
-
-/// The `size` bytes of `file` from `offset` on, or what is there of them.
-fn read_part(file: &File, offset: u64, size: usize) -> io::Result<Bytes> {
-    let mut part = vec![0; size];
-    let mut read = 0;
-    while read < size {
-        match file.read_at(&mut part[read..], offset + read as u64)? {
-            0 => break,
-            more => read += more,
-        }
-    }
-    part.truncate(read);
-    Ok(Bytes::from(part))
 }
 
 /// Whose file stands where ours should.

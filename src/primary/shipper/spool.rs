@@ -216,7 +216,7 @@ impl Spool {
     }
 
     /// A name for a file that does not outlive this process.
-    pub(in crate::primary) fn scratch(&self) -> Scratch {
+    fn scratch(&self) -> Scratch {
         // Work of a publisher that was just ended may still be using its own.
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -230,10 +230,10 @@ impl Spool {
 
 /// A file that is removed when nobody uses it any more.
 #[derive(Debug)]
-pub(in crate::primary) struct Scratch(PathBuf);
+struct Scratch(PathBuf);
 
 impl Scratch {
-    pub(in crate::primary) fn path(&self) -> &Path {
+    fn path(&self) -> &Path {
         &self.0
     }
 
@@ -242,24 +242,12 @@ impl Scratch {
     ///
     /// # Errors
     /// Those of [`merge_as`]; `Io`, `NoSpace` naming the file.
-    pub(in crate::primary) fn merge(&self, inputs: &[Segment], header: Header) -> Result<u64> {
+    fn merge(&self, inputs: &[Segment], header: Header) -> Result<u64> {
         let inputs = inputs.iter().map(Segment::open).collect::<Result<Vec<_>>>()?;
         let (out, summary) = merge_as(inputs, create(&self.0)?, header)?;
         out.into_inner()
             .map_err(|e| Error::io(format_args!("cannot write {}", self.0.display()), e.into_error()))?;
         Ok(summary.size)
-    }
-}
-
-impl Scratch {
-    /// Opens the file.
-    ///
-    /// # Errors
-    /// `Io`; `Corrupt` if it is not an LTX file.
-    pub(in crate::primary) fn open(&self) -> Result<Decoder<BufReader<File>>> {
-        let file = File::open(&self.0)
-            .map_err(|e| Error::io(format_args!("cannot read {}", self.0.display()), e))?;
-        Decoder::new(BufReader::with_capacity(64 * 1024, file))
     }
 }
 

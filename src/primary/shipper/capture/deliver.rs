@@ -3,13 +3,13 @@
 use super::view::Changed;
 use super::{Capture, Exclusive};
 use crate::clock::Timestamp;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::ltx::{Header, Txid};
 use crate::primary::context::Context;
 use crate::primary::dirty::{Cursor, Mark, PageSet};
 use crate::primary::hooks::Noted;
 use crate::primary::shipper::outgoing::{Body, Outgoing};
-use crate::primary::shipper::spool::{self, Merge, Scratch, Segment};
+use crate::primary::shipper::spool::{self, Merge, Segment};
 use crate::primary::shipper::state::{Claim, Origin};
 use crate::primary::time::Witness;
 
@@ -114,22 +114,18 @@ impl Capture {
         out
     }
 
-    /// A place for the merge of a file that is under way.
-    pub(in crate::primary) fn scratch(&self) -> Scratch {
-        self.spool.scratch()
-    }
-
-    /// The waiting files of what is under way were merged, so that it need not be done again.
-    pub(in crate::primary) fn merged(&mut self, body: Body) {
-        if let Some(out) = &mut self.in_flight {
-            out.body = body;
+    /// The file that is under way was made in memory from waiting files.
+    pub(in crate::primary) fn is_in_memory(&mut self, made: &Outgoing) {
+        if let Some(out) = self.in_flight.as_mut().filter(|out| out.header == made.header) {
+            *out = made.clone();
         }
     }
 
-    /// The waiting files of what is under way could not be merged.
-    pub(in crate::primary) fn not_merged(&mut self, error: &Error) {
-        self.in_flight = None;
-        if matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::NotFound) {
+    /// A waiting file is broken of which the file with `header` was to be made, if that is still under way.
+    pub(in crate::primary) fn is_broken(&mut self, header: &Header) {
+        if self.in_flight.take_if(|out| out.header == *header).is_some() {
+            // An earlier attempt may have landed.
+            self.attempted.push(*header);
             self.lost("a file that waited for the replica is broken");
         }
     }
