@@ -184,6 +184,58 @@ fn a_transaction_that_is_larger_than_what_may_wait_is_sent() {
     bench.until("an empty spool", |bench| bench.spooled().is_empty());
 }
 
+/// Waiting files are compressed while they are sent, and each attempt makes the same file of them.
+#[test]
+fn what_is_too_large_for_memory_is_on_disk_once() {
+    let mut bench = Bench::with_page_size(PageSize::MAX, 150);
+    bench.options.sync_interval = Duration::from_secs(3600);
+    bench.open();
+    bench.sync();
+    let pages: Vec<u32> = (2..=150).collect();
+    let (refuse, lose) = (Fault::Refuse(ErrorKind::Unavailable), Fault::LoseAnswer(ErrorKind::Unavailable));
+    let faults = [(Op::Upload, refuse), (Op::Part, refuse), (Op::Complete, refuse), (Op::Complete, lose)];
+    for (round, (op, fault)) in (2..).zip(faults) {
+        bench.store.often(op, 1000, fault);
+        bench.db.commit(&pages, 150);
+        bench.primary().sync(Duration::from_millis(300), &|| false).unwrap_err();
+        let files = fs::read_dir(bench.local("spool")).unwrap().count();
+        assert_eq!((files, bench.spooled().len()), (1, 1), "{op:?}");
+        bench.store.heal();
+        assert_eq!(bench.sync().get(), round);
+        bench.assert_replica_is_current();
+        assert_eq!(bench.pages_of(round).len(), 149);
+        bench.until("an empty spool", |bench| bench.spooled().is_empty());
+    }
+    // The checksums of its pages are there: a comparison sends what differs, and page 1.
+    bench.close();
+    bench.db.without_shim(|db| {
+        db.commit(&[7], 150);
+        db.truncate();
+    });
+    bench.open();
+    assert_eq!(bench.sync().get(), 6);
+    bench.assert_replica_is_current();
+    assert_eq!(bench.pages_of(6), [1, 7]);
+}
+
+#[test]
+fn a_large_waiting_file_that_is_broken_leads_to_a_full_copy() {
+    let mut bench = Bench::with_page_size(PageSize::MAX, 150);
+    bench.options.sync_interval = Duration::from_secs(3600);
+    bench.open();
+    bench.sync();
+    bench.store.often(Op::Complete, 1000, Fault::LoseAnswer(ErrorKind::Unavailable));
+    bench.db.commit(&(2..=150).collect::<Vec<u32>>(), 150);
+    bench.primary().sync(Duration::from_millis(300), &|| false).unwrap_err();
+    let waits = bench.local("spool").join(bench.spooled().pop().unwrap());
+    let whole = fs::read(&waits).unwrap();
+    fs::write(&waits, &whole[..whole.len() / 2]).unwrap();
+    bench.store.heal();
+    bench.db.change(3);
+    bench.until("a copy", |bench| bench.try_sync().is_ok());
+    bench.assert_replica_is_current();
+}
+
 #[test]
 fn scratch_files_do_not_pile_up() {
     let mut bench = Bench::with_page_size(PageSize::MAX, 2);
