@@ -67,6 +67,7 @@ bench: tools build
 	$(VENV)/bin/python benches/replica.py
 	$(VENV)/bin/python benches/primary.py
 	$(VENV)/bin/python benches/opens.py
+	$(VENV)/bin/python benches/many.py --counts 1 100
 	$(VENV)/bin/python benches/hot.py
 	$(VENV)/bin/python benches/restore.py
 

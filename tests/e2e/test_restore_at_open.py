@@ -6,6 +6,7 @@ import signal
 
 import pytest
 
+from harness import container
 from harness.sql import fill, insert, restore, sync
 from harness.worker import Connection, SqlError
 
@@ -172,3 +173,9 @@ def test_a_containers_life(start, in_folder, tmp_path, signal_):
         os.kill(db.worker.pid, signal_)
         db.worker.kill()
     assert in_folder.gaps() == []
+
+
+def test_a_containers_lives(in_s3, tmp_path):
+    """`scripts/container.py` goes through more of them."""
+    report = container.run(rounds=6, seed=1, location=in_s3, folder=tmp_path)
+    assert (report["terminated"], report["killed"]) == (3, 3) and report["rows"] > 10
