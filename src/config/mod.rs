@@ -6,6 +6,7 @@
 
 mod catalog;
 mod database_file;
+mod databases;
 mod layer;
 mod origin;
 mod point;
@@ -19,6 +20,7 @@ mod value;
 
 pub use catalog::{SETTINGS, settings_markdown};
 pub use database_file::{database_file, uri_parameters};
+pub use databases::{ConfiguredDatabase, databases};
 pub use layer::file::{configure, forget};
 pub use layer::{Env, ProcessEnv};
 pub use point::point;

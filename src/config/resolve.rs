@@ -110,7 +110,14 @@ impl<'a> Layers<'a> {
     /// # Errors
     /// `Config`: a parameter, or a line of the configuration file, that is wrong; those of the file if it is named.
     pub(super) fn collect(path: Option<&Path>, params: &dyn Params, env: &'a dyn Env) -> Result<Self> {
-        let uri = Given::uri(params, env, &SCOPES)?;
+        Self::with(path, Given::uri(params, env, &SCOPES)?)
+    }
+
+    /// Collects them for the database `path`, for which `uri` is given.
+    ///
+    /// # Errors
+    /// As [`Layers::collect`].
+    pub(super) fn with(path: Option<&Path>, uri: Given<'a>) -> Result<Self> {
         let (document, unreadable) = match uri.document() {
             // One that nobody named need not be for this user.
             Err(e) if e.kind() == ErrorKind::Denied && uri.found(&CONFIG.declared).is_none() => {
@@ -149,6 +156,14 @@ impl<'a> Layers<'a> {
                 (None, None) => Err(no_url(path, self.unreadable.as_ref())),
             },
         }
+    }
+
+    /// The replicas that are configured, each with what holds for it; none if the database has no entry.
+    ///
+    /// # Errors
+    /// As [`Layers::located`].
+    pub(super) fn configured(&self) -> Result<Vec<FoundReplica<'a>>> {
+        self.with_replicas().map_or(Ok(Vec::new()), |entry| self.located(&Replicas::File(entry.clone())))
     }
 
     /// The first entry that has replicas.

@@ -1,6 +1,6 @@
-//! What the SQL functions that take a replica URL are told.
+//! What the SQL functions that take a replica URL, or a database instead of it, are told.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::Env;
 use super::catalog::{
@@ -8,6 +8,7 @@ use super::catalog::{
     PARALLELISM, QUICK, REWIND, TIMESTAMP, TXID,
 };
 use super::layer::Given;
+use super::resolve::Layers;
 use super::setting::{IntegrityCheck, Scope};
 use crate::error::{Error, Result};
 use crate::replica::RestorePoint;
@@ -50,7 +51,7 @@ pub enum Age {
     File(PathBuf),
 }
 
-/// Reads the arguments of `litestream_restore` and `litestream_restore_plan`: a replica URL, and options as a JSON object.
+/// Reads the arguments of `litestream_restore` and `litestream_restore_plan`: a replica, and options as a JSON object.
 ///
 /// # Errors
 /// `Config`: not a JSON object, an unknown option, a value that does not fit, or both `txid` and
@@ -60,7 +61,7 @@ pub fn restore(url: &str, options: Option<&str>, env: &dyn Env) -> Result<Restor
     let given = Given::options(&json_params(options)?, env, &scopes)?;
     let point = given.state(&[&TXID, &TIMESTAMP])?;
     Ok(RestoreConfig {
-        target: Location::parse(url, &given)?,
+        target: replica_at(url, &given)?,
         point,
         force: given.get(&FORCE)?,
         parallelism: given.get(&PARALLELISM)? as usize,
@@ -93,24 +94,39 @@ pub struct VerifyConfig {
     pub quick: bool,
 }
 
-/// Reads the arguments of `litestream_verify`: a replica URL, and options as a JSON object.
+/// Reads the arguments of `litestream_verify`: a replica, and options as a JSON object.
 ///
 /// # Errors
 /// `Config`: not a JSON object, an unknown option, or a value that does not fit.
 pub fn verify(url: &str, options: Option<&str>, env: &dyn Env) -> Result<VerifyConfig> {
     let scopes = [Scope::Verify, Scope::Store];
     let given = Given::options(&json_params(options)?, env, &scopes)?;
-    let target = Location::parse(url, &given)?;
+    let target = replica_at(url, &given)?;
     Ok(VerifyConfig { target, quick: given.get(&QUICK)? })
 }
 
-/// Reads a replica URL, and options of the store as a JSON object.
+/// Reads a replica, and options of the store as a JSON object.
 ///
 /// # Errors
 /// `Config`: not a JSON object, an unknown option, or a value that does not fit.
 pub fn target(url: &str, options: Option<&str>, env: &dyn Env) -> Result<Location> {
     let given = Given::options(&json_params(options)?, env, &[Scope::Store])?;
-    Location::parse(url, &given)
+    replica_at(url, &given)
+}
+
+/// The replica that `name` means: a URL, or the path of a database that is configured, whose first replica it is.
+fn replica_at(name: &str, given: &Given<'_>) -> Result<Location> {
+    if name.is_empty() || Location::has_scheme(name) {
+        return Location::parse(name, given);
+    }
+    let layers = Layers::with(Some(Path::new(name)), given.clone())?;
+    if let Some(first) = layers.configured()?.into_iter().next() {
+        return Ok(first.location);
+    }
+    Location::parse(name, given).map_err(|e| match &layers.document {
+        Some(document) => Error::config(format!("{e}; {} has no such database", document.file.display())),
+        None => e,
+    })
 }
 
 /// The members of a JSON object whose values are text, numbers or booleans; `null` is not given.
@@ -196,6 +212,27 @@ mod tests {
         assert!(verify("file:///r", Some(r#"{"quick": true}"#), &[]).unwrap().quick);
         let e = verify("file:///r", Some(r#"{"force": true}"#), &[]).unwrap_err();
         assert!(e.to_string().contains("unknown parameter 'force'"), "{e}");
+    }
+
+    #[test]
+    fn a_database_stands_for_its_first_replica() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("litestream.yml");
+        let text = "dbs:\n- path: /d/app.db\n  replicas:\n  - url: s3://bucket/app\n    region: here\n  - path: /other\n";
+        std::fs::write(&file, text).unwrap();
+        let config: &'static str = file.display().to_string().leak();
+        let env = [("LITESTREAM_CONFIG", config)];
+        let parsed = |url: &str| Location::parse(url, &|_: &str| None).unwrap();
+        assert_eq!(target("/d/app.db", None, &env).unwrap(), parsed("s3://bucket/app?region=here"));
+        let there = restore("/d/app.db", Some(r#"{"region": "there"}"#), &env).unwrap().target;
+        assert_eq!(there, parsed("s3://bucket/app?region=there"));
+        let e = verify("/d/other.db", None, &env).unwrap_err().to_string();
+        assert!(
+            e.contains("'/d/other.db' is not a replica URL") && e.contains("has no such database"),
+            "{e}"
+        );
+        let e = target("/d/app.db", None, &[("LITESTREAM_CONFIG", "off")]).unwrap_err().to_string();
+        assert!(e.ends_with("or file:///d/app.db for a folder"), "{e}");
     }
 
     #[test]

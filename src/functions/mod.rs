@@ -16,6 +16,7 @@
 //! | `litestream_history(url [, options])` | table of the points that can be restored | statements of the application |
 //! | `litestream_restore_plan(url [, options])` | table of the files that a restore takes | statements of the application |
 //! | `litestream_config([name])` | table of the settings in force, and where each comes from | statements of the application |
+//! | `litestream_configured` | table of the databases of the configuration file | statements of the application |
 //! | `litestream_default_vfs(on)` | makes the library the default VFS, or not any more | statements of the application |
 //! | `litestream_configure(path, settings)` | gives a database its entry for this process | statements of the application |
 //! | `litestream_restores` | table of the restores of this process | also trusted schemas |
@@ -25,6 +26,7 @@
 
 mod config;
 mod configure;
+mod configured;
 mod database;
 mod history;
 mod ltx;
@@ -80,6 +82,7 @@ pub fn register(conn: &Connection) -> rusqlite::Result<()> {
     create_table_function::<history::HistoryTable>(conn)?;
     create_table_function::<plan::PlanTable>(conn)?;
     create_table_function::<config::ConfigTable>(conn)?;
+    create_table_function::<configured::ConfiguredTable>(conn)?;
     create_table_function::<restores::RestoresTable>(conn)
 }
 

@@ -24,6 +24,13 @@ pub enum Restored {
     Present,
 }
 
+/// The last transaction that the folder of local state knows to be in the replica at `target`: nothing is asked and nothing
+/// changed. `None` if the database was never published there.
+pub fn last_published(state_folder: &Path, target: &Location) -> Option<Txid> {
+    let folder = ReplicaId::of(&ReplicaIdentity::from(target)).folder(state_folder);
+    State::read(&folder)?.txid.and_then(Txid::new)
+}
+
 /// Marks the database file `path`, which was just restored from the replica at `target`, whose store calls itself `url`, and
 /// is `txid` of it, in the history `lineage` as far as that is known.
 ///

@@ -177,6 +177,16 @@ impl Location {
         Ok(Self { provider, site })
     }
 
+    /// Whether `text` has the form of a URL, and not of a path.
+    pub fn has_scheme(text: &str) -> bool {
+        text.split_once(':').is_some_and(|(scheme, _)| is_scheme(scheme))
+    }
+
+    /// What Litestream calls the kind of store, such as `s3` or `file`.
+    pub const fn kind(&self) -> &'static str {
+        self.provider.name
+    }
+
     /// Reads the fields of a configuration file: `kind` is its `type`, and `fields` has `bucket`, `path` and the like
     /// under their names there.
     ///

@@ -1,6 +1,8 @@
 //! What a configuration file has for one database.
 
 use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
@@ -99,6 +101,23 @@ impl Entry {
         }
     }
 
+    /// The databases that the entry is for: the file that it names, or those that are in its folder now, in order.
+    ///
+    /// # Errors
+    /// Those of reading the folder.
+    pub(super) fn databases(&self) -> io::Result<Vec<PathBuf>> {
+        match &self.place {
+            Place::File { path, .. } => Ok(vec![path.clone()]),
+            Place::Folder { dir, recursive, .. } => {
+                let mut found = Vec::new();
+                files_in(dir, *recursive, &mut found)?;
+                found.retain(|path| self.fits(path, path).is_some() && is_database(path));
+                found.sort();
+                Ok(found)
+            }
+        }
+    }
+
     /// The folder of local state, if the entry moves it; `inner` is the path in its `dir`.
     pub(super) fn state_folder(&self, fit: &Fit) -> Option<PathBuf> {
         match (self.state.as_ref()?, fit) {
@@ -114,6 +133,26 @@ impl Entry {
             (StatePlace::Dir(_), Fit::File) => None,
         }
     }
+}
+
+/// Collects the files of `dir`, and of the folders in it if `recursive`.
+fn files_in(dir: &Path, recursive: bool, found: &mut Vec<PathBuf>) -> io::Result<()> {
+    for item in fs::read_dir(dir)? {
+        let item = item?;
+        match item.file_type()? {
+            kind if !kind.is_dir() => found.push(item.path()),
+            _ if recursive => files_in(&item.path(), recursive, found)?,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Whether the file is a database by its first bytes, as Litestream tells them from what else is in a folder.
+fn is_database(path: &Path) -> bool {
+    const MAGIC: &[u8; 16] = b"SQLite format 3\0";
+    let mut first = [0; MAGIC.len()];
+    File::open(path).and_then(|mut file| file.read_exact(&mut first)).is_ok() && first == *MAGIC
 }
 
 /// Whether a database may be at `inner` in a folder, and not what belongs to another one.

@@ -28,7 +28,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::super::origin::Line;
 use super::{Assigned, Env};
-use crate::error::Result;
+use crate::error::{Error, Result};
 pub(in crate::config) use cache::document;
 pub(in crate::config) use configured::configured;
 pub use configured::{configure, forget};
@@ -158,6 +158,19 @@ impl Matched {
             _ => own,
         }
     }
+}
+
+/// The databases of `document`: files that entries name, and what is in folders that they name now.
+///
+/// # Errors
+/// Those of reading such a folder, with the line that names it.
+pub(in crate::config) fn databases(document: &Document) -> Result<Vec<PathBuf>> {
+    let mut found: Vec<PathBuf> = Vec::new();
+    for entry in &document.entries {
+        let of_entry = entry.databases().map_err(|e| Error::io(&entry.line, e))?;
+        found.extend(of_entry.into_iter().filter(|path| !found.contains(path)).collect::<Vec<_>>());
+    }
+    Ok(found)
 }
 
 /// Reads the configuration file at `path`.
