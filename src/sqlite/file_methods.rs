@@ -195,6 +195,12 @@ unsafe extern "C" fn x_file_size(place: *mut sqlite3_file, answer: *mut sqlite3_
 }
 
 unsafe extern "C" fn x_lock(place: *mut sqlite3_file, level: c_int) -> c_int {
+    // In WAL mode SQLite asks for this lock first where it closes a connection. That is what a child does with those that it
+    // inherited, however late: it is no use of them, and others have the database.
+    // SAFETY: SQLite's promise for every method, see the module.
+    if level == ffi::SQLITE_LOCK_EXCLUSIVE && unsafe { inherited(place) }.is_some() {
+        return ffi::SQLITE_BUSY;
+    }
     let lock = |file: &mut dyn File| file.lock(LockLevel::from_raw(level).ok_or(Code::IOERR_LOCK)?);
     // SAFETY: SQLite's promise for every method, see the module.
     unsafe { call(place, "xLock", Code::IOERR_LOCK, lock) }

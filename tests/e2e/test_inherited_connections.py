@@ -111,6 +111,34 @@ parent.close()
     assert_restored(location, tmp_path, [("child", 2), ("parent", 2)])
 
 
+@pytest.mark.parametrize("how", ["close", "exit"])
+def test_a_child_that_only_closes_it_hears_nothing(how, location, tmp_path):
+    """What a pool does that is told of the fork: it forgets the connection, which is closed when the interpreter ends at the latest."""
+    script = CHILD + """
+load()
+parent = connect(uri); parent.execute("CREATE TABLE t(who)"); parent.execute("INSERT INTO t VALUES ('parent')")
+def work():
+    own = connect(uri)
+    own.execute("INSERT INTO t VALUES ('child')")
+    if how == "close": parent.close()
+    own.execute("SELECT litestream_sync(30)").fetchall()
+    own.close()
+if how == "exit":
+    pid = os.fork()
+    if not pid:
+        work()
+        sys.exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+else: in_child(work)
+parent.execute("INSERT INTO t VALUES ('parent')")
+parent.execute("SELECT litestream_sync(30)").fetchall()
+parent.close()
+"""
+    done = run(script, tmp_path, location.env, uri=primary(location, tmp_path), how=how)
+    assert done.stderr == ""
+    assert_restored(location, tmp_path, [("child", 1), ("parent", 2)])
+
+
 @pytest.mark.parametrize("how", ["close", "ROLLBACK", "COMMIT", "exit"])
 def test_a_transaction_that_is_open_at_the_fork_is_the_parents(how, location, tmp_path):
     """It is larger than the page cache: the index of the WAL, which both have mapped, holds pages of it, and SQLite's

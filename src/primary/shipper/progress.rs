@@ -233,8 +233,10 @@ impl Shipper {
             }
             let now = self.db.clock.steady().as_millis();
             let lasts = now - p.failing_since.get_or_insert(Timestamp::from_millis(now)).as_millis();
-            // A database that is locked for a while, as by a connection that closes, is no failure yet.
-            let passes = error.kind() == ErrorKind::Busy && lasts < LOCKED.as_millis() as i64;
+            // A database that is locked for a while, as by a connection that closes, is no failure yet; nor is a round that the
+            // last close ended, if the database was opened again since.
+            let may_pass = matches!(error.kind(), ErrorKind::Busy | ErrorKind::Interrupted);
+            let passes = may_pass && lasts < LOCKED.as_millis() as i64;
             if !passes && !p.logged {
                 tracing::warn!("{}: {error}; it is tried again", self.db.path.display());
                 p.logged = true;
