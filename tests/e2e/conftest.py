@@ -1,11 +1,13 @@
 """Fixtures: a server, places for replicas, and hosts that are gone when the test is."""
 
 import itertools
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from harness import packages
 from harness.location import Location
 from harness.paths import LIBRARY
 from harness.proxy import Proxy
@@ -110,3 +112,11 @@ def shell(tmp_path: Path) -> Iterator[Callable[..., Shell]]:
     for session in started:
         if not session.ended:
             session.kill()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _remove_packages() -> Iterator[None]:
+    """What `harness.packages` made is removed."""
+    yield
+    if packages.dist.cache_info().currsize:
+        shutil.rmtree(packages.dist())

@@ -1,0 +1,5 @@
+"""`python -m sqlite_litestream`: see `_cli`."""
+
+from ._cli import main
+
+main()

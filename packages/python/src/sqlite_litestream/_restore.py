@@ -1,0 +1,74 @@
+"""Statements of the library that need no database, on a connection of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from typing import Any
+
+from ._connect import text
+from ._library import NotLoadable, load
+
+
+def restore(url: str, path: str | os.PathLike[str], **options: Any) -> dict[str, Any]:
+    """Write the database file `path` from the replica at `url`, and return the report.
+
+    `url` may also be the path of a database that the configuration file has: then its first replica is restored. `options`
+    are those of `litestream_restore`: `force`, `timestamp` (text or `datetime`), `txid`, `if_db_not_exists`,
+    `if_replica_exists`, `integrity_check`, `parallelism`, `dry_run`, `rewind`, `age_identity_file`, and settings of the store.
+
+    The report has `restored`, `path`, `txid`, `timestamp`, `pages`, `bytes`, `files`, `duration`; `reason` if nothing was to
+    be done. Control-C ends it and leaves nothing behind. Raises `sqlite3.OperationalError` with the reason.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    [[report]] = query("SELECT litestream_restore(?, ?, ?)", os.fspath(url), os.fspath(path), dumps(given))
+    answer: dict[str, Any] = json.loads(report)
+    return answer
+
+
+def dumps(options: dict[str, Any]) -> str:
+    """Options as the functions take them."""
+    return json.dumps({name: text(value) if isinstance(value, datetime) else value for name, value in options.items()}, default=text)
+
+
+def query(sql: str, *parameters: Any) -> list[list[Any]]:
+    """The rows of a statement, on a connection that may write files and reach stores. Control-C interrupts it."""
+    connection = _connection()
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            rows = pool.submit(lambda: [list(row) for row in connection.execute(sql, parameters)])
+            try:
+                return rows.result()
+            except KeyboardInterrupt:
+                connection.interrupt()
+                raise
+    except Exception as error:
+        if isinstance(error, sqlite3.Error):
+            raise
+        raise sqlite3.OperationalError(str(error)) from error
+    finally:
+        connection.close()
+
+
+def _connection() -> Any:
+    connection: Any = sqlite3.connect(":memory:", check_same_thread=False)
+    try:
+        load(connection)
+    except NotLoadable:
+        connection.close()
+        try:
+            import apsw
+        except ImportError:
+            pass
+        else:
+            connection = apsw.Connection(":memory:")
+            load(connection)
+            return connection
+        raise
+    except BaseException:
+        connection.close()
+        raise
+    return connection

@@ -1,0 +1,1 @@
+"""A database engine for Django: `"ENGINE": "sqlite_litestream.django"`, with the replica and settings in `OPTIONS`."""
