@@ -3,6 +3,7 @@
 # make check   formatting, lints, layering
 # make bench   what a replica costs to read and to restore, and a primary to write, on this machine
 # make build   dist/litestream_vfs.so (.dylib on macOS)
+# make dist    what is published, for this platform: tarball, wheel, npm packages, sqlpkg.json, checksums
 # make install PREFIX=/usr/local
 #
 # make e2e LITESTREAM_VFS_LIB=path/to/library PYTEST='-k shell'
@@ -10,7 +11,7 @@
 
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: build demo test check bench install clean e2e tools preflight
+.PHONY: build dist demo test check bench install clean e2e tools preflight
 
 SUFFIX  := $(if $(filter Darwin,$(shell uname -s)),dylib,so)
 TARGET  := $(or $(CARGO_TARGET_DIR),target)
@@ -29,6 +30,17 @@ AZURITE_VERSION := 3.37.0
 LITESTREAM_TEST_FAKE_GCS ?= $(CURDIR)/.tools/bin/fake-gcs-server
 LITESTREAM_TEST_AZURITE ?= $(CURDIR)/.tools/bin/azurite-blob
 LITESTREAM_03 ?= $(CURDIR)/.tools/litestream-0.3/bin/litestream
+# Hosts of JavaScript, and a newer Node that has one of its own.
+BETTER_SQLITE3_VERSION := 12.11.1
+NODE_SQLITE3_VERSION := 6.0.1
+KNEX_VERSION := 3.3.0
+DRIZZLE_VERSION := 0.45.4
+NEWER_NODE_VERSION := 26.10.0
+NODE_HOSTS ?= $(CURDIR)/.tools/node/node_modules
+NEWER_NODE ?= $(CURDIR)/.tools/newer-node/node_modules/node/bin/node
+# Frameworks, for the Python that loads extensions.
+SYSTEM_PYTHON ?= /usr/bin/python3
+PYTHON_HOSTS ?= $(CURDIR)/.tools/python-hosts
 # An apsw whose SQLite encrypts.
 SQLITE3MC_VERSION := 3.54.0.0
 SQLITE3MC ?= $(CURDIR)/.tools/sqlite3mc
@@ -38,7 +50,7 @@ PYTEST  ?=
 
 LITESTREAM_VFS_LIB ?= $(CURDIR)/dist/litestream_vfs.$(SUFFIX)
 export LITESTREAM_VFS_LIB S3S_FS LITESTREAM_03 SQLITE3MC LITESTREAM_TEST_FAKE_GCS LITESTREAM_TEST_AZURITE \
-	LITESTREAM_TEST_RCLONE
+	LITESTREAM_TEST_RCLONE NODE_HOSTS NEWER_NODE PYTHON_HOSTS SYSTEM_PYTHON
 
 build:
 	cargo build --release --locked
@@ -46,6 +58,15 @@ build:
 	@cmp -s $(TARGET)/release/liblitestream_vfs.$(SUFFIX) dist/litestream_vfs.$(SUFFIX) || \
 		cp $(TARGET)/release/liblitestream_vfs.$(SUFFIX) dist/litestream_vfs.$(SUFFIX)
 	@ls -l dist/litestream_vfs.$(SUFFIX)
+
+# Linked by zig for a glibc that every supported distribution has; scripts/dist.py says which.
+dist: .tools/dist/.stamp
+	PATH="$(CURDIR)/.tools/dist/bin:$$PATH" .tools/dist/bin/python scripts/dist.py
+
+.tools/dist/.stamp: scripts/dist-requirements.txt
+	$(PYTHON) -m venv .tools/dist
+	.tools/dist/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
 
 demo: build
 	@scripts/demo.sh
@@ -85,7 +106,8 @@ preflight:
 
 # What the tests need beside a compiler: pinned Python packages, a real S3 server, emulators of other stores, a SQLite
 # that encrypts.
-tools: $(VENV)/.stamp $(S3S_FS) $(LITESTREAM_03) $(LITESTREAM_TEST_FAKE_GCS) $(LITESTREAM_TEST_AZURITE) $(SQLITE3MC)/.stamp
+tools: $(VENV)/.stamp $(S3S_FS) $(LITESTREAM_03) $(LITESTREAM_TEST_FAKE_GCS) $(LITESTREAM_TEST_AZURITE) $(SQLITE3MC)/.stamp \
+	$(NODE_HOSTS)/.stamp $(NEWER_NODE) $(PYTHON_HOSTS)/.stamp
 
 $(VENV)/.stamp: tests/requirements.txt
 	$(PYTHON) -m venv $(VENV)
@@ -115,3 +137,17 @@ $(CURDIR)/.tools/bin/azurite-blob:
 	npm install --silent --no-audit --no-fund --prefix .tools/azurite azurite@$(AZURITE_VERSION)
 	@mkdir -p .tools/bin
 	@ln -sf $(CURDIR)/.tools/azurite/node_modules/.bin/azurite-blob $@
+
+# Two of them are compiled here, with SQLite in them; not optimised that takes a third of the time.
+$(CURDIR)/.tools/node/node_modules/.stamp: Makefile
+	CFLAGS=-O0 CXXFLAGS=-O0 npm install --silent --no-audit --no-fund --prefix .tools/node better-sqlite3@$(BETTER_SQLITE3_VERSION) \
+		sqlite3@$(NODE_SQLITE3_VERSION) knex@$(KNEX_VERSION) drizzle-orm@$(DRIZZLE_VERSION)
+	@touch $@
+
+$(CURDIR)/.tools/newer-node/node_modules/node/bin/node:
+	npm install --silent --no-audit --no-fund --prefix .tools/newer-node node@$(NEWER_NODE_VERSION)
+
+$(CURDIR)/.tools/python-hosts/.stamp: tests/frameworks.txt | $(VENV)/.stamp
+	$(VENV)/bin/python -m pip --python $(SYSTEM_PYTHON) install --quiet --disable-pip-version-check --no-deps --upgrade \
+		--target .tools/python-hosts -r $<
+	@touch $@
