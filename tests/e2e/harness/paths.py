@@ -47,3 +47,9 @@ def clean_env(**extra: str) -> dict[str, str]:
     env["AWS_EC2_METADATA_DISABLED"] = "true"
     env["AWS_SHARED_CREDENTIALS_FILE"] = env["AWS_CONFIG_FILE"] = os.devnull
     return env | extra
+NODE_HOSTS = Path(os.environ.get("NODE_HOSTS") or ROOT / ".tools" / "node" / "node_modules")
+"""The npm packages that are hosts."""
+NEWER_NODE = Path(os.environ.get("NEWER_NODE") or ROOT / ".tools" / "newer-node" / "node_modules" / "node" / "bin" / "node")
+"""A Node that has `node:sqlite` with extensions."""
+PYTHON_HOSTS = Path(os.environ.get("PYTHON_HOSTS") or ROOT / ".tools" / "python-hosts")
+"""Frameworks for `SYSTEM_PYTHON`."""

@@ -1,0 +1,3 @@
+import library from "./index.cjs";
+
+export const { configure, connect, getLoadablePath, load, uri } = library;

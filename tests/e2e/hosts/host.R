@@ -1,0 +1,11 @@
+library(RSQLite)
+arguments <- commandArgs(trailingOnly = TRUE)
+first <- dbConnect(SQLite(), ":memory:", loadable.extensions = TRUE)
+invisible(dbGetQuery(first, "SELECT load_extension(?)", params = list(arguments[1])))
+
+db <- dbConnect(SQLite(), arguments[2])
+invisible(dbExecute(db, "CREATE TABLE t(x)"))
+invisible(dbExecute(db, "INSERT INTO t VALUES (41)"))
+invisible(dbGetQuery(db, "SELECT litestream_sync()"))
+reader <- dbConnect(SQLite(), arguments[3])
+cat(dbGetQuery(reader, "SELECT x + 1 AS y FROM t")$y, "\n")
