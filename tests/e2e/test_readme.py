@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import age, readme
+from harness import age, packages, readme
 from harness.compare import Content
 from harness.litestream03 import Replicate as Replicate03
 from harness.location import Location
@@ -35,6 +35,7 @@ class Reader:
         (folder / "dist").mkdir()
         self.library = folder / "dist" / f"litestream_vfs{SUFFIX}"
         self.library.symlink_to(LIBRARY)
+        (folder / f"litestream_vfs{SUFFIX}").symlink_to(LIBRARY)
         self.shell = shell(env=env)
         self.past = ""
 
@@ -52,7 +53,7 @@ class Reader:
         return output
 
     def run(self, *command, **options) -> subprocess.CompletedProcess:
-        return subprocess.run(list(map(str, command)), cwd=self.folder, env=clean_env(**self.env),
+        return subprocess.run(list(map(str, command)), cwd=self.folder, env=packages.python_env(**self.env),
                               capture_output=True, text=True, timeout=60, **options)
 
     def python(self, block: readme.Block) -> str:
@@ -121,6 +122,12 @@ def test_every_block_runs_as_it_stands(reader, location, start, tmp_path):
             case "python", _:
                 reader.python(block)
                 reader.past = now()
+            case "sh", "packages":
+                _packages(block)
+            case "sh", "command line":
+                for line in block.text.splitlines():
+                    done = reader.run(SYSTEM_PYTHON, *line.split()[1:])
+                    assert done.returncode == 0, f"{block}: {line}: {done.stderr}"
             case "sh", "":
                 _commands(reader, block)
             case "json", _:
@@ -135,6 +142,13 @@ def test_every_block_runs_as_it_stands(reader, location, start, tmp_path):
     assert first == {"restored.db": 1, "again.db": 2}
     # The second of two replicas.
     assert reader.rows("from-folder.db") > 2
+
+
+def _packages(block: readme.Block) -> None:
+    """Each line names packages that `make dist` makes."""
+    for line in block.text.splitlines():
+        [pattern] = re.findall(r"\S+\*\S+", line)
+        assert list(packages.dist().glob(pattern.removeprefix("./"))), f"{block}: {line}"
 
 
 def _commands(reader: Reader, block: readme.Block) -> None:
