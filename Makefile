@@ -107,7 +107,7 @@ preflight:
 # What the tests need beside a compiler: pinned Python packages, a real S3 server, emulators of other stores, a SQLite
 # that encrypts.
 tools: $(VENV)/.stamp $(S3S_FS) $(LITESTREAM_03) $(LITESTREAM_TEST_FAKE_GCS) $(LITESTREAM_TEST_AZURITE) $(SQLITE3MC)/.stamp \
-	$(NODE_HOSTS)/.stamp $(NEWER_NODE) $(PYTHON_HOSTS)/.stamp
+	$(CURDIR)/.tools/openssh $(NODE_HOSTS)/.stamp $(NEWER_NODE) $(PYTHON_HOSTS)/.stamp
 
 $(VENV)/.stamp: tests/requirements.txt
 	$(PYTHON) -m venv $(VENV)
@@ -151,3 +151,7 @@ $(CURDIR)/.tools/python-hosts/.stamp: tests/frameworks.txt | $(VENV)/.stamp
 	$(VENV)/bin/python -m pip --python $(SYSTEM_PYTHON) install --quiet --disable-pip-version-check --no-deps --upgrade \
 		--target .tools/python-hosts -r $<
 	@touch $@
+
+# An SSH server, for tests/sshd.sh.
+$(CURDIR)/.tools/openssh:
+	@scripts/fetch-sshd.sh $@

@@ -4,7 +4,8 @@ use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, TryFutureExt as _};
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 
 use super::ObjectInfo;
 use crate::clock::Timestamp;
@@ -12,6 +13,8 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// How the name of a file begins and ends that is not complete. Neither we nor Litestream take it for an LTX file.
 const TEMPORARY: (&str, &str) = (".", ".tmp");
+/// The number of folders that are looked into at the same time.
+const FOLDERS: usize = 8;
 /// A temporary file of this age was left by a crash.
 const ABANDONED: Duration = Duration::from_secs(24 * 3600);
 
@@ -35,24 +38,29 @@ pub(super) enum Kind {
 }
 
 /// The files whose keys begin with `prefix`, in the order of keys. `entries_of` gives what is in the folder at a path
-/// without slashes at either end. Any number of folders may lie below: they are looked into one after the other.
+/// without slashes at either end. Any number of folders may lie below: some of one depth are looked into at the same time.
 pub(super) async fn files_below<'a>(
     prefix: &str,
     entries_of: impl Fn(String) -> BoxFuture<'a, Result<Vec<Entry>>> + Send,
 ) -> Result<Vec<ObjectInfo>> {
     let mut folders = vec![folder_of(prefix).to_owned()];
     let mut found = Vec::new();
-    while let Some(folder) = folders.pop() {
-        for entry in entries_of(folder.clone()).await? {
-            let key = join(&folder, &entry.name);
-            match entry.kind {
-                Kind::Folder if key.starts_with(prefix) || prefix.starts_with(&format!("{key}/")) => {
-                    folders.push(key);
+    while !folders.is_empty() {
+        let ask = |folder: String| entries_of(folder.clone()).map_ok(|entries| (folder, entries));
+        let asked: Vec<_> = folders.drain(..).map(ask).collect();
+        let mut answers = stream::iter(asked).buffer_unordered(FOLDERS);
+        while let Some((folder, entries)) = answers.try_next().await? {
+            for Entry { name, kind } in entries {
+                let key = join(&folder, &name);
+                match kind {
+                    Kind::Folder if key.starts_with(prefix) || prefix.starts_with(&format!("{key}/")) => {
+                        folders.push(key);
+                    }
+                    Kind::File { size, modified } if key.starts_with(prefix) && !is_temporary(&name) => {
+                        found.push(ObjectInfo { key, size, timestamp: modified, stored: modified });
+                    }
+                    _ => {}
                 }
-                Kind::File { size, modified } if key.starts_with(prefix) && !is_temporary(&entry.name) => {
-                    found.push(ObjectInfo { key, size, timestamp: modified, stored: modified });
-                }
-                _ => {}
             }
         }
     }

@@ -25,6 +25,7 @@ pub static PROVIDERS: &[&Provider] = &[
     &provider::abs::PROVIDER,
     &provider::oss::PROVIDER,
     &provider::webdav::PROVIDER,
+    &provider::sftp::PROVIDER,
 ];
 
 /// A kind of store, and how a place in it is found.

@@ -81,8 +81,16 @@ pub(in crate::store) const REGION: StoreSetting = StoreSetting::new(
     StoreKind::Text,
     "Region of the bucket. Without it: what AWS's own configuration says; of OSS, what the endpoint says, or `cn-hangzhou`.",
 );
-pub(in crate::store) const SKIP_VERIFY: StoreSetting =
-    StoreSetting::new("skip-verify", StoreKind::Flag, "Accept any TLS certificate.");
+pub(in crate::store) const SKIP_VERIFY: StoreSetting = StoreSetting::new(
+    "skip-verify",
+    StoreKind::Flag,
+    "Accept any TLS certificate, and any key of an SFTP server.",
+);
+pub(in crate::store) const PASSWORD: StoreSetting = StoreSetting::new(
+    "password",
+    StoreKind::Secret,
+    "The password of `user` on an SFTP server, where the replica URL does not have it.",
+);
 pub(in crate::store) const ACCESS_KEY_ID: StoreSetting = StoreSetting::new(
     "access-key-id",
     StoreKind::Text,

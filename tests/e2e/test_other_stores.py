@@ -10,13 +10,14 @@ import pytest
 
 from harness import litestream, outage
 from harness.proxy import CutRequest, LoseAnswer, Proxy
+from harness.sftp import SftpServer
 from harness.sql import fill, insert, restore, status, sync
 from harness.wait import until
 from harness.webdav import PASSWORD as WEBDAV_PASSWORD
 from harness.webdav import WebDavServer
 from harness.worker import SqlError
 
-SERVERS = {"webdav": WebDavServer}
+SERVERS = {"webdav": WebDavServer, "sftp": SftpServer}
 SECRETS = [WEBDAV_PASSWORD]
 
 
@@ -24,7 +25,7 @@ SECRETS = [WEBDAV_PASSWORD]
 def server(request, tmp_path):
     server = SERVERS[request.param](tmp_path / "server")
     yield server
-    server.stop()
+    server.remove()
 
 
 @pytest.fixture
@@ -115,6 +116,8 @@ def test_the_store_goes_away_under_load_and_comes_back(start, server, there, tmp
     outage.assert_told(tmp_path, "fails", "works")
 
 
+# By SFTP: test_sftp.py.
+@pytest.mark.parametrize("server", ["webdav"], indirect=True)
 def test_uploads_are_cut_and_answers_are_lost(start, server, tmp_path):
     """A part of a body, then the connection is gone; or all of it, and its answer is gone."""
     proxy = Proxy(server.port)
@@ -160,6 +163,7 @@ def test_of_two_primaries_one_stops(start, there, tmp_path):
     assert second.worker.open(restored, "restored").content() == expected
 
 
+@pytest.mark.parametrize("server", ["webdav"], indirect=True)
 def test_a_wrong_password_is_named_and_never_shown(start, server, tmp_path):
     there = server.location("app", password="wrong-password")
     db = start("python", there, env=outage.logged(tmp_path)).open(there.primary(tmp_path / "app.db"))

@@ -86,6 +86,19 @@ impl<S: Renewable> Sessions<S> {
 /// A session that has begun.
 pub(in crate::store) struct SessionRef<S>(Arc<OnceCell<S>>);
 
+impl<S> Clone for SessionRef<S> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<S> SessionRef<S> {
+    /// Whether both are one session.
+    pub(in crate::store) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
 impl<S> Deref for SessionRef<S> {
     type Target = S;
 

@@ -6,4 +6,5 @@ pub(super) mod gcs;
 pub(super) mod memory;
 pub(super) mod oss;
 pub(super) mod s3;
+pub(super) mod sftp;
 pub(super) mod webdav;

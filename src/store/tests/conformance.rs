@@ -7,22 +7,29 @@ use bytes::Bytes;
 use futures_util::stream::{self, StreamExt as _};
 use tempfile::TempDir;
 
-use super::emulator::{AZURITE, FAKE_GCS, WEBDAV};
+use super::emulator::{AZURITE, FAKE_GCS, SSHD, WEBDAV};
 use super::s3_server::S3Server;
 use super::{TIME, body, id, listed, listed_at_once, options, read, txid};
+use crate::clock::Timestamp;
 use crate::error::{ErrorKind, Result};
 use crate::ltx::{FileId, Level, Txid};
 use crate::store::provider::abs::tests as abs_tests;
 use crate::store::provider::gcs::tests as gcs_tests;
 use crate::store::provider::gcs::tests::server::GcsServer;
 use crate::store::provider::oss::tests::OssServer;
+use crate::store::provider::sftp::tests as sftp_tests;
 use crate::store::{ByteRange, Fault, Faults, Fencing, Location, MemoryStore, Op, Replica, RetryPolicy};
 
 type Shared = Arc<Replica>;
 
-/// Whether the store remembers when what it holds was committed. A WebDAV share knows only when it was stored.
-fn keeps_times(store: &Replica) -> bool {
-    !store.url().starts_with("webdav")
+/// Checks what the store remembers of when a file was committed. A WebDAV share knows only when it was stored, and SFTP has
+/// whole seconds.
+fn check_time(store: &Replica, found: Timestamp) {
+    match store.url().split(':').next() {
+        Some("webdav") => assert_ne!(found, TIME),
+        Some("sftp") => assert_eq!(found.as_millis(), TIME.as_millis() / 1000 * 1000),
+        _ => assert_eq!(found, TIME),
+    }
 }
 
 async fn an_empty_replica_has_no_files(store: Shared) -> Result<()> {
@@ -38,7 +45,7 @@ async fn what_was_put_is_there(store: Shared) -> Result<()> {
         assert_eq!(read(&store, file, ByteRange::All).await?, body(len));
         let head = store.head(file).await?;
         assert_eq!((head.id, head.size), (file, len as u64));
-        assert_eq!(head.timestamp == TIME, keeps_times(&store));
+        check_time(&store, head.timestamp);
         let list = store.list(file.level, Txid::ONE).await?;
         assert_eq!((list.len(), list[0].id, list[0].size), (1, file, len as u64));
     }
@@ -230,7 +237,8 @@ async fn an_upload_appears_when_it_is_complete(store: Shared) -> Result<()> {
         upload.complete().await?;
         drop(upload);
         let head = store.head(file).await?;
-        assert_eq!((head.size, head.timestamp == TIME), (all.len() as u64, keeps_times(&store)));
+        assert_eq!(head.size, all.len() as u64);
+        check_time(&store, head.timestamp);
         assert!(read(&store, file, ByteRange::All).await? == all, "{parts} parts and {rest} bytes");
     }
     Ok(())
@@ -344,6 +352,12 @@ fn webdav() -> Fixture {
     (Location::parse(&url, &|_: &str| None).unwrap().connect(), Box::new(server))
 }
 
+fn sftp() -> Fixture {
+    let server = SSHD.shared(|_| {});
+    let path = format!("{}/files/{}", server.folder().display(), server.fresh_path());
+    (sftp_tests::location(&server, &path).connect(), Box::new(server))
+}
+
 macro_rules! conformance {
     ($($store:ident)*) => { $( mod $store { conformance!(@checks $store
         an_empty_replica_has_no_files
@@ -389,11 +403,11 @@ macro_rules! fenced_uploads {
     )* } };
 }
 
-conformance! { file memory retry s3 gs fake_gcs azurite oss webdav }
+conformance! { file memory retry s3 gs fake_gcs azurite oss webdav sftp }
 
 // Not fake-gcs-server, which ignores the condition of an upload in parts.
-fenced_uploads! { file memory retry s3 gs azurite oss webdav }
+fenced_uploads! { file memory retry s3 gs azurite oss webdav sftp }
 
 // Not the S3 server: s3s-fs 0.14 looks and then writes, so several writers win. What we send to a store
 // that decides atomically is tested in `s3::tests`.
-one_winner! { file memory retry gs fake_gcs azurite oss webdav }
+one_winner! { file memory retry gs fake_gcs azurite oss webdav sftp }

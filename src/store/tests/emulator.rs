@@ -67,12 +67,37 @@ pub(in crate::store) static WEBDAV: Program = Program {
     },
 };
 
+/// SFTP: OpenSSH's server, which needs no password but a key that it makes.
+pub(in crate::store) static SSHD: Program = Program {
+    variable: "LITESTREAM_TEST_SSHD_SCRIPT",
+    path: "tests/sshd.sh",
+    arguments: |port, folder| vec![port.to_string(), folder.display().to_string()],
+    shared: {
+        static SHARED: Mutex<Weak<Emulator>> = Mutex::new(Weak::new());
+        &SHARED
+    },
+};
+
+/// SFTP: `rclone serve sftp`, for user `me` with password `hunter2`. It overwrites where a rename should fail.
+pub(in crate::store) static RCLONE_SFTP: Program = Program {
+    variable: "LITESTREAM_TEST_RCLONE",
+    path: ".venv/bin/rclone",
+    arguments: |port, folder| {
+        let text = format!("serve sftp --addr 127.0.0.1:{port} --user me --pass hunter2");
+        text.split(' ').map(str::to_owned).chain([folder.display().to_string()]).collect()
+    },
+    shared: {
+        static SHARED: Mutex<Weak<Emulator>> = Mutex::new(Weak::new());
+        &SHARED
+    },
+};
+
 /// A running server, which ends with the last test that uses it.
 pub(in crate::store) struct Emulator {
     child: Child,
     pub(in crate::store) port: u16,
     paths: Mutex<u32>,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Program {
@@ -105,7 +130,7 @@ impl Program {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let server = Emulator { child, port, paths: Mutex::new(0), _folder: folder };
+        let server = Emulator { child, port, paths: Mutex::new(0), folder };
         let deadline = Instant::now() + Duration::from_secs(60);
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
             assert!(Instant::now() < deadline, "{} does not listen on port {port}", binary.display());
@@ -116,6 +141,11 @@ impl Program {
 }
 
 impl Emulator {
+    /// The folder of its own.
+    pub(in crate::store) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     pub(in crate::store) fn endpoint(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }

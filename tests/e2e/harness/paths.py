@@ -36,7 +36,7 @@ def litestream_vfs() -> Path:
     return next(Path(litestream_vfs.__file__).parent.glob("litestream-vfs*" + SUFFIX))
 
 
-STORES = ("AWS_", "AZURE_", "CLOUDSDK_", "GOOGLE_", "LITESTREAM_", "OSS_", "STORAGE_EMULATOR_")
+STORES = ("AWS_", "AZURE_", "CLOUDSDK_", "GOOGLE_", "LITESTREAM_", "OSS_", "SSH_AUTH_", "STORAGE_EMULATOR_")
 """What the variables of stores begin with."""
 
 

@@ -37,6 +37,9 @@ class WebDavServer:
             self._process.wait()
             self._process = None
 
+    def remove(self) -> None:
+        self.stop()
+
     def location(self, path: str, port: int | None = None, password: str = PASSWORD) -> Location:
         """The replica at `path`, perhaps through a proxy that listens on `port`."""
         host = f"127.0.0.1:{port or self.port}"
