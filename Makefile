@@ -24,6 +24,8 @@ S3S_FS  ?= $(CURDIR)/.tools/bin/s3s-fs
 LITESTREAM_03_VERSION := 0.3.13
 # A WebDAV server, from tests/requirements.txt.
 LITESTREAM_TEST_RCLONE ?= $(abspath $(VENV))/bin/rclone
+# A NATS server, from there too.
+LITESTREAM_TEST_NATS ?= $(abspath $(VENV))/bin/nats-server
 # What stands for Google Cloud Storage and for Azure Blob Storage.
 FAKE_GCS_VERSION := 0.1.1
 AZURITE_VERSION := 3.37.0
@@ -50,7 +52,7 @@ PYTEST  ?=
 
 LITESTREAM_VFS_LIB ?= $(CURDIR)/dist/litestream_vfs.$(SUFFIX)
 export LITESTREAM_VFS_LIB S3S_FS LITESTREAM_03 SQLITE3MC LITESTREAM_TEST_FAKE_GCS LITESTREAM_TEST_AZURITE \
-	LITESTREAM_TEST_RCLONE NODE_HOSTS NEWER_NODE PYTHON_HOSTS SYSTEM_PYTHON
+	LITESTREAM_TEST_RCLONE LITESTREAM_TEST_NATS NODE_HOSTS NEWER_NODE PYTHON_HOSTS SYSTEM_PYTHON
 
 build:
 	cargo build --release --locked

@@ -17,6 +17,7 @@ command -v "${PYTHON:-python3}" >/dev/null || need python3 python3 "runs the end
     need "python3 venv" python3-venv "the tests keep their packages in .venv"
 command -v sqlite3 >/dev/null || need "sqlite3 shell" sqlite3 "a host that the tests drive"
 command -v ssh-keygen >/dev/null || need ssh-keygen openssh-client "makes keys, and is the agent, in the tests of SFTP"
+command -v openssl >/dev/null || need openssl openssl "makes certificates in the tests of NATS"
 command -v npm >/dev/null || need npm npm "installs Azurite, which stands for Azure in the tests"
 system_python=${SYSTEM_PYTHON:-/usr/bin/python3}
 if [ ! -x "$system_python" ]; then

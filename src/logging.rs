@@ -176,6 +176,10 @@ impl Subscriber for Lines {
         if metadata.target().starts_with(env!("CARGO_PKG_NAME")) {
             return level <= self.level;
         }
+        // Each failed attempt to connect is an error to this one, and then one of ours.
+        if metadata.target().starts_with("async_nats") {
+            return level <= Level::WARN && self.level >= LevelFilter::DEBUG;
+        }
         // Libraries below us log too. What they warn of, an error of ours says in a user's words; what they say
         // at `info` and finer is of no use.
         level <= Level::ERROR && level <= self.level

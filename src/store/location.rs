@@ -26,6 +26,7 @@ pub static PROVIDERS: &[&Provider] = &[
     &provider::oss::PROVIDER,
     &provider::webdav::PROVIDER,
     &provider::sftp::PROVIDER,
+    &provider::nats::PROVIDER,
 ];
 
 /// A kind of store, and how a place in it is found.

@@ -89,7 +89,7 @@ pub(in crate::store) const SKIP_VERIFY: StoreSetting = StoreSetting::new(
 pub(in crate::store) const PASSWORD: StoreSetting = StoreSetting::new(
     "password",
     StoreKind::Secret,
-    "The password of `user` on an SFTP server, where the replica URL does not have it.",
+    "The password of `user` on an SFTP server, or of `username` on a NATS server, where the replica URL does not have it.",
 );
 pub(in crate::store) const ACCESS_KEY_ID: StoreSetting = StoreSetting::new(
     "access-key-id",

@@ -12,7 +12,8 @@ import time
 import pytest
 
 from harness import litestream, outage
-from harness.sftp import Breaker, SftpServer
+from harness.breaker import Breaker
+from harness.sftp import SftpServer
 from harness.sql import fill, insert, restore, status, sync
 from harness.wait import until
 from harness.worker import SqlError

@@ -4,6 +4,7 @@ pub(super) mod abs;
 pub(super) mod file;
 pub(super) mod gcs;
 pub(super) mod memory;
+pub(super) mod nats;
 pub(super) mod oss;
 pub(super) mod s3;
 pub(super) mod sftp;

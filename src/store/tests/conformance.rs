@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::stream::{self, StreamExt as _};
 use tempfile::TempDir;
 
-use super::emulator::{AZURITE, FAKE_GCS, SSHD, WEBDAV};
+use super::emulator::{AZURITE, FAKE_GCS, NATS, SSHD, WEBDAV};
 use super::s3_server::S3Server;
 use super::{TIME, body, id, listed, listed_at_once, options, read, txid};
 use crate::clock::Timestamp;
@@ -16,6 +16,7 @@ use crate::ltx::{FileId, Level, Txid};
 use crate::store::provider::abs::tests as abs_tests;
 use crate::store::provider::gcs::tests as gcs_tests;
 use crate::store::provider::gcs::tests::server::GcsServer;
+use crate::store::provider::nats::tests as nats_tests;
 use crate::store::provider::oss::tests::OssServer;
 use crate::store::provider::sftp::tests as sftp_tests;
 use crate::store::{ByteRange, Fault, Faults, Fencing, Location, MemoryStore, Op, Replica, RetryPolicy};
@@ -358,6 +359,12 @@ fn sftp() -> Fixture {
     (sftp_tests::location(&server, &path).connect(), Box::new(server))
 }
 
+fn nats() -> Fixture {
+    let server = NATS.shared(|_| {});
+    let url = nats_tests::make_bucket(&server);
+    (Location::parse(&url, &|_: &str| None).unwrap().connect(), Box::new(server))
+}
+
 macro_rules! conformance {
     ($($store:ident)*) => { $( mod $store { conformance!(@checks $store
         an_empty_replica_has_no_files
@@ -403,11 +410,11 @@ macro_rules! fenced_uploads {
     )* } };
 }
 
-conformance! { file memory retry s3 gs fake_gcs azurite oss webdav sftp }
+conformance! { file memory retry s3 gs fake_gcs azurite oss webdav sftp nats }
 
 // Not fake-gcs-server, which ignores the condition of an upload in parts.
-fenced_uploads! { file memory retry s3 gs azurite oss webdav sftp }
+fenced_uploads! { file memory retry s3 gs azurite oss webdav sftp nats }
 
 // Not the S3 server: s3s-fs 0.14 looks and then writes, so several writers win. What we send to a store
 // that decides atomically is tested in `s3::tests`.
-one_winner! { file memory retry gs fake_gcs azurite oss webdav sftp }
+one_winner! { file memory retry gs fake_gcs azurite oss webdav sftp nats }

@@ -92,6 +92,20 @@ pub(in crate::store) static RCLONE_SFTP: Program = Program {
     },
 };
 
+/// NATS with JetStream.
+pub(in crate::store) static NATS: Program = Program {
+    variable: "LITESTREAM_TEST_NATS",
+    path: ".venv/bin/nats-server",
+    arguments: |port, folder| {
+        let text = format!("-a 127.0.0.1 -p {port} -js -sd");
+        text.split(' ').map(str::to_owned).chain([folder.display().to_string()]).collect()
+    },
+    shared: {
+        static SHARED: Mutex<Weak<Emulator>> = Mutex::new(Weak::new());
+        &SHARED
+    },
+};
+
 /// A running server, which ends with the last test that uses it.
 pub(in crate::store) struct Emulator {
     child: Child,

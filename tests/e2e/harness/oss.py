@@ -30,6 +30,7 @@ class OssServer:
         """By bucket and key: content, metadata, and when it was stored."""
         self.uploads: dict[str, tuple[dict[str, str], dict[int, bytes]]] = {}
         self.lock = threading.Lock()
+        self.secret = SECRET
         server = self
 
         class Handler(_Handler):
@@ -46,6 +47,14 @@ class OssServer:
     def names(self, bucket: str) -> list[tuple[str, int]]:
         with self.lock:
             return [(name, len(found[0])) for name, found in self.buckets[bucket].items()]
+
+    def lock_out(self) -> None:
+        """From now on the key has another secret."""
+        self.secret = "another secret"
+
+    def let_in(self) -> None:
+        """It has its own again."""
+        self.secret = SECRET
 
     def stop(self) -> None:
         self._server.shutdown()
@@ -112,7 +121,7 @@ class _Handler(BaseHTTPRequestHandler):
         ])
         scope = f"{match[2]}/{REGION}/oss/aliyun_v4_request"
         text = f"OSS4-HMAC-SHA256\n{time}\n{scope}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
-        key = b"aliyun_v4" + SECRET.encode()
+        key = b"aliyun_v4" + self.oss.secret.encode()
         for step in scope.split("/"):
             key = hmac.new(key, step.encode(), hashlib.sha256).digest()
         return hmac.new(key, text.encode(), hashlib.sha256).hexdigest() == match[5]

@@ -74,6 +74,18 @@ class S3Server:
             self._process.wait()
             self._process = None
 
+    def lock_out(self) -> None:
+        """From now on the key has another secret."""
+        self.stop()
+        self.keys = (ACCESS_KEY, "another secret")
+        self.start()
+
+    def let_in(self) -> None:
+        """It has its own again."""
+        self.stop()
+        self.keys = (ACCESS_KEY, SECRET_KEY)
+        self.start()
+
     def wipe(self) -> None:
         """Stops the server and removes its objects."""
         self.stop()

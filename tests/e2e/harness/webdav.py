@@ -18,6 +18,7 @@ class WebDavServer:
     def __init__(self, root: Path):
         self.root = root
         self.port = free_port()
+        self.password = PASSWORD
         self._process: subprocess.Popen | None = None
         root.mkdir(parents=True)
         self.start()
@@ -28,7 +29,7 @@ class WebDavServer:
         with self.root.with_name(self.root.name + ".log").open("ab") as log:
             self._process = subprocess.Popen(
                 [RCLONE, "serve", "webdav", self.root, "--addr", f"127.0.0.1:{self.port}", "--user", USER,
-                 "--pass", PASSWORD], stdout=log, stderr=log, env=clean_env())
+                 "--pass", self.password], stdout=log, stderr=log, env=clean_env())
         until(lambda: accepts(self.port), what=f"rclone on port {self.port}")
 
     def stop(self) -> None:
@@ -39,6 +40,18 @@ class WebDavServer:
 
     def remove(self) -> None:
         self.stop()
+
+    def lock_out(self) -> None:
+        """From now on the user has another password."""
+        self.stop()
+        self.password = "another password"
+        self.start()
+
+    def let_in(self) -> None:
+        """It is the old one again."""
+        self.stop()
+        self.password = PASSWORD
+        self.start()
 
     def location(self, path: str, port: int | None = None, password: str = PASSWORD) -> Location:
         """The replica at `path`, perhaps through a proxy that listens on `port`."""
