@@ -46,16 +46,12 @@ class _Server:
     def command(self) -> list[str]:
         raise NotImplementedError
 
-    def environment(self) -> dict[str, str]:
-        return {}
-
     def start(self) -> None:
         command = self.command()
         if not Path(command[0]).exists():
             raise FileNotFoundError(f"{command[0]}: run `make tools`")
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log,
-                                             env=clean_env(**self.environment()))
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, env=clean_env())
         until(lambda: accepts(self.port), what=f"{command[0]} on {self.endpoint}", timeout=60)
 
     def stop(self) -> None:
@@ -93,28 +89,6 @@ class FakeGcs(_Server):
 
 class Azurite(_Server):
     """Microsoft's emulator of Azure Blob Storage."""
-
-    key = ACCOUNT_KEY
-
-    def environment(self) -> dict[str, str]:
-        return {"AZURITE_ACCOUNTS": f"{ACCOUNT}:{self.key}"}
-
-    def stop(self) -> None:
-        # Killed, it would forget the newest containers.
-        self._process.terminate()
-        self._process.wait()
-
-    def lock_out(self) -> None:
-        """From now on the account has another key."""
-        self.stop()
-        self.key = base64.b64encode(b"another key").decode()
-        self.start()
-
-    def let_in(self) -> None:
-        """It has its own again."""
-        self.stop()
-        self.key = ACCOUNT_KEY
-        self.start()
 
     def command(self) -> list[str]:
         return [str(AZURITE), "--blobHost", "127.0.0.1", "--blobPort", str(self.port), "--silent", "--skipApiVersionCheck",
