@@ -21,6 +21,7 @@ static WIRING: Wiring = Wiring {
     default_vfs: || Box::new(vfs::new_default()),
     wants_default: || DEFAULT_BY_ENTRY.load(Ordering::Relaxed) || config::wants_default_vfs(&ProcessEnv),
     functions: functions::register,
+    after_commit: vfs::after_commit,
     at_exit: Primary::flush_at_exit,
 };
 

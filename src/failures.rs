@@ -25,6 +25,8 @@ pub enum Attempt {
     Write,
     /// To use a connection in a process that did not open it.
     Use,
+    /// To confirm that a commit is in the replicas.
+    Confirm,
 }
 
 impl fmt::Display for Attempt {
@@ -34,6 +36,7 @@ impl fmt::Display for Attempt {
             Self::Read => "read",
             Self::Write => "write",
             Self::Use => "use",
+            Self::Confirm => "confirm a commit to",
         })
     }
 }

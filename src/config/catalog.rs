@@ -9,7 +9,7 @@ use tracing::level_filters::LevelFilter;
 
 use super::setting::{Declared, IntegrityCheck, Kind, OfStore, Restore, Role, Scope, Setting, SqlReach};
 use crate::logging::LogFormat;
-use crate::primary::{Rewound, SyncReplicas};
+use crate::primary::{CommitMode, Rewound, SyncReplicas};
 use crate::replica::RestorePoint;
 use crate::store::{PROVIDERS, StoreKind, StoreSetting};
 
@@ -100,6 +100,23 @@ settings! {
     )
     .env(&["LITESTREAM_SYNC_REPLICAS"])
     .default("all");
+    COMMIT: CommitMode = Setting::new(
+        Scope::Primary,
+        "commit",
+        Kind::Text,
+        "When a commit returns: `local`, when SQLite has it; `replicated`, when it is in all replicas too; or in how many of \
+         them, see [commits that wait](#commits-that-wait).",
+    )
+    .env(&["LITESTREAM_COMMIT"])
+    .default("local");
+    COMMIT_TIMEOUT: Duration = Setting::new(
+        Scope::Primary,
+        "commit_timeout",
+        Kind::Duration { min: "10ms", max: "1h" },
+        "How long such a commit waits before it fails as not confirmed.",
+    )
+    .env(&["LITESTREAM_COMMIT_TIMEOUT"])
+    .default("10s");
     WAL_RESET_GUARD: bool = Setting::new(
         Scope::Primary,
         "wal_reset_guard",

@@ -26,7 +26,9 @@ pub use layer::{Env, ProcessEnv};
 pub use point::point;
 pub use reach::permit_sql;
 pub use report::{InForce, in_force};
-pub use resolve::{Config, PrimaryConfig, ReplicaConfig, is_asked_for, resolve, resolve_configured};
+pub use resolve::{
+    Config, PrimaryConfig, ReplicaConfig, commit_mode, is_asked_for, resolve, resolve_configured,
+};
 pub use restore::{Age, RestoreConfig, VerifyConfig, restore, target, verify};
 pub use setting::{Declared, IntegrityCheck, Kind, Scope};
 pub use start::{start_logging, start_logging_with, wants_default_vfs};

@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::catalog::{
-    ASOF, AUTO_RECOVER, CACHE_DIR, CACHE_DIR_SIZE, CACHE_SIZE, CLOSE_TIMEOUT, CONFIG, HYDRATE,
-    HYDRATION_PATH, L0_RETENTION, LEVELS, OPEN_TIMEOUT, POLL_IDLE_INTERVAL, POLL_INTERVAL, REPLICA,
+    ASOF, AUTO_RECOVER, CACHE_DIR, CACHE_DIR_SIZE, CACHE_SIZE, CLOSE_TIMEOUT, COMMIT, COMMIT_TIMEOUT, CONFIG,
+    HYDRATE, HYDRATION_PATH, L0_RETENTION, LEVELS, OPEN_TIMEOUT, POLL_IDLE_INTERVAL, POLL_INTERVAL, REPLICA,
     REPLICA_URL, RESTORE, RETENTION, REWOUND, ROLE, SNAPSHOT_INTERVAL, SNAPSHOT_RETENTION, SPOOL_LIMIT,
     SYNC_INTERVAL, SYNC_REPLICAS, TIMESTAMP, TXID, VERIFY_INTERVAL, WAL_RESET_GUARD, WATCH_INTERVAL,
 };
@@ -41,6 +42,10 @@ pub struct PrimaryConfig {
     pub restore_missing: bool,
     /// How it behaves.
     pub options: primary::Options,
+    /// When commits of the connection return.
+    pub commit: primary::CommitMode,
+    /// How long a commit waits for replicas.
+    pub commit_timeout: Duration,
     /// Whether SQLite's WAL-reset bug is guarded against, on hosts that have it.
     pub wal_reset_guard: bool,
 }
@@ -381,11 +386,22 @@ fn primary(
         sync_replicas: sync_replicas(given, replicas.len())?,
         named: given.named_in(Scope::Primary),
     };
+    let commit = commit(given, replicas.len())?;
+    let commit_timeout = given.get(&COMMIT_TIMEOUT)?;
     let wal_reset_guard = given.get(&WAL_RESET_GUARD)?;
     let state_folder = layers.entries.iter().find_map(Matched::state_folder);
     let restore_missing = given.get(&RESTORE)? == Restore::Missing;
     let path = path.to_owned();
-    Ok(PrimaryConfig { replicas, path, state_folder, restore_missing, options, wal_reset_guard })
+    Ok(PrimaryConfig {
+        replicas,
+        path,
+        state_folder,
+        restore_missing,
+        options,
+        commit,
+        commit_timeout,
+        wal_reset_guard,
+    })
 }
 
 /// One replica of a primary. A setting in its URL wins over one in the URI.
@@ -406,17 +422,45 @@ fn replica_of_primary(found: FoundReplica<'_>) -> Result<primary::ReplicaConfig>
 /// How many of the `replicas` (a count) a sync waits for.
 fn sync_replicas(given: &Given<'_>, replicas: usize) -> Result<primary::SyncReplicas> {
     let wanted = given.get(&SYNC_REPLICAS)?;
-    match (wanted, given.found(&SYNC_REPLICAS.declared)) {
-        (primary::SyncReplicas::AtLeast(count), Some(found)) if count > replicas => {
-            Err(Error::config(format!(
-                "{}: '{}' is more than there are: this database has {replicas} replica{}",
-                found.origin.label(),
-                found.text,
-                if replicas == 1 { "" } else { "s" }
-            )))
-        }
-        _ => Ok(wanted),
+    check_count(wanted, given.found(&SYNC_REPLICAS.declared).as_ref(), replicas)?;
+    Ok(wanted)
+}
+
+/// When commits return, of a database with `replicas` (a count).
+fn commit(given: &Given<'_>, replicas: usize) -> Result<primary::CommitMode> {
+    let wanted = given.get(&COMMIT)?;
+    if let primary::CommitMode::Replicated(wanted) = wanted {
+        check_count(wanted, given.found(&COMMIT.declared).as_ref(), replicas)?;
     }
+    Ok(wanted)
+}
+
+fn check_count(wanted: primary::SyncReplicas, found: Option<&Found>, replicas: usize) -> Result<()> {
+    match (wanted, found) {
+        (primary::SyncReplicas::AtLeast(count), Some(found)) if count > replicas => {
+            Err(too_many(&found.text, replicas).context(found.origin.label()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// When commits return, as a PRAGMA gives it to a connection of a database with `replicas` (a count).
+///
+/// # Errors
+/// `Config`, with what would be a value.
+pub fn commit_mode(text: &str, replicas: usize) -> Result<primary::CommitMode> {
+    let mode = COMMIT.read(text)?;
+    match mode {
+        primary::CommitMode::Replicated(primary::SyncReplicas::AtLeast(count)) if count > replicas => {
+            Err(too_many(text, replicas))
+        }
+        _ => Ok(mode),
+    }
+}
+
+fn too_many(text: &str, replicas: usize) -> Error {
+    let plural = if replicas == 1 { "" } else { "s" };
+    Error::config(format!("'{text}' is more than there are: this database has {replicas} replica{plural}"))
 }
 
 /// How much history is to be kept: what was named here is told from what was not, which another open may
@@ -509,7 +553,6 @@ fn disk(given: &Given<'_>) -> Result<Option<replica::DiskOptions>> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
 
     use super::*;
     use crate::clock::Timestamp;
@@ -675,6 +718,7 @@ mod tests {
             named: Vec::new(),
         };
         assert_eq!(c.options, expected);
+        assert_eq!((c.commit, c.commit_timeout), (primary::CommitMode::Local, Duration::from_secs(10)));
         assert!(c.wal_reset_guard);
         let Config::Replica(c) = open("replica=file:///r", true, &[]).unwrap() else {
             panic!("not a replica")
@@ -903,6 +947,30 @@ mod tests {
         assert!(refusal("replica=s3://b/a&replica=s3://b/a/").contains("s3://b/a is given twice"));
         let many: Vec<String> = (0..9).map(|n| format!("replica=file:///r{n}")).collect();
         assert!(refusal(&many.join("&")).contains("has 8 at most"));
+    }
+
+    #[test]
+    fn a_commit_waits_for_no_more_replicas_than_there_are() {
+        let asked = |text: &str| {
+            let query = format!("replica=file:///a&replica=file:///b&commit={text}&commit_timeout=3s");
+            match open(&query, false, &[]) {
+                Ok(Config::Primary(c)) => Ok((c.commit.to_string(), c.commit_timeout.as_secs())),
+                Ok(Config::Replica(_)) => panic!("not a primary"),
+                Err(e) => Err(e.to_string()),
+            }
+        };
+        for text in ["local", "replicated", "1", "2"] {
+            assert_eq!(asked(text), Ok((text.to_owned(), 3)));
+            assert_eq!(commit_mode(text, 2).unwrap().to_string(), text);
+        }
+        for (text, expected) in [
+            ("3", "'3' is more than there are: this database has 2 replicas"),
+            ("0", "'0' is none of local, replicated, or a number of replicas from 1"),
+            ("on", "'on' is none of local, replicated, or a number of replicas from 1"),
+        ] {
+            assert_eq!(asked(text), Err(format!("commit: {expected}")));
+            assert_eq!(commit_mode(text, 2).map_err(|e| e.to_string()), Err(expected.to_owned()));
+        }
     }
 
     #[test]

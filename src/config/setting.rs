@@ -9,7 +9,7 @@ use tracing::level_filters::LevelFilter;
 use super::{point, value};
 use crate::error::{Error, Result};
 use crate::logging::LogFormat;
-use crate::primary::{Rewound, SyncReplicas};
+use crate::primary::{CommitMode, Rewound, SyncReplicas};
 use crate::replica::RestorePoint;
 
 /// What a setting belongs to.
@@ -352,6 +352,21 @@ impl Value for SyncReplicas {
                 Ok(count) if count > 0 => Ok(Self::AtLeast(count)),
                 _ => Err(Error::config(format!(
                     "'{text}' is none of all, any, or a number of replicas from 1"
+                ))),
+            },
+        }
+    }
+}
+
+impl Value for CommitMode {
+    fn read(_: &Kind, text: &str) -> Result<Self> {
+        match text.to_ascii_lowercase().as_str() {
+            "local" => Ok(Self::Local),
+            "replicated" => Ok(Self::Replicated(SyncReplicas::All)),
+            number => match number.parse::<usize>() {
+                Ok(count) if count > 0 => Ok(Self::Replicated(SyncReplicas::AtLeast(count))),
+                _ => Err(Error::config(format!(
+                    "'{text}' is none of local, replicated, or a number of replicas from 1"
                 ))),
             },
         }

@@ -10,7 +10,7 @@ use rusqlite::Connection;
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::Txid;
-use crate::primary::{Primary, Status};
+use crate::primary::{CommitWaits, Primary, Status};
 use crate::replica::{self, ReplicaStatus, Seen};
 use crate::sqlite;
 use crate::store::Fencing;
@@ -64,6 +64,10 @@ pub(super) struct Facts {
     pub(super) requests: Option<u64>,
     /// The last transaction that is proven restorable, and when that was proven.
     pub(super) verified: Option<(Txid, Timestamp)>,
+    /// How many commits waited for replicas, and how long.
+    pub(super) waits: Option<CommitWaits>,
+    /// How many of them each upload took along.
+    pub(super) commits_per_upload: Option<f64>,
     /// What was found and repaired last.
     pub(super) notice: Option<String>,
     pub(super) last_error: Option<String>,
@@ -115,6 +119,8 @@ fn of_status(status: Status) -> Facts {
             Fencing::LookFirst => "look first",
         }),
         verified: status.verified,
+        waits: status.waits,
+        commits_per_upload: status.commits_per_upload,
         notice: status.notice,
         last_error: status.error.map(|e| e.to_string()),
         ..Facts::default()

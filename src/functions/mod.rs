@@ -5,6 +5,7 @@
 //! | `litestream_version()` | this library's version | anywhere |
 //! | `litestream_restore(url, path [, options])` | writes a database file from a replica | statements of the application |
 //! | `litestream_sync([timeout])` | waits until all commits are in the replicas | statements of the application |
+//! | `litestream_wait(txid [, timeout])` | waits until a transaction is in the replicas | statements of the application |
 //! | `litestream_resume([mode [, replica]])` | replication that stopped looks again, or continues by force | statements of the application |
 //! | `litestream_snapshot([replica])` | makes a snapshot of all commits | statements of the application |
 //! | `litestream_txid()`, `litestream_time()`, `litestream_lag()` | where this database stands | anywhere |
@@ -41,6 +42,7 @@ mod status;
 mod sync;
 mod time;
 mod verify;
+mod wait;
 
 use rusqlite::Connection;
 use rusqlite::types::Value;
@@ -59,6 +61,9 @@ pub fn register(conn: &Connection) -> rusqlite::Result<()> {
     }
     for arguments in [0, 1] {
         create_function(conn, "litestream_sync", arguments, Safety::DirectOnly, sync::sync)?;
+    }
+    for arguments in [1, 2] {
+        create_function(conn, "litestream_wait", arguments, Safety::DirectOnly, wait::wait)?;
     }
     for arguments in [0, 1, 2] {
         create_function(conn, "litestream_resume", arguments, Safety::DirectOnly, resume::resume)?;

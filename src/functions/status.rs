@@ -1,5 +1,7 @@
 //! `litestream_status`, as JSON and as a table, and `litestream_databases`.
 
+use std::time::Duration;
+
 use rusqlite::Connection;
 use rusqlite::types::Value;
 use serde_json::{Map, json};
@@ -44,6 +46,10 @@ impl Table for StatusTable {
         "requests INTEGER",
         "verified_txid TEXT",
         "verified_at TEXT",
+        "commits_waited INTEGER",
+        "commit_wait_median REAL",
+        "commit_wait_p99 REAL",
+        "commits_per_upload REAL",
         "notice TEXT",
         "last_error TEXT",
     ];
@@ -84,6 +90,7 @@ fn failure_row(failure: Failure) -> Row {
         Attempt::Read => "read failed",
         Attempt::Write => "write failed",
         Attempt::Use => "use refused",
+        Attempt::Confirm => "commit unconfirmed",
     };
     let facts = Facts {
         path: failure.path,
@@ -106,7 +113,7 @@ fn row(schema: Option<String>, facts: Facts) -> Row {
         text(Some(facts.state)),
         text(facts.txid),
         text(facts.time),
-        facts.lag.map_or(Value::Null, |lag| Value::Real(lag.as_secs_f64())),
+        seconds(facts.lag),
         number(waiting_files),
         number(waiting_bytes),
         text(facts.fencing),
@@ -116,6 +123,10 @@ fn row(schema: Option<String>, facts: Facts) -> Row {
         number(facts.requests),
         text(verified_txid),
         text(verified_at),
+        number(facts.waits.map(|waits| waits.count)),
+        seconds(facts.waits.map(|waits| waits.median)),
+        seconds(facts.waits.map(|waits| waits.p99)),
+        facts.commits_per_upload.map_or(Value::Null, Value::Real),
         text(facts.notice),
         text(facts.last_error),
     ]
@@ -125,6 +136,10 @@ fn row(schema: Option<String>, facts: Facts) -> Row {
 fn text(value: Option<impl ToString>) -> Value {
     let value = value.map(|v| v.to_string()).filter(|v| !v.is_empty());
     value.map_or(Value::Null, Value::Text)
+}
+
+fn seconds(time: Option<Duration>) -> Value {
+    time.map_or(Value::Null, |time| Value::Real(time.as_secs_f64()))
 }
 
 fn number(value: Option<impl TryInto<i64>>) -> Value {

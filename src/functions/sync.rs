@@ -10,13 +10,14 @@ use crate::config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sqlite::{self, Call};
 
-/// The argument: a number of seconds, or a duration with its unit.
-fn timeout(call: &Call<'_>) -> Result<Duration> {
-    match call.arg(0)? {
+/// Argument `index` of a call: a number of seconds, or a duration with its unit.
+pub(super) fn timeout(call: &Call<'_>, index: usize) -> Result<Duration> {
+    let timeout = match call.arg(index)? {
         None => Ok(config::SYNC_TIMEOUT),
         Some(Value::Text(text)) => config::timeout(&text),
-        Some(_) => config::seconds(call.arg(0)?.unwrap_or_default()),
-    }
+        Some(_) => config::seconds(call.arg(index)?.unwrap_or_default()),
+    };
+    timeout.map_err(|e| e.context("timeout"))
 }
 
 /// Waits until every commit that was made before the call is in its replicas, for all databases of the
@@ -26,7 +27,7 @@ fn timeout(call: &Call<'_>) -> Result<Duration> {
 /// # Errors
 /// `Busy` inside a write transaction; `Timeout` after `timeout` seconds; `Unsupported` if the connection has no primary.
 pub(super) fn sync(call: &Call<'_>) -> Result<Value> {
-    let timeout = timeout(call).map_err(|e| e.context("timeout"))?;
+    let timeout = timeout(call, 0)?;
     let conn = call.connection();
     permit_writing(conn)?;
     let deadline = Instant::now() + timeout;

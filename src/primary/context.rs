@@ -37,6 +37,8 @@ pub(super) struct Context {
     pub(super) frames: FrameCache,
     /// Rung when the progress of any shipper changed.
     pub(super) bell: Bell,
+    /// Rung when commits got to a replica, or when that is stopped or begins: for the many who may wait for one commit each.
+    pub(super) arrivals: Bell,
     /// The identity of the database file as it was opened; `None` if there was none.
     file: Option<Identity>,
     /// This process had the database open while another one published it.
@@ -68,6 +70,7 @@ impl Context {
             folder,
             frames: FrameCache::default(),
             bell: Bell::default(),
+            arrivals: Bell::default(),
             file: Identity::of(path),
             stood_by: AtomicBool::new(false),
             was_empty: AtomicBool::new(false),

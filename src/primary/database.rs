@@ -1,10 +1,14 @@
 //! A primary: one per database and process, shared by all its connections.
 
 mod close;
+mod commit;
 mod hooks;
 mod open;
 mod registry;
 mod status;
+mod wait;
+mod waits;
+mod wal_sync;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,17 +16,22 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::Txid;
 use crate::primary::context::Context;
 use crate::primary::options::{Options, ReplicaConfig};
 use crate::primary::ownership::{Ownership, Question};
-use crate::primary::shipper::{Asked as AskedLook, Goal, ReplicaLook, Shipper, Tasks, Waiter, timed_out};
+use crate::primary::shipper::{Asked as AskedLook, Goal, ReplicaLook, Shipper, Tasks, Waiter};
 
+use wait::Wanted;
+use waits::Waits;
+use wal_sync::WalSync;
+
+pub use commit::Ticket;
 pub use open::refuse_twins;
 pub use status::Status;
+pub use waits::CommitWaits;
 
 /// How soon a thread that waits notices that it was interrupted.
 const LOOK: Duration = Duration::from_millis(100);
@@ -37,6 +46,8 @@ pub struct Primary {
     owner_task: JoinHandle<()>,
     /// The task that ends what lingers is on its way.
     is_watched: AtomicBool,
+    wal_sync: WalSync,
+    waits: Waits,
 }
 
 /// Which replicas of a database a call is for.
@@ -115,63 +126,7 @@ impl Primary {
         self.stop_without_file()?;
         // Commits of other processes count too, and nothing has shown them to this one yet.
         self.db.commits.ask();
-        self.wait(Question::Sync, &self.goal(self.shippers()), timeout, interrupted)
-    }
-
-    /// Waits here if this process publishes, and else asks the one that does.
-    fn wait(
-        &self,
-        question: Question,
-        goal: &Goal,
-        timeout: Duration,
-        interrupted: &dyn Fn() -> bool,
-    ) -> Result<Option<Txid>> {
-        let deadline = Instant::now() + timeout;
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if let Some(txid) = self.wait_here(goal, left, interrupted)? {
-                return Ok(txid);
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if let Some(txid) = self.owner.ask_publisher(question, goal, left, interrupted)? {
-                return Ok(txid);
-            }
-        }
-    }
-
-    /// As [`Primary::wait`], in the process that publishes; `None` if this one does not.
-    fn wait_here(
-        &self,
-        goal: &Goal,
-        timeout: Duration,
-        interrupted: &dyn Fn() -> bool,
-    ) -> Result<Option<Option<Txid>>> {
-        let deadline = Instant::now() + timeout;
-        let mut waiters: Vec<Option<Waiter<'_>>> = self.shippers().iter().map(|_| None).collect();
-        for number in goal.replicas() {
-            waiters[number] = Some(Waiter::new(&self.shippers()[number]));
-        }
-        loop {
-            if self.owner.is_standby() {
-                return Ok(None);
-            }
-            let before = self.db.bell.rings();
-            let outcomes: Vec<_> =
-                waiters.iter_mut().map(|waiter| waiter.as_mut().and_then(Waiter::outcome)).collect();
-            if let Some(verdict) = goal.verdict(&outcomes) {
-                return verdict.map(Some);
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                let lacking = goal.replicas().filter(|number| !matches!(outcomes[*number], Some(Ok(_))));
-                let lacking = lacking.map(|number| self.shippers()[number].lacks());
-                return Err(timed_out(&lacking.collect::<Vec<_>>(), timeout));
-            }
-            if interrupted() {
-                return Err(Error::new(ErrorKind::Interrupted, "the wait for the replica was interrupted"));
-            }
-            self.db.bell.wait(before, left.min(LOOK));
-        }
+        self.wait(&Wanted::sync(&self.goal(self.shippers())), timeout, interrupted)
     }
 
     /// Replication that stopped because of what it found in the replica looks again, and goes on with a
@@ -197,7 +152,8 @@ impl Primary {
         }
         let one = matches!(asked, Asked::One(_)).then(|| shippers[0].number);
         let question = Question::Resume { force, shipper: one };
-        let resumed = self.wait(question, &self.goal(shippers), timeout, interrupted);
+        let wanted = Wanted { question, goal: &self.goal(shippers), commit: None };
+        let resumed = self.wait(&wanted, timeout, interrupted);
         if force && resumed.is_err() {
             // What was answered with an error is not carried out later.
             if self.owner.is_standby() {
@@ -225,7 +181,7 @@ impl Primary {
         self.stop_without_file()?;
         self.db.commits.ask();
         let goal = self.goal(shippers);
-        self.wait(Question::Sync, &goal, timeout, interrupted)?;
+        self.wait(&Wanted::sync(&goal), timeout, interrupted)?;
         if self.owner.is_standby() {
             return Err(Error::new(
                 ErrorKind::Busy,
@@ -275,7 +231,7 @@ impl Primary {
         interrupted: &dyn Fn() -> bool,
     ) -> Result<Txid> {
         shipper.ask_look(AskedLook { look: ReplicaLook::Copy, by_user: true });
-        let last = self.wait(Question::Sync, &Goal::one(shipper.number), timeout, interrupted)?;
+        let last = self.wait(&Wanted::sync(&Goal::one(shipper.number)), timeout, interrupted)?;
         let healed = shipper.holes.last_healed().or(last);
         healed.ok_or_else(|| Error::new(ErrorKind::NotFound, "there is no snapshot"))
     }
@@ -310,6 +266,11 @@ impl Primary {
 
     /// The database was just put into WAL mode: there is something to copy.
     pub fn entered_wal_mode(&self) {
+        self.noticed_commit();
+    }
+
+    /// Something was committed that no index header shows.
+    pub fn noticed_commit(&self) {
         self.db.commits.note();
         self.committed();
     }

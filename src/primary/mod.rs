@@ -34,12 +34,12 @@ mod tests;
 mod time;
 
 pub use crate::files::state_folder;
-pub use database::{Asked, Primary, Status, refuse_twins};
+pub use database::{Asked, CommitWaits, Primary, Status, Ticket, refuse_twins};
 pub use dirty::{Cursor, HeldLock, Position};
 pub use hooks::{Host, PinnedView, WalIndex};
 pub use maintenance::{HistoryOptions, NamedSettings, Settings as HistorySettings};
 pub use mark::{Restored, last_published, mark};
-pub use options::{Named, Options, ReplicaConfig, ReplicaOptions, Rewound, SyncReplicas};
+pub use options::{CommitMode, Named, Options, ReplicaConfig, ReplicaOptions, Rewound, SyncReplicas};
 pub use page_set::PageSet;
 pub use shipper::Phase;
 

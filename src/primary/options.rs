@@ -1,5 +1,6 @@
 //! How a primary replicates.
 
+use std::fmt;
 use std::time::Duration;
 
 use crate::primary::maintenance::{self, text};
@@ -31,6 +32,26 @@ impl SyncReplicas {
         match self {
             Self::All => replicas,
             Self::AtLeast(count) => count.clamp(1, replicas),
+        }
+    }
+}
+
+/// When a commit returns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CommitMode {
+    /// When SQLite has it.
+    #[default]
+    Local,
+    /// When it is in these replicas too.
+    Replicated(SyncReplicas),
+}
+
+impl fmt::Display for CommitMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Local => f.write_str("local"),
+            Self::Replicated(SyncReplicas::All) => f.write_str("replicated"),
+            Self::Replicated(SyncReplicas::AtLeast(count)) => write!(f, "{count}"),
         }
     }
 }

@@ -131,6 +131,12 @@ impl FileConnection {
         unsafe { self.0.read() }.addr()
     }
 
+    /// The connection itself.
+    pub(super) fn handle(&self) -> *mut ffi::sqlite3 {
+        // SAFETY: a method of the file is being called, so the place is there.
+        unsafe { self.0.read() }
+    }
+
     /// Who opens `file`, which is the file that the connection belongs to.
     pub(super) fn opener(self, file: *mut ffi::sqlite3_file) -> Opener {
         // SAFETY: a method of the file is being called, so the place is there, and the connection open or being
@@ -140,7 +146,7 @@ impl FileConnection {
         let misuse = |e: rusqlite::Error| e.sqlite_error_code() == Some(rusqlite::ErrorCode::ApiMisuse);
         let is_open = || self.look(|conn| conn.prepare("SELECT 1").err().is_none_or(|e| !misuse(e)));
         let attaching = !is_main && is_open().unwrap_or(true);
-        Opener { connection: self, attaching }
+        Opener { connection: self, attaching, file: file.addr() }
     }
 
     /// What `look` finds about the connection, on which a statement is running.
@@ -161,6 +167,8 @@ pub struct Opener {
     pub connection: FileConnection,
     /// SQL on the connection attaches the file; else a program is opening the connection with it.
     pub attaching: bool,
+    /// Address of the file, which tells it from all others that are open.
+    pub file: usize,
 }
 
 /// What a file answers to a PRAGMA.

@@ -13,7 +13,7 @@ use super::installed::{FIND, file_mut, inherited, remove, replace, settled_befor
 use super::log::{guard, guard_value};
 use super::{
     Code, DeviceCharacteristics, Fetched, File, FileControl, FileControlOp, LockLevel, ReadOutcome, ShmLock,
-    ShmLockFlags, SyncFlags, fcntl, forked,
+    ShmLockFlags, SyncFlags, fcntl, forked, wal_hook,
 };
 
 /// The methods of our files. The number of a table says what is in it: 1 for shared memory, 2 for
@@ -228,6 +228,9 @@ unsafe extern "C" fn x_file_control(place: *mut sqlite3_file, op: c_int, arg: *m
         // SAFETY: the operation is ours, and who asks gives a place for the address.
         unsafe { arg.cast::<*mut sqlite3_file>().write(place) };
         return ffi::SQLITE_OK;
+    }
+    if op == FileControlOp::PRAGMA.get() && wal_hook::is_asking() {
+        return ffi::SQLITE_NOTFOUND;
     }
     // SAFETY: SQLite's promise for every method, see the module.
     if let Some(inherited) = unsafe { inherited(place) } {

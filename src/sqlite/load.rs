@@ -10,6 +10,7 @@ use rusqlite::{Connection, ErrorCode, ffi};
 
 use super::host::{HostApi, HostConnection, HostErrorSlot};
 use super::vfs_methods::Users;
+use super::wal_hook::WalCommit;
 use super::{
     BaseVfs, Code, Vfs, ciphers, connection, exit, forked, log, opening_error, refused, roles, signals,
     standing, vfs_methods,
@@ -30,6 +31,8 @@ pub struct Wiring {
     pub wants_default: fn() -> bool,
     /// Registers the functions on a connection.
     pub functions: fn(&Connection) -> rusqlite::Result<()>,
+    /// Called after a commit of a connection that has the library's WAL hook. Its code becomes the statement's.
+    pub after_commit: fn(&WalCommit) -> Result<(), Code>,
     /// Called when the process ends normally.
     pub at_exit: fn(),
 }
@@ -185,6 +188,11 @@ fn register(ours: &Ours, base: BaseVfs) -> Result<(), Code> {
     // Without one that encrypts, the host says itself that a key is of no use.
     let next = ciphers::in_front_of(ours.below).or_else(|| BaseVfs::named(ours.below));
     vfs_methods::register(ours.name, next.ok_or(Code::ERROR)?, Box::new(ciphers::InFront), ours.users)
+}
+
+/// Has the library do what it does after `commit`.
+pub(super) fn after_commit(commit: &WalCommit) -> Result<(), Code> {
+    WIRING.get().map_or(Ok(()), |wiring| (wiring.after_commit)(commit))
 }
 
 /// The type of an extension's entry point.

@@ -18,6 +18,7 @@
 //! | `vfs_methods`, `file_methods`, `fcntl`, `installed` | the trampolines and the memory that SQLite holds |
 //! | `host`, `threading`, `load`, `log` | which SQLite called us, and what we register with it |
 //! | `function`, `table` | scalar and table-valued SQL functions |
+//! | `wal_hook` | what is called after a commit |
 //! | `exit` | the normal end of the process |
 //! | `forked` | what a forked child inherits |
 //! | `signals` | which signals a thread takes |
@@ -58,6 +59,7 @@ mod table;
 mod threading;
 mod vfs;
 mod vfs_methods;
+mod wal_hook;
 
 pub use base::BaseVfs;
 pub use base_file::BaseFile;
@@ -83,3 +85,4 @@ pub use standing::{is_query_only, may_reach_out};
 pub use table::{Columns, Row, Rows, Table, create_table_function};
 pub use threading::check_threads;
 pub use vfs::Vfs;
+pub use wal_hook::WalCommit;

@@ -86,7 +86,8 @@ impl Hooks {
         self.place == Place::Shared
     }
 
-    fn header(&self, base: &BaseFile) -> Option<IndexHeader> {
+    /// The header of the index, if it is in shared memory.
+    pub(super) fn header(&self, base: &BaseFile) -> Option<IndexHeader> {
         if self.shares_index() { index::header(base) } else { None }
     }
 
@@ -222,40 +223,48 @@ impl Hooks {
     }
 
     /// A transaction was committed, and its locks are not released yet. Only what is committed without locks on the
-    /// index is looked at.
-    pub(super) fn committed(&mut self, base: &mut BaseFile) {
+    /// index is looked at: whether something was, `None` if they are used.
+    pub(super) fn committed(&mut self, base: &mut BaseFile) -> Option<bool> {
         if !self.alone {
-            return;
+            return None;
+        }
+        if self.writes {
+            // The transaction began with locks, which SQLite does not release any more.
+            self.primary.writer_ends(self.header(base));
+            return Some(true);
         }
         let mut wal = WalReader::of(&self.path);
         let (header, index) = if self.place == Place::Shared {
             let Some(header) = index::header(base).filter(|header| header.mx_frame > FrameNo::ZERO) else {
-                return;
+                return Some(false);
             };
-            if self.writes || self.shown == Some(header) {
-                return;
+            if self.shown == Some(header) {
+                return Some(false);
             }
             self.shown = Some(header);
             (header, Index::Shared(base, Frames::up_to(header.mx_frame)))
         } else {
             if self.log.is_broken() {
-                return self.primary.misses_exclusive_commit();
+                self.primary.misses_exclusive_commit();
+                return Some(true);
             }
             match self.log.committed(&mut wal) {
                 Ok(true) => {}
-                Ok(false) => return,
+                Ok(false) => return Some(false),
                 Err(e) => {
                     tracing::warn!("{}: {e}", self.path.display());
-                    return self.primary.misses_exclusive_commit();
+                    self.primary.misses_exclusive_commit();
+                    return Some(true);
                 }
             }
-            let Some(header) = self.log.last() else { return };
+            let Some(header) = self.log.last() else { return Some(false) };
             (header, Index::Private(&self.log))
         };
-        let Some(page_size) = header.page_size else { return };
+        let Some(page_size) = header.page_size else { return Some(false) };
         let (path, vfs) = (self.path.clone(), self.vfs);
         let mut view = ExclusiveView { path, vfs, header, page_size, index, wal, file: None };
         self.primary.committed_exclusively(&mut view);
+        Some(true)
     }
 }
 

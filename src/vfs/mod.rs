@@ -18,10 +18,12 @@
 //! | `replica` | the main database of a replica |
 //! | `pragma` | PRAGMAs of ours that a database does not know |
 //! | `waiting` | a main database until it is known who opens it |
+//! | `commit_wait` | commits that wait until they are in the replicas |
 //! | `closing` | when the close of a connection began |
 //! | `hidden` | hides the files of a local database from a replica of the same name |
 
 mod closing;
+mod commit_wait;
 mod content;
 mod exclusive_view;
 mod first_page;
@@ -47,7 +49,7 @@ mod wal_mode;
 use std::path::Path;
 
 use crate::config;
-use crate::sqlite::{Access, BaseVfs, Code, FileKind, OpenRequest, Opened, Parameters, Vfs};
+use crate::sqlite::{Access, BaseVfs, Code, FileKind, OpenRequest, Opened, Parameters, Vfs, WalCommit};
 
 /// A VFS of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +68,14 @@ pub fn new() -> impl Vfs {
 /// The VFS that may become the host's default.
 pub fn new_default() -> impl Vfs {
     Litestream::Default
+}
+
+/// What the library does after a commit of a connection that has its WAL hook.
+///
+/// # Errors
+/// `PROTOCOL` if the commit waits for replicas and is not confirmed.
+pub fn after_commit(commit: &WalCommit) -> Result<(), Code> {
+    commit_wait::after_commit(commit)
 }
 
 impl Vfs for Litestream {

@@ -13,10 +13,11 @@ use crate::files::{self, OpenLock};
 use crate::primary::Primary;
 use crate::sqlite::{
     BaseFile, BaseVfs, Code, File, FileControl, FileControlOp, LockLevel, OpenFlags, OpenRequest, Opened,
-    PragmaAnswer, ShmLock, ShmLockFlags, ShmRegion, log,
+    Opener, PragmaAnswer, ShmLock, ShmLockFlags, ShmRegion, log,
 };
 use crate::store::{Opening, RetryPolicy};
 use crate::vfs::closing::Closing;
+use crate::vfs::commit_wait::CommitWait;
 use crate::vfs::hooks::Hooks;
 use crate::vfs::host::SqliteHost;
 use crate::vfs::own_locks::{Held, OwnLocks};
@@ -53,6 +54,9 @@ pub(super) struct PrimaryFile {
     /// A `PRAGMA wal_checkpoint` was prepared and has not checkpointed yet.
     asked_for_checkpoint: bool,
     closing: Closing,
+    commit: CommitWait,
+    /// A transaction with a rollback journal was committed, and its locks are not released.
+    left_rollback: bool,
     /// The database is in WAL mode. Until it is, every release of the lock is a chance to put it
     /// there: SQLite creates a database with a rollback journal.
     in_wal_mode: bool,
@@ -60,11 +64,11 @@ pub(super) struct PrimaryFile {
     _open_lock: OpenLock,
 }
 
-/// Opens a database as a primary, for the connection at the address `connection`.
+/// Opens a database as a primary, for `opener`.
 pub(super) fn open(
     request: &OpenRequest<'_>,
     config: PrimaryConfig,
-    connection: usize,
+    opener: &Opener,
 ) -> Result<Opened, Error> {
     let path = config.path;
     if Primary::find(&path).is_none() {
@@ -94,7 +98,10 @@ pub(super) fn open(
         own: OwnLocks::of(&path),
         close_patience,
         asked_for_checkpoint: false,
-        closing: Closing::of(connection),
+        closing: Closing::of(opener.connection.address()),
+        commit: CommitWait::new(Arc::clone(&primary), opener.file, config.commit, config.commit_timeout)
+            .sharing_cache(request.flags().has_shared_cache()),
+        left_rollback: false,
         path,
         primary,
         in_wal_mode,
@@ -202,10 +209,17 @@ impl PrimaryFile {
 
     fn release(&mut self, lock: ShmLock, flags: ShmLockFlags) -> Result<(), Code> {
         self.hooks.releases(&self.base, lock, flags);
+        if self.commit.is_writing() && flags.is_exclusive() && lock.covers(ShmLock::WRITE) {
+            self.commit.ends(self.hooks.header(&self.base));
+        }
         if lock.covers(ShmLock::CHECKPOINT) {
             self.asked_for_checkpoint = false;
         }
-        self.guard.shm_lock(&mut self.base, lock, flags)
+        self.guard.shm_lock(&mut self.base, lock, flags)?;
+        if !flags.is_exclusive() {
+            self.commit.released();
+        }
+        Ok(())
     }
 
     fn enter_wal_mode(&mut self) {
@@ -260,6 +274,9 @@ impl File for PrimaryFile {
         if !self.in_wal_mode && level == LockLevel::None {
             self.enter_wal_mode();
         }
+        if level == LockLevel::None && std::mem::take(&mut self.left_rollback) {
+            self.commit.committed_without_wal();
+        }
         Ok(())
     }
 
@@ -279,9 +296,15 @@ impl File for PrimaryFile {
         if flags.is_unlock() {
             return self.release(lock, flags);
         }
+        if !flags.is_exclusive() {
+            self.commit.next_begins();
+        }
         let held = if self.waits_for_views(lock, flags) { Held::View } else { Held::Moment };
         self.lock_after_ours(held, PATIENCE, |file| file.guard.shm_lock(&mut file.base, lock, flags))?;
         self.hooks.granted(&mut self.base, lock, flags);
+        if self.commit.waits() && flags.is_exclusive() && lock.covers(ShmLock::WRITE) {
+            self.commit.begins(self.hooks.header(&self.base));
+        }
         Ok(())
     }
 
@@ -292,7 +315,12 @@ impl File for PrimaryFile {
 
     fn file_control(&mut self, control: FileControl<'_>) -> Result<(), Code> {
         if control.op() == FileControlOp::COMMIT_PHASETWO {
-            self.hooks.committed(&mut self.base);
+            let alone = self.hooks.committed(&mut self.base);
+            self.left_rollback = !self.in_wal_mode;
+            self.commit.committed(alone);
+        }
+        if let Some(connection) = control.connection() {
+            self.commit.belongs_to(connection);
         }
         self.base.file_control(control)
     }
@@ -319,6 +347,15 @@ impl File for PrimaryFile {
             ("litestream_time", None) => {
                 PragmaAnswer::Value(self.primary.time().map_or_else(String::new, |t| t.to_string()))
             }
+            ("litestream_commit", _) => self.commit.pragma(arg),
+            ("wal_autocheckpoint", _) => {
+                self.commit.automatic_checkpoint(arg);
+                PragmaAnswer::NotMine
+            }
+            ("synchronous", Some(_)) => {
+                self.commit.synchronous();
+                PragmaAnswer::NotMine
+            }
             ("wal_checkpoint", _) => {
                 self.asked_for_checkpoint = true;
                 PragmaAnswer::NotMine
@@ -328,6 +365,7 @@ impl File for PrimaryFile {
     }
 
     fn close(&mut self) -> Result<(), Code> {
+        self.commit.end();
         // Locks go first: nobody waits for the network.
         let closed = self.base.close();
         wal::forget_closed();

@@ -115,7 +115,7 @@ impl Waiting {
         self.base = None;
         let request = self.request.get();
         let opened = match wanted {
-            Config::Primary(config) => primary::open(&request, config, opener.connection.address())?,
+            Config::Primary(config) => primary::open(&request, config, opener)?,
             Config::Replica(config) => replica::open(&request, config, self.asked == Asked::Configuration)?,
         };
         match opened {

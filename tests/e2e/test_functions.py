@@ -14,7 +14,8 @@ from harness.worker import SqlError
 
 COLUMNS = ["schema", "path", "role", "url", "state", "txid", "time", "lag", "waiting_files", "waiting_bytes",
            "fencing", "page_size", "pages", "cache_bytes", "requests",
-           "verified_txid", "verified_at", "notice", "last_error"]
+           "verified_txid", "verified_at", "commits_waited", "commit_wait_median", "commit_wait_p99", "commits_per_upload",
+           "notice", "last_error"]
 
 
 def error(db, sql, *params) -> str:

@@ -10,9 +10,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::registry::{self, Now, Slot};
-use super::{LOOK, Primary};
+use super::{LOOK, Primary, Wanted};
 use crate::error::{Error, ErrorKind, Result};
-use crate::primary::ownership::{Left, Question};
+use crate::primary::ownership::Left;
 use crate::primary::shipper::{Goal, Shipper, Waiter, timed_out};
 
 /// How much longer the end of a process may take to put what is unsent into files.
@@ -95,7 +95,7 @@ impl Primary {
             let goal = Goal::any(self.shippers().len(), self.shippers().len());
             let synced = match is_told {
                 true => Ok(()),
-                false => self.wait(Question::Sync, &goal, timeout, &|| false).map(drop),
+                false => self.wait(&Wanted::sync(&goal), timeout, &|| false).map(drop),
             };
             return vec![synced; self.shippers().len()];
         }

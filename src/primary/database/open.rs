@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::Primary;
 use super::registry::{self, LINGERS, Now, Slot};
+use super::{Waits, WalSync};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::primary::context::Context;
@@ -148,7 +149,16 @@ impl Primary {
         let tasks = owner.shippers.iter().map(|shipper| Tasks::start(shipper, &runtime)).collect();
         let owner_task = runtime.spawn(ownership::run(Arc::clone(&owner)));
         let is_watched = AtomicBool::new(false);
-        Ok(Self { db, owner, replicas: replicas.to_vec(), tasks, owner_task, is_watched })
+        Ok(Self {
+            db,
+            owner,
+            replicas: replicas.to_vec(),
+            tasks,
+            owner_task,
+            is_watched,
+            wal_sync: WalSync::default(),
+            waits: Waits::default(),
+        })
     }
 
     /// Waits until it is decided how the database stands to its replicas. Stores that cannot be reached keep it no longer

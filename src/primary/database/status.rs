@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::Primary;
+use super::{CommitWaits, Primary};
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind};
 use crate::ltx::Txid;
@@ -38,6 +38,10 @@ pub struct Status {
     pub verified: Option<(Txid, Timestamp)>,
     /// What is wrong now; also if it is another process that publishes.
     pub error: Option<Error>,
+    /// How many commits of this process waited for replicas, and how long; `None` if none did.
+    pub waits: Option<CommitWaits>,
+    /// How many of them each upload took along; `None` if none did, or if another process publishes.
+    pub commits_per_upload: Option<f64>,
 }
 
 /// Position of a replica, and by how much it is behind.
@@ -105,6 +109,8 @@ impl Primary {
             notice: progress.shown_notice().or_else(|| report.notice.clone()),
             verified: report.verified(),
             error,
+            waits: self.waits.summary(),
+            commits_per_upload: None,
         }
     }
 
@@ -112,6 +118,7 @@ impl Primary {
         let (waiting_files, waiting_bytes) = shipper.waiting_files();
         let lag = shipper.lag();
         let verified = shipper.proof.verified().proven;
+        let waits = self.waits.summary();
         let progress = shipper.settled_progress();
         Status {
             path: self.path().to_path_buf(),
@@ -126,6 +133,8 @@ impl Primary {
             notice: progress.shown_notice(),
             verified,
             error: shipper.trouble(&progress),
+            waits,
+            commits_per_upload: waits.and_then(|waits| progress.commits_per_upload(waits.count)),
         }
     }
 }

@@ -40,6 +40,8 @@ pub(super) enum Message {
     /// Who waits asks how replication stands; an answer for each replica goes to this mailbox, at once. Version 0.1.0 does
     /// not understand it, and says nothing.
     Status(String),
+    /// As `Sync`, of one who asks for no upload before its time.
+    Wait(String),
 }
 
 /// What the publisher answers.
@@ -111,7 +113,7 @@ impl Message {
     pub(super) fn mailbox(&self) -> Option<&str> {
         match self {
             Self::Sync(mailbox) | Self::Resume(_, mailbox) | Self::ResumeOne(_, mailbox, _) => Some(mailbox),
-            Self::Status(mailbox) => Some(mailbox),
+            Self::Status(mailbox) | Self::Wait(mailbox) => Some(mailbox),
             Self::Committed | Self::Withdraw => None,
         }
     }

@@ -12,6 +12,7 @@ use super::Ownership;
 use super::asker::Mailbox as Asking;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::Txid;
+use crate::primary::hooks::Signal;
 use crate::primary::ownership::control_socket::{self, Answer, Mailbox, Message};
 use crate::primary::ownership::role::PublisherLock;
 use crate::primary::shipper::state::State;
@@ -55,6 +56,8 @@ impl Forced {
 pub(in crate::primary) enum Question {
     /// All that is committed is to be in the replicas.
     Sync,
+    /// The same, in its time: no upload is asked for.
+    Wait,
     /// Replication that stopped shall go on, by force or not: to all replicas, or to the one of this shipper.
     Resume { force: bool, shipper: Option<usize> },
 }
@@ -121,15 +124,16 @@ impl Ownership {
                     Ok(())
                 }));
             }
-            Message::Sync(mailbox) => self.waits(mailbox),
+            Message::Sync(mailbox) => self.waits(mailbox, Signal::hurry),
+            Message::Wait(mailbox) => self.waits(mailbox, Signal::commit),
             Message::Resume(force, mailbox) => {
                 self.shippers.iter().for_each(|shipper| self.resume(shipper, force));
-                self.waits(mailbox);
+                self.waits(mailbox, Signal::hurry);
             }
             Message::ResumeOne(force, mailbox, id) => {
                 let named = self.shippers.iter().filter(|shipper| shipper.id.as_str() == id);
                 named.for_each(|shipper| self.resume(shipper, force));
-                self.waits(mailbox);
+                self.waits(mailbox, Signal::hurry);
             }
             Message::Withdraw => self.shippers.iter().for_each(|shipper| shipper.withdraw_force()),
         }
@@ -144,13 +148,13 @@ impl Ownership {
         }
     }
 
-    /// Who reads this mailbox waits for the replicas.
-    fn waits(&self, mailbox: String) {
+    /// Who reads this mailbox waits for the replicas, whose shippers are woken.
+    fn waits(&self, mailbox: String, wake: fn(&Signal)) {
         let asker: Arc<dyn Asker> =
             Arc::new(Asking::new(self.db.folder.clone(), mailbox, self.ids().cloned()));
         for shipper in &self.shippers {
             shipper.requests.wait(Arc::clone(&asker));
-            shipper.signal.hurry();
+            wake(&shipper.signal);
         }
     }
 
@@ -224,6 +228,7 @@ impl Ownership {
         let mailbox = mailbox.to_owned();
         match question {
             Question::Sync => Message::Sync(mailbox),
+            Question::Wait => Message::Wait(mailbox),
             Question::Resume { force, shipper: Some(number) } if self.shippers.len() > 1 => {
                 Message::ResumeOne(force, mailbox, self.shippers[number].id.as_str().to_owned())
             }

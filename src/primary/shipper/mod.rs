@@ -52,7 +52,7 @@ mod survey;
 mod wait;
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
@@ -136,6 +136,8 @@ pub(in crate::primary) struct Shipper {
     places: place::Places,
     /// How many threads wait for the replica.
     waiting: AtomicUsize,
+    /// The last commit that waits for the replica, or did.
+    awaited_commit: AtomicU64,
     /// How far a copy of the database came.
     pub(in crate::primary) copying: Arc<copying::Copying>,
     /// What other processes ask of this one, if it publishes.
@@ -195,6 +197,7 @@ impl Shipper {
             holes: holes::Holes::default(),
             places: place::Places::new(&folder),
             waiting: AtomicUsize::new(0),
+            awaited_commit: AtomicU64::new(0),
             copying: Arc::default(),
             requests: Requests::default(),
             proving_fencing: AtomicBool::new(false),

@@ -48,6 +48,8 @@ pub(in crate::primary) struct Progress {
     failing_since: Option<Timestamp>,
     /// The log has a failure, and not yet its end.
     pub(in crate::primary) logged: bool,
+    /// The number of transactions that took commits along which waited.
+    awaited_uploads: u64,
 }
 
 impl Progress {
@@ -68,6 +70,7 @@ impl Progress {
             stopped_by: None,
             failing_since: None,
             logged: false,
+            awaited_uploads: 0,
         }
     }
 }
@@ -79,6 +82,16 @@ impl Progress {
         if self.acked >= self.on_the_way {
             self.on_the_way_since = None;
         }
+    }
+
+    /// Whether commits get to the replica one after the other: nothing else ends or keeps up the wait for one.
+    const fn is_in_order(&self) -> bool {
+        matches!(self.phase, Phase::Publishing | Phase::Idle | Phase::Retrying)
+    }
+
+    /// How many of `commits`, which waited, each transaction took along.
+    pub(in crate::primary) fn commits_per_upload(&self, commits: u64) -> Option<f64> {
+        (self.awaited_uploads > 0).then(|| commits as f64 / self.awaited_uploads as f64)
     }
 
     /// What was found and repaired last, with its time.
@@ -96,8 +109,16 @@ impl Progress {
 
 impl Shipper {
     pub(in crate::primary) fn change(&self, change: impl FnOnce(&mut Progress)) {
-        change(&mut self.progress());
+        let is_news = {
+            let mut progress = self.progress();
+            let before = (progress.acked, progress.is_in_order());
+            change(&mut progress);
+            before != (progress.acked, progress.is_in_order())
+        };
         self.db.bell.ring();
+        if is_news {
+            self.db.arrivals.ring();
+        }
     }
 
     /// Whoever waits is to look again.
@@ -163,15 +184,17 @@ impl Shipper {
 
     /// Whether this process noted commits that are not in the replica, or a caller waits.
     pub(in crate::primary) fn has_commits_on_the_way(&self) -> bool {
-        let progress = self.progress();
-        progress.on_the_way_since.is_some() || self.is_awaited()
+        let is_on_the_way = self.progress().on_the_way_since.is_some();
+        is_on_the_way || self.is_awaited()
     }
 
     /// `txid` is in the replica and holds every commit up to `covers`.
     pub(in crate::primary) fn published(&self, txid: Txid, covers: CommitSeq, time: Timestamp) {
         self.db.has_pages();
+        let awaited = self.awaited_commit.load(Ordering::SeqCst);
         self.change(|p| {
             self.works_again(p);
+            p.awaited_uploads += u64::from(awaited > p.acked.0);
             p.enter(Phase::Idle);
             p.txid = Some(txid);
             p.arrived(covers);
@@ -194,9 +217,16 @@ impl Shipper {
         });
     }
 
+    /// The commit `seq` waits for the replica from now on.
+    pub(in crate::primary) fn awaits_commit(&self, seq: CommitSeq) {
+        self.awaited_commit.fetch_max(seq.0, Ordering::SeqCst);
+    }
+
     /// Whether somebody waits for the replica.
     pub(in crate::primary) fn is_awaited(&self) -> bool {
-        self.waiting.load(Ordering::SeqCst) > 0 || self.requests.is_awaited()
+        self.waiting.load(Ordering::SeqCst) > 0
+            || self.requests.is_awaited()
+            || self.awaited_commit.load(Ordering::SeqCst) > self.progress().acked.0
     }
 
     /// The last round succeeded.

@@ -10,13 +10,15 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::Txid;
 use crate::primary::hooks::CommitSeq;
 
-/// A thread that waits until every commit that was noted before is in the replica of one shipper.
+/// A thread that waits until commits are in the replica of one shipper: one of them, or all that were noted before.
 pub(in crate::primary) struct Waiter<'a> {
     pub(in crate::primary) shipper: &'a Shipper,
     /// The round in which the wait began.
     asked: u64,
     /// The last commit that is waited for.
     goal: Option<CommitSeq>,
+    /// The shipper hurries while it lives.
+    hurries: bool,
 }
 
 impl<'a> Waiter<'a> {
@@ -25,7 +27,13 @@ impl<'a> Waiter<'a> {
         let asked = shipper.progress().round;
         shipper.waiting.fetch_add(1, Ordering::SeqCst);
         shipper.signal.hurry();
-        Self { shipper, asked, goal: None }
+        Self { shipper, asked, goal: None, hurries: true }
+    }
+
+    /// Waits for the commit `seq`, for which `shipper` was told to hurry.
+    pub(in crate::primary) fn of_commit(shipper: &'a Shipper, seq: CommitSeq) -> Self {
+        let asked = shipper.progress().round;
+        Self { shipper, asked, goal: Some(seq), hurries: false }
     }
 
     /// What the wait comes to, if that is known.
@@ -55,7 +63,9 @@ impl<'a> Waiter<'a> {
 
 impl Drop for Waiter<'_> {
     fn drop(&mut self) {
-        self.shipper.waiting.fetch_sub(1, Ordering::SeqCst);
+        if self.hurries {
+            self.shipper.waiting.fetch_sub(1, Ordering::SeqCst);
+        }
     }
 }
 

@@ -18,6 +18,7 @@
 //! | `processes` | several processes write, and take turns in publishing |
 //! | `clocks` | the clock of the machine is wrong, and is set |
 //! | `acks` | what `litestream_sync` promises |
+//! | `commits` | commits that wait until they are in the replicas |
 //! | `history` | levels and snapshots of a primary that publishes |
 //! | `random` | all of it in any order |
 
@@ -25,6 +26,7 @@ mod acks;
 mod bench;
 mod clocks;
 mod closing;
+mod commits;
 mod conflict;
 mod foreign;
 mod handover;

@@ -30,6 +30,9 @@ class Crash:
         self.database = folder / "crash.db"
         self.plain = Worker("python", cwd=folder, load=False)
         self.kills = self.acked = self.foreign = 0
+        self.parameters: dict[str, object] = {}
+        self.order: dict[str, object] = {}
+        self.env: dict[str, str] = {}
 
     def run(self, rounds: int, seconds: float, threads: int) -> dict:
         try:
@@ -73,10 +76,11 @@ class Crash:
 
     def _start(self, number: int, end: str, seconds: float, threads: int) -> subprocess.Popen:
         uri = self.location.primary(self.database, sync_interval=self.random.choice(["20ms", "200ms", "5s"]),
-                                    close_timeout="60s")
+                                    close_timeout="60s", **self.parameters)
         order = {"library": str(LIBRARY), "uri": uri, "seed": self.random.getrandbits(32), "seconds": seconds,
-                 "first": number * 100, "threads": threads, "end": end}
-        return subprocess.Popen([SYSTEM_PYTHON, str(MAIN), json.dumps(order)], env=clean_env(**self.location.env),
+                 "first": number * 100, "threads": threads, "end": end} | self.order
+        return subprocess.Popen([SYSTEM_PYTHON, str(MAIN), json.dumps(order)],
+                                env=clean_env(**self.location.env | self.env),
                                 cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def _reopen(self) -> None:

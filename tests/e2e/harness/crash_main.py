@@ -4,7 +4,8 @@
                             "end": "close" | "kill"}'
 
 Threads are numbered from `first` on. With `end: kill` the process kills itself in the middle of everything. Each line of the output is
-`acked THREAD N`: transaction N of that thread was in the replica when `litestream_sync` returned.
+`acked THREAD N`: transaction N of that thread was in the replica when `litestream_sync` returned, or, with `"commits": true`, when
+its COMMIT did.
 """
 
 import json
@@ -57,14 +58,15 @@ class Thread(threading.Thread):
             try:
                 self.step(db)
             except sqlite3.OperationalError as e:
-                if "locked" not in str(e):
+                # A commit that is not confirmed is committed all the same.
+                if "locked" not in str(e) and not (self.order.get("commits") and "locking protocol" in str(e)):
                     raise
                 if db.in_transaction:
                     db.execute("ROLLBACK")
 
     def step(self, db: sqlite3.Connection) -> None:
         chance = self.random.random()
-        if chance < 0.90:
+        if chance < 0.90 or chance > 0.965 and self.order.get("commits"):
             self.transaction(db)
         elif chance < 0.96:
             mode = self.random.choice(["passive", "full", "restart", "truncate"])
@@ -87,7 +89,13 @@ class Thread(threading.Thread):
         else:
             db.executemany("INSERT INTO t(thread, data) VALUES (?, randomblob(5000))", [(me,)] * 60)
         db.execute("UPDATE ledger SET transactions = transactions + 1 WHERE thread = ?", (me,))
-        db.execute("ROLLBACK" if self.random.random() < 0.05 else "COMMIT")
+        if self.random.random() < 0.05:
+            db.execute("ROLLBACK")
+            return
+        (done,) = db.execute("SELECT transactions FROM ledger WHERE thread = ?", (me,)).fetchone()
+        db.execute("COMMIT")
+        if self.order.get("commits"):
+            os.write(1, f"acked {me} {done}\n".encode())
 
     def sync(self, db: sqlite3.Connection) -> None:
         (done,) = db.execute("SELECT transactions FROM ledger WHERE thread = ?", (self.number,)).fetchone()

@@ -129,6 +129,14 @@ class Worker:
         on = ctypes.c_int(1)
         self.connections[name].file_control("main", self.host.module.SQLITE_FCNTL_PERSIST_WAL, ctypes.addressof(on))
 
+    def op_wal_hook(self, name):
+        """Installs a WAL hook of the host's own; only apsw can."""
+        calls = self.hook_calls = []
+        self.connections[name].set_wal_hook(lambda connection, schema, frames: calls.append(frames) or 0)
+
+    def op_hook_calls(self):
+        return len(self.hook_calls)
+
     def op_env(self, name):
         return os.environ.get(name)
 

@@ -164,12 +164,13 @@ fn the_keys_of_litestream_0_3_hold() {
 
 #[test]
 fn several_replicas_have_settings_of_their_own() {
-    let text = "dbs:\n- path: /d/app.db\n  sync-replicas: any\n  replicas:\n  - url: file:///a\n    sync-interval: 2s\n  \
+    let text = "dbs:\n- path: /d/app.db\n  sync-replicas: any\n  commit: 2\n  commit-timeout: 3s\n  replicas:\n  - url: file:///a\n    sync-interval: 2s\n  \
                 - path: /b\n  - type: s3\n    bucket: c.s3.eu-west-1.amazonaws.com\n";
     let config = File::of(text).primary("/d/app.db", "");
     assert_eq!(places(&config.replicas), ["file:///a", "file:///b", "s3://c"]);
     let seconds: Vec<u64> = config.replicas.iter().map(|r| r.options.sync_interval.as_secs()).collect();
     assert_eq!((seconds, config.options.sync_replicas), (vec![2, 1, 1], SyncReplicas::AtLeast(1)));
+    assert_eq!((config.commit.to_string(), config.commit_timeout), ("2".to_owned(), SECONDS(3)));
 }
 
 #[test]
