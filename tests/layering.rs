@@ -52,7 +52,7 @@ const ARROWS: [(&str, &[&str]); 21] = [
 const PRIMARY_LEAVES: [&str; 5] = ["file_fingerprint", "page_set", "frame_cache", "time", "streaming_upload"];
 
 /// Each room of `primary`, and those that it may use beside itself and the leaves.
-const PRIMARY: [(&str, &[&str]); 14] = [
+const PRIMARY: [(&str, &[&str]); 15] = [
     ("page_set", &[]),
     ("file_fingerprint", &[]),
     ("frame_cache", &[]),
@@ -60,13 +60,17 @@ const PRIMARY: [(&str, &[&str]); 14] = [
     ("streaming_upload", &[]),
     ("hooks", &[]),
     ("dirty", &["hooks"]),
-    ("context", &["hooks", "dirty"]),
+    ("wal_sync", &["hooks"]),
+    ("context", &["hooks", "dirty", "wal_sync"]),
     ("maintenance", &[]),
     ("options", &["maintenance"]),
-    ("shipper", &["hooks", "dirty", "context", "maintenance", "options"]),
-    ("ownership", &["hooks", "dirty", "context", "maintenance", "options", "shipper"]),
+    ("shipper", &["hooks", "dirty", "wal_sync", "context", "maintenance", "options"]),
+    ("ownership", &["hooks", "dirty", "wal_sync", "context", "maintenance", "options", "shipper"]),
     ("mark", &["shipper", "ownership"]),
-    ("database", &["hooks", "dirty", "context", "maintenance", "options", "shipper", "ownership"]),
+    (
+        "database",
+        &["hooks", "dirty", "wal_sync", "context", "maintenance", "options", "shipper", "ownership"],
+    ),
 ];
 
 /// The floors of `replica`: a module may use those of its own floor and of the floors before.

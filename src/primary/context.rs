@@ -16,6 +16,7 @@ use crate::primary::dirty::{Cursors, Recorder};
 use crate::primary::file_fingerprint::{Identity, Stamp};
 use crate::primary::frame_cache::FrameCache;
 use crate::primary::hooks::{Commits, Host};
+use crate::primary::wal_sync::WalSync;
 use crate::runtime;
 
 /// The context of a database.
@@ -29,6 +30,8 @@ pub(super) struct Context {
     host: Arc<dyn Host>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) commits: Commits,
+    /// Up to which commit the WAL is on disk.
+    pub(super) wal_sync: WalSync,
     /// Records page numbers before the WAL index loses them.
     pub(super) recorder: Recorder,
     /// The cursors of all shippers, behind which records are deleted.
@@ -58,10 +61,12 @@ impl Context {
         wal_path.push("-wal");
         let wal_path = PathBuf::from(wal_path);
         let folder = files::state_folder(path);
+        let wal_sync = WalSync::new(&wal_path);
         let recorder = Recorder::new(&folder, &wal_path);
         Self {
             path: path.to_path_buf(),
             wal_path,
+            wal_sync,
             host,
             commits: Commits::new(Arc::clone(&clock), replicas),
             clock,

@@ -8,7 +8,6 @@ mod registry;
 mod status;
 mod wait;
 mod waits;
-mod wal_sync;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -26,7 +25,6 @@ use crate::primary::shipper::{Asked as AskedLook, Goal, ReplicaLook, Shipper, Ta
 
 use wait::Wanted;
 use waits::Waits;
-use wal_sync::WalSync;
 
 pub use commit::Ticket;
 pub use open::refuse_twins;
@@ -46,7 +44,6 @@ pub struct Primary {
     owner_task: JoinHandle<()>,
     /// The task that ends what lingers is on its way.
     is_watched: AtomicBool,
-    wal_sync: WalSync,
     waits: Waits,
 }
 

@@ -6,7 +6,8 @@
 //! | `file_fingerprint`, `page_set`, `frame_cache`, `time`, `streaming_upload` | leaves | |
 //! | `hooks` | what a committing thread meets first | |
 //! | `dirty` | which pages were changed since a position, as the WAL index and records of it say | `hooks` |
-//! | `context` | what is the same for all replicas of a database | `hooks`, `dirty` |
+//! | `wal_sync` | syncs the WAL where commits wait | `hooks` |
+//! | `context` | what is the same for all replicas of a database | `hooks`, `dirty`, `wal_sync` |
 //! | `maintenance` | levels, snapshots and retention: what becomes of published files | |
 //! | `options` | how a database and its replicas are replicated | `maintenance` |
 //! | `shipper` | takes the commits to one replica | all above |
@@ -32,6 +33,7 @@ mod streaming_upload;
 #[cfg(test)]
 mod tests;
 mod time;
+mod wal_sync;
 
 pub use crate::files::state_folder;
 pub use database::{Asked, CommitWaits, Primary, Status, Ticket, refuse_twins};

@@ -36,6 +36,7 @@ impl Primary {
 
     /// Draws a ticket for the last commit that was noted, which is to be in `replicas` within `timeout`: they are hurried.
     pub fn draw_ticket(&self, replicas: SyncReplicas, timeout: Duration) -> Ticket {
+        self.db.wal_sync.comes_first();
         let noted = self.db.commits.last();
         let needed = replicas.needed(self.replicas());
         let hurries_all = self.shippers().iter().filter(|shipper| !shipper.has_failed()).count() < needed;
@@ -73,9 +74,9 @@ impl Primary {
     fn confirm(&self, ticket: &Ticket, syncs: bool, interrupted: &dyn Fn() -> bool) -> Result<()> {
         // Beside the upload, which is under way.
         if syncs {
-            self.wal_sync.sync(&self.db, ticket.seq)?;
+            self.db.wal_sync.sync(&self.db.commits, ticket.seq)?;
         }
-        let wanted = Wanted { question: Question::Sync, goal: &ticket.goal, commit: Some(ticket.seq) };
+        let wanted = Wanted { question: Question::Commit, goal: &ticket.goal, commit: Some(ticket.seq) };
         let left = ticket.timeout.saturating_sub(ticket.drawn.elapsed());
         match self.wait(&wanted, left, interrupted) {
             Err(e) if e.kind() == ErrorKind::Interrupted => {

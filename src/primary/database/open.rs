@@ -8,8 +8,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Primary;
+use super::Waits;
 use super::registry::{self, LINGERS, Now, Slot};
-use super::{Waits, WalSync};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::primary::context::Context;
@@ -156,7 +156,6 @@ impl Primary {
             tasks,
             owner_task,
             is_watched,
-            wal_sync: WalSync::default(),
             waits: Waits::default(),
         })
     }

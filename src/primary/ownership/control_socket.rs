@@ -42,6 +42,8 @@ pub(super) enum Message {
     Status(String),
     /// As `Sync`, of one who asks for no upload before its time.
     Wait(String),
+    /// Commits wait: what is sent from now on is to be on disk first. Version 0.1.0 does not understand it, and says nothing.
+    CommitsWait,
 }
 
 /// What the publisher answers.
@@ -114,7 +116,7 @@ impl Message {
         match self {
             Self::Sync(mailbox) | Self::Resume(_, mailbox) | Self::ResumeOne(_, mailbox, _) => Some(mailbox),
             Self::Status(mailbox) | Self::Wait(mailbox) => Some(mailbox),
-            Self::Committed | Self::Withdraw => None,
+            Self::Committed | Self::Withdraw | Self::CommitsWait => None,
         }
     }
 }

@@ -56,6 +56,8 @@ impl Forced {
 pub(in crate::primary) enum Question {
     /// All that is committed is to be in the replicas.
     Sync,
+    /// The same, for a commit that waits.
+    Commit,
     /// The same, in its time: no upload is asked for.
     Wait,
     /// Replication that stopped shall go on, by force or not: to all replicas, or to the one of this shipper.
@@ -136,6 +138,7 @@ impl Ownership {
                 self.waits(mailbox, Signal::hurry);
             }
             Message::Withdraw => self.shippers.iter().for_each(|shipper| shipper.withdraw_force()),
+            Message::CommitsWait => self.db.wal_sync.comes_first(),
         }
     }
 
@@ -200,6 +203,9 @@ impl Ownership {
         while self.is_standby() {
             if Instant::now() >= next_question {
                 next_question = Instant::now() + ASK_AGAIN;
+                if matches!(question, Question::Commit) {
+                    let _ = control_socket::tell(&self.db.folder, &Message::CommitsWait);
+                }
                 if control_socket::tell(&self.db.folder, &self.message(question, &mailbox.name)).is_err() {
                     // Perhaps it is gone.
                     self.signal.hurry();
@@ -227,7 +233,7 @@ impl Ownership {
     fn message(&self, question: Question, mailbox: &str) -> Message {
         let mailbox = mailbox.to_owned();
         match question {
-            Question::Sync => Message::Sync(mailbox),
+            Question::Sync | Question::Commit => Message::Sync(mailbox),
             Question::Wait => Message::Wait(mailbox),
             Question::Resume { force, shipper: Some(number) } if self.shippers.len() > 1 => {
                 Message::ResumeOne(force, mailbox, self.shippers[number].id.as_str().to_owned())

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::blocking;
 use super::heal;
-use super::send::{Landed, identify};
+use super::send::{Landed, identify, sync_before};
 use crate::clock::Timestamp;
 use crate::error::{ErrorKind, Result};
 use crate::ltx::{FileId, Header, Txid};
@@ -83,6 +83,7 @@ async fn send_copy(
     let id = FileId::single(header.max);
     let is_whole = !compared.has_base();
     let options = PutOptions { timestamp: header.timestamp, if_absent: true };
+    sync_before(shipper).await?;
     shipper.with_capture(|capture| capture.sends_copy(&header))?;
     let done = async {
         let (mut upload, compared) = baseline::upload(shipper, id, options, pages, header, compared).await?;

@@ -27,6 +27,7 @@ pub(in crate::primary) async fn send(shipper: &Arc<Shipper>, out: Outgoing) -> R
     let id = FileId::single(out.txid);
     let options = PutOptions { timestamp: out.header.timestamp, if_absent: true };
     let out = into_memory_if_small(shipper, out).await?;
+    sync_before(shipper).await?;
     shipper.with_capture(|capture| capture.sends(&out.header, out.cursor.0))?;
     let mut sums = out.sums.clone();
     let sent = match &out.body {
@@ -46,6 +47,11 @@ pub(in crate::primary) async fn send(shipper: &Arc<Shipper>, out: Outgoing) -> R
         },
         Err(e) => Err(e),
     }
+}
+
+/// Where commits wait, what is to be sent must be on disk: a power failure would leave the database behind its replica.
+pub(in crate::primary) async fn sync_before(shipper: &Arc<Shipper>) -> Result<()> {
+    blocking(shipper, |shipper| shipper.db.wal_sync.before_sending(&shipper.db.commits)).await
 }
 
 /// Waiting files that are small together become one in memory, which is made once.
