@@ -54,8 +54,9 @@ LITESTREAM_VFS_LIB ?= $(CURDIR)/dist/litestream_vfs.$(SUFFIX)
 export LITESTREAM_VFS_LIB S3S_FS LITESTREAM_03 SQLITE3MC LITESTREAM_TEST_FAKE_GCS LITESTREAM_TEST_AZURITE \
 	LITESTREAM_TEST_RCLONE LITESTREAM_TEST_NATS NODE_HOSTS NEWER_NODE PYTHON_HOSTS SYSTEM_PYTHON
 
+# As a shared library only: with the other form of a library beside it, cargo does not optimise across crates.
 build:
-	cargo build --release --locked
+	cargo rustc --release --locked --lib --crate-type cdylib
 	@mkdir -p dist
 	@cmp -s $(TARGET)/release/liblitestream_vfs.$(SUFFIX) dist/litestream_vfs.$(SUFFIX) || \
 		cp $(TARGET)/release/liblitestream_vfs.$(SUFFIX) dist/litestream_vfs.$(SUFFIX)

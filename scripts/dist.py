@@ -113,8 +113,8 @@ def build(target: str) -> Path:
         "CFLAGS": " ".join(f"-ffile-prefix-map={path}={name}" for path, name in maps),
     }
     is_linux = "linux" in target
-    command = ["cargo", "zigbuild" if is_linux else "build", "--release", "--locked", "--target",
-               f"{target}.{GLIBC}" if is_linux else target]
+    command = ["cargo-zigbuild" if is_linux else "cargo", "rustc", "--release", "--locked", "--lib", "--crate-type", "cdylib",
+               "--target", f"{target}.{GLIBC}" if is_linux else target]
     subprocess.run(command, cwd=ROOT, env=env, check=True)
     library = folder / target / "release" / f"liblitestream_vfs.{PLATFORMS[target].suffix}"
     wrong = [f"names {path}" for path in elf.names(library, list(folders()))]

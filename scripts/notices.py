@@ -65,11 +65,14 @@ def runtimes() -> list[tuple[str, str]]:
 
 
 def own_text(package: dict) -> str:
-    """The text of a crate whose package has none: that of the MIT licence, with its authors."""
-    if "MIT" not in (package["license"] or ""):
-        raise RuntimeError(f"{package['name']} {package['version']} has no licence text, and is not under the MIT licence: "
-                           f"write here what stands in its place ({package['license']}, {package['repository']})")
-    return MIT.format(holder=", ".join(package["authors"]) or f"the authors of {package['name']}")
+    """The text of a crate whose package has none: that of the MIT licence, with its authors, or that of the Apache licence."""
+    licence = package["license"] or ""
+    if "MIT" in licence:
+        return MIT.format(holder=", ".join(package["authors"]) or f"the authors of {package['name']}")
+    if "Apache-2.0" in licence:
+        return (ROOT / "LICENSE").read_text()
+    raise RuntimeError(f"{package['name']} {package['version']} has no licence text, and its licence has none here: "
+                       f"write what stands in its place ({licence}, {package['repository']})")
 
 
 MIT = """\
