@@ -51,6 +51,7 @@ def test_a_pool_of_sqlalchemy_in_threads_and_after_a_fork(run, in_folder):
         many()
         pooled = engine.raw_connection()
         sqlite_litestream.load(pooled)
+        pooled.cursor().execute("SELECT litestream_sync()").fetchall()
         pooled.cursor().execute("SELECT litestream_restore(?, 'early.db')", ("{in_folder.url}",)).fetchall()
         pooled.close()
         child = os.fork()
