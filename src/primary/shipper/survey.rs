@@ -169,11 +169,12 @@ impl Survey {
 
     /// Whether a database with page 1 `theirs` may have become this one by a `VACUUM`, which leaves no page as it
     /// was: it counts up the changes and the schemas, which a new database of the same program has as few of as
-    /// the old one, and both have statements in common.
+    /// the old one, and both have statements in common. Ciphertext counts nothing.
     pub(in crate::primary) fn is_vacuumed(&self, theirs: &[u8]) -> bool {
         let (ours, (old, new)) = (&self.first, (statements(theirs), statements(&self.first)));
         let is_of_one_schema = old.is_empty() || new.is_empty() || !old.is_disjoint(&new);
-        number(ours, CHANGES) > number(theirs, CHANGES)
+        are_sqlites(ours, theirs)
+            && number(ours, CHANGES) > number(theirs, CHANGES)
             && number(ours, SCHEMAS) > number(theirs, SCHEMAS)
             && is_of_one_schema
     }
@@ -182,6 +183,11 @@ impl Survey {
     pub(in crate::primary) fn is_current(&self, shipper: &Shipper) -> bool {
         self.files == files(shipper)
     }
+}
+
+/// Whether both are first pages as SQLite writes them, and not ciphertext.
+fn are_sqlites(ours: &[u8], theirs: &[u8]) -> bool {
+    [ours, theirs].into_iter().all(|page| page.starts_with(b"SQLite format 3\0"))
 }
 
 /// What database file and WAL look like; an empty WAL is none.
