@@ -222,6 +222,8 @@ def test_control_c_ends_a_restore_and_leaves_nothing(tmp_path):
         url = f"s3://bucket/app?endpoint=http://127.0.0.1:{store.getsockname()[1]}&region=us-east-1"
         restore = subprocess.Popen(
             [SYSTEM_PYTHON, "-m", "sqlite_litestream", "restore", "-o", "out.db", url], cwd=tmp_path, text=True, stderr=subprocess.PIPE,
+            # A shell that runs the tests in the background ignores it.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             env=packages.python_env(AWS_ACCESS_KEY_ID="k", AWS_SECRET_ACCESS_KEY="s"))
         store.settimeout(30)
         connection, _ = store.accept()

@@ -15,7 +15,7 @@ from .crash import Crash
 from .location import Location
 from .sql import sync
 from .state import replica_states, state_folder
-from .worker import Worker
+from .worker import Connection, SqlError, Worker
 
 BOOT = re.compile(r'"boot":"[^"]*"')
 SHIM = Path(__file__).with_name("durable.c")
@@ -67,9 +67,12 @@ class Commits(Crash):
         """The disk has what was synced, and nothing else of the database; all of the state folder."""
         for path in self._files():
             durable = Path(f"{path}.durable")
-            path.unlink(missing_ok=True)
             if durable.exists():
-                durable.rename(path)
+                # The file stays the one that it was.
+                path.write_bytes(durable.read_bytes())
+                durable.unlink()
+            else:
+                path.unlink(missing_ok=True)
         for folder in replica_states(self.database):
             state = folder / "vfs.json"
             if state.exists():
@@ -81,12 +84,22 @@ class Commits(Crash):
         if db.rows("SELECT 1 FROM sqlite_schema WHERE name = 'ledger'"):
             self._has(dict(db.rows("SELECT thread, transactions FROM ledger")), acked, "the disk that was kept")
             assert db.one("PRAGMA integrity_check") == "ok"
-            sync(db, 60)
+            self._continue(db)
         else:
             assert not acked
         db.close()
         worker.end()
         self._assert_acked_is_in_the_replica(acked)
+
+    @staticmethod
+    def _continue(db: Connection) -> None:
+        """The disk may have commits that are in no file of the replica: replication stops then until somebody decides."""
+        try:
+            sync(db, 60)
+        except SqlError as error:
+            assert "litestream_resume('force')" in str(error)
+            db.one("SELECT litestream_resume('force')")
+            sync(db, 60)
 
     @staticmethod
     def _has(there: dict[int, int], acked: dict[int, int], where: str) -> None:
