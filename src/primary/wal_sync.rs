@@ -54,12 +54,17 @@ impl WalSync {
         self.comes_first.store(true, Ordering::SeqCst);
     }
 
-    /// Before something is sent: if commits wait, returns when all that is committed now, by any process, is on disk.
+    /// Whether what is sent must be on disk first: a commit waited.
+    pub(super) fn is_first(&self) -> bool {
+        self.comes_first.load(Ordering::SeqCst)
+    }
+
+    /// Returns when all that is committed now, by any process, is on disk.
     ///
     /// # Errors
     /// `Io` if the WAL cannot be synced.
-    pub(super) fn before_sending(&self, commits: &Commits) -> Result<()> {
-        if self.comes_first.load(Ordering::SeqCst) { self.run(commits, None) } else { Ok(()) }
+    pub(super) fn sync_all(&self, commits: &Commits) -> Result<()> {
+        self.run(commits, None)
     }
 
     /// Returns when every commit up to `seq` is on disk, in the WAL or, where that was restarted, in the database file.

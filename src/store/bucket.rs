@@ -152,6 +152,16 @@ pub struct Page<T> {
     pub next: Option<Next>,
 }
 
+impl Page<ObjectInfo> {
+    /// What a store has that lists all at once: `entries` from `start` on.
+    pub(in crate::store) fn of_all(mut entries: Vec<ObjectInfo>, start: Option<Next>) -> Self {
+        if let Some(Next::After(after) | Next::Token(after)) = start {
+            entries.retain(|file| file.key > after);
+        }
+        Self { entries, next: None }
+    }
+}
+
 /// Where a part of a listing begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Next {

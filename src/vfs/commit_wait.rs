@@ -32,7 +32,7 @@ enum Hook {
     /// It is to be found out.
     #[default]
     Unknown,
-    /// Ours, which checkpoints from so many frames on.
+    /// Ours, which checkpoints from this number of frames on.
     Ours(u32),
     /// Perhaps the host's own, which must stay, or ours, which did not come.
     Doubtful,

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// Percentiles are those of so many commits, the last ones.
+/// The number of commits, the last ones, of which percentiles are taken.
 const REMEMBERED: usize = 1024;
 
 /// The waits of a database's commits in this process.

@@ -51,7 +51,10 @@ pub(in crate::primary) async fn send(shipper: &Arc<Shipper>, out: Outgoing) -> R
 
 /// Where commits wait, what is to be sent must be on disk: a power failure would leave the database behind its replica.
 pub(in crate::primary) async fn sync_before(shipper: &Arc<Shipper>) -> Result<()> {
-    blocking(shipper, |shipper| shipper.db.wal_sync.before_sending(&shipper.db.commits)).await
+    if !shipper.db.wal_sync.is_first() {
+        return Ok(());
+    }
+    blocking(shipper, |shipper| shipper.db.wal_sync.sync_all(&shipper.db.commits)).await
 }
 
 /// Waiting files that are small together become one in memory, which is made once.

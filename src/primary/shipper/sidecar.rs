@@ -22,7 +22,7 @@ use crate::primary::shipper::resume::read_header;
 use crate::primary::shipper::survey::Survey;
 use crate::wal::{FrameHeader, FrameNo, IndexHeader, Salts, WalHeader};
 
-/// Why the database is compared that goes on after a sidecar.
+/// Why a database is compared that continues after a sidecar.
 pub(super) const CONTINUED: &str = "a Litestream sidecar published it, and commits came after that";
 
 /// Says that replication continues after `last`, which a sidecar wrote.

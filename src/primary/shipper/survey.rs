@@ -171,12 +171,7 @@ impl Survey {
     /// was: it counts up the changes and the schemas, which a new database of the same program has as few of as
     /// the old one, and both have statements in common. Ciphertext counts nothing.
     pub(in crate::primary) fn is_vacuumed(&self, theirs: &[u8]) -> bool {
-        let (ours, (old, new)) = (&self.first, (statements(theirs), statements(&self.first)));
-        let is_of_one_schema = old.is_empty() || new.is_empty() || !old.is_disjoint(&new);
-        are_sqlites(ours, theirs)
-            && number(ours, CHANGES) > number(theirs, CHANGES)
-            && number(ours, SCHEMAS) > number(theirs, SCHEMAS)
-            && is_of_one_schema
+        may_be_vacuumed(&self.first, theirs)
     }
 
     /// Whether nobody wrote the database since.
@@ -185,9 +180,14 @@ impl Survey {
     }
 }
 
-/// Whether both are first pages as SQLite writes them, and not ciphertext.
-fn are_sqlites(ours: &[u8], theirs: &[u8]) -> bool {
+/// Whether a database with the first page `theirs` may have become that with `ours` by a `VACUUM`.
+fn may_be_vacuumed(ours: &[u8], theirs: &[u8]) -> bool {
+    let (old, new) = (statements(theirs), statements(ours));
+    let is_of_one_schema = old.is_empty() || new.is_empty() || !old.is_disjoint(&new);
     [ours, theirs].into_iter().all(|page| page.starts_with(b"SQLite format 3\0"))
+        && number(ours, CHANGES) > number(theirs, CHANGES)
+        && number(ours, SCHEMAS) > number(theirs, SCHEMAS)
+        && is_of_one_schema
 }
 
 /// What database file and WAL look like; an empty WAL is none.
@@ -423,5 +423,21 @@ mod tests {
         let page = |n| Pgno::new(n).unwrap();
         let new = [1, 64, 1, 63, 64, 65].map(|n| seen.is_new(page(n)));
         assert_eq!(new, [true, true, false, true, false, false]);
+    }
+
+    #[test]
+    fn ciphertext_is_not_taken_for_what_a_vacuum_wrote() {
+        let page = |begin: &[u8], count: u8| {
+            let mut page = vec![0; 512];
+            page[..begin.len()].copy_from_slice(begin);
+            (page[CHANGES + 3], page[SCHEMAS + 3]) = (count, count);
+            page
+        };
+        let sqlites: &[u8] = b"SQLite format 3\0";
+        assert!(may_be_vacuumed(&page(sqlites, 2), &page(sqlites, 1)));
+        assert!(!may_be_vacuumed(&page(sqlites, 1), &page(sqlites, 1)), "nothing was counted");
+        for (ours, theirs) in [(b"salt".as_slice(), sqlites), (sqlites, b"salt"), (b"salt", b"seed")] {
+            assert!(!may_be_vacuumed(&page(ours, 2), &page(theirs, 1)));
+        }
     }
 }

@@ -35,7 +35,7 @@ use site::NatsSite;
 
 /// The content of a message, as other clients make them.
 const CHUNK: usize = 128 << 10;
-/// Of so many objects the messages of content are remembered.
+/// The number of objects whose messages of content are remembered.
 const REMEMBERED: NonZeroUsize = NonZeroUsize::new(256).expect("BUG: it is not zero");
 
 /// An object store. Clones share the connection and what was learned of the server.
@@ -86,11 +86,7 @@ impl Bucket for NatsBucket {
     }
 
     async fn list(&self, prefix: &str, start: Option<Next>) -> Result<Page<ObjectInfo>> {
-        let mut entries = self.objects_of(prefix).await?;
-        if let Some(Next::After(after) | Next::Token(after)) = start {
-            entries.retain(|file| file.key > after);
-        }
-        Ok(Page { entries, next: None })
+        Ok(Page::of_all(self.objects_of(prefix).await?, start))
     }
 
     async fn head(&self, key: &str) -> Result<ObjectInfo> {

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::store::http::sessions::SessionRef;
 use crate::store::{ByteRange, Content, ObjectInfo, Site as _, errors};
 
-/// So many messages are asked for at a time.
+/// The number of messages that are asked for at a time.
 const MESSAGES: usize = 16;
 
 /// A message of content.

@@ -211,7 +211,7 @@ impl Session {
         found
     }
 
-    /// What comes, up to the message that says that no more do.
+    /// The messages up to the one that ends the listing.
     async fn collect(&self, messages: &mut Subscriber) -> Result<Vec<Message>, Failure> {
         use futures_util::StreamExt as _;
         let (mut found, mut gone) = (Vec::new(), self.gone.clone());

@@ -43,7 +43,7 @@ impl From<russh::Error> for Left {
 }
 
 impl Hosts {
-    /// Reads what is known. Blocks.
+    /// Reads the files of known hosts. Blocks.
     pub(super) fn of(site: &SftpSite) -> Self {
         let known = match &site.host_key {
             Some(key) => vec![Known { key: key.clone(), place: "the setting host-key".to_owned() }],

@@ -34,9 +34,9 @@ pub(in crate::store) use site::PROVIDER;
 use session::Session;
 use site::SftpSite;
 
-/// What is asked for or sent at once: servers take no more in a message.
+/// What is asked for or sent at once: servers accept at most this in a message.
 const PIECE: usize = 32 << 10;
-/// So many of these are under way at the same time.
+/// The number of these that are under way at the same time.
 const PIECES: usize = 32;
 
 /// A server's files. Clones share the connection and what was learned of the server.
@@ -92,11 +92,7 @@ impl Bucket for SftpBucket {
 
     async fn list(&self, prefix: &str, start: Option<Next>) -> Result<Page<ObjectInfo>> {
         let entries_of = |folder: String| async move { self.entries_of(&folder).await }.boxed();
-        let mut entries = folders::files_below(prefix, entries_of).await?;
-        if let Some(Next::After(after) | Next::Token(after)) = start {
-            entries.retain(|file| file.key > after);
-        }
-        Ok(Page { entries, next: None })
+        Ok(Page::of_all(folders::files_below(prefix, entries_of).await?, start))
     }
 
     async fn head(&self, key: &str) -> Result<ObjectInfo> {

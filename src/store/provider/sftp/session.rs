@@ -117,7 +117,7 @@ fn refused(status: &Status, what: &str, site: &SftpSite) -> Error {
         StatusCode::OpUnsupported => {
             (ErrorKind::Unsupported, format!("{server} does not support to {what} of {url}"))
         }
-        // OpenSSH says no more of a full disk, of a quota and of a read-only file system.
+        // OpenSSH has only this answer for a full disk, a quota and a read-only file system.
         _ => (
             ErrorKind::Unavailable,
             format!(

@@ -75,7 +75,7 @@ impl SftpBucket {
                     at = folder_of(at);
                 }
                 Err(e) => {
-                    // It is there, or somebody else made it just now.
+                    // It is there, or another client made it just now.
                     let found = session.sftp.stat(self.site().path_of(at)).await;
                     if !found.is_ok_and(|found| found.attrs.is_dir()) {
                         return Err(e);

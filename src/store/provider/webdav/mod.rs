@@ -114,11 +114,7 @@ impl Bucket for WebdavBucket {
 
     async fn list(&self, prefix: &str, start: Option<Next>) -> Result<Page<ObjectInfo>> {
         let entries_of = |folder: String| async move { self.entries_of(&folder).await }.boxed();
-        let mut entries = folders::files_below(prefix, entries_of).await?;
-        if let Some(Next::After(after) | Next::Token(after)) = start {
-            entries.retain(|file| file.key > after);
-        }
-        Ok(Page { entries, next: None })
+        Ok(Page::of_all(folders::files_below(prefix, entries_of).await?, start))
     }
 
     async fn head(&self, key: &str) -> Result<ObjectInfo> {
