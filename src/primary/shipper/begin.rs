@@ -182,6 +182,9 @@ async fn survey(shipper: &Arc<Shipper>, pinned: Pinned) -> Result<()> {
     Ok(())
 }
 
+/// Why a database is compared of which the WAL shows that it was the newest transaction.
+const CONTINUED: &str = "it was the newest transaction of the replica, and commits came after that";
+
 /// Acts on the `standing`; `lost` is what is to be healed. `false` if the database became another one meanwhile.
 async fn act(shipper: &Arc<Shipper>, local: &Local, standing: Standing, lost: Option<Hole>) -> Result<bool> {
     if let Some(hole) = lost {
@@ -197,6 +200,10 @@ async fn act(shipper: &Arc<Shipper>, local: &Local, standing: Standing, lost: Op
         }
         Standing::AfterSidecar(last) => {
             shipper.with_capture(|capture| capture.continues_after(sidecar::CONTINUED))?;
+            started(shipper, Some(last), false)
+        }
+        Standing::AfterNewest(last) => {
+            shipper.with_capture(|capture| capture.continues_after(CONTINUED))?;
             started(shipper, Some(last), false)
         }
         Standing::Followed(last) => {

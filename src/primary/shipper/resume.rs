@@ -23,8 +23,8 @@
 //! transactions, page 1 counts no fewer changes than the replica's, and pages are in common or a `VACUUM` explains
 //! that none is. Everything else stops.
 //!
-//! Where a Litestream sidecar wrote the newest transaction, a database that differs from it continues too if the WAL shows
-//! that it was that transaction, and what came after (`sidecar`).
+//! Where this database or a Litestream sidecar wrote the newest transaction, a database that differs from it continues too if
+//! the WAL shows that it was that transaction, and what came after (`sidecar::survey_at`).
 
 use std::sync::Arc;
 
@@ -88,9 +88,11 @@ pub(in crate::primary) enum Standing {
     Followed(Txid),
     /// Its pages are those of this transaction, the newest.
     Newest(Txid),
-    /// Its pages were those of this transaction, the newest, which a Litestream sidecar published: what differs is to be
-    /// sent.
+    /// Its pages were those of this transaction, the newest, which a Litestream sidecar published, at a moment that the WAL
+    /// shows: what differs is to be sent.
     AfterSidecar(Txid),
+    /// The same, of a transaction that this database published.
+    AfterNewest(Txid),
     /// It is this transaction, the newest, and commits that nobody followed: what differs is to be sent.
     NewestAndMore(Txid),
     /// A user decided that it comes after this transaction, whatever it holds.
@@ -259,26 +261,42 @@ struct Question<'a> {
     survey: Arc<Survey>,
     /// The last transaction of the replica.
     last: Txid,
-    /// A Litestream sidecar wrote that.
-    is_sidecars: bool,
+    writer: Writer,
+}
+
+/// Who wrote the last transaction of a replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Writer {
+    /// A Litestream sidecar, of this database or another.
+    Sidecar,
+    /// This database, or a copy that has its state folder too.
+    This,
+    /// Another primary; or nobody has looked.
+    Other,
 }
 
 impl<'a> Question<'a> {
     /// About a replica whose last file has the header `newest`.
     async fn new(shipper: &'a Arc<Shipper>, newest: &Header) -> Result<Self> {
         let question = Self::before(shipper, newest.max).await?;
-        Ok(Self { is_sidecars: newest.is_litestreams(), ..question })
+        let ours = shipper.with_capture(|capture| capture.node_id())?;
+        let writer = match newest.node_id {
+            _ if newest.is_litestreams() => Writer::Sidecar,
+            id if id == ours => Writer::This,
+            _ => Writer::Other,
+        };
+        Ok(Self { writer, ..question })
     }
 
     /// About what we published up to `last`.
     async fn before(shipper: &'a Arc<Shipper>, last: Txid) -> Result<Self> {
         let survey = shipper.survey().await?;
-        Ok(Self { shipper, survey, last, is_sidecars: false })
+        Ok(Self { shipper, survey, last, writer: Writer::Other })
     }
 
-    /// Whether the database was the newest transaction, which a sidecar published, and the WAL has what came after.
-    async fn is_after_sidecar(&self) -> Result<bool> {
-        if !self.is_sidecars {
+    /// Whether the database was the newest transaction, and the WAL has what came after.
+    async fn was_the_newest(&self) -> Result<bool> {
+        if self.writer == Writer::Other {
             return Ok(false);
         }
         let Some(then) = sidecar::survey_at(self.shipper, self.last).await? else { return Ok(false) };
@@ -290,11 +308,19 @@ impl<'a> Question<'a> {
         Ok(true)
     }
 
+    /// How the database stands that was the newest transaction.
+    const fn after_newest(&self) -> Standing {
+        match self.writer {
+            Writer::Sidecar => Standing::AfterSidecar(self.last),
+            Writer::This | Writer::Other => Standing::AfterNewest(self.last),
+        }
+    }
+
     /// The database is of no known transaction, unless it is the newest.
     async fn is_it_the_newest(&self) -> Result<Standing> {
         match self.compare_with_newest(true).await? {
             (txid, agreement) if agreement.is_equal() => Ok(Standing::Newest(txid)),
-            _ if self.is_after_sidecar().await? => Ok(Standing::AfterSidecar(self.last)),
+            _ if self.was_the_newest().await? => Ok(self.after_newest()),
             (txid, _) => Err(self.another(txid)),
         }
     }
@@ -360,7 +386,7 @@ impl<'a> Question<'a> {
     async fn is_it_the_newest_after(&self, txid: Txid) -> Result<Standing> {
         match self.compare_with_newest(true).await? {
             (newest, agreement) if agreement.is_equal() => Ok(Standing::Newest(newest)),
-            _ if self.is_after_sidecar().await? => Ok(Standing::AfterSidecar(self.last)),
+            _ if self.was_the_newest().await? => Ok(self.after_newest()),
             _ => Err(self.ahead(txid)),
         }
     }
@@ -459,7 +485,7 @@ impl<'a> Question<'a> {
 
     /// Who wrote the newest transaction, if that is known, and what to do about it.
     fn writer(&self) -> &'static str {
-        if self.is_sidecars {
+        if self.writer == Writer::Sidecar {
             "A Litestream sidecar seems to run, or ran: stop it and call litestream_resume(). "
         } else {
             ""

@@ -48,16 +48,15 @@ pub(super) fn runs_beside(shipper: &Shipper, txid: Txid) -> Error {
     )
 }
 
-/// The database as it was where the newest file of the replica ends, which a sidecar wrote as `last`; `None` if that
-/// cannot be told any more, or the database has no commits after it.
+/// The database as it was where the newest file of the replica ends, which is `last`; `None` if that cannot be told any more,
+/// or the database has no commits after it.
 ///
 /// # Errors
 /// Those of the store and of the view; `Io`, `NoSpace` of the folder of local state.
 pub(super) async fn survey_at(shipper: &Arc<Shipper>, last: Txid) -> Result<Option<Arc<Survey>>> {
     // Only a file of level 0 says where in the WAL it ends.
     let header = match read_header(shipper.store.as_ref(), FileId::single(last)).await {
-        Ok(header) if header.is_litestreams() => Some(header),
-        Ok(_) => return Ok(None),
+        Ok(header) => Some(header),
         Err(e) if e.kind() == ErrorKind::NotFound => None,
         Err(e) => return Err(e),
     };

@@ -270,8 +270,18 @@ fn an_older_state_is_not_believed() {
     bench.sync();
     assert_eq!(bench.txids(), newest, "the pages are those of the replica");
     bench.kill();
-    fs::write(bench.local("vfs.json"), state).unwrap();
+    // The WAL shows that it was the newest, and what came after.
+    fs::write(bench.local("vfs.json"), &state).unwrap();
     bench.db.change(4);
+    bench.open();
+    assert_eq!(bench.sync().get(), newest.len() as u64 + 1);
+    bench.assert_replica_is_current();
+    assert_eq!(bench.pages_of(newest.len() as u64 + 1), [1, 4], "only what differs was sent");
+    bench.kill();
+    // Nothing does without that.
+    fs::write(bench.local("vfs.json"), state).unwrap();
+    bench.db.change(2);
+    bench.db.truncate();
     bench.open();
     assert_stops(&mut bench, "ahead of this database");
 }
