@@ -72,12 +72,18 @@ say(time.monotonic() - began)
 """
 
 
+def bucket_of_its_own(location: Location, name: str) -> Location:
+    """The server lists a bucket by reading all of it."""
+    (location.folder.parents[1] / name).mkdir()
+    return replace(location, url=f"s3://{name}/app")
+
+
 def measure(folder: Path, location: Location | None, count: int) -> dict:
     """Figures of a host with `count` databases: when all was done, `idle` after a while, and the seconds of the `close`."""
     uris = []
     for n in range(count):
         path = folder / f"{'plain' if location is None else 'ours'}-{count}-{n}.db"
-        here = location and replace(location, url=f"{location.url}/{count}/{n}")
+        here = location and bucket_of_its_own(location, f"db-{count}-{n}")
         uris.append(here.primary(path) if here else sqlite_uri(path))
     names = folder / "uris.json"
     names.write_text(json.dumps(uris))

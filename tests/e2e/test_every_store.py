@@ -85,8 +85,6 @@ def test_credentials_end_and_hold_again(start, store, places, tmp_path):
     assert not any(secret in said + status(db) + (tmp_path / "host.log").read_text() for secret in SECRETS)
 
 
-# By SFTP: test_sftp.py.
-@pytest.mark.parametrize("store", [kind for kind in STORES if kind != "sftp"], indirect=True)
 def test_downloads_that_break_off_are_fetched_again(start, store, breaker, places, tmp_path):
     direct, through = places
     db = start("python", direct).open(direct.primary(tmp_path / "app.db"))

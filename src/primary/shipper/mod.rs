@@ -29,6 +29,7 @@ mod capture;
 mod copy;
 mod copying;
 mod forward;
+mod gather;
 mod heal;
 mod holes;
 mod id;
@@ -138,6 +139,8 @@ pub(in crate::primary) struct Shipper {
     waiting: AtomicUsize,
     /// The last commit that waits for the replica, or did.
     awaited_commit: AtomicU64,
+    /// The number of commits that waited, or wait, for the replica.
+    tickets: AtomicU64,
     /// How far a copy of the database came.
     pub(in crate::primary) copying: Arc<copying::Copying>,
     /// What other processes ask of this one, if it publishes.
@@ -198,6 +201,7 @@ impl Shipper {
             places: place::Places::new(&folder),
             waiting: AtomicUsize::new(0),
             awaited_commit: AtomicU64::new(0),
+            tickets: AtomicU64::new(0),
             copying: Arc::default(),
             requests: Requests::default(),
             proving_fencing: AtomicBool::new(false),

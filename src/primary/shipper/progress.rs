@@ -220,6 +220,12 @@ impl Shipper {
     /// The commit `seq` waits for the replica from now on.
     pub(in crate::primary) fn awaits_commit(&self, seq: CommitSeq) {
         self.awaited_commit.fetch_max(seq.0, Ordering::SeqCst);
+        self.tickets.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// The number of commits that waited, or wait, for the replica.
+    pub(super) fn tickets(&self) -> u64 {
+        self.tickets.load(Ordering::SeqCst)
     }
 
     /// Whether somebody waits for the replica.

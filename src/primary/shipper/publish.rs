@@ -12,6 +12,7 @@ use futures_util::FutureExt as _;
 use tokio::time::Instant;
 
 use super::asks::{Asker, Outcome};
+use super::gather::Gathering;
 use super::{Phase, Shipper, begin, blocking, copy, heal, send};
 use crate::error::{Error, ErrorKind, Result};
 use crate::primary::hooks::Noted;
@@ -54,9 +55,12 @@ async fn publish(shipper: &Arc<Shipper>) {
     let mut backoff = BACKOFF_MIN;
     // From when on the next file may go out though nobody waits for it.
     let mut due = Instant::now();
+    let mut gathering = Gathering::new();
     loop {
         shipper.until_there_is_work().await;
         until_told(shipper).await;
+        gathering.wait(shipper).await;
+        gathering.begin(shipper);
         let started = Instant::now();
         shipper.begin_round();
         let waiting = shipper.requests.take_waiting();
@@ -69,6 +73,7 @@ async fn publish(shipper: &Arc<Shipper>) {
                 continue;
             }
         };
+        gathering.end(shipper);
         if let Some(stopped) = shipper.stopped() {
             shipper.answer(waiting, Err(&stopped));
             continue;

@@ -8,6 +8,7 @@ use super::bench::{Bench, PATIENCE};
 use crate::error::{ErrorKind, Result};
 use crate::ltx::Txid;
 use crate::primary::{Primary, SyncReplicas, Ticket};
+use crate::runtime::nap;
 use crate::runtime::simulated::in_virtual_time;
 use crate::store::{Fault, Op};
 
@@ -52,6 +53,35 @@ fn who_waits_is_served_at_once_and_all_together() {
         let status = bench.status();
         assert_eq!(status.waits.unwrap().count, 8);
         assert_eq!(status.commits_per_upload, Some(2.0));
+        bench.assert_replica_is_current();
+    });
+}
+
+#[test]
+fn those_who_wait_in_turn_come_to_share_uploads() {
+    in_virtual_time(|| {
+        let mut bench = Bench::new(5);
+        bench.options.sync_interval = HOUR;
+        bench.open_and_rest();
+        bench.store.often(Op::Put, 1000, Fault::Delay(SECOND / 10));
+        let before = bench.puts();
+        let commit = |bench: &mut Bench, page| {
+            bench.db.change(page);
+            ticket(bench, SECOND)
+        };
+        let mut first = commit(&mut bench, 1);
+        nap(SECOND / 50);
+        // An upload is under way: without a moment's pause after it the two would go on in turn.
+        let mut second = commit(&mut bench, 2);
+        for _ in 0..5 {
+            redeem(bench.primary(), &first).unwrap();
+            first = commit(&mut bench, 1);
+            redeem(bench.primary(), &second).unwrap();
+            second = commit(&mut bench, 2);
+        }
+        redeem(bench.primary(), &first).unwrap();
+        redeem(bench.primary(), &second).unwrap();
+        assert_eq!(bench.puts() - before, 7, "twelve commits: the first one alone, then two each time, the last one alone");
         bench.assert_replica_is_current();
     });
 }
