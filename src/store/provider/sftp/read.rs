@@ -128,9 +128,10 @@ impl SftpBucket {
         let file = Arc::new(OpenFile { session: session.clone(), handle });
         let early = size.and_then(|size| range.within(size)).map(|within| self.pieces(&file, key, within));
         let (mut early, found) = (early, session.sftp.fstat(file.handle.as_str()));
-        let (first, found) = match &mut early {
-            Some(pieces) => join(pieces.next(), found).await,
-            None => (None, found.await),
+        // Asked first, and so answered first: where the connection breaks off soon, the pieces that came before count.
+        let (found, first) = match &mut early {
+            Some(pieces) => join(found, pieces.next()).await,
+            None => (found.await, None),
         };
         let (url, file_size) = (self.site().url(), found.map_err(wrong)?.attrs.size.unwrap_or(0));
         if let Some(listed) = size {
