@@ -12,6 +12,7 @@ import time
 import pytest
 
 from harness import litestream
+from harness.commits import records_what_is_on_disk
 from harness.script import run
 from harness.several import primary_of, states
 from harness.sql import status, sync
@@ -139,6 +140,18 @@ def test_a_replica_that_stopped_fails_commits_at_once(start, in_folder, tmp_path
     assert time.monotonic() - began < 30
     assert states(db)[in_folder.url]["state"] == "stopped"
     assert db.one("SELECT count(*) FROM t") == 4
+
+
+def test_nothing_is_sent_before_it_is_on_disk(start, through_proxy, proxy, tmp_path):
+    """Where commits wait: the disk that is kept after a power failure is never behind the replica, whoever committed."""
+    worker = start("python", through_proxy, env=records_what_is_on_disk(tmp_path))
+    db = worker.open(through_proxy.primary(tmp_path / "app.db", commit="replicated", sync_interval="10ms"))
+    db.run("CREATE TABLE t(id INTEGER PRIMARY KEY, name)", "INSERT INTO t(name) VALUES ('waits')", "PRAGMA litestream_commit=local")
+    for _ in range(10):
+        before = proxy.counts()["PUT"]
+        insert_name(db)
+        until(lambda: proxy.counts()["PUT"] > before, what="it is sent")
+        assert (tmp_path / "app.db-wal.durable").read_bytes() == (tmp_path / "app.db-wal").read_bytes()
 
 
 def test_two_of_three_replicas_are_enough(start, in_s3, through_proxy, proxy, in_folder, tmp_path):

@@ -21,6 +21,13 @@ BOOT = re.compile(r'"boot":"[^"]*"')
 SHIM = Path(__file__).with_name("durable.c")
 
 
+def records_what_is_on_disk(folder: Path) -> dict[str, str]:
+    """The environment of a process that leaves a copy of each file beside it, with `.durable`, as it was when last synced."""
+    shim = folder / "durable.so"
+    subprocess.run(["gcc", "-shared", "-fPIC", "-O1", "-o", shim, SHIM, "-ldl"], check=True)
+    return {"LD_PRELOAD": str(shim)}
+
+
 class Commits(Crash):
     """One database whose commits wait, and what becomes of its machine."""
 
@@ -28,13 +35,12 @@ class Commits(Crash):
         super().__init__(seed, location, folder, processes, say)
         self.parameters = {"commit": "replicated", "commit_timeout": "30s"}
         self.order = {"commits": True}
-        self.shim = folder / "durable.so"
-        subprocess.run(["gcc", "-shared", "-fPIC", "-O1", "-o", self.shim, SHIM, "-ldl"], check=True)
-        self.power_failures = 0
+        self.env_of_disk = records_what_is_on_disk(folder)
+        self.power_failures = self.stopped = 0
 
     def _round(self, number: int, seconds: float, threads: int) -> None:
         fails = number % 2 == 1
-        self.env = {"LD_PRELOAD": str(self.shim)} if fails else {}
+        self.env = self.env_of_disk if fails else {}
         if fails:
             self._forget_durable()
             self._settle()
@@ -91,13 +97,13 @@ class Commits(Crash):
         worker.end()
         self._assert_acked_is_in_the_replica(acked)
 
-    @staticmethod
-    def _continue(db: Connection) -> None:
+    def _continue(self, db: Connection) -> None:
         """The disk may have commits that are in no file of the replica: replication stops then until somebody decides."""
         try:
             sync(db, 60)
         except SqlError as error:
             assert "litestream_resume('force')" in str(error)
+            self.stopped += 1
             db.one("SELECT litestream_resume('force')")
             sync(db, 60)
 
@@ -120,4 +126,4 @@ def run(rounds: int, seed: int, location: Location, folder: Path, seconds: float
         processes: int = 3, say: Callable[[str], None] = lambda line: None) -> dict:
     """`rounds` rounds of up to `seconds` with up to `threads` threads in each of `processes` processes."""
     commits = Commits(seed, location, folder, processes, say)
-    return commits.run(rounds, seconds, threads) | {"power_failures": commits.power_failures}
+    return commits.run(rounds, seconds, threads) | {"power_failures": commits.power_failures, "stopped": commits.stopped}
