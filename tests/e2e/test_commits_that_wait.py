@@ -146,7 +146,8 @@ def test_nothing_is_sent_before_it_is_on_disk(start, through_proxy, proxy, tmp_p
     """Where commits wait: the disk that is kept after a power failure is never behind the replica, whoever committed."""
     worker = start("python", through_proxy, env=records_what_is_on_disk(tmp_path))
     db = worker.open(through_proxy.primary(tmp_path / "app.db", commit="replicated", sync_interval="10ms"))
-    db.run("CREATE TABLE t(id INTEGER PRIMARY KEY, name)", "INSERT INTO t(name) VALUES ('waits')", "PRAGMA litestream_commit=local")
+    db.run("PRAGMA synchronous=NORMAL", "CREATE TABLE t(id INTEGER PRIMARY KEY, name)", "INSERT INTO t(name) VALUES ('waits')",
+           "PRAGMA litestream_commit=local")
     for _ in range(10):
         before = proxy.counts()["PUT"]
         insert_name(db)
