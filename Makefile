@@ -38,8 +38,10 @@ NODE_SQLITE3_VERSION := 6.0.1
 KNEX_VERSION := 3.3.0
 DRIZZLE_VERSION := 0.45.4
 NEWER_NODE_VERSION := 26.10.0
+BUN_VERSION := 1.4.5
 NODE_HOSTS ?= $(CURDIR)/.tools/node/node_modules
 NEWER_NODE ?= $(CURDIR)/.tools/newer-node/node_modules/node/bin/node
+BUN ?= $(CURDIR)/.tools/bun/node_modules/.bin/bun
 # Frameworks, for the Python that loads extensions.
 SYSTEM_PYTHON ?= /usr/bin/python3
 PYTHON_HOSTS ?= $(CURDIR)/.tools/python-hosts
@@ -52,7 +54,7 @@ PYTEST  ?=
 
 LITESTREAM_VFS_LIB ?= $(CURDIR)/dist/litestream_vfs.$(SUFFIX)
 export LITESTREAM_VFS_LIB S3S_FS LITESTREAM_03 SQLITE3MC LITESTREAM_TEST_FAKE_GCS LITESTREAM_TEST_AZURITE \
-	LITESTREAM_TEST_RCLONE LITESTREAM_TEST_NATS NODE_HOSTS NEWER_NODE PYTHON_HOSTS SYSTEM_PYTHON
+	LITESTREAM_TEST_RCLONE LITESTREAM_TEST_NATS NODE_HOSTS NEWER_NODE BUN PYTHON_HOSTS SYSTEM_PYTHON
 
 # As a shared library only: with the other form of a library beside it, cargo does not optimise across crates.
 build:
@@ -110,7 +112,7 @@ preflight:
 # What the tests need beside a compiler: pinned Python packages, a real S3 server, emulators of other stores, a SQLite
 # that encrypts.
 tools: $(VENV)/.stamp $(S3S_FS) $(LITESTREAM_03) $(LITESTREAM_TEST_FAKE_GCS) $(LITESTREAM_TEST_AZURITE) $(SQLITE3MC)/.stamp \
-	$(CURDIR)/.tools/openssh $(NODE_HOSTS)/.stamp $(NEWER_NODE) $(PYTHON_HOSTS)/.stamp
+	$(CURDIR)/.tools/openssh $(NODE_HOSTS)/.stamp $(NEWER_NODE) $(BUN) $(PYTHON_HOSTS)/.stamp
 
 $(VENV)/.stamp: tests/requirements.txt
 	$(PYTHON) -m venv $(VENV)
@@ -149,6 +151,9 @@ $(CURDIR)/.tools/node/node_modules/.stamp: Makefile
 
 $(CURDIR)/.tools/newer-node/node_modules/node/bin/node:
 	npm install --silent --no-audit --no-fund --prefix .tools/newer-node node@$(NEWER_NODE_VERSION)
+
+$(CURDIR)/.tools/bun/node_modules/.bin/bun:
+	npm install --silent --no-audit --no-fund --prefix .tools/bun bun@$(BUN_VERSION)
 
 $(CURDIR)/.tools/python-hosts/.stamp: tests/frameworks.txt | $(VENV)/.stamp
 	$(VENV)/bin/python -m pip --python $(SYSTEM_PYTHON) install --quiet --disable-pip-version-check --no-deps --upgrade \

@@ -7,7 +7,7 @@ export interface Settings {
   [setting: string]: string | number | boolean | string[] | null | undefined;
 }
 
-/** A connection of better-sqlite3 or `node:sqlite` (opened with `allowExtension: true`). */
+/** A connection of better-sqlite3, `bun:sqlite` or `node:sqlite` (opened with `allowExtension: true`). */
 interface Synchronous {
   loadExtension(path: string): unknown;
 }
@@ -30,12 +30,12 @@ export declare function load(db: Synchronous): void;
 export declare function uri(file: string, settings?: Settings): string;
 
 /**
- * From now on whoever opens `file` in this process with `Database`, the class of better-sqlite3 or `node:sqlite`, gets it with these
+ * From now on whoever opens `file` in this process with `Database`, the class of better-sqlite3, `bun:sqlite` or `node:sqlite`, gets it with these
  * settings: for libraries that open databases themselves, such as Knex. `null` takes them back.
  */
 export declare function configure(Database: new (...options: any[]) => any, file: string, settings: Settings | null): void;
 
-/** Opens `file` as a primary or a replica: at once with better-sqlite3 and `node:sqlite`, as a promise with node-sqlite3. */
+/** Opens `file` as a primary or a replica: at once with better-sqlite3, `bun:sqlite` and `node:sqlite`, as a promise with node-sqlite3. */
 export declare function connect<T extends object>(
   Database: new (...options: any[]) => T, file: string, settings?: Settings, options?: object,
 ): T extends Asynchronous ? Promise<T> : T;

@@ -14,7 +14,7 @@ import pytest
 
 from harness import packages
 from harness.location import Location, sqlite_uri
-from harness.paths import LIBRARY, NEWER_NODE, NODE_HOSTS, ROOT, SYSTEM_PYTHON, VENV_PYTHON, clean_env
+from harness.paths import BUN, LIBRARY, NEWER_NODE, NODE_HOSTS, ROOT, SYSTEM_PYTHON, VENV_PYTHON, clean_env
 
 HOSTS = Path(__file__).parent / "hosts"
 JDBC = Path("/usr/share/java/sqlite-jdbc.jar")
@@ -149,6 +149,14 @@ def test_a_newer_node_has_a_host_of_its_own(npm, program):
     if not NEWER_NODE.exists():
         pytest.skip("there is no newer Node here: make tools")
     assert node(npm, program, NEWER_NODE) == "42"
+
+
+def test_bun(npm):
+    """Restored at the open too, into an empty folder."""
+    if not BUN.exists():
+        pytest.skip("there is no Bun here: make tools")
+    own = shutil.copy(HOSTS / "bun.mjs", npm.folder)
+    assert npm.run(BUN, own, told=(npm.location.url,)) == "42"
 
 
 def test_the_npm_packages_name_their_platform_and_each_other():

@@ -51,5 +51,6 @@ NODE_HOSTS = Path(os.environ.get("NODE_HOSTS") or ROOT / ".tools" / "node" / "no
 """The npm packages that are hosts."""
 NEWER_NODE = Path(os.environ.get("NEWER_NODE") or ROOT / ".tools" / "newer-node" / "node_modules" / "node" / "bin" / "node")
 """A Node that has `node:sqlite` with extensions."""
+BUN = Path(os.environ.get("BUN") or ROOT / ".tools" / "bun" / "node_modules" / ".bin" / "bun")
 PYTHON_HOSTS = Path(os.environ.get("PYTHON_HOSTS") or ROOT / ".tools" / "python-hosts")
 """Frameworks for `SYSTEM_PYTHON`."""
