@@ -11,8 +11,9 @@ use crate::ltx::{FileId, Txid};
 use crate::primary::shipper::Shipper;
 use crate::primary::shipper::forward;
 use crate::primary::shipper::holes::{self, Hole};
+use crate::primary::shipper::newest::{self, Newest};
 use crate::primary::shipper::place;
-use crate::primary::shipper::resume::{self, Local, Newest, Standing};
+use crate::primary::shipper::resume::{self, Local, Standing};
 use crate::primary::shipper::sidecar;
 use crate::primary::shipper::state::{Claim, Origin};
 use crate::primary::shipper::sums::Sums;
@@ -209,7 +210,7 @@ async fn act(shipper: &Arc<Shipper>, local: &Local, standing: Standing, lost: Op
         Standing::Followed(last) => {
             if local.claim.txid() != Some(last) {
                 // It landed, and the answer was lost: whether the database still has all of it is not known.
-                let pages = resume::pages_of(shipper.store.as_ref(), FileId::single(last)).await?;
+                let pages = newest::pages_of(shipper.store.as_ref(), FileId::single(last)).await?;
                 shipper.with_capture(|capture| capture.add_dirty(&pages))?;
             }
             started(shipper, Some(last), local.is_ours())

@@ -20,9 +20,9 @@ use crate::primary::context::Forwarding;
 use crate::primary::options::Rewound;
 use crate::primary::shipper::Shipper;
 use crate::primary::shipper::long_blocking;
-use crate::primary::shipper::resume;
 use crate::primary::shipper::sums::Sums;
 use crate::primary::shipper::survey::Survey;
+use crate::primary::shipper::{misfit, newest};
 use crate::restore;
 use crate::runtime;
 
@@ -78,10 +78,10 @@ pub(in crate::primary) async fn bring_forward(
 
 async fn refused(shipper: &Shipper, txid: Txid, why: &str) -> Error {
     let store = shipper.store.as_ref();
-    match resume::newest(store, Some(txid)).await {
+    match newest::newest(store, Some(txid)).await {
         Ok(newest) => {
             let last = newest.map_or(txid, |newest| newest.id.name.max());
-            resume::earlier(store, txid, last, why)
+            misfit::earlier(store, txid, last, why)
         }
         Err(e) => e,
     }

@@ -11,7 +11,7 @@ use crate::ltx::{FileId, Header, Level, Txid};
 use crate::primary::maintenance;
 use crate::primary::shipper::Shipper;
 use crate::primary::shipper::long_blocking;
-use crate::primary::shipper::resume::wiped;
+use crate::primary::shipper::misfit::wiped;
 use crate::replica::{Plan, RestorePoint, Source};
 use crate::store::{FileInfo, Listing, Replica};
 use crate::verify;

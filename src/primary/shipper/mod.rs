@@ -35,6 +35,8 @@ mod holes;
 mod id;
 mod keep;
 mod linger;
+mod misfit;
+mod newest;
 mod open;
 mod others;
 mod outgoing;

@@ -28,27 +28,23 @@
 
 use std::sync::Arc;
 
-use futures_util::{StreamExt, future, stream};
-
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
-use crate::ltx::{FileId, Header, Level, Lineage, PageIndex, TailRead, Txid};
+use crate::ltx::{Header, Lineage, Txid};
 use crate::page::PageSize;
-use crate::primary::dirty::PageSet;
 use crate::primary::shipper::Shipper;
 use crate::primary::shipper::holes::Hole;
+use crate::primary::shipper::misfit::{
+    another_history, buried, check_page_size, conflict, earlier, rewound, sentence, ways_out, wiped,
+};
+use crate::primary::shipper::newest::Newest;
 use crate::primary::shipper::sidecar;
 use crate::primary::shipper::state::{Claim, Origin};
 use crate::primary::shipper::sums::Sums;
 use crate::primary::shipper::survey::{self, Agreement, Survey, Theirs};
 use crate::primary::shipper::{blocking, long_blocking};
 use crate::replica::RestorePoint;
-use crate::store::{ByteRange, FileInfo, Replica};
-
-/// The number of bytes at the end of a file that are read first for its page index.
-const TAIL_SIZE: u64 = 16 * 1024;
-/// The number of headers that are read at the same time.
-const HEADERS: usize = 32;
+use crate::store::Replica;
 
 /// What is known locally.
 #[derive(Clone, Debug)]
@@ -103,43 +99,6 @@ pub(in crate::primary) enum Standing {
     Lost(Txid),
 }
 
-/// What the last file of a replica says of it.
-#[derive(Clone, Copy, Debug)]
-pub(in crate::primary) struct Newest {
-    header: Header,
-    /// The history that the replica is of, as far as its newest files and local state say so.
-    pub(in crate::primary) lineage: Option<Lineage>,
-}
-
-impl Newest {
-    /// Reads the header of the last file, `newest`, of a replica that may be of the lineage `known`.
-    ///
-    /// # Errors
-    /// Those of the store; `Corrupt` naming the file.
-    pub(in crate::primary) async fn read(
-        store: &Replica,
-        newest: &FileInfo,
-        known: Option<Lineage>,
-    ) -> Result<Self> {
-        let header = read_header(store, newest.id).await?;
-        let lineage = match header.lineage.or(known) {
-            None => lineage_of_older_files(store).await?,
-            known => known,
-        };
-        Ok(Self { header, lineage })
-    }
-
-    /// Whether a Litestream sidecar wrote it.
-    pub(in crate::primary) const fn is_sidecars(&self) -> bool {
-        self.header.is_litestreams()
-    }
-
-    /// When the last transaction was committed.
-    pub(in crate::primary) const fn time(&self) -> Timestamp {
-        self.header.timestamp
-    }
-}
-
 /// Finds out how the database stands to a replica whose last file is `newest`, and which has a `hole` or not.
 ///
 /// # Errors
@@ -161,7 +120,7 @@ pub(in crate::primary) async fn standing(
     let is_last = local.claim.txid() == Some(last);
     let lost = local.lost_after(header);
     if let (Some(txid), Some(_), false, false) = (lost, hole, local.forced, is_another_history) {
-        return after_hole(shipper, local.claim, txid).await;
+        return to_incomplete(shipper, local.claim, txid).await;
     }
     match local.claim {
         _ if local.forced => Ok(lost.map_or(Standing::Present(last), Standing::Lost)),
@@ -206,7 +165,7 @@ fn to_nothing(store: &Replica, local: &Local) -> Result<Standing> {
 }
 
 /// How the database, of which `claim` says that it is `txid` or later, stands to a replica that does not lead there.
-async fn after_hole(shipper: &Arc<Shipper>, claim: Claim, txid: Txid) -> Result<Standing> {
+async fn to_incomplete(shipper: &Arc<Shipper>, claim: Claim, txid: Txid) -> Result<Standing> {
     // What nobody followed since may be an older file that took its place: older than the claim. A copy that landed after it
     // holds the same.
     if !matches!(claim, Claim::Followed(_))
@@ -503,157 +462,5 @@ impl<'a> Question<'a> {
              {}",
             sentence(&ways_out(&url))
         ))
-    }
-}
-
-fn check_page_size(store: &Replica, header: &Header, local: Option<PageSize>) -> Result<()> {
-    let Some(page_size) = local.filter(|page_size| *page_size != header.page_size) else { return Ok(()) };
-    Err(Error::new(
-        ErrorKind::Conflict,
-        format!(
-            "{} holds a database of page size {}, the local one has {page_size}: give another replica URL",
-            store.url(),
-            header.page_size
-        ),
-    ))
-}
-
-fn another_history(store: &Replica, ours: Option<Lineage>, newest: &Header) -> Error {
-    let lineage = |lineage: Option<Lineage>| lineage.map(|lineage| lineage.to_string()).unwrap_or_default();
-    let (url, last) = (store.url(), newest.max);
-    let (ours, theirs) = (lineage(ours), lineage(newest.lineage));
-    conflict(format!(
-        "{url} holds another history, up to {last}: its newest file is of lineage {theirs}, we published lineage \
-         {ours}. Files of another replica were copied over it, or it was begun again: bring its content back \
-         and call litestream_resume(), or give another replica URL, or {FORCE}"
-    ))
-}
-
-/// What an operator can do who knows better.
-const FORCE: &str = "call litestream_resume('force') to publish the local database after it";
-
-/// The two ways out for one who has the wrong database.
-fn ways_out(url: &str) -> String {
-    format!(
-        "close the database and restore it (select litestream_restore('{url}', path, '{{\"force\": true}}')), \
-         or, if the local one is right, {FORCE}"
-    )
-}
-
-fn conflict(message: String) -> Error {
-    Error::new(ErrorKind::Conflict, message)
-}
-
-fn rewound(store: &Replica, txid: Option<Txid>, last: Txid) -> Error {
-    let url = store.url();
-    let at = txid.map_or_else(|| "an earlier state".to_owned(), |txid| txid.to_string());
-    conflict(format!(
-        "this database was restored to {at} of {url}, which ends at {last}: {FORCE}, which makes it the \
-         present (a restore with {{\"rewind\": true}} says so beforehand); or restore the latest state"
-    ))
-}
-
-/// The error of a database that is an earlier transaction and must not, or cannot now, be brought forward.
-pub(in crate::primary) fn earlier(store: &Replica, txid: Txid, last: Txid, why: &str) -> Error {
-    let url = store.url();
-    conflict(format!(
-        "this database is {txid}, an earlier state of {url}, which ends at {last}, and is not brought forward: \
-         {why}. {}",
-        sentence(&ways_out(&url))
-    ))
-}
-
-fn sentence(text: &str) -> String {
-    let mut letters = text.chars();
-    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
-}
-
-fn buried(store: &Replica, last: Txid) -> Error {
-    let url = store.url();
-    conflict(format!(
-        "{url} holds a database up to {last}, but the local one is new and empty: restore first \
-         (select litestream_restore('{url}', path)), or give another replica URL; or {FORCE}"
-    ))
-}
-
-/// The error of a replica that lost what was published to it; `found` is what is left.
-pub(in crate::primary) fn wiped(store: &Replica, found: &str) -> Error {
-    conflict(format!(
-        "{} lost transactions: {found}. Bring its content back and call litestream_resume(), or \
-         give another replica URL, or {FORCE}, as auto_recover=true does by itself",
-        store.url()
-    ))
-}
-
-/// The history that the newest file which carries one belongs to: a writer that knows no lineages, such as Litestream,
-/// may have continued the replica since. A second lineage in it would make it unreadable.
-async fn lineage_of_older_files(store: &Replica) -> Result<Option<Lineage>> {
-    let levels = future::try_join_all(Level::all().map(|level| store.list(level, Txid::ONE))).await?;
-    let mut files: Vec<FileInfo> = levels.into_iter().flatten().collect();
-    files.sort_unstable_by_key(|file| std::cmp::Reverse(file.id.name.max()));
-    let headers = files.into_iter().map(|file| read_header(store, file.id));
-    let mut headers = stream::iter(headers).buffered(HEADERS);
-    while let Some(header) = headers.next().await {
-        match header {
-            Ok(Header { lineage: Some(lineage), .. }) => return Ok(Some(lineage)),
-            Ok(_) => {}
-            // What is gone or damaged says nothing.
-            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::Corrupt) => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(None)
-}
-
-/// The file of the replica with the last transaction, which is `known` or a later one if that is there.
-///
-/// # Errors
-/// Those of the store.
-pub(in crate::primary) async fn newest(store: &Replica, known: Option<Txid>) -> Result<Option<FileInfo>> {
-    if let Some(known) = known {
-        let newest = store.list(Level::L0, known).await?.into_iter().max_by_key(|f| f.id.name.max());
-        if newest.is_some() {
-            return Ok(newest);
-        }
-    }
-    let levels = future::try_join_all(Level::all().map(|level| store.list(level, Txid::ONE))).await?;
-    Ok(levels.into_iter().flatten().max_by_key(|f| f.id.name.max()))
-}
-
-/// Reads and verifies the header of a file.
-///
-/// # Errors
-/// Those of the store; `Corrupt` naming the file.
-pub(in crate::primary) async fn read_header(store: &Replica, id: FileId) -> Result<Header> {
-    let content = store.get(id, ByteRange::Bounded { offset: 0, len: Header::SIZE as u64 }).await?;
-    let mut bytes = Vec::with_capacity(Header::SIZE);
-    let mut body = content.body;
-    while let Some(chunk) = body.next().await {
-        bytes.extend_from_slice(&chunk?);
-    }
-    let named = |e: Error| e.context(format_args!("{} {id}", store.url()));
-    let fixed = bytes.first_chunk().ok_or_else(|| named(Error::corrupt("the header is cut short")))?;
-    let header = Header::decode(fixed).map_err(named)?;
-    if header.name() != id.name {
-        return Err(named(Error::corrupt("the header does not fit the name")));
-    }
-    Ok(header)
-}
-
-/// The pages of a file.
-///
-/// # Errors
-/// Those of the store; `Corrupt` naming the file.
-pub(in crate::primary) async fn pages_of(store: &Replica, id: FileId) -> Result<PageSet> {
-    let mut len = TAIL_SIZE;
-    loop {
-        let content = store.get(id, ByteRange::Suffix { len }).await?;
-        let file_size = content.file_size;
-        let tail = content.bytes().await?;
-        let read = PageIndex::from_tail(&tail, file_size);
-        match read.map_err(|e| e.context(format_args!("{} {id}", store.url())))? {
-            TailRead::Index(index) => return Ok(index.iter().map(|entry| entry.pgno).collect()),
-            TailRead::NeedMore(more) => len = more,
-        }
     }
 }

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use super::blocking;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::{FileId, Header};
+use crate::primary::shipper::newest;
 use crate::primary::shipper::outgoing::{Body, Outgoing, write_as_one};
-use crate::primary::shipper::resume;
 use crate::primary::shipper::sidecar;
 use crate::primary::shipper::spool::Segment;
 use crate::primary::shipper::sums::{PageSums, Sums};
@@ -168,7 +168,7 @@ pub(in crate::primary) enum Landed {
 /// `Conflict` if another writer wrote it; those of the store.
 pub(in crate::primary) async fn identify(shipper: &Shipper, ours: &Header) -> Result<Landed> {
     let txid = ours.max;
-    let theirs = resume::read_header(shipper.store.as_ref(), FileId::single(txid)).await?;
+    let theirs = newest::read_header(shipper.store.as_ref(), FileId::single(txid)).await?;
     shipper.seen(theirs.timestamp);
     // The node id proves nothing: a copy of the state folder has it too.
     if shipper.with_capture(|capture| capture.was_attempted(&theirs))? {

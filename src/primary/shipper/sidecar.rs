@@ -18,7 +18,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::{FileId, Header, Txid};
 use crate::page::PageSize;
 use crate::primary::shipper::baseline::ViewPages;
-use crate::primary::shipper::resume::read_header;
+use crate::primary::shipper::newest::read_header;
 use crate::primary::shipper::survey::Survey;
 use crate::wal::{FrameHeader, FrameNo, IndexHeader, Salts, WalHeader};
 

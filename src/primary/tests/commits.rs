@@ -81,7 +81,11 @@ fn those_who_wait_in_turn_come_to_share_uploads() {
         }
         redeem(bench.primary(), &first).unwrap();
         redeem(bench.primary(), &second).unwrap();
-        assert_eq!(bench.puts() - before, 7, "twelve commits: the first one alone, then two each time, the last one alone");
+        assert_eq!(
+            bench.puts() - before,
+            7,
+            "twelve commits: the first one alone, then two each time, the last one alone"
+        );
         bench.assert_replica_is_current();
     });
 }

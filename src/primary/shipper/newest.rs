@@ -1,0 +1,124 @@
+//! What the newest files of a replica say of it.
+
+use futures_util::{StreamExt, future, stream};
+
+use crate::clock::Timestamp;
+use crate::error::{Error, ErrorKind, Result};
+use crate::ltx::{FileId, Header, Level, Lineage, PageIndex, TailRead, Txid};
+use crate::primary::dirty::PageSet;
+use crate::store::{ByteRange, FileInfo, Replica};
+
+/// The number of bytes at the end of a file that are read first for its page index.
+const TAIL_SIZE: u64 = 16 * 1024;
+/// The number of headers that are read at the same time.
+const HEADERS: usize = 32;
+
+/// What the last file of a replica says of it.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::primary) struct Newest {
+    pub(super) header: Header,
+    /// The history that the replica is of, as far as its newest files and local state say so.
+    pub(in crate::primary) lineage: Option<Lineage>,
+}
+
+impl Newest {
+    /// Reads the header of the last file, `newest`, of a replica that may be of the lineage `known`.
+    ///
+    /// # Errors
+    /// Those of the store; `Corrupt` naming the file.
+    pub(in crate::primary) async fn read(
+        store: &Replica,
+        newest: &FileInfo,
+        known: Option<Lineage>,
+    ) -> Result<Self> {
+        let header = read_header(store, newest.id).await?;
+        let lineage = match header.lineage.or(known) {
+            None => lineage_of_older_files(store).await?,
+            known => known,
+        };
+        Ok(Self { header, lineage })
+    }
+
+    /// Whether a Litestream sidecar wrote it.
+    pub(in crate::primary) const fn is_sidecars(&self) -> bool {
+        self.header.is_litestreams()
+    }
+
+    /// When the last transaction was committed.
+    pub(in crate::primary) const fn time(&self) -> Timestamp {
+        self.header.timestamp
+    }
+}
+
+/// The file of the replica with the last transaction, which is `known` or a later one if that is there.
+///
+/// # Errors
+/// Those of the store.
+pub(in crate::primary) async fn newest(store: &Replica, known: Option<Txid>) -> Result<Option<FileInfo>> {
+    if let Some(known) = known {
+        let newest = store.list(Level::L0, known).await?.into_iter().max_by_key(|f| f.id.name.max());
+        if newest.is_some() {
+            return Ok(newest);
+        }
+    }
+    let levels = future::try_join_all(Level::all().map(|level| store.list(level, Txid::ONE))).await?;
+    Ok(levels.into_iter().flatten().max_by_key(|f| f.id.name.max()))
+}
+
+/// Reads and verifies the header of a file.
+///
+/// # Errors
+/// Those of the store; `Corrupt` naming the file.
+pub(in crate::primary) async fn read_header(store: &Replica, id: FileId) -> Result<Header> {
+    let content = store.get(id, ByteRange::Bounded { offset: 0, len: Header::SIZE as u64 }).await?;
+    let mut bytes = Vec::with_capacity(Header::SIZE);
+    let mut body = content.body;
+    while let Some(chunk) = body.next().await {
+        bytes.extend_from_slice(&chunk?);
+    }
+    let named = |e: Error| e.context(format_args!("{} {id}", store.url()));
+    let fixed = bytes.first_chunk().ok_or_else(|| named(Error::corrupt("the header is cut short")))?;
+    let header = Header::decode(fixed).map_err(named)?;
+    if header.name() != id.name {
+        return Err(named(Error::corrupt("the header does not fit the name")));
+    }
+    Ok(header)
+}
+
+/// The pages of a file.
+///
+/// # Errors
+/// Those of the store; `Corrupt` naming the file.
+pub(in crate::primary) async fn pages_of(store: &Replica, id: FileId) -> Result<PageSet> {
+    let mut len = TAIL_SIZE;
+    loop {
+        let content = store.get(id, ByteRange::Suffix { len }).await?;
+        let file_size = content.file_size;
+        let tail = content.bytes().await?;
+        let read = PageIndex::from_tail(&tail, file_size);
+        match read.map_err(|e| e.context(format_args!("{} {id}", store.url())))? {
+            TailRead::Index(index) => return Ok(index.iter().map(|entry| entry.pgno).collect()),
+            TailRead::NeedMore(more) => len = more,
+        }
+    }
+}
+
+/// The history that the newest file which carries one belongs to: a writer that knows no lineages, such as Litestream,
+/// may have continued the replica since. A second lineage in it would make it unreadable.
+async fn lineage_of_older_files(store: &Replica) -> Result<Option<Lineage>> {
+    let levels = future::try_join_all(Level::all().map(|level| store.list(level, Txid::ONE))).await?;
+    let mut files: Vec<FileInfo> = levels.into_iter().flatten().collect();
+    files.sort_unstable_by_key(|file| std::cmp::Reverse(file.id.name.max()));
+    let headers = files.into_iter().map(|file| read_header(store, file.id));
+    let mut headers = stream::iter(headers).buffered(HEADERS);
+    while let Some(header) = headers.next().await {
+        match header {
+            Ok(Header { lineage: Some(lineage), .. }) => return Ok(Some(lineage)),
+            Ok(_) => {}
+            // What is gone or damaged says nothing.
+            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::Corrupt) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(None)
+}
