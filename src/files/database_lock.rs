@@ -16,7 +16,7 @@
 use std::io;
 use std::path::Path;
 
-use super::{Kind, RecordLock};
+use super::record_lock::{Kind, RecordLock};
 
 /// The name of the file.
 pub(super) const NAME: &str = "vfs.lock";

@@ -6,7 +6,8 @@ use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
-use super::{Rights, database_of};
+use super::place::database_of;
+use super::rights::Rights;
 
 /// Opens the file at `path` as `options` say, which do not say to create it. If it is not there, it is
 /// made, with the owner and the permissions of the folder that it is in.

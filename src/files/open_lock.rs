@@ -7,8 +7,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::database_lock::NAME;
-use super::{DatabaseLock, Kind, RecordLock, Rights, create_folders, state_folder};
+use super::database_lock::{DatabaseLock, NAME};
+use super::make::create_folders;
+use super::place::state_folder;
+use super::record_lock::{Kind, RecordLock};
+use super::rights::Rights;
 use crate::error::{Error, ErrorKind, Result};
 
 /// How long an open waits while the file is being replaced, which takes a few file system calls.

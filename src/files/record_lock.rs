@@ -82,7 +82,7 @@ impl RecordLock {
             {
                 return Ok(held.join(byte, kind, may_promise)?.then(|| Self { key: key(&meta), byte }));
             }
-            let file = super::open(path, OpenOptions::new().read(true).write(true))?;
+            let file = super::make::open(path, OpenOptions::new().read(true).write(true))?;
             let mut locked = Held { file, bytes: BTreeMap::new() };
             if !locked.join(byte, kind, may_promise)? {
                 return Ok(None);

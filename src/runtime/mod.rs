@@ -10,6 +10,7 @@ mod pool;
 mod run;
 #[cfg(test)]
 pub(crate) mod simulated;
+mod start;
 
 use std::any::Any;
 use std::future::Future;
@@ -17,7 +18,6 @@ use std::io;
 use std::panic;
 use std::path::Path;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, mpsc};
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, Handle, Runtime};
@@ -27,6 +27,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::fork::PerProcess;
 use crate::signals;
 pub use run::run;
+pub use start::{no_thread, thread};
 
 /// Asynchronous work is waiting, not computing: two threads serve any number of databases.
 const WORKERS: usize = 2;
@@ -103,17 +104,8 @@ fn probe(count: usize) -> io::Result<()> {
 fn wait_until_gone(task: &Path) {
     let deadline = Instant::now() + PROBE_PATIENCE;
     while task.exists() && Instant::now() < deadline {
-        thread::sleep(Duration::from_micros(100));
+        std::thread::sleep(Duration::from_micros(100));
     }
-}
-
-/// The error of a call that needs a thread which the system refuses.
-pub fn no_thread(refused: io::Error) -> Error {
-    let message = format!(
-        "the system refuses to start a thread ({refused}): raise the limit of processes and threads (the pids limit \
-         of the container, or ulimit -u)"
-    );
-    Error::new(ErrorKind::Io, message).with_source(refused)
 }
 
 /// Begins `work`, which ends by itself, off the asynchronous threads. A panic of it is one of the task that waits.
@@ -180,7 +172,7 @@ pub fn nap(time: Duration) {
     if let Some(simulation) = simulated::current() {
         return simulation.pass(time);
     }
-    thread::sleep(time);
+    std::thread::sleep(time);
 }
 
 /// The error of one who waits for background work that did not end by itself.
@@ -196,19 +188,6 @@ pub fn bug(panic: &(dyn Any + Send)) -> Error {
     let what = panic.downcast_ref::<&str>().copied();
     let what = what.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message");
     Error::new(ErrorKind::Io, format!("a bug in litestream_vfs, please report it: {what}"))
-}
-
-/// Starts a thread of our own for `work`. Like those of the runtime, which start others only from threads of
-/// their own, it takes no signal of the host's.
-///
-/// # Errors
-/// Those of the system, if there is no thread to be had.
-pub fn thread<T: Send + 'static>(
-    name: &str,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> io::Result<JoinHandle<T>> {
-    let _blocked = signals::block_all();
-    thread::Builder::new().name(format!("litestream-{name}")).spawn(work)
 }
 
 /// Does `work` on this thread. If it `is_long`, keeping the thread busy for more than a moment, the

@@ -62,7 +62,7 @@ impl Pool {
             // Nobody takes it if the task was given up.
             let _ = done.send(panic::catch_unwind(AssertUnwindSafe(work)));
         };
-        let submitted = self.submit(Box::new(job), |work| super::thread("pool", work).map(drop));
+        let submitted = self.submit(Box::new(job), |work| super::start::thread("pool", work).map(drop));
         async move {
             submitted?;
             match result.await {
@@ -80,7 +80,7 @@ impl Pool {
     pub(super) fn keep_one(&'static self) -> io::Result<()> {
         let mut state = self.state();
         if state.threads == 0 {
-            super::thread("pool", || self.serve())?;
+            super::start::thread("pool", || self.serve())?;
             state.threads += 1;
         }
         state.keeps_one = true;
@@ -109,7 +109,7 @@ impl Pool {
                 Ok(()) => state.threads += 1,
                 // Those that are there do it in their turn.
                 Err(_) if state.threads > 0 => {}
-                Err(e) => return Err(super::no_thread(e)),
+                Err(e) => return Err(super::start::no_thread(e)),
             }
         }
         state.queue.push_back(job);

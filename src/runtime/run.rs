@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
-use super::{no_thread, thread};
+use super::start::{no_thread, thread};
 use crate::error::{Error, ErrorKind, Result};
 
 /// How soon an interrupt is noticed.

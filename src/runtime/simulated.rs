@@ -200,7 +200,7 @@ impl Simulation {
         let job = Arc::new(Job::default());
         lock(&self.jobs).push(Arc::downgrade(&job));
         let (theirs, simulation) = (Arc::clone(&job), Arc::downgrade(&self));
-        let begun = super::thread("simulated", move || {
+        let begun = super::start::thread("simulated", move || {
             theirs.until(Turn::Job);
             if let Some(simulation) = simulation.upgrade().filter(|_| !theirs.is_ended()) {
                 CURRENT.set(Some(Arc::clone(&simulation)));

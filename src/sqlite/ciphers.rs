@@ -14,7 +14,7 @@ use std::ffi::{CStr, CString};
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::{BaseVfs, Code, OpenRequest, Opened, Vfs, connection};
+use super::{BaseVfs, Code, OpenRequest, Opened, Vfs, internal};
 
 /// How the names of the host's encrypting VFSs begin; the rest is the name of the one behind.
 const PREFIX: &[u8] = b"multipleciphers-";
@@ -36,7 +36,7 @@ pub(super) fn in_front_of(name: &CStr) -> Option<BaseVfs> {
     let name = CString::new([PREFIX, name.to_bytes()].concat()).ok()?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_PRIVATE_CACHE;
     // The host makes it when a connection names it, and keeps it.
-    drop(connection::internally(|| Connection::open_with_flags_and_vfs(":memory:", flags, name.as_c_str())));
+    drop(internal::internally(|| Connection::open_with_flags_and_vfs(":memory:", flags, name.as_c_str())));
     BaseVfs::named(&name)
 }
 

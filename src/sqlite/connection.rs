@@ -1,16 +1,11 @@
 //! Connections: our own, and what rusqlite does not tell of others.
 
-use std::cell::Cell;
 use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags};
 
+use super::internal::internally;
 use super::{BaseVfs, host};
-
-thread_local! {
-    /// Whether this thread is opening a connection of our own.
-    static INTERNAL: Cell<bool> = const { Cell::new(false) };
-}
 
 /// Opens a connection of our own through the host's VFS, on which our auto-extension does nothing.
 ///
@@ -23,34 +18,6 @@ pub fn open_internal(path: &Path, flags: OpenFlags, base: &BaseVfs) -> rusqlite:
     // Where the host shares caches, its own open holds the lock of those while it waits for us.
     let flags = flags | OpenFlags::SQLITE_OPEN_PRIVATE_CACHE;
     internally(|| Connection::open_with_flags_and_vfs(path, flags, base.name()))
-}
-
-/// Runs `open`, which opens a connection of our own: our auto-extension does nothing on it.
-pub(super) fn internally<T>(open: impl FnOnce() -> T) -> T {
-    let _opening = Opening::begin();
-    open()
-}
-
-/// Whether this thread is inside [`internally`].
-pub(super) fn is_internal() -> bool {
-    INTERNAL.get()
-}
-
-/// Marks this thread until it is dropped.
-struct Opening {
-    before: bool,
-}
-
-impl Opening {
-    fn begin() -> Self {
-        Self { before: INTERNAL.replace(true) }
-    }
-}
-
-impl Drop for Opening {
-    fn drop(&mut self) {
-        INTERNAL.set(self.before);
-    }
 }
 
 /// Whether `sqlite3_interrupt` was called on `conn` and its statements have not ended yet; to be asked

@@ -12,7 +12,7 @@ use super::host::{HostApi, HostConnection, HostErrorSlot};
 use super::vfs_methods::Users;
 use super::wal_hook::WalCommit;
 use super::{
-    BaseVfs, Code, Vfs, ciphers, connection, exit, forked, log, opening_error, refused, roles, signals,
+    BaseVfs, Code, Vfs, ciphers, exit, forked, internal, log, opening_error, refused, roles, signals,
     standing, vfs_methods,
 };
 
@@ -222,7 +222,7 @@ unsafe extern "C" fn on_connection(
     log::guard_value("auto-extension", ffi::SQLITE_OK, || {
         // For a database of another VFS: its locks are not taken yet.
         forked::close_inherited();
-        if connection::is_internal() {
+        if internal::is_internal() {
             return ffi::SQLITE_OK;
         }
         let Ok(conn) = db.open() else { return ffi::SQLITE_OK };

@@ -24,7 +24,7 @@
 //! | `signals` | which signals a thread takes |
 //! | `memory` | where the memory of the library comes from |
 //! | `integrity`, `sole_use` | a database file that nobody may have open: SQLite's check, keeping it closed |
-//! | `refused`, `opening_error`, `roles`, `connection`, `standing` | what is done with a connection, and what it may do |
+//! | `refused`, `opening_error`, `roles`, `connection`, `internal`, `standing` | what is done with a connection, and what it may do |
 
 mod base;
 mod base_file;
@@ -43,6 +43,7 @@ mod function;
 mod host;
 mod installed;
 mod integrity;
+mod internal;
 mod load;
 mod log;
 mod memory;

@@ -6,8 +6,8 @@ use std::ffi::c_int;
 
 use rusqlite::ffi;
 
-use super::connection::internally;
 use super::host::{self, HostApi};
+use super::internal::internally;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Refuses a SQLite that is in single-thread mode. To be asked at each open: a host may change the mode
