@@ -4,7 +4,7 @@
 //!
 //! | room | what it is |
 //! | --- | --- |
-//! | [`page`], [`error`], [`clock`], [`fork`], [`files`], [`runtime`], [`signals`], [`logging`], [`failures`] | leaves that every room may use |
+//! | [`page`], [`error`], [`clock`], [`fork`], [`files`], [`runtime`], [`signals`], [`logging`], [`failures`], [`metrics`], [`events`] | leaves that every room may use |
 //! | [`ltx`] | the LTX codec: bytes in, bytes out |
 //! | [`wal`] | WAL and WAL-index formats: bytes in, committed transactions out |
 //! | [`store`] | object stores; knows LTX names, never SQLite |
@@ -30,6 +30,7 @@
 pub mod clock;
 pub mod config;
 pub mod error;
+pub mod events;
 pub mod extension;
 pub mod failures;
 pub mod files;
@@ -37,6 +38,7 @@ pub mod fork;
 pub mod functions;
 pub mod logging;
 pub mod ltx;
+pub mod metrics;
 pub mod page;
 pub mod primary;
 pub mod replica;

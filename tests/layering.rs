@@ -5,12 +5,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What every room may use.
-const LEAVES: [&str; 9] =
-    ["page", "error", "clock", "fork", "files", "runtime", "signals", "logging", "failures"];
+const LEAVES: [&str; 11] =
+    ["page", "error", "clock", "fork", "files", "runtime", "signals", "logging", "failures", "metrics", "events"];
 
 /// Each room, and the rooms that it may use beside itself and the leaves.
-const ARROWS: [(&str, &[&str]); 21] = [
+const ARROWS: [(&str, &[&str]); 23] = [
+    ("events", &[]),
     ("page", &[]),
+    ("metrics", &[]),
     ("error", &[]),
     ("clock", &[]),
     ("runtime", &[]),

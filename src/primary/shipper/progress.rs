@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::{Capture, Desk, Phase, Shipper};
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind};
+use crate::events::{self, Event, Subject};
 use crate::ltx::Txid;
 use crate::primary::hooks::CommitSeq;
 use crate::primary::time::Witness;
@@ -245,8 +246,9 @@ impl Shipper {
         }
         (progress.error, progress.failing_since) = (None, None);
         if std::mem::take(&mut progress.logged) {
-            // As important as what it is the end of.
-            tracing::warn!("{}: replication goes on, to {}", self.db.path.display(), self.store.url());
+            for event in [&events::UPLOAD_FAILED, &events::AUTH_FAILURE, &events::CIRCUIT_BREAKER_OPEN] {
+                self.ends(event);
+            }
         }
     }
 
@@ -267,13 +269,37 @@ impl Shipper {
             // last close ended, if the database was opened again since.
             let may_pass = matches!(error.kind(), ErrorKind::Busy | ErrorKind::Interrupted);
             let passes = may_pass && lasts < LOCKED.as_millis() as i64;
-            if !passes && !p.logged {
-                tracing::warn!("{}: {error}; it is tried again", self.db.path.display());
+            if !passes {
+                self.fails_with(&error);
                 p.logged = true;
             }
             p.phase = Phase::Retrying;
             p.error = Some(error);
         });
+    }
+
+    /// Tells of a failure that will be tried again, and of what it says of the store.
+    fn fails_with(&self, error: &Error) {
+        self.begins(&events::UPLOAD_FAILED, &error.to_string());
+        match error.kind() {
+            ErrorKind::Denied => self.begins(&events::AUTH_FAILURE, &error.to_string()),
+            _ => self.ends(&events::AUTH_FAILURE),
+        }
+    }
+
+    /// `event` lasts from now on of this replica, because of `error`.
+    pub(in crate::primary) fn begins(&self, event: &'static Event, error: &str) {
+        events::begins(event, Subject { db: &self.db.path, replica: &self.store.url() }, error);
+    }
+
+    /// What `event` tells of this replica is over, if it lasted.
+    pub(in crate::primary) fn ends(&self, event: &'static Event) {
+        events::ends(event, Subject { db: &self.db.path, replica: &self.store.url() });
+    }
+
+    /// `event` happened to this replica.
+    pub(in crate::primary) fn happened(&self, event: &'static Event, text: &str) {
+        events::happened(event, Subject { db: &self.db.path, replica: &self.store.url() }, text);
     }
 
     pub(in crate::primary) fn has_failed(&self) -> bool {
@@ -282,7 +308,7 @@ impl Shipper {
 
     /// Replication ends: somebody else is on the replica.
     pub(in crate::primary) fn stop(&self, error: Error) {
-        tracing::error!("{}: {error}", self.db.path.display());
+        self.begins(&events::REPLICATION_STOPPED, &error.to_string());
         self.history.end();
         self.holes.forget();
         let _ = self.with_capture(Capture::stop);

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::asks::{Asker, Outcome};
 use super::{Phase, Shipper, begin, blocking, copy, heal, send};
 use crate::error::{Error, ErrorKind, Result};
+use crate::events;
 use crate::primary::hooks::Noted;
 use crate::primary::shipper::outgoing::Outgoing;
 use crate::runtime;
@@ -88,6 +89,9 @@ async fn publish(shipper: &Arc<Shipper>) {
                 continue;
             }
             Err(e) => {
+                if backoff == BACKOFF_MAX {
+                    shipper.begins(&events::CIRCUIT_BREAKER_OPEN, &e.to_string());
+                }
                 shipper.failed(e);
                 let wait = jittered(backoff);
                 backoff = (backoff * 2).min(BACKOFF_MAX);
