@@ -110,6 +110,9 @@ pub struct Occurrence {
 /// Beginnings and ends that wait for who sends them, at most. The oldest go first.
 const QUEUED: usize = 1024;
 
+/// What was over lately, and is still shown.
+const REMEMBERED: usize = 64;
+
 type Key = (&'static str, PathBuf, String);
 
 #[derive(Debug, Default)]
@@ -117,8 +120,17 @@ struct Inner {
     /// What lasts.
     lasting: BTreeMap<Key, Occurrence>,
     counts: BTreeMap<&'static str, u64>,
+    /// What happened or was over, the oldest first.
+    past: VecDeque<Occurrence>,
     /// For webhooks; `None` while nobody takes them.
     queue: Option<VecDeque<Occurrence>>,
+}
+
+impl Inner {
+    fn lasts(&self, occurrence: &Occurrence) -> bool {
+        let key = (occurrence.event.name, occurrence.db.clone(), occurrence.replica.clone());
+        self.lasting.get(&key).is_some_and(|lasting| lasting.id == occurrence.id)
+    }
 }
 
 /// The events of this process.
@@ -139,6 +151,13 @@ impl Events {
     fn tell(&self, inner: &mut Inner, occurrence: &Occurrence) {
         if !occurrence.resolved {
             *inner.counts.entry(occurrence.event.name).or_default() += 1;
+        }
+        let is_past = occurrence.resolved || !inner.lasts(occurrence);
+        if is_past {
+            if inner.past.len() == REMEMBERED {
+                inner.past.pop_front();
+            }
+            inner.past.push_back(occurrence.clone());
         }
         if let Some(queue) = &mut inner.queue {
             if queue.len() == QUEUED {
@@ -229,10 +248,11 @@ pub fn closed(db: &Path) {
     }
 }
 
-/// What lasts now.
-pub fn lasting() -> Vec<Occurrence> {
+/// What lasts now, and what happened or was over lately.
+pub fn recent() -> Vec<Occurrence> {
     let _section = fork::section();
-    EVENTS_HERE.get().lock().lasting.values().cloned().collect()
+    let inner = EVENTS_HERE.get().lock();
+    inner.lasting.values().chain(&inner.past).cloned().collect()
 }
 
 /// How often each event began or happened in this process, of those that ever did.

@@ -12,6 +12,7 @@
 //! | [`replica`] | the read flow: plan, snapshot, follower, page cache |
 //! | [`restore`] | a replica becomes a database file |
 //! | [`verify`] | whether a replica can be restored |
+//! | [`monitor`] | what an operator sees: metrics, a page, alarms |
 //! | [`config`] | URI and environment become one typed configuration |
 //! | [`sqlite`] | the only room with `unsafe`: trampolines and the host's API |
 //! | [`vfs`] | routes an open to a role and implements its file methods |
@@ -39,6 +40,7 @@ pub mod functions;
 pub mod logging;
 pub mod ltx;
 pub mod metrics;
+pub mod monitor;
 pub mod page;
 pub mod primary;
 pub mod replica;

@@ -9,7 +9,7 @@ const LEAVES: [&str; 11] =
     ["page", "error", "clock", "fork", "files", "runtime", "signals", "logging", "failures", "metrics", "events"];
 
 /// Each room, and the rooms that it may use beside itself and the leaves.
-const ARROWS: [(&str, &[&str]); 23] = [
+const ARROWS: [(&str, &[&str]); 24] = [
     ("events", &[]),
     ("page", &[]),
     ("metrics", &[]),
@@ -29,9 +29,10 @@ const ARROWS: [(&str, &[&str]); 23] = [
     ("replica", &["ltx", "store"]),
     ("restore", &["wal", "ltx", "store", "replica"]),
     ("verify", &["ltx", "store", "replica"]),
-    ("config", &["ltx", "store", "primary", "replica"]),
-    ("vfs", &["ltx", "wal", "sqlite", "store", "primary", "replica", "restore", "config"]),
-    ("functions", &["ltx", "wal", "sqlite", "store", "primary", "replica", "restore", "verify", "config"]),
+    ("monitor", &["ltx", "store", "primary", "replica"]),
+    ("config", &["ltx", "store", "primary", "replica", "monitor"]),
+    ("vfs", &["ltx", "wal", "sqlite", "store", "primary", "replica", "restore", "config", "monitor"]),
+    ("functions", &["ltx", "wal", "sqlite", "store", "primary", "replica", "restore", "verify", "config", "monitor"]),
     (
         "extension",
         &[
@@ -44,6 +45,7 @@ const ARROWS: [(&str, &[&str]); 23] = [
             "restore",
             "verify",
             "config",
+            "monitor",
             "vfs",
             "functions",
         ],

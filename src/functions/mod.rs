@@ -11,6 +11,7 @@
 //! | `litestream_txid()`, `litestream_time()`, `litestream_lag()` | where this database stands | anywhere |
 //! | `litestream_set_time(t [, schema])` | which state of a replica is read | statements of the application |
 //! | `litestream_status()`, `litestream_status` | all that is known, as JSON and as a table | also trusted schemas |
+//! | `litestream_metrics()` | what this process counts, as Prometheus reads it | statements of the application |
 //! | `litestream_databases` | table of all that this process has open | statements of the application |
 //! | `litestream_verify(url [, options])` | table of what is wrong with a replica | statements of the application |
 //! | `litestream_ltx(url [, options])` | table of the files of a replica | statements of the application |
@@ -30,6 +31,7 @@ mod configure;
 mod configured;
 mod database;
 mod history;
+mod metrics;
 mod ltx;
 mod permission;
 mod plan;
@@ -80,6 +82,7 @@ pub fn register(conn: &Connection) -> rusqlite::Result<()> {
         create_function(conn, "litestream_set_time", arguments, Safety::DirectOnly, time::set_time)?;
     }
     create_function(conn, "litestream_status", 0, Safety::TrustedSchema, status::status)?;
+    create_function(conn, "litestream_metrics", 0, Safety::DirectOnly, metrics::metrics)?;
     create_table_function::<status::StatusTable>(conn)?;
     create_table_function::<status::DatabasesTable>(conn)?;
     create_table_function::<verify::VerifyTable>(conn)?;

@@ -14,4 +14,4 @@ mod samples;
 
 pub use catalog::*;
 pub use count::{BUCKETS, Counter, Histogram, HistogramValue, Seconds};
-pub use samples::Samples;
+pub use samples::{CONTENT_TYPE, Samples};

@@ -2,6 +2,7 @@
 
 mod close;
 mod commit;
+mod figures;
 mod hooks;
 mod open;
 mod registry;
@@ -23,10 +24,12 @@ use crate::primary::options::{Options, ReplicaConfig};
 use crate::primary::ownership::{Ownership, Question};
 use crate::primary::shipper::{Asked as AskedLook, Goal, ReplicaLook, Shipper, Tasks, Waiter};
 
+use figures::Checkpoints;
 use wait::Wanted;
 use waits::Waits;
 
 pub use commit::Ticket;
+pub use figures::{CheckpointFigures, CheckpointMode, DatabaseFigures};
 pub use open::refuse_twins;
 pub use status::Status;
 pub use waits::CommitWaits;
@@ -45,6 +48,7 @@ pub struct Primary {
     /// The task that ends what lingers is on its way.
     is_watched: AtomicBool,
     waits: Waits,
+    checkpoints: Checkpoints,
 }
 
 /// Which replicas of a database a call is for.

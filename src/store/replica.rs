@@ -25,6 +25,8 @@ pub struct Replica {
     layout: Layout,
     root: Root,
     requests: Arc<Requests>,
+    /// The name of the provider; empty if that is not known.
+    kind: &'static str,
 }
 
 /// What the keys of a replica begin with: nothing, or a path with a slash at its end.
@@ -43,14 +45,20 @@ impl Replica {
             ("", Layout::Ltx) => Root::At(String::new()),
             (root, _) => Root::At(format!("{root}/")),
         };
-        Self { bucket, layout, root, requests: Arc::default() }
+        Self { bucket, layout, root, requests: Arc::default(), kind: "" }
     }
 
     /// The same replica, whose requests are counted: in [`Replica::requests`], and in those of this process to stores
     /// of this `kind`.
     #[must_use]
     pub fn counted(&self, kind: &'static str) -> Self {
-        self.wrapped(|bucket| Arc::new(Counted::new(bucket, Arc::clone(&self.requests), kind)))
+        let counted = self.wrapped(|bucket| Arc::new(Counted::new(bucket, Arc::clone(&self.requests), kind)));
+        Self { kind, ..counted }
+    }
+
+    /// The name of its provider, as in a configuration file: `s3`; empty if its requests are not counted.
+    pub fn kind(&self) -> &'static str {
+        self.kind
     }
 
     /// The requests that were made so far, if they are counted.

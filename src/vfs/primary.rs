@@ -13,7 +13,7 @@ use crate::files::{self, OpenLock};
 use crate::primary::Primary;
 use crate::sqlite::{
     BaseFile, BaseVfs, Code, File, FileControl, FileControlOp, LockLevel, OpenFlags, OpenRequest, Opened,
-    Opener, PragmaAnswer, ShmLock, ShmLockFlags, ShmRegion, log,
+    Opener, PragmaAnswer, ShmLock, ShmLockFlags, ShmRegion, SyncFlags, log,
 };
 use crate::store::{Opening, RetryPolicy};
 use crate::vfs::closing::Closing;
@@ -254,7 +254,11 @@ impl File for PrimaryFile {
             self.in_wal_mode = false;
             self.primary.left_wal_mode();
         }
-        self.base.write(data, offset)
+        self.base.write(data, offset).inspect_err(|_| self.hooks.database_failed())
+    }
+
+    fn sync(&mut self, flags: SyncFlags) -> Result<(), Code> {
+        self.base.sync(flags).inspect_err(|_| self.hooks.database_failed())
     }
 
     fn lock(&mut self, level: LockLevel) -> Result<(), Code> {

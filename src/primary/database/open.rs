@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Primary;
-use super::Waits;
+use super::{Checkpoints, Waits};
 use super::registry::{self, LINGERS, Now, Slot};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
@@ -157,6 +157,7 @@ impl Primary {
             owner_task,
             is_watched,
             waits: Waits::default(),
+            checkpoints: Checkpoints::default(),
         })
     }
 

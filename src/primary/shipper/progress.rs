@@ -90,6 +90,11 @@ impl Progress {
         matches!(self.phase, Phase::Publishing | Phase::Idle | Phase::Retrying)
     }
 
+    /// Since when each attempt failed, by the steady clock.
+    pub(super) const fn failing_since(&self) -> Option<Timestamp> {
+        self.failing_since
+    }
+
     /// How many of `commits`, which waited, each transaction took along.
     pub(in crate::primary) fn commits_per_upload(&self, commits: u64) -> Option<f64> {
         (self.awaited_uploads > 0).then(|| commits as f64 / self.awaited_uploads as f64)

@@ -75,6 +75,7 @@ async fn publish(shipper: &Arc<Shipper>) {
             continue;
         }
         shipper.answer(waiting, outcome.as_ref().map(|_| ()));
+        shipper.rounds.note(&outcome, started.elapsed());
         let deadline = match outcome {
             Ok(sent) => {
                 backoff = BACKOFF_MIN;

@@ -2,7 +2,6 @@
 
 /// Keys of the whole file without effect, and why.
 pub(super) const GLOBAL: &[(&str, &str)] = &[
-    ("addr", "there is no server of metrics here; see litestream_status"),
     ("mcp-addr", "there is no MCP server here"),
     ("exec", "the program itself loads the library"),
     ("socket", "there is no control socket of Litestream here; use SQL functions"),

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::super::super::catalog::{
-    CLOSE_TIMEOUT, LEVELS, LOG_FORMAT, LOG_LEVEL, RESTORE, RETENTION, ROLE, SETTINGS, SNAPSHOT_INTERVAL,
+    CLOSE_TIMEOUT, LEVELS, LISTEN, LOG_FORMAT, LOG_LEVEL, RESTORE, RETENTION, ROLE, SETTINGS, SNAPSHOT_INTERVAL,
     SNAPSHOT_RETENTION,
 };
 use super::super::super::origin::{Line, Origin};
@@ -116,6 +116,11 @@ impl Reader {
         match member.key.as_str() {
             "levels" => self.levels(section, member),
             "logging" => self.logging(member),
+            "addr" => self.monitor(&LISTEN.declared, member),
+            key if setting(key, &[Scope::Monitor]).is_some() => {
+                let declared = setting(key, &[Scope::Monitor]).expect("BUG: it was there");
+                self.monitor(declared, member)
+            }
             "shutdown-sync-timeout" => self.assign(&CLOSE_TIMEOUT.declared, section, member),
             key if keys::NOT_INHERITED.contains(&key) => {
                 let why =
@@ -302,6 +307,14 @@ impl Reader {
     fn go_duration(&self, line: usize, key: &str, text: &str) -> Result<String> {
         let kind = Kind::Duration { min: "1s", max: "8760h" };
         value_in_file(kind, text).map_err(|e| self.error(line, format!("{key}: {e}")))
+    }
+
+    /// What the process shows of itself.
+    fn monitor(&mut self, setting: &'static Declared, member: Member) -> Result<()> {
+        let mut section = Section { values: std::mem::take(&mut self.process), ..Section::default() };
+        let assigned = self.assign(setting, &mut section, member);
+        self.process = section.values;
+        assigned
     }
 
     fn logging(&mut self, member: Member) -> Result<()> {
