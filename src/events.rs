@@ -124,6 +124,8 @@ struct Inner {
     past: VecDeque<Occurrence>,
     /// For webhooks; `None` while nobody takes them.
     queue: Option<VecDeque<Occurrence>>,
+    /// What was taken from there and is not handed over.
+    taken: usize,
 }
 
 impl Inner {
@@ -271,11 +273,28 @@ pub async fn next() -> Occurrence {
     let events = EVENTS_HERE.get();
     loop {
         let queued = events.queued.notified();
-        if let Some(occurrence) = events.lock().queue.as_mut().and_then(VecDeque::pop_front) {
-            return occurrence;
+        {
+            let mut inner = events.lock();
+            if let Some(occurrence) = inner.queue.as_mut().and_then(VecDeque::pop_front) {
+                inner.taken += 1;
+                return occurrence;
+            }
         }
         queued.await;
     }
+}
+
+/// What [`next`] gave was handed over to all that want it.
+pub fn handed_over() {
+    let mut inner = EVENTS_HERE.get().lock();
+    inner.taken = inner.taken.saturating_sub(1);
+}
+
+/// Whether anything waits to be handed over.
+pub fn are_waiting() -> bool {
+    let _section = fork::section();
+    let inner = EVENTS_HERE.get().lock();
+    inner.taken > 0 || inner.queue.as_ref().is_some_and(|queue| !queue.is_empty())
 }
 
 fn log(occurrence: &Occurrence, line: &str) {

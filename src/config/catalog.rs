@@ -356,6 +356,22 @@ settings! {
     )
     .env(&["LITESTREAM_DISK_RESERVE"])
     .default("256MiB");
+    HEARTBEAT_URL: Option<String> = Setting::new(
+        Scope::Monitor,
+        "heartbeat_url",
+        Kind::Secret,
+        "An address that is asked for once in `heartbeat_interval`, as long as every commit of every database got to its \
+         replicas within that time.",
+    )
+    .env(&["LITESTREAM_HEARTBEAT_URL"]);
+    HEARTBEAT_INTERVAL: Duration = Setting::new(
+        Scope::Monitor,
+        "heartbeat_interval",
+        Kind::Duration { min: "1m", max: "8760h" },
+        "How often that is.",
+    )
+    .env(&["LITESTREAM_HEARTBEAT_INTERVAL"])
+    .default("5m");
     SQL: Option<SqlReach> = Setting::optional_word(
         Scope::Process,
         "sql",

@@ -1,7 +1,7 @@
 //! What the whole process is told.
 
 use super::catalog::{
-    DEFAULT_VFS, DISK_RESERVE, LISTEN, LISTEN_TOKEN, LOG_FILE, LOG_FORMAT, LOG_LEVEL, MAX_LAG,
+    DEFAULT_VFS, DISK_RESERVE, HEARTBEAT_INTERVAL, HEARTBEAT_URL, LISTEN, LISTEN_TOKEN, LOG_FILE, LOG_FORMAT, LOG_LEVEL, MAX_LAG,
 };
 use super::layer::{Assigned, Given};
 use super::resolve::SCOPES;
@@ -53,15 +53,20 @@ pub fn start_logging_with(params: &dyn Params, env: &dyn Env) {
 pub fn monitor_options(params: &dyn Params, env: &dyn Env) -> Result<monitor::Options> {
     let given = Given::uri(params, env, &SCOPES)?;
     let document = given.document().ok().flatten();
+    let webhooks = document.as_ref().map_or_else(Vec::new, |document| document.webhooks.clone());
     let given = given.before(document.map_or_else(Vec::new, |document| document.process.clone()));
     let listen = given.get(&LISTEN)?;
     if let Some(address) = &listen {
         check_address(address)?;
     }
+    let interval = given.get(&HEARTBEAT_INTERVAL)?;
+    let heartbeat = given.get(&HEARTBEAT_URL)?.map(|url| monitor::Heartbeat { url, interval });
     Ok(monitor::Options {
         listen,
         listen_token: given.get(&LISTEN_TOKEN)?,
         limits: monitor::Limits { max_lag: given.get(&MAX_LAG)?, disk_reserve: given.get(&DISK_RESERVE)? },
+        heartbeat,
+        webhooks,
     })
 }
 

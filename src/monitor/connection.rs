@@ -36,7 +36,7 @@ impl Front {
     }
 
     /// What the processes of the machine know.
-    async fn machine(&self) -> Arc<Machine> {
+    pub(super) async fn machine(&self) -> Arc<Machine> {
         let mut known = self.known.lock().await;
         if let Some((at, machine)) = &*known
             && at.elapsed() < FRESH
@@ -174,14 +174,14 @@ async fn points(front: &Front, request: &Request) -> Answer {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Limits, Options};
+    use super::super::Options;
     use super::*;
 
     fn front(local: &str, token: Option<&str>) -> Front {
         let options = Options {
             listen: Some(local.to_owned()),
             listen_token: token.map(str::to_owned),
-            limits: Limits::default(),
+            ..Options::default()
         };
         let monitor = Monitor { options, started: 0, lags: Default::default() };
         Front::new(Arc::new(monitor), local.parse().unwrap())

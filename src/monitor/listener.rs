@@ -74,9 +74,17 @@ async fn hold(monitor: &Arc<Monitor>, listener: TcpListener) -> io::Error {
     };
     tracing::info!("metrics and status at http://{local}/");
     let front = Arc::new(Front::new(Arc::clone(monitor), local));
-    let asking = tokio::spawn(peers::hold(Arc::clone(&front.peers), local));
+    let mut beside = vec![tokio::spawn(peers::hold(Arc::clone(&front.peers), local))];
+    if let Some(heartbeat) = monitor.options.heartbeat.clone() {
+        let front = Arc::clone(&front);
+        let machine = move || {
+            let front = Arc::clone(&front);
+            async move { front.machine().await }
+        };
+        beside.push(tokio::spawn(super::heartbeat::run(heartbeat, machine)));
+    }
     let ended = accept(&front, &listener).await;
-    asking.abort();
+    beside.iter().for_each(tokio::task::JoinHandle::abort);
     ended
 }
 

@@ -12,12 +12,15 @@
 //! | `connection`, `http` | one request and its answer |
 //! | `page` | the page for people |
 //! | `watch` | a look now and then: the lag, the disk |
+//! | `webhooks` | events are posted to addresses of the user's |
+//! | `heartbeat` | an address is asked for, as long as all is well |
 //!
 //! All of it begins with the first database that is opened, if a setting asks for it, and once in a process. A forked child
 //! has nothing of it before it opens a database itself.
 
 mod connection;
 mod exposition;
+mod heartbeat;
 mod http;
 mod lag_history;
 mod limits;
@@ -26,14 +29,18 @@ mod page;
 mod peers;
 mod report;
 mod watch;
+mod webhooks;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+pub use heartbeat::Heartbeat;
 pub use limits::Limits;
+pub use webhooks::Webhook;
 
 use self::lag_history::LagHistory;
 use self::report::{Machine, Report};
 use crate::clock::{Clock as _, SystemClock};
+use crate::events;
 use crate::fork::PerProcess;
 use crate::runtime;
 
@@ -46,6 +53,17 @@ pub struct Options {
     pub listen_token: Option<String>,
     /// What is still healthy.
     pub limits: Limits,
+    /// Where a heartbeat goes.
+    pub heartbeat: Option<Heartbeat>,
+    /// Where events go.
+    pub webhooks: Vec<Webhook>,
+}
+
+impl Options {
+    /// Whether anything is to be done in the background.
+    fn is_active(&self) -> bool {
+        self.listen.is_some() || self.heartbeat.is_some() || !self.webhooks.is_empty()
+    }
 }
 
 /// The monitor of this process.
@@ -69,12 +87,12 @@ pub fn start(options: &Options) {
     let started = {
         let mut monitor = monitor();
         match &*monitor {
-            Some(before) if before.options.listen.is_some() || options.listen.is_none() => {
+            Some(before) if before.options.is_active() || !options.is_active() => {
                 if options.listen.is_some() && before.options.listen != options.listen {
                     tracing::warn!(
-                        "this process listens on {} already: listen={} of a later open has no effect",
-                        before.options.listen.as_deref().unwrap_or_default(),
-                        options.listen.as_deref().unwrap_or_default()
+                        "listen={} has no effect: an earlier open of this process decided what it shows ({})",
+                        options.listen.as_deref().unwrap_or_default(),
+                        before.options.listen.as_deref().unwrap_or("no listener"),
                     );
                 }
                 return;
@@ -87,15 +105,41 @@ pub fn start(options: &Options) {
             }
         }
     };
-    if options.listen.is_none() {
-        return;
-    }
-    match runtime::handle() {
-        Ok(runtime) => {
-            runtime.spawn(listener::run(Arc::clone(&started)));
-            runtime.spawn(watch::run(started));
+    if options.is_active() {
+        match runtime::handle() {
+            Ok(runtime) => begin(&started, &runtime),
+            Err(e) => tracing::warn!("nothing is shown and nobody is told: {e}"),
         }
-        Err(e) => tracing::warn!("nothing listens for requests of status: {e}"),
+    }
+}
+
+fn begin(monitor: &Arc<Monitor>, runtime: &tokio::runtime::Handle) {
+    let options = &monitor.options;
+    if !options.webhooks.is_empty() {
+        events::keep();
+        runtime.spawn(webhooks::run(options.webhooks.clone()));
+    }
+    if options.listen.is_some() {
+        runtime.spawn(listener::run(Arc::clone(monitor)));
+    } else if let Some(heartbeat) = options.heartbeat.clone() {
+        // With a listener, who has the port sends it, for all processes.
+        let monitor = Arc::clone(monitor);
+        runtime.spawn(heartbeat::run(heartbeat, move || alone(Arc::clone(&monitor))));
+    }
+    runtime.spawn(watch::run(Arc::clone(monitor)));
+}
+
+/// What this process knows alone.
+async fn alone(monitor: Arc<Monitor>) -> Arc<Machine> {
+    let report = runtime::long_blocking(move || Ok(monitor.report(true))).await;
+    Arc::new(Machine::of(report.into_iter().collect()))
+}
+
+/// The last connection to a database was closed: what its close had to tell is waited for, a second at most.
+pub fn closed() {
+    let has_webhooks = monitor().as_ref().is_some_and(|monitor| !monitor.options.webhooks.is_empty());
+    if has_webhooks {
+        webhooks::wait_at_close();
     }
 }
 

@@ -26,6 +26,7 @@ pub use bucket::{
     Bucket, ByteRange, Content, Fencing, Inode, Next, ObjectInfo, Page, Place, PutOptions, Upload,
 };
 pub use clock::StoreTime;
+pub use http::notify::{Notification, host_of, notify};
 pub use identity::ReplicaIdentity;
 pub use layout::Layout;
 pub use location::{Location, Lookup, Opening, PROVIDERS, Provider, SameSite, Site, Source, without_secrets};

@@ -10,6 +10,7 @@ use crate::config::PrimaryConfig;
 use crate::error::{Error, ErrorKind};
 use crate::failures::{self, Attempt};
 use crate::files::{self, OpenLock};
+use crate::monitor;
 use crate::primary::Primary;
 use crate::sqlite::{
     BaseFile, BaseVfs, Code, File, FileControl, FileControlOp, LockLevel, OpenFlags, OpenRequest, Opened,
@@ -377,6 +378,7 @@ impl File for PrimaryFile {
             // A view of a copy that was given up may be open still.
             self.own.wait_for_end(Held::View, PATIENCE);
         }
+        monitor::closed();
         self.closing.end();
         closed
     }

@@ -7,8 +7,6 @@ pub(super) const GLOBAL: &[(&str, &str)] = &[
     ("socket", "there is no control socket of Litestream here; use SQL functions"),
     ("l0-retention-check-interval", "files are deleted when they fall due, without a timer"),
     ("verify-compaction", "merged files are always looked for before others are deleted"),
-    ("heartbeat-url", "no heartbeat is sent"),
-    ("heartbeat-interval", "no heartbeat is sent"),
     ("shutdown-sync-interval", "the last close waits without asking again and again"),
     ("validation", "verify-interval is the setting that has a replica read to prove that it restores"),
 ];
