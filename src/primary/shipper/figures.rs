@@ -13,21 +13,26 @@ use crate::store::Fencing;
 /// The rounds of a shipper.
 #[derive(Debug, Default)]
 pub(in crate::primary) struct Rounds {
-    /// Rounds that sent something.
+    /// Files of level 0 that were sent.
     sent: Counter,
     /// Rounds that failed.
     failed: Counter,
-    /// Time that both took.
+    /// Time of the rounds that sent something or failed.
     time: Seconds,
 }
 
 impl Rounds {
+    /// A file of level 0 is in the replica.
+    pub(super) fn published(&self) {
+        self.sent.one();
+    }
+
     /// A round came to `outcome`, whether it sent anything, in `time`. What only waits for a lock or for the end of a
     /// connection is no failure.
     pub(super) fn note(&self, outcome: &Result<bool>, time: Duration) {
         match outcome {
             Ok(false) => return,
-            Ok(true) => self.sent.one(),
+            Ok(true) => {}
             Err(e) if matches!(e.kind(), ErrorKind::Busy | ErrorKind::Interrupted) => return,
             Err(_) => self.failed.one(),
         }
@@ -88,11 +93,11 @@ pub struct ReplicaFigures {
     pub verified: Option<(u64, i64)>,
     /// What the last verification found wrong.
     pub verification_error: Option<String>,
-    /// Rounds that sent something.
+    /// Files of level 0 that were sent.
     pub syncs: u64,
     /// Rounds that failed.
     pub sync_errors: u64,
-    /// Time that both took, in seconds.
+    /// Time of the rounds that sent something or failed, in seconds.
     pub sync_seconds: f64,
     /// How long snapshots took.
     pub snapshots: HistogramValue,

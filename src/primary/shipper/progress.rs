@@ -197,6 +197,7 @@ impl Shipper {
     /// `txid` is in the replica and holds every commit up to `covers`.
     pub(in crate::primary) fn published(&self, txid: Txid, covers: CommitSeq, time: Timestamp) {
         self.db.has_pages();
+        self.rounds.published();
         let awaited = self.awaited_commit.load(Ordering::SeqCst);
         self.change(|p| {
             self.works_again(p);
