@@ -171,7 +171,13 @@ impl Events {
     }
 
     /// Notes that `event` is met; what is to be logged, if it is new.
-    fn begins(&self, event: &'static Event, subject: Subject<'_>, error: &str, now: Timestamp) -> Option<Occurrence> {
+    fn begins(
+        &self,
+        event: &'static Event,
+        subject: Subject<'_>,
+        error: &str,
+        now: Timestamp,
+    ) -> Option<Occurrence> {
         let mut inner = self.lock();
         let key = (event.name, subject.db.to_path_buf(), subject.replica.to_owned());
         if let Some(lasting) = inner.lasting.get_mut(&key) {
@@ -342,11 +348,15 @@ mod tests {
         assert_eq!((&over.id, over.attempts, &*over.error), (&first.id, 2, "refused"));
         assert_eq!((over.since.as_millis(), over.at.as_millis(), over.resolved), (1_000, 2_000, true));
         let inner = events.lock();
-        let queued: Vec<_> =
-            inner.queue.iter().flatten().map(|one| (one.event.name, one.resolved)).collect();
+        let queued: Vec<_> = inner.queue.iter().flatten().map(|one| (one.event.name, one.resolved)).collect();
         assert_eq!(
             queued,
-            [("upload_failed", false), ("auth_failure", false), ("upload_failed", false), ("upload_failed", true)]
+            [
+                ("upload_failed", false),
+                ("auth_failure", false),
+                ("upload_failed", false),
+                ("upload_failed", true)
+            ]
         );
         assert_eq!(inner.counts["upload_failed"], 2);
         // Another occurrence has another id.

@@ -135,9 +135,8 @@ impl ClosedInChild {
     /// That of `descriptor`. Where there is no place for it, a child keeps it open.
     pub fn of(descriptor: &impl AsRawFd) -> Self {
         let fd = descriptor.as_raw_fd();
-        let take = |place: &&AtomicI32| {
-            place.compare_exchange(-1, fd, Ordering::SeqCst, Ordering::SeqCst).is_ok()
-        };
+        let take =
+            |place: &&AtomicI32| place.compare_exchange(-1, fd, Ordering::SeqCst, Ordering::SeqCst).is_ok();
         Self(CLOSED_IN_CHILD.iter().find(take))
     }
 }

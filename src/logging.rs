@@ -147,7 +147,9 @@ impl Lines {
     /// Writes a line. A log that nobody reads must not disturb the database: what it cannot take is counted.
     fn write(&self, clock: &dyn Clock, level: &Level, said: &Said) {
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(times) = written.last.before(&format!("{level} {}", said.message), clock.steady()) else { return };
+        let Some(times) = written.last.before(&format!("{level} {}", said.message), clock.steady()) else {
+            return;
+        };
         let mut text = String::new();
         if written.cut {
             text.push('\n');

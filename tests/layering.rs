@@ -5,8 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What every room may use.
-const LEAVES: [&str; 11] =
-    ["page", "error", "clock", "fork", "files", "runtime", "signals", "logging", "failures", "metrics", "events"];
+const LEAVES: [&str; 11] = [
+    "page", "error", "clock", "fork", "files", "runtime", "signals", "logging", "failures", "metrics",
+    "events",
+];
 
 /// Each room, and the rooms that it may use beside itself and the leaves.
 const ARROWS: [(&str, &[&str]); 24] = [
@@ -32,7 +34,10 @@ const ARROWS: [(&str, &[&str]); 24] = [
     ("monitor", &["ltx", "store", "primary", "replica"]),
     ("config", &["ltx", "store", "primary", "replica", "monitor"]),
     ("vfs", &["ltx", "wal", "sqlite", "store", "primary", "replica", "restore", "config", "monitor"]),
-    ("functions", &["ltx", "wal", "sqlite", "store", "primary", "replica", "restore", "verify", "config", "monitor"]),
+    (
+        "functions",
+        &["ltx", "wal", "sqlite", "store", "primary", "replica", "restore", "verify", "config", "monitor"],
+    ),
     (
         "extension",
         &[

@@ -1,7 +1,8 @@
 //! What the whole process is told.
 
 use super::catalog::{
-    DEFAULT_VFS, DISK_RESERVE, HEARTBEAT_INTERVAL, HEARTBEAT_URL, LISTEN, LISTEN_TOKEN, LOG_FILE, LOG_FORMAT, LOG_LEVEL, MAX_LAG,
+    DEFAULT_VFS, DISK_RESERVE, HEARTBEAT_INTERVAL, HEARTBEAT_URL, LISTEN, LISTEN_TOKEN, LOG_FILE, LOG_FORMAT,
+    LOG_LEVEL, MAX_LAG,
 };
 use super::layer::{Assigned, Given};
 use super::resolve::SCOPES;
@@ -75,7 +76,9 @@ fn check_address(address: &str) -> Result<()> {
     let port = address.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
     match port {
         Some(_) => Ok(()),
-        None => Err(Error::config(format!("listen: '{address}' has no port; write 127.0.0.1:9090, or :9090 for all addresses"))),
+        None => Err(Error::config(format!(
+            "listen: '{address}' has no port; write 127.0.0.1:9090, or :9090 for all addresses"
+        ))),
     }
 }
 

@@ -143,9 +143,8 @@ mod tests {
         let value = HistogramValue { counts, sum: 12.5 };
         samples.histogram(&REPLICA_OPERATION_SECONDS, &["s3", "PUT"], value);
         let text = samples.text();
-        let of = |rest: &str| {
-            text.contains(&format!("litestream_replica_operation_duration_seconds{rest}\n"))
-        };
+        let of =
+            |rest: &str| text.contains(&format!("litestream_replica_operation_duration_seconds{rest}\n"));
         assert!(of("_bucket{replica_type=\"s3\",operation=\"PUT\",le=\"0.005\"} 2"), "{text}");
         assert!(of("_bucket{replica_type=\"s3\",operation=\"PUT\",le=\"0.01\"} 2"), "{text}");
         assert!(of("_bucket{replica_type=\"s3\",operation=\"PUT\",le=\"10\"} 5"), "{text}");

@@ -110,17 +110,23 @@ pub(super) async fn answer(front: &Arc<Front>, request: &Request) -> Answer {
         return Answer::text(Status::MethodNotAllowed, "nothing here can be changed\n");
     }
     match &*request.path {
-        "/metrics" => rendered(front, |front, machine| Answer {
-            status: Status::Ok,
-            content_type: CONTENT_TYPE,
-            body: exposition::text(machine, &front.monitor.options.limits),
-        })
-        .await,
+        "/metrics" => {
+            rendered(front, |front, machine| Answer {
+                status: Status::Ok,
+                content_type: CONTENT_TYPE,
+                body: exposition::text(machine, &front.monitor.options.limits),
+            })
+            .await
+        }
         "/healthz" => health(front).await,
         "/" | "/status.json" | "/points.json" if !front.admits(request) => {
             Answer::text(Status::Unauthorized, REFUSED)
         }
-        "/" => Answer { status: Status::Ok, content_type: "text/html; charset=utf-8", body: page::HTML.to_owned() },
+        "/" => Answer {
+            status: Status::Ok,
+            content_type: "text/html; charset=utf-8",
+            body: page::HTML.to_owned(),
+        },
         "/status.json" => rendered(front, status).await,
         "/points.json" => points(front, request).await,
         _ => Answer::text(Status::NotFound, "there are /, /healthz, /metrics and /status.json here\n"),

@@ -175,7 +175,11 @@ mod tests {
             replica: replica.url.clone(),
             ..OccurrenceFigures::default()
         };
-        let reader = ReaderFigures { url: "s3://bucket-of-ours/b".to_owned(), name: "s3-1".to_owned(), ..ReaderFigures::default() };
+        let reader = ReaderFigures {
+            url: "s3://bucket-of-ours/b".to_owned(),
+            name: "s3-1".to_owned(),
+            ..ReaderFigures::default()
+        };
         Machine {
             databases: (0..databases).map(database).collect(),
             occurrences: vec![occurrence],
@@ -188,7 +192,10 @@ mod tests {
     fn no_url_is_shown() {
         let text = text(&machine(1), &Limits::default());
         assert!(!text.contains("bucket-of-ours"), "{text}");
-        assert!(text.contains("litestream_lag_seconds{db=\"/data/00000.db\",replica=\"s3\"} 1.5\n"), "{text}");
+        assert!(
+            text.contains("litestream_lag_seconds{db=\"/data/00000.db\",replica=\"s3\"} 1.5\n"),
+            "{text}"
+        );
         let alarm = "litestream_alarm{event=\"upload_failed\",db=\"/data/00000.db\",replica=\"s3\"} 1\n";
         assert!(text.contains(alarm), "{text}");
     }

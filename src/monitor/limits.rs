@@ -93,8 +93,11 @@ mod tests {
             state: "idle".to_owned(),
             ..ReplicaFigures::default()
         };
-        let mut database =
-            DatabaseFigures { path: "/a.db".to_owned(), replicas: vec![replica], ..DatabaseFigures::default() };
+        let mut database = DatabaseFigures {
+            path: "/a.db".to_owned(),
+            replicas: vec![replica],
+            ..DatabaseFigures::default()
+        };
         change(&mut database);
         Machine { databases: vec![database], ..Machine::default() }
     }
@@ -109,7 +112,10 @@ mod tests {
             wrong(|db| db.replicas[0].state = "stopped".to_owned()),
             ["/a.db to s3: replication is stopped"]
         );
-        assert_eq!(wrong(|db| db.replicas[0].lag = 303_000), ["/a.db to s3: a commit has waited for 5 m 3 s"]);
+        assert_eq!(
+            wrong(|db| db.replicas[0].lag = 303_000),
+            ["/a.db to s3: a commit has waited for 5 m 3 s"]
+        );
         assert_eq!(wrong(|db| db.disk_free = Some(1)), ["/a.db: its disk is nearly full"]);
         assert_eq!(wrong(|db| db.replicas[0].has_hole = true).len(), 1);
         assert_eq!(wrong(|db| db.replicas[0].verification_error = Some("x".to_owned())).len(), 1);

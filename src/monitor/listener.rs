@@ -47,7 +47,9 @@ pub(super) async fn run(monitor: Arc<Monitor>) {
             continue;
         }
         if wait == WAIT_MAX && !std::mem::replace(&mut is_told, true) {
-            tracing::warn!("cannot listen on {address}: {refused}; it is tried again. Give another port, or end what has this one");
+            tracing::warn!(
+                "cannot listen on {address}: {refused}; it is tried again. Give another port, or end what has this one"
+            );
         }
         tokio::time::sleep(wait).await;
         wait = (wait * 2).min(WAIT_MAX);
@@ -59,7 +61,9 @@ async fn bind(address: &str) -> io::Result<TcpListener> {
     match address.strip_prefix(':') {
         None => TcpListener::bind(address).await,
         Some(port) => match TcpListener::bind(format!("[::]:{port}")).await {
-            Err(e) if e.kind() != io::ErrorKind::AddrInUse => TcpListener::bind(format!("0.0.0.0:{port}")).await,
+            Err(e) if e.kind() != io::ErrorKind::AddrInUse => {
+                TcpListener::bind(format!("0.0.0.0:{port}")).await
+            }
             bound => bound,
         },
     }

@@ -192,7 +192,9 @@ async fn write_line(stream: &mut UnixStream, message: &impl Serialize) -> io::Re
 }
 
 /// The next line; `None` at the end.
-async fn read_line<T: for<'de> Deserialize<'de>>(stream: &mut BufReader<UnixStream>) -> io::Result<Option<T>> {
+async fn read_line<T: for<'de> Deserialize<'de>>(
+    stream: &mut BufReader<UnixStream>,
+) -> io::Result<Option<T>> {
     let mut line = Vec::new();
     let len = (&mut *stream).take(LONGEST).read_until(b'\n', &mut line).await?;
     if len == 0 {

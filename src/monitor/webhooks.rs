@@ -100,7 +100,9 @@ async fn send(webhook: &Webhook, occurrence: &Occurrence) {
             return;
         }
         if !std::mem::replace(&mut is_told, true) {
-            tracing::warn!("the webhook at {host} cannot be told: {e}; it is tried again for a quarter of an hour");
+            tracing::warn!(
+                "the webhook at {host} cannot be told: {e}; it is tried again for a quarter of an hour"
+            );
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(PAUSE_MAX);
@@ -150,7 +152,8 @@ fn signature(secret: &str, seconds: i64, body: &str) -> String {
 pub(super) fn wait_at_close() {
     const LOOK: Duration = Duration::from_millis(20);
     let deadline = Instant::now() + AT_CLOSE;
-    while (events::are_waiting() || UNDELIVERED.get().load(Ordering::SeqCst) > 0) && Instant::now() < deadline {
+    while (events::are_waiting() || UNDELIVERED.get().load(Ordering::SeqCst) > 0) && Instant::now() < deadline
+    {
         runtime::nap(LOOK);
     }
 }

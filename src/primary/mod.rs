@@ -36,7 +36,10 @@ mod time;
 mod wal_sync;
 
 pub use crate::files::state_folder;
-pub use database::{Asked, CheckpointFigures, CheckpointMode, CommitWaits, DatabaseFigures, Primary, Status, Ticket, refuse_twins};
+pub use database::{
+    Asked, CheckpointFigures, CheckpointMode, CommitWaits, DatabaseFigures, Primary, Status, Ticket,
+    refuse_twins,
+};
 pub use dirty::{Cursor, HeldLock, Position};
 pub use hooks::{Host, PinnedView, WalIndex};
 pub use maintenance::{HistoryOptions, KeptLevel, NamedSettings, Settings as HistorySettings};

@@ -169,7 +169,12 @@ impl Tally {
     }
 
     /// Notes the `outcome` of a request that began at `begun`.
-    pub(in crate::store) fn note<T>(&self, operation: Operation, begun: Instant, outcome: Result<T>) -> Result<T> {
+    pub(in crate::store) fn note<T>(
+        &self,
+        operation: Operation,
+        begun: Instant,
+        outcome: Result<T>,
+    ) -> Result<T> {
         let time = begun.elapsed();
         self.each(|requests| requests.note(operation, time, outcome.as_ref().err()));
         outcome

@@ -55,8 +55,8 @@ use crate::runtime;
 use crate::store::FileInfo;
 
 pub(in crate::primary) use compactor::Compactor;
-pub(in crate::primary) use named::text;
 pub use figures::KeptLevel;
+pub(in crate::primary) use named::text;
 pub use named::{HistoryOptions, NamedSettings};
 pub use settings::Settings;
 pub(super) use whole::snapshot_of_copy;

@@ -70,10 +70,10 @@ use crate::primary::time::{Time, Witness};
 use crate::runtime;
 use crate::store::Replica;
 
-pub use figures::ReplicaFigures;
 pub(in crate::primary) use asks::{Asker, Outcome, Requests};
 pub(in crate::primary) use capture::Capture;
 use capture::Look;
+pub use figures::ReplicaFigures;
 pub(in crate::primary) use holes::{Asked, Look as ReplicaLook};
 pub(in crate::primary) use id::ReplicaId;
 pub(in crate::primary) use wait::{Goal, Waiter, timed_out};

@@ -41,7 +41,9 @@ pub async fn notify(notification: &Notification, timeout: Duration) -> Result<()
     let status = answer.status();
     match status.as_u16() {
         200..300 => Ok(()),
-        408 | 425 | 429 | 500.. => Err(Error::new(ErrorKind::Unavailable, format!("the answer was {status}"))),
+        408 | 425 | 429 | 500.. => {
+            Err(Error::new(ErrorKind::Unavailable, format!("the answer was {status}")))
+        }
         _ => Err(Error::new(ErrorKind::Denied, format!("the answer was {status}"))),
     }
 }

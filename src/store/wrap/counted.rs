@@ -170,7 +170,8 @@ mod tests {
     #[test]
     fn each_attempt_is_counted_with_its_bytes_and_its_failure() {
         let faults = Faults::new(&MemoryStore::new(), 1);
-        let policy = RetryPolicy { base_delay: std::time::Duration::from_millis(1), ..RetryPolicy::default() };
+        let policy =
+            RetryPolicy { base_delay: std::time::Duration::from_millis(1), ..RetryPolicy::default() };
         let store = faults.replica().counted("s3").patient(policy);
         block_on(async move {
             let options = PutOptions { timestamp: Timestamp::from_millis(1), if_absent: true };

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::super::super::catalog::{
-    CLOSE_TIMEOUT, LEVELS, LISTEN, LOG_FORMAT, LOG_LEVEL, RESTORE, RETENTION, ROLE, SETTINGS, SNAPSHOT_INTERVAL,
-    SNAPSHOT_RETENTION,
+    CLOSE_TIMEOUT, LEVELS, LISTEN, LOG_FORMAT, LOG_LEVEL, RESTORE, RETENTION, ROLE, SETTINGS,
+    SNAPSHOT_INTERVAL, SNAPSHOT_RETENTION,
 };
 use super::super::super::origin::{Line, Origin};
 use super::super::super::setting::{Declared, Kind, Scope, plain};
@@ -346,7 +346,10 @@ impl Reader {
             let name = self.text("events", &node)?.unwrap_or_default();
             if !EVENTS.iter().any(|event| event.name == name) {
                 let known: Vec<_> = EVENTS.iter().map(|event| event.name).collect();
-                return Err(self.error(node.line, format!("there is no event '{name}'; write some of {}", known.join(", "))));
+                return Err(self.error(
+                    node.line,
+                    format!("there is no event '{name}'; write some of {}", known.join(", ")),
+                ));
             }
             names.push(name);
         }
