@@ -7,6 +7,7 @@
 //! | `litestream_sync([timeout])` | waits until all commits are in the replicas | statements of the application |
 //! | `litestream_wait(txid [, timeout])` | waits until a transaction is in the replicas | statements of the application |
 //! | `litestream_resume([mode [, replica]])` | replication that stopped looks again, or continues by force | statements of the application |
+//! | `litestream_reset(path)` | forgets the local state of a database that nobody has open | statements of the application |
 //! | `litestream_snapshot([replica])` | makes a snapshot of all commits | statements of the application |
 //! | `litestream_txid()`, `litestream_time()`, `litestream_lag()` | where this database stands | anywhere |
 //! | `litestream_set_time(t [, schema])` | which state of a replica is read | statements of the application |
@@ -36,6 +37,7 @@ mod metrics;
 mod permission;
 mod plan;
 mod position;
+mod reset;
 mod restore;
 mod restores;
 mod resume;
@@ -70,6 +72,7 @@ pub fn register(conn: &Connection) -> rusqlite::Result<()> {
     for arguments in [0, 1, 2] {
         create_function(conn, "litestream_resume", arguments, Safety::DirectOnly, resume::resume)?;
     }
+    create_function(conn, "litestream_reset", 1, Safety::DirectOnly, reset::reset)?;
     for arguments in [0, 1] {
         create_function(conn, "litestream_snapshot", arguments, Safety::DirectOnly, snapshot::snapshot)?;
     }

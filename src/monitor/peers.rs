@@ -87,12 +87,18 @@ impl Peers {
 
 /// Takes the reports of other processes, as long as this one has the port of `local`.
 pub(super) async fn hold(peers: Arc<Peers>, local: SocketAddr) {
-    let listener = match listen(local.port()) {
-        Ok(listener) => listener,
-        Err(e) => {
-            tracing::warn!("other processes of this machine are not shown: {e}");
-            return;
+    /// The pause before the name is tried again: another process may be about to let it go.
+    const PAUSE: Duration = Duration::from_secs(1);
+    let mut is_told = false;
+    let listener = loop {
+        match listen(local.port()) {
+            Ok(listener) => break listener,
+            Err(e) if !std::mem::replace(&mut is_told, true) => {
+                tracing::warn!("other processes of this machine are not shown yet: {e}");
+            }
+            Err(_) => {}
         }
+        tokio::time::sleep(PAUSE).await;
     };
     let _in_child = ClosedInChild::of(&listener);
     loop {

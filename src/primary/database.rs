@@ -6,6 +6,7 @@ mod figures;
 mod hooks;
 mod open;
 mod registry;
+mod reset;
 mod status;
 mod wait;
 mod waits;
@@ -114,6 +115,15 @@ impl Primary {
             [one] => Goal::one(one.number),
             all => Goal::any(all.len(), self.options().sync_replicas.needed(all.len())),
         }
+    }
+
+    /// Forgets the local state of the database `path`, an absolute path without links, which nobody has open. Returns the
+    /// number of files that waited for a replica.
+    ///
+    /// # Errors
+    /// `Busy` if a program has it open; `Io` and the like on the folder of local state.
+    pub fn reset(path: &Path) -> Result<usize> {
+        reset::reset(path)
     }
 
     /// Waits until every commit made before the call is in the replicas, or in as many as `sync_replicas` says; returns the
