@@ -8,8 +8,9 @@
 
 use std::cell::Cell;
 use std::marker::PhantomData;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU32, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// A fork does not wait longer than this: the host's thread may hold what a section waits for.
@@ -120,6 +121,37 @@ static FORKS: AtomicU32 = AtomicU32::new(0);
 /// Whether this process is a forked child of one that loaded the library.
 pub fn is_child() -> bool {
     FORKS.load(Ordering::Relaxed) > 0
+}
+
+/// Descriptors that a forked child closes at once; -1 where there is none.
+static CLOSED_IN_CHILD: [AtomicI32; 512] = [const { AtomicI32::new(-1) }; 512];
+
+/// A descriptor that forked children close at once, as long as this is kept: of a socket that somebody else would take for
+/// one that is still in use, such as a listener. To be dropped before the descriptor is closed.
+#[derive(Debug)]
+pub struct ClosedInChild(Option<&'static AtomicI32>);
+
+impl ClosedInChild {
+    /// That of `descriptor`. Where there is no place for it, a child keeps it open.
+    pub fn of(descriptor: &impl AsRawFd) -> Self {
+        let fd = descriptor.as_raw_fd();
+        let take =
+            |place: &&AtomicI32| place.compare_exchange(-1, fd, Ordering::SeqCst, Ordering::SeqCst).is_ok();
+        Self(CLOSED_IN_CHILD.iter().find(take))
+    }
+}
+
+impl Drop for ClosedInChild {
+    fn drop(&mut self) {
+        if let Some(place) = self.0 {
+            place.store(-1, Ordering::SeqCst);
+        }
+    }
+}
+
+/// In a forked child: the descriptors that it is to close, each once.
+pub fn closed_in_child() -> impl Iterator<Item = RawFd> {
+    CLOSED_IN_CHILD.iter().map(|place| place.swap(-1, Ordering::SeqCst)).filter(|fd| *fd >= 0)
 }
 
 /// The process in which something was made.

@@ -4,7 +4,7 @@
 //!
 //! | room | what it is |
 //! | --- | --- |
-//! | [`page`], [`error`], [`clock`], [`fork`], [`files`], [`runtime`], [`signals`], [`logging`], [`failures`] | leaves that every room may use |
+//! | [`page`], [`error`], [`clock`], [`fork`], [`files`], [`runtime`], [`signals`], [`logging`], [`failures`], [`metrics`], [`events`] | leaves that every room may use |
 //! | [`ltx`] | the LTX codec: bytes in, bytes out |
 //! | [`wal`] | WAL and WAL-index formats: bytes in, committed transactions out |
 //! | [`store`] | object stores; knows LTX names, never SQLite |
@@ -12,6 +12,7 @@
 //! | [`replica`] | the read flow: plan, snapshot, follower, page cache |
 //! | [`restore`] | a replica becomes a database file |
 //! | [`verify`] | whether a replica can be restored |
+//! | [`monitor`] | what an operator sees: metrics, a page, alarms |
 //! | [`config`] | URI and environment become one typed configuration |
 //! | [`sqlite`] | the only room with `unsafe`: trampolines and the host's API |
 //! | [`vfs`] | routes an open to a role and implements its file methods |
@@ -30,6 +31,7 @@
 pub mod clock;
 pub mod config;
 pub mod error;
+pub mod events;
 pub mod extension;
 pub mod failures;
 pub mod files;
@@ -37,6 +39,8 @@ pub mod fork;
 pub mod functions;
 pub mod logging;
 pub mod ltx;
+pub mod metrics;
+pub mod monitor;
 pub mod page;
 pub mod primary;
 pub mod replica;

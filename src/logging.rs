@@ -42,9 +42,14 @@ pub enum LogFormat {
     /// A line of text.
     #[default]
     Text,
-    /// A JSON object on a line, with the members `time`, `level`, `msg` and `system`.
+    /// A JSON object on a line, with the members `time`, `level`, `msg` and `system`, and those of [`KEYS`] that the event
+    /// has.
     Json,
 }
+
+/// Fields of events that are members of their own in a JSON object. A line of text has them behind the message, unless that
+/// says so already.
+const KEYS: [&str; 6] = ["event", "db", "replica", "txid", "size_bytes", "duration_ms"];
 
 /// Whether events go to standard error: nothing is logged before [`install`].
 static TO_STDERR: AtomicBool = AtomicBool::new(false);
@@ -72,7 +77,7 @@ pub fn install(options: impl FnOnce() -> Options) {
 
 /// Tells on standard error what is wrong with the log itself.
 fn complain(complaint: &str) {
-    show(&told(LogFormat::Text, &SystemClock, Level::WARN, complaint));
+    show(&told(LogFormat::Text, &SystemClock, Level::WARN, &Said::plain(complaint)));
 }
 
 /// Writes to standard error what can be written there without waiting.
@@ -140,21 +145,24 @@ impl Lines {
     }
 
     /// Writes a line. A log that nobody reads must not disturb the database: what it cannot take is counted.
-    fn write(&self, clock: &dyn Clock, level: &Level, message: &str) {
+    fn write(&self, clock: &dyn Clock, level: &Level, said: &Said) {
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(times) = written.last.before(&format!("{level} {message}"), clock.steady()) else { return };
+        let Some(times) = written.last.before(&format!("{level} {}", said.message), clock.steady()) else {
+            return;
+        };
         let mut text = String::new();
         if written.cut {
             text.push('\n');
         }
         if written.lost > 0 {
             let missing = format!("{} lines are missing here: nobody read them", written.lost);
-            text += &told(self.format, clock, Level::WARN, &missing);
+            text += &told(self.format, clock, Level::WARN, &Said::plain(&missing));
         }
         if times > 0 {
-            text += &told(self.format, clock, Level::WARN, &format!("the last line came {times} times more"));
+            let again = format!("the last line came {times} times more");
+            text += &told(self.format, clock, Level::WARN, &Said::plain(&again));
         }
-        text += &told(self.format, clock, *level, message);
+        text += &told(self.format, clock, *level, said);
         // One write, so that lines of several threads and processes do not mix.
         match self.out.write(text.as_bytes()) {
             Ok(len) if len > 0 => (written.lost, written.cut) = (0, len < text.len()),
@@ -199,9 +207,9 @@ impl Subscriber for Lines {
     fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
 
     fn event(&self, event: &Event<'_>) {
-        let message = message(event);
+        let said = Said::of(event);
         let _section = fork::section();
-        self.write(&SystemClock, event.metadata().level(), &message);
+        self.write(&SystemClock, event.metadata().level(), &said);
     }
 
     fn enter(&self, _: &span::Id) {}
@@ -210,36 +218,93 @@ impl Subscriber for Lines {
 }
 
 /// `2026-01-31T12:00:00.123Z WARN litestream: message`, or a JSON object, and the end of the line.
-fn told(format: LogFormat, clock: &dyn Clock, level: Level, message: &str) -> String {
+fn told(format: LogFormat, clock: &dyn Clock, level: Level, said: &Said) -> String {
     match format {
         // A message with line breaks would look like several events.
         LogFormat::Text => {
+            let message = said.message.clone() + &said.behind();
             format!("{} {level} litestream: {message}", clock.now()).replace(['\n', '\r'], " ") + "\n"
         }
         LogFormat::Json => {
             let (time, level) = (clock.now().to_string(), level.to_string());
-            let event =
-                serde_json::json!({"time": time, "level": level, "msg": message, "system": "litestream_vfs"});
+            let mut event = serde_json::json!({
+                "time": time, "level": level, "msg": said.message, "system": "litestream_vfs"
+            });
+            let members = said.members.iter().map(|(key, value)| ((*key).to_owned(), value.clone()));
+            event.as_object_mut().expect("BUG: no object").extend(members);
             event.to_string() + "\n"
         }
     }
 }
 
-/// `message key=value`
-fn message(event: &Event<'_>) -> String {
-    let mut fields = Fields::default();
-    event.record(&mut fields);
-    fields.message + &fields.rest
+/// What an event says: `message key=value`, and the fields of [`KEYS`].
+#[derive(Clone, Debug, Default)]
+struct Said {
+    message: String,
+    members: Vec<(&'static str, serde_json::Value)>,
+}
+
+impl Said {
+    fn plain(message: &str) -> Self {
+        Self { message: message.to_owned(), members: Vec::new() }
+    }
+
+    /// What a line of text has behind the message: the name of an event is for programs.
+    fn behind(&self) -> String {
+        let mut behind = String::new();
+        for (key, value) in self.members.iter().filter(|(key, _)| *key != "event") {
+            if value.as_str().is_none_or(|text| !self.message.contains(text)) {
+                write!(behind, " {key}={value}").expect("BUG: writing to a string failed");
+            }
+        }
+        behind
+    }
+
+    fn of(event: &Event<'_>) -> Self {
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        Self { message: fields.message + &fields.rest, members: fields.members }
+    }
 }
 
 #[derive(Default)]
 struct Fields {
     message: String,
     rest: String,
+    members: Vec<(&'static str, serde_json::Value)>,
+}
+
+impl Fields {
+    /// Takes a field for a member of its own; whether it is one. What is empty is left out.
+    fn member(&mut self, field: &Field, value: impl FnOnce() -> serde_json::Value) -> bool {
+        let is_member = KEYS.contains(&field.name());
+        if is_member {
+            let value = value();
+            if value != "" {
+                self.members.push((field.name(), value));
+            }
+        }
+        is_member
+    }
 }
 
 impl Visit for Fields {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if !self.member(field, || value.into()) {
+            self.record_debug(field, &value);
+        }
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        if !self.member(field, || value.into()) {
+            self.record_debug(field, &value);
+        }
+    }
+
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        if self.member(field, || format!("{value:?}").into()) {
+            return;
+        }
         let written = match field.name() {
             "message" => write!(self.message, "{value:?}"),
             name => write!(self.rest, " {name}={value:?}"),
@@ -271,7 +336,7 @@ mod tests {
                 self.0.format,
                 &clock,
                 *event.metadata().level(),
-                &message(event),
+                &Said::of(event),
             ));
         }
         fn enter(&self, _: &span::Id) {}
@@ -292,9 +357,9 @@ mod tests {
     #[test]
     fn an_event_is_one_line() {
         let lines = lines_of(LevelFilter::INFO, || {
-            tracing::info!(txid = 7, path = "a b", "first\nsecond");
+            tracing::info!(pages = 7, path = "a b", "first\nsecond");
         });
-        assert_eq!(lines, ["2026-01-31T12:00:00.123Z INFO litestream: first second txid=7 path=\"a b\"\n"]);
+        assert_eq!(lines, ["2026-01-31T12:00:00.123Z INFO litestream: first second pages=7 path=\"a b\"\n"]);
     }
 
     #[test]
@@ -304,6 +369,24 @@ mod tests {
         assert_eq!(event["msg"], "first\n\"second\"");
         assert_eq!((&event["level"], &event["time"]), (&"INFO".into(), &"2026-01-31T12:00:00.123Z".into()));
         assert_eq!(lines[0].matches('\n').count(), 1);
+    }
+
+    #[test]
+    fn stable_keys_are_members_and_text_says_them_once() {
+        let event = || {
+            let db = std::path::Path::new("/data/app.db").display();
+            tracing::warn!(event = "lag_high", %db, replica = "", size_bytes = 7_u64, pages = 3, "slow");
+        };
+        let lines = lines_as(LogFormat::Json, LevelFilter::INFO, event);
+        let json: serde_json::Value = serde_json::from_str(&lines[0]).unwrap();
+        assert_eq!((&json["event"], &json["db"]), (&"lag_high".into(), &"/data/app.db".into()));
+        assert_eq!((&json["size_bytes"], &json["msg"]), (&7.into(), &"slow pages=3".into()));
+        assert!(json.get("replica").is_none());
+        let lines = lines_of(LevelFilter::INFO, event);
+        let text = "litestream: slow pages=3 db=\"/data/app.db\" size_bytes=7\n";
+        assert!(lines[0].ends_with(text), "{lines:?}");
+        let lines = lines_of(LevelFilter::INFO, || tracing::warn!(replica = "s3://b", "s3://b is slow"));
+        assert!(lines[0].ends_with("litestream: s3://b is slow\n"), "{lines:?}");
     }
 
     #[test]
@@ -335,10 +418,10 @@ mod tests {
         let lines = Lines::new(LevelFilter::WARN, LogFormat::Text, Out::file(path.clone()).unwrap());
         let clock = ManualClock::new(Timestamp::from_millis(1_769_860_800_000));
         for message in ["full", "full", "full", "works", "full"] {
-            lines.write(&clock, &Level::WARN, message);
+            lines.write(&clock, &Level::WARN, &Said::plain(message));
         }
         clock.set(Timestamp::from_millis(1_769_860_800_000 + REPEATS.as_millis() as i64));
-        lines.write(&clock, &Level::WARN, "full");
+        lines.write(&clock, &Level::WARN, &Said::plain("full"));
         let text = std::fs::read_to_string(&path).unwrap();
         let said: Vec<_> = text.lines().map(|line| line.rsplit(": ").next().unwrap()).collect();
         assert_eq!(said, ["full", "the last line came 2 times more", "works", "full", "full"]);

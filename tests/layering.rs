@@ -5,12 +5,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What every room may use.
-const LEAVES: [&str; 9] =
-    ["page", "error", "clock", "fork", "files", "runtime", "signals", "logging", "failures"];
+const LEAVES: [&str; 11] = [
+    "page", "error", "clock", "fork", "files", "runtime", "signals", "logging", "failures", "metrics",
+    "events",
+];
 
 /// Each room, and the rooms that it may use beside itself and the leaves.
-const ARROWS: [(&str, &[&str]); 21] = [
+const ARROWS: [(&str, &[&str]); 24] = [
+    ("events", &[]),
     ("page", &[]),
+    ("metrics", &[]),
     ("error", &[]),
     ("clock", &[]),
     ("runtime", &[]),
@@ -27,9 +31,13 @@ const ARROWS: [(&str, &[&str]); 21] = [
     ("replica", &["ltx", "store"]),
     ("restore", &["wal", "ltx", "store", "replica"]),
     ("verify", &["ltx", "store", "replica"]),
-    ("config", &["ltx", "store", "primary", "replica"]),
-    ("vfs", &["ltx", "wal", "sqlite", "store", "primary", "replica", "restore", "config"]),
-    ("functions", &["ltx", "wal", "sqlite", "store", "primary", "replica", "restore", "verify", "config"]),
+    ("monitor", &["ltx", "store", "primary", "replica"]),
+    ("config", &["ltx", "store", "primary", "replica", "monitor"]),
+    ("vfs", &["ltx", "wal", "sqlite", "store", "primary", "replica", "restore", "config", "monitor"]),
+    (
+        "functions",
+        &["ltx", "wal", "sqlite", "store", "primary", "replica", "restore", "verify", "config", "monitor"],
+    ),
     (
         "extension",
         &[
@@ -42,6 +50,7 @@ const ARROWS: [(&str, &[&str]); 21] = [
             "restore",
             "verify",
             "config",
+            "monitor",
             "vfs",
             "functions",
         ],

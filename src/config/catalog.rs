@@ -325,6 +325,53 @@ settings! {
     );
     QUICK: bool = Setting::new(Scope::Verify, "quick", Kind::Flag, "Only list the files and check their page indexes.")
         .default("false");
+    LISTEN: Option<String> = Setting::new(
+        Scope::Monitor,
+        "listen",
+        Kind::Text,
+        "Address and port for metrics, health and a status page, such as `127.0.0.1:9090`, see [Is it working?](#is-it-working). \
+         In the configuration file also `addr`. Without it nothing listens.",
+    )
+    .env(&["LITESTREAM_LISTEN"]);
+    LISTEN_TOKEN: Option<String> = Setting::new(
+        Scope::Monitor,
+        "listen_token",
+        Kind::Secret,
+        "What shows the status page to who is not on this machine. Without it nobody else sees it.",
+    )
+    .env(&["LITESTREAM_LISTEN_TOKEN"]);
+    MAX_LAG: Duration = Setting::new(
+        Scope::Monitor,
+        "max_lag",
+        Kind::Duration { min: "1s", max: "8760h" },
+        "How long a commit may wait for a replica before the process counts as unhealthy and `lag_high` is told.",
+    )
+    .env(&["LITESTREAM_MAX_LAG"])
+    .default("5m");
+    DISK_RESERVE: u64 = Setting::new(
+        Scope::Monitor,
+        "disk_reserve",
+        Kind::Size { min: "1MiB", max: "1TiB" },
+        "The space that the disk of a database must have left before it counts as unhealthy and `disk_low` is told.",
+    )
+    .env(&["LITESTREAM_DISK_RESERVE"])
+    .default("256MiB");
+    HEARTBEAT_URL: Option<String> = Setting::new(
+        Scope::Monitor,
+        "heartbeat_url",
+        Kind::Secret,
+        "An address that is asked for once in `heartbeat_interval`, as long as every commit of every database got to its \
+         replicas within that time.",
+    )
+    .env(&["LITESTREAM_HEARTBEAT_URL"]);
+    HEARTBEAT_INTERVAL: Duration = Setting::new(
+        Scope::Monitor,
+        "heartbeat_interval",
+        Kind::Duration { min: "1m", max: "8760h" },
+        "How often that is.",
+    )
+    .env(&["LITESTREAM_HEARTBEAT_INTERVAL"])
+    .default("5m");
     SQL: Option<SqlReach> = Setting::optional_word(
         Scope::Process,
         "sql",

@@ -31,7 +31,7 @@ pub use resolve::{
 };
 pub use restore::{Age, RestoreConfig, VerifyConfig, restore, target, verify};
 pub use setting::{Declared, IntegrityCheck, Kind, Scope};
-pub use start::{start_logging, start_logging_with, wants_default_vfs};
+pub use start::{monitor_options, start_logging, start_logging_with, wants_default_vfs};
 pub use value::{seconds, timeout};
 
 use std::time::Duration;

@@ -68,6 +68,8 @@ pub fn in_force(
     let scopes: &[Scope] =
         if role == Role::Primary { &[Scope::Primary] } else { &[Scope::Replica, Scope::State] };
     rows.extend(of_scopes(&layers.given, scopes));
+    let of_process = layers.document.as_ref().map_or_else(Vec::new, |document| document.process.clone());
+    rows.extend(of_scopes(&layers.given.before(of_process), &[Scope::Monitor]));
     for replica in layers.located(&replicas)? {
         rows.extend(of_replica(&replica, role));
     }

@@ -64,8 +64,8 @@ pub struct ReplicaConfig {
 }
 
 /// The settings that an open has.
-const SCOPES: [Scope; 6] =
-    [Scope::Open, Scope::Primary, Scope::Shipper, Scope::Replica, Scope::State, Scope::Store];
+pub(super) const SCOPES: [Scope; 7] =
+    [Scope::Open, Scope::Primary, Scope::Shipper, Scope::Replica, Scope::State, Scope::Store, Scope::Monitor];
 
 /// The most replicas that a database may have.
 const MOST_REPLICAS: usize = 8;

@@ -33,6 +33,9 @@ pub enum Scope {
     State,
     /// An option of `litestream_verify`.
     Verify,
+    /// What a process shows of itself: a parameter of the URI, or a key at the top of the configuration file. The first open of
+    /// a process that asks for it decides.
+    Monitor,
     /// The whole process: an environment variable only.
     Process,
 }
@@ -49,6 +52,7 @@ impl Scope {
             Self::State => "URI, replica, options of `litestream_restore`",
             Self::Restore => "options of `litestream_restore`",
             Self::Verify => "options of `litestream_verify`",
+            Self::Monitor => "URI, file",
             Self::Process => "environment",
         }
     }

@@ -1,10 +1,16 @@
 //! What the whole process is told.
 
-use super::catalog::{DEFAULT_VFS, LOG_FILE, LOG_FORMAT, LOG_LEVEL};
+use super::catalog::{
+    DEFAULT_VFS, DISK_RESERVE, HEARTBEAT_INTERVAL, HEARTBEAT_URL, LISTEN, LISTEN_TOKEN, LOG_FILE, LOG_FORMAT,
+    LOG_LEVEL, MAX_LAG,
+};
 use super::layer::{Assigned, Given};
+use super::resolve::SCOPES;
 use super::setting::Scope;
 use super::{Env, Params};
+use crate::error::{Error, Result};
 use crate::logging::{self, LogFormat};
+use crate::monitor;
 
 /// Starts logging as the environment says, the first time that it is called; nothing after that.
 ///
@@ -39,6 +45,41 @@ pub fn start_logging_with(params: &dyn Params, env: &dyn Env) {
         });
         logging::Options { level, file, format, complaints }
     });
+}
+
+/// What this process is to show, by an open with these parameters.
+///
+/// # Errors
+/// `Config`: a value that a setting cannot have.
+pub fn monitor_options(params: &dyn Params, env: &dyn Env) -> Result<monitor::Options> {
+    let given = Given::uri(params, env, &SCOPES)?;
+    let document = given.document().ok().flatten();
+    let webhooks = document.as_ref().map_or_else(Vec::new, |document| document.webhooks.clone());
+    let given = given.before(document.map_or_else(Vec::new, |document| document.process.clone()));
+    let listen = given.get(&LISTEN)?;
+    if let Some(address) = &listen {
+        check_address(address)?;
+    }
+    let interval = given.get(&HEARTBEAT_INTERVAL)?;
+    let heartbeat = given.get(&HEARTBEAT_URL)?.map(|url| monitor::Heartbeat { url, interval });
+    Ok(monitor::Options {
+        listen,
+        listen_token: given.get(&LISTEN_TOKEN)?,
+        limits: monitor::Limits { max_lag: given.get(&MAX_LAG)?, disk_reserve: given.get(&DISK_RESERVE)? },
+        heartbeat,
+        webhooks,
+    })
+}
+
+/// Makes sure that an address has a port.
+fn check_address(address: &str) -> Result<()> {
+    let port = address.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+    match port {
+        Some(_) => Ok(()),
+        None => Err(Error::config(format!(
+            "listen: '{address}' has no port; write 127.0.0.1:9090, or :9090 for all addresses"
+        ))),
+    }
 }
 
 /// Whether the library is to be the default VFS when it is loaded. What is not understood is `false`, and told.

@@ -1,4 +1,4 @@
-//! Where the local state of a database is, and what a path leads to.
+//! Where the local state of a database is, what a path leads to, and what its disk has left.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -30,6 +30,14 @@ pub fn place_state(path: &Path, folder: Option<&Path>) {
         Some(folder) => drop(moved.insert(path.to_path_buf(), folder.to_path_buf())),
         None => drop(moved.remove(path)),
     }
+}
+
+/// The space that is left for unprivileged programs on the disk of the file `path`, in bytes; `None` if that cannot be told.
+/// Opens no file.
+pub fn free_space(path: &Path) -> Option<u64> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let disk = rustix::fs::statvfs(folder).ok()?;
+    Some(disk.f_bavail.saturating_mul(disk.f_frsize))
 }
 
 /// The absolute path of `path` without links, as far as it is there; what is not there is taken as it is written.

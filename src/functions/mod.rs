@@ -7,10 +7,12 @@
 //! | `litestream_sync([timeout])` | waits until all commits are in the replicas | statements of the application |
 //! | `litestream_wait(txid [, timeout])` | waits until a transaction is in the replicas | statements of the application |
 //! | `litestream_resume([mode [, replica]])` | replication that stopped looks again, or continues by force | statements of the application |
+//! | `litestream_reset(path)` | forgets the local state of a database that nobody has open | statements of the application |
 //! | `litestream_snapshot([replica])` | makes a snapshot of all commits | statements of the application |
 //! | `litestream_txid()`, `litestream_time()`, `litestream_lag()` | where this database stands | anywhere |
 //! | `litestream_set_time(t [, schema])` | which state of a replica is read | statements of the application |
 //! | `litestream_status()`, `litestream_status` | all that is known, as JSON and as a table | also trusted schemas |
+//! | `litestream_metrics()` | what this process counts, as Prometheus reads it | statements of the application |
 //! | `litestream_databases` | table of all that this process has open | statements of the application |
 //! | `litestream_verify(url [, options])` | table of what is wrong with a replica | statements of the application |
 //! | `litestream_ltx(url [, options])` | table of the files of a replica | statements of the application |
@@ -31,9 +33,11 @@ mod configured;
 mod database;
 mod history;
 mod ltx;
+mod metrics;
 mod permission;
 mod plan;
 mod position;
+mod reset;
 mod restore;
 mod restores;
 mod resume;
@@ -68,6 +72,7 @@ pub fn register(conn: &Connection) -> rusqlite::Result<()> {
     for arguments in [0, 1, 2] {
         create_function(conn, "litestream_resume", arguments, Safety::DirectOnly, resume::resume)?;
     }
+    create_function(conn, "litestream_reset", 1, Safety::DirectOnly, reset::reset)?;
     for arguments in [0, 1] {
         create_function(conn, "litestream_snapshot", arguments, Safety::DirectOnly, snapshot::snapshot)?;
     }
@@ -80,6 +85,7 @@ pub fn register(conn: &Connection) -> rusqlite::Result<()> {
         create_function(conn, "litestream_set_time", arguments, Safety::DirectOnly, time::set_time)?;
     }
     create_function(conn, "litestream_status", 0, Safety::TrustedSchema, status::status)?;
+    create_function(conn, "litestream_metrics", 0, Safety::DirectOnly, metrics::metrics)?;
     create_table_function::<status::StatusTable>(conn)?;
     create_table_function::<status::DatabasesTable>(conn)?;
     create_table_function::<verify::VerifyTable>(conn)?;

@@ -2,9 +2,11 @@
 
 mod close;
 mod commit;
+mod figures;
 mod hooks;
 mod open;
 mod registry;
+mod reset;
 mod status;
 mod wait;
 mod waits;
@@ -23,10 +25,12 @@ use crate::primary::options::{Options, ReplicaConfig};
 use crate::primary::ownership::{Ownership, Question};
 use crate::primary::shipper::{Asked as AskedLook, Goal, ReplicaLook, Shipper, Tasks, Waiter};
 
+use figures::Checkpoints;
 use wait::Wanted;
 use waits::Waits;
 
 pub use commit::Ticket;
+pub use figures::{CheckpointFigures, CheckpointMode, DatabaseFigures};
 pub use open::refuse_twins;
 pub use status::Status;
 pub use waits::CommitWaits;
@@ -45,6 +49,7 @@ pub struct Primary {
     /// The task that ends what lingers is on its way.
     is_watched: AtomicBool,
     waits: Waits,
+    checkpoints: Checkpoints,
 }
 
 /// Which replicas of a database a call is for.
@@ -110,6 +115,15 @@ impl Primary {
             [one] => Goal::one(one.number),
             all => Goal::any(all.len(), self.options().sync_replicas.needed(all.len())),
         }
+    }
+
+    /// Forgets the local state of the database `path`, an absolute path without links, which nobody has open. Returns the
+    /// number of files that waited for a replica.
+    ///
+    /// # Errors
+    /// `Busy` if a program has it open; `Io` and the like on the folder of local state.
+    pub fn reset(path: &Path) -> Result<usize> {
+        reset::reset(path)
     }
 
     /// Waits until every commit made before the call is in the replicas, or in as many as `sync_replicas` says; returns the

@@ -36,14 +36,20 @@ mod time;
 mod wal_sync;
 
 pub use crate::files::state_folder;
-pub use database::{Asked, CommitWaits, Primary, Status, Ticket, refuse_twins};
+pub use database::{
+    Asked, CheckpointFigures, CheckpointMode, CommitWaits, DatabaseFigures, Primary, Status, Ticket,
+    refuse_twins,
+};
 pub use dirty::{Cursor, HeldLock, Position};
 pub use hooks::{Host, PinnedView, WalIndex};
-pub use maintenance::{HistoryOptions, NamedSettings, Settings as HistorySettings};
+pub use maintenance::{HistoryOptions, KeptLevel, NamedSettings, Settings as HistorySettings};
 pub use mark::{Restored, last_published, mark};
 pub use options::{CommitMode, Named, Options, ReplicaConfig, ReplicaOptions, Rewound, SyncReplicas};
 pub use page_set::PageSet;
-pub use shipper::Phase;
+pub use shipper::{Phase, ReplicaFigures};
+
+/// An answer to the question which files a replica has.
+pub type Files = tokio::sync::oneshot::Receiver<Vec<crate::store::FileInfo>>;
 
 /// A random number, for node ids and jitter.
 fn random_u64() -> u64 {

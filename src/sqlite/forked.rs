@@ -171,6 +171,14 @@ fn leave_writers() {
     }
 }
 
+/// Closes what a child must not keep open: the parent alone has a port, and its end is to be noticed.
+fn close_sockets() {
+    for fd in fork::closed_in_child() {
+        // SAFETY: a descriptor of the parent's, which its threads alone use, and they are not in this process.
+        unsafe { libc::close(fd) };
+    }
+}
+
 /// A file that this process inherited from the one that opened it.
 #[derive(Debug)]
 pub(super) struct Inherited {
@@ -209,6 +217,7 @@ pub(super) fn watch_forks() {
     }
     extern "C" fn in_child() {
         fork::ends_in_child();
+        close_sockets();
         leave_writers();
     }
     static ONCE: Once = Once::new();

@@ -212,6 +212,7 @@ impl Location {
     /// that pass are tried again as `policy` says.
     pub fn connect_with(&self, opening: &Opening<'_>, policy: RetryPolicy) -> Arc<Replica> {
         let replica = Replica::new(self.site.open(opening), self.site.root(), self.provider.layout);
+        let replica = replica.counted(self.provider.name);
         Arc::new(if self.provider.is_remote { replica.patient(policy) } else { replica })
     }
 

@@ -2,7 +2,7 @@
 //!
 //! A [`Location`] is what a replica URL says, by one of [`PROVIDERS`]. Connected, it is a [`Replica`]: a [`Bucket`], which
 //! is what a provider can do with strings for keys, a root in it and a [`Layout`], which knows LTX names. Wrappers
-//! ([`Retry`], [`Meter`], [`Faults`]) are buckets around a bucket.
+//! ([`Retry`], [`Meter`], [`Counted`], [`Faults`]) are buckets around a bucket.
 
 mod auth;
 mod bucket;
@@ -16,6 +16,7 @@ mod layout;
 mod location;
 mod provider;
 mod replica;
+mod requests;
 mod setting;
 #[cfg(test)]
 mod tests;
@@ -25,10 +26,12 @@ pub use bucket::{
     Bucket, ByteRange, Content, Fencing, Inode, Next, ObjectInfo, Page, Place, PutOptions, Upload,
 };
 pub use clock::StoreTime;
+pub use http::notify::{Notification, host_of, notify};
 pub use identity::ReplicaIdentity;
 pub use layout::Layout;
 pub use location::{Location, Lookup, Opening, PROVIDERS, Provider, SameSite, Site, Source, without_secrets};
 pub use provider::memory::MemoryStore;
 pub use replica::{FileInfo, Listing, RawInfo, Replica};
+pub use requests::{Counted as CountedRequests, Operation, Requests, of_process as requests_of_process};
 pub use setting::{Secret, Settings, StoreKind, StoreSetting};
-pub use wrap::{Fault, Faults, Meter, Op, Retry, RetryPolicy};
+pub use wrap::{Counted, Fault, Faults, Meter, Op, Retry, RetryPolicy};

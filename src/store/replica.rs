@@ -8,7 +8,8 @@ use tokio::sync::OnceCell;
 use super::bucket::{Bucket, ByteRange, Content, Fencing, Next, ObjectInfo, Place, PutOptions, Upload};
 use super::clock::StoreTime;
 use super::layout::Layout;
-use super::wrap::{Meter, Retry, RetryPolicy};
+use super::requests::Requests;
+use super::wrap::{Counted, Meter, Retry, RetryPolicy};
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
 use crate::ltx::{FileId, Level, Txid};
@@ -23,6 +24,9 @@ pub struct Replica {
     bucket: Arc<dyn Bucket>,
     layout: Layout,
     root: Root,
+    requests: Arc<Requests>,
+    /// The name of the provider; empty if that is not known.
+    kind: &'static str,
 }
 
 /// What the keys of a replica begin with: nothing, or a path with a slash at its end.
@@ -41,7 +45,25 @@ impl Replica {
             ("", Layout::Ltx) => Root::At(String::new()),
             (root, _) => Root::At(format!("{root}/")),
         };
-        Self { bucket, layout, root }
+        Self { bucket, layout, root, requests: Arc::default(), kind: "" }
+    }
+
+    /// The same replica, whose requests are counted: in [`Replica::requests`], and in those of this process to stores
+    /// of this `kind`.
+    #[must_use]
+    pub fn counted(&self, kind: &'static str) -> Self {
+        let counted = self.wrapped(|bucket| Arc::new(Counted::new(bucket, Arc::clone(&self.requests), kind)));
+        Self { kind, ..counted }
+    }
+
+    /// The name of its provider, as in a configuration file: `s3`; empty if its requests are not counted.
+    pub fn kind(&self) -> &'static str {
+        self.kind
+    }
+
+    /// The requests that were made so far, if they are counted.
+    pub fn requests(&self) -> &Requests {
+        &self.requests
     }
 
     /// The same replica with `wrap` around its bucket.

@@ -3,8 +3,9 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
-use crate::primary::{HeldLock, Primary, WalIndex};
+use crate::primary::{CheckpointMode, HeldLock, Primary, WalIndex};
 use crate::sqlite::{BaseFile, BaseVfs, LockLevel, ShmLock, ShmLockFlags};
 use crate::vfs::content::WalReader;
 use crate::vfs::exclusive_view::{ExclusiveView, Index};
@@ -26,6 +27,20 @@ enum Place {
     Unmapped,
 }
 
+/// A checkpoint of the connection.
+struct Checkpoint {
+    begun: Instant,
+    /// How far it came.
+    mode: CheckpointMode,
+    failed: bool,
+}
+
+impl Checkpoint {
+    fn begins() -> Self {
+        Self { begun: Instant::now(), mode: CheckpointMode::Passive, failed: false }
+    }
+}
+
 /// The state of one connection as far as its primary is told of it.
 pub(super) struct Hooks {
     primary: Arc<Primary>,
@@ -35,6 +50,8 @@ pub(super) struct Hooks {
     place: Place,
     writes: bool,
     checkpoints: bool,
+    /// The checkpoint that is under way.
+    checkpoint: Option<Checkpoint>,
     /// It may restart the WAL: read marks 1 to 4 are locked.
     restarts: bool,
     /// EXCLUSIVE is locked on the database file. SQLite takes no lock on the index from then on.
@@ -54,6 +71,7 @@ impl Hooks {
             place: Place::Private,
             writes: false,
             checkpoints: false,
+            checkpoint: None,
             restarts: false,
             alone: false,
             shown: None,
@@ -98,12 +116,15 @@ impl Hooks {
         }
         if lock.covers(ShmLock::CHECKPOINT) {
             self.checkpoints = true;
+            self.checkpoint = Some(Checkpoint::begins());
         }
         if lock.covers(ShmLock::WRITE) {
+            self.comes_to(CheckpointMode::Full);
             self.writes = true;
             self.primary.writer_begins(self.header(base));
         }
         if lock == ALL_WAL_READERS {
+            self.comes_to(CheckpointMode::Restart);
             self.restarts = true;
             let mut index = ConnectionIndex::now(base);
             if index.has_frames() {
@@ -121,8 +142,27 @@ impl Hooks {
             self.primary.writer_ends(self.header(base));
             self.writes = false;
         }
-        self.checkpoints &= !lock.covers(ShmLock::CHECKPOINT);
+        if lock.covers(ShmLock::CHECKPOINT) {
+            self.checkpoints = false;
+            if let Some(made) = self.checkpoint.take() {
+                self.primary.checkpointed(made.mode, made.begun.elapsed(), made.failed);
+            }
+        }
         self.restarts &= lock != ALL_WAL_READERS;
+    }
+
+    /// The checkpoint that is under way comes to more than it was known to be.
+    const fn comes_to(&mut self, mode: CheckpointMode) {
+        if let Some(checkpoint) = &mut self.checkpoint {
+            checkpoint.mode = mode;
+        }
+    }
+
+    /// The database file could not be written or synced.
+    pub(super) const fn database_failed(&mut self) {
+        if let Some(checkpoint) = &mut self.checkpoint {
+            checkpoint.failed = true;
+        }
     }
 
     /// The lock of the database file is `level` now.
@@ -170,6 +210,7 @@ impl Hooks {
 
     /// The WAL is about to be cut to nothing.
     pub(super) fn wal_is_cut(&mut self, base: &mut BaseFile) {
+        self.comes_to(CheckpointMode::Truncate);
         if self.restarts && self.shares_index() {
             // The end was recorded when the marks were locked. If every process dies before the next commit, only the
             // database file's stamp leads to it.

@@ -10,10 +10,11 @@ use crate::config::PrimaryConfig;
 use crate::error::{Error, ErrorKind};
 use crate::failures::{self, Attempt};
 use crate::files::{self, OpenLock};
+use crate::monitor;
 use crate::primary::Primary;
 use crate::sqlite::{
     BaseFile, BaseVfs, Code, File, FileControl, FileControlOp, LockLevel, OpenFlags, OpenRequest, Opened,
-    Opener, PragmaAnswer, ShmLock, ShmLockFlags, ShmRegion, log,
+    Opener, PragmaAnswer, ShmLock, ShmLockFlags, ShmRegion, SyncFlags, log,
 };
 use crate::store::{Opening, RetryPolicy};
 use crate::vfs::closing::Closing;
@@ -254,7 +255,11 @@ impl File for PrimaryFile {
             self.in_wal_mode = false;
             self.primary.left_wal_mode();
         }
-        self.base.write(data, offset)
+        self.base.write(data, offset).inspect_err(|_| self.hooks.database_failed())
+    }
+
+    fn sync(&mut self, flags: SyncFlags) -> Result<(), Code> {
+        self.base.sync(flags).inspect_err(|_| self.hooks.database_failed())
     }
 
     fn lock(&mut self, level: LockLevel) -> Result<(), Code> {
@@ -373,6 +378,7 @@ impl File for PrimaryFile {
             // A view of a copy that was given up may be open still.
             self.own.wait_for_end(Held::View, PATIENCE);
         }
+        monitor::closed();
         self.closing.end();
         closed
     }

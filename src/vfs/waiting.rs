@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use super::{UriParams, hidden, primary, replica};
 use crate::config::{self, Config, Params as _, ProcessEnv};
 use crate::error::{Error, ErrorKind, Result};
+use crate::monitor;
 use crate::sqlite::{
     self, Access, BaseFile, Code, File, FileConnection, HeldRequest, IoVersion, LockLevel, OpenFlags,
     OpenRequest, Opened, Opener, ReadOutcome, RefusedFile,
@@ -114,10 +115,12 @@ impl Waiting {
         let wanted = wanted?;
         self.base = None;
         let request = self.request.get();
+        let shown = config::monitor_options(&UriParams(request.parameters()), &ProcessEnv)?;
         let opened = match wanted {
             Config::Primary(config) => primary::open(&request, config, opener)?,
             Config::Replica(config) => replica::open(&request, config, self.asked == Asked::Configuration)?,
         };
+        monitor::start(&shown);
         match opened {
             Opened::File { file, .. } => Ok(file),
             Opened::PassThrough => unreachable!("BUG: a role without a file"),

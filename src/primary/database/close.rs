@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::registry::{self, Now, Slot};
 use super::{LOOK, Primary, Wanted};
 use crate::error::{Error, ErrorKind, Result};
+use crate::events;
 use crate::primary::ownership::Left;
 use crate::primary::shipper::{Goal, Shipper, Waiter, timed_out};
 
@@ -210,6 +211,7 @@ impl Primary {
         if let Err(e) = self.owner.finish() {
             tracing::warn!("{}: {e}", self.path().display());
         }
+        events::closed(self.path());
     }
 
     /// Tells what the last close leaves unsent.
@@ -233,13 +235,13 @@ impl Primary {
                 );
             }
             ErrorKind::Timeout => {
-                tracing::warn!(
-                    "{path}: {error}; the rest stays on local disk and is sent after the next open"
-                );
+                let text = format!("{error}; the rest stays on local disk and is sent after the next open");
+                shipper.happened(&events::CLOSED_UNSENT, &text);
             }
             ErrorKind::Conflict if waits => {
                 let url = shipper.store.url();
-                tracing::warn!("{path}: closed with commits that are not in {url}: replication is stopped");
+                let text = format!("closed with commits that are not in {url}: replication is stopped");
+                shipper.happened(&events::CLOSED_UNSENT, &text);
             }
             _ => {}
         }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Primary;
-use super::Waits;
 use super::registry::{self, LINGERS, Now, Slot};
+use super::{Checkpoints, Waits};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::primary::context::Context;
@@ -157,6 +157,7 @@ impl Primary {
             owner_task,
             is_watched,
             waits: Waits::default(),
+            checkpoints: Checkpoints::default(),
         })
     }
 

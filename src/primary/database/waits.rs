@@ -14,6 +14,7 @@ pub(super) struct Waits(Mutex<Inner>);
 #[derive(Debug, Default)]
 struct Inner {
     count: u64,
+    time: Duration,
     last: VecDeque<Duration>,
 }
 
@@ -33,10 +34,17 @@ impl Waits {
     pub(super) fn note(&self, time: Duration) {
         let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         inner.count += 1;
+        inner.time += time;
         if inner.last.len() == REMEMBERED {
             inner.last.pop_front();
         }
         inner.last.push_back(time);
+    }
+
+    /// The number of commits that waited, and their time together.
+    pub(super) fn total(&self) -> (u64, Duration) {
+        let inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        (inner.count, inner.time)
     }
 
     /// `None` if no commit waited.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use crate::clock::{Clock, Timestamp};
-use crate::wal::{Checksum, IndexHeader};
+use crate::wal::{Checksum, FrameHeader, IndexHeader};
 
 /// The number of changes of the WAL that were noted so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,6 +35,28 @@ struct State {
     header: Option<IndexHeader>,
     /// The commits that were noted last, with their times.
     recent: VecDeque<(Checksum, Timestamp)>,
+    /// The last changes that were only asked for, and are no commits.
+    asks: VecDeque<CommitSeq>,
+    /// Bytes of the frames that commits added to the WAL.
+    wal_bytes: u64,
+}
+
+impl State {
+    fn ask(&mut self) {
+        self.noted.seq.0 += 1;
+        if self.asks.len() == RECENT {
+            self.asks.pop_front();
+        }
+        self.asks.push_back(self.noted.seq);
+    }
+
+    /// Adds the frames that `header` shows and `last` did not.
+    fn count_frames(&mut self, last: Option<IndexHeader>, header: &IndexHeader) {
+        let (Some(last), Some(page_size)) = (last, header.page_size) else { return };
+        let before = if last.salts == header.salts { last.mx_frame.0 } else { 0 };
+        let frames = header.mx_frame.0.saturating_sub(before);
+        self.wal_bytes += u64::from(frames) * FrameHeader::frame_size(page_size) as u64;
+    }
 }
 
 /// More commits than this are not made between the moment in which a view is pinned and the next.
@@ -51,7 +73,8 @@ impl Commits {
     pub(in crate::primary) fn new(clock: Arc<dyn Clock>, shippers: usize) -> Self {
         let noted = Noted { seq: CommitSeq::default(), time: clock.now() };
         let (waiting, recent) = (vec![None; shippers], VecDeque::new());
-        Self { clock, state: Mutex::new(State { noted, waiting, header: None, recent }) }
+        let asks = VecDeque::new();
+        Self { clock, state: Mutex::new(State { noted, waiting, header: None, recent, asks, wal_bytes: 0 }) }
     }
 
     /// Whether several shippers publish them.
@@ -72,6 +95,7 @@ impl Commits {
         let is_commit = last
             .is_none_or(|last| (last.frame_checksum, last.change) != (header.frame_checksum, header.change));
         if is_commit {
+            state.count_frames(last, &header);
             self.note_now(&mut state);
             if state.recent.len() == RECENT {
                 state.recent.pop_front();
@@ -92,13 +116,25 @@ impl Commits {
 
     /// Asks for a look at the database, as after a commit that this process cannot have seen.
     pub(in crate::primary) fn ask(&self) {
-        self.lock().noted.seq.0 += 1;
+        self.lock().ask();
+    }
+
+    /// The number of commits that were noted after `acked`.
+    pub(in crate::primary) fn after(&self, acked: CommitSeq) -> u64 {
+        let state = self.lock();
+        let asks = state.asks.iter().filter(|ask| **ask > acked).count() as u64;
+        state.noted.seq.0.saturating_sub(acked.0).saturating_sub(asks)
+    }
+
+    /// Bytes of the frames that commits added to the WAL, as far as this process saw them.
+    pub(in crate::primary) fn wal_bytes(&self) -> u64 {
+        self.lock().wal_bytes
     }
 
     /// As [`Commits::ask`], for a commit that waits for `shipper` since `since`, by the steady clock.
     pub(in crate::primary) fn ask_since(&self, shipper: usize, since: Timestamp) {
         let mut state = self.lock();
-        state.noted.seq.0 += 1;
+        state.ask();
         let waiting = &mut state.waiting[shipper];
         *waiting = Some(waiting.map_or(since, |before| before.min(since)));
     }

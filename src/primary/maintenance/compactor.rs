@@ -143,6 +143,7 @@ impl Compactor {
 
     /// Takes up what was published; returns who waits for a snapshot.
     fn take(&mut self, news: News) -> Vec<Sender<Result<Txid>>> {
+        let questions = news.questions;
         if !news.published.is_empty() || news.unknown {
             self.history.lock().is_remembered = false;
             schedule_cache::remove(&self.folder);
@@ -164,6 +165,12 @@ impl Compactor {
             let time = news.published.first().map_or_else(|| self.time.now(), |file| file.timestamp);
             let end = window_end(time, *tick);
             self.due = Some(self.due.map_or(end, |due| due.min(end)));
+        }
+        if let Some(files) = &self.files {
+            for question in questions {
+                // Who asked may have given up.
+                let _ = question.send(files.all());
+            }
         }
         news.requests
     }
@@ -251,6 +258,7 @@ impl Compactor {
             before.into_iter().filter(|id| !listed.iter().any(|file| file.id == *id)).collect();
         if !gone.is_empty() {
             tracing::warn!("{}: {} files are gone, {} the first", self.store.url(), gone.len(), gone[0]);
+            self.history.figures.broken.one();
         }
         files.remove(&gone);
         self.absorb(files)?;
@@ -297,7 +305,7 @@ impl Compactor {
         if damaged.is_empty() {
             return merged;
         }
-        tracing::warn!("{}: {} files are damaged, {} the first", self.store.url(), damaged.len(), damaged[0]);
+        self.history.figures.broken.one();
         self.history.note_damaged(damaged);
         files.exclude(&self.history.damaged());
         self.doubt_unless_whole(files);
@@ -312,13 +320,16 @@ impl Compactor {
         let kept = |id: FileId| self.history.lock().recent.get(id);
         let node_id = self.node_id.unwrap_or_default();
         let stop = self.history.stop.notified();
+        let begun = tokio::time::Instant::now();
         let written = merge::run(&self.store, work, kept, node_id, stop).await.inspect_err(|e| {
             if e.kind() == ErrorKind::Conflict {
                 self.history.lock().conflict = Some(e.clone());
             }
         })?;
         tracing::info!("{}: {} holds {} files", self.store.url(), written.id, work.inputs.len());
-        if level != Level::SNAPSHOT {
+        if level == Level::SNAPSHOT {
+            self.history.figures.snapshots.note(begun.elapsed());
+        } else {
             self.history.lock().recent.forget(written.id.name.max());
         }
         files.add(written);
@@ -426,6 +437,9 @@ impl Compactor {
 
     /// Tells whoever waits that there is nothing to do now, and when there will be.
     pub(super) fn tell(&self) {
+        if let Some(files) = &self.files {
+            self.history.figures.keep(files.kept(self.time.now(), self.settings.l0_retention));
+        }
         let mut inner = self.history.lock();
         inner.rests = true;
         let next = Some(self.due.map_or(Next::Never, Next::At));

@@ -1,12 +1,15 @@
 //! The files of a replica as its only writer knows them: listed once, and kept up to date since.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use futures_util::future;
 
 use crate::clock::Timestamp;
 use crate::error::Result;
 use crate::ltx::{FileId, FileName, Level, Txid};
+use crate::primary::maintenance::figures::{Kept, KeptLevel};
 use crate::store::{FileInfo, Replica};
 
 /// The files of a replica. The time of each is when it was stored, by the clock of the store.
@@ -15,6 +18,22 @@ pub(super) struct Inventory {
     files: BTreeMap<FileId, FileInfo>,
     /// Those of them that are damaged. Nothing is made of them, but their names are taken.
     damaged: BTreeSet<FileId>,
+    totals: [Total; LEVELS],
+}
+
+/// Levels 0 to 9.
+const LEVELS: usize = 10;
+
+/// The files of one level together.
+#[derive(Clone, Copy, Debug, Default)]
+struct Total {
+    files: u64,
+    bytes: u64,
+}
+
+/// The size of a file in bytes, as far as it is known.
+fn size(file: &FileInfo) -> u64 {
+    if file.size == u64::MAX { 0 } else { file.size }
 }
 
 impl Inventory {
@@ -55,8 +74,9 @@ impl Inventory {
 
     /// Of `files`, whatever their times.
     pub(super) fn of(files: &[FileInfo]) -> Self {
-        let files = files.iter().map(|file| (file.id, file.clone())).collect();
-        Self { files, damaged: BTreeSet::new() }
+        let mut inventory = Self::default();
+        files.iter().for_each(|file| inventory.add(file.clone()));
+        inventory
     }
 
     /// Those of `ids` that are there are damaged.
@@ -88,15 +108,58 @@ impl Inventory {
 
     /// A file was written.
     pub(super) fn add(&mut self, file: FileInfo) {
-        self.files.entry(file.id).or_insert(file);
+        if let Entry::Vacant(entry) = self.files.entry(file.id) {
+            let total = &mut self.totals[usize::from(file.id.level.get())];
+            (total.files, total.bytes) = (total.files + 1, total.bytes + size(&file));
+            entry.insert(file);
+        }
     }
 
     /// Files were deleted.
     pub(super) fn remove(&mut self, ids: &[FileId]) {
         for id in ids {
-            self.files.remove(id);
+            if let Some(file) = self.files.remove(id) {
+                let total = &mut self.totals[usize::from(id.level.get())];
+                (total.files, total.bytes) = (total.files - 1, total.bytes - size(&file));
+            }
             self.damaged.remove(id);
         }
+    }
+
+    /// What the files come to, at the time `now`, if those of level 0 stay for `l0_retention`.
+    pub(super) fn kept(&self, now: Timestamp, l0_retention: Duration) -> Kept {
+        let levels = self.totals.iter().enumerate().filter(|(_, total)| total.files > 0);
+        let levels = levels.map(|(level, total)| KeptLevel {
+            level: level as u8,
+            files: total.files,
+            bytes: total.bytes,
+        });
+        let full = self.level(Level::SNAPSHOT).chain(self.first_full()).map(|file| file.timestamp).min();
+        let merged = Level::new(1).and_then(|level| self.last_of(level));
+        let mut kept = Kept { levels: levels.collect(), oldest: full, ..Kept::default() };
+        for file in self.level(Level::L0) {
+            let age = now.as_millis() - file.timestamp.as_millis();
+            let count = if Some(file.id.name.max()) > merged {
+                &mut kept.l0_not_compacted
+            } else if age < i64::try_from(l0_retention.as_millis()).unwrap_or(i64::MAX) {
+                &mut kept.l0_too_recent
+            } else {
+                &mut kept.l0_eligible
+            };
+            *count += 1;
+        }
+        kept
+    }
+
+    /// The full copies that begin a level below the snapshots.
+    fn first_full(&self) -> impl Iterator<Item = &FileInfo> {
+        let first = Level::all().take(LEVELS - 1).filter_map(|level| self.level(level).next());
+        first.filter(|file| file.id.name.is_snapshot())
+    }
+
+    /// All files, by level and name.
+    pub(super) fn all(&self) -> Vec<FileInfo> {
+        self.files.values().cloned().collect()
     }
 
     /// The sound files of one level, by first transaction.

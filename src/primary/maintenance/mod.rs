@@ -27,6 +27,7 @@
 
 mod compactor;
 mod due;
+mod figures;
 mod inventory;
 mod merge;
 mod named;
@@ -44,7 +45,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
 use crate::clock::Timestamp;
@@ -54,6 +55,7 @@ use crate::runtime;
 use crate::store::FileInfo;
 
 pub(in crate::primary) use compactor::Compactor;
+pub use figures::KeptLevel;
 pub(in crate::primary) use named::text;
 pub use named::{HistoryOptions, NamedSettings};
 pub use settings::Settings;
@@ -74,6 +76,7 @@ pub(super) struct History {
     news: Notify,
     /// Work that is under way is to be given up.
     stop: Notify,
+    pub(super) figures: figures::Figures,
 }
 
 #[derive(Debug, Default)]
@@ -124,6 +127,8 @@ struct News {
     unknown: bool,
     /// Who waits for a snapshot.
     requests: Vec<Sender<Result<Txid>>>,
+    /// Who wants to know the files.
+    questions: Vec<oneshot::Sender<Vec<FileInfo>>>,
 }
 
 /// The last transaction that `files` lead to, in any order.
@@ -133,7 +138,7 @@ pub(super) fn leads_to(files: &[FileInfo]) -> Option<Txid> {
 
 impl News {
     fn is_empty(&self) -> bool {
-        self.published.is_empty() && !self.unknown && self.requests.is_empty()
+        self.published.is_empty() && !self.unknown && self.requests.is_empty() && self.questions.is_empty()
     }
 }
 
@@ -186,6 +191,18 @@ impl History {
         inner.last = inner.last.max(Some(id.name.max()));
         inner.news.published.push(FileInfo { id, size, timestamp: time });
         self.news.notify_one();
+    }
+
+    /// Asks which files the replica has, as far as they are known without a request to the store: an answer comes when the
+    /// compactor has time for it, or never.
+    pub(super) fn ask_for_files(&self) -> oneshot::Receiver<Vec<FileInfo>> {
+        let (sender, answer) = oneshot::channel();
+        let mut inner = self.lock();
+        if inner.begun && !inner.ended {
+            inner.news.questions.push(sender);
+            self.news.notify_one();
+        }
+        answer
     }
 
     /// The publisher wrote a snapshot.

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use crate::error::{ErrorKind, Result};
+use crate::events;
 use crate::ltx::{FileId, Txid};
 use crate::primary::maintenance;
 use crate::primary::shipper::Shipper;
@@ -83,7 +84,7 @@ pub(in crate::primary) fn may_heal(
 pub(in crate::primary) fn begin(shipper: &Shipper, hole: Hole) -> Result<()> {
     let url = shipper.store.url();
     let notice = format!("{url} lost transactions: {}; a full copy of the database is sent", hole.found());
-    tracing::error!("{}: {notice}", shipper.db.path.display());
+    shipper.begins(&events::HOLE_FOUND, &notice);
     shipper.notice(notice);
     place::forget(shipper);
     shipper.holes.found(hole);
@@ -126,6 +127,8 @@ pub(in crate::primary) async fn finish(shipper: &Arc<Shipper>) -> Result<()> {
     ));
     // Whoever waits for it looks at the status next.
     shipper.holes.healed(txid);
+    shipper.ends(&events::HOLE_FOUND);
+    shipper.ends(&events::CORRUPTION_DETECTED);
     shipper.changed();
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! The background task that keeps the history of a replica. It sleeps without a timer while there is
 //! nothing that will be due.
 
+use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
@@ -8,6 +9,7 @@ use futures_util::FutureExt as _;
 
 use super::Shipper;
 use crate::error::ErrorKind;
+use crate::events;
 use crate::primary::maintenance::Compactor;
 use crate::runtime;
 
@@ -32,6 +34,8 @@ pub(super) async fn run(shipper: Arc<Shipper>) {
 async fn keep(shipper: &Shipper, compactor: &mut Compactor) {
     // The log has a failure, and not yet its end.
     let mut is_told = false;
+    // Damaged files that were told of.
+    let mut known = BTreeSet::new();
     loop {
         match compactor.round().await {
             // The publisher ends replication.
@@ -54,6 +58,12 @@ async fn keep(shipper: &Shipper, compactor: &mut Compactor) {
             }
             Ok(()) => {}
         }
+        let damaged = shipper.history.damaged();
+        if let Some(first) = damaged.difference(&known).next() {
+            let text = format!("{} files are damaged, {first} the first", damaged.difference(&known).count());
+            shipper.begins(&events::CORRUPTION_DETECTED, &text);
+        }
+        known = damaged;
         if shipper.history.take_doubt() {
             shipper.doubt_replica();
         }

@@ -20,6 +20,7 @@
 //! | `keep`, `scheduled_verify` | the background tasks that keep the history, and verify |
 //! | `copying` | how far a copy of the database came |
 //! | `linger` | after the last close: what waits is sent |
+//! | `figures` | what is counted of it |
 //! | `id` | which replica it is |
 
 mod asks;
@@ -28,6 +29,7 @@ mod begin;
 mod capture;
 mod copy;
 mod copying;
+mod figures;
 mod forward;
 mod gather;
 mod heal;
@@ -74,6 +76,7 @@ use crate::store::Replica;
 pub(in crate::primary) use asks::{Asker, Outcome, Requests};
 pub(in crate::primary) use capture::Capture;
 use capture::Look;
+pub use figures::ReplicaFigures;
 pub(in crate::primary) use holes::{Asked, Look as ReplicaLook};
 pub(in crate::primary) use id::ReplicaId;
 pub(in crate::primary) use wait::{Goal, Waiter, timed_out};
@@ -132,6 +135,7 @@ pub(in crate::primary) struct Shipper {
     pub(in crate::primary) time: Arc<Time>,
     pub(in crate::primary) signal: Signal,
     pub(in crate::primary) history: Arc<History>,
+    pub(in crate::primary) rounds: figures::Rounds,
     pub(in crate::primary) proof: scheduled_verify::Proof,
     /// What the replica lacks.
     pub(in crate::primary) holes: holes::Holes,
@@ -198,6 +202,7 @@ impl Shipper {
             time,
             signal: Signal::default(),
             history: Arc::default(),
+            rounds: figures::Rounds::default(),
             proof: scheduled_verify::Proof::default(),
             holes: holes::Holes::default(),
             places: place::Places::new(&folder),

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::holes::{Asked, Look};
 use super::{Capture, Phase, Shipper};
 use crate::error::{Error, ErrorKind, Result};
+use crate::events;
 use crate::ltx::FileId;
 
 impl Shipper {
@@ -40,7 +41,9 @@ impl Shipper {
             p.resumed = false;
             p.stopped_by = p.error.take();
         });
-        tracing::info!("{}: replication begins again{}", self.name(), if force { ", by force" } else { "" });
+        self.ends(&events::REPLICATION_STOPPED);
+        let how = if force { "replication begins again, by force" } else { "replication begins again" };
+        self.happened(&events::REPLICATION_RESUMED, how);
         self.signal.hurry();
         Ok(())
     }

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::{Capture, Desk, Phase, Shipper};
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind};
+use crate::events::{self, Event, Subject};
 use crate::ltx::Txid;
 use crate::primary::hooks::CommitSeq;
 use crate::primary::time::Witness;
@@ -87,6 +88,11 @@ impl Progress {
     /// Whether commits get to the replica one after the other: nothing else ends or keeps up the wait for one.
     const fn is_in_order(&self) -> bool {
         matches!(self.phase, Phase::Publishing | Phase::Idle | Phase::Retrying)
+    }
+
+    /// Since when each attempt failed, by the steady clock.
+    pub(super) const fn failing_since(&self) -> Option<Timestamp> {
+        self.failing_since
     }
 
     /// How many of `commits`, which waited, each transaction took along.
@@ -191,6 +197,7 @@ impl Shipper {
     /// `txid` is in the replica and holds every commit up to `covers`.
     pub(in crate::primary) fn published(&self, txid: Txid, covers: CommitSeq, time: Timestamp) {
         self.db.has_pages();
+        self.rounds.published();
         let awaited = self.awaited_commit.load(Ordering::SeqCst);
         self.change(|p| {
             self.works_again(p);
@@ -251,8 +258,9 @@ impl Shipper {
         }
         (progress.error, progress.failing_since) = (None, None);
         if std::mem::take(&mut progress.logged) {
-            // As important as what it is the end of.
-            tracing::warn!("{}: replication goes on, to {}", self.db.path.display(), self.store.url());
+            for event in [&events::UPLOAD_FAILED, &events::AUTH_FAILURE, &events::CIRCUIT_BREAKER_OPEN] {
+                self.ends(event);
+            }
         }
     }
 
@@ -273,13 +281,37 @@ impl Shipper {
             // last close ended, if the database was opened again since.
             let may_pass = matches!(error.kind(), ErrorKind::Busy | ErrorKind::Interrupted);
             let passes = may_pass && lasts < LOCKED.as_millis() as i64;
-            if !passes && !p.logged {
-                tracing::warn!("{}: {error}; it is tried again", self.db.path.display());
+            if !passes {
+                self.fails_with(&error);
                 p.logged = true;
             }
             p.phase = Phase::Retrying;
             p.error = Some(error);
         });
+    }
+
+    /// Tells of a failure that will be tried again, and of what it says of the store.
+    fn fails_with(&self, error: &Error) {
+        self.begins(&events::UPLOAD_FAILED, &error.to_string());
+        match error.kind() {
+            ErrorKind::Denied => self.begins(&events::AUTH_FAILURE, &error.to_string()),
+            _ => self.ends(&events::AUTH_FAILURE),
+        }
+    }
+
+    /// `event` lasts from now on of this replica, because of `error`.
+    pub(in crate::primary) fn begins(&self, event: &'static Event, error: &str) {
+        events::begins(event, Subject { db: &self.db.path, replica: &self.store.url() }, error);
+    }
+
+    /// What `event` tells of this replica is over, if it lasted.
+    pub(in crate::primary) fn ends(&self, event: &'static Event) {
+        events::ends(event, Subject { db: &self.db.path, replica: &self.store.url() });
+    }
+
+    /// `event` happened to this replica.
+    pub(in crate::primary) fn happened(&self, event: &'static Event, text: &str) {
+        events::happened(event, Subject { db: &self.db.path, replica: &self.store.url() }, text);
     }
 
     pub(in crate::primary) fn has_failed(&self) -> bool {
@@ -288,7 +320,7 @@ impl Shipper {
 
     /// Replication ends: somebody else is on the replica.
     pub(in crate::primary) fn stop(&self, error: Error) {
-        tracing::error!("{}: {error}", self.db.path.display());
+        self.begins(&events::REPLICATION_STOPPED, &error.to_string());
         self.history.end();
         self.holes.forget();
         let _ = self.with_capture(Capture::stop);

@@ -15,6 +15,7 @@ use super::asks::{Asker, Outcome};
 use super::gather::Gathering;
 use super::{Phase, Shipper, begin, blocking, copy, heal, send};
 use crate::error::{Error, ErrorKind, Result};
+use crate::events;
 use crate::primary::hooks::Noted;
 use crate::primary::shipper::outgoing::Outgoing;
 use crate::runtime;
@@ -79,6 +80,7 @@ async fn publish(shipper: &Arc<Shipper>) {
             continue;
         }
         shipper.answer(waiting, outcome.as_ref().map(|_| ()));
+        shipper.rounds.note(&outcome, started.elapsed());
         let deadline = match outcome {
             Ok(sent) => {
                 backoff = BACKOFF_MIN;
@@ -93,6 +95,9 @@ async fn publish(shipper: &Arc<Shipper>) {
                 continue;
             }
             Err(e) => {
+                if backoff == BACKOFF_MAX {
+                    shipper.begins(&events::CIRCUIT_BREAKER_OPEN, &e.to_string());
+                }
                 shipper.failed(e);
                 let wait = jittered(backoff);
                 backoff = (backoff * 2).min(BACKOFF_MAX);

@@ -9,6 +9,7 @@ use futures_util::FutureExt as _;
 
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
+use crate::events;
 use crate::ltx::Txid;
 use crate::primary::shipper::{Phase, Shipper};
 use crate::runtime;
@@ -97,6 +98,11 @@ fn verify(shipper: &Shipper) -> Result<()> {
     let options = verify::Options { quick: false, parallelism: 1, stop: Arc::clone(&shipper.proof.stop) };
     let outcome = verify::verify(Arc::clone(&shipper.store), &options)?;
     shipper.proof.note(&outcome, &shipper.store.url(), shipper.db.clock.now());
+    let failed = shipper.proof.verified().error.clone();
+    match failed {
+        Some(error) => shipper.begins(&events::VERIFICATION_FAILED, &error.to_string()),
+        None => shipper.ends(&events::VERIFICATION_FAILED),
+    }
     let errors = outcome.findings.iter().filter(|finding| finding.severity == Severity::Error);
     if errors.clone().next().is_some() {
         let damaged = errors.filter(|finding| finding.problem == Problem::Corrupt);

@@ -27,6 +27,7 @@ pub(in crate::store) mod call;
 pub(in crate::store) mod common;
 pub(in crate::store) mod endpoint;
 pub(in crate::store) mod failure;
+pub(in crate::store) mod notify;
 pub(in crate::store) mod sessions;
 pub(in crate::store) mod xml;
 

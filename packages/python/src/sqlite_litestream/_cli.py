@@ -24,6 +24,7 @@ The commands are:
     databases    list databases specified in the configuration file
     history      list the points that a replica can be restored to
     ltx          list the LTX files of a replica
+    reset        forget the local state of a database that nobody has open
     restore      write a database from a replica
     status       show how far databases were published
     verify       read a replica to prove that it restores
@@ -40,7 +41,6 @@ INSTEAD = {
     "start": "opening the database: it replicates while it is open",
     "stop": "closing the database: it replicates while it is open",
     "replicate": "the program itself, which loads the library: file:app.db?vfs=litestream&replica=URL",
-    "reset": "SELECT litestream_resume('force'), on a connection of the program",
     "mcp": "SQL: each of its tools is a function or a table",
 }
 """Commands of Litestream that speak to its daemon, and what does the same here."""
@@ -239,6 +239,12 @@ def _verify(given: Given, source: str) -> int:
     return 1 if any(row[0] == "error" for row in rows) else 0
 
 
+def _reset(given: Given, path: str) -> None:
+    [[answer]] = query("SELECT litestream_reset(?)", path)
+    print(f"{path}: its local state is forgotten, with {json.loads(answer)['waiting_files']} files that were not sent",
+          file=sys.stderr)
+
+
 def _config(given: Given, path: str) -> None:
     names = ["path", "replica", "setting", "value", "origin", "note"]
     rows = query("SELECT * FROM litestream_config(?)", path)
@@ -305,6 +311,7 @@ COMMANDS: dict[str, tuple[Callable[..., int | None], list[Flag], str]] = {
     "ltx": (_ltx, [CONFIG, JSON, Flag("level", "Level to list, 0 to 9, or all. Default: 0.", "LEVEL")], "DB_PATH|REPLICA_URL"),
     "history": (_history, [CONFIG, JSON, Flag("limit", "How many points, the latest first.", "NUM")], "DB_PATH|REPLICA_URL"),
     "verify": (_verify, [CONFIG, JSON, Flag("quick", "Only list the files and check their page indexes.")], "DB_PATH|REPLICA_URL"),
+    "reset": (_reset, [CONFIG], "DB_PATH"),
     "databases": (_databases, [CONFIG, JSON], ""),
     "config": (_config, [CONFIG, JSON], "DB_PATH"),
     "version": (_version, [Flag("verbose", "Taken because Litestream has it.")], ""),

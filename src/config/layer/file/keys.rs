@@ -2,14 +2,11 @@
 
 /// Keys of the whole file without effect, and why.
 pub(super) const GLOBAL: &[(&str, &str)] = &[
-    ("addr", "there is no server of metrics here; see litestream_status"),
     ("mcp-addr", "there is no MCP server here"),
     ("exec", "the program itself loads the library"),
     ("socket", "there is no control socket of Litestream here; use SQL functions"),
     ("l0-retention-check-interval", "files are deleted when they fall due, without a timer"),
     ("verify-compaction", "merged files are always looked for before others are deleted"),
-    ("heartbeat-url", "no heartbeat is sent"),
-    ("heartbeat-interval", "no heartbeat is sent"),
     ("shutdown-sync-interval", "the last close waits without asking again and again"),
     ("validation", "verify-interval is the setting that has a replica read to prove that it restores"),
 ];

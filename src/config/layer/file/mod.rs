@@ -29,6 +29,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::super::origin::Line;
 use super::{Assigned, Env};
 use crate::error::{Error, Result};
+use crate::monitor::Webhook;
 pub(in crate::config) use cache::document;
 pub(in crate::config) use configured::configured;
 pub use configured::{configure, forget};
@@ -45,6 +46,8 @@ pub(in crate::config) struct Document {
     entries: Vec<Entry>,
     /// What holds for the process.
     pub(in crate::config) process: Vec<Assigned>,
+    /// Where events go.
+    pub(in crate::config) webhooks: Vec<Webhook>,
     /// What has no effect, in the order of lines.
     pub(in crate::config) notes: Vec<Note>,
     /// Warnings were given.
@@ -79,7 +82,7 @@ impl Document {
         mut notes: Vec<Note>,
     ) -> Self {
         notes.sort_by_key(|note| note.line.line);
-        Self { file, global, entries, process, notes, told: AtomicBool::new(false) }
+        Self { file, global, entries, process, webhooks: Vec::new(), notes, told: AtomicBool::new(false) }
     }
 
     /// Warns of unknown keys, the first time.

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::super::super::catalog::{
-    CLOSE_TIMEOUT, LEVELS, LOG_FORMAT, LOG_LEVEL, RESTORE, RETENTION, ROLE, SETTINGS, SNAPSHOT_INTERVAL,
-    SNAPSHOT_RETENTION,
+    CLOSE_TIMEOUT, LEVELS, LISTEN, LOG_FORMAT, LOG_LEVEL, RESTORE, RETENTION, ROLE, SETTINGS,
+    SNAPSHOT_INTERVAL, SNAPSHOT_RETENTION,
 };
 use super::super::super::origin::{Line, Origin};
 use super::super::super::setting::{Declared, Kind, Scope, plain};
@@ -16,6 +16,8 @@ use super::expand::expand;
 use super::yaml::{self, Content, Member, Node};
 use super::{Document, Note, keys, pattern};
 use crate::error::{Error, Result};
+use crate::events::EVENTS;
+use crate::monitor::Webhook;
 use crate::store;
 
 /// Settings that may stand anywhere in the file.
@@ -37,8 +39,13 @@ pub(super) fn read(path: &Path, text: &str, env: &dyn Env) -> Result<Document> {
     let members = reader.mapping("the file", root)?.unwrap_or_default();
     let mut global = Section::default();
     let mut dbs = None;
+    let mut webhooks = Vec::new();
     for member in members {
-        if member.key == "dbs" { dbs = Some(member.value) } else { reader.global(&mut global, member)? }
+        match member.key.as_str() {
+            "dbs" => dbs = Some(member.value),
+            "webhooks" => webhooks = reader.webhooks(member)?,
+            _ => reader.global(&mut global, member)?,
+        }
     }
     let mut entries: Vec<Entry> = Vec::new();
     for node in dbs.map_or(Ok(Vec::new()), |node| reader.sequence("dbs", node))? {
@@ -47,7 +54,7 @@ pub(super) fn read(path: &Path, text: &str, env: &dyn Env) -> Result<Document> {
         entries.push(entry);
     }
     let Reader { file, notes, process, .. } = reader;
-    Ok(Document::new(file, global, entries, process, notes))
+    Ok(Document { webhooks, ..Document::new(file, global, entries, process, notes) })
 }
 
 /// Reads the entry that a program gives for the database `path`: a JSON object, which is YAML too.
@@ -116,6 +123,11 @@ impl Reader {
         match member.key.as_str() {
             "levels" => self.levels(section, member),
             "logging" => self.logging(member),
+            "addr" => self.monitor(&LISTEN.declared, member),
+            key if setting(key, &[Scope::Monitor]).is_some() => {
+                let declared = setting(key, &[Scope::Monitor]).expect("BUG: it was there");
+                self.monitor(declared, member)
+            }
             "shutdown-sync-timeout" => self.assign(&CLOSE_TIMEOUT.declared, section, member),
             key if keys::NOT_INHERITED.contains(&key) => {
                 let why =
@@ -302,6 +314,54 @@ impl Reader {
     fn go_duration(&self, line: usize, key: &str, text: &str) -> Result<String> {
         let kind = Kind::Duration { min: "1s", max: "8760h" };
         value_in_file(kind, text).map_err(|e| self.error(line, format!("{key}: {e}")))
+    }
+
+    /// Where events go: a list of `url`, `events` and `secret`.
+    fn webhooks(&mut self, member: Member) -> Result<Vec<Webhook>> {
+        let mut webhooks = Vec::new();
+        for node in self.sequence("webhooks", member.value)? {
+            let line = node.line;
+            let (mut url, mut events, mut secret) = (None, Vec::new(), None);
+            for inner in self.mapping("an item of webhooks", node)?.unwrap_or_default() {
+                match inner.key.as_str() {
+                    "url" => url = self.scalar(&inner)?,
+                    "secret" => secret = self.scalar(&inner)?,
+                    "events" => events = self.events(inner)?,
+                    _ => self.unknown(&inner, &[("url", ""), ("events", ""), ("secret", "")], "webhooks"),
+                }
+            }
+            let url = url.ok_or_else(|| self.error(line, "this item of webhooks has no url"))?;
+            if !["http://", "https://"].iter().any(|scheme| url.starts_with(scheme)) {
+                return Err(self.error(line, "the url of a webhook begins with https:// or http://"));
+            }
+            webhooks.push(Webhook { url, events, secret });
+        }
+        Ok(webhooks)
+    }
+
+    /// Names of events.
+    fn events(&self, member: Member) -> Result<Vec<String>> {
+        let mut names = Vec::new();
+        for node in self.sequence("events", member.value)? {
+            let name = self.text("events", &node)?.unwrap_or_default();
+            if !EVENTS.iter().any(|event| event.name == name) {
+                let known: Vec<_> = EVENTS.iter().map(|event| event.name).collect();
+                return Err(self.error(
+                    node.line,
+                    format!("there is no event '{name}'; write some of {}", known.join(", ")),
+                ));
+            }
+            names.push(name);
+        }
+        Ok(names)
+    }
+
+    /// What the process shows of itself.
+    fn monitor(&mut self, setting: &'static Declared, member: Member) -> Result<()> {
+        let mut section = Section { values: std::mem::take(&mut self.process), ..Section::default() };
+        let assigned = self.assign(setting, &mut section, member);
+        self.process = section.values;
+        assigned
     }
 
     fn logging(&mut self, member: Member) -> Result<()> {

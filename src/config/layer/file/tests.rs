@@ -159,7 +159,7 @@ fn the_keys_of_litestream_0_3_hold() {
         .filter(|row| row.note.is_some())
         .map(|row| row.setting)
         .collect();
-    assert_eq!(without_effect, ["addr", "validation-interval", "retention-check-interval", "name"]);
+    assert_eq!(without_effect, ["validation-interval", "retention-check-interval", "name"]);
 }
 
 #[test]

@@ -88,6 +88,11 @@ enum Exclusive {
 }
 
 impl Capture {
+    /// The number of pages whose content is in no file.
+    pub(super) fn dirty_pages(&self) -> u64 {
+        self.dirty.len()
+    }
+
     /// Takes up where the local state says that an earlier process ended.
     ///
     /// # Errors

@@ -1,0 +1,168 @@
+//! The listener: the first process has the port, and the next one takes over when it ends.
+//!
+//! A process that does not get the port connects to the one that has it, and waits for questions ([`peers`]). The end of
+//! that connection is the end of the other process: then it tries again. So nothing asks again and again meanwhile.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::AbortHandle;
+
+use super::connection::{self, Front};
+use super::{Monitor, peers};
+use crate::fork::ClosedInChild;
+
+/// The wait before the port is tried again, where another program seems to have it; it doubles up to `WAIT_MAX`.
+const WAIT_MIN: Duration = Duration::from_millis(50);
+const WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// How long the head of a request may take.
+const HEAD: Duration = Duration::from_secs(5);
+/// How long an answer may take, with all that it waits for.
+const ANSWER: Duration = Duration::from_secs(10);
+/// Connections whose request is not there yet, at most: the oldest goes for a new one.
+const READING: usize = 64;
+/// Requests that are answered at the same time.
+const ANSWERING: usize = 16;
+
+/// Listens, or waits until it may, until the process ends.
+pub(super) async fn run(monitor: Arc<Monitor>) {
+    let address = monitor.options.listen.clone().unwrap_or_default();
+    let (mut wait, mut is_told) = (WAIT_MIN, false);
+    loop {
+        let refused = match bind(&address).await {
+            Ok(listener) => hold(&monitor, listener).await,
+            Err(e) => e,
+        };
+        if refused.kind() == io::ErrorKind::AddrInUse
+            && let Ok(()) = peers::report_to_holder(&monitor, &address).await
+        {
+            // The process that had the port has ended.
+            wait = WAIT_MIN;
+            continue;
+        }
+        if wait == WAIT_MAX && !std::mem::replace(&mut is_told, true) {
+            tracing::warn!(
+                "cannot listen on {address}: {refused}; it is tried again. Give another port, or end what has this one"
+            );
+        }
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(WAIT_MAX);
+    }
+}
+
+/// Binds `host:port`; without a host all addresses of the machine.
+async fn bind(address: &str) -> io::Result<TcpListener> {
+    match address.strip_prefix(':') {
+        None => TcpListener::bind(address).await,
+        Some(port) => match TcpListener::bind(format!("[::]:{port}")).await {
+            Err(e) if e.kind() != io::ErrorKind::AddrInUse => {
+                TcpListener::bind(format!("0.0.0.0:{port}")).await
+            }
+            bound => bound,
+        },
+    }
+}
+
+/// Answers requests, and asks the other processes, as long as the port is there.
+async fn hold(monitor: &Arc<Monitor>, listener: TcpListener) -> io::Error {
+    let _in_child = ClosedInChild::of(&listener);
+    let local = match listener.local_addr() {
+        Ok(local) => local,
+        Err(e) => return e,
+    };
+    tracing::info!("metrics and status at http://{local}/");
+    let front = Arc::new(Front::new(Arc::clone(monitor), local));
+    let mut beside = vec![tokio::spawn(peers::hold(Arc::clone(&front.peers), local))];
+    if let Some(heartbeat) = monitor.options.heartbeat.clone() {
+        let front = Arc::clone(&front);
+        let machine = move || {
+            let front = Arc::clone(&front);
+            async move { front.machine().await }
+        };
+        beside.push(tokio::spawn(super::heartbeat::run(heartbeat, machine)));
+    }
+    let ended = accept(&front, &listener).await;
+    beside.iter().for_each(tokio::task::JoinHandle::abort);
+    ended
+}
+
+async fn accept(front: &Arc<Front>, listener: &TcpListener) -> io::Error {
+    /// The wait after an error that passes, such as too many open files.
+    const PAUSE: Duration = Duration::from_millis(100);
+    let crowd = Arc::new(Crowd::new());
+    loop {
+        match listener.accept().await {
+            Ok((stream, from)) => crowd.admit(front, stream, from),
+            Err(e) if e.kind() == io::ErrorKind::InvalidInput => return e,
+            Err(e) => {
+                tracing::debug!("cannot accept a connection: {e}");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+/// The connections.
+struct Crowd {
+    /// Those whose request is not there yet, the oldest first.
+    reading: Mutex<Reading>,
+    answering: Semaphore,
+}
+
+#[derive(Default)]
+struct Reading {
+    next: u64,
+    tasks: VecDeque<(u64, AbortHandle)>,
+}
+
+impl Crowd {
+    fn new() -> Self {
+        Self { reading: Mutex::default(), answering: Semaphore::new(ANSWERING) }
+    }
+
+    fn reading(&self) -> MutexGuard<'_, Reading> {
+        self.reading.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins to read a request. Who says nothing keeps nobody away: there are only so many, and the oldest is let go.
+    fn admit(self: &Arc<Self>, front: &Arc<Front>, stream: TcpStream, from: SocketAddr) {
+        let mut reading = self.reading();
+        let id = reading.next;
+        reading.next += 1;
+        let (crowd, front) = (Arc::clone(self), Arc::clone(front));
+        let task = tokio::spawn(async move { crowd.serve(id, &front, stream, from).await });
+        reading.tasks.push_back((id, task.abort_handle()));
+        if reading.tasks.len() > READING
+            && let Some((_, oldest)) = reading.tasks.pop_front()
+        {
+            oldest.abort();
+        }
+    }
+
+    async fn serve(&self, id: u64, front: &Arc<Front>, mut stream: TcpStream, from: SocketAddr) {
+        let _in_child = ClosedInChild::of(&stream);
+        let read = tokio::time::timeout(HEAD, super::http::read(&mut stream)).await;
+        self.reading().tasks.retain(|(other, _)| *other != id);
+        let request = match read {
+            Err(_) | Ok(Err(None)) => return,
+            Ok(request) => request,
+        };
+        let answered = async {
+            let Ok(_permit) = self.answering.acquire().await else { return };
+            let (answer, is_head) = match request {
+                Ok(request) => (connection::answer(front, &request).await, request.method == "HEAD"),
+                Err(answer) => (answer.unwrap_or_else(|| unreachable!("BUG: nobody is there")), false),
+            };
+            super::http::send(&mut stream, &answer, is_head).await;
+        };
+        if tokio::time::timeout(ANSWER, answered).await.is_err() {
+            tracing::debug!("an answer to {from} took too long");
+        }
+    }
+}
