@@ -26,6 +26,7 @@
 //! | `past` | other states than the latest |
 //! | `trouble` | why a page could not be read |
 //! | `view` | one connection |
+//! | `wait` | waiting until a transaction is shown |
 
 mod beside;
 mod btree;
@@ -59,6 +60,7 @@ mod trees;
 mod trouble;
 mod verdict;
 mod view;
+mod wait;
 
 pub use core::{Core, Options, ReplicaStatus};
 pub use disk::DiskOptions;

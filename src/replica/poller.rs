@@ -61,6 +61,11 @@ impl Poller {
         self.woken.notify_one();
     }
 
+    /// How often to look while somebody reads.
+    pub(super) fn interval(&self) -> Duration {
+        self.interval
+    }
+
     /// The number of polls that have begun.
     pub(super) fn begun(&self) -> u64 {
         self.begun.load(Ordering::Acquire)
