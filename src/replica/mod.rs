@@ -19,7 +19,7 @@
 //! | `span`, `flight` | which ranges bring them; requests under way |
 //! | `read_ahead` | how much is read at once |
 //! | `btree`, `trees`, `index_prefetch` | what pages tell of those that come next |
-//! | `follow`, `poller` | what is new, and when to look |
+//! | `follow`, `by_name`, `poller` | what is new, without a listing, and when to look |
 //! | `core`, `shared` | all of these together; one per replica and process |
 //! | `history` | the points that can be restored |
 //! | `beside` | two files that end with the same transaction |
@@ -30,6 +30,7 @@
 
 mod beside;
 mod btree;
+mod by_name;
 mod cache;
 mod core;
 mod disk;

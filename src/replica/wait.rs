@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::by_name::Look;
 use super::core::Core;
 use super::view::Seen;
 use crate::error::{Error, ErrorKind, Result};
@@ -13,6 +14,8 @@ use crate::runtime;
 const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
 /// The longest pause, unless the poll interval is shorter.
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+/// How it looks, again and again: the first look is the one that finds what was just written.
+const LOOKS: [Look; 4] = [Look::Cheaply, Look::Thoroughly, Look::Cheaply, Look::Cheaply];
 
 impl Core {
     /// Waits until transactions that begin from now on see `txid`, which the replica's primary gave out; returns the last
@@ -29,12 +32,14 @@ impl Core {
         let deadline = Instant::now() + timeout;
         let is_late = || !timeout.is_zero() && Instant::now() >= deadline;
         let mut pause = SHORTEST_PAUSE;
+        let mut looks = LOOKS.into_iter().cycle().skip(usize::from(timeout.is_zero()));
         loop {
             let last = self.snapshot().txid;
             if last >= txid {
                 return Ok(last);
             }
-            let polled = self.poll_unless(|| interrupted() || is_late());
+            let look = looks.next().expect("BUG: a cycle ended");
+            let polled = self.look_unless(look, || interrupted() || is_late());
             if interrupted() {
                 return Err(Error::new(ErrorKind::Interrupted, "the wait for the replica was interrupted"));
             }
