@@ -9,6 +9,7 @@ use tracing::level_filters::LevelFilter;
 
 use super::setting::{Declared, IntegrityCheck, Kind, OfStore, Restore, Role, Scope, Setting, SqlReach};
 use crate::logging::LogFormat;
+use crate::ltx::Txid;
 use crate::primary::{CommitMode, Rewound, SyncReplicas};
 use crate::replica::RestorePoint;
 use crate::store::{PROVIDERS, StoreKind, StoreSetting};
@@ -267,6 +268,13 @@ settings! {
         "asof",
         Kind::Point,
         "The state to read: a time, a TXID or `latest`, see [points in time](#points-in-time). Without it: the latest.",
+    );
+    MIN_TXID: Option<Txid> = Setting::new(
+        Scope::Replica,
+        "min_txid",
+        Kind::Txid,
+        "A transaction, as `litestream_sync` gave it, that the replica must show: the open waits for it, `open_timeout` at \
+         most.",
     );
 }
 

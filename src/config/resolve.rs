@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use super::catalog::{
     ASOF, AUTO_RECOVER, CACHE_DIR, CACHE_DIR_SIZE, CACHE_SIZE, CLOSE_TIMEOUT, COMMIT, COMMIT_TIMEOUT, CONFIG,
-    HYDRATE, HYDRATION_PATH, L0_RETENTION, LEVELS, OPEN_TIMEOUT, POLL_IDLE_INTERVAL, POLL_INTERVAL, REPLICA,
-    REPLICA_URL, RESTORE, RETENTION, REWOUND, ROLE, SNAPSHOT_INTERVAL, SNAPSHOT_RETENTION, SPOOL_LIMIT,
-    SYNC_INTERVAL, SYNC_REPLICAS, TIMESTAMP, TXID, VERIFY_INTERVAL, WAL_RESET_GUARD, WATCH_INTERVAL,
+    HYDRATE, HYDRATION_PATH, L0_RETENTION, LEVELS, MIN_TXID, OPEN_TIMEOUT, POLL_IDLE_INTERVAL, POLL_INTERVAL,
+    REPLICA, REPLICA_URL, RESTORE, RETENTION, REWOUND, ROLE, SNAPSHOT_INTERVAL, SNAPSHOT_RETENTION,
+    SPOOL_LIMIT, SYNC_INTERVAL, SYNC_REPLICAS, TIMESTAMP, TXID, VERIFY_INTERVAL, WAL_RESET_GUARD,
+    WATCH_INTERVAL,
 };
 use super::layer::file::{self, Document, Matched, ReplicaEntry};
 use super::layer::{Assigned, Found, Given};
@@ -16,6 +17,7 @@ use super::origin::Origin;
 use super::setting::{Restore, Role, Scope, Setting};
 use super::{Env, Params, ProcessEnv, value};
 use crate::error::{Error, ErrorKind, Result};
+use crate::ltx::Txid;
 use crate::replica::{self, RestorePoint};
 use crate::store::{Location, Lookup, Provider};
 use crate::{files, primary};
@@ -59,6 +61,8 @@ pub struct ReplicaConfig {
     pub options: replica::Options,
     /// The state that is read.
     pub point: replica::RestorePoint,
+    /// A transaction that it must have.
+    pub min_txid: Option<Txid>,
     /// How to get a primary instead, if nothing but the URL made it a replica.
     pub hint: Option<&'static str>,
 }
@@ -517,7 +521,14 @@ fn replica(
         disk: disk(given)?,
     };
     let point = given.state(&STATES)?;
-    Ok(ReplicaConfig { targets, options, point, hint: None })
+    let min_txid = given.get(&MIN_TXID)?;
+    if min_txid.is_some() && point != RestorePoint::Latest {
+        return Err(Error::config(
+            "min_txid waits for a transaction of the latest state, and asof, txid and timestamp read an earlier one: give \
+             either",
+        ));
+    }
+    Ok(ReplicaConfig { targets, options, point, min_txid, hint: None })
 }
 
 /// The local file that the whole database is downloaded to, if it is. A relative path is one in the
@@ -557,7 +568,6 @@ mod tests {
     use super::*;
     use crate::clock::Timestamp;
     use crate::config::tests::params;
-    use crate::ltx::Txid;
     use crate::replica::RestorePoint;
     use crate::store::ReplicaIdentity;
 

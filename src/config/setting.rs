@@ -9,6 +9,7 @@ use tracing::level_filters::LevelFilter;
 use super::{point, value};
 use crate::error::{Error, Result};
 use crate::logging::LogFormat;
+use crate::ltx::Txid;
 use crate::primary::{CommitMode, Rewound, SyncReplicas};
 use crate::replica::RestorePoint;
 
@@ -333,6 +334,12 @@ impl Value for Vec<Duration> {
             unreachable!("BUG: {kind:?} is no list of durations")
         };
         value::durations(text, min, max, count)
+    }
+}
+
+impl Value for Txid {
+    fn read(_: &Kind, text: &str) -> Result<Self> {
+        point::txid(text)
     }
 }
 

@@ -5,7 +5,7 @@
 //! | `litestream_version()` | this library's version | anywhere |
 //! | `litestream_restore(url, path [, options])` | writes a database file from a replica | statements of the application |
 //! | `litestream_sync([timeout])` | waits until all commits are in the replicas | statements of the application |
-//! | `litestream_wait(txid [, timeout])` | waits until a transaction is in the replicas | statements of the application |
+//! | `litestream_wait(txid [, timeout])` | waits until a transaction is in the replicas, or until a replica shows it | statements of the application |
 //! | `litestream_resume([mode [, replica]])` | replication that stopped looks again, or continues by force | statements of the application |
 //! | `litestream_reset(path)` | forgets the local state of a database that nobody has open | statements of the application |
 //! | `litestream_snapshot([replica])` | makes a snapshot of all commits | statements of the application |

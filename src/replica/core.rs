@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::task::AbortHandle;
 
+use super::by_name::Look;
 use super::disk::{Disk, DiskOptions};
 use super::fetch::Fetcher;
 use super::files::Files;
@@ -189,7 +190,7 @@ impl Core {
         let core = self.clone();
         let poll = async move {
             // On its own, so that it goes on when nobody waits any more.
-            let poll = tokio::spawn(async move { core.poll().await });
+            let poll = tokio::spawn(async move { core.poll(Look::Thoroughly).await });
             let _ = tokio::time::timeout(LONGEST_WAIT, poll).await;
             Ok(())
         };
@@ -250,10 +251,15 @@ impl Core {
     /// # Errors
     /// Also `Interrupted`.
     pub fn poll_unless(self: &Arc<Self>, interrupted: impl Fn() -> bool) -> Result<()> {
+        self.look_unless(Look::Thoroughly, interrupted)
+    }
+
+    /// As [`Core::poll_unless`], which looks as `look` says.
+    pub(super) fn look_unless(self: &Arc<Self>, look: Look, interrupted: impl Fn() -> bool) -> Result<()> {
         let core = self.clone();
         runtime::wait_for(interrupted, async move {
             // On its own: a poll that others share is not given up with who asked for it.
-            tokio::spawn(async move { core.poll().await }).await.unwrap_or_else(|e| {
+            tokio::spawn(async move { core.poll(look).await }).await.unwrap_or_else(|e| {
                 Err(Error::new(ErrorKind::Io, format!("background work ended early: {e}")))
             })
         })
@@ -262,7 +268,7 @@ impl Core {
     /// Looks for new transactions now, and for where files went that are gone.
     pub(super) async fn poll_suspiciously(&self) -> Result<()> {
         self.suspect.store(true, Ordering::Relaxed);
-        self.poll().await
+        self.poll(Look::Thoroughly).await
     }
 
     /// The download to a local file, if there is one.

@@ -99,6 +99,33 @@ impl Files {
         self.apply((*map).clone(), known, plan, &map, before.epoch).await
     }
 
+    /// The state of the database after `file`, of which `loaded` is known and which continues `before`.
+    ///
+    /// # Errors
+    /// `Corrupt`; `Conflict` if the file is of another lineage.
+    pub(super) fn extend_with(&self, before: &Snapshot, file: &FileInfo, loaded: Loaded) -> Result<Snapshot> {
+        let (mut map, last) = ((*before.map()).clone(), loaded.header);
+        let mut known = Before { page_size: Some(before.page_size), lineage: before.lineage };
+        self.take(&mut map, &mut known, &HashMap::new(), file, loaded)?;
+        Ok(Snapshot::new(&last, known.lineage, before.epoch, map))
+    }
+
+    /// Takes the next file, of which `loaded` is known, into `map`.
+    fn take(
+        &self,
+        map: &mut PageMap,
+        before: &mut Before,
+        known: &HashMap<FileId, Arc<ReplicaFile>>,
+        info: &FileInfo,
+        loaded: Loaded,
+    ) -> Result<()> {
+        check_page_size(info, &loaded.header, &mut before.page_size)?;
+        before.lineage = Lineage::with(before.lineage, &loaded.header).map_err(|e| self.named(e))?;
+        let file = self.number(info, known, &loaded);
+        self.keep_pages(&file, &loaded);
+        runtime::busy(is_long(&loaded), || map.apply(&file, loaded.header.commit, &loaded.index))
+    }
+
     async fn apply(
         &self,
         mut map: PageMap,
@@ -112,12 +139,8 @@ impl Files {
         let mut last: Option<Header> = None;
         while let Some(next) = loads.next().await {
             let (info, loaded) = next?;
-            check_page_size(&info, &loaded.header, &mut before.page_size)?;
-            before.lineage = Lineage::with(before.lineage, &loaded.header).map_err(|e| self.named(e))?;
-            let file = self.number(&info, &known, &loaded);
-            self.keep_pages(&file, &loaded);
-            runtime::busy(is_long(&loaded), || map.apply(&file, loaded.header.commit, &loaded.index))?;
             last = Some(loaded.header);
+            self.take(&mut map, &mut before, &known, &info, loaded)?;
         }
         let last = last.expect("BUG: a plan has at least one file");
         Ok(Snapshot::new(&last, before.lineage, epoch, map))
@@ -188,7 +211,7 @@ impl Files {
         }
     }
 
-    fn on_disk(&self, info: &FileInfo) -> Option<DiskFile> {
+    pub(super) fn on_disk(&self, info: &FileInfo) -> Option<DiskFile> {
         self.disk.as_ref().map(|disk| disk.file(info))
     }
 

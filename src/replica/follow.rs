@@ -1,17 +1,18 @@
-//! Follows the primary: one listing per interval finds what is new.
+//! Follows the primary: one request per interval finds what is new.
 //!
-//! The listing begins at the last file of level 0 that is known, the anchor. As long as the anchor is
+//! Mostly it asks for the next file by its name ([`super::by_name`]); where that does not do, it lists. The listing begins at the last file of level 0 that is known, the anchor. As long as the anchor is
 //! there as it was, what follows it is new and nothing else happened. If it is gone or another one,
 //! or a transaction is missing after it, all levels are listed: compaction may have moved files up,
 //! a newer snapshot may have replaced them, or the replica was reset and has another history.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::by_name::{ByName, Look};
 use super::core::{Core, Options, Polls};
 use super::files::Files;
 use super::map::PageMap;
@@ -40,8 +41,13 @@ pub(super) struct Follow {
     anchor: Option<FileInfo>,
     /// When the newest file was stored that was ever listed.
     newest: Timestamp,
-    /// Polls since all levels were listed.
+    /// Polls since all levels were listed, and when that was.
     polls: u32,
+    pub(super) around: Instant,
+    /// When the next file may be asked for by its name.
+    pub(super) by_name: ByName,
+    /// How the last poll looked.
+    looked: Look,
     /// What the last poll came to.
     outcome: Result<()>,
 }
@@ -69,7 +75,10 @@ pub(super) async fn open(files: &Files, options: &Options) -> Result<(Snapshot, 
     let deadline = Instant::now() + options.open_timeout;
     let pause = options.poll_interval.clamp(Duration::from_millis(1), Duration::from_secs(1));
     loop {
-        if let Some(first) = unless_silent(&files.source, options.open_timeout, first_state(files)).await? {
+        if let Some(first) =
+            unless_silent(&files.source, options.open_timeout, first_state(files, options.poll_interval))
+                .await?
+        {
             return Ok(first);
         }
         let now = Instant::now();
@@ -109,7 +118,7 @@ async fn unless_silent<T>(
     }
 }
 
-async fn first_state(files: &Files) -> Result<Option<(Snapshot, Follow)>> {
+async fn first_state(files: &Files, interval: Duration) -> Result<Option<(Snapshot, Follow)>> {
     let mut attempt = 1;
     loop {
         let Some(survey) = files.source.survey(RestorePoint::Latest).await? else { return Ok(None) };
@@ -119,6 +128,9 @@ async fn first_state(files: &Files) -> Result<Option<(Snapshot, Follow)>> {
                     anchor: anchor(&survey.files, snapshot.txid),
                     newest: newest(&survey.files),
                     polls: 0,
+                    around: Instant::now(),
+                    by_name: ByName::new(files.source.misses_cheaply(), interval),
+                    looked: Look::Thoroughly,
                     outcome: Ok(()),
                 };
                 return Ok(Some((snapshot, follow)));
@@ -126,6 +138,15 @@ async fn first_state(files: &Files) -> Result<Option<(Snapshot, Follow)>> {
             Err(e) if e.kind() == ErrorKind::NotFound && attempt < ATTEMPTS => attempt += 1,
             Err(e) => return Err(e),
         }
+    }
+}
+
+impl Follow {
+    /// `file` is the last one of level 0 that is part of the current state, and came by its name.
+    pub(super) fn note_next(&mut self, file: FileInfo) {
+        // Its time is that of a second, rounded down.
+        self.newest = self.newest.max(Timestamp::from_millis(file.timestamp.as_millis() + 999));
+        self.anchor = Some(file);
     }
 }
 
@@ -142,15 +163,15 @@ fn anchor(files: &[FileInfo], txid: Txid) -> Option<FileInfo> {
 
 impl Core {
     /// Looks for new transactions, and remembers how that went. A poll that another began after this
-    /// one was asked for serves both.
-    pub(super) async fn poll(&self) -> Result<()> {
+    /// one was asked for serves both, if it looked as thoroughly.
+    pub(super) async fn poll(&self, look: Look) -> Result<()> {
         let asked = self.poller.begun();
         let mut follow = self.follow.lock().await;
-        if self.poller.begun() > asked {
+        if self.poller.begun() > asked && (look == Look::Cheaply || follow.looked == Look::Thoroughly) {
             return follow.outcome.clone();
         }
         self.poller.note_begin();
-        let told = self.advance(&mut follow).await;
+        let told = self.advance(&mut follow, look).await;
         self.note_poll(&told);
         follow.outcome = told.map(|_| ());
         follow.outcome.clone()
@@ -211,17 +232,46 @@ impl Core {
         self.polls().reset = Some(notice);
     }
 
+    /// Whether what is known is not known to be doubtful: by a reader that found files gone, or a listing of before.
+    pub(super) fn shows_no_doubt(&self) -> bool {
+        !self.suspect.load(Ordering::Relaxed) && self.polls().older.is_none()
+    }
+
     /// Goes on to what is new, and returns what the replica told.
-    async fn advance(&self, follow: &mut Follow) -> Result<Told> {
+    async fn advance(&self, follow: &mut Follow, look: Look) -> Result<Told> {
         follow.polls = follow.polls.saturating_add(1);
+        follow.looked = Look::Cheaply;
+        if look == Look::Cheaply && self.advance_by_name(follow).await? {
+            return Ok(Told::Onward);
+        }
+        follow.looked = Look::Thoroughly;
+        let told = self.advance_by_listing(follow).await;
+        self.forget_unused(follow);
+        told
+    }
+
+    /// Forgets files that came by their names and that no state has any more.
+    fn forget_unused(&self, follow: &Follow) {
+        let mut used: HashSet<FileId> = follow.anchor.iter().map(|anchor| anchor.id).collect();
+        for snapshot in self.older().into_iter().chain([self.snapshot()]) {
+            used.extend(snapshot.map().files().map(|file| file.info.id));
+        }
+        self.files.source.forget_unless(&used);
+    }
+
+    async fn advance_by_listing(&self, follow: &mut Follow) -> Result<Told> {
         let snapshot = self.snapshot();
         let from = follow.anchor.as_ref().map_or(snapshot.txid.next(), |anchor| anchor.id.name.min());
         let listed = self.files.source.list(Level::L0, from).await?;
         follow.newest = follow.newest.max(newest(&listed));
         if !self.needs_look_around(follow, &snapshot, &listed) {
             match self.continued_and_kept(&snapshot, &listed).await {
-                Ok(None) => return Ok(Told::Onward),
+                Ok(None) => {
+                    follow.by_name.note_listing(&listed, snapshot.txid);
+                    return Ok(Told::Onward);
+                }
                 Ok(Some(next)) => {
+                    follow.by_name.note_listing(&listed, snapshot.txid);
                     follow.anchor = anchor(&listed, next.txid);
                     runtime::busy(true, || self.publish(next));
                     return Ok(Told::Onward);
@@ -257,7 +307,7 @@ impl Core {
             Some(anchor) => {
                 listed.contains(anchor) && !(due && snapshot.map().files().nth(MANY_FILES).is_some())
             }
-            None => listed.is_empty() && !due,
+            None => listed.is_empty() && !due && follow.around.elapsed() < follow.by_name.every(),
         };
         !known || self.suspect.load(Ordering::Relaxed)
     }
@@ -270,6 +320,7 @@ impl Core {
         loop {
             let files = self.files.source.list_all_upwards().await?;
             let plan = Plan::new(&files, RestorePoint::Latest)?;
+            follow.by_name.note_listing(&files, self.snapshot().txid);
             let survey = Survey { files, plan };
             let told = match told(follow, &self.snapshot(), &survey) {
                 Told::Older { .. } if doubted => Told::Reset,
@@ -289,7 +340,7 @@ impl Core {
                         Told::Reset => newest(&survey.files),
                         _ => follow.newest.max(newest(&survey.files)),
                     };
-                    follow.polls = 0;
+                    (follow.polls, follow.around) = (0, Instant::now());
                     runtime::busy(true, || self.publish(next));
                     return Ok(told);
                 }

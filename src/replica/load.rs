@@ -14,7 +14,7 @@ use crate::store::{ByteRange, FileInfo};
 /// A file of up to this many bytes comes whole, and its checksum is verified. Of larger files only
 /// what is asked for comes: LTX has no checksum of a single page, so that a damaged page is noticed
 /// only if it does not decompress to one page.
-const WHOLE: u64 = 1024 * 1024;
+pub(super) const WHOLE: u64 = 1024 * 1024;
 /// Pages of one file that came along are kept until they take this many bytes.
 const KEEP: usize = 2 * 1024 * 1024;
 /// What comes with the header of a snapshot: the schema, and the roots of what was created first. Costs
@@ -48,13 +48,7 @@ pub(super) async fn load(source: &Source, disk: Option<&DiskFile>, file: &FileIn
         return Ok(Loaded { header, index, pages: Vec::new(), whole: None });
     }
     if file.size <= WHOLE {
-        let bytes = source.read(file, ByteRange::All).await?;
-        let loaded = verify_whole(file, &bytes).map_err(|e| named(file, e))?;
-        if let Some(disk) = disk {
-            disk.keep_index(&loaded.header, &loaded.index);
-            disk.keep(loaded.index.iter().collect(), 0, &bytes);
-        }
-        return Ok(Loaded { whole: Some(bytes), ..loaded });
+        return whole(disk, file, source.read(file, ByteRange::All).await?);
     }
     let (head, (tail, index)) = try_join(read_head(source, file), read_tail(source, file)).await?;
     let header = header_of(file, &head)?;
@@ -71,6 +65,19 @@ pub(super) async fn load(source: &Source, disk: Option<&DiskFile>, file: &FileIn
         disk.keep_index(&header, &index);
     }
     Ok(Loaded { header, index, pages, whole: None })
+}
+
+/// What must be known of `file`, which came whole as `bytes`. Keeps them on `disk` too.
+///
+/// # Errors
+/// `Corrupt`, with the file's name.
+pub(super) fn whole(disk: Option<&DiskFile>, file: &FileInfo, bytes: Bytes) -> Result<Loaded> {
+    let loaded = verify_whole(file, &bytes).map_err(|e| named(file, e))?;
+    if let Some(disk) = disk {
+        disk.keep_index(&loaded.header, &loaded.index);
+        disk.keep(loaded.index.iter().collect(), 0, &bytes);
+    }
+    Ok(Loaded { whole: Some(bytes), ..loaded })
 }
 
 /// The header of a large file, and of a snapshot some pages.

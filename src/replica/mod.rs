@@ -19,16 +19,18 @@
 //! | `span`, `flight` | which ranges bring them; requests under way |
 //! | `read_ahead` | how much is read at once |
 //! | `btree`, `trees`, `index_prefetch` | what pages tell of those that come next |
-//! | `follow`, `poller` | what is new, and when to look |
+//! | `follow`, `by_name`, `poller` | what is new, without a listing, and when to look |
 //! | `core`, `shared` | all of these together; one per replica and process |
 //! | `history` | the points that can be restored |
 //! | `beside` | two files that end with the same transaction |
 //! | `past` | other states than the latest |
 //! | `trouble` | why a page could not be read |
 //! | `view` | one connection |
+//! | `wait` | waiting until a transaction is shown |
 
 mod beside;
 mod btree;
+mod by_name;
 mod cache;
 mod core;
 mod disk;
@@ -59,6 +61,7 @@ mod trees;
 mod trouble;
 mod verdict;
 mod view;
+mod wait;
 
 pub use core::{Core, Options, ReplicaStatus};
 pub use disk::DiskOptions;

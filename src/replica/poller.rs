@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
+use super::by_name::Look;
 use super::core::{Core, Options};
 
 /// After errors in a row polls become rarer, up to this interval.
@@ -61,6 +62,11 @@ impl Poller {
         self.woken.notify_one();
     }
 
+    /// How often to look while somebody reads.
+    pub(super) fn interval(&self) -> Duration {
+        self.interval
+    }
+
     /// The number of polls that have begun.
     pub(super) fn begun(&self) -> u64 {
         self.begun.load(Ordering::Acquire)
@@ -105,7 +111,7 @@ pub(super) async fn run(core: Weak<Core>, poller: Arc<Poller>) {
         }
         let Some(core) = core.upgrade() else { return };
         begun = Instant::now();
-        let well = core.poll().await.is_ok();
+        let well = core.poll(Look::Cheaply).await.is_ok();
         pause = poller.pause(pause, well, &mut quiet);
         if well && pause > poller.interval {
             poller.resting.store(true, Ordering::Release);

@@ -24,6 +24,8 @@ pub struct Snapshot {
     pub timestamp: Timestamp,
     /// The history that its files belong to, as far as one of them says so.
     pub(super) lineage: Option<Lineage>,
+    /// Who wrote the last of its files; zero if that does not say so.
+    pub(super) writer: u64,
     /// How often the replica was reset to another history since it was opened, or a file turned out to be damaged.
     pub epoch: u32,
     map: RwLock<Arc<PageMap>>,
@@ -52,6 +54,7 @@ impl Snapshot {
             page_size: last.page_size,
             timestamp: last.timestamp,
             lineage,
+            writer: last.node_id,
             epoch,
             map: RwLock::new(Arc::new(map)),
             outdated: Arc::default(),

@@ -1,9 +1,9 @@
 //! What the read flow asks of a store: listings, headers, ranges - counted, and with errors that name
 //! the file.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use bytes::{Buf as _, Bytes, BytesMut};
@@ -14,7 +14,7 @@ use super::pace::Pace;
 use super::plan::{Plan, RestorePoint};
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
-use crate::ltx::{Header, Level, Txid};
+use crate::ltx::{FileId, Header, Level, Txid};
 use crate::store::{ByteRange, FileInfo, Listing, Replica};
 
 /// A file that says that it is older than when it was stored by more than this may have its time from a clock
@@ -35,10 +35,29 @@ pub(crate) struct Survey {
     pub(crate) plan: Plan,
 }
 
+/// What asking for a file by its name comes to.
+#[derive(Debug)]
+pub(crate) enum Named {
+    /// There is no such file.
+    Missing,
+    /// It, and all its bytes.
+    Whole(FileInfo, Bytes),
+    /// It is larger than was asked for, or the answer lacks what a listing says of it.
+    Unclear,
+}
+
+/// Whether a file that came by its name is the one that is `listed`: a listing may tell its time more finely.
+fn is_listed(file: &FileInfo, listed: &FileInfo) -> bool {
+    let apart = listed.timestamp.as_millis().abs_diff(file.timestamp.as_millis());
+    apart < 1000 && (listed.id, listed.size) == (file.id, file.size)
+}
+
 /// A replica to read from.
 #[derive(Debug)]
 pub(crate) struct Source {
     store: Arc<Replica>,
+    /// The files that came by their names. Listings show them as they were known first.
+    unlisted: Mutex<BTreeMap<FileId, FileInfo>>,
     requests: AtomicU64,
     pace: Pace,
 }
@@ -46,7 +65,7 @@ pub(crate) struct Source {
 impl Source {
     /// Reads from `store`.
     pub(crate) fn new(store: Arc<Replica>) -> Self {
-        Self { store, requests: AtomicU64::new(0), pace: Pace::default() }
+        Self { store, unlisted: Mutex::default(), requests: AtomicU64::new(0), pace: Pace::default() }
     }
 
     /// The replica's URL.
@@ -65,7 +84,57 @@ impl Source {
     /// Those of the store.
     pub(crate) async fn list(&self, level: Level, from: Txid) -> Result<Vec<FileInfo>> {
         self.requests.fetch_add(1, Ordering::Relaxed);
-        self.store.list(level, from).await
+        self.store.list(level, from).await.map(|files| self.as_known(files))
+    }
+
+    /// Whether a file that may not be there is better asked for by its name than by a listing.
+    pub(crate) fn misses_cheaply(&self) -> bool {
+        self.store.misses_cheaply()
+    }
+
+    /// The file with the name `id`, of which no listing told, if it has at most `most` bytes.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub(crate) async fn get_by_name(&self, id: FileId, most: u64) -> Result<Named> {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        let content = match self.store.get(id, ByteRange::All).await {
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Named::Missing),
+            answer => answer?,
+        };
+        let (size, timestamp) = (content.file_size, content.timestamp);
+        let Some(timestamp) = timestamp.filter(|_| size <= most) else { return Ok(Named::Unclear) };
+        let file = FileInfo { id, size, timestamp };
+        let bytes = content.bytes().await?;
+        match bytes.len() {
+            len if len as u64 == size => Ok(Named::Whole(file, bytes)),
+            len => Err(wrong_length(&file, len, size as usize)),
+        }
+    }
+
+    /// From now on listings show a file that came by its name as `file`.
+    pub(crate) fn remember(&self, file: &FileInfo) {
+        self.unlisted().insert(file.id, file.clone());
+    }
+
+    /// Remembers of these files only those that are `used`.
+    pub(crate) fn forget_unless(&self, used: &HashSet<FileId>) {
+        self.unlisted().retain(|id, _| used.contains(id));
+    }
+
+    /// What a listing has, with the files that came by their names as they were known first.
+    fn as_known(&self, mut files: Vec<FileInfo>) -> Vec<FileInfo> {
+        let unlisted = self.unlisted();
+        for file in files.iter_mut().filter(|_| !unlisted.is_empty()) {
+            if let Some(known) = unlisted.get(&file.id).filter(|known| is_listed(known, file)) {
+                *file = known.clone();
+            }
+        }
+        files
+    }
+
+    fn unlisted(&self) -> MutexGuard<'_, BTreeMap<FileId, FileInfo>> {
+        self.unlisted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The files of all levels, in as few round trips as the store allows.
@@ -103,7 +172,7 @@ impl Source {
             let (first, from) = rest?;
             (level >= first).then_some((level, if level == first { from } else { Txid::ONE }))
         });
-        Ok((files, levels))
+        Ok((self.as_known(files), levels))
     }
 
     /// How much came from the store so far, as [`Store::heard`] counts it.

@@ -345,10 +345,14 @@ proptest! {
     #[test]
     fn any_order_of_events_shows_states_of_the_database(
         seed: u64,
-        steps in prop::collection::vec(0u8..9, 1..60),
+        ours: bool,
+        steps in prop::collection::vec(0u8..10, 1..60),
         cache in prop_oneof![Just(0usize), Just(4000), Just(1 << 20)],
     ) {
         let mut history = History::new(512, seed);
+        if ours {
+            (history.lineage, history.writer) = (Lineage::new(seed | 1), 7);
+        }
         history.commit(12, &[]);
         history.put(0, 1, 1);
         let core = Core::with_store(history.store(), &Options { cache_bytes: cache, ..still() }).unwrap();
@@ -382,6 +386,10 @@ proptest! {
                     }
                 }
                 7 => history.retire(0, 1, merged.min(history.last() - 1)),
+                8 => {
+                    let core = core.clone();
+                    crate::runtime::block_on(async move { core.poll(by_name::Look::Cheaply).await }).unwrap();
+                }
                 _ => {
                     history.put(9, 1, history.last());
                 }

@@ -229,6 +229,13 @@ impl Seen {
         Ok(())
     }
 
+    /// The state that the connection keeps to, if it does: that of its transaction, or one that was chosen, and then `true`.
+    pub(super) fn held(&self) -> Option<(Arc<Snapshot>, bool)> {
+        let state = self.lock();
+        let chosen = state.chosen.as_ref().map(|chosen| (chosen.snapshot.clone(), true));
+        chosen.or_else(|| state.pinned.clone().map(|pinned| (pinned, false)))
+    }
+
     /// Whether the connection sees a state that was chosen, and does not follow.
     pub fn is_past(&self) -> bool {
         self.lock().chosen.is_some()

@@ -73,6 +73,11 @@ pub trait Bucket: Send + Sync + fmt::Debug {
         false
     }
 
+    /// Whether asking for a key that may not be there costs less than a listing, and says without doubt that it is not.
+    fn misses_cheaply(&self) -> bool {
+        false
+    }
+
     /// The store's own clock, as far as its answers have shown it.
     fn clock(&self) -> Option<StoreTime> {
         None
@@ -212,6 +217,8 @@ pub struct Content {
     pub offset: u64,
     /// The size of the whole file in bytes.
     pub file_size: u64,
+    /// The time that a listing gives for the file, to the second, if the answer says so.
+    pub timestamp: Option<Timestamp>,
     /// The bytes. A stream that ends early yields an error.
     pub body: BoxStream<'static, Result<Bytes>>,
 }

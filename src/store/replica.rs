@@ -239,6 +239,11 @@ impl Replica {
         Ok(Listing { files, rest: Some(last) })
     }
 
+    /// Whether asking for a file that may not be there costs less than a listing, as [`Bucket::misses_cheaply`].
+    pub fn misses_cheaply(&self) -> bool {
+        self.bucket.misses_cheaply()
+    }
+
     /// Metadata of one file.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::{hidden, pragma};
 use crate::config::{self, ReplicaConfig};
@@ -13,6 +14,7 @@ use crate::sqlite::{
     BaseFile, Code, File, FileControl, IoVersion, LockLevel, OpenRequest, Opened, PragmaAnswer, ReadOutcome,
     SyncFlags, log,
 };
+use crate::store::Location;
 
 /// Opens a replica, or joins those of this process that have it open. The default VFS does it `by_default`.
 pub(super) fn open(request: &OpenRequest<'_>, config: ReplicaConfig, by_default: bool) -> Result<Opened> {
@@ -32,14 +34,14 @@ pub(super) fn open(request: &OpenRequest<'_>, config: ReplicaConfig, by_default:
     })
 }
 
-/// Opens the first replica that answers.
+/// Opens the first replica that answers, and has what it must have.
 ///
 /// # Errors
 /// Those of all of them, if none does, with the kind of the first one's.
 fn first_that_answers(config: &ReplicaConfig) -> Result<Arc<Core>> {
     let mut refused: Vec<Error> = Vec::new();
     for target in &config.targets {
-        match replica::open(target, &config.options) {
+        match open_at(target, config) {
             Ok(core) => {
                 refused.iter().for_each(|e| tracing::warn!("{e}; {target} is read instead"));
                 return Ok(core);
@@ -55,6 +57,20 @@ fn first_that_answers(config: &ReplicaConfig) -> Result<Arc<Core>> {
             Err(Error::new(first.kind(), all.join("; ")))
         }
     }
+}
+
+/// Opens the replica at `target`, and waits until it has what it must have.
+fn open_at(target: &Location, config: &ReplicaConfig) -> Result<Arc<Core>> {
+    let deadline = Instant::now() + config.options.open_timeout;
+    let core = replica::open(target, &config.options)?;
+    if let Some(txid) = config.min_txid {
+        let left = deadline.saturating_duration_since(Instant::now());
+        core.wait_for(txid, left, || false).map_err(|e| {
+            let message = format!("{e}: raise open_timeout, or see whether min_txid is of this replica");
+            Error::new(e.kind(), message)
+        })?;
+    }
+    Ok(core)
 }
 
 /// `error` of an open with `hint`, if there is one.

@@ -19,7 +19,7 @@ def primary(start, in_s3, tmp_path):
 
 
 @pytest.mark.parametrize("connections", [1, 50])
-def test_there_is_one_listing_in_an_interval_whatever_the_connections(start, host, primary, through_proxy, proxy,
+def test_there_is_one_request_in_an_interval_whatever_the_connections(start, host, primary, through_proxy, proxy,
                                                                      connections):
     worker = start(host, through_proxy)
     uri = through_proxy.replica(poll_interval="500ms", poll_idle_interval="500ms")
@@ -28,7 +28,7 @@ def test_there_is_one_listing_in_an_interval_whatever_the_connections(start, hos
     before, began = len(proxy.requests), time.monotonic()
     time.sleep(5)  # the measurement itself
     asked, seconds = [r.kind for r in proxy.requests[before:]], time.monotonic() - began
-    assert set(asked) == {"LIST"}
+    assert asked.count("LIST") <= 1 and set(asked) <= {"GET", "LIST"}
     assert 5 <= len(asked) <= seconds / 0.5 + 1
 
 

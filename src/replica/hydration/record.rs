@@ -57,13 +57,21 @@ pub(super) struct Pages {
 }
 
 /// A file of the replica as it was listed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Eq, Serialize, Deserialize)]
 pub(super) struct Origin {
     level: u8,
     min: u64,
     max: u64,
     size: u64,
     timestamp: i64,
+}
+
+/// Equal to the second: a file that came by its name has no finer time.
+impl PartialEq for Origin {
+    fn eq(&self, other: &Self) -> bool {
+        let second = |origin: &Self| origin.timestamp.div_euclid(1000);
+        self.is_named_as(other) && (self.size, second(self)) == (other.size, second(other))
+    }
 }
 
 impl From<&FileInfo> for Origin {

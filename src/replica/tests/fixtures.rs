@@ -34,6 +34,8 @@ pub(crate) struct History {
     random: u64,
     /// What its files carry.
     pub(crate) lineage: Option<Lineage>,
+    /// Who wrote them.
+    pub(crate) writer: u64,
 }
 
 impl History {
@@ -45,6 +47,7 @@ impl History {
             written: vec![BTreeSet::new()],
             random: seed,
             lineage: None,
+            writer: 0,
         }
     }
 
@@ -129,7 +132,7 @@ impl History {
         pages.retain(|pgno| *pgno <= state.len() as u32);
         let commit = PageCount::new(state.len() as u32);
         let plain = Header::new(self.page_size, commit, name(min, max), self.time(max));
-        let header = Header { lineage: self.lineage, ..plain };
+        let header = Header { lineage: self.lineage, node_id: self.writer, ..plain };
         let mut encoder = Encoder::new(Vec::new(), header).unwrap();
         for pgno in pages {
             encoder.page(Pgno::new(pgno).unwrap(), &state[pgno as usize - 1]).unwrap();
@@ -270,5 +273,8 @@ impl Bucket for Hooked {
     }
     fn fencing(&self) -> Fencing {
         self.inner.fencing()
+    }
+    fn misses_cheaply(&self) -> bool {
+        self.inner.misses_cheaply()
     }
 }

@@ -29,7 +29,7 @@ pub(in crate::store) fn range_header(range: ByteRange) -> Option<String> {
 
 /// The content of an object without bytes.
 pub(in crate::store) fn empty() -> Content {
-    Content { offset: 0, file_size: 0, body: stream::empty::<Result<Bytes>>().boxed() }
+    Content { offset: 0, file_size: 0, timestamp: None, body: stream::empty::<Result<Bytes>>().boxed() }
 }
 
 /// The bytes that an answer has of an object: from `first` up to `end`, of `size` in all if it says so.
@@ -88,7 +88,7 @@ pub(in crate::store) fn content(
         )));
     }
     let body = http.read_stream(response, start - part.first, end - start);
-    Ok(Content { offset: start, file_size, body })
+    Ok(Content { offset: start, file_size, timestamp: None, body })
 }
 
 fn part(http: &Http, response: &Response, key: &str) -> Result<Part> {

@@ -175,12 +175,13 @@ impl Bucket for MemoryBucket {
     }
 
     async fn get(&self, key: &str, range: ByteRange, size: Option<u64>) -> Result<Content> {
-        let body = self.find(key)?.body;
+        let Object { body, timestamp, .. } = self.find(key)?;
         let file_size = body.len() as u64;
         if let Some(listed) = size {
             errors::check_size(&self.describe(), key, listed, file_size)?;
         }
-        content(&body, range).ok_or_else(|| errors::too_short(&self.describe(), key, range, file_size))
+        content(&body, timestamp, range)
+            .ok_or_else(|| errors::too_short(&self.describe(), key, range, file_size))
     }
 
     async fn put(&self, key: &str, body: Bytes, options: &PutOptions) -> Result<()> {
@@ -204,19 +205,23 @@ impl Bucket for MemoryBucket {
         Fencing::Atomic
     }
 
+    fn misses_cheaply(&self) -> bool {
+        true
+    }
+
     fn clock(&self) -> Option<StoreTime> {
         self.time().map(|now| StoreTime { now, age: Duration::ZERO, is_another: true })
     }
 }
 
 /// The bytes of `range`; `None` if the file ends before.
-fn content(body: &Bytes, range: ByteRange) -> Option<Content> {
+fn content(body: &Bytes, timestamp: Timestamp, range: ByteRange) -> Option<Content> {
     let file_size = body.len() as u64;
     let (start, end) = range.within(file_size)?;
     let mut rest = body.slice(start as usize..end as usize);
     let chunks =
         std::iter::from_fn(move || (!rest.is_empty()).then(|| Ok(rest.split_to(CHUNK.min(rest.len())))));
-    Some(Content { offset: start, file_size, body: stream::iter(chunks).boxed() })
+    Some(Content { offset: start, file_size, timestamp: Some(timestamp), body: stream::iter(chunks).boxed() })
 }
 
 struct MemoryUpload {

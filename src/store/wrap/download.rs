@@ -77,7 +77,7 @@ enum Event {
 impl Download {
     /// `content`, which `what` of `store` answered for `range`, as one that continues when it breaks off.
     pub(super) fn resumable(store: &Retry, what: Object, range: ByteRange, content: Content) -> Content {
-        let (offset, file_size) = (content.offset, content.file_size);
+        let Content { offset, file_size, timestamp, body } = content;
         let end = range.within(file_size).map_or(file_size, |(_, end)| end);
         let download = Self {
             store: store.clone(),
@@ -85,7 +85,7 @@ impl Download {
             file_size,
             at: offset,
             end,
-            body: content.body,
+            body,
             watch: Watch::default(),
             second: None,
             permit: None,
@@ -93,7 +93,7 @@ impl Download {
         let body = stream::try_unfold(download, |mut download| async move {
             Ok(download.next().await?.map(|chunk| (chunk, download)))
         });
-        Content { offset, file_size, body: body.boxed() }
+        Content { offset, file_size, timestamp, body: body.boxed() }
     }
 
     async fn next(&mut self) -> Result<Option<Bytes>> {

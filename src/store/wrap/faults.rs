@@ -263,6 +263,10 @@ impl Bucket for FaultyBucket {
         self.inner.lists_any_prefix()
     }
 
+    fn misses_cheaply(&self) -> bool {
+        self.inner.misses_cheaply()
+    }
+
     fn clock(&self) -> Option<StoreTime> {
         self.inner.clock()
     }

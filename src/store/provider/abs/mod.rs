@@ -144,6 +144,10 @@ impl Bucket for AzureBucket {
         true
     }
 
+    fn misses_cheaply(&self) -> bool {
+        true
+    }
+
     fn clock(&self) -> Option<StoreTime> {
         self.shared.clock.read(true)
     }

@@ -92,7 +92,12 @@ impl AzureBucket {
             call = call.header("range", range);
         }
         match session.send(&call, self.way).await {
-            Ok(response) => answer::content(&session.http, response, Asked { url: &url, key, size }, wanted),
+            Ok(response) => {
+                let described = blob::described(key, response.headers());
+                let timestamp = described.ok().map(|object| object.timestamp);
+                answer::content(&session.http, response, Asked { url: &url, key, size }, wanted)
+                    .map(|content| Content { timestamp, ..content })
+            }
             Err(Failure::Refused(refusal)) if refusal.status == 416 => {
                 Err(errors::too_short(&url, key, range, refusal.size.unwrap_or(0)))
             }

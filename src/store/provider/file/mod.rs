@@ -133,7 +133,7 @@ impl FileBucket {
         }
         let within = range.within(size);
         let (start, end) = within.ok_or_else(|| errors::too_short(&self.describe(), key, range, size))?;
-        Ok(Content { offset: start, file_size: size, body: chunks(file, path, start, end) })
+        Ok(Content { offset: start, file_size: size, timestamp: None, body: chunks(file, path, start, end) })
     }
 
     /// Adds what is in the folder at `path` below the root, and in the folders below it, if its key begins with

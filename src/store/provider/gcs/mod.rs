@@ -151,6 +151,10 @@ impl Bucket for GcsBucket {
         true
     }
 
+    fn misses_cheaply(&self) -> bool {
+        true
+    }
+
     fn clock(&self) -> Option<StoreTime> {
         self.shared.clock.read(true)
     }

@@ -79,7 +79,7 @@ impl NatsBucket {
             let (bucket, session, key) = (bucket.clone(), session.clone(), key.clone());
             async move { bucket.piece(&session, &key, chunk, (start, end)).await }
         });
-        Ok(Content { offset: start, file_size, body: pieces.buffered(MESSAGES).boxed() })
+        Ok(Content { offset: start, file_size, timestamp: None, body: pieces.buffered(MESSAGES).boxed() })
     }
 
     /// What a message has of the bytes from the first offset to the second.

@@ -198,6 +198,10 @@ impl Bucket for S3Bucket {
         true
     }
 
+    fn misses_cheaply(&self) -> bool {
+        true
+    }
+
     fn clock(&self) -> Option<StoreTime> {
         self.shared.clock.read(true)
     }

@@ -104,7 +104,10 @@ impl S3Bucket {
             }
             listed => listed,
         };
-        answer::content(&session.http, response, Asked { url: &self.describe(), key, size }, range)
+        // Listings do not have the time of the last commit.
+        let timestamp = answer::date(response.headers().get(LAST_MODIFIED));
+        let asked = Asked { url: &self.describe(), key, size };
+        answer::content(&session.http, response, asked, range).map(|content| Content { timestamp, ..content })
     }
 
     /// Size and time of one object, from a listing.

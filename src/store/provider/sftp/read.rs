@@ -142,7 +142,7 @@ impl SftpBucket {
             Some(rest) => stream::iter(first).chain(rest).boxed(),
             None => self.pieces(&file, key, within),
         };
-        Ok(Content { offset: within.0, file_size, body })
+        Ok(Content { offset: within.0, file_size, timestamp: None, body })
     }
 
     /// The bytes of an open file from the first offset to the second, several pieces of which are asked for at a time.
