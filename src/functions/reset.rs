@@ -19,7 +19,8 @@ use crate::sqlite::Call;
 /// `Denied` where SQL may not write files; `Busy` if a program has the database open; `Io` and the like on the folder.
 pub(super) fn reset(call: &Call<'_>) -> Result<Value> {
     permit(call.connection())?;
-    let name = call.arg::<String>(0)?.ok_or_else(|| Error::config("litestream_reset(path): the path is NULL"))?;
+    let name =
+        call.arg::<String>(0)?.ok_or_else(|| Error::config("litestream_reset(path): the path is NULL"))?;
     let path = files::resolved(&config::database_file(&name)?);
     place(&path);
     let waiting = Primary::reset(&path)?;

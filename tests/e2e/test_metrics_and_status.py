@@ -31,7 +31,7 @@ def port() -> int:
 def test_figures_are_litestreams_and_ours(start, in_s3, port, tmp_path):
     db = start("python", in_s3).open(
         in_s3.primary(tmp_path / "app.db", listen=f"127.0.0.1:{port}", sync_interval="50ms")
-        + f"&replica=file://{tmp_path}/second")
+        + f"&replica=file://{tmp_path}/elsewhere")
     fill(db)
     sync(db)
     for _ in range(3):
@@ -67,7 +67,7 @@ def test_figures_are_litestreams_and_ours(start, in_s3, port, tmp_path):
     assert metrics(seconds + "_count", replica_type="s3", operation="PUT") == metrics(
         "litestream_replica_operation_total", replica_type="s3", operation="PUT")
     bucket = in_s3.full_url.split("://")[1].split("/")[0]
-    assert bucket not in metrics.text and "second" not in metrics.text
+    assert bucket not in metrics.text and "elsewhere" not in metrics.text
     assert get(port, "/healthz") == (200, "ok\n")
     status = monitor.status(port)
     assert [r["name"] for r in status["databases"][0]["replicas"]] == ["s3", "file"]

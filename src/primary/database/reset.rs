@@ -48,7 +48,10 @@ pub(super) fn reset(path: &Path) -> Result<usize> {
 }
 
 fn is_open(path: &Path) -> Error {
-    Error::new(ErrorKind::Busy, format!("{} is open as a primary: close its connections first", path.display()))
+    Error::new(
+        ErrorKind::Busy,
+        format!("{} is open as a primary: close its connections first", path.display()),
+    )
 }
 
 fn forget_state(path: &Path) -> Result<usize> {
