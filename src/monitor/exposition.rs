@@ -74,7 +74,8 @@ fn of_database(samples: &mut Samples, database: &DatabaseFigures, limits: &Limit
         samples.count(&CHECKPOINT_ERROR_COUNT, &labels, made.errors);
         samples.set(&CHECKPOINT_SECONDS, &labels, made.seconds);
     }
-    let statuses: [(&str, fn(&ReplicaFigures) -> f64); 3] = [
+    type Count = fn(&ReplicaFigures) -> f64;
+    let statuses: [(&str, Count); 3] = [
         ("eligible", |replica| replica.l0.0 as f64),
         ("not_compacted", |replica| replica.l0.1 as f64),
         ("too_recent", |replica| replica.l0.2 as f64),

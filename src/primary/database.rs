@@ -227,7 +227,7 @@ impl Primary {
     ) -> Result<Txid> {
         match shipper.history.snapshot(interrupted) {
             Err(e) if matches!(e.kind(), ErrorKind::Corrupt | ErrorKind::NotFound) => {
-                tracing::warn!("{}: {e}", self.path().display());
+                tracing::warn!(db = %self.path().display(), "{}: {e}", self.path().display());
                 self.copy_whole(shipper, timeout, interrupted)
             }
             made => made,

@@ -188,7 +188,7 @@ impl Primary {
         let copies: Vec<_> = self.shippers().iter().map(|shipper| shipper.gives_copy_up()).collect();
         let left = self.owner.linger().unwrap_or_else(|e| {
             if e.kind() != ErrorKind::Interrupted {
-                tracing::warn!("{}: {e}", self.path().display());
+                tracing::warn!(db = %self.path().display(), "{}: {e}", self.path().display());
             }
             None
         });
@@ -209,7 +209,7 @@ impl Primary {
     pub(super) fn end_lingering(&self) {
         self.end_tasks();
         if let Err(e) = self.owner.finish() {
-            tracing::warn!("{}: {e}", self.path().display());
+            tracing::warn!(db = %self.path().display(), "{}: {e}", self.path().display());
         }
         events::closed(self.path());
     }

@@ -74,7 +74,7 @@ impl Primary {
             // In a process that does not publish, records of the generation must do.
             if let Ok(Err(e)) = shipper.with_capture(|capture| capture.take_exclusive(view, time, noted.seq))
             {
-                tracing::warn!("{}: {e}", self.db.path.display());
+                tracing::warn!(db = %self.db.path.display(), "{}: {e}", self.db.path.display());
             }
         }
         self.committed();

@@ -144,7 +144,7 @@ impl Ownership {
 
     fn resume(&self, shipper: &Shipper, force: bool) {
         if let Err(e) = shipper.go_on(force) {
-            tracing::warn!("{}: {e}", self.db.path.display());
+            tracing::warn!(db = %self.db.path.display(), "{}: {e}", self.db.path.display());
         }
         if force {
             self.forced.renew();

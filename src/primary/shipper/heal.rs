@@ -111,7 +111,7 @@ pub(in crate::primary) async fn finish(shipper: &Arc<Shipper>) -> Result<()> {
     let snapshot = match maintenance::snapshot_of_copy(&shipper.store, txid).await {
         Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::Corrupt) => {
             shipper.history.note_damaged([FileId::single(txid)]);
-            tracing::warn!("{}: {e}", shipper.db.path.display());
+            tracing::warn!(db = %shipper.db.path.display(), "{}: {e}", shipper.db.path.display());
             begin(shipper, hole)?;
             return Err(e);
         }

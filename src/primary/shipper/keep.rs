@@ -24,7 +24,7 @@ pub(super) async fn run(shipper: Arc<Shipper>) {
     );
     if let Err(panic) = AssertUnwindSafe(keep(&shipper, &mut compactor)).catch_unwind().await {
         let error = runtime::bug(&*panic).context("no files are merged and deleted until the next open");
-        tracing::error!("{}: {error}", shipper.db.path.display());
+        tracing::error!(db = %shipper.db.path.display(), "{}: {error}", shipper.db.path.display());
         // In the status first: whoever is answered finds it there.
         shipper.history.failed(error.clone());
         compactor.answer_all(&error);
@@ -46,7 +46,7 @@ async fn keep(shipper: &Shipper, compactor: &mut Compactor) {
             // The publisher logs a store that cannot be reached.
             Err(_) if is_told || shipper.has_failed() => {}
             Err(e) => {
-                tracing::warn!("{}: {e}", shipper.db.path.display());
+                tracing::warn!(db = %shipper.db.path.display(), "{}: {e}", shipper.db.path.display());
                 is_told = true;
             }
             Ok(()) if std::mem::take(&mut is_told) => {

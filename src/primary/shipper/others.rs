@@ -82,7 +82,7 @@ impl Shipper {
     /// Says so, once, if the clock of this machine is wrong.
     pub(in crate::primary) fn look_at_clock(&self) {
         if let Some(complaint) = self.time.complaint() {
-            tracing::warn!("{}: {complaint}", self.db.path.display());
+            tracing::warn!(db = %self.db.path.display(), "{}: {complaint}", self.db.path.display());
             self.notice(complaint);
         }
     }
@@ -107,7 +107,7 @@ impl Shipper {
         let now = self.db.clock.now();
         let last = self.progress().notice.replace((now, notice.clone()));
         if last.is_none_or(|(_, last)| last != notice) {
-            tracing::info!("{}: {notice}", self.db.path.display());
+            tracing::info!(db = %self.db.path.display(), "{}: {notice}", self.db.path.display());
         }
     }
 }

@@ -62,7 +62,7 @@ impl Proof {
 pub(super) async fn run(shipper: Arc<Shipper>) {
     if let Err(panic) = AssertUnwindSafe(verify_always(&shipper)).catch_unwind().await {
         let error = runtime::bug(&*panic).context("verification of the replica ended");
-        tracing::error!("{}: {error}", shipper.db.path.display());
+        tracing::error!(db = %shipper.db.path.display(), "{}: {error}", shipper.db.path.display());
         shipper.proof.verified().error = Some(error);
     }
 }
@@ -84,7 +84,7 @@ async fn verify_always(shipper: &Arc<Shipper>) {
             Ok(()) => last = txid,
             Err(e) => {
                 let e = e.context("cannot verify the replica");
-                tracing::warn!("{}: {e}", shipper.db.path.display());
+                tracing::warn!(db = %shipper.db.path.display(), "{}: {e}", shipper.db.path.display());
                 // What passes is told of by the publisher, and does not stand in status until the next time.
                 if !e.is_transient() {
                     shipper.proof.verified().error = Some(e);
@@ -101,7 +101,10 @@ fn verify(shipper: &Shipper) -> Result<()> {
     let failed = shipper.proof.verified().error.clone();
     match failed {
         Some(error) => shipper.begins(&events::VERIFICATION_FAILED, &error.to_string()),
-        None => shipper.ends(&events::VERIFICATION_FAILED),
+        None => {
+            shipper.ends(&events::VERIFICATION_FAILED);
+            shipper.ends(&events::CORRUPTION_DETECTED);
+        }
     }
     let errors = outcome.findings.iter().filter(|finding| finding.severity == Severity::Error);
     if errors.clone().next().is_some() {

@@ -115,6 +115,13 @@ async fn delivered(shipper: &Arc<Shipper>, out: &Outgoing, sums: PageSums) -> Re
     if let Some(bytes) = &bytes {
         prove_fencing(shipper, out, bytes);
     }
+    tracing::debug!(
+        db = %shipper.db.path.display(),
+        replica = shipper.store.url(),
+        txid = %out.txid,
+        size_bytes = bytes.as_ref().map(|bytes| bytes.len() as u64),
+        "published"
+    );
     // Before whoever waits for it hears of it and asks for a snapshot.
     shipper.keep_history_of(FileId::single(out.txid), bytes);
     shipper.published(out.txid, out.covers, out.header.timestamp);

@@ -404,6 +404,8 @@ fn no_secret_is_shown() {
     let file = File::of(text);
     let rows = file.rows("/d/a.db", "");
     assert!(rows.iter().filter(|row| row.note.is_some()).count() >= 5, "{rows:?}");
+    let heartbeat = rows.iter().find(|row| row.setting == "heartbeat_url").unwrap();
+    assert_eq!(heartbeat.value.as_deref(), Some("(secret)"));
     assert!(!format!("{rows:?}").contains("HIDDEN"), "{rows:?}");
     assert!(
         wrong(text)
