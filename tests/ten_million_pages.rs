@@ -93,7 +93,7 @@ impl Bucket for MadeUp {
         let (start, end) = range.within(parts.size).unwrap();
         let bytes = parts.read(start, end);
         let body = futures_util::stream::iter([Ok(bytes)]).boxed();
-        Ok(Content { offset: start, file_size: parts.size, body })
+        Ok(Content { offset: start, file_size: parts.size, timestamp: None, body })
     }
     async fn put(&self, _: &str, _: Bytes, _: &PutOptions) -> Result<()> {
         unimplemented!()
