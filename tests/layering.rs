@@ -90,8 +90,8 @@ const REPLICA: [&[&str]; 7] = [
     &["flight", "index_prefetch"],
     &["trees", "read_ahead"],
     // One core for each replica, whose parts are in files of their own.
-    &["core", "fetch", "files", "follow", "hydration", "past", "poller"],
-    &["relocation", "pages", "shared", "view"],
+    &["by_name", "core", "fetch", "files", "follow", "hydration", "past", "poller"],
+    &["relocation", "pages", "shared", "view", "wait"],
 ];
 
 #[test]
