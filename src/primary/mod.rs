@@ -48,9 +48,6 @@ pub use options::{CommitMode, Named, Options, ReplicaConfig, ReplicaOptions, Rew
 pub use page_set::PageSet;
 pub use shipper::{Phase, ReplicaFigures};
 
-/// An answer to the question which files a replica has.
-pub type Files = tokio::sync::oneshot::Receiver<Vec<crate::store::FileInfo>>;
-
 /// A random number, for node ids and jitter.
 fn random_u64() -> u64 {
     crate::runtime::random_u64().unwrap_or_else(|_| {

@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot::Receiver;
 
 use super::Primary;
 use crate::files;
 use crate::metrics::{Counter, Seconds};
 use crate::primary::ownership::Report;
 use crate::primary::shipper::{ReplicaFigures, Shipper};
+use crate::store::FileInfo;
 
 /// How a checkpoint was made, as far as it came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,7 +154,7 @@ impl Primary {
     }
 
     /// The files of the replica `name`, as far as they are known without a request to the store.
-    pub fn files_of(&self, name: &str) -> Option<crate::primary::Files> {
+    pub fn files_of(&self, name: &str) -> Option<Receiver<Vec<FileInfo>>> {
         let mut replicas: Vec<ReplicaFigures> = vec![ReplicaFigures::default(); self.shippers().len()];
         name_replicas(&mut replicas, self.shippers());
         let at = replicas.iter().position(|figures| figures.name == name)?;
