@@ -49,7 +49,7 @@ PYTHON_HOSTS ?= $(CURDIR)/.tools/python-hosts
 SQLITE3MC_VERSION := 3.54.0.0
 SQLITE3MC ?= $(CURDIR)/.tools/sqlite3mc
 # Test files that run beside each other.
-WORKERS ?= 2
+WORKERS ?= 3
 PYTEST  ?=
 
 LITESTREAM_VFS_LIB ?= $(CURDIR)/dist/litestream_vfs.$(SUFFIX)

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::oneshot;
+use tokio::sync::oneshot::Receiver;
 
 use super::Primary;
 use crate::files;
@@ -154,7 +154,7 @@ impl Primary {
     }
 
     /// The files of the replica `name`, as far as they are known without a request to the store.
-    pub fn files_of(&self, name: &str) -> Option<oneshot::Receiver<Vec<FileInfo>>> {
+    pub fn files_of(&self, name: &str) -> Option<Receiver<Vec<FileInfo>>> {
         let mut replicas: Vec<ReplicaFigures> = vec![ReplicaFigures::default(); self.shippers().len()];
         name_replicas(&mut replicas, self.shippers());
         let at = replicas.iter().position(|figures| figures.name == name)?;
