@@ -94,6 +94,10 @@ impl Bucket for Counted {
         self.inner.lists_any_prefix()
     }
 
+    fn misses_cheaply(&self) -> bool {
+        self.inner.misses_cheaply()
+    }
+
     fn clock(&self) -> Option<StoreTime> {
         self.inner.clock()
     }
