@@ -3,11 +3,13 @@
 
 import argparse
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "e2e"))
 
 from harness import crash  # noqa: E402
+from harness.failing import failing  # noqa: E402
 from harness.scratch import scratch  # noqa: E402
 
 
@@ -19,11 +21,14 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=3, help="the most threads, each with a connection of its own")
     parser.add_argument("--processes", type=int, default=1, help="with more than one, every round ends with kill -9 of all")
     parser.add_argument("--store", choices=("s3", "file"), default="file")
+    parser.add_argument("--failing", action="store_true", help="the store, S3, fails at random")
     arguments = parser.parse_args()
     print(f"{arguments.rounds} rounds, seed {arguments.seed}, {arguments.processes} processes", flush=True)
-    with scratch(arguments.store) as (folder, location):
+    with ExitStack() as stack:
+        folder, location = stack.enter_context(scratch("s3" if arguments.failing else arguments.store))
+        through = stack.enter_context(failing(location, arguments.seed)) if arguments.failing else None
         crash.run(arguments.rounds, arguments.seed, location, folder, arguments.seconds, arguments.threads,
-                  arguments.processes, say=lambda line: print(line, flush=True))
+                  arguments.processes, say=lambda line: print(line, flush=True), through=through)
 
 
 if __name__ == "__main__":

@@ -31,8 +31,9 @@ def records_what_is_on_disk(folder: Path) -> dict[str, str]:
 class Commits(Crash):
     """One database whose commits wait, and what becomes of its machine."""
 
-    def __init__(self, seed: int, location: Location, folder: Path, processes: int, say: Callable[[str], None]):
-        super().__init__(seed, location, folder, processes, say)
+    def __init__(self, seed: int, location: Location, folder: Path, processes: int, say: Callable[[str], None],
+                 through: Location | None = None):
+        super().__init__(seed, location, folder, processes, say, through)
         self.parameters = {"commit": "replicated", "commit_timeout": "30s"}
         self.order = {"commits": True}
         self.env_of_disk = records_what_is_on_disk(folder)
@@ -123,7 +124,7 @@ class Commits(Crash):
 
 
 def run(rounds: int, seed: int, location: Location, folder: Path, seconds: float = 2, threads: int = 2,
-        processes: int = 3, say: Callable[[str], None] = lambda line: None) -> dict:
+        processes: int = 3, say: Callable[[str], None] = lambda line: None, through: Location | None = None) -> dict:
     """`rounds` rounds of up to `seconds` with up to `threads` threads in each of `processes` processes."""
-    commits = Commits(seed, location, folder, processes, say)
+    commits = Commits(seed, location, folder, processes, say, through)
     return commits.run(rounds, seconds, threads) | {"power_failures": commits.power_failures, "stopped": commits.stopped}

@@ -24,9 +24,12 @@ GROUP BY thread HAVING rows <> count(id) OR bytes <> total(length(data))
 class Crash:
     """One database, its replica, and processes that come and go."""
 
-    def __init__(self, seed: int, location: Location, folder: Path, processes: int, say: Callable[[str], None]):
+    def __init__(self, seed: int, location: Location, folder: Path, processes: int, say: Callable[[str], None],
+                 through: Location | None = None):
+        """The processes that are killed reach the replica `location` `through` another way, if one is given."""
         self.random = random.Random(seed)
         self.location, self.folder, self.processes, self.say = location, folder, processes, say
+        self.through = through or location
         self.database = folder / "crash.db"
         self.plain = Worker("python", cwd=folder, load=False)
         self.kills = self.acked = self.foreign = 0
@@ -75,7 +78,7 @@ class Crash:
         return acked
 
     def _start(self, number: int, end: str, seconds: float, threads: int) -> subprocess.Popen:
-        uri = self.location.primary(self.database, sync_interval=self.random.choice(["20ms", "200ms", "5s"]),
+        uri = self.through.primary(self.database, sync_interval=self.random.choice(["20ms", "200ms", "5s"]),
                                     close_timeout="60s", **self.parameters)
         order = {"library": str(LIBRARY), "uri": uri, "seed": self.random.getrandbits(32), "seconds": seconds,
                  "first": number * 100, "threads": threads, "end": end} | self.order
@@ -147,9 +150,9 @@ class Crash:
 
 
 def run(rounds: int, seed: int, location: Location, folder: Path, seconds: float = 2, threads: int = 3,
-        processes: int = 1, say: Callable[[str], None] = lambda line: None) -> dict:
+        processes: int = 1, say: Callable[[str], None] = lambda line: None, through: Location | None = None) -> dict:
     """`rounds` rounds of up to `seconds` with up to `threads` threads in each of `processes` processes.
 
     With one process every second round ends with kill -9, with several all do, each process at a moment of its own.
     """
-    return Crash(seed, location, folder, processes, say).run(rounds, seconds, threads)
+    return Crash(seed, location, folder, processes, say, through).run(rounds, seconds, threads)
