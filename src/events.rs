@@ -120,6 +120,8 @@ struct Inner {
     /// What lasts.
     lasting: BTreeMap<Key, Occurrence>,
     counts: BTreeMap<&'static str, u64>,
+    /// Beginnings and ends so far.
+    told: u64,
     /// What happened or was over, the oldest first.
     past: VecDeque<Occurrence>,
     /// For webhooks; `None` while nobody takes them.
@@ -129,6 +131,13 @@ struct Inner {
 }
 
 impl Inner {
+    fn keep(&mut self) {
+        if self.queue.is_none() {
+            let happened = self.past.iter().filter(|occurrence| !occurrence.resolved);
+            self.queue = Some(happened.chain(self.lasting.values()).cloned().collect());
+        }
+    }
+
     fn lasts(&self, occurrence: &Occurrence) -> bool {
         let key = (occurrence.event.name, occurrence.db.clone(), occurrence.replica.clone());
         self.lasting.get(&key).is_some_and(|lasting| lasting.id == occurrence.id)
@@ -151,6 +160,7 @@ impl Events {
     }
 
     fn tell(&self, inner: &mut Inner, occurrence: &Occurrence) {
+        inner.told += 1;
         if !occurrence.resolved {
             *inner.counts.entry(occurrence.event.name).or_default() += 1;
         }
@@ -269,9 +279,11 @@ pub fn counts() -> BTreeMap<&'static str, u64> {
     EVENTS_HERE.get().lock().counts.clone()
 }
 
-/// From now on beginnings and ends are kept for [`next`].
+/// From now on beginnings and ends are kept for [`next`], and so is what lasts, or happened, since the process began.
 pub fn keep() {
-    EVENTS_HERE.get().lock().queue.get_or_insert_with(VecDeque::new);
+    let events = EVENTS_HERE.get();
+    events.lock().keep();
+    events.queued.notify_one();
 }
 
 /// Waits for the next beginning or end, after [`keep`].
@@ -294,6 +306,12 @@ pub async fn next() -> Occurrence {
 pub fn handed_over() {
     let mut inner = EVENTS_HERE.get().lock();
     inner.taken = inner.taken.saturating_sub(1);
+}
+
+/// The number of beginnings and ends so far.
+pub fn told() -> u64 {
+    let _section = fork::section();
+    EVENTS_HERE.get().lock().told
 }
 
 /// Whether anything waits to be handed over.
@@ -362,6 +380,21 @@ mod tests {
         // Another occurrence has another id.
         drop(inner);
         assert_ne!(events.begins(&UPLOAD_FAILED, subject, "no answer", AT).unwrap().id, first.id);
+    }
+
+    #[test]
+    fn what_lasts_already_is_told_to_who_comes_later() {
+        let events = Events::default();
+        let subject = Subject { db: Path::new("/a.db"), replica: "s3://b/a" };
+        events.begins(&UPLOAD_FAILED, subject, "no answer", AT);
+        events.ends(&UPLOAD_FAILED, subject, AT);
+        events.begins(&REPLICATION_STOPPED, subject, "another database", AT);
+        for _ in 0..2 {
+            events.lock().keep();
+        }
+        let inner = events.lock();
+        let queued: Vec<_> = inner.queue.iter().flatten().map(|one| (one.event.name, one.resolved)).collect();
+        assert_eq!(queued, [("replication_stopped", false)]);
     }
 
     #[test]

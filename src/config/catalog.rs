@@ -345,7 +345,7 @@ settings! {
         Scope::Monitor,
         "listen_token",
         Kind::Secret,
-        "What shows the status page to who is not on this machine. Without it nobody else sees it.",
+        "What shows the status page, to whoever has it and nobody else. Without it the page is for this machine only.",
     )
     .env(&["LITESTREAM_LISTEN_TOKEN"]);
     MAX_LAG: Duration = Setting::new(

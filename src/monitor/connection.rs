@@ -66,14 +66,13 @@ impl Front {
         machine
     }
 
-    /// Whether who asks may see URLs: who is on this machine and names it, or has the token.
+    /// Whether who asks may see URLs: who has the token or, if there is none, who is on this machine and names it.
     fn admits(&self, request: &Request) -> bool {
         let host = request.host.as_deref().unwrap_or_default();
-        // A page of somebody else's that has its name lead here (DNS rebinding) comes with that name.
-        if self.local.ip().is_loopback() && is_this_machine(host) {
-            return true;
-        }
-        let Some(token) = &self.monitor.options.listen_token else { return false };
+        let Some(token) = &self.monitor.options.listen_token else {
+            // A page of somebody else's that has its name lead here (DNS rebinding) comes with that name.
+            return self.local.ip().is_loopback() && is_this_machine(host);
+        };
         let bearer = request.authorization.as_deref().and_then(|given| given.strip_prefix("Bearer "));
         let in_query = request.query.iter().find(|(key, _)| key == "token").map(|(_, value)| value.as_str());
         bearer.or(in_query).is_some_and(|given| {
@@ -218,6 +217,10 @@ mod tests {
         assert!(!public.admits(&request("db.example", None, Some("secret2"))));
         assert!(public.admits(&request("db.example", Some("Bearer secret"), None)));
         assert!(public.admits(&request("db.example", None, Some("secret"))));
+        // A proxy on this machine comes as one that is here.
+        let behind = front("127.0.0.1:9090", Some("secret"));
+        assert!(!behind.admits(&request("localhost:9090", None, None)));
+        assert!(behind.admits(&request("localhost:9090", Some("Bearer secret"), None)));
         let without = front("0.0.0.0:9090", None);
         assert!(!without.admits(&request("localhost", Some("Bearer "), Some(""))));
     }

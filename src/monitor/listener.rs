@@ -27,6 +27,8 @@ const HEAD: Duration = Duration::from_secs(5);
 const ANSWER: Duration = Duration::from_secs(10);
 /// Connections whose request is not there yet, at most: the oldest goes for a new one.
 const READING: usize = 64;
+/// Connections in all, with those that wait for an answer or do not take it.
+const OPEN: usize = 128;
 /// Requests that are answered at the same time.
 const ANSWERING: usize = 16;
 
@@ -98,7 +100,10 @@ async fn accept(front: &Arc<Front>, listener: &TcpListener) -> io::Error {
     let crowd = Arc::new(Crowd::new());
     loop {
         match listener.accept().await {
-            Ok((stream, from)) => crowd.admit(front, stream, from),
+            Ok((stream, from)) => {
+                let in_child = ClosedInChild::of(&stream);
+                crowd.admit(front, stream, in_child, from);
+            }
             Err(e) if e.kind() == io::ErrorKind::InvalidInput => return e,
             Err(e) => {
                 tracing::debug!("cannot accept a connection: {e}");
@@ -112,6 +117,7 @@ async fn accept(front: &Arc<Front>, listener: &TcpListener) -> io::Error {
 struct Crowd {
     /// Those whose request is not there yet, the oldest first.
     reading: Mutex<Reading>,
+    open: Arc<Semaphore>,
     answering: Semaphore,
 }
 
@@ -123,7 +129,8 @@ struct Reading {
 
 impl Crowd {
     fn new() -> Self {
-        Self { reading: Mutex::default(), answering: Semaphore::new(ANSWERING) }
+        let open = Arc::new(Semaphore::new(OPEN));
+        Self { reading: Mutex::default(), open, answering: Semaphore::new(ANSWERING) }
     }
 
     fn reading(&self) -> MutexGuard<'_, Reading> {
@@ -131,12 +138,23 @@ impl Crowd {
     }
 
     /// Begins to read a request. Who says nothing keeps nobody away: there are only so many, and the oldest is let go.
-    fn admit(self: &Arc<Self>, front: &Arc<Front>, stream: TcpStream, from: SocketAddr) {
+    /// Beyond what is open in all, a connection is closed at once.
+    fn admit(
+        self: &Arc<Self>,
+        front: &Arc<Front>,
+        stream: TcpStream,
+        in_child: ClosedInChild,
+        from: SocketAddr,
+    ) {
+        let Ok(place) = Arc::clone(&self.open).try_acquire_owned() else { return };
         let mut reading = self.reading();
         let id = reading.next;
         reading.next += 1;
         let (crowd, front) = (Arc::clone(self), Arc::clone(front));
-        let task = tokio::spawn(async move { crowd.serve(id, &front, stream, from).await });
+        let task = tokio::spawn(async move {
+            let _place = place;
+            crowd.serve(id, &front, (stream, in_child), from).await;
+        });
         reading.tasks.push_back((id, task.abort_handle()));
         if reading.tasks.len() > READING
             && let Some((_, oldest)) = reading.tasks.pop_front()
@@ -145,8 +163,13 @@ impl Crowd {
         }
     }
 
-    async fn serve(&self, id: u64, front: &Arc<Front>, mut stream: TcpStream, from: SocketAddr) {
-        let _in_child = ClosedInChild::of(&stream);
+    async fn serve(
+        &self,
+        id: u64,
+        front: &Arc<Front>,
+        (mut stream, _in_child): (TcpStream, ClosedInChild),
+        from: SocketAddr,
+    ) {
         let read = tokio::time::timeout(HEAD, super::http::read(&mut stream)).await;
         self.reading().tasks.retain(|(other, _)| *other != id);
         let request = match read {

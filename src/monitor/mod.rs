@@ -135,10 +135,11 @@ async fn alone(monitor: Arc<Monitor>) -> Arc<Machine> {
     Arc::new(Machine::of(report.into_iter().collect()))
 }
 
-/// The last connection to a database was closed: what its close had to tell is waited for, a second at most.
-pub fn closed() {
+/// A connection was closed: if it had something to tell that was not told `before` it, as [`events::told`] counts, that is waited
+/// for, a second at most.
+pub fn closed(before: u64) {
     let has_webhooks = monitor().as_ref().is_some_and(|monitor| !monitor.options.webhooks.is_empty());
-    if has_webhooks {
+    if has_webhooks && events::told() > before {
         webhooks::wait_at_close();
     }
 }

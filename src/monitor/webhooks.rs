@@ -1,7 +1,7 @@
 //! Webhooks: events that an operator should know of are posted to addresses of the user's.
 //!
-//! Each address has a queue and a task of its own, so that one that is dead or slow keeps no other waiting, and nothing that
-//! happens waits for any. The body is signed together with the time, so that what somebody recorded cannot be sent again
+//! Each address has a queue and a task of its own, so that one that is dead or slow keeps no other waiting. Nothing waits for
+//! any but a close that had something to tell, for a second, unless the address fails. The body is signed together with the time, so that what somebody recorded cannot be sent again
 //! later:
 //!
 //! ```text
@@ -9,7 +9,8 @@
 //! ```
 
 use std::fmt::Write as _;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use aws_lc_rs::hmac;
@@ -53,25 +54,39 @@ const PATIENCE: Duration = Duration::from_secs(900);
 /// How long a last close waits for what it had to tell.
 const AT_CLOSE: Duration = Duration::from_secs(1);
 
-/// Events that were told and are not delivered.
-static UNDELIVERED: PerProcess<AtomicU64> = PerProcess::new();
+/// How the addresses stand.
+static LINES: PerProcess<Mutex<Vec<Arc<Line>>>> = PerProcess::new();
+
+/// How one address stands.
+#[derive(Debug, Default)]
+struct Line {
+    /// Events that it was not told of yet.
+    waiting: AtomicU64,
+    /// The last attempt failed: nobody waits for it.
+    fails: AtomicBool,
+}
+
+fn lines() -> MutexGuard<'static, Vec<Arc<Line>>> {
+    LINES.get().lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Hands events to the addresses that want them, until the process ends.
 pub(super) async fn run(webhooks: Vec<Webhook>) {
-    let queues: Vec<(Webhook, mpsc::Sender<Occurrence>)> = webhooks
+    let queues: Vec<(Webhook, Arc<Line>, mpsc::Sender<Occurrence>)> = webhooks
         .into_iter()
         .map(|webhook| {
-            let (sender, queue) = mpsc::channel(QUEUED);
-            tokio::spawn(deliver(webhook.clone(), queue));
-            (webhook, sender)
+            let (line, (sender, queue)) = (Arc::<Line>::default(), mpsc::channel(QUEUED));
+            lines().push(Arc::clone(&line));
+            tokio::spawn(deliver(webhook.clone(), Arc::clone(&line), queue));
+            (webhook, line, sender)
         })
         .collect();
     loop {
         let occurrence = events::next().await;
-        for (webhook, queue) in queues.iter().filter(|(webhook, _)| webhook.wants(&occurrence)) {
-            UNDELIVERED.get().fetch_add(1, Ordering::SeqCst);
+        for (webhook, line, queue) in queues.iter().filter(|(webhook, ..)| webhook.wants(&occurrence)) {
+            line.waiting.fetch_add(1, Ordering::SeqCst);
             if queue.try_send(occurrence.clone()).is_err() {
-                UNDELIVERED.get().fetch_sub(1, Ordering::SeqCst);
+                line.waiting.fetch_sub(1, Ordering::SeqCst);
                 let host = host_of(&webhook.url);
                 tracing::warn!("the webhook at {host} does not keep up: an event is not sent to it");
             }
@@ -81,18 +96,20 @@ pub(super) async fn run(webhooks: Vec<Webhook>) {
 }
 
 /// Delivers to one address, one after the other.
-async fn deliver(webhook: Webhook, mut queue: mpsc::Receiver<Occurrence>) {
+async fn deliver(webhook: Webhook, line: Arc<Line>, mut queue: mpsc::Receiver<Occurrence>) {
     while let Some(occurrence) = queue.recv().await {
-        send(&webhook, &occurrence).await;
-        UNDELIVERED.get().fetch_sub(1, Ordering::SeqCst);
+        send(&webhook, &line, &occurrence).await;
+        line.waiting.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
 /// Sends one event, again and again for a while.
-async fn send(webhook: &Webhook, occurrence: &Occurrence) {
+async fn send(webhook: &Webhook, line: &Line, occurrence: &Occurrence) {
     let (begun, mut pause, mut is_told) = (Instant::now(), PAUSE_MIN, false);
     loop {
-        let Err(e) = attempt(webhook, occurrence).await else { return };
+        let answer = attempt(webhook, occurrence).await;
+        line.fails.store(answer.is_err(), Ordering::SeqCst);
+        let Err(e) = answer else { return };
         let host = host_of(&webhook.url);
         if e.kind() == ErrorKind::Denied || begun.elapsed() + pause > PATIENCE {
             let event = occurrence.event.name;
@@ -148,12 +165,13 @@ fn signature(secret: &str, seconds: i64, body: &str) -> String {
     format!("t={seconds},v1={hex}")
 }
 
-/// Lets a last close that had something to tell wait for a moment: the process may end right after it.
+/// Lets a close that had something to tell wait for a moment: the process may end right after it.
 pub(super) fn wait_at_close() {
     const LOOK: Duration = Duration::from_millis(20);
+    let is_on_its_way =
+        |line: &Arc<Line>| line.waiting.load(Ordering::SeqCst) > 0 && !line.fails.load(Ordering::SeqCst);
     let deadline = Instant::now() + AT_CLOSE;
-    while (events::are_waiting() || UNDELIVERED.get().load(Ordering::SeqCst) > 0) && Instant::now() < deadline
-    {
+    while (events::are_waiting() || lines().iter().any(is_on_its_way)) && Instant::now() < deadline {
         runtime::nap(LOOK);
     }
 }

@@ -2,10 +2,11 @@
 //!
 //! Asking for it costs a twelfth of a listing at the prices of most stores, says that there is nothing new where there is
 //! no such file, and brings what is new at once where there is. Two things it does not tell, so that a listing is needed:
-//! - Whether the file was there and is merged away. A listing every [`POLLS`] polls, and at least every [`LONGEST`], finds that, which bounds how far a
-//!   replica can be behind; where it happened, only listings tell what is new from then on.
+//! - Whether the file was there and is merged away. A listing every [`POLLS`] polls, and at least every [`LONGEST`], finds
+//!   that, which bounds how far a replica can be behind; where it happened, only listings tell what is new from then on.
 //! - Whether the replica is still of the history that is known. So a file by its name is taken only from whoever wrote the
-//!   last one, in the same lineage: nobody gives out a TXID twice. Files that say neither are confirmed by a listing.
+//!   last one, in the same lineage, who gives out no TXID twice unless the disk and the bucket go back in time together: that
+//!   is found by the next listing. Files that say neither are confirmed by a listing.
 
 #[cfg(test)]
 mod tests;
@@ -111,7 +112,7 @@ impl Core {
                     return Ok(true);
                 }
                 Next::Came(file, next) => {
-                    follow.note_next(file);
+                    follow.note_next(&file);
                     runtime::busy(true, || self.publish(next));
                 }
                 Next::Unclear => return Ok(false),

@@ -142,11 +142,11 @@ async fn first_state(files: &Files, interval: Duration) -> Result<Option<(Snapsh
 }
 
 impl Follow {
-    /// `file` is the last one of level 0 that is part of the current state, and came by its name.
-    pub(super) fn note_next(&mut self, file: FileInfo) {
+    /// `file` is the last one of level 0 that is part of the current state, and came by its name. The anchor stays a file
+    /// that was listed: the next listing begins there, and shows whether what came since was put on the right state.
+    pub(super) fn note_next(&mut self, file: &FileInfo) {
         // Its time is that of a second, rounded down.
         self.newest = self.newest.max(Timestamp::from_millis(file.timestamp.as_millis() + 999));
-        self.anchor = Some(file);
     }
 }
 
@@ -241,7 +241,8 @@ impl Core {
     async fn advance(&self, follow: &mut Follow, look: Look) -> Result<Told> {
         follow.polls = follow.polls.saturating_add(1);
         follow.looked = Look::Cheaply;
-        if look == Look::Cheaply && self.advance_by_name(follow).await? {
+        // After a failure, that there is no next file says nothing.
+        if look == Look::Cheaply && follow.outcome.is_ok() && self.advance_by_name(follow).await? {
             return Ok(Told::Onward);
         }
         follow.looked = Look::Thoroughly;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::clock::SystemClock;
 use crate::config::PrimaryConfig;
 use crate::error::{Error, ErrorKind};
+use crate::events;
 use crate::failures::{self, Attempt};
 use crate::files::{self, OpenLock};
 use crate::monitor;
@@ -371,6 +372,7 @@ impl File for PrimaryFile {
 
     fn close(&mut self) -> Result<(), Code> {
         self.commit.end();
+        let told = events::told();
         // Locks go first: nobody waits for the network.
         let closed = self.base.close();
         wal::forget_closed();
@@ -378,7 +380,7 @@ impl File for PrimaryFile {
             // A view of a copy that was given up may be open still.
             self.own.wait_for_end(Held::View, PATIENCE);
         }
-        monitor::closed();
+        monitor::closed(told);
         self.closing.end();
         closed
     }

@@ -183,5 +183,11 @@ fn take_over(figures: &mut ReplicaFigures, report: &Report) {
         (Some(report.waiting_files as u64), Some(report.waiting_bytes));
     figures.verified = report.verified;
     figures.error.clone_from(&report.error);
+    if !report.phase.is_empty() {
+        figures.state.clone_from(&report.phase);
+    }
+    (figures.failing_since, figures.has_hole) = (report.failing_since, report.has_hole);
+    let unrestorable = || "the process that publishes found that it cannot be restored".to_owned();
+    figures.verification_error = report.fails_verification.then(unrestorable);
     figures.notice = figures.notice.take().or_else(|| report.notice.clone());
 }

@@ -49,6 +49,16 @@ pub(in crate::primary) struct Report {
     pub(in crate::primary) verified: Option<(u64, i64)>,
     /// What is wrong now.
     pub(in crate::primary) error: Option<String>,
+    /// What its shipper does, as [`Phase::name`] says it; empty of a version that does not tell.
+    ///
+    /// [`Phase::name`]: crate::primary::Phase::name
+    pub(in crate::primary) phase: String,
+    /// Since when each attempt fails, in milliseconds since the Unix epoch.
+    pub(in crate::primary) failing_since: Option<i64>,
+    /// The files do not lead to what was published.
+    pub(in crate::primary) has_hole: bool,
+    /// The last verification found that it cannot be restored.
+    pub(in crate::primary) fails_verification: bool,
 }
 
 impl Report {
@@ -252,6 +262,7 @@ fn own_report(shipper: &Shipper) -> Report {
     let hinted = hinted.map_or(0, |since| shipper.db.clock.steady().as_millis() - since.as_millis());
     let lag = millis(shipper.lag()).max(hinted.max(0) as u64);
     let verified = shipper.proof.verified().proven;
+    let standing = shipper.standing();
     let progress = shipper.progress();
     Report {
         pid: std::process::id(),
@@ -263,6 +274,10 @@ fn own_report(shipper: &Shipper) -> Report {
         notice: progress.shown_notice().map(cut),
         verified: verified.map(|(txid, at)| (txid.get(), at.as_millis())),
         error: shipper.trouble(&progress).map(|error| cut(error.to_string())),
+        phase: standing.state,
+        failing_since: standing.failing_since,
+        has_hole: standing.has_hole,
+        fails_verification: standing.verification_error.is_some(),
     }
 }
 
@@ -326,6 +341,10 @@ mod tests {
             notice: Some(cut("é\n".repeat(LONGEST_TEXT))),
             verified: Some((u64::MAX, i64::MIN)),
             error: Some(cut("\"x".repeat(LONGEST_TEXT))),
+            phase: "verifying".to_owned(),
+            failing_since: Some(i64::MIN),
+            has_hole: true,
+            fails_verification: true,
         };
         let bytes = serde_json::to_vec(&Answer::Report("0123456789abcdef".to_owned(), report)).unwrap();
         assert!(bytes.len() <= control_socket::MESSAGE_SIZE, "{}", bytes.len());

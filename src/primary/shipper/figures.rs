@@ -140,6 +140,13 @@ impl Shipper {
         figures
     }
 
+    /// How it stands at this moment, and nothing that is counted.
+    pub(in crate::primary) fn standing(&self) -> ReplicaFigures {
+        let mut figures = ReplicaFigures::default();
+        self.add_standing(&mut figures);
+        figures
+    }
+
     /// What its history holds.
     fn of_history(&self) -> ReplicaFigures {
         let kept = self.history.figures.kept().unwrap_or_default();

@@ -63,6 +63,9 @@ async fn keep(shipper: &Shipper, compactor: &mut Compactor) {
             let text = format!("{} files are damaged, {first} the first", damaged.difference(&known).count());
             shipper.begins(&events::CORRUPTION_DETECTED, &text);
         }
+        if damaged.is_empty() && !known.is_empty() {
+            shipper.ends(&events::CORRUPTION_DETECTED);
+        }
         known = damaged;
         if shipper.history.take_doubt() {
             shipper.doubt_replica();

@@ -209,7 +209,8 @@ fn a_failure_that_passes_is_one_of_the_poll() {
     let failed = runtime::block_on(async move { core.poll(Look::Cheaply).await }).unwrap_err();
     assert_eq!(failed.kind(), ErrorKind::Unavailable);
     assert!(followed.core.status().last_error.is_some());
-    assert_eq!(followed.poll(), (2, 0));
+    let (_, listings) = followed.poll();
+    assert_eq!(listings, 1, "after a failure a listing tells");
     followed.assert_sees(&followed.history, 7);
     assert!(followed.core.status().last_error.is_none());
 }
@@ -272,4 +273,39 @@ fn a_replica_that_was_reset_is_never_mixed_with_what_it_was() {
             assert_ne!(followed.core.snapshot().change_counter(), counter);
         }
     }
+}
+
+#[test]
+fn what_went_back_in_time_and_on_by_itself_is_found_by_the_next_listing() {
+    for last in [7, 8] {
+        let followed = Followed::ours();
+        // The machine and the bucket are restored together; the same writer goes on, under the same numbers.
+        followed.history.retire(0, 4, 6);
+        let mut other = followed.history.back_to(3);
+        other.grow(last);
+        followed.poll();
+        followed.pass();
+        followed.poll();
+        followed.assert_sees(&other, last);
+        assert!(followed.core.status().notice.is_some());
+    }
+}
+
+#[test]
+fn that_nothing_comes_next_is_no_news_of_a_replica_that_could_not_be_read() {
+    let followed = Followed::ours();
+    let other = reset(&followed, Lineage::new(0xb), 9, 3);
+    let mut damaged = other.encode(1, 1).to_vec();
+    let middle = damaged.len() / 2;
+    damaged[middle] ^= 1;
+    other.put_bytes(id(9, 1, 1), damaged.into(), 1);
+    followed.pass();
+    for _ in 0..3 {
+        let core = followed.core.clone();
+        runtime::block_on(async move { core.poll(Look::Cheaply).await }).unwrap_err();
+        assert!(followed.core.status().last_error.is_some());
+    }
+    other.put(9, 1, 1);
+    followed.poll();
+    followed.assert_sees(&other, 3);
 }

@@ -56,6 +56,14 @@ impl History {
         Self { store: store.clone(), ..self.clone() }
     }
 
+    /// The same database as of `txid`, to which something else happens from then on.
+    pub(crate) fn back_to(&self, txid: u64) -> Self {
+        let mut back = Self { random: self.random + 1, ..self.clone() };
+        back.states.truncate(txid as usize + 1);
+        back.written.truncate(txid as usize + 1);
+        back
+    }
+
     /// The next pseudo-random number below `n`.
     pub(crate) fn below(&mut self, n: u64) -> u64 {
         self.random =
