@@ -5,6 +5,7 @@ failing meanwhile. A last close that leaves commits behind tells of it before th
 """
 
 import json
+import time
 
 import pytest
 
@@ -107,6 +108,40 @@ def test_a_close_that_leaves_commits_behind(start, through_proxy, proxy, configu
     worker.end()
     [closed] = told.told()
     assert closed["event"] == "closed_unsent" and "next open" in closed["error"]
+
+
+def test_what_is_wrong_at_the_open_already_is_told(start, in_folder, configured, pager, tmp_path):
+    first = start("python").open(in_folder.primary(tmp_path / "first.db"))
+    fill(first)
+    sync(first)
+    other = start("python", load=False).open(tmp_path / "app.db")
+    other.run("CREATE TABLE other(x)", "INSERT INTO other VALUES (1)")
+    other.close()
+    told = pager()
+    env = configured(f"webhooks:\n- url: {told.url}\n  events: [replication_stopped]\n")
+    db = start("python", env=env).open(in_folder.primary(tmp_path / "app.db"))
+    with pytest.raises(SqlError):
+        sync(db, 10)
+    [stopped] = until(lambda: told.told(), 10, "it is told")
+    assert "another database" in stopped["error"]
+
+
+def test_closes_wait_for_no_pager_that_is_dead(start, through_proxy, proxy, in_folder, configured, pager, tmp_path):
+    dead = pager()
+    dead.close()
+    worker = start("python", through_proxy, env=configured(f"webhooks:\n- url: {dead.url}\n"))
+    db = worker.open(through_proxy.primary(tmp_path / "app.db", sync_interval="50ms"))
+    fill(db)
+    sync(db)
+    proxy.refuse()
+    insert(db)
+    until(lambda: "cannot be told" in (tmp_path / "log.json").read_text(), 20, "the pager is dead")
+    began = time.monotonic()
+    for n in range(8):
+        other = worker.open(in_folder.primary(tmp_path / "other.db"), f"other{n}")
+        other.rows("SELECT 1 FROM sqlite_schema")
+        other.close()
+    assert time.monotonic() - began < 6, "each waited a second"
 
 
 def test_refused_credentials_are_an_alarm_of_their_own(start, through_proxy, proxy, configured, pager, tmp_path):

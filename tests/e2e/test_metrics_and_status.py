@@ -226,6 +226,23 @@ def test_who_says_nothing_keeps_nobody_away(start, in_folder, port, tmp_path):
         sync(db)
 
 
+def test_who_takes_no_answer_leaves_the_program_its_descriptors(start, in_folder, port, tmp_path):
+    worker = start("python")
+    db = worker.open(in_folder.primary(tmp_path / "app.db", listen=f"127.0.0.1:{port}"))
+    fill(db)
+    until(lambda: monitor.is_there(port), 10, "somebody listens")
+    descriptors = lambda: len(os.listdir(f"/proc/{worker.pid}/fd"))
+    before, most = descriptors(), 0
+    with ExitStack() as greedy:
+        for _ in range(400):
+            connection = greedy.enter_context(socket.create_connection(("127.0.0.1", port), 5))
+            connection.send(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            most = max(most, descriptors())
+        assert most < before + 160, f"{most - before} more"
+        insert(db)
+        sync(db)
+
+
 def test_the_address_is_one_of_litestreams_file(start, tmp_path, port):
     config = tmp_path / "litestream.yml"
     config.write_text(f"addr: '127.0.0.1:{port}'\nmax-lag: 30s\ndbs:\n- path: {tmp_path}/app.db\n  replica:\n"
