@@ -6,7 +6,7 @@
 //! | `catalog` | every metric, with its type, its labels and what it means |
 //! | `samples` | values of metrics at one moment, and their text |
 //!
-//! A room counts what happens in it; [`crate::monitor`] brings all of it together when somebody asks.
+//! A room counts what happens in it; [`crate::monitor`] brings all of it together for a scrape.
 
 mod catalog;
 mod count;

@@ -1,4 +1,4 @@
-//! Metrics of what is known, as Prometheus reads them.
+//! The metrics of a machine, as Prometheus reads them.
 
 use std::collections::BTreeMap;
 

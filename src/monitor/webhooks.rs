@@ -1,8 +1,8 @@
 //! Webhooks: events that an operator should know of are posted to addresses of the user's.
 //!
 //! Each address has a queue and a task of its own, so that one that is dead or slow keeps no other waiting. Nothing waits for
-//! any but a close that had something to tell, for a second, unless the address fails. The body is signed together with the time, so that what somebody recorded cannot be sent again
-//! later:
+//! any but a close that had something to tell, for a second, unless the address fails. The body is signed together with the
+//! time, so that a recorded request cannot be sent again later:
 //!
 //! ```text
 //! X-Litestream-Signature: t=<seconds since the Unix epoch>,v1=<hexadecimal HMAC-SHA256 of "<t>.<body>" with the secret>

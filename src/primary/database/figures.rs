@@ -1,5 +1,6 @@
 //! Figures of one database: how its replicas stand, and what was counted of it in this process.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -124,7 +125,9 @@ impl Primary {
         let reports = if ask_publisher { self.owner.reports() } else { None };
         let mut replicas: Vec<ReplicaFigures> =
             self.shippers().iter().map(|shipper| shipper.figures()).collect();
-        name_replicas(&mut replicas, self.shippers());
+        for (figures, name) in replicas.iter_mut().zip(names(self.shippers())) {
+            figures.name = name;
+        }
         for (figures, report) in replicas.iter_mut().zip(reports.iter().flatten()) {
             take_over(figures, report);
         }
@@ -155,23 +158,20 @@ impl Primary {
 
     /// The files of the replica `name`, as far as they are known without a request to the store.
     pub fn files_of(&self, name: &str) -> Option<Receiver<Vec<FileInfo>>> {
-        let mut replicas: Vec<ReplicaFigures> = vec![ReplicaFigures::default(); self.shippers().len()];
-        name_replicas(&mut replicas, self.shippers());
-        let at = replicas.iter().position(|figures| figures.name == name)?;
+        let at = names(self.shippers()).position(|other| other == name)?;
         Some(self.shippers()[at].history.ask_for_files())
     }
 }
 
-/// Gives each replica its name: the kind of store, with a number from the second of a kind on.
-fn name_replicas(replicas: &mut [ReplicaFigures], shippers: &[std::sync::Arc<Shipper>]) {
-    let kind = |shipper: &Shipper| shipper.store.kind();
-    for (at, shipper) in shippers.iter().enumerate() {
-        let before = shippers[..at].iter().filter(|other| kind(other) == kind(shipper)).count();
-        replicas[at].name = match before {
-            0 => kind(shipper).to_owned(),
-            n => format!("{}-{}", kind(shipper), n + 1),
-        };
-    }
+/// The names of replicas: the kind of store, with a number from the second of a kind on.
+fn names(shippers: &[Arc<Shipper>]) -> impl Iterator<Item = String> + '_ {
+    shippers.iter().enumerate().map(|(at, shipper)| {
+        let kind = shipper.store.kind();
+        match shippers[..at].iter().filter(|other| other.store.kind() == kind).count() {
+            0 => kind.to_owned(),
+            n => format!("{kind}-{}", n + 1),
+        }
+    })
 }
 
 /// Takes what the process that publishes says of a replica.
@@ -190,4 +190,34 @@ fn take_over(figures: &mut ReplicaFigures, report: &Report) {
     let unrestorable = || "the process that publishes found that it cannot be restored".to_owned();
     figures.verification_error = report.fails_verification.then(unrestorable);
     figures.notice = figures.notice.take().or_else(|| report.notice.clone());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::primary::Phase;
+
+    #[test]
+    fn a_standby_stands_as_its_publisher_does() {
+        let own = || ReplicaFigures { state: Phase::Standby.name().to_owned(), ..ReplicaFigures::default() };
+        let told = |report: Report| {
+            let mut figures = own();
+            take_over(&mut figures, &report);
+            figures
+        };
+        let stopped = told(Report { phase: Phase::Stopped.name().to_owned(), ..Report::default() });
+        assert!(own().is_up() && !stopped.is_up());
+        let retrying = Report {
+            phase: Phase::Retrying.name().to_owned(),
+            failing_since: Some(7),
+            has_hole: true,
+            fails_verification: true,
+            ..Report::default()
+        };
+        let retrying = told(retrying);
+        assert!(!retrying.is_up() && retrying.has_hole && retrying.verification_error.is_some());
+        assert_eq!(retrying.failing_since, Some(7));
+        // A version that does not tell.
+        assert_eq!(told(Report::default()).state, Phase::Standby.name());
+    }
 }

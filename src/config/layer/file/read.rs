@@ -1,24 +1,25 @@
 //! A configuration file as it is read: each key is understood here, checked, and put where it holds.
 
+mod entries;
+mod process;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::super::super::catalog::{
-    CLOSE_TIMEOUT, LEVELS, LISTEN, LOG_FORMAT, LOG_LEVEL, RESTORE, RETENTION, ROLE, SETTINGS,
-    SNAPSHOT_INTERVAL, SNAPSHOT_RETENTION,
+    CLOSE_TIMEOUT, LEVELS, LISTEN, RETENTION, SETTINGS, SNAPSHOT_INTERVAL, SNAPSHOT_RETENTION,
 };
 use super::super::super::origin::{Line, Origin};
 use super::super::super::setting::{Declared, Kind, Scope, plain};
 use super::super::super::value;
 use super::super::{Assigned, Env};
-use super::entry::{Entry, Field, Place, ReplicaEntry, Section, StatePlace, resolved};
+use super::entry::{Entry, Field, ReplicaEntry, Section};
 use super::expand::expand;
 use super::yaml::{self, Content, Member, Node};
-use super::{Document, Note, keys, pattern};
+use super::{Document, Note, keys};
 use crate::error::{Error, Result};
-use crate::events::EVENTS;
-use crate::monitor::Webhook;
 use crate::store;
+use entries::EntryParts;
 
 /// Settings that may stand anywhere in the file.
 const ANYWHERE: &[Scope] = &[Scope::Primary, Scope::Shipper, Scope::Replica];
@@ -316,72 +317,6 @@ impl Reader {
         value_in_file(kind, text).map_err(|e| self.error(line, format!("{key}: {e}")))
     }
 
-    /// Where events go: a list of `url`, `events` and `secret`.
-    fn webhooks(&mut self, member: Member) -> Result<Vec<Webhook>> {
-        let mut webhooks = Vec::new();
-        for node in self.sequence("webhooks", member.value)? {
-            let line = node.line;
-            let (mut url, mut events, mut secret) = (None, Vec::new(), None);
-            for inner in self.mapping("an item of webhooks", node)?.unwrap_or_default() {
-                match inner.key.as_str() {
-                    "url" => url = self.scalar(&inner)?,
-                    "secret" => secret = self.scalar(&inner)?,
-                    "events" => events = self.events(inner)?,
-                    _ => self.unknown(&inner, &[("url", ""), ("events", ""), ("secret", "")], "webhooks"),
-                }
-            }
-            let url = url.ok_or_else(|| self.error(line, "this item of webhooks has no url"))?;
-            if !["http://", "https://"].iter().any(|scheme| url.starts_with(scheme)) {
-                return Err(self.error(line, "the url of a webhook begins with https:// or http://"));
-            }
-            webhooks.push(Webhook { url, events, secret });
-        }
-        Ok(webhooks)
-    }
-
-    /// Names of events.
-    fn events(&self, member: Member) -> Result<Vec<String>> {
-        let mut names = Vec::new();
-        for node in self.sequence("events", member.value)? {
-            let name = self.text("events", &node)?.unwrap_or_default();
-            if !EVENTS.iter().any(|event| event.name == name) {
-                let known: Vec<_> = EVENTS.iter().map(|event| event.name).collect();
-                return Err(self.error(
-                    node.line,
-                    format!("there is no event '{name}'; write some of {}", known.join(", ")),
-                ));
-            }
-            names.push(name);
-        }
-        Ok(names)
-    }
-
-    /// What the process shows of itself.
-    fn monitor(&mut self, setting: &'static Declared, member: Member) -> Result<()> {
-        let mut section = Section { values: std::mem::take(&mut self.process), ..Section::default() };
-        let assigned = self.assign(setting, &mut section, member);
-        self.process = section.values;
-        assigned
-    }
-
-    fn logging(&mut self, member: Member) -> Result<()> {
-        let mut section = Section::default();
-        for inner in self.section(member)? {
-            match inner.key.as_str() {
-                "level" => self.assign(&LOG_LEVEL.declared, &mut section, inner)?,
-                "type" if matches!(&inner.value.content, Content::Scalar(text) if text == "pretty") => {
-                    self.nothing(&inner, "events are lines of text without colours");
-                }
-                "type" => self.assign(&LOG_FORMAT.declared, &mut section, inner)?,
-                "stderr" => self.nothing(&inner, "events go to standard error, or to LITESTREAM_LOG_FILE; standard output is the program's"),
-                "source" => self.nothing(&inner, "events have no place in the source"),
-                _ => self.unknown(&inner, &[("level", ""), ("type", ""), ("stderr", "")], "logging"),
-            }
-        }
-        self.process.extend(section.values);
-        Ok(())
-    }
-
     /// Encryption that was asked for is never left out in silence.
     fn age(&mut self, member: Member) -> Result<()> {
         let line = member.line;
@@ -399,148 +334,6 @@ impl Reader {
             "age: this library cannot encrypt what it sends, and sends nothing unencrypted that was to be encrypted: \
              remove 'age', or have the store encrypt (sse-kms-key-id, sse-customer-key). Litestream 0.5 refuses it too",
         ))
-    }
-
-    fn entry(&mut self, node: Node) -> Result<Entry> {
-        let line = node.line;
-        let members = self.mapping("an entry of dbs", node)?;
-        let members = members
-            .ok_or_else(|| self.error(line, "this entry of dbs is empty: give it a path and a replica"))?;
-        let mut parts = EntryParts::default();
-        for member in members {
-            self.entry_key(&mut parts, member)?;
-        }
-        self.made(line, parts)
-    }
-
-    fn made(&self, line: usize, mut parts: EntryParts) -> Result<Entry> {
-        let place = self.place(line, &mut parts)?;
-        let state = match (parts.meta_path.take(), parts.meta_dir.take(), &place) {
-            (Some(_), Some((at, _)), _) => {
-                return Err(self.error(at, "meta-dir and meta-path are both given: keep one"));
-            }
-            (_, Some((at, _)), Place::File { .. }) => {
-                return Err(self.error(at, "meta-dir belongs to 'dir'; for a 'path' write meta-path"));
-            }
-            (Some((at, text)), None, _) => Some(StatePlace::Path(self.path(at, "meta-path", &text)?)),
-            (None, Some((at, text)), _) => Some(StatePlace::Dir(self.path(at, "meta-dir", &text)?)),
-            (None, None, _) => None,
-        };
-        if parts.replicas.is_empty() && self.source == Source::File {
-            let remedy =
-                "this entry of dbs has no replica: write 'replica:' and below it 'url: s3://bucket/path'";
-            return Err(self.error(line, remedy));
-        }
-        Ok(Entry { line: self.line(line), place, state, section: parts.section, replicas: parts.replicas })
-    }
-
-    fn entry_key(&mut self, parts: &mut EntryParts, member: Member) -> Result<()> {
-        let line = member.line;
-        match member.key.as_str() {
-            "path" => parts.path = self.scalar(&member)?.map(|text| (line, text)),
-            "dir" => parts.dir = self.scalar(&member)?.map(|text| (line, text)),
-            "pattern" => parts.pattern = self.scalar(&member)?.map(|text| (line, text)),
-            "meta-path" => parts.meta_path = self.scalar(&member)?.map(|text| (line, text)),
-            "meta-dir" => parts.meta_dir = self.scalar(&member)?.map(|text| (line, text)),
-            "recursive" => {
-                let text = self.scalar(&member)?.unwrap_or_default();
-                let read = value_in_file(Kind::Flag, &text).and_then(|text| value::flag(&text));
-                parts.recursive = read.map_err(|e| self.error(line, format!("recursive: {e}")))?;
-            }
-            "restore-if-db-not-exists" => {
-                let Some(text) = self.scalar(&member)? else { return Ok(()) };
-                let read = value_in_file(Kind::Flag, &text).and_then(|text| value::flag(&text));
-                let on = read.map_err(|e| self.error(line, format!("{}: {e}", member.key)))?;
-                let word = if on { "missing" } else { "off" };
-                self.set(&RESTORE.declared, &mut parts.section, &member.key, line, word.to_owned())?;
-            }
-            "role" => self.assign(&ROLE.declared, &mut parts.section, member)?,
-            "replica" | "replicas" => {
-                if let Some(other) = parts.replicas_at {
-                    let message = format!(
-                        "'replica' and 'replicas' are both given, the first in line {other}: keep one"
-                    );
-                    return Err(self.error(line, message));
-                }
-                parts.replicas_at = Some(line);
-                let is_list = member.key == "replicas";
-                let nodes =
-                    if is_list { self.sequence("replicas", member.value)? } else { vec![member.value] };
-                parts.replicas = nodes.into_iter().map(|node| self.replica(node)).collect::<Result<_>>()?;
-            }
-            _ => self.shared(&mut parts.section, member, keys::DATABASE, "an entry of dbs")?,
-        }
-        Ok(())
-    }
-
-    fn place(&self, line: usize, parts: &mut EntryParts) -> Result<Place> {
-        match (parts.path.take(), parts.dir.take()) {
-            (Some(_), Some((at, _))) => Err(self.error(at, "'path' and 'dir' are both given: keep one")),
-            (None, None) => Err(self.error(
-                line,
-                "this entry of dbs has neither 'path' nor 'dir': give the path of the database",
-            )),
-            (Some((at, text)), None) => {
-                if let Some((at, _)) = &parts.pattern {
-                    return Err(self.error(*at, "'pattern' belongs to 'dir', not to 'path'"));
-                }
-                let path = self.path(at, "path", &text)?;
-                let real = path.exists().then(|| resolved(&path));
-                Ok(Place::File { path, real })
-            }
-            (None, Some((at, text))) => {
-                let dir = self.path(at, "dir", &text)?;
-                let (at, pattern) = parts.pattern.take().ok_or_else(|| {
-                    self.error(at, "'dir' needs a 'pattern' of the databases in it, such as \"*.db\"")
-                })?;
-                if !pattern::is_pattern(&pattern) {
-                    return Err(self.error(
-                        at,
-                        format!("pattern: '{pattern}' has a [ without its end, or ends with \\"),
-                    ));
-                }
-                Ok(Place::Folder { dir, pattern, recursive: parts.recursive })
-            }
-        }
-    }
-
-    /// An absolute path, as Litestream reads one: without `sqlite://`, with `~`.
-    fn path(&self, line: usize, key: &str, text: &str) -> Result<PathBuf> {
-        let bare =
-            ["sqlite://", "sqlite3://"].iter().find_map(|prefix| text.strip_prefix(prefix)).unwrap_or(text);
-        let home = || {
-            std::env::var("HOME").map_err(|_| {
-                self.error(line, format!("{key}: '~' in '{text}' needs HOME in the environment"))
-            })
-        };
-        let path = match bare.strip_prefix('~') {
-            Some("") => home()?,
-            Some(rest) if rest.starts_with('/') => home()? + rest,
-            _ => bare.to_owned(),
-        };
-        let absolute = std::path::absolute(&path);
-        absolute
-            .map(|path| clean(&path))
-            .map_err(|e| self.error(line, format!("{key}: '{text}' is no path: {e}")))
-    }
-
-    fn refuse_twin(&self, entries: &[Entry], entry: &Entry) -> Result<()> {
-        let Place::File { path, real } = &entry.place else { return Ok(()) };
-        for other in entries {
-            let Place::File { path: other_path, real: other_real } = &other.place else { continue };
-            let is_same = other_path == path || (real.is_some() && real == other_real);
-            let (what, remedy) = if is_same {
-                let what = format!("{} has an entry already", path.display());
-                (what, "keep one, with all its replicas under 'replicas'")
-            } else if entry.state.is_some() && entry.state == other.state {
-                ("meta-path is that of another database already".to_owned(), "give each one its own")
-            } else {
-                continue;
-            };
-            let message = format!("{what}, in line {}: {remedy}", other.line.line);
-            return Err(self.error(entry.line.line, message));
-        }
-        Ok(())
     }
 
     fn replica(&mut self, node: Node) -> Result<ReplicaEntry> {
@@ -647,20 +440,6 @@ impl Reader {
             }
         }
     }
-}
-
-/// What an entry of `dbs` has, with lines.
-#[derive(Default)]
-struct EntryParts {
-    path: Option<(usize, String)>,
-    dir: Option<(usize, String)>,
-    pattern: Option<(usize, String)>,
-    meta_path: Option<(usize, String)>,
-    meta_dir: Option<(usize, String)>,
-    recursive: bool,
-    section: Section,
-    replicas: Vec<ReplicaEntry>,
-    replicas_at: Option<usize>,
 }
 
 /// The setting of `scopes` that `key` names.
