@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::AbortHandle;
 
 use super::connection::{self, Front};
@@ -99,10 +99,12 @@ async fn accept(front: &Arc<Front>, listener: &TcpListener) -> io::Error {
     const PAUSE: Duration = Duration::from_millis(100);
     let crowd = Arc::new(Crowd::new());
     loop {
+        // Beyond that connections wait in the system, where they cost the program no descriptor.
+        let place = Arc::clone(&crowd.open).acquire_owned().await.expect("BUG: nothing closes it");
         match listener.accept().await {
             Ok((stream, from)) => {
                 let in_child = ClosedInChild::of(&stream);
-                crowd.admit(front, stream, in_child, from);
+                crowd.admit(front, stream, (place, in_child), from);
             }
             Err(e) if e.kind() == io::ErrorKind::InvalidInput => return e,
             Err(e) => {
@@ -138,15 +140,13 @@ impl Crowd {
     }
 
     /// Begins to read a request. Who says nothing keeps nobody away: there are only so many, and the oldest is let go.
-    /// Beyond what is open in all, a connection is closed at once.
     fn admit(
         self: &Arc<Self>,
         front: &Arc<Front>,
         stream: TcpStream,
-        in_child: ClosedInChild,
+        (place, in_child): (OwnedSemaphorePermit, ClosedInChild),
         from: SocketAddr,
     ) {
-        let Ok(place) = Arc::clone(&self.open).try_acquire_owned() else { return };
         let mut reading = self.reading();
         let id = reading.next;
         reading.next += 1;
