@@ -41,6 +41,8 @@ def fill(db, megabytes):
 def blocked(tid):
     with open(f"/proc/self/task/{{tid}}/status") as status:
         found = dict(line.split(":", 1) for line in status)
+    if found["Threads"].strip() == "0":  # the kernel has taken its signal state away already: it is ending
+        raise ProcessLookupError(tid)
     return found["Name"].strip(), int(found["SigBlk"], 16)
 """
 
