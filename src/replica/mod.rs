@@ -33,6 +33,7 @@ mod btree;
 mod by_name;
 mod cache;
 mod core;
+mod direction;
 mod disk;
 mod fetch;
 mod files;
