@@ -1,56 +1,18 @@
 //! Where a replica is: its provider, its place there, and all that is needed to reach it.
 
-use std::any::Any;
 use std::fmt;
 use std::hash::{Hash, Hasher};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use percent_encoding::percent_decode_str;
-
-use super::bucket::Bucket;
 use super::identity::ReplicaIdentity;
-use super::layout::Layout;
-use super::provider;
+use super::paths::at_home;
+use super::provider::PROVIDERS;
 use super::replica::Replica;
-use super::setting::{Settings, StoreSetting};
+use super::setting::Settings;
+use super::site::{Lookup, Opening, Provider, Site, Source};
 use super::wrap::RetryPolicy;
 use crate::error::{Error, Result};
-
-/// Every provider. One more is its folder and its line here.
-pub static PROVIDERS: &[&Provider] = &[
-    &provider::s3::PROVIDER,
-    &provider::file::PROVIDER,
-    &provider::gcs::PROVIDER,
-    &provider::abs::PROVIDER,
-    &provider::oss::PROVIDER,
-    &provider::webdav::PROVIDER,
-    &provider::sftp::PROVIDER,
-    &provider::nats::PROVIDER,
-];
-
-/// A kind of store, and how a place in it is found.
-pub struct Provider {
-    /// What Litestream's configuration file calls it, as `type`.
-    pub name: &'static str,
-    /// The schemes of its URLs, the first one in messages.
-    pub schemes: &'static [&'static str],
-    /// A URL as users write it, for messages: `s3://bucket/path`.
-    pub example: &'static str,
-    /// The settings that it understands. The query of a replica URL may have no others.
-    pub settings: &'static [StoreSetting],
-    /// The environment variables that answer for a setting which nothing else gives, first match wins.
-    pub environment: &'static [(&'static str, &'static [&'static str])],
-    /// Where LTX files are below a replica's root.
-    pub layout: Layout,
-    /// Whether the `endpoint` at the top of a configuration file is for it too. In Litestream's it is not for Google's store.
-    pub takes_common_endpoint: bool,
-    /// Whether a failure may pass by itself, so that requests are tried again.
-    pub is_remote: bool,
-    /// Reads a place and its settings, and checks all of them. Makes no request and reads no environment but through
-    /// the settings.
-    pub locate: fn(&Source<'_>, &Settings<'_>) -> Result<Arc<dyn Site>>,
-}
 
 impl Provider {
     /// The provider of a replica at `url` or, without one, of a `kind` as Litestream's configuration file says; `None` if nobody
@@ -63,84 +25,6 @@ impl Provider {
         };
         PROVIDERS.iter().find(fits).copied()
     }
-}
-
-impl fmt::Debug for Provider {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name)
-    }
-}
-
-/// What gives a place in a store.
-#[derive(Clone, Copy, Debug)]
-pub enum Source<'a> {
-    /// A replica URL.
-    Url {
-        /// The scheme in lower case, without its colon.
-        scheme: &'a str,
-        /// What follows the colon, up to the query; percent-encoded.
-        rest: &'a str,
-    },
-    /// Only settings: the fields of a configuration file (`type`, `bucket`, `path`, …).
-    Fields,
-}
-
-/// A place in one provider's store with its settings: what a provider makes of a URL or of fields.
-///
-/// Two equal sites are the same replica reached in the same way.
-pub trait Site: SameSite + fmt::Debug + Send + Sync {
-    /// The replica's URL without settings and secrets.
-    fn url(&self) -> String;
-
-    /// The path of the replica among the bucket's keys, without slashes at either end; may be empty.
-    fn root(&self) -> &str;
-
-    /// Settings beside the URL by which two sites are two replicas, or one of which each reads only its own objects, as
-    /// name (in `snake_case`) and value. No secret, no credentials: they may be renewed while a database is open.
-    fn identity(&self) -> Vec<(&'static str, String)>;
-
-    /// The folder of this machine where the replica is, through links in the file system, if it is one.
-    fn folder(&self) -> Option<PathBuf> {
-        None
-    }
-
-    /// The bucket. No request is made, no thread started and no environment read before it is first used.
-    fn open(&self, opening: &Opening<'_>) -> Arc<dyn Bucket>;
-}
-
-/// Comparison of sites, which every [`Site`] that is `Eq` has.
-pub trait SameSite {
-    /// The site as its own type.
-    fn as_any(&self) -> &dyn Any;
-    /// Whether `other` is the same site.
-    fn is_same(&self, other: &dyn Site) -> bool;
-}
-
-impl<T: Site + Eq + 'static> SameSite for T {
-    fn as_any(&self) -> &dyn Any {
-        self
-    }
-
-    fn is_same(&self, other: &dyn Site) -> bool {
-        other.as_any().downcast_ref::<T>().is_some_and(|other| self == other)
-    }
-}
-
-/// What a bucket is opened for.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Opening<'a> {
-    /// The database file that is replicated: what a folder then gets has the owner and the permissions of that file.
-    pub database: Option<&'a Path>,
-}
-
-/// Looks up a setting outside the replica URL.
-pub trait Lookup {
-    /// The value of setting `name` (in `kebab-case`) beside the URL: a parameter of the SQLite URI, an option of a
-    /// function, a field of a configuration file.
-    fn param(&self, name: &str) -> Option<String>;
-
-    /// The value of the environment variable `variable`.
-    fn env(&self, variable: &str) -> Option<String>;
 }
 
 /// Where a replica is. Two equal locations are the same replica reached in the same way.
@@ -294,31 +178,6 @@ fn unknown_scheme(scheme: &str) -> Error {
     ))
 }
 
-/// What to write in the place of `~` or `~/…`.
-pub(in crate::store) fn at_home(path: &str) -> String {
-    let home = std::env::var("HOME").unwrap_or_else(|_| "/home/me".to_owned());
-    format!("'~' is not expanded in '{path}'; write file://{home}{}", path.trim_start_matches('~'))
-}
-
-/// The path of a setting that names a file, where `~/` is the user's folder, as in Litestream's configuration file.
-pub(in crate::store) fn home(path: &str) -> PathBuf {
-    match (path.strip_prefix("~/"), std::env::var_os("HOME")) {
-        (Some(rest), Some(home)) => PathBuf::from(home).join(rest),
-        _ => PathBuf::from(path),
-    }
-}
-
-/// Parameters beside the URL, without an environment.
-impl<F: Fn(&str) -> Option<String>> Lookup for F {
-    fn param(&self, name: &str) -> Option<String> {
-        self(name)
-    }
-
-    fn env(&self, _: &str) -> Option<String> {
-        None
-    }
-}
-
 impl PartialEq for Location {
     fn eq(&self, other: &Self) -> bool {
         self.provider.name == other.provider.name && self.site.is_same(&*other.site)
@@ -343,46 +202,6 @@ impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.site.url())
     }
-}
-
-/// Authority and path of what follows the scheme of a replica URL, both percent-encoded. `example` is the provider's
-/// URL as users write it.
-///
-/// # Errors
-/// `Config` if there is no authority.
-pub(in crate::store) fn authority_and_path<'a>(rest: &'a str, example: &str) -> Result<(&'a str, &'a str)> {
-    // Tcl makes one slash of two in the name of a database, and of what a URI has in it.
-    let place = rest.strip_prefix("//").or_else(|| rest.strip_prefix('/'));
-    let place = place.ok_or_else(|| Error::config(format!("write the replica URL as {example}")))?;
-    Ok(place.split_once('/').unwrap_or((place, "")))
-}
-
-/// A part of a URL without its percent-encoding.
-///
-/// # Errors
-/// `Config` if it is not UTF-8 or has a zero byte.
-pub(in crate::store) fn decode(text: &str) -> Result<String> {
-    let decoded = percent_decode_str(text).decode_utf8();
-    let decoded = decoded.map_err(|_| Error::config("the path of the replica URL is not UTF-8"))?;
-    if decoded.contains('\0') {
-        return Err(Error::config("the path of the replica URL has a zero byte"));
-    }
-    Ok(decoded.into_owned())
-}
-
-/// The path without empty, `.` and `..` segments and without slashes at either end, as Go's `path.Clean` leaves it.
-pub(in crate::store) fn clean_path(path: &str) -> String {
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => {
-                parts.pop();
-            }
-            other => parts.push(other),
-        }
-    }
-    parts.join("/")
 }
 
 #[cfg(test)]

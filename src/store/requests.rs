@@ -9,7 +9,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::fork::PerProcess;
 use crate::metrics::{Counter, Histogram, HistogramValue};
 
-use super::location::PROVIDERS;
+use super::provider::PROVIDERS;
 
 /// What a request does, under the names that Litestream counts them by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

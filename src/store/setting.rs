@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::location::{Lookup, Provider};
+use super::site::{Lookup, Provider};
 use crate::error::{Error, Result};
 
 /// What values a store's setting takes.

@@ -9,3 +9,17 @@ pub(super) mod oss;
 pub(super) mod s3;
 pub(super) mod sftp;
 pub(super) mod webdav;
+
+use super::site::Provider;
+
+/// Every provider. One more is its folder and its line here.
+pub static PROVIDERS: &[&Provider] = &[
+    &s3::PROVIDER,
+    &file::PROVIDER,
+    &gcs::PROVIDER,
+    &abs::PROVIDER,
+    &oss::PROVIDER,
+    &webdav::PROVIDER,
+    &sftp::PROVIDER,
+    &nats::PROVIDER,
+];

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::FileBucket;
 use crate::error::{Error, Result};
 use crate::files;
-use crate::store::location::{at_home, decode, home};
+use crate::store::paths::{at_home, decode, home};
 use crate::store::{Bucket, Layout, Opening, Provider, Settings, Site, Source};
 
 /// Folders of the local file system.

@@ -7,7 +7,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use super::GcsBucket;
 use crate::error::{Error, Result};
 use crate::store::http::endpoint;
-use crate::store::location::{authority_and_path, clean_path, decode};
+use crate::store::paths::{authority_and_path, clean_path, decode};
 use crate::store::setting::{self, Settings};
 use crate::store::{Bucket, Layout, Opening, Provider, Site, Source};
 

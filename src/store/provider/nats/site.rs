@@ -8,7 +8,7 @@ use url::Url;
 use super::NatsBucket;
 use super::object::Names;
 use crate::error::{Error, Result};
-use crate::store::location::{decode, home};
+use crate::store::paths::{decode, home};
 use crate::store::setting::{self, Secret, Settings, StoreKind, StoreSetting};
 use crate::store::{Bucket, Layout, Opening, Provider, Site, Source};
 

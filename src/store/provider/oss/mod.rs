@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::store::http::endpoint;
-use crate::store::location::{authority_and_path, clean_path, decode};
+use crate::store::paths::{authority_and_path, clean_path, decode};
 use crate::store::provider::s3::{Dialect, Encryption, S3Location};
 use crate::store::setting::{self, Secret, Settings};
 use crate::store::{Layout, Provider, Site, Source};

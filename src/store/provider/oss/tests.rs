@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::*;
 use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::error::ErrorKind;
-use crate::store::location::Lookup;
+use crate::store::Lookup;
 use crate::store::provider::s3::S3Bucket;
 use crate::store::tests::recorder::{Answer, Recorder, Seen, run, status};
 use crate::store::{Bucket as _, Fencing, PutOptions};

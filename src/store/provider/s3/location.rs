@@ -13,7 +13,7 @@ use super::dialect::Dialect;
 use super::host::{Host, Quirks};
 use crate::error::{Error, Result};
 use crate::store::http::endpoint;
-use crate::store::location::{clean_path, decode, home};
+use crate::store::paths::{clean_path, decode, home};
 use crate::store::setting::{self, Secret, Settings, StoreKind, StoreSetting};
 use crate::store::{Bucket, Layout, Opening, Provider, Site, Source};
 

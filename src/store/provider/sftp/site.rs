@@ -8,7 +8,7 @@ use url::{Host, Url};
 
 use super::SftpBucket;
 use crate::error::{Error, Result};
-use crate::store::location::{clean_path, decode, home};
+use crate::store::paths::{clean_path, decode, home};
 use crate::store::setting::{self, Secret, Settings, StoreKind, StoreSetting};
 use crate::store::{Bucket, Layout, Opening, Provider, Site, Source};
 

@@ -10,7 +10,7 @@ use url::Url;
 use super::WebdavBucket;
 use crate::error::{Error, Result};
 use crate::files;
-use crate::store::location::{clean_path, decode};
+use crate::store::paths::{clean_path, decode};
 use crate::store::setting::{self, Secret, Settings, StoreKind, StoreSetting};
 use crate::store::{Bucket, Layout, Opening, Provider, Site, Source};
 

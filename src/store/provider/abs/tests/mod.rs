@@ -8,9 +8,9 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::clock::Timestamp;
+use crate::store::Lookup;
 use crate::store::auth::jwt_tests::{new_key, read as read_token};
 use crate::store::http::call::Call;
-use crate::store::location::Lookup;
 use crate::store::tests::recorder::{Answer, Recorder, Seen, run, silence, status};
 use crate::store::{Settings, Source};
 
