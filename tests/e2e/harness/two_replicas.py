@@ -18,7 +18,7 @@ from .worker import Worker
 from .workload import Workload, serial_if_consistent
 
 PAGE_SIZE = 4096
-QUICK = dict(sync_interval="200ms", close_timeout="60s", spool_limit="4MiB")
+SETTINGS = dict(close_timeout="60s", spool_limit="4MiB")
 
 
 def run(seconds: float, seed: int, s3: Location, folder: Path, dead: bool, say: Callable[[str], None]) -> dict:
@@ -28,7 +28,7 @@ def run(seconds: float, seed: int, s3: Location, folder: Path, dead: bool, say: 
     worker = Worker("python", env=s3.env, cwd=folder)
     near = Location.file(folder / "near")
     try:
-        uri = primary_of(folder / "app.db", s3.at(proxy.endpoint), near, sync_replicas="any", **QUICK)
+        uri = primary_of(folder / "app.db", s3.at(proxy.endpoint), near, sync_replicas="any", **SETTINGS)
 
         def reopen(db):
             if db:
