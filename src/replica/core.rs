@@ -1,6 +1,5 @@
 //! What all connections to one replica share.
 
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
 use std::time::Duration;
@@ -12,7 +11,7 @@ use super::disk::{Disk, DiskOptions};
 use super::fetch::Fetcher;
 use super::files::Files;
 use super::follow::{self, Follow};
-use super::hydration::{Hydration, HydrationStatus};
+use super::hydration::{Hydration, HydrationOptions, HydrationStatus};
 use super::past::Pasts;
 use super::poller::{self, Poller};
 use super::snapshot::Snapshot;
@@ -38,8 +37,8 @@ pub struct Options {
     pub open_timeout: Duration,
     /// The size of the page cache in bytes.
     pub cache_bytes: usize,
-    /// The local file that the whole database is downloaded to, if it is.
-    pub hydration: Option<PathBuf>,
+    /// How the whole database is downloaded to a local file, if it is.
+    pub hydration: Option<HydrationOptions>,
     /// What is read is also kept here, if anywhere.
     pub disk: Option<DiskOptions>,
 }
@@ -83,6 +82,10 @@ pub struct ReplicaStatus {
     pub cache_bytes: usize,
     /// Requests made since the replica was opened.
     pub requests: u64,
+    /// The files that make the state.
+    pub files: usize,
+    /// How many of them are sealed.
+    pub sealed_files: usize,
     /// How the download to a local file is doing, if there is one.
     pub hydration: Option<HydrationStatus>,
 }
@@ -146,11 +149,13 @@ impl Core {
     /// The same for a replica whose URL does not say all that tells it from others; `place` does.
     pub(super) fn at_place(store: Arc<Replica>, place: &str, options: &Options) -> Result<Arc<Self>> {
         let disk = options.disk.as_ref().map(|disk| Disk::open(disk, place)).transpose()?;
-        let files = Arc::new(Files::new(Source::new(store), options.cache_bytes, disk));
+        let keeps_sealed = options.hydration.as_ref().is_some_and(|hydration| !hydration.plain);
+        let files = Files::new(Source::new(store), options.cache_bytes, disk);
+        let files = Arc::new(if keeps_sealed { files.without_sealed() } else { files });
         let opening = (files.clone(), options.clone());
         let (snapshot, follow) =
             runtime::block_on(async move { follow::open(&opening.0, &opening.1).await })?;
-        let hydrate = |path: &PathBuf| Hydration::open(path, &files, &snapshot);
+        let hydrate = |hydration: &HydrationOptions| Hydration::open(&hydration.path, &files, &snapshot);
         let hydration = options.hydration.as_ref().map(hydrate).transpose()?;
         let poller = Arc::new(Poller::new(options));
         let core = Arc::new(Self {
@@ -287,7 +292,7 @@ impl Core {
     }
 
     pub(super) fn status_at(&self, snapshot: &Snapshot) -> ReplicaStatus {
-        let polls = self.polls();
+        let (polls, map) = (self.polls(), snapshot.map());
         ReplicaStatus {
             url: self.files.source.url(),
             txid: snapshot.txid,
@@ -300,6 +305,8 @@ impl Core {
             notice: polls.older.as_ref().or(polls.reset.as_ref()).cloned(),
             cache_bytes: self.files.cache.bytes(),
             requests: self.files.source.requests(),
+            files: map.files().count(),
+            sealed_files: map.files().filter(|file| file.codec.is_sealed()).count(),
             hydration: self.hydration.as_ref().map(|hydration| hydration.status(&self.files)),
         }
     }

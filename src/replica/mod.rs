@@ -65,8 +65,8 @@ mod wait;
 
 pub use core::{Core, Options, ReplicaStatus};
 pub use disk::DiskOptions;
-pub use history::{HistoryPoint, Wanted, describe, points};
-pub use hydration::HydrationStatus;
+pub use history::{HistoryPoint, Wanted, describe, points, sealed};
+pub use hydration::{HydrationOptions, HydrationStatus};
 pub use plan::{Plan, RestorePoint};
 pub use read_ahead::ReadAhead;
 pub use shared::{all, open};
@@ -74,6 +74,6 @@ pub use snapshot::Snapshot;
 pub use view::{Seen, View};
 
 pub(crate) use beside::{Beside, PageSums};
-pub(crate) use load::read_index;
+pub(crate) use load::read_tail;
 pub(crate) use plan::empty;
 pub(crate) use source::{Body, Source, Survey, check_name, wrong_length};

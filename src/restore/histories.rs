@@ -53,7 +53,7 @@ impl Lower {
 /// Size and pages of a file; `None` if it was merged away by now, or is damaged.
 async fn read_one(source: &Source, file: &FileInfo) -> Result<Option<(PageCount, Beside)>> {
     let read = source.read(file, ByteRange::All).await.and_then(|bytes| {
-        let mut decoder = Decoder::new(&bytes[..])?;
+        let mut decoder = Decoder::open(&bytes[..], source.keyring())?;
         let mut page = vec![0; decoder.header().page_size.bytes()];
         let mut sums = PageSums::default();
         while let Some(pgno) = decoder.next_page(&mut page)? {
@@ -66,6 +66,9 @@ async fn read_one(source: &Source, file: &FileInfo) -> Result<Option<(PageCount,
         Ok(beside) => Ok(Some(beside)),
         Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::Corrupt | ErrorKind::Unsupported) => {
             Ok(None)
+        }
+        Err(e) if e.kind() == ErrorKind::Denied => {
+            Err(e.context(format_args!("{} of replica {}", file.id, source.url())))
         }
         Err(e) => Err(e),
     }

@@ -73,6 +73,7 @@ fn try_load(db: &HostConnection, api: &HostApi, wiring: &'static Wiring) -> Resu
     forked::watch_forks();
     exit::at_exit(wiring.at_exit);
     signals::install();
+    crate::secret::install(super::guarded::allocate);
     register_auto_extension()
         .map_err(|code| (code, format!("litestream_vfs cannot be registered: {code}")))?;
     let functions = db.open().and_then(|conn| {

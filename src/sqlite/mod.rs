@@ -22,7 +22,7 @@
 //! | `exit` | the normal end of the process |
 //! | `forked` | what a forked child inherits |
 //! | `signals` | which signals a thread takes |
-//! | `memory` | where the memory of the library comes from |
+//! | `memory`, `guarded` | where the memory of the library comes from, and that of secrets |
 //! | `integrity`, `sole_use` | a database file that nobody may have open: SQLite's check, keeping it closed |
 //! | `refused`, `opening_error`, `roles`, `connection`, `internal`, `standing` | what is done with a connection, and what it may do |
 
@@ -40,6 +40,7 @@ mod file_methods;
 mod flags;
 mod forked;
 mod function;
+mod guarded;
 mod host;
 mod installed;
 mod integrity;

@@ -63,6 +63,15 @@ const RECORD: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
+/// How the whole database is downloaded to a local file.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct HydrationOptions {
+    /// The file.
+    pub path: PathBuf,
+    /// The file may hold what is sealed in the replica: its pages are not sealed there.
+    pub plain: bool,
+}
+
 /// How the download is doing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HydrationStatus {
