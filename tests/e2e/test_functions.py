@@ -154,8 +154,8 @@ def test_ltx_takes_its_url_from_another_table(start, in_folder, tmp_path):
     assert direct
     joined = db.rows("SELECT f.* FROM litestream_ltx(r.url) AS f, replicas AS r")
     assert joined[: len(direct)] == direct or len(joined) >= len(direct)
-    level, low, high, size, timestamp, name = direct[0]
-    assert name == f"{low}-{high}.ltx" and size > 100 and timestamp.endswith("Z")
+    level, low, high, size, timestamp, name, sealed = direct[0]
+    assert name == f"{low}-{high}.ltx" and size > 100 and timestamp.endswith("Z") and sealed == 0
 
 
 def test_ltx_takes_store_settings_as_a_second_argument(start, in_s3, tmp_path):

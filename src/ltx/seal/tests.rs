@@ -167,7 +167,7 @@ fn plain_files_are_taken_only_where_they_may_be() {
 
 #[test]
 fn every_flipped_bit_is_noticed() {
-    let sealed = seal(&plain(7, 3, 4), &[1, 2]);
+    let sealed = seal(&plain(7, 3, 2), &[1, 2]);
     let keyring = keyring(&[2], Plain::None);
     let (pages, _) = decode(&sealed, &keyring).unwrap();
     for bit in 0..sealed.len() * 8 {

@@ -325,3 +325,36 @@ fn a_cache_that_is_taken_away_is_made_again() {
     assert!(!sample.has(&file, sample.entries()[0]));
     fs::remove_file(folder.path()).unwrap();
 }
+
+#[test]
+fn what_is_sealed_is_kept_as_it_came_and_opened_whenever_it_is_read() {
+    let (folder, sample) = (tempfile::tempdir().unwrap(), Sample::sealed(512, 40));
+    let file = open(folder.path()).file(&sample.info);
+    sample.keep_outline(&file);
+    sample.keep(&file, |_| true);
+    assert_eq!(sample.kept(&file), Some(sample.known()));
+    assert!(sample.entries().into_iter().all(|entry| sample.has(&file, entry)));
+    for other in [Keyring::default(), keyring(&[3], Plain::None)] {
+        assert!(file.outline(sample.info.size, &other).is_none(), "{other:?}");
+    }
+    let kept: Vec<u8> = files_below(folder.path()).iter().flat_map(|path| fs::read(path).unwrap()).collect();
+    // The tag of the first page is what the header says of its TXIDs, in clear.
+    for entry in sample.entries().into_iter().skip(1) {
+        // Where each page says which one it is, unlike any other.
+        let tag = &sample.page(entry.pgno)[100..116];
+        assert!(!kept.windows(tag.len()).any(|bytes| bytes == tag), "page {}", entry.pgno);
+    }
+    // Whoever writes to the folder makes the checksum of the cache hold, and no more.
+    let path = file.folder.join(index::NAME);
+    let sound = fs::read(&path).unwrap();
+    for at in (8..sound.len()).step_by(5) {
+        let mut forged = sound.clone();
+        forged[at] ^= 1;
+        let sum = checksum(&[&file.identity.to_be_bytes(), &forged[8..]]);
+        forged[..8].copy_from_slice(&sum.to_be_bytes());
+        fs::write(&path, &forged).unwrap();
+        if let Some(known) = sample.kept(&file) {
+            assert_eq!(known, sample.known(), "byte {at}");
+        }
+    }
+}

@@ -172,7 +172,7 @@ fn a_header_counts_only_when_a_frame_opened_with_it() {
 fn a_damaged_page_is_an_error_and_never_another_page() {
     let history = large();
     let size = history.store.files().into_iter().find(|(file, _)| *file == id(9, 1, 1)).unwrap().1;
-    for at in (300..size).step_by(size / 60) {
+    for at in (300..size).step_by(size / 15) {
         let damaged = large();
         damaged.store.tamper(id(9, 1, 1), |bytes| bytes[at] ^= 4);
         let Ok(core) = open(&damaged, ours(), &still()) else { continue };

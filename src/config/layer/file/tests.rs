@@ -358,7 +358,7 @@ fn what_is_broken_is_named_with_its_line_and_a_remedy() {
         (replica("    part-size: 2GiB\n"), "5: part-size: '2GiB' is not within 5MiB and 1GiB"),
         (replica("    age:\n      recipients: []\n"), "6: age.recipients is an empty list"),
         (replica("    age: {recipients: age1xyz}\n"), "5: 'recipients' is a list"),
-        (replica("    age-identity: AGE-SECRET-KEY-1X\n    age: {identities: [AGE-SECRET-KEY-1Y]}\n"), "6: age.identities: age_identity is given in /c.yml:5 already"),
+        (replica("    age-identity: AGE-SECRET-KEY-1X\n    age: {identities: [AGE-SECRET-KEY-1Y]}\n"), "6: age.identities is given in /c.yml:5 already"),
         (replica("  role: leader\n"), "5: role: 'leader' is none of primary, replica"),
         (replica("  snapshot: 1h\n"), "5: 'snapshot' has keys with values, and this is a single value"),
         (replica("  snapshot: {interval: 0s}\n"), "5: interval: '0s' is not within 1s and 8760h"),
