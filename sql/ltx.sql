@@ -14,6 +14,6 @@ SELECT level,
  GROUP BY level
  ORDER BY level;
 
-SELECT * FROM litestream_ltx(@url) ORDER BY level, min_txid;
+SELECT level, min_txid, max_txid, size, timestamp, name FROM litestream_ltx(@url) ORDER BY level, min_txid;
 .mode list
 .headers off

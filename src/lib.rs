@@ -4,7 +4,7 @@
 //!
 //! | room | what it is |
 //! | --- | --- |
-//! | [`page`], [`error`], [`clock`], [`fork`], [`files`], [`runtime`], [`signals`], [`logging`], [`failures`], [`metrics`], [`events`] | leaves that every room may use |
+//! | [`page`], [`error`], [`clock`], [`fork`], [`files`], [`runtime`], [`signals`], [`secret`], [`logging`], [`failures`], [`metrics`], [`events`] | leaves that every room may use |
 //! | [`ltx`] | the LTX codec: bytes in, bytes out |
 //! | [`wal`] | WAL and WAL-index formats: bytes in, committed transactions out |
 //! | [`store`] | object stores; knows LTX names, never SQLite |
@@ -46,6 +46,7 @@ pub mod primary;
 pub mod replica;
 pub mod restore;
 pub mod runtime;
+pub mod secret;
 pub mod signals;
 pub mod sqlite;
 pub mod store;

@@ -5,13 +5,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What every room may use.
-const LEAVES: [&str; 11] = [
-    "page", "error", "clock", "fork", "files", "runtime", "signals", "logging", "failures", "metrics",
-    "events",
+const LEAVES: [&str; 12] = [
+    "page", "error", "clock", "fork", "files", "runtime", "signals", "secret", "logging", "failures",
+    "metrics", "events",
 ];
 
 /// Each room, and the rooms that it may use beside itself and the leaves.
-const ARROWS: [(&str, &[&str]); 24] = [
+const ARROWS: [(&str, &[&str]); 25] = [
     ("events", &[]),
     ("page", &[]),
     ("metrics", &[]),
@@ -19,6 +19,7 @@ const ARROWS: [(&str, &[&str]); 24] = [
     ("clock", &[]),
     ("runtime", &[]),
     ("signals", &[]),
+    ("secret", &[]),
     ("logging", &[]),
     ("failures", &[]),
     ("files", &[]),

@@ -15,7 +15,9 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use litestream_vfs::clock::Timestamp;
 use litestream_vfs::error::Result;
-use litestream_vfs::ltx::{Encoder, FileId, FileName, Header, IndexEntry, Level, PageIndex, Trailer, Txid};
+use litestream_vfs::ltx::{
+    Encoder, FileId, FileName, Header, IndexEntry, Level, PageIndex, Shape, Trailer, Txid,
+};
 use litestream_vfs::page::{PageCount, PageSize, Pgno};
 use litestream_vfs::replica::{Core, Options, View};
 use litestream_vfs::store::{
@@ -133,7 +135,7 @@ fn snapshot() -> Parts {
         offset: Header::SIZE as u64 + u64::from(n) * FRAME,
         size: FRAME,
     };
-    let mut last = PageIndex::from_entries((0..PAGES).map(entry)).unwrap().encode();
+    let mut last = PageIndex::from_entries(Shape::PLAIN, (0..PAGES).map(entry)).unwrap().encode();
     let varints = last.len() as u64;
     last.extend_from_slice(&varints.to_be_bytes());
     last.extend_from_slice(&[0x80; Trailer::SIZE]);

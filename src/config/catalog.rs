@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
 
-use super::setting::{Declared, IntegrityCheck, Kind, OfStore, Restore, Role, Scope, Setting, SqlReach};
+use super::setting::{
+    CountedTxid, Declared, Hydrate, IntegrityCheck, Kind, OfStore, Restore, Role, Scope, Setting, SqlReach,
+};
 use crate::logging::LogFormat;
 use crate::ltx::Txid;
 use crate::primary::{CommitMode, Rewound, SyncReplicas};
@@ -224,11 +226,12 @@ settings! {
     )
     .env(&["LITESTREAM_POLL_IDLE_INTERVAL"])
     .default("30s");
-    HYDRATE: bool = Setting::new(
+    HYDRATE: Hydrate = Setting::new(
         Scope::Replica,
         "hydrate",
         Kind::Flag,
-        "Download the whole database in the background; then pages are read from a local file.",
+        "Download the whole database in the background; then pages are read from a local file. With `plain` also that of an \
+         encrypted replica: the file is not encrypted.",
     )
     .env(&["LITESTREAM_HYDRATION_ENABLED"])
     .default("false");
@@ -263,6 +266,47 @@ settings! {
     )
     .env(&["LITESTREAM_CACHE_DIR_SIZE"])
     .default("1GiB");
+    AGE_IDENTITY: Option<String> = Setting::new(
+        Scope::Seal,
+        "age_identity",
+        Kind::Secret,
+        "What opens an encrypted replica, see [encrypted replicas](#encrypted-replicas): `AGE-SECRET-KEY-1…`, or 64 \
+         hexadecimal digits; several with spaces between them. In the configuration file also `age: {identities: […]}`. Better \
+         given in a file.",
+    )
+    .env(&["LITESTREAM_AGE_IDENTITY", "LITESTREAM_AGE_SECRET_KEY"]);
+    AGE_IDENTITY_FILE: Option<PathBuf> = Setting::new(
+        Scope::Seal,
+        "age_identity_file",
+        Kind::Text,
+        "A file with such identities, as `litestream_keygen()` and `age-keygen` write it.",
+    )
+    .env(&["LITESTREAM_AGE_IDENTITY_FILE"]);
+    PLAIN_UNTIL: Option<CountedTxid> = Setting::new(
+        Scope::Seal,
+        "plain_until",
+        Kind::Txid,
+        "The last transaction before encryption was turned on: up to it, files that are not sealed are taken.",
+    )
+    .env(&["LITESTREAM_PLAIN_UNTIL"]);
+    REQUIRE_ENCRYPTION: Option<bool> = Setting::new(
+        Scope::Seal,
+        "require_encryption",
+        Kind::Flag,
+        "Whether files that are not sealed are refused. Without it: if there is an identity or a recipient.",
+    )
+    .env(&["LITESTREAM_REQUIRE_ENCRYPTION"]);
+    AGE_RECIPIENT: Option<String> = Setting::new(
+        Scope::Seal,
+        "age_recipient",
+        Kind::Text,
+        "Who may open what a primary writes, `age1…`. This version writes no sealed replicas, and refuses a primary that has \
+         it. In the configuration file also `age: {recipients: […]}`.",
+    )
+    .env(&["LITESTREAM_AGE_RECIPIENT"]);
+    AGE_RECIPIENTS_FILE: Option<PathBuf> =
+        Setting::new(Scope::Seal, "age_recipients_file", Kind::Text, "A file with such recipients. Refused in the same way.")
+            .env(&["LITESTREAM_AGE_RECIPIENTS_FILE"]);
     ASOF: Option<RestorePoint> = Setting::new(
         Scope::Replica,
         "asof",
@@ -319,18 +363,6 @@ settings! {
     )
     .default("false");
     DRY_RUN: bool = Setting::new(Scope::Restore, "dry_run", Kind::Flag, "Only report what would be restored.").default("false");
-    AGE_IDENTITY: Option<String> = Setting::new(
-        Scope::Restore,
-        "age_identity",
-        Kind::Secret,
-        "`AGE-SECRET-KEY-1…`: opens a replica of Litestream 0.3 that is encrypted with age.",
-    );
-    AGE_IDENTITY_FILE: Option<PathBuf> = Setting::new(
-        Scope::Restore,
-        "age_identity_file",
-        Kind::Text,
-        "A file with such identities, as `age-keygen` writes it.",
-    );
     QUICK: bool = Setting::new(Scope::Verify, "quick", Kind::Flag, "Only list the files and check their page indexes.")
         .default("false");
     LISTEN: Option<String> = Setting::new(

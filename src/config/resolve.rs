@@ -14,8 +14,8 @@ use super::catalog::{
 use super::layer::file::{self, Document, Matched, ReplicaEntry};
 use super::layer::{Assigned, Found, Given};
 use super::origin::Origin;
-use super::setting::{Restore, Role, Scope, Setting};
-use super::{Env, Params, ProcessEnv, value};
+use super::setting::{Hydrate, Restore, Role, Scope, Setting};
+use super::{Env, Params, ProcessEnv, seal, value};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::Txid;
 use crate::replica::{self, RestorePoint};
@@ -68,8 +68,16 @@ pub struct ReplicaConfig {
 }
 
 /// The settings that an open has.
-pub(super) const SCOPES: [Scope; 7] =
-    [Scope::Open, Scope::Primary, Scope::Shipper, Scope::Replica, Scope::State, Scope::Store, Scope::Monitor];
+pub(super) const SCOPES: [Scope; 8] = [
+    Scope::Open,
+    Scope::Primary,
+    Scope::Shipper,
+    Scope::Replica,
+    Scope::State,
+    Scope::Store,
+    Scope::Seal,
+    Scope::Monitor,
+];
 
 /// The most replicas that a database may have.
 const MOST_REPLICAS: usize = 8;
@@ -235,6 +243,7 @@ impl<'a> Layers<'a> {
         let line = replica.kind.as_ref().map_or(&replica.line, |kind| &kind.line);
         let fields = Fields { entry, replica, given: &given };
         let location = Location::from_fields(kind, &fields).map_err(|e| e.context(line))?;
+        let location = location.read_with(seal::keyring(&given)?);
         Ok(FoundReplica { location, given, origin: Origin::File(replica.line.clone(), "replica".into()) })
     }
 }
@@ -275,8 +284,8 @@ const ENDPOINT: &str = "endpoint";
 /// The replica at `url`.
 fn located_at<'a>(given: &Given<'a>, url: &str, origin: &Origin) -> Result<FoundReplica<'a>> {
     let named = |e: Error| e.context(origin.label());
-    let (given, rest) = given.of_replica(url).map_err(named)?;
-    let location = Location::parse(&rest, &given).map_err(named)?;
+    let (given, rest) = given.of_replica(url, &[Scope::Shipper, Scope::Seal]).map_err(named)?;
+    let location = Location::parse(&rest, &given).map_err(named)?.read_with(seal::keyring(&given)?);
     Ok(FoundReplica { location, given, origin: origin.clone() })
 }
 
@@ -411,6 +420,7 @@ fn primary(
 /// One replica of a primary. A setting in its URL wins over one in the URI.
 fn replica_of_primary(found: FoundReplica<'_>) -> Result<primary::ReplicaConfig> {
     let FoundReplica { location: target, given, .. } = found;
+    seal::refuse_primary(&given, target.keyring())?;
     let options = primary::ReplicaOptions {
         sync_interval: given.get(&SYNC_INTERVAL)?,
         spool_limit: given.get(&SPOOL_LIMIT)?,
@@ -533,8 +543,9 @@ fn replica(
 
 /// The local file that the whole database is downloaded to, if it is. A relative path is one in the
 /// current folder.
-fn hydration(database: Option<&Path>, given: &Given<'_>) -> Result<Option<PathBuf>> {
-    if !given.get(&HYDRATE)? {
+fn hydration(database: Option<&Path>, given: &Given<'_>) -> Result<Option<replica::HydrationOptions>> {
+    let hydrate = given.get(&HYDRATE)?;
+    if hydrate == Hydrate::Off {
         return Ok(None);
     }
     let path = match given.get(&HYDRATION_PATH)? {
@@ -544,7 +555,8 @@ fn hydration(database: Option<&Path>, given: &Given<'_>) -> Result<Option<PathBu
         })?,
     };
     let absolute = std::path::absolute(&path);
-    absolute.map(Some).map_err(|e| Error::io(format!("hydration_path={}", path.display()), e))
+    let path = absolute.map_err(|e| Error::io(format!("hydration_path={}", path.display()), e))?;
+    Ok(Some(replica::HydrationOptions { path, plain: hydrate == Hydrate::Plain }))
 }
 
 fn default_hydration_path(database: Option<&Path>) -> Option<PathBuf> {
@@ -751,7 +763,9 @@ mod tests {
                 Ok(Config::Replica(c)) => c.options.hydration,
                 other => panic!("{other:?}"),
             };
-        let at = |path: &str| Some(PathBuf::from(path));
+        let at = |path: &str| Some(replica::HydrationOptions { path: path.into(), plain: false });
+        let plain = replica::HydrationOptions { path: "/h".into(), plain: true };
+        assert_eq!(hydration("hydrate=plain&hydration_path=/h", &[]), Some(plain));
         assert_eq!(hydration("hydration_path=/h/app.db", &[]), None);
         assert_eq!(hydration("hydrate=1", &[]), at("/data/.app.db-litestream/hydration.db"));
         assert_eq!(hydration("hydrate=1&hydration-path=/h/app.db", &[]), at("/h/app.db"));

@@ -1,18 +1,18 @@
 //! What the SQL functions that take a replica URL, or a database instead of it, are told.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::Env;
 use super::catalog::{
-    AGE_IDENTITY, AGE_IDENTITY_FILE, DRY_RUN, FORCE, IF_DB_NOT_EXISTS, IF_REPLICA_EXISTS, INTEGRITY_CHECK,
-    PARALLELISM, QUICK, REWIND, TIMESTAMP, TXID,
+    DRY_RUN, FORCE, IF_DB_NOT_EXISTS, IF_REPLICA_EXISTS, INTEGRITY_CHECK, PARALLELISM, QUICK, REWIND,
+    TIMESTAMP, TXID,
 };
 use super::layer::Given;
 use super::resolve::Layers;
 use super::setting::{IntegrityCheck, Scope};
+use super::{Env, seal};
 use crate::error::{Error, Result};
 use crate::replica::RestorePoint;
-use crate::store::{Location, Secret};
+use crate::store::Location;
 
 /// What a restore needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,20 +35,6 @@ pub struct RestoreConfig {
     pub rewind: bool,
     /// Only tell what would be restored.
     pub dry_run: bool,
-    /// What opens an encrypted replica.
-    pub age: Age,
-}
-
-/// Where the identities that open a replica encrypted with age are.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Age {
-    /// None are given.
-    #[default]
-    None,
-    /// Here.
-    Identities(Secret),
-    /// In a file.
-    File(PathBuf),
 }
 
 /// Reads the arguments of `litestream_restore` and `litestream_restore_plan`: a replica, and options as a JSON object.
@@ -57,7 +43,7 @@ pub enum Age {
 /// `Config`: not a JSON object, an unknown option, a value that does not fit, or both `txid` and
 /// `timestamp`.
 pub fn restore(url: &str, options: Option<&str>, env: &dyn Env) -> Result<RestoreConfig> {
-    let scopes = [Scope::Restore, Scope::State, Scope::Store];
+    let scopes = [Scope::Restore, Scope::State, Scope::Store, Scope::Seal];
     let given = Given::options(&json_params(options)?, env, &scopes)?;
     let point = given.state(&[&TXID, &TIMESTAMP])?;
     Ok(RestoreConfig {
@@ -70,19 +56,7 @@ pub fn restore(url: &str, options: Option<&str>, env: &dyn Env) -> Result<Restor
         integrity_check: given.get(&INTEGRITY_CHECK)?,
         rewind: given.get(&REWIND)?,
         dry_run: given.get(&DRY_RUN)?,
-        age: age(&given)?,
     })
-}
-
-fn age(given: &Given<'_>) -> Result<Age> {
-    match (given.get(&AGE_IDENTITY)?, given.get(&AGE_IDENTITY_FILE)?) {
-        (Some(_), Some(_)) => {
-            Err(Error::config("'age_identity' and 'age_identity_file' are both given; keep one"))
-        }
-        (Some(identity), None) => Ok(Age::Identities(Secret::new(identity))),
-        (None, Some(path)) => Ok(Age::File(path)),
-        (None, None) => Ok(Age::None),
-    }
 }
 
 /// What a verification needs.
@@ -99,7 +73,7 @@ pub struct VerifyConfig {
 /// # Errors
 /// `Config`: not a JSON object, an unknown option, or a value that does not fit.
 pub fn verify(url: &str, options: Option<&str>, env: &dyn Env) -> Result<VerifyConfig> {
-    let scopes = [Scope::Verify, Scope::Store];
+    let scopes = [Scope::Verify, Scope::Store, Scope::Seal];
     let given = Given::options(&json_params(options)?, env, &scopes)?;
     let target = replica_at(url, &given)?;
     Ok(VerifyConfig { target, quick: given.get(&QUICK)? })
@@ -110,14 +84,15 @@ pub fn verify(url: &str, options: Option<&str>, env: &dyn Env) -> Result<VerifyC
 /// # Errors
 /// `Config`: not a JSON object, an unknown option, or a value that does not fit.
 pub fn target(url: &str, options: Option<&str>, env: &dyn Env) -> Result<Location> {
-    let given = Given::options(&json_params(options)?, env, &[Scope::Store])?;
+    let given = Given::options(&json_params(options)?, env, &[Scope::Store, Scope::Seal])?;
     replica_at(url, &given)
 }
 
 /// The replica that `name` means: a URL, or the path of a database that is configured, whose first replica it is.
 fn replica_at(name: &str, given: &Given<'_>) -> Result<Location> {
     if name.is_empty() || Location::has_scheme(name) {
-        return Location::parse(name, given);
+        let (given, url) = given.of_replica(name, &[Scope::Seal])?;
+        return Ok(Location::parse(&url, &given)?.read_with(seal::keyring(&given)?));
     }
     let layers = Layers::with(Some(Path::new(name)), given.clone())?;
     if let Some(first) = layers.configured()?.into_iter().next() {
@@ -157,7 +132,7 @@ fn json_params(json: Option<&str>) -> Result<Vec<(String, String)>> {
 mod tests {
     use super::*;
     use crate::clock::Timestamp;
-    use crate::ltx::Txid;
+    use crate::ltx::{Plain, Txid};
 
     fn read(options: &str) -> Result<RestoreConfig> {
         restore("file:///r", Some(options), &[])
@@ -197,11 +172,21 @@ mod tests {
     }
 
     #[test]
-    fn identities_are_given_in_one_way_and_not_shown() {
-        let config = read(r#"{"ageIdentity": "AGE-SECRET-KEY-1QQQ"}"#).unwrap();
-        assert_eq!(config.age, Age::Identities(Secret::new("AGE-SECRET-KEY-1QQQ")));
-        assert!(!format!("{config:?}").contains("QQQ"));
-        assert_eq!(read(r#"{"age_identity_file": "/k"}"#).unwrap().age, Age::File("/k".into()));
+    fn what_opens_a_replica_is_an_option_of_every_function() {
+        let key = "76853cf33e235c42143ab4381f0f359397ac7cda1d035c52d34d87494150d3f5";
+        let options = format!(r#"{{"ageIdentity": "{key}", "plain_until": 7}}"#);
+        let config = read(&options).unwrap();
+        assert!(!format!("{config:?}").contains(key));
+        for target in [
+            config.target,
+            verify("file:///r", Some(&options), &[]).unwrap().target,
+            target("file:///r", Some(&options), &[]).unwrap(),
+            target(&format!("file:///r?age-identity={key}&plain_until=7"), None, &[]).unwrap(),
+        ] {
+            assert_eq!(target.keyring().identities().len(), 1);
+            assert_eq!(target.keyring().plain(), Plain::UpTo(Txid::new(7).unwrap()));
+            assert_eq!(target.to_string(), "file:///r");
+        }
         let e = read(r#"{"age_identity": "QQQ", "age_identity_file": "/k"}"#).unwrap_err().to_string();
         assert!(e.contains("keep one") && !e.contains("QQQ"), "{e}");
     }

@@ -28,6 +28,9 @@ pub enum Scope {
     /// How the replica is reached: a parameter of the SQLite URI or of the replica URL, a key of the configuration file,
     /// or an option of a SQL function.
     Store,
+    /// What the files of the replica are opened with: a parameter of the SQLite URI or of the replica URL, a key of the
+    /// configuration file, or an option of a SQL function.
+    Seal,
     /// An option of `litestream_restore` and `litestream_restore_plan`.
     Restore,
     /// Which state is read: a parameter of a replica's URI, or an option of `litestream_restore`.
@@ -49,7 +52,7 @@ impl Scope {
             Self::Primary => "URI, file, primary",
             Self::Shipper => "URI, replica URL, file, primary",
             Self::Replica => "URI, file, replica",
-            Self::Store => "URI, replica URL, file, options",
+            Self::Store | Self::Seal => "URI, replica URL, file, options",
             Self::State => "URI, replica, options of `litestream_restore`",
             Self::Restore => "options of `litestream_restore`",
             Self::Verify => "options of `litestream_verify`",
@@ -264,6 +267,27 @@ pub(super) enum Restore {
     Missing,
 }
 
+/// Whether a replica is downloaded to a local file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hydrate {
+    /// No.
+    Off,
+    /// Yes, unless it is sealed.
+    On,
+    /// Yes, whatever it is; the file is not encrypted.
+    Plain,
+}
+
+impl Value for Hydrate {
+    fn read(_: &Kind, text: &str) -> Result<Self> {
+        if text.eq_ignore_ascii_case("plain") {
+            return Ok(Self::Plain);
+        }
+        let error = |_| Error::config(format!("'{text}' is none of true, false, plain"));
+        value::flag(text).map(|on| if on { Self::On } else { Self::Off }).map_err(error)
+    }
+}
+
 /// How SQLite checks a restored database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IntegrityCheck {
@@ -340,6 +364,18 @@ impl Value for Vec<Duration> {
 impl Value for Txid {
     fn read(_: &Kind, text: &str) -> Result<Self> {
         point::txid(text)
+    }
+}
+
+/// A transaction that may also be written as a plain decimal number: it is one that people count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct CountedTxid(pub(super) Txid);
+
+impl Value for CountedTxid {
+    fn read(_: &Kind, text: &str) -> Result<Self> {
+        let is_number = text.len() < 16 && !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        let read = if is_number { point::txid(&format!("#{text}")) } else { point::txid(text) };
+        read.map(Self)
     }
 }
 

@@ -62,6 +62,8 @@ pub(super) struct Facts {
     pub(super) cache_bytes: Option<usize>,
     /// Requests made since the open.
     pub(super) requests: Option<u64>,
+    /// How many LTX files make the state that is read, and how many of them are sealed.
+    pub(super) files: Option<(usize, usize)>,
     /// The last transaction that is proven restorable, and when that was proven.
     pub(super) verified: Option<(Txid, Timestamp)>,
     /// How many commits waited for replicas, and how long.
@@ -144,6 +146,7 @@ fn of_replica(status: ReplicaStatus, is_past: bool) -> Facts {
         pages: Some(status.pages.get()),
         cache_bytes: Some(status.cache_bytes),
         requests: Some(status.requests),
+        files: Some((status.files, status.sealed_files)),
         notice: status.notice.or(status.hydration.as_ref().and_then(|hydration| hydration.notice.clone())),
         last_error: status
             .last_error

@@ -1,5 +1,7 @@
 //! `litestream_ltx(url [, options])`: the files of a replica.
 
+use std::sync::Arc;
+
 use rusqlite::Connection;
 use rusqlite::types::Value;
 
@@ -7,31 +9,91 @@ use super::permission::permit;
 use crate::config::{self, ProcessEnv};
 use crate::error::{Error, Result};
 use crate::ltx::{Level, Txid};
+use crate::replica;
 use crate::runtime::wait_for;
-use crate::sqlite::{self, Row, Safety, Table};
-use crate::store::{FileInfo, Location};
+use crate::sqlite::{self, Columns, Row, Rows, Safety, Table};
+use crate::store::{FileInfo, Location, Replica};
 
-/// A row for each file, by level and transaction.
+/// Files whose beginnings are read together, where a statement asks what those say.
+const BATCH: usize = 64;
+/// The column that says whether a file is sealed.
+const SEALED: u32 = 6;
+
+/// A row for each file, by level and transaction. Whether it is sealed is read from the file as rows are asked for, and
+/// not at all if nobody asks for that.
 pub(super) struct LtxTable;
 
 impl Table for LtxTable {
     const NAME: &'static str = "litestream_ltx";
-    const COLUMNS: &'static [&'static str] =
-        &["level INTEGER", "min_txid TEXT", "max_txid TEXT", "size INTEGER", "timestamp TEXT", "name TEXT"];
+    const COLUMNS: &'static [&'static str] = &[
+        "level INTEGER",
+        "min_txid TEXT",
+        "max_txid TEXT",
+        "size INTEGER",
+        "timestamp TEXT",
+        "name TEXT",
+        "sealed INTEGER",
+    ];
     const ARGUMENTS: &'static [&'static str] = &["url", "options"];
     const SAFETY: Safety = Safety::DirectOnly;
 
     fn rows(conn: &Connection, arguments: &[Value]) -> Result<Vec<Row>> {
+        let mut files = Files::list(conn, arguments, Columns::ALL)?;
+        let mut rows = Vec::new();
+        while let Some(row) = files.next(conn)? {
+            rows.push(row);
+        }
+        Ok(rows)
+    }
+
+    fn scan(conn: &Connection, arguments: &[Value], wanted: Columns) -> Result<Box<dyn Rows>> {
+        Ok(Box::new(Files::list(conn, arguments, wanted)?))
+    }
+}
+
+struct Files {
+    store: Arc<Replica>,
+    wants_seal: bool,
+    /// Those that are still to be shown.
+    files: std::vec::IntoIter<FileInfo>,
+    batch: std::vec::IntoIter<Row>,
+}
+
+impl Files {
+    fn list(conn: &Connection, arguments: &[Value], wanted: Columns) -> Result<Self> {
         permit(conn)?;
-        let store = target(arguments, Self::NAME)?.connect();
+        let store = target(arguments, LtxTable::NAME)?.connect();
+        let listed = store.clone();
         let files = wait_for(|| sqlite::is_interrupted(conn), async move {
             let levels = Level::all().map(|level| {
-                let store = &store;
+                let store = &listed;
                 async move { store.list(level, Txid::ONE).await }
             });
             futures_util::future::try_join_all(levels).await
         })?;
-        Ok(files.iter().flatten().map(file_row).collect())
+        let files = files.concat().into_iter();
+        Ok(Self { store, wants_seal: wanted.has(SEALED), files, batch: Vec::new().into_iter() })
+    }
+}
+
+impl Rows for Files {
+    fn next(&mut self, conn: &Connection) -> Result<Option<Row>> {
+        if self.batch.len() == 0 {
+            let files: Vec<FileInfo> = self.files.by_ref().take(BATCH).collect();
+            let (store, asked) =
+                (self.store.clone(), if self.wants_seal { files.clone() } else { Vec::new() });
+            let sealed =
+                wait_for(
+                    || sqlite::is_interrupted(conn),
+                    async move { replica::sealed(store, &asked).await },
+                )?;
+            let seals = sealed.into_iter().map(|is| is.map_or(Value::Null, |is| Value::Integer(is.into())));
+            let seals = seals.chain(std::iter::repeat(Value::Null));
+            let rows: Vec<Row> =
+                files.iter().zip(seals).map(|(file, seal)| [file_row(file), vec![seal]].concat()).collect();
+            self.batch = rows.into_iter();
+        }
+        Ok(Iterator::next(&mut self.batch))
     }
 }
 

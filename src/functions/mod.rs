@@ -22,6 +22,7 @@
 //! | `litestream_configured` | table of the databases of the configuration file | statements of the application |
 //! | `litestream_default_vfs(on)` | makes the library the default VFS, or not any more | statements of the application |
 //! | `litestream_configure(path, settings)` | gives a database its entry for this process | statements of the application |
+//! | `litestream_keygen()`, `litestream_recipient(hex)` | a new pair of keys, and a public key as age writes it | statements of the application |
 //! | `litestream_restores` | table of the restores of this process | also trusted schemas |
 //!
 //! What writes files, takes a URL or shows what other connections have open asks [`permission`] first, on each
@@ -41,6 +42,7 @@ mod reset;
 mod restore;
 mod restores;
 mod resume;
+mod seal;
 mod snapshot;
 mod status;
 mod sync;
@@ -78,6 +80,8 @@ pub fn register(conn: &Connection) -> rusqlite::Result<()> {
     }
     create_function(conn, "litestream_default_vfs", 1, Safety::DirectOnly, configure::default_vfs)?;
     create_function(conn, "litestream_configure", 2, Safety::DirectOnly, configure::configure)?;
+    create_function(conn, "litestream_keygen", 0, Safety::DirectOnly, seal::keygen)?;
+    create_function(conn, "litestream_recipient", 1, Safety::DirectOnly, seal::recipient)?;
     create_function(conn, "litestream_txid", 0, Safety::Innocuous, position::txid)?;
     create_function(conn, "litestream_time", 0, Safety::Innocuous, position::time)?;
     create_function(conn, "litestream_lag", 0, Safety::Innocuous, position::lag)?;

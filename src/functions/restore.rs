@@ -9,12 +9,10 @@ use rusqlite::types::Value;
 use serde_json::json;
 
 use super::permission::permit;
-use crate::config::{self, Age, IntegrityCheck, ProcessEnv, RestoreConfig};
+use crate::config::{self, IntegrityCheck, ProcessEnv, RestoreConfig};
 use crate::error::{Error, ErrorKind, Result};
 use crate::primary::{self, Restored};
-use crate::restore::{
-    self, Cancel, Check, Exclusion, Forecast, Identities, Line, Progress, Report, RestorePoint,
-};
+use crate::restore::{self, Cancel, Check, Exclusion, Forecast, Line, Progress, Report, RestorePoint};
 use crate::runtime;
 use crate::runtime::run;
 use crate::sqlite::{self, Call, Integrity};
@@ -66,7 +64,6 @@ fn work(
         point: config.point,
         force: config.force.then(exclusion),
         parallelism: config.parallelism,
-        identities: identities(&config.age)?,
         check: check(config.integrity_check, stopped.clone()),
         cancel: Cancel::when(stopped),
         progress,
@@ -137,19 +134,6 @@ fn check(check: IntegrityCheck, stop: impl Fn() -> bool + Send + Sync + 'static)
     Some(Check::that(move |path| sqlite::check_integrity(path, integrity, &stop)))
 }
 
-/// What opens an encrypted replica. The text of the identities is not repeated in errors.
-fn identities(age: &Age) -> Result<Identities> {
-    match age {
-        Age::None => Ok(Identities::default()),
-        Age::Identities(text) => Identities::parse(text.reveal()).map_err(|e| e.context("age_identity")),
-        Age::File(path) => {
-            let text = std::fs::read_to_string(path)
-                .map_err(|e| Error::io(format!("age_identity_file: cannot read {}", path.display()), e))?;
-            Identities::parse(&text).map_err(|e| e.context(format!("age_identity_file {}", path.display())))
-        }
-    }
-}
-
 /// The report as JSON; `duration` is in seconds.
 fn restored(report: &Report) -> String {
     json!({
@@ -161,6 +145,7 @@ fn restored(report: &Report) -> String {
         "pages": report.pages.get(),
         "bytes": report.bytes,
         "files": report.files,
+        "sealed": report.sealed,
         "duration": report.duration.as_secs_f64(),
     })
     .to_string()

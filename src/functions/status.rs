@@ -44,6 +44,8 @@ impl Table for StatusTable {
         "pages INTEGER",
         "cache_bytes INTEGER",
         "requests INTEGER",
+        "files INTEGER",
+        "sealed_files INTEGER",
         "verified_txid TEXT",
         "verified_at TEXT",
         "commits_waited INTEGER",
@@ -105,6 +107,7 @@ fn failure_row(failure: Failure) -> Row {
 fn row(schema: Option<String>, facts: Facts) -> Row {
     let (waiting_files, waiting_bytes) = facts.waiting.unzip();
     let (verified_txid, verified_at) = facts.verified.unzip();
+    let (files, sealed_files) = facts.files.unzip();
     vec![
         text(schema),
         text(facts.path.map(|p| p.display().to_string())),
@@ -121,6 +124,8 @@ fn row(schema: Option<String>, facts: Facts) -> Row {
         number(facts.pages),
         number(facts.cache_bytes),
         number(facts.requests),
+        number(files),
+        number(sealed_files),
         text(verified_txid),
         text(verified_at),
         number(facts.waits.map(|waits| waits.count)),

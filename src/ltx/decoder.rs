@@ -3,26 +3,35 @@
 use std::fmt;
 use std::io::Read;
 
+use aws_lc_rs::digest::{self, SHA256};
+
 use super::bytes::u64_at;
 use super::checksum::{DatabaseChecksum, Hasher};
 use super::file::PageSequence;
-use super::frame::{check_buffer, read_frame};
+use super::frame::check_buffer;
 use super::index::{self, ExpectedIndex, SIZE_FIELD};
+use super::seal::{ENTRY, TAG};
 use super::source::{Source, Stream};
-use super::{Header, Summary, Trailer};
-use crate::error::{Error, Result};
+use super::{FrameCodec, Header, Keyring, Shape, Summary, Trailer};
+use crate::error::{Error, ErrorKind, Result};
 use crate::page::Pgno;
 
-/// Reads an LTX file from `R`, page by page, in constant memory.
+/// Bytes of a file that are taken at once where no structure says how many.
+const CHUNK: usize = 8 * 1024;
+
+/// Reads an LTX file from `R`, page by page, in constant memory but for the page index of a sealed file.
 ///
 /// Pages come before the checksum that covers them: what was read is not to be trusted before
 /// [`Decoder::finish`] says so.
 pub struct Decoder<R: Read> {
     stream: Stream<R>,
     header: Header,
+    codec: FrameCodec,
     hasher: Hasher,
     pages: PageSequence,
     index: ExpectedIndex,
+    /// SHA-256 of what a sealed file has for its recipients.
+    recipients: Option<digest::Digest>,
     /// Only of a snapshot that keeps checksums: of other files the database is not known.
     database: Option<DatabaseChecksum>,
     state: State,
@@ -38,28 +47,110 @@ enum State {
     Failed,
 }
 
+/// What precedes the pages.
+struct Beginning<R: Read> {
+    stream: Stream<R>,
+    hasher: Hasher,
+    bytes: [u8; Header::SIZE],
+    header: Header,
+}
+
+impl<R: Read> Beginning<R> {
+    fn read(reader: R) -> Result<Self> {
+        let mut stream = Stream::new(reader);
+        let mut hasher = Hasher::new();
+        let bytes: [u8; Header::SIZE] =
+            stream.take(Header::SIZE)?.try_into().expect("BUG: the header's size was taken");
+        hasher.update(&bytes);
+        Ok(Self { stream, hasher, header: Header::decode(&bytes)?, bytes })
+    }
+
+    /// Shows `take` what a sealed file has for each recipient; gives the hash of all of it.
+    fn recipients(&mut self, mut take: impl FnMut(&[u8; ENTRY])) -> Result<Option<digest::Digest>> {
+        if !self.header.is_sealed() {
+            return Ok(None);
+        }
+        let mut hash = digest::Context::new(&SHA256);
+        for _ in 0..self.header.recipients {
+            let entry: &[u8; ENTRY] =
+                self.stream.take(ENTRY)?.try_into().expect("BUG: the size of an entry was taken");
+            self.hasher.update(entry);
+            hash.update(entry);
+            take(entry);
+        }
+        Ok(Some(hash.finish()))
+    }
+
+    fn opened(mut self, keyring: &Keyring) -> Result<Decoder<R>> {
+        if !self.header.is_sealed() {
+            let codec = keyring.plain_codec(&self.header)?;
+            return Ok(self.decoder(codec, None));
+        }
+        let mut opener = keyring.opener()?;
+        let recipients = self.recipients(|entry| opener.entry(entry))?;
+        let codec = opener.finish(&self.header, &self.bytes)?;
+        Ok(self.decoder(codec, recipients))
+    }
+
+    fn decoder(self, codec: FrameCodec, recipients: Option<digest::Digest>) -> Decoder<R> {
+        let Self { stream, hasher, header, .. } = self;
+        let tracked = header.is_snapshot() && header.has_database_checksums() && codec.decodes();
+        Decoder {
+            stream,
+            header,
+            codec,
+            hasher,
+            pages: PageSequence::default(),
+            index: ExpectedIndex::new(header.shape()),
+            recipients,
+            database: tracked.then_some(DatabaseChecksum::EMPTY),
+            state: State::Pages,
+        }
+    }
+}
+
 impl<R: Read> Decoder<R> {
-    /// Reads the header.
+    /// Reads the header of a file that is not sealed.
     ///
     /// # Errors
     /// `Corrupt` or `Unsupported` if it is not that of an LTX file of format version 3; what reading
     /// says.
     pub fn new(reader: R) -> Result<Self> {
-        let mut stream = Stream::new(reader);
-        let mut hasher = Hasher::new();
-        let bytes = stream.take(Header::SIZE)?;
-        hasher.update(bytes);
-        let header = Header::decode(bytes.try_into().expect("BUG: the header's size was taken"))?;
-        let tracked = header.is_snapshot() && header.has_database_checksums();
-        Ok(Self {
-            stream,
-            header,
-            hasher,
-            pages: PageSequence::default(),
-            index: ExpectedIndex::new(),
-            database: tracked.then_some(DatabaseChecksum::EMPTY),
-            state: State::Pages,
-        })
+        let beginning = Beginning::read(reader)?;
+        if beginning.header.is_sealed() {
+            return Err(Error::new(ErrorKind::Unsupported, "the LTX file is sealed, and must not be here"));
+        }
+        let codec = FrameCodec::plain(beginning.header.page_size);
+        Ok(beginning.decoder(codec, None))
+    }
+
+    /// Reads the header of a file of a replica that is read with `keyring`, and finds what opens it.
+    ///
+    /// # Errors
+    /// `Corrupt` or `Unsupported` if it is not that of an LTX file; `Denied` if nothing opens it, or if it is not sealed
+    /// where it must be; what reading says.
+    pub fn open(reader: R, keyring: &Keyring) -> Result<Self> {
+        Beginning::read(reader)?.opened(keyring)
+    }
+
+    /// As [`Decoder::open`], to verify the file: a sealed one for which there is no identity is read as well, though
+    /// without its content. [`Decoder::has_content`] tells.
+    ///
+    /// # Errors
+    /// As [`Decoder::open`]; `Denied` only if there are identities.
+    pub fn verifying(reader: R, keyring: &Keyring) -> Result<Self> {
+        let mut beginning = Beginning::read(reader)?;
+        if !beginning.header.is_sealed() || !keyring.identities().is_empty() {
+            return beginning.opened(keyring);
+        }
+        let recipients = beginning.recipients(|_| ())?;
+        let codec = FrameCodec::closed(&beginning.header);
+        Ok(beginning.decoder(codec, recipients))
+    }
+
+    /// Whether pages are decoded. Without it only the bytes of the file are verified, and buffers stay as they are.
+    pub fn has_content(&self) -> bool {
+        self.codec.decodes()
     }
 
     /// The header.
@@ -87,7 +178,7 @@ impl<R: Read> Decoder<R> {
     fn read_page(&mut self, buf: &mut [u8]) -> Result<Option<Pgno>> {
         let offset = self.stream.position();
         let hasher = &mut self.hasher;
-        let Some(pgno) = read_frame(&mut self.stream, buf, |bytes| hasher.update(bytes))? else {
+        let Some(pgno) = self.codec.read(&mut self.stream, buf, |bytes| hasher.update(bytes))? else {
             return Ok(None);
         };
         self.pages.push(&self.header, pgno)?;
@@ -99,7 +190,7 @@ impl<R: Read> Decoder<R> {
     }
 
     /// Reads what is left and verifies the whole: that a snapshot has all pages, the page index
-    /// agrees with the pages, the checksums hold, and nothing follows.
+    /// agrees with the pages and is the one of a sealed file, the checksums hold, and nothing follows.
     ///
     /// # Errors
     /// `Corrupt`; what reading says; any error if an earlier call returned one.
@@ -109,6 +200,10 @@ impl<R: Read> Decoder<R> {
             while self.next_page(&mut page)?.is_some() {}
         }
         let pages = self.pages.finish(&self.header)?;
+        if pages == 0 && self.codec.is_sealed() {
+            // Nothing would prove the header.
+            return Err(Error::corrupt("a sealed LTX file has at least one page"));
+        }
         self.read_index()?;
         let trailer = self.read_trailer()?;
         if !self.stream.is_at_end()? {
@@ -118,20 +213,46 @@ impl<R: Read> Decoder<R> {
     }
 
     fn read_index(&mut self) -> Result<()> {
-        const CHUNK: u64 = 8 * 1024;
-        let (size, expected) = std::mem::replace(&mut self.index, ExpectedIndex::new()).finish();
+        let (size, expected) = std::mem::replace(&mut self.index, ExpectedIndex::new(Shape::PLAIN)).finish();
         let mut crc = Hasher::new();
+        // As large as the pages that were read make it, and only of a sealed file: the tag covers all of it at once.
+        let mut whole = Vec::new();
         let mut left = size;
         while left > 0 {
-            let bytes = self.stream.take(left.min(CHUNK) as usize)?;
+            let bytes = self.stream.take(left.min(CHUNK as u64) as usize)?;
             crc.update(bytes);
             self.hasher.update(bytes);
             left -= bytes.len() as u64;
+            if self.codec.is_sealed() {
+                whole.extend_from_slice(bytes);
+            }
         }
         let field = self.stream.take(SIZE_FIELD)?;
         self.hasher.update(field);
         if crc.crc() != expected || u64_at(field, 0) != size {
             return Err(index::broken("it does not agree with the pages of the file"));
+        }
+        if self.codec.is_sealed() {
+            whole.extend_from_slice(field);
+            self.read_seal(&whole)?;
+        }
+        Ok(())
+    }
+
+    /// Reads what proves `index`, and what the recipients have once more.
+    fn read_seal(&mut self, index: &[u8]) -> Result<()> {
+        let tag: &[u8; TAG] = self.stream.take(TAG)?.try_into().expect("BUG: the size of a tag was taken");
+        self.hasher.update(tag);
+        self.codec.check_index(index, tag)?;
+        let mut hash = digest::Context::new(&SHA256);
+        for _ in 0..self.header.recipients {
+            let entry = self.stream.take(ENTRY)?;
+            self.hasher.update(entry);
+            hash.update(entry);
+        }
+        let first = self.recipients.as_ref().map(digest::Digest::as_ref);
+        if first != Some(hash.finish().as_ref()) {
+            return Err(recipients_differ());
         }
         Ok(())
     }
@@ -151,6 +272,11 @@ impl<R: Read> Decoder<R> {
             _ => Ok(trailer),
         }
     }
+}
+
+/// The two places that say who may open the file do not agree.
+pub(super) fn recipients_differ() -> Error {
+    Error::corrupt("the LTX file names other recipients at its end than at its beginning")
 }
 
 fn failed_before() -> Error {

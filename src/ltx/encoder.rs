@@ -9,7 +9,7 @@ use super::frame::{BLOCK_OFFSET, END_OF_PAGES, block_frame_header, check_buffer}
 use super::index::IndexWriter;
 use super::lz4::{self, Compressor};
 use super::source::io_error;
-use super::{Header, Summary, Trailer};
+use super::{Header, Shape, Summary, Trailer};
 use crate::error::{Error, ErrorKind, Result};
 use crate::page::Pgno;
 
@@ -35,12 +35,15 @@ impl<W: Write> Encoder<W> {
     ///
     /// # Errors
     /// `Corrupt` if the header is not valid or the database has no pages; `Unsupported` if it is to
-    /// keep database checksums; what writing to `out` says.
+    /// be sealed or to keep database checksums; what writing to `out` says.
     pub fn new(out: W, header: Header) -> Result<Self> {
         header.validate()?;
         if header.has_database_checksums() {
             let message = "LTX files with database checksums are read, not written";
             return Err(Error::new(ErrorKind::Unsupported, message));
+        }
+        if header.is_sealed() {
+            return Err(Error::new(ErrorKind::Unsupported, "sealed LTX files are read, not written"));
         }
         if header.commit.last().is_none() {
             return Err(Error::corrupt("LTX header: a database has at least one page"));
@@ -53,7 +56,7 @@ impl<W: Write> Encoder<W> {
             compressor,
             stored: false,
             frame,
-            index: IndexWriter::new(),
+            index: IndexWriter::new(Shape::PLAIN),
             pages: PageSequence::default(),
             failed: false,
             header,
@@ -132,7 +135,7 @@ impl<W: Write> Encoder<W> {
     pub fn finish(mut self) -> Result<(W, Summary)> {
         let pages = self.pages.finish(&self.header)?;
         let index_offset = self.index.next_offset() + END_OF_PAGES.len() as u64;
-        let index = std::mem::replace(&mut self.index, IndexWriter::new()).finish();
+        let index = std::mem::replace(&mut self.index, IndexWriter::new(Shape::PLAIN)).finish();
         let size = index_offset + (index.len() + Trailer::SIZE) as u64;
         for part in [&END_OF_PAGES[..], &index] {
             self.hasher.update(part);

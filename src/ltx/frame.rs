@@ -6,11 +6,12 @@
 //!   6  size u32               of the LZ4 block, only with bit 0
 //!  10  LZ4 block of one page; without bit 0, at 6: an LZ4 frame of one page
 //! ```
-//! Six zero bytes in place of a frame end the page block.
+//! Six zero bytes in place of a frame end the page block. What a sealed file has in place of the LZ4 block is in
+//! [`super::seal`].
 
 use super::bytes::u32_at;
 use super::lz4;
-use super::source::{Slice, Source};
+use super::source::Source;
 use crate::error::{Error, ErrorKind, Result};
 use crate::page::{PageSize, Pgno};
 
@@ -24,7 +25,8 @@ pub(super) const END_OF_PAGES: [u8; FRAME_HEADER_SIZE] = [0; FRAME_HEADER_SIZE];
 pub(super) const FRAME_SIZES: std::ops::RangeInclusive<u64> =
     (BLOCK_OFFSET + 1) as u64..=(FRAME_HEADER_SIZE + lz4::max_frame(PageSize::MAX.bytes())) as u64;
 
-const HAS_SIZE: u16 = 1;
+/// The flag of a frame whose size follows.
+pub(super) const HAS_SIZE: u16 = 1;
 
 /// What precedes the LZ4 block of `pgno`, whose size is `size`.
 pub(super) fn block_frame_header(pgno: Pgno, size: u32) -> [u8; BLOCK_OFFSET] {
@@ -35,7 +37,7 @@ pub(super) fn block_frame_header(pgno: Pgno, size: u32) -> [u8; BLOCK_OFFSET] {
     bytes
 }
 
-/// Reads one frame into `page`, or the end of the page block as `None`. What the file checksum
+/// Reads one frame of a plain file into `page`, or the end of the page block as `None`. What the file checksum
 /// covers goes to `hash`: all but the page as it is compressed, then the page.
 pub(super) fn read_frame(
     source: &mut impl Source,
@@ -48,8 +50,7 @@ pub(super) fn read_frame(
         return Ok(None);
     }
     let flags = u16::from_be_bytes([header[4], header[5]]);
-    let pgno = Pgno::new(u32_at(header, 0))
-        .ok_or_else(|| Error::corrupt("LTX page frame: the page number is zero"))?;
+    let pgno = pgno_of(header)?;
     match flags {
         HAS_SIZE => read_block(source, page, &mut hash),
         0 => lz4::read_frame(source, page),
@@ -63,6 +64,11 @@ pub(super) fn read_frame(
     Ok(Some(pgno))
 }
 
+/// The page whose frame begins with `head`.
+pub(super) fn pgno_of(head: &[u8]) -> Result<Pgno> {
+    Pgno::new(u32_at(head, 0)).ok_or_else(|| Error::corrupt("LTX page frame: the page number is zero"))
+}
+
 fn read_block(source: &mut impl Source, page: &mut [u8], hash: &mut impl FnMut(&[u8])) -> Result<()> {
     let size = source.take(4)?;
     hash(size);
@@ -71,30 +77,6 @@ fn read_block(source: &mut impl Source, page: &mut [u8], hash: &mut impl FnMut(&
         return Err(Error::corrupt(format!("a size of {size} bytes is more than a page can need")));
     }
     lz4::decompress(source.take(size)?, page)
-}
-
-/// Reads the frame of one page, as the page index locates it, into `buf`; returns which page it is.
-///
-/// A frame carries no checksum of its own: that the page is the one which was asked for is the
-/// caller's to see.
-///
-/// # Errors
-/// `Corrupt` if `bytes` are not exactly one frame, or `buf` does not have the page size.
-pub fn decode_frame(bytes: &[u8], page_size: PageSize, buf: &mut [u8]) -> Result<Pgno> {
-    check_buffer(buf, page_size)?;
-    decode_hashed(bytes, buf, |_| ())
-}
-
-/// As [`decode_frame`]; what the file checksum covers goes to `hash`.
-pub(super) fn decode_hashed(bytes: &[u8], buf: &mut [u8], hash: impl FnMut(&[u8])) -> Result<Pgno> {
-    let mut source = Slice(bytes);
-    let pgno = read_frame(&mut source, buf, hash)?
-        .ok_or_else(|| Error::corrupt("LTX page frame: the page block ends where a frame should be"))?;
-    if !source.0.is_empty() {
-        let message = format!("LTX frame of page {pgno}: {} bytes follow it", source.0.len());
-        return Err(Error::corrupt(message));
-    }
-    Ok(pgno)
 }
 
 /// Refuses a buffer that is not exactly one page.

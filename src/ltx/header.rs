@@ -1,13 +1,17 @@
 //! The header of an LTX file.
 
-use super::bytes::{u32_at, u64_at};
+use super::bytes::{u16_at, u32_at, u64_at};
 use super::checksum::CHECKSUM_FLAG;
-use super::{FileName, Lineage, Txid};
+use super::{FileName, Lineage, Shape, Txid};
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::page::{PageCount, PageSize};
 
 const MAGIC: [u8; 4] = *b"LTX1";
+/// How a sealed file begins.
+const SEALED_MAGIC: [u8; 4] = *b"LTX4";
+/// The primitives of sealed files, from byte 82 on: DHKEM(X25519, HKDF-SHA256), HKDF-SHA256, ChaCha20-Poly1305.
+const SUITE: [u8; 6] = [0x00, 0x20, 0x00, 0x01, 0x00, 0x03];
 
 /// The flags of a header.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -18,13 +22,15 @@ impl HeaderFlags {
     pub const NONE: Self = Self(0);
     /// The file keeps no checksums of the whole database.
     pub const NO_CHECKSUM: Self = Self(1 << 1);
+    /// The pages of the file are sealed to its recipients.
+    pub const SEALED: Self = Self(1 << 2);
 
     /// The flags whose bits are set in `bits`.
     ///
     /// # Errors
     /// `Unsupported` if a bit is set that the format does not define.
     pub fn from_bits(bits: u32) -> Result<Self> {
-        if bits & !Self::NO_CHECKSUM.0 != 0 {
+        if bits & !(Self::NO_CHECKSUM.0 | Self::SEALED.0) != 0 {
             let message =
                 format!("LTX header flags {bits:#x} are unknown; a newer version may read the file");
             return Err(Error::new(ErrorKind::Unsupported, message));
@@ -46,7 +52,7 @@ impl HeaderFlags {
 /// The header of an LTX file.
 ///
 /// ```text
-///   0  magic "LTX1"          40  pre-apply checksum u64
+///   0  magic "LTX1", "LTX4"  40  pre-apply checksum u64
 ///   4  flags u32             48  WAL offset i64
 ///   8  page size u32         56  WAL size i64
 ///  12  commit u32            64  salt-1 u32
@@ -57,7 +63,12 @@ impl HeaderFlags {
 ///                            96  4 reserved bytes, written as zero
 /// ```
 /// Integers are big-endian. Source: `github.com/superfly/ltx`, format version 3. There bytes 80 to 100 are reserved,
-/// written as zero and not looked at; the lineage is ours.
+/// written as zero and not looked at; the lineage is ours. A sealed file, version 4, has other bytes there:
+///
+/// ```text
+///  80  recipients u16        84  KDF u16
+///  82  KEM u16               86  AEAD u16           88  12 reserved bytes, written as zero
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
     /// The flags.
@@ -85,8 +96,10 @@ pub struct Header {
     pub salt2: u32,
     /// Who wrote the file; zero if unset.
     pub node_id: u64,
-    /// The history that the file belongs to, if its writer says so.
+    /// The history that the file belongs to, if its writer says so; a sealed one says nothing.
     pub lineage: Option<Lineage>,
+    /// To how many recipients the pages are sealed; zero if they are not.
+    pub recipients: u16,
 }
 
 impl Header {
@@ -109,6 +122,7 @@ impl Header {
             salt2: 0,
             node_id: 0,
             lineage: None,
+            recipients: 0,
         }
     }
 
@@ -130,6 +144,16 @@ impl Header {
         !self.flags.contains(HeaderFlags::NO_CHECKSUM)
     }
 
+    /// Whether the pages are sealed.
+    pub const fn is_sealed(&self) -> bool {
+        self.flags.contains(HeaderFlags::SEALED)
+    }
+
+    /// Where the parts of the file are.
+    pub const fn shape(&self) -> Shape {
+        Shape::new(self.recipients)
+    }
+
     /// The rules between the fields.
     ///
     /// # Errors
@@ -139,6 +163,9 @@ impl Header {
             return Err(broken(format!("min TXID {} is above max TXID {}", self.min, self.max)));
         }
         self.validate_wal_position()?;
+        if self.is_sealed() != (self.recipients > 0) {
+            return Err(broken("a sealed file has recipients, and no other has"));
+        }
         let checksum = self.pre_apply_checksum;
         let may_have_checksum = self.has_database_checksums() && !self.is_snapshot();
         if may_have_checksum && checksum & CHECKSUM_FLAG == 0 {
@@ -169,7 +196,7 @@ impl Header {
     /// The bytes of the header. They are valid if the header is.
     pub fn encode(&self) -> [u8; Self::SIZE] {
         let mut bytes = [0; Self::SIZE];
-        bytes[0..4].copy_from_slice(&MAGIC);
+        bytes[0..4].copy_from_slice(if self.is_sealed() { &SEALED_MAGIC } else { &MAGIC });
         bytes[4..8].copy_from_slice(&self.flags.bits().to_be_bytes());
         bytes[8..12].copy_from_slice(&self.page_size.get().to_be_bytes());
         bytes[12..16].copy_from_slice(&self.commit.get().to_be_bytes());
@@ -182,20 +209,34 @@ impl Header {
         bytes[64..68].copy_from_slice(&self.salt1.to_be_bytes());
         bytes[68..72].copy_from_slice(&self.salt2.to_be_bytes());
         bytes[72..80].copy_from_slice(&self.node_id.to_be_bytes());
-        bytes[88..96].copy_from_slice(&self.lineage.map_or(0, Lineage::get).to_be_bytes());
+        if self.is_sealed() {
+            bytes[80..82].copy_from_slice(&self.recipients.to_be_bytes());
+            bytes[82..88].copy_from_slice(&SUITE);
+        } else {
+            bytes[88..96].copy_from_slice(&self.lineage.map_or(0, Lineage::get).to_be_bytes());
+        }
         bytes
     }
 
     /// Reads a header and validates it. The reserved bytes are not looked at.
     ///
     /// # Errors
-    /// `Corrupt` if it is none, `Unsupported` if it has flags of a newer format.
+    /// `Corrupt` if it is none, `Unsupported` if it has flags of a newer format or is sealed by other primitives.
     pub fn decode(bytes: &[u8; Self::SIZE]) -> Result<Self> {
-        if bytes[0..4] != MAGIC {
-            return Err(Error::corrupt("not an LTX file: it does not begin with LTX1"));
+        if bytes[0..4] != MAGIC && bytes[0..4] != SEALED_MAGIC {
+            return Err(Error::corrupt("not an LTX file: it does not begin with LTX1 or LTX4"));
+        }
+        let flags = HeaderFlags::from_bits(u32_at(bytes, 4))?;
+        let is_sealed = flags.contains(HeaderFlags::SEALED);
+        if is_sealed != (bytes[0..4] == SEALED_MAGIC) {
+            return Err(broken("files that begin with LTX4 are sealed, and no others are"));
+        }
+        if is_sealed && bytes[82..88] != SUITE {
+            let message = "LTX header: the file is sealed by other primitives; a newer version may read it";
+            return Err(Error::new(ErrorKind::Unsupported, message));
         }
         let header = Self {
-            flags: HeaderFlags::from_bits(u32_at(bytes, 4))?,
+            flags,
             page_size: PageSize::new(u32_at(bytes, 8)).map_err(|e| e.context("LTX header"))?,
             commit: PageCount::new(u32_at(bytes, 12)),
             min: txid(u64_at(bytes, 16))?,
@@ -207,7 +248,8 @@ impl Header {
             salt1: u32_at(bytes, 64),
             salt2: u32_at(bytes, 68),
             node_id: u64_at(bytes, 72),
-            lineage: Lineage::new(u64_at(bytes, 88)),
+            lineage: if is_sealed { None } else { Lineage::new(u64_at(bytes, 88)) },
+            recipients: if is_sealed { u16_at(bytes, 80) } else { 0 },
         };
         header.validate()?;
         Ok(header)
@@ -245,6 +287,37 @@ mod tests {
         assert_eq!(Header::decode(&full.encode()).unwrap(), full);
         let tracked = Header { flags: HeaderFlags::NONE, pre_apply_checksum: CHECKSUM_FLAG | 9, ..header(2) };
         assert_eq!(Header::decode(&tracked.encode()).unwrap(), tracked);
+        assert_eq!(Header::decode(&sealed().encode()).unwrap(), sealed());
+    }
+
+    fn sealed() -> Header {
+        let mut sealed = header(2);
+        (sealed.flags, sealed.recipients) = (HeaderFlags(0x6), 3);
+        sealed
+    }
+
+    #[test]
+    fn a_sealed_file_says_so_twice_and_names_its_primitives() {
+        let good = sealed().encode();
+        for (at, byte, kind) in [
+            (3, b'1', ErrorKind::Corrupt),
+            (7, 0x2, ErrorKind::Corrupt),
+            (7, 0xe, ErrorKind::Unsupported),
+            (81, 0, ErrorKind::Corrupt),
+            (83, 0x10, ErrorKind::Unsupported),
+            (85, 2, ErrorKind::Unsupported),
+            (87, 1, ErrorKind::Unsupported),
+        ] {
+            let mut bytes = good;
+            bytes[at] = byte;
+            assert_eq!(Header::decode(&bytes).unwrap_err().kind(), kind, "byte {at}");
+        }
+        let mut reserved = good;
+        reserved[88..].fill(1);
+        assert_eq!(Header::decode(&reserved).unwrap(), sealed());
+        let mut plain = header(2).encode();
+        plain[7] = 0x6;
+        assert!(Header::decode(&plain).is_err());
     }
 
     #[test]

@@ -5,22 +5,19 @@
 //!   varint 0
 //!   u64 size of the varints, the zero included
 //! ```
-//! Frames lie one after another from the end of the header to the end of the page block, so offsets
-//! are sums of sizes: they are verified when read and not kept.
+//! Frames lie one after another from the end of the header, or of the recipients behind it, to the end of the page
+//! block, so offsets are sums of sizes: they are verified when read and not kept.
 
 use super::bytes::u64_at;
 use super::checksum::Hasher;
 use super::frame::{FRAME_HEADER_SIZE, FRAME_SIZES};
-use super::{Header, Trailer, varint};
+use super::seal::TAG;
+use super::{FrameCodec, Shape, varint};
 use crate::error::{Error, Result};
 use crate::page::Pgno;
 
 /// The size of the field that follows the varints.
 pub(super) const SIZE_FIELD: usize = 8;
-/// What follows the varints in a file.
-const AFTER_VARINTS: usize = SIZE_FIELD + Trailer::SIZE;
-/// What precedes the varints in a file without pages.
-const BEFORE_VARINTS: u64 = (Header::SIZE + FRAME_HEADER_SIZE) as u64;
 
 /// Where the frame of a page is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,9 +33,10 @@ pub struct IndexEntry {
 /// The page index of a file, ascending by page.
 ///
 /// Invariants: pages ascend strictly; every size is in [`FRAME_SIZES`]; the first frame is at
-/// [`Header::SIZE`] and each other where the one before it ends.
+/// [`Shape::first_frame`] and each other where the one before it ends.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PageIndex {
+    shape: Shape,
     frames: Vec<Frame>,
 }
 
@@ -58,12 +56,12 @@ pub enum TailRead {
 }
 
 impl PageIndex {
-    /// An index of `entries`.
+    /// An index of `entries`, in a file of this `shape`.
     ///
     /// # Errors
     /// `Corrupt` if they do not ascend by page or do not lie one after another.
-    pub fn from_entries(entries: impl IntoIterator<Item = IndexEntry>) -> Result<Self> {
-        let mut builder = Builder::default();
+    pub fn from_entries(shape: Shape, entries: impl IntoIterator<Item = IndexEntry>) -> Result<Self> {
+        let mut builder = Builder::new(shape);
         entries.into_iter().try_for_each(|entry| builder.push(entry))?;
         Ok(builder.index)
     }
@@ -85,11 +83,16 @@ impl PageIndex {
 
     /// The entries, ascending by page.
     pub fn iter(&self) -> impl Iterator<Item = IndexEntry> + '_ {
-        self.frames.iter().scan(Header::SIZE as u64, |offset, frame| {
+        self.frames.iter().scan(self.first_frame(), |offset, frame| {
             let entry = IndexEntry { pgno: frame.pgno, offset: *offset, size: u64::from(frame.size) };
             *offset += entry.size;
             Some(entry)
         })
+    }
+
+    /// Where the first frame begins, or would begin.
+    pub fn first_frame(&self) -> u64 {
+        self.shape.first_frame()
     }
 
     /// The entry at `place`, counted from 0, whose frame begins at `offset`.
@@ -106,12 +109,12 @@ impl PageIndex {
         bytes
     }
 
-    /// Reads the varints of an index, which end with a zero and nothing behind it.
+    /// Reads the varints of the index of a file of this `shape`; they end with a zero and nothing behind it.
     ///
     /// # Errors
     /// `Corrupt`.
-    pub fn decode(bytes: &[u8]) -> Result<Self> {
-        let mut builder = Builder::default();
+    pub fn decode(bytes: &[u8], shape: Shape) -> Result<Self> {
+        let mut builder = Builder::new(shape);
         builder.index.frames.reserve_exact(bytes.iter().filter(|b| **b < 0x80).count() / 3);
         let mut rest = bytes;
         while let Some(pgno) = Pgno::new(take_u32(&mut rest)?) {
@@ -124,35 +127,61 @@ impl PageIndex {
         Ok(builder.index)
     }
 
-    /// Reads the index from `tail`, the last bytes of a file of `file_size` bytes.
+    /// Reads the index from `tail`, the last bytes of a file of `file_size` bytes and of this `shape`.
     ///
-    /// Whether the file's checksum holds is not seen from here.
+    /// Whether the file's checksum holds is not seen from here, nor whether a sealed file was sealed with this index.
     ///
     /// # Errors
     /// `Corrupt`.
-    pub fn from_tail(tail: &[u8], file_size: u64) -> Result<TailRead> {
-        let smallest = BEFORE_VARINTS + 1 + AFTER_VARINTS as u64;
-        if file_size < smallest || (tail.len() as u64) > file_size {
+    pub fn from_tail(tail: &[u8], file_size: u64, shape: Shape) -> Result<TailRead> {
+        let (before, after) = (shape.first_frame() + FRAME_HEADER_SIZE as u64, after_varints(shape));
+        if file_size < before + 1 + after || (tail.len() as u64) > file_size {
             return Err(broken(format!("no LTX file has {file_size} bytes")));
         }
-        let Some(end) = tail.len().checked_sub(AFTER_VARINTS) else {
-            return Ok(TailRead::NeedMore(AFTER_VARINTS as u64 + 1));
+        let Some(end) = usize::try_from(after).ok().and_then(|after| tail.len().checked_sub(after)) else {
+            return Ok(TailRead::NeedMore(after + 1));
         };
         let size = u64_at(tail, end);
-        if size == 0 || size > file_size - BEFORE_VARINTS - AFTER_VARINTS as u64 {
+        if size == 0 || size > file_size - before - after {
             return Err(broken(format!("a size of {size} bytes is impossible in {file_size} bytes")));
         }
         let start = usize::try_from(size).ok().and_then(|size| end.checked_sub(size));
         let Some(start) = start else {
-            return Ok(TailRead::NeedMore(size + AFTER_VARINTS as u64));
+            return Ok(TailRead::NeedMore(size + after));
         };
-        let index = Self::decode(&tail[start..end])?;
+        let index = Self::decode(&tail[start..end], shape)?;
         let frames: u64 = index.frames.iter().map(|frame| u64::from(frame.size)).sum();
-        if BEFORE_VARINTS + frames + size + AFTER_VARINTS as u64 != file_size {
+        if before + frames + size + after != file_size {
             return Err(broken(format!("its frames do not fill a file of {file_size} bytes")));
+        }
+        if shape.is_sealed() && index.is_empty() {
+            return Err(broken("a sealed file has at least one page"));
         }
         Ok(TailRead::Index(index))
     }
+
+    /// Checks that a sealed file was sealed with the index that [`PageIndex::from_tail`] read from `tail`.
+    ///
+    /// # Errors
+    /// `Corrupt` if it was not.
+    pub fn check_tail(tail: &[u8], codec: &FrameCodec) -> Result<()> {
+        if !codec.is_sealed() {
+            return Ok(());
+        }
+        let cut = || broken("it is cut short");
+        let end = usize::try_from(after_varints(codec.shape()))
+            .ok()
+            .and_then(|after| tail.len().checked_sub(after));
+        let end = end.ok_or_else(cut)?;
+        let size = usize::try_from(u64_at(tail, end)).ok().filter(|size| *size <= end).ok_or_else(cut)?;
+        let (index, rest) = tail[end - size..].split_at(size + SIZE_FIELD);
+        codec.check_index(index, rest.first_chunk::<TAG>().ok_or_else(cut)?)
+    }
+}
+
+/// What follows the varints in a file of this `shape`.
+fn after_varints(shape: Shape) -> u64 {
+    SIZE_FIELD as u64 + shape.after_index()
 }
 
 /// Checks the invariants of an index as it grows.
@@ -161,13 +190,11 @@ struct Builder {
     next_offset: u64,
 }
 
-impl Default for Builder {
-    fn default() -> Self {
-        Self { index: PageIndex::default(), next_offset: Header::SIZE as u64 }
-    }
-}
-
 impl Builder {
+    fn new(shape: Shape) -> Self {
+        Self { index: PageIndex { shape, frames: Vec::new() }, next_offset: shape.first_frame() }
+    }
+
     fn push(&mut self, entry: IndexEntry) -> Result<()> {
         let IndexEntry { pgno, offset, size } = entry;
         if self.index.frames.last().is_some_and(|last| last.pgno >= pgno) {
@@ -194,8 +221,8 @@ pub(super) struct IndexWriter {
 }
 
 impl IndexWriter {
-    pub(super) fn new() -> Self {
-        Self { varints: Vec::new(), next_offset: Header::SIZE as u64 }
+    pub(super) fn new(shape: Shape) -> Self {
+        Self { varints: Vec::new(), next_offset: shape.first_frame() }
     }
 
     /// Adds the next frame.
@@ -230,8 +257,8 @@ pub(super) struct ExpectedIndex {
 impl ExpectedIndex {
     const BATCH: usize = 1024;
 
-    pub(super) fn new() -> Self {
-        Self { pending: IndexWriter::new(), size: 0, crc: Hasher::new() }
+    pub(super) fn new(shape: Shape) -> Self {
+        Self { pending: IndexWriter::new(shape), size: 0, crc: Hasher::new() }
     }
 
     /// Adds the frame that was read.

@@ -1,14 +1,14 @@
-//! The LTX codec, format version 3: bytes in, bytes out.
+//! The LTX codec, format version 3, and version 4 to read: bytes in, bytes out.
 //!
 //! ```text
 //!   header          100 bytes                                     [`Header`]
-//!   page block      one frame a page, ascending; six zero bytes   [`decode_frame`]
+//!   page block      one frame a page, ascending; six zero bytes   [`FrameCodec`]
 //!   page index      where each frame is                           [`PageIndex`]
 //!   trailer         16 bytes                                      [`Trailer`]
 //! ```
 //! The file checksum in the trailer is the CRC-64/GO-ISO, with bit 63 set, of the header; of every
 //! frame its page number, flags and size, then its page *uncompressed*; of the six zero bytes; of the
-//! page index with its size; and of the post-apply checksum.
+//! page index with its size; and of the post-apply checksum. Sealed files, version 4, are in [`seal`].
 //!
 //! [`Encoder`] and [`Decoder`] stream; [`merge`] makes one file of several. All fail with `Corrupt`
 //! on bytes that break the format, and never allocate more than a page and its frame for them.
@@ -18,6 +18,7 @@
 
 mod bytes;
 mod checksum;
+mod codec;
 mod decoder;
 mod encoder;
 mod file;
@@ -28,21 +29,29 @@ mod lineage;
 mod lz4;
 mod merge;
 mod name;
+mod outline;
 mod part;
+mod seal;
+mod shape;
 mod source;
 #[cfg(test)]
 mod tests;
 mod trailer;
 mod varint;
 
+pub use codec::FrameCodec;
 pub use decoder::Decoder;
 pub use encoder::Encoder;
 pub use file::Summary;
-pub use frame::decode_frame;
 pub use header::{Header, HeaderFlags};
 pub use index::{IndexEntry, PageIndex, TailRead};
 pub use lineage::Lineage;
 pub use merge::{Merger, merge};
 pub use name::{FileId, FileName, Level, Txid};
+pub use outline::{Outline, OutlineRead};
 pub use part::{PartChecksum, PartHasher};
+#[cfg(test)]
+pub(crate) use seal::sealing;
+pub use seal::{Identities, Identity, Keyring, Plain, Recipient, keygen};
+pub use shape::Shape;
 pub use trailer::Trailer;

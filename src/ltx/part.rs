@@ -2,19 +2,19 @@
 
 use crc_fast::{CrcAlgorithm, checksum_combine};
 
+use super::FrameCodec;
 use super::checksum::{CHECKSUM_FLAG, Hasher};
-use super::frame::{check_buffer, decode_hashed};
 use crate::error::Result;
-use crate::page::{PageSize, Pgno};
+use crate::page::Pgno;
 
 /// What a part of a file adds to the file checksum.
 ///
 /// The checksum of a file is that of all its parts, in their order, without the last 8 bytes, which hold it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PartChecksum {
-    /// The CRC of the part, its pages uncompressed.
+    /// The CRC of the part, the pages of a plain file uncompressed.
     pub crc: u64,
-    /// The size of the part in bytes, its pages uncompressed.
+    /// The size of the part in bytes, the pages of a plain file uncompressed.
     pub len: u64,
 }
 
@@ -53,13 +53,12 @@ impl PartHasher {
         self.len += bytes.len() as u64;
     }
 
-    /// Adds the frame `bytes`, decodes it into `buf` and returns which page it is.
+    /// Adds the frame `bytes`, decodes it into `buf` by `codec` and returns which page it is.
     ///
     /// # Errors
-    /// As [`decode_frame`](super::decode_frame).
-    pub fn frame(&mut self, bytes: &[u8], page_size: PageSize, buf: &mut [u8]) -> Result<Pgno> {
-        check_buffer(buf, page_size)?;
-        decode_hashed(bytes, buf, |hashed| self.update(hashed))
+    /// As [`FrameCodec::decode`].
+    pub fn frame(&mut self, bytes: &[u8], codec: &FrameCodec, buf: &mut [u8]) -> Result<Pgno> {
+        codec.decode_hashed(bytes, buf, |hashed| self.update(hashed))
     }
 
     /// The checksum of what was added.
@@ -72,10 +71,8 @@ impl PartHasher {
 mod tests {
     use super::*;
     use crate::clock::Timestamp;
-    use crate::ltx::{
-        Encoder, FileName, Header, IndexEntry, PageIndex, TailRead, Trailer, Txid, decode_frame,
-    };
-    use crate::page::PageCount;
+    use crate::ltx::{Encoder, FileName, Header, IndexEntry, PageIndex, Shape, TailRead, Trailer, Txid};
+    use crate::page::{PageCount, PageSize};
 
     /// A file of 40 pages, the checksum in its trailer, and its page index.
     fn file() -> (Vec<u8>, u64, PageIndex) {
@@ -96,7 +93,8 @@ mod tests {
             encoder.page(Pgno::new(n).unwrap(), &page).unwrap();
         }
         let (bytes, summary) = encoder.finish().unwrap();
-        let TailRead::Index(index) = PageIndex::from_tail(&bytes, bytes.len() as u64).unwrap() else {
+        let TailRead::Index(index) = PageIndex::from_tail(&bytes, bytes.len() as u64, Shape::PLAIN).unwrap()
+        else {
             panic!("the whole file has its index")
         };
         (bytes, summary.trailer.file_checksum, index)
@@ -111,12 +109,13 @@ mod tests {
         };
         let entries: Vec<_> = index.iter().collect();
         let mut parts = vec![of(&bytes[..Header::SIZE])];
+        let codec = FrameCodec::plain(PageSize::new(512)?);
         let mut page = vec![0; 512];
         for run in entries.chunks(frames) {
             let mut hasher = PartHasher::default();
             for entry in run {
                 let frame = &bytes[entry.offset as usize..(entry.offset + entry.size) as usize];
-                hasher.frame(frame, PageSize::new(512)?, &mut page)?;
+                hasher.frame(frame, &codec, &mut page)?;
             }
             parts.push(hasher.finish());
         }
@@ -142,7 +141,8 @@ mod tests {
         let decode = |entry: IndexEntry| {
             let mut page = vec![0; 512];
             let frame = &bytes[entry.offset as usize..(entry.offset + entry.size) as usize];
-            decode_frame(frame, PageSize::new(512).unwrap(), &mut page).is_ok().then_some(page)
+            let codec = FrameCodec::plain(PageSize::new(512).unwrap());
+            codec.decode(frame, &mut page).is_ok().then_some(page)
         };
         index.iter().map(decode).collect()
     }

@@ -80,7 +80,7 @@ impl Core {
 impl Files {
     /// The state after `file`, which came as `bytes` and continues `before`; `None` if that is not certain.
     fn extend_by(&self, before: &Snapshot, file: &FileInfo, bytes: Bytes) -> Result<Option<Snapshot>> {
-        let loaded = whole(self.on_disk(file).as_ref(), file, bytes)?;
+        let loaded = whole(self.on_disk(file).as_ref(), file, bytes, self.source.keyring())?;
         let header = loaded.header;
         let is_known = header.lineage.is_some() && header.lineage == before.lineage;
         if !is_known || header.node_id == 0 || header.node_id != before.writer {

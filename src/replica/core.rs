@@ -121,7 +121,7 @@ impl Core {
     }
 
     pub(super) fn status_at(&self, snapshot: &Snapshot) -> ReplicaStatus {
-        let polls = self.polls();
+        let (polls, map) = (self.polls(), snapshot.map());
         ReplicaStatus {
             url: self.files.source.url(),
             txid: snapshot.txid,
@@ -134,6 +134,8 @@ impl Core {
             notice: polls.older.as_ref().or(polls.reset.as_ref()).cloned(),
             cache_bytes: self.files.cache.bytes(),
             requests: self.files.source.requests(),
+            files: map.files().count(),
+            sealed_files: map.files().filter(|file| file.codec.is_sealed()).count(),
             hydration: self.hydration.as_ref().map(|hydration| hydration.status(&self.files)),
         }
     }

@@ -21,7 +21,7 @@ use super::span::{Ranges, Span, spans};
 use super::trees::Trees;
 use super::verdict::Verdict;
 use crate::error::{Error, Result};
-use crate::ltx::{IndexEntry, decode_frame};
+use crate::ltx::{FrameCodec, IndexEntry};
 use crate::page::{PageSize, Pgno};
 use crate::runtime;
 use crate::store::ByteRange;
@@ -99,7 +99,7 @@ impl Fetcher {
         }
         if let Some(page) = self.0.files.cache.get(frame.into()) {
             buf.copy_from_slice(&page);
-        } else if !self.0.read_here(pgno, frame, file, page_size, buf) {
+        } else if !self.0.read_here(pgno, frame, file, buf) {
             let state = State { map: map.clone(), page_size };
             let was_expected = self.0.flights.find(frame.into()).is_some();
             self.missing(&state, &Wanted { pgno, frame, file }, ahead, buf)?;
@@ -148,14 +148,14 @@ impl Fetcher {
         };
         match self.wait(&flight, wanted.frame.into(), ahead) {
             Arrival::Page(page) => copy(&page, buf),
-            Arrival::Damaged => self.again(wanted, state.page_size, ahead, buf),
+            Arrival::Damaged => self.again(wanted, ahead, buf),
             Arrival::Failed(e) if flight.is_awaited || ahead.is_interrupted() => Err(e),
             // Nobody had asked for it yet. Now somebody does.
             Arrival::Failed(_) => {
                 let flight = self.alone(state, wanted)?;
                 match self.wait(&flight, wanted.frame.into(), ahead) {
                     Arrival::Page(page) => copy(&page, buf),
-                    Arrival::Damaged => self.again(wanted, state.page_size, ahead, buf),
+                    Arrival::Damaged => self.again(wanted, ahead, buf),
                     Arrival::Failed(e) => Err(e),
                 }
             }
@@ -262,19 +262,13 @@ impl Fetcher {
     }
 
     /// Fetches one page once more, because what came was not it.
-    fn again(
-        &self,
-        wanted: &Wanted<'_>,
-        page_size: PageSize,
-        ahead: &ReadAhead,
-        buf: &mut [u8],
-    ) -> Result<()> {
+    fn again(&self, wanted: &Wanted<'_>, ahead: &ReadAhead, buf: &mut [u8]) -> Result<()> {
         let Wanted { pgno, frame, file } = *wanted;
         let (files, info) = (self.0.files.clone(), file.info.clone());
         let range = ByteRange::Bounded { offset: frame.offset, len: frame.size.into() };
         let read = async move { files.source.read(&info, range).await };
         let bytes = runtime::wait_for(|| ahead.is_interrupted(), read)?;
-        decode(&bytes, pgno, page_size, buf).map_err(|e| {
+        decode(&bytes, pgno, &file.codec, buf).map_err(|e| {
             e.context(format!("page {pgno} in {} of replica {}", file.info.id, self.0.files.source.url()))
         })?;
         self.0.files.cache.insert_copy(frame.into(), buf);
@@ -297,20 +291,13 @@ impl Shared {
     }
 
     /// Reads a page that is on this machine, though not in the cache.
-    fn read_here(
-        &self,
-        pgno: Pgno,
-        frame: Frame,
-        file: &ReplicaFile,
-        page_size: PageSize,
-        buf: &mut [u8],
-    ) -> bool {
+    fn read_here(&self, pgno: Pgno, frame: Frame, file: &ReplicaFile, buf: &mut [u8]) -> bool {
         if self.files.local().is_some_and(|local| local.read(pgno, frame, buf)) {
             return true;
         }
         let kept = file.kept.get().and_then(|kept| kept.read(frame.offset, frame.size as usize).ok());
-        let here = kept.is_some_and(|bytes| decode(&bytes, pgno, page_size, buf).is_ok())
-            || file.disk.as_ref().is_some_and(|disk| disk.read(entry(pgno, frame), page_size, buf));
+        let here = kept.is_some_and(|bytes| decode(&bytes, pgno, &file.codec, buf).is_ok())
+            || file.disk.as_ref().is_some_and(|disk| disk.read(entry(pgno, frame), &file.codec, buf));
         if here {
             self.files.cache.insert_copy(frame.into(), buf);
         }
@@ -324,7 +311,7 @@ impl Shared {
         spans(&state.map, pages, |pgno, frame, file| {
             self.files.cache.contains(frame.into())
                 || file.kept.get().is_some()
-                || self.read_here(pgno, frame, file, state.page_size, &mut page.borrow_mut())
+                || self.read_here(pgno, frame, file, &mut page.borrow_mut())
         })
     }
 
@@ -353,6 +340,7 @@ impl Shared {
         }
         let (mut start, end) = (departure.span.start(), departure.span.end());
         let range = ByteRange::Bounded { offset: start, len: end - start };
+        let codec = &departure.span.file.codec;
         let (mut page, mut next) = (vec![0; state.page_size.bytes()], 0);
         let mut pages = Vec::new();
         // Takes the frames that are whole from the bytes at `start` of the file.
@@ -362,7 +350,7 @@ impl Shared {
             while let Some((pgno, frame)) = departure.frame(next)
                 && let Some(frame_bytes) = bytes.get(place(frame, start))
             {
-                if decode(frame_bytes, pgno, state.page_size, &mut page).is_ok() {
+                if decode(frame_bytes, pgno, codec, &mut page).is_ok() {
                     pages.extend_from_slice(&page);
                     good.push((pgno, frame));
                 }
@@ -403,8 +391,8 @@ fn entry(pgno: Pgno, frame: Frame) -> IndexEntry {
 }
 
 /// Decodes the frame that `bytes` are.
-fn decode(bytes: &[u8], pgno: Pgno, page_size: PageSize, buf: &mut [u8]) -> Result<()> {
-    let found = decode_frame(bytes, page_size, buf)?;
+fn decode(bytes: &[u8], pgno: Pgno, codec: &FrameCodec, buf: &mut [u8]) -> Result<()> {
+    let found = codec.decode(bytes, buf)?;
     if found == pgno {
         Ok(())
     } else {

@@ -47,6 +47,8 @@ pub(super) struct Files {
     /// Bytes that are wanted when their file is gone.
     pub(super) keep: Keep,
     local: OnceLock<Arc<Local>>,
+    /// Sealed files are refused: their pages would come into a local file as they are.
+    without_sealed: bool,
     disk: Option<Arc<Disk>>,
     numbers: AtomicU32,
 }
@@ -61,8 +63,15 @@ impl Files {
             trouble: Trouble::default(),
             keep: Keep::default(),
             local: OnceLock::new(),
+            without_sealed: false,
             numbers: AtomicU32::new(1),
         }
+    }
+
+    /// The same, for a local file that must not have what is sealed.
+    #[must_use]
+    pub(super) fn without_sealed(self) -> Self {
+        Self { without_sealed: true, ..self }
     }
 
     /// Whether there is a disk cache.
@@ -119,6 +128,9 @@ impl Files {
         info: &FileInfo,
         loaded: Loaded,
     ) -> Result<()> {
+        if self.without_sealed && loaded.codec.is_sealed() {
+            return Err(self.named(not_hydrated(info)));
+        }
         check_page_size(info, &loaded.header, &mut before.page_size)?;
         before.lineage = Lineage::with(before.lineage, &loaded.header).map_err(|e| self.named(e))?;
         let file = self.number(info, known, &loaded);
@@ -197,6 +209,7 @@ impl Files {
             _ => Arc::new(ReplicaFile {
                 number: self.numbers.fetch_add(1, Ordering::Relaxed),
                 info: info.clone(),
+                codec: loaded.codec.clone(),
                 kept: loaded
                     .whole
                     .clone()
@@ -221,6 +234,14 @@ impl Files {
             self.cache.insert(frame.into(), page.clone());
         }
     }
+}
+
+fn not_hydrated(file: &FileInfo) -> Error {
+    Error::config(format!(
+        "{} is sealed, and the file of a hydration would hold its pages unencrypted: write hydrate=plain if it may, or read \
+         without hydrate (cache_dir keeps files sealed)",
+        file.id
+    ))
 }
 
 /// Whether going through the page index takes more than a moment.

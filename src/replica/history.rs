@@ -1,7 +1,8 @@
 //! The points that a replica can be restored to.
 //!
 //! A listing tells which there are; what a point changed and when is in the header and the page index
-//! of its file, which are read only when somebody wants to know.
+//! of its file, which are read only when somebody wants to know. Both are in clear, and no key is needed; of a sealed
+//! file nothing proves them here.
 
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use super::plan::empty;
 use super::source::{Source, header_of};
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
-use crate::ltx::{Header, Level, PageIndex, TailRead};
+use crate::ltx::{Header, Level, PageIndex, Shape, TailRead};
 use crate::store::{ByteRange, FileInfo, Replica};
 
 /// A file of up to this many bytes comes whole, in one request.
@@ -85,6 +86,26 @@ pub async fn describe(store: Arc<Replica>, files: &[FileInfo], wanted: Wanted) -
     describe_from(&Source::new(store), files, wanted).await
 }
 
+/// Whether each of `files` is sealed, in their order; `None` of one that is gone or damaged.
+///
+/// # Errors
+/// Those of the store.
+pub async fn sealed(store: Arc<Replica>, files: &[FileInfo]) -> Result<Vec<Option<bool>>> {
+    let source = &Source::new(store);
+    let one = |file: FileInfo| async move {
+        match source.header(&file).await {
+            Ok(header) => Ok(Some(header.is_sealed())),
+            Err(e)
+                if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::Corrupt | ErrorKind::Unsupported) =>
+            {
+                Ok(None)
+            }
+            Err(e) => Err(e),
+        }
+    };
+    stream::iter(files.to_vec()).map(one).buffered(PARALLEL).try_collect().await
+}
+
 async fn describe_from(source: &Source, files: &[FileInfo], wanted: Wanted) -> Result<Vec<HistoryPoint>> {
     let one = |file: FileInfo| async move {
         match describe_one(source, &file, wanted).await {
@@ -97,39 +118,47 @@ async fn describe_from(source: &Source, files: &[FileInfo], wanted: Wanted) -> R
 }
 
 async fn describe_one(source: &Source, file: &FileInfo, wanted: Wanted) -> Result<HistoryPoint> {
-    let (time, pages) = match wanted {
+    let (header, pages) = match wanted {
         Wanted { time: true, pages: true } if file.size <= WHOLE => {
             let bytes = source.read(file, ByteRange::All).await?;
-            let TailRead::Index(index) = index_in(file, &bytes)? else { return Err(endless(file)) };
-            (Some(header_of(file, &bytes)?.timestamp), Some(index))
+            let header = header_of(file, &bytes)?;
+            let TailRead::Index(index) = index_in(file, &bytes, header.shape())? else {
+                return Err(endless(file));
+            };
+            (Some(header), Some(index))
         }
         _ => {
-            let header = OptionFuture::from(wanted.time.then(|| source.header(file)));
-            let index = OptionFuture::from(wanted.pages.then(|| read_index(source, file)));
-            let (header, index) =
-                try_join(async { header.await.transpose() }, async { index.await.transpose() }).await?;
-            (header.map(|header: Header| header.timestamp), index)
+            // The header says how the end is built.
+            let header = OptionFuture::from((wanted.time || wanted.pages).then(|| source.header(file)));
+            let suffix = ByteRange::Suffix { len: TAIL };
+            let tail = OptionFuture::from(wanted.pages.then(|| source.read(file, suffix)));
+            let (header, tail) =
+                try_join(async { header.await.transpose() }, async { tail.await.transpose() }).await?;
+            let shape = header.as_ref().map_or(Shape::PLAIN, Header::shape);
+            let index = OptionFuture::from(tail.map(|tail| read_index(source, file, shape, tail)));
+            (header.filter(|_| wanted.time), index.await.transpose()?)
         }
     };
+    let time = header.map(|header| header.timestamp);
     Ok(HistoryPoint { file: file.clone(), time, pages: pages.map(|index| index.len() as u64) })
 }
 
-async fn read_index(source: &Source, file: &FileInfo) -> Result<PageIndex> {
-    let mut tail = source.read(file, ByteRange::Suffix { len: TAIL }).await?;
-    if let TailRead::NeedMore(len) = index_in(file, &tail)? {
+/// The page index of a file of this `shape`, whose last bytes are `tail`.
+async fn read_index(source: &Source, file: &FileInfo, shape: Shape, mut tail: Bytes) -> Result<PageIndex> {
+    while let TailRead::NeedMore(len) = index_in(file, &tail, shape)? {
         let missing = len.saturating_sub(tail.len() as u64);
         let offset = file.size.checked_sub(len).filter(|_| missing > 0).ok_or_else(|| endless(file))?;
         let before = source.read(file, ByteRange::Bounded { offset, len: missing }).await?;
         tail = join(before, &tail);
     }
-    match index_in(file, &tail)? {
+    match index_in(file, &tail, shape)? {
         TailRead::Index(index) => Ok(index),
         TailRead::NeedMore(_) => Err(endless(file)),
     }
 }
 
-fn index_in(file: &FileInfo, tail: &[u8]) -> Result<TailRead> {
-    PageIndex::from_tail(tail, file.size).map_err(|e| e.context(file.id))
+fn index_in(file: &FileInfo, tail: &[u8], shape: Shape) -> Result<TailRead> {
+    PageIndex::from_tail(tail, file.size, shape).map_err(|e| e.context(file.id))
 }
 
 fn join(before: Bytes, after: &[u8]) -> Bytes {

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 
 use crate::error::Result;
-use crate::ltx::Decoder;
+use crate::ltx::{Decoder, Keyring};
 
 /// What is kept in memory.
 const MEMORY: usize = 4 * 1024 * 1024;
@@ -161,9 +161,9 @@ impl Kept {
     /// Reads all of it as an LTX file of `size` bytes, and compares its checksums.
     ///
     /// # Errors
-    /// `Corrupt`; those of the temporary file.
-    pub(super) fn verify(&self, size: u64) -> Result<()> {
-        Decoder::new(KeptReader { kept: self, start: 0, size })?.finish().map(drop)
+    /// `Corrupt`; `Denied` if `keyring` does not open it; those of the temporary file.
+    pub(super) fn verify(&self, size: u64, keyring: &Keyring) -> Result<()> {
+        Decoder::open(KeptReader { kept: self, start: 0, size }, keyring)?.finish().map(drop)
     }
 }
 

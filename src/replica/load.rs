@@ -1,4 +1,4 @@
-//! What must be known of a file before pages are read from it: its header and its page index.
+//! What must be known of a file before pages are read from it: its header, its page index, and what opens it.
 
 use std::sync::Arc;
 
@@ -8,11 +8,13 @@ use futures_util::future::try_join;
 use super::disk::DiskFile;
 use super::source::{Source, check_name, header_of};
 use crate::error::{Error, Result};
-use crate::ltx::{Decoder, Header, IndexEntry, PageIndex, TailRead, decode_frame};
+use crate::ltx::{
+    Decoder, FrameCodec, Header, IndexEntry, Keyring, Outline, OutlineRead, PageIndex, Shape, TailRead,
+};
 use crate::store::{ByteRange, FileInfo};
 
 /// A file of up to this many bytes comes whole, and its checksum is verified. Of larger files only
-/// what is asked for comes: LTX has no checksum of a single page, so that a damaged page is noticed
+/// what is asked for comes: plain LTX has no checksum of a single page, so that a damaged page is noticed
 /// only if it does not decompress to one page.
 pub(super) const WHOLE: u64 = 1024 * 1024;
 /// Pages of one file that came along are kept until they take this many bytes.
@@ -25,56 +27,92 @@ const SMALLEST_GUESS: u64 = 64 * 1024;
 /// More than this is asked for only when it is known to be needed.
 const LARGEST_GUESS: u64 = 4 * 1024 * 1024;
 
-/// Header and page index of a file, and pages that came along.
+/// Header, page index and codec of a file, and pages that came along.
 #[derive(Debug)]
 pub(super) struct Loaded {
     /// The header; it fits the name.
     pub(super) header: Header,
     /// The page index.
     pub(super) index: PageIndex,
+    /// How frames become pages.
+    pub(super) codec: FrameCodec,
     /// Pages by the offset of their frame. Those of a small file passed its checksum.
     pub(super) pages: Vec<(u64, Arc<[u8]>)>,
     /// The file, if it came whole.
     pub(super) whole: Option<Bytes>,
 }
 
+impl Loaded {
+    fn new(outline: Outline, pages: Vec<(u64, Arc<[u8]>)>) -> Self {
+        let Outline { header, index, codec } = outline;
+        Self { header, index, codec, pages, whole: None }
+    }
+}
+
 /// Reads what must be known of `file`: from `disk`, or with one request, or two at the same time if the
 /// file is large.
 ///
 /// # Errors
-/// Those of the store, `NotFound` if the file was replaced, `Corrupt`; all name the file.
+/// Those of the store, `NotFound` if the file was replaced, `Corrupt`, `Denied` if nothing opens it; all name the file.
 pub(super) async fn load(source: &Source, disk: Option<&DiskFile>, file: &FileInfo) -> Result<Loaded> {
-    if let Some((header, index)) = disk.and_then(DiskFile::index) {
-        return Ok(Loaded { header, index, pages: Vec::new(), whole: None });
+    if let Some(outline) = disk.and_then(|disk| disk.outline(file.size, source.keyring())) {
+        return Ok(Loaded::new(outline, Vec::new()));
     }
     if file.size <= WHOLE {
-        return whole(disk, file, source.read(file, ByteRange::All).await?);
+        return whole(disk, file, source.read(file, ByteRange::All).await?, source.keyring());
     }
-    let (head, (tail, index)) = try_join(read_head(source, file), read_tail(source, file)).await?;
-    let header = header_of(file, &head)?;
+    let guess = ByteRange::Suffix { len: first_guess(file.size) };
+    let (head, tail) = try_join(read_head(source, file), source.read(file, guess)).await?;
+    header_of(file, &head)?;
+    let (outline, tail) = read_outline(source, file, &head, tail).await?;
     let mut pages = Vec::new();
     for (start, bytes) in [(0, &head), (file.size - tail.len() as u64, &tail)] {
-        let found = pages_within(&header, &index, start, bytes);
+        let found = pages_within(&outline, start, bytes);
         if let Some(disk) = disk {
             disk.keep(found.iter().map(|(entry, _)| *entry).collect(), start, bytes);
         }
-        let most = KEEP / header.page_size.bytes();
+        let most = KEEP / outline.header.page_size.bytes();
         pages.extend(found.into_iter().take(most).map(|(entry, page)| (entry.offset, page)));
     }
     if let Some(disk) = disk {
-        disk.keep_index(&header, &index);
+        disk.keep_outline(&outline, &head, &tail, file.size);
     }
-    Ok(Loaded { header, index, pages, whole: None })
+    Ok(Loaded::new(outline, pages))
+}
+
+/// The outline of a large file, whose first bytes are `head` and whose last ones `tail`, with as much before those as it
+/// takes.
+async fn read_outline(
+    source: &Source,
+    file: &FileInfo,
+    head: &[u8],
+    mut tail: Bytes,
+) -> Result<(Outline, Bytes)> {
+    loop {
+        let read = Outline::read(head, &tail, file.size, source.keyring());
+        match read.map_err(|e| named(file, e))? {
+            OutlineRead::Outline(outline) => return Ok((*outline, tail)),
+            OutlineRead::NeedMore(len) => tail = longer(source, file, tail, len).await?,
+        }
+    }
 }
 
 /// What must be known of `file`, which came whole as `bytes`. Keeps them on `disk` too.
 ///
 /// # Errors
-/// `Corrupt`, with the file's name.
-pub(super) fn whole(disk: Option<&DiskFile>, file: &FileInfo, bytes: Bytes) -> Result<Loaded> {
-    let loaded = verify_whole(file, &bytes).map_err(|e| named(file, e))?;
+/// `Corrupt`, `Denied`, with the file's name.
+pub(super) fn whole(
+    disk: Option<&DiskFile>,
+    file: &FileInfo,
+    bytes: Bytes,
+    keyring: &Keyring,
+) -> Result<Loaded> {
+    let (outline, pages) = verify_whole(file, &bytes, keyring).map_err(|e| named(file, e))?;
     if let Some(disk) = disk {
-        disk.keep_index(&loaded.header, &loaded.index);
+        disk.keep_outline(&outline, &bytes, &bytes, file.size);
+    }
+    let loaded = Loaded::new(outline, pages);
+    if let Some(disk) = disk {
         disk.keep(loaded.index.iter().collect(), 0, &bytes);
     }
     Ok(Loaded { whole: Some(bytes), ..loaded })
@@ -88,18 +126,14 @@ async fn read_head(source: &Source, file: &FileInfo) -> Result<Bytes> {
 
 /// The pages whose frames are in `bytes`, which begin at `start` of the file. One that does not decode is
 /// left to who wants it.
-fn pages_within(
-    header: &Header,
-    index: &PageIndex,
-    start: u64,
-    bytes: &[u8],
-) -> Vec<(IndexEntry, Arc<[u8]>)> {
+fn pages_within(outline: &Outline, start: u64, bytes: &[u8]) -> Vec<(IndexEntry, Arc<[u8]>)> {
+    let Outline { header, index, codec } = outline;
     let end = start + bytes.len() as u64;
     let within = index.iter().filter(|entry| start <= entry.offset && entry.offset + entry.size <= end);
     let page = |entry: IndexEntry| {
         let frame = (entry.offset - start) as usize;
         let mut page = vec![0; header.page_size.bytes()];
-        let found = decode_frame(&bytes[frame..frame + entry.size as usize], header.page_size, &mut page);
+        let found = codec.decode(&bytes[frame..frame + entry.size as usize], &mut page);
         (found.ok()? == entry.pgno).then(|| (entry, Arc::from(page)))
     };
     within.filter_map(page).collect()
@@ -110,16 +144,20 @@ fn named(file: &FileInfo, error: Error) -> Error {
     if error.to_string().contains(&file.id.name.to_string()) { error } else { error.context(file.id) }
 }
 
-fn verify_whole(file: &FileInfo, bytes: &[u8]) -> Result<Loaded> {
+fn verify_whole(
+    file: &FileInfo,
+    bytes: &[u8],
+    keyring: &Keyring,
+) -> Result<(Outline, Vec<(u64, Arc<[u8]>)>)> {
     let header = header_of(file, bytes)?;
-    let TailRead::Index(index) = PageIndex::from_tail(bytes, file.size)? else {
+    let OutlineRead::Outline(outline) = Outline::read(bytes, bytes, file.size, keyring)? else {
         return Err(Error::corrupt("its page index claims to be larger than the file"));
     };
-    let mut decoder = Decoder::new(bytes)?;
+    let mut decoder = Decoder::open(bytes, keyring)?;
     check_name(file, decoder.header())?;
     let mut page = vec![0; header.page_size.bytes()];
     let mut pages = Vec::new();
-    let mut entries = index.iter();
+    let mut entries = outline.index.iter();
     while let Some(pgno) = decoder.next_page(&mut page)? {
         let entry = entries.next().filter(|entry| entry.pgno == pgno);
         let entry = entry.ok_or_else(|| Error::corrupt(format!("page {pgno} is not in its page index")))?;
@@ -129,31 +167,32 @@ fn verify_whole(file: &FileInfo, bytes: &[u8]) -> Result<Loaded> {
     }
     decoder.finish()?;
     drop(entries);
-    Ok(Loaded { header, index, pages, whole: None })
+    Ok((*outline, pages))
 }
 
-/// Reads the page index from the end of `file`.
+/// The page index of a file of this `shape`, and the end of the file that brought it. Nothing proves that of a sealed
+/// file here.
 ///
 /// # Errors
 /// As [`load`].
-pub(crate) async fn read_index(source: &Source, file: &FileInfo) -> Result<PageIndex> {
-    read_tail(source, file).await.map(|(_, index)| index)
+pub(crate) async fn read_tail(source: &Source, file: &FileInfo, shape: Shape) -> Result<(Bytes, PageIndex)> {
+    let mut tail = source.read(file, ByteRange::Suffix { len: first_guess(file.size) }).await?;
+    loop {
+        match PageIndex::from_tail(&tail, file.size, shape).map_err(|e| named(file, e))? {
+            TailRead::Index(index) => return Ok((tail, index)),
+            TailRead::NeedMore(len) => tail = longer(source, file, tail, len).await?,
+        }
+    }
 }
 
-/// The page index, and the end of the file that brought it.
-pub(super) async fn read_tail(source: &Source, file: &FileInfo) -> Result<(Bytes, PageIndex)> {
-    let tail = source.read(file, ByteRange::Suffix { len: first_guess(file.size) }).await?;
-    let missing = match PageIndex::from_tail(&tail, file.size).map_err(|e| named(file, e))? {
-        TailRead::Index(index) => return Ok((tail, index)),
-        TailRead::NeedMore(len) => len - tail.len() as u64,
-    };
-    let offset = file.size - tail.len() as u64 - missing;
+/// The last `len` bytes of `file`, of which `tail` has some.
+async fn longer(source: &Source, file: &FileInfo, tail: Bytes, len: u64) -> Result<Bytes> {
+    let missing = len.checked_sub(tail.len() as u64).filter(|missing| *missing > 0);
+    let before = missing.zip(file.size.checked_sub(len));
+    let (missing, offset) =
+        before.ok_or_else(|| Error::corrupt(format!("{}: its page index has no beginning", file.id)))?;
     let before = source.read(file, ByteRange::Bounded { offset, len: missing }).await?;
-    let tail = join(before, &tail);
-    match PageIndex::from_tail(&tail, file.size).map_err(|e| named(file, e))? {
-        TailRead::Index(index) => Ok((tail, index)),
-        TailRead::NeedMore(_) => Err(Error::corrupt(format!("{}: its page index has no beginning", file.id))),
-    }
+    Ok(join(before, &tail))
 }
 
 fn join(before: Bytes, after: &[u8]) -> Bytes {

@@ -18,7 +18,7 @@ use super::disk::DiskFile;
 use super::keep::Kept;
 use super::verdict::VerdictCell;
 use crate::error::{Error, Result};
-use crate::ltx::{IndexEntry, PageIndex};
+use crate::ltx::{FrameCodec, IndexEntry, PageIndex};
 use crate::page::{PageCount, Pgno};
 use crate::store::FileInfo;
 
@@ -42,6 +42,8 @@ pub(super) struct ReplicaFile {
     pub(super) number: u32,
     /// What the listing said.
     pub(super) info: FileInfo,
+    /// How its frames become pages.
+    pub(super) codec: FrameCodec,
     /// All of it, if it is not large: a state that needs it may outlive it.
     pub(super) kept: OnceLock<Kept>,
     /// Its part of the disk cache, if there is one.

@@ -78,8 +78,8 @@ mod wait;
 
 pub use core::Core;
 pub use disk::DiskOptions;
-pub use history::{HistoryPoint, Wanted, describe, points};
-pub use hydration::HydrationStatus;
+pub use history::{HistoryPoint, Wanted, describe, points, sealed};
+pub use hydration::{HydrationOptions, HydrationStatus};
 pub use options::Options;
 pub use plan::{Plan, RestorePoint};
 pub use read_ahead::ReadAhead;
@@ -89,6 +89,6 @@ pub use status::ReplicaStatus;
 pub use view::{Seen, View};
 
 pub(crate) use beside::{Beside, PageSums};
-pub(crate) use load::read_index;
+pub(crate) use load::read_tail;
 pub(crate) use plan::empty;
 pub(crate) use source::{Body, Source, Survey, check_name, wrong_length};

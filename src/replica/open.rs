@@ -1,12 +1,11 @@
 //! Opening a replica: its first state, and the tasks that belong to it.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::core::Core;
 use super::disk::Disk;
 use super::files::Files;
-use super::hydration::Hydration;
+use super::hydration::{Hydration, HydrationOptions};
 use super::options::Options;
 use super::poller::Poller;
 use super::source::Source;
@@ -29,11 +28,13 @@ impl Core {
     /// The same for a replica whose URL does not say all that tells it from others; `place` does.
     pub(super) fn at_place(store: Arc<Replica>, place: &str, options: &Options) -> Result<Arc<Self>> {
         let disk = options.disk.as_ref().map(|disk| Disk::open(disk, place)).transpose()?;
-        let files = Arc::new(Files::new(Source::new(store), options.cache_bytes, disk));
+        let keeps_sealed = options.hydration.as_ref().is_some_and(|hydration| !hydration.plain);
+        let files = Files::new(Source::new(store), options.cache_bytes, disk);
+        let files = Arc::new(if keeps_sealed { files.without_sealed() } else { files });
         let opening = (files.clone(), options.clone());
         let (snapshot, follow) =
             runtime::block_on(async move { follow::open(&opening.0, &opening.1).await })?;
-        let hydrate = |path: &PathBuf| Hydration::open(path, &files, &snapshot);
+        let hydrate = |hydration: &HydrationOptions| Hydration::open(&hydration.path, &files, &snapshot);
         let hydration = options.hydration.as_ref().map(hydrate).transpose()?;
         let poller = Arc::new(Poller::new(options));
         let core = Arc::new(Self::new(files, snapshot, follow, Arc::clone(&poller), hydration));

@@ -1,9 +1,9 @@
 //! How a replica is read, as whoever opens it says.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use super::disk::DiskOptions;
+use super::hydration::HydrationOptions;
 
 /// How a replica is read.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -16,8 +16,8 @@ pub struct Options {
     pub open_timeout: Duration,
     /// The size of the page cache in bytes.
     pub cache_bytes: usize,
-    /// The local file that the whole database is downloaded to, if it is.
-    pub hydration: Option<PathBuf>,
+    /// How the whole database is downloaded to a local file, if it is.
+    pub hydration: Option<HydrationOptions>,
     /// What is read is also kept here, if anywhere.
     pub disk: Option<DiskOptions>,
 }

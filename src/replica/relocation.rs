@@ -105,7 +105,7 @@ impl Files {
     /// Downloads a file and compares its checksum; once more, if that fails.
     async fn download_whole(&self, file: &FileInfo) -> Result<Kept> {
         let checked = |kept: Kept| {
-            let passed = runtime::busy(true, || kept.verify(file.size));
+            let passed = runtime::busy(true, || kept.verify(file.size, self.source.keyring()));
             passed.map(|()| kept).map_err(|e| e.context(file.id))
         };
         match self.download(file).await.and_then(checked) {

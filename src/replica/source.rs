@@ -14,7 +14,7 @@ use super::pace::Pace;
 use super::plan::{Plan, RestorePoint};
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
-use crate::ltx::{FileId, Header, Level, Txid};
+use crate::ltx::{FileId, Header, Keyring, Level, Txid};
 use crate::store::{ByteRange, FileInfo, Listing, Replica};
 
 /// A file that says that it is older than when it was stored by more than this may have its time from a clock
@@ -71,6 +71,11 @@ impl Source {
     /// The replica's URL.
     pub(crate) fn url(&self) -> String {
         self.store.url()
+    }
+
+    /// What opens its files, and which it may have that are not sealed.
+    pub(crate) fn keyring(&self) -> &Keyring {
+        self.store.keyring()
     }
 
     /// The number of requests that were made; those that a store repeats by itself count once.
@@ -298,7 +303,8 @@ impl Source {
     /// when a file was stored.
     ///
     /// Within a level times rise with transactions, so that reading the headers of a few files tells
-    /// which are not later than the point. Where they seem not to, all headers are read: a clock was wrong.
+    /// which are not later than the point. Where they seem not to, all headers are read: a clock was wrong. Those of sealed
+    /// files are not proven here: what is applied or shown then is.
     async fn timed(&self, files: Vec<FileInfo>, point: RestorePoint) -> Result<Vec<FileInfo>> {
         let RestorePoint::Timestamp(time) = point else { return Ok(files) };
         let mut levels: BTreeMap<Level, Vec<FileInfo>> = BTreeMap::new();

@@ -37,6 +37,10 @@ pub struct ReplicaStatus {
     pub cache_bytes: usize,
     /// Requests made since the replica was opened.
     pub requests: u64,
+    /// The files that make the state.
+    pub files: usize,
+    /// How many of them are sealed.
+    pub sealed_files: usize,
     /// How the download to a local file is doing, if there is one.
     pub hydration: Option<HydrationStatus>,
 }

@@ -1,6 +1,7 @@
 //! What readers of a replica see while files come, are merged, and go.
 
 pub(crate) mod fixtures;
+mod sealed;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};

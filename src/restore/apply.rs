@@ -24,6 +24,8 @@ pub(super) struct Applied {
     pub(super) lineage: Option<Lineage>,
     /// The number of files.
     pub(super) files: usize,
+    /// How many of them were sealed.
+    pub(super) sealed: usize,
 }
 
 /// Brings a database up to a point.
@@ -140,9 +142,11 @@ impl Applier {
                 None if is_ours(&e) => e.context(format!("{} of replica {}", file.id, self.source.url())),
                 None => e,
             })?;
-            let files = self.applied.as_ref().map_or(0, |applied| applied.files) + 1;
+            let (files, sealed) =
+                self.applied.as_ref().map_or((0, 0), |applied| (applied.files, applied.sealed));
+            let (files, sealed) = (files + 1, sealed + usize::from(header.is_sealed()));
             let lineage = self.lineage().or(header.lineage);
-            self.applied = Some(Applied { header, lineage, files });
+            self.applied = Some(Applied { header, lineage, files, sealed });
             self.progress.applied();
         }
         Ok(())
@@ -150,7 +154,7 @@ impl Applier {
 
     /// Applies one file.
     fn apply(&self, file: &FileInfo, reader: &mut SegmentReader<'_>, draft: &mut Draft) -> Result<Header> {
-        let mut decoder = Decoder::new(reader)?;
+        let mut decoder = Decoder::open(reader, self.source.keyring())?;
         let header = *decoder.header();
         check_name(file, &header)?;
         self.check_continues(&header)?;
@@ -216,7 +220,8 @@ pub(super) fn refuse_overlap(plan: &Plan) -> Result<()> {
     )))
 }
 
-/// Whether an error is about the bytes of the file that is being read.
+/// Whether an error is about the bytes of the file that is being read, or about what opens it.
 fn is_ours(error: &Error) -> bool {
-    matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Unsupported | ErrorKind::Conflict)
+    let kinds = [ErrorKind::Corrupt, ErrorKind::Unsupported, ErrorKind::Conflict, ErrorKind::Denied];
+    kinds.contains(&error.kind())
 }

@@ -50,25 +50,30 @@ impl Lower {
     }
 }
 
-/// Size and pages of a file; `None` if it was merged away by now, or is damaged.
+/// Size and pages of a file; `None` if it was merged away by now, is damaged, or does not open: what is applied is refused
+/// for itself.
 async fn read_one(source: &Source, file: &FileInfo) -> Result<Option<(PageCount, Beside)>> {
-    let read = source.read(file, ByteRange::All).await.and_then(|bytes| {
-        let mut decoder = Decoder::new(&bytes[..])?;
-        let mut page = vec![0; decoder.header().page_size.bytes()];
-        let mut sums = PageSums::default();
-        while let Some(pgno) = decoder.next_page(&mut page)? {
-            sums.note(pgno, &page);
-        }
-        let header = decoder.finish()?.header;
-        Ok((header.commit, Beside::new(file.id, sums)))
-    });
-    match read {
-        Ok(beside) => Ok(Some(beside)),
-        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::Corrupt | ErrorKind::Unsupported) => {
+    let bytes = match source.read(file, ByteRange::All).await {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+        read => read?,
+    };
+    match pages_of(source, file, &bytes) {
+        Err(e) if matches!(e.kind(), ErrorKind::Corrupt | ErrorKind::Unsupported | ErrorKind::Denied) => {
             Ok(None)
         }
-        Err(e) => Err(e),
+        read => read.map(Some),
     }
+}
+
+fn pages_of(source: &Source, file: &FileInfo, bytes: &[u8]) -> Result<(PageCount, Beside)> {
+    let mut decoder = Decoder::open(bytes, source.keyring())?;
+    let mut page = vec![0; decoder.header().page_size.bytes()];
+    let mut sums = PageSums::default();
+    while let Some(pgno) = decoder.next_page(&mut page)? {
+        sums.note(pgno, &page);
+    }
+    let header = decoder.finish()?.header;
+    Ok((header.commit, Beside::new(file.id, sums)))
 }
 
 /// Compares a file that was applied, whose header is `header`, with what is beside it.

@@ -34,7 +34,6 @@ use crate::store::{RawInfo, Replica};
 
 use apply::Applier;
 use generations::Chosen;
-pub use generations::Identities;
 pub use in_use::Exclusion;
 pub use line::Line;
 use output::Output;
@@ -54,8 +53,6 @@ pub struct Options {
     /// Requests of 2 MiB at the same time, at least 1; with 2 or more, up to eight times as many that
     /// bring less.
     pub parallelism: usize,
-    /// What opens replicas of Litestream 0.3 that are encrypted with age.
-    pub identities: Identities,
     /// Asked now and then whether to give up.
     pub cancel: Cancel,
     /// What the database must pass before it gets its name.
@@ -76,7 +73,6 @@ impl Default for Options {
             point,
             force: None,
             parallelism: Self::PARALLELISM,
-            identities: Identities::default(),
             cancel: Cancel::never(),
             check: None,
             progress: None,
@@ -164,6 +160,8 @@ pub struct Report {
     pub bytes: u64,
     /// The number of files that were applied.
     pub files: usize,
+    /// How many of them were sealed; `None` if Litestream 0.3 wrote the replica.
+    pub sealed: Option<usize>,
     /// How long it took.
     pub duration: Duration,
 }
@@ -177,6 +175,7 @@ pub struct Report {
 ///   `force` is not given.
 /// - `Busy`: the database to replace is in use.
 /// - `Corrupt`: a file of the replica fails its checksum, does not fit its name, or is missing.
+/// - `Denied`: a file is sealed and nothing of [`Replica::keyring`] opens it, or it is not sealed where it must be.
 /// - `Interrupted`: [`Options::cancel`] said so.
 /// - what [`Options::check`] says.
 /// - those of the store and of the file system.
@@ -227,6 +226,7 @@ fn of_ltx(path: &Path, applied: &apply::Applied) -> Report {
         pages: header.commit,
         bytes: header.commit.bytes(header.page_size),
         files: applied.files,
+        sealed: Some(applied.sealed),
         duration: Duration::ZERO,
     }
 }
@@ -241,6 +241,7 @@ fn of_old(path: &Path, applied: generations::Applied) -> Report {
         pages: applied.commit,
         bytes: applied.commit.bytes(applied.page_size),
         files: applied.files,
+        sealed: None,
         duration: Duration::ZERO,
     }
 }
@@ -277,6 +278,9 @@ pub fn dry_run(store: Arc<Replica>, path: &Path, options: &Options) -> Result<Fo
         match generations::choose(&store, point, planned).await? {
             Chosen::Ltx(plan) => {
                 let header = source.header(plan.last()).await?;
+                let named =
+                    |e: Error| e.context(format_args!("{} of replica {}", plan.last().id, store.url()));
+                store.keyring().may_open(&header).map_err(named)?;
                 Ok(Forecast {
                     txid: Some(header.max),
                     generation: None,

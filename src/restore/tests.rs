@@ -1,5 +1,7 @@
 //! A restored file is the database at the point asked for, or there is no file.
 
+mod sealed;
+
 use std::fs;
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _, symlink};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

@@ -72,6 +72,7 @@ fn try_load(db: &HostConnection, api: &HostApi, wiring: &'static Wiring) -> Resu
     forked::watch_forks();
     exit::at_exit(wiring.at_exit);
     signals::install();
+    crate::secret::install(super::guarded::allocate);
     set_after_commit(wiring.after_commit);
     auto_extension::set(on_connection)
         .map_err(|code| (code, format!("litestream_vfs cannot be registered: {code}")))?;

@@ -23,7 +23,7 @@
 //! | `exit` | the normal end of the process |
 //! | `forked` | what a forked child inherits |
 //! | `signals` | which signals a thread takes |
-//! | `memory` | where the memory of the library comes from |
+//! | `memory`, `guarded` | where the memory of the library comes from, and that of secrets |
 //! | `integrity`, `sole_use` | a database file that nobody may have open: SQLite's check, keeping it closed |
 //! | `refused`, `opening_error`, `roles`, `connection`, `internal`, `standing` | what is done with a connection, and what it may do |
 
@@ -44,6 +44,7 @@ mod find;
 mod flags;
 mod forked;
 mod function;
+mod guarded;
 mod host;
 mod installed;
 mod integrity;

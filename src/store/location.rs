@@ -13,6 +13,7 @@ use super::setting::Settings;
 use super::site::{Lookup, Opening, Provider, Site, Source};
 use super::wrap::RetryPolicy;
 use crate::error::{Error, Result};
+use crate::ltx::Keyring;
 
 impl Provider {
     /// The provider of a replica at `url` or, without one, of a `kind` as Litestream's configuration file says; `None` if nobody
@@ -27,13 +28,14 @@ impl Provider {
     }
 }
 
-/// Where a replica is. Two equal locations are the same replica reached in the same way.
+/// Where a replica is, and what it is read with. Two equal locations are the same replica reached in the same way.
 ///
 /// It is displayed as a URL without settings, so it carries no secret.
 #[derive(Clone)]
 pub struct Location {
     provider: &'static Provider,
     site: Arc<dyn Site>,
+    keyring: Keyring,
 }
 
 impl Location {
@@ -60,7 +62,7 @@ impl Location {
         let provider = provider.ok_or_else(|| unknown_scheme(&scheme))?;
         let settings = Settings::new(provider, query, around)?;
         let site = (provider.locate)(&Source::Url { scheme: &scheme, rest }, &settings)?;
-        Ok(Self { provider, site })
+        Ok(Self { provider, site, keyring: Keyring::default() })
     }
 
     /// Whether `text` has the form of a URL, and not of a path.
@@ -89,14 +91,25 @@ impl Location {
         })?;
         let settings = Settings::new(provider, "", fields)?;
         let site = (provider.locate)(&Source::Fields, &settings)?;
-        Ok(Self { provider, site })
+        Ok(Self { provider, site, keyring: Keyring::default() })
+    }
+
+    /// The same place, whose files are read with `keyring`.
+    #[must_use]
+    pub fn read_with(self, keyring: Keyring) -> Self {
+        Self { keyring, ..self }
+    }
+
+    /// What the files here are read with.
+    pub const fn keyring(&self) -> &Keyring {
+        &self.keyring
     }
 
     /// The replica here. No request is made, no thread started and no environment read before it is first used. Failures
     /// that pass are tried again as `policy` says.
     pub fn connect_with(&self, opening: &Opening<'_>, policy: RetryPolicy) -> Arc<Replica> {
         let replica = Replica::new(self.site.open(opening), self.site.root(), self.provider.layout);
-        let replica = replica.counted(self.provider.name);
+        let replica = replica.counted(self.provider.name).read_with(self.keyring.clone());
         Arc::new(if self.provider.is_remote { replica.patient(policy) } else { replica })
     }
 
@@ -180,7 +193,8 @@ fn unknown_scheme(scheme: &str) -> Error {
 
 impl PartialEq for Location {
     fn eq(&self, other: &Self) -> bool {
-        self.provider.name == other.provider.name && self.site.is_same(&*other.site)
+        let is_same = self.provider.name == other.provider.name && self.site.is_same(&*other.site);
+        is_same && self.keyring == other.keyring
     }
 }
 

@@ -12,7 +12,7 @@ use super::requests::Requests;
 use super::wrap::{Counted, Meter, Retry, RetryPolicy};
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
-use crate::ltx::{FileId, Level, Txid};
+use crate::ltx::{FileId, Keyring, Level, Txid};
 
 /// The prefixes that a replica at a bucket's root may have. Litestream 0.5 makes `./` of a URL without a path and `/` of
 /// a configuration file without one.
@@ -27,6 +27,8 @@ pub struct Replica {
     requests: Arc<Requests>,
     /// The name of the provider; empty if that is not known.
     kind: &'static str,
+    /// What opens its files, and which it may have that are not sealed.
+    keyring: Keyring,
 }
 
 /// What the keys of a replica begin with: nothing, or a path with a slash at its end.
@@ -45,7 +47,18 @@ impl Replica {
             ("", Layout::Ltx) => Root::At(String::new()),
             (root, _) => Root::At(format!("{root}/")),
         };
-        Self { bucket, layout, root, requests: Arc::default(), kind: "" }
+        Self { bucket, layout, root, requests: Arc::default(), kind: "", keyring: Keyring::default() }
+    }
+
+    /// The same replica, whose files are read with `keyring`.
+    #[must_use]
+    pub fn read_with(&self, keyring: Keyring) -> Self {
+        Self { keyring, ..self.clone() }
+    }
+
+    /// What opens its files, and which it may have that are not sealed.
+    pub fn keyring(&self) -> &Keyring {
+        &self.keyring
     }
 
     /// The same replica, whose requests are counted: in [`Replica::requests`], and in those of this process to stores

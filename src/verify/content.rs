@@ -6,13 +6,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::{Buf as _, Bytes};
 use futures_util::StreamExt as _;
-use futures_util::future::try_join;
 use tokio::runtime::Handle;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::{Decoder, Header, PageIndex, TailRead};
 use crate::page::Pgno;
-use crate::replica::{Body, Source, read_index};
+use crate::replica::{Body, Source, read_tail};
 use crate::runtime;
 use crate::store::{ByteRange, FileInfo};
 
@@ -30,42 +29,52 @@ pub(super) fn twice<T>(read: impl Fn() -> Result<T>) -> Result<T> {
     }
 }
 
-/// Reads `file` to its end and verifies every checksum; gives its header. `take` is shown each page, before the file's
+/// A file that was read to its end.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Checked {
+    pub(super) header: Header,
+    /// Its pages were decoded. If not, it is sealed and there was no identity: only its bytes were verified.
+    pub(super) content: bool,
+}
+
+/// Reads `file` to its end and verifies every checksum. `take` is shown each page that is decoded, before the file's
 /// checksum is known. Gives up when `stop` is set.
 ///
 /// # Errors
-/// Those of the store; `Corrupt`, `Unsupported`.
+/// Those of the store; `Corrupt`, `Unsupported`; `Denied` if none of the identities opens it, or if it is not sealed where
+/// it must be.
 pub(super) fn whole(
     source: &Arc<Source>,
     file: &FileInfo,
     stop: &AtomicBool,
     mut take: impl FnMut(Pgno, &[u8]),
-) -> Result<Header> {
-    let header = read_pages(source, file, stop, |_, pgno, page| {
-        take(pgno, page);
-        Ok(true)
-    })?;
-    Ok(header.expect("BUG: nobody gave up"))
+) -> Result<Checked> {
+    let mut download = download(source, file, stop)?;
+    let mut decoder = Decoder::verifying(&mut download, source.keyring())?;
+    let content = decoder.has_content();
+    let mut page = vec![0; decoder.header().page_size.bytes()];
+    while let Some(pgno) = decoder.next_page(&mut page)? {
+        if content {
+            take(pgno, &page);
+        }
+    }
+    Ok(Checked { header: decoder.finish()?.header, content })
 }
 
 /// Shows every page of `file` to `visit`, in order, as long as that answers true; gives the header when the
 /// file was read to its end and every checksum verified, and `None` if `visit` gave up before.
 ///
 /// # Errors
-/// Those of the store and of `visit`; `Corrupt`, `Unsupported`; `Interrupted` when `stop` is set.
+/// Those of the store and of `visit`; `Corrupt`, `Unsupported`; `Denied` if nothing opens it; `Interrupted` when `stop` is
+/// set.
 pub(crate) fn read_pages(
     source: &Arc<Source>,
     file: &FileInfo,
     stop: &AtomicBool,
     mut visit: impl FnMut(&Header, Pgno, &[u8]) -> Result<bool>,
 ) -> Result<Option<Header>> {
-    let runtime = runtime::handle()?;
-    let (body, left) = {
-        let (source, file) = (Arc::clone(source), file.clone());
-        runtime::block_on(async move { source.stream(&file, ByteRange::All).await })?
-    };
-    let mut download = Download { runtime, body, left, piece: Bytes::new(), stop };
-    let mut decoder = Decoder::new(&mut download)?;
+    let mut download = download(source, file, stop)?;
+    let mut decoder = Decoder::open(&mut download, source.keyring())?;
     let header = *decoder.header();
     let mut page = vec![0; header.page_size.bytes()];
     while let Some(pgno) = decoder.next_page(&mut page)? {
@@ -76,10 +85,17 @@ pub(crate) fn read_pages(
     Ok(Some(decoder.finish()?.header))
 }
 
-/// Reads header and page index of `file`; gives the header.
+fn download<'a>(source: &Arc<Source>, file: &FileInfo, stop: &'a AtomicBool) -> Result<Download<'a>> {
+    let runtime = runtime::handle()?;
+    let (source, file) = (Arc::clone(source), file.clone());
+    let (body, left) = runtime::block_on(async move { source.stream(&file, ByteRange::All).await })?;
+    Ok(Download { runtime, body, left, piece: Bytes::new(), stop })
+}
+
+/// Reads header and page index of `file`, for which no key is needed; gives the header.
 ///
 /// # Errors
-/// Those of the store; `Corrupt`, `Unsupported`.
+/// Those of the store; `Corrupt`, `Unsupported`; `Denied` if it is not sealed where it must be.
 pub(super) fn outline(source: &Arc<Source>, file: &FileInfo) -> Result<Header> {
     twice(|| outline_once(source, file))
 }
@@ -89,19 +105,21 @@ fn outline_once(source: &Arc<Source>, file: &FileInfo) -> Result<Header> {
         let (source, file) = (Arc::clone(source), file.clone());
         runtime::block_on(async move { header_and_index(&source, &file).await })?
     };
+    source.keyring().admit(&header)?;
     check_pages(&header, &index)?;
     Ok(header)
 }
 
 async fn header_and_index(source: &Source, file: &FileInfo) -> Result<(Header, PageIndex)> {
     if file.size > SMALL {
-        let head = source.read(file, ByteRange::Bounded { offset: 0, len: Header::SIZE as u64 });
-        let (head, index) = try_join(head, read_index(source, file)).await?;
-        return Ok((decode_header(&head)?, index));
+        let head = source.read(file, ByteRange::Bounded { offset: 0, len: Header::SIZE as u64 }).await?;
+        let header = decode_header(&head)?;
+        let (_, index) = read_tail(source, file, header.shape()).await?;
+        return Ok((header, index));
     }
     let bytes = source.read(file, ByteRange::All).await?;
     let header = decode_header(&bytes)?;
-    match PageIndex::from_tail(&bytes, file.size)? {
+    match PageIndex::from_tail(&bytes, file.size, header.shape())? {
         TailRead::Index(index) => Ok((header, index)),
         TailRead::NeedMore(_) => Err(Error::corrupt("the page index has no beginning")),
     }

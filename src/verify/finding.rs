@@ -42,6 +42,8 @@ pub enum Problem {
     Unreadable,
     /// Something that is no LTX file lies among them.
     Stray,
+    /// Sealed files were verified without a key.
+    Sealed,
 }
 
 impl Problem {
@@ -56,6 +58,7 @@ impl Problem {
             Self::Mixed => "mixed",
             Self::Unreadable => "unreadable",
             Self::Stray => "stray",
+            Self::Sealed => "sealed",
         }
     }
 }
@@ -126,6 +129,21 @@ impl Finding {
             path: None,
             txids: None,
             message,
+        }
+    }
+
+    /// `closed` of `all` files are sealed, and were verified without a key.
+    pub(super) fn unopened(closed: usize, all: usize) -> Self {
+        Self {
+            severity: Severity::Warning,
+            problem: Problem::Sealed,
+            file: None,
+            path: None,
+            txids: None,
+            message: format!(
+                "{closed} of {all} files are sealed, and no identity is given that opens them: their bytes are whole and \
+                 their names follow each other, their content was not checked. Give age_identity_file for that"
+            ),
         }
     }
 

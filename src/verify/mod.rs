@@ -31,6 +31,7 @@ use crate::replica::{Beside, PageSums, Plan, RestorePoint, Source, check_name};
 use crate::runtime;
 use crate::store::{FileInfo, Replica};
 
+use content::Checked;
 pub(crate) use content::read_pages;
 pub use finding::{Finding, Problem, Severity};
 use listing::Listing;
@@ -64,6 +65,8 @@ pub struct Outcome {
     pub proven: Option<Proven>,
     /// The number of LTX files that were looked at.
     pub files: usize,
+    /// How many of them are sealed.
+    pub sealed: usize,
     /// The size of these files in bytes.
     pub bytes: u64,
 }
@@ -90,11 +93,11 @@ pub fn verify(store: Arc<Replica>, options: &Options) -> Result<Outcome> {
         let is_old = listing::has_generations(&store).unwrap_or(false);
         let mut findings = vec![Finding::empty(&store.url(), is_old)];
         findings.extend(first.findings());
-        return Ok(Outcome { findings, proven: None, files: 0, bytes: 0 });
+        return Ok(Outcome { findings, proven: None, files: 0, sealed: 0, bytes: 0 });
     }
     let read = Reader::run(&source, &first, options)?;
     let last = if read.vanished.is_empty() { first } else { listing::settled(&store, LISTINGS)? };
-    Ok(conclude(&last, read))
+    Ok(conclude(&last, read, options))
 }
 
 /// Those of `files` that are damaged: read twice, they break the format, fail a checksum, or hold what belongs under
@@ -107,7 +110,7 @@ pub(crate) fn damaged(source: &Arc<Source>, files: &[FileInfo]) -> Result<Vec<Fi
     let mut damaged = Vec::new();
     for file in files {
         let read = content::twice(|| content::whole(source, file, &stop, |_, _| {}));
-        match read.and_then(|header| check_name(file, &header)) {
+        match read.and_then(|checked| check_name(file, &checked.header)) {
             Err(e) if matches!(e.kind(), ErrorKind::Corrupt | ErrorKind::Unsupported) => {
                 tracing::warn!("{}: {e}", source.url());
                 damaged.push(file.id);
@@ -120,11 +123,13 @@ pub(crate) fn damaged(source: &Arc<Source>, files: &[FileInfo]) -> Result<Vec<Fi
 }
 
 /// Puts together what the names and what the files told.
-fn conclude(listing: &Listing, read: Read) -> Outcome {
+fn conclude(listing: &Listing, read: Read, options: &Options) -> Outcome {
     let still = |id: &FileId| listing.files.iter().any(|file| file.id == *id);
     let mut findings = listing.findings();
     findings.extend(read.findings.iter().filter(|(id, _)| still(id)).map(|(_, finding)| finding.clone()));
     findings.extend(finding_of_page_sizes(&read.seen));
+    // A look at headers and page indexes does not promise more.
+    findings.extend(finding_of_seals(&read.seen).filter(|_| !options.quick));
     findings
         .extend(read.contradictions.into_iter().filter(|finding| finding.file.as_ref().is_some_and(still)));
     findings.extend(kinship::findings(&read.seen));
@@ -136,8 +141,11 @@ fn conclude(listing: &Listing, read: Read) -> Outcome {
     let (files, bytes) = (sound.len() + read.findings.len(), listing.files.iter().map(|f| f.size).sum());
     let is_mixed =
         |finding: &Finding| (finding.severity, finding.problem) == (Severity::Error, Problem::Mixed);
-    let proven = if findings.iter().any(is_mixed) { None } else { proven(&sound, &read.seen) };
-    Outcome { findings, proven, files, bytes }
+    let is_closed = read.seen.iter().any(|seen| !seen.content);
+    let is_doubtful = is_closed || findings.iter().any(is_mixed);
+    let proven = if is_doubtful { None } else { proven(&sound, &read.seen) };
+    let sealed = read.seen.iter().filter(|seen| seen.header.is_sealed()).count();
+    Outcome { findings, proven, files, sealed, bytes }
 }
 
 /// The last state that `files` alone make.
@@ -145,6 +153,12 @@ fn proven(files: &[FileInfo], seen: &[Seen]) -> Option<Proven> {
     let plan = Plan::new(files, RestorePoint::Latest).ok()?;
     let Seen { header, .. } = seen.iter().find(|seen| seen.id == plan.last().id)?;
     Some(Proven { txid: header.max, timestamp: header.timestamp })
+}
+
+/// Sealed files whose content was not looked at.
+fn finding_of_seals(seen: &[Seen]) -> Option<Finding> {
+    let closed = seen.iter().filter(|seen| !seen.content).count();
+    (closed > 0).then(|| Finding::unopened(closed, seen.len()))
 }
 
 /// Two databases that were replicated to one URL.
@@ -168,6 +182,8 @@ fn finding_of_page_sizes(seen: &[Seen]) -> Option<Finding> {
 struct Seen {
     id: FileId,
     header: Header,
+    /// What it holds was looked at, or nothing but a key keeps from it: not if it is sealed and was not opened.
+    content: bool,
 }
 
 /// What reading the files told.
@@ -235,7 +251,11 @@ impl<'a> Reader<'a> {
     fn work(&self, files: &[&FileInfo], next: &AtomicUsize) {
         while let Some(file) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
             let looked = if self.options.quick {
-                content::outline(self.source, file).map(|header| Seen { id: file.id, header })
+                content::outline(self.source, file).map(|header| Seen {
+                    id: file.id,
+                    header,
+                    content: !header.is_sealed(),
+                })
             } else {
                 content::twice(|| self.whole(file))
             };
@@ -252,20 +272,24 @@ impl<'a> Reader<'a> {
     fn whole(&self, file: &FileInfo) -> Result<Seen> {
         let (mut sums, mut beside) = (PageSums::default(), self.beside(file.id));
         let is_lowest = self.is_lowest(file.id);
-        let header = content::whole(self.source, file, &self.options.stop, |pgno, page| {
-            if is_lowest {
-                sums.note(pgno, page);
-            } else if let Some(beside) = &mut beside {
-                beside.take(pgno, page);
-            }
-        })?;
+        let Checked { header, content } =
+            content::whole(self.source, file, &self.options.stop, |pgno, page| {
+                if is_lowest {
+                    sums.note(pgno, page);
+                } else if let Some(beside) = &mut beside {
+                    beside.take(pgno, page);
+                }
+            })?;
+        if !content {
+            return Ok(Seen { id: file.id, header, content });
+        }
         let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
         if is_lowest {
             read.sums.insert(file.id, sums);
         }
         let contradiction = beside.and_then(|beside| kinship::of_pages(&beside, file.id, header.commit));
         read.contradictions.extend(contradiction);
-        Ok(Seen { id: file.id, header })
+        Ok(Seen { id: file.id, header, content })
     }
 
     /// What a file must hold, if a lower one ends where it does.

@@ -1,5 +1,7 @@
 //! Each damage is found and named; a good replica has no findings.
 
+mod sealed;
+
 use std::sync::atomic::AtomicBool;
 
 use bytes::Bytes;

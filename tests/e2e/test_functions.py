@@ -13,7 +13,7 @@ from harness.wait import until
 from harness.worker import SqlError
 
 COLUMNS = ["schema", "path", "role", "url", "state", "txid", "time", "lag", "waiting_files", "waiting_bytes",
-           "fencing", "page_size", "pages", "cache_bytes", "requests",
+           "fencing", "page_size", "pages", "cache_bytes", "requests", "files", "sealed_files",
            "verified_txid", "verified_at", "commits_waited", "commit_wait_median", "commit_wait_p99", "commits_per_upload",
            "notice", "last_error"]
 
@@ -154,8 +154,8 @@ def test_ltx_takes_its_url_from_another_table(start, in_folder, tmp_path):
     assert direct
     joined = db.rows("SELECT f.* FROM litestream_ltx(r.url) AS f, replicas AS r")
     assert joined[: len(direct)] == direct or len(joined) >= len(direct)
-    level, low, high, size, timestamp, name = direct[0]
-    assert name == f"{low}-{high}.ltx" and size > 100 and timestamp.endswith("Z")
+    level, low, high, size, timestamp, name, sealed = direct[0]
+    assert name == f"{low}-{high}.ltx" and size > 100 and timestamp.endswith("Z") and sealed == 0
 
 
 def test_ltx_takes_store_settings_as_a_second_argument(start, in_s3, tmp_path):

@@ -202,7 +202,7 @@ def refused(start, backup, tmp_path, **given) -> str:
 
 def test_only_the_right_identity_opens_a_backup(start, backup, tmp_path, keys):
     other = age.generate()[0]
-    assert "encrypted with age; give the option age_identity" in refused(start, backup, tmp_path)
+    assert "encrypted with age; give age_identity_file" in refused(start, backup, tmp_path)
     message = refused(start, backup, tmp_path, age_identity=other)
     assert "not for any of the identities given" in message and other not in message
     message = refused(start, backup, tmp_path, age_identity=keys[0][:-1])

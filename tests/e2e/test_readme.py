@@ -8,6 +8,7 @@ folder that `make install` writes to, a folder for backups at the root of the di
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 from datetime import datetime, timezone
@@ -113,6 +114,10 @@ def test_every_block_runs_as_it_stands(reader, location, start, tmp_path):
         match block.language, block.mark:
             case "sql", "compare":
                 _compare(reader, block, location)
+            case "sql", "a key":
+                assert reader.sql(block) == "" and (tmp_path / "key.txt").read_text().count("AGE-SECRET-KEY-1") == 1
+            case "sql", "a sealed replica":
+                _sealed(reader, block, location, tmp_path)
             case "sql", "a replica of Litestream 0.3":
                 _old(reader, block, location, start, tmp_path)
             case "sql", _:
@@ -137,7 +142,7 @@ def test_every_block_runs_as_it_stands(reader, location, start, tmp_path):
                 (tmp_path / "litestream.yml").write_text(block.text)
             case other:
                 raise AssertionError(f"{block}: nobody runs a block like {other}")
-    assert {"compare", "ended by SIGTERM", "a replica of Litestream 0.3"} <= seen
+    assert {"compare", "ended by SIGTERM", "a key", "a sealed replica", "a replica of Litestream 0.3"} <= seen
     first = {name: reader.rows(name) for name in ("restored.db", "again.db")}
     assert first == {"restored.db": 1, "again.db": 2}
     # The second of two replicas.
@@ -183,6 +188,22 @@ def _compare(reader: Reader, block: readme.Block, location: Location) -> None:
     reader.shell.run(".open 'file:app.db?vfs=litestream&replica=s3://bucket/app'\n"
                      "DELETE FROM t WHERE x = 1; SELECT litestream_sync();\n.open :memory:")
     assert reader.sql(block).splitlines() == ["1"]
+
+
+def _sealed(reader: Reader, block: readme.Block, location: Location, tmp_path: Path) -> None:
+    """The same bucket, for the time being: what somebody sealed to a key of his own."""
+    golden = ROOT / "tests" / "golden" / "ltx4"
+    (tmp_path / "key.txt").write_text(json.loads((golden / "keys.json").read_text())[0]["identity"] + "\n")
+    aside, database = location.folder.rename(tmp_path / "aside"), (tmp_path / "app.db").rename(tmp_path / "aside.db")
+    for level in (golden / "one-recipient-4096" / "ltx").iterdir():
+        shutil.copytree(level, location.level(int(level.name)))
+    output = reader.shell.run(".open :memory:\n" + block.text)
+    assert '"sealed":3' in output and output.count(".ltx|1") == 6 and "error" not in output.lower(), f"{block}: {output}"
+    assert (tmp_path / "app.db").read_bytes() == (golden / "one-recipient-4096" / "at-5.db").read_bytes()
+    shutil.rmtree(location.folder)
+    aside.rename(location.folder)
+    (tmp_path / "app.db").unlink()
+    database.rename(tmp_path / "app.db")
 
 
 def _old(reader: Reader, block: readme.Block, location: Location, start, tmp_path: Path) -> None:

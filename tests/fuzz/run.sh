@@ -8,6 +8,9 @@ golden=../golden/ltx
 corpus=corpus/$target
 mkdir -p "$corpus"
 case $target in
+ltx_sealed) for file in ../golden/ltx4/*/ltx/*/*.ltx; do
+        cp "$file" "$corpus/$(echo "${file#../golden/ltx4/}" | tr / -)"
+    done ;;
 ltx_*) for file in "$golden"/*/*/*.ltx; do
         cp "$file" "$corpus/$(echo "${file#"$golden"/}" | tr / -)"
     done ;;

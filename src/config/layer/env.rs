@@ -6,6 +6,12 @@ use std::fmt;
 pub trait Env: fmt::Debug {
     /// The value of the variable `name`; an empty one counts as not set.
     fn var(&self, name: &str) -> Option<String>;
+
+    /// Whether the variable `name` is set to nothing.
+    fn is_empty(&self, name: &str) -> bool {
+        let _ = name;
+        false
+    }
 }
 
 /// The environment of this process.
@@ -15,6 +21,10 @@ pub struct ProcessEnv;
 impl Env for ProcessEnv {
     fn var(&self, name: &str) -> Option<String> {
         std::env::var(name).ok().filter(|value| !value.is_empty())
+    }
+
+    fn is_empty(&self, name: &str) -> bool {
+        std::env::var_os(name).is_some_and(|value| value.is_empty())
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use percent_encoding::percent_decode_str;
 
-use super::catalog::{CONFIG, REPLICA, SETTINGS};
+use super::catalog::{AGE_RECIPIENT, CONFIG, REPLICA, SETTINGS};
 use super::origin::Origin;
 use super::setting::{Declared, Kind, Scope, Setting, Value as _};
 use super::{Params, value};
@@ -107,8 +107,8 @@ impl<'a> Given<'a> {
     }
 
     fn add(&mut self, setting: &'static Declared, text: String, origin: Origin) -> Result<()> {
-        // Only replicas may be several.
-        let is_several = setting.name == REPLICA.declared.name;
+        // Only replicas and recipients may be several.
+        let is_several = [REPLICA.declared.name, AGE_RECIPIENT.declared.name].contains(&setting.name);
         if !is_several && self.values.iter().any(|given| given.setting.name == setting.name) {
             return Err(Error::config(format!("'{}' is given twice", setting.name)));
         }
@@ -117,11 +117,12 @@ impl<'a> Given<'a> {
         Ok(())
     }
 
-    /// These settings, and before them those that the URL of a replica carries for itself; and that URL without them.
+    /// These settings, and before them those in `scopes` that the URL of a replica carries for itself; and that URL
+    /// without them.
     ///
     /// # Errors
     /// `Config`: a setting that is given twice, or has a value that it cannot have.
-    pub(super) fn of_replica(&self, url: &str) -> Result<(Self, String)> {
+    pub(super) fn of_replica(&self, url: &str, scopes: &[Scope]) -> Result<(Self, String)> {
         let Some((place, query)) = url.split_once('?') else { return Ok((self.clone(), url.to_owned())) };
         let mut own = Self::environment(self.env);
         let mut rest = Vec::new();
@@ -129,7 +130,7 @@ impl<'a> Given<'a> {
             let (key, text) = pair.split_once('=').unwrap_or((pair, ""));
             let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
             let key = decoded(key);
-            match SETTINGS.iter().find(|s| s.scope == Scope::Shipper && s.is_spelled(&key)) {
+            match SETTINGS.iter().find(|s| scopes.contains(&s.scope) && s.is_spelled(&key)) {
                 Some(setting) => own.add(setting, decoded(text), Origin::Url(setting.name))?,
                 None => rest.push(pair),
             }
@@ -226,6 +227,43 @@ impl<'a> Given<'a> {
     /// The value that was given, in any layer.
     fn given(&self, setting: &Declared) -> Option<Found> {
         self.assigned(setting).or_else(|| self.in_environment(setting))
+    }
+
+    /// The first of `settings` that was given: one in the environment only if no other layer has any.
+    pub(super) fn first_of(&self, settings: &[&'static Declared]) -> Option<(&'static Declared, Found)> {
+        let named = |given: &&Assigned| settings.iter().any(|setting| setting.name == given.setting.name);
+        let first = self.values.iter().find(named).map(|given| (given.setting, Found::of(given)));
+        let in_environment =
+            || settings.iter().find_map(|setting| Some((*setting, self.in_environment(setting)?)));
+        first.or_else(in_environment)
+    }
+
+    /// Whether two of `settings` are given in one layer that has no order, as parameters or in the environment.
+    pub(super) fn is_twice(&self, settings: &[&'static Declared]) -> bool {
+        let mut layers = Vec::new();
+        for setting in settings {
+            let values = self
+                .values
+                .iter()
+                .filter(|given| given.setting.name == setting.name && !given.origin.is_file());
+            layers.extend(values.map(|given| std::mem::discriminant(&given.origin)));
+        }
+        let is_environment =
+            || settings.iter().filter(|setting| self.in_environment(setting).is_some()).count() > 1;
+        match layers.split_first() {
+            Some((first, rest)) => rest.contains(first),
+            None => {
+                self.values.iter().all(|given| !settings.iter().any(|s| s.name == given.setting.name))
+                    && is_environment()
+            }
+        }
+    }
+
+    /// The variable of one of `settings` that is set to nothing, if there is one.
+    pub(super) fn empty_variable(&self, settings: &[&'static Declared]) -> Option<Found> {
+        let mut variables = settings.iter().flat_map(|setting| setting.env);
+        let name = variables.find(|name| self.env.is_empty(name))?;
+        Some(Found { text: String::new(), origin: Origin::Env(name) })
     }
 
     /// Whether `setting` was given, in any layer.

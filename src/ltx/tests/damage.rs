@@ -2,7 +2,7 @@
 
 use super::oracle::{self, Form, FrameStyle};
 use super::*;
-use crate::ltx::{PageIndex, TailRead};
+use crate::ltx::{PageIndex, Shape, TailRead};
 
 const PLAIN_FRAME: FrameStyle = FrameStyle {
     blocks: 1,
@@ -61,7 +61,7 @@ fn a_flipped_bit_is_noticed_or_changes_nothing() {
 fn a_flipped_bit_in_the_index_is_noticed() {
     for bytes in samples() {
         let size = bytes.len() as u64;
-        let TailRead::Index(index) = PageIndex::from_tail(&bytes, size).unwrap() else {
+        let TailRead::Index(index) = PageIndex::from_tail(&bytes, size, Shape::PLAIN).unwrap() else {
             panic!("the whole file is enough");
         };
         let end = bytes.len() - 16;
@@ -69,7 +69,7 @@ fn a_flipped_bit_in_the_index_is_noticed() {
         for bit in start * 8..end * 8 {
             let mut flipped = bytes.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
-            if let Ok(TailRead::Index(other)) = PageIndex::from_tail(&flipped, size) {
+            if let Ok(TailRead::Index(other)) = PageIndex::from_tail(&flipped, size, Shape::PLAIN) {
                 // Only which page it is cannot be seen from the index; the frame says it too.
                 let places = |index: &PageIndex| index.iter().map(|e| (e.offset, e.size)).collect::<Vec<_>>();
                 assert_eq!(places(&other), places(&index), "bit {bit}");

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::*;
-use crate::ltx::{PageIndex, TailRead, decode_frame, merge};
+use crate::ltx::{FrameCodec, PageIndex, Shape, TailRead, merge};
 
 const FOLDERS: [&str; 3] = ["page-512", "page-4096", "lz4-frames"];
 
@@ -72,14 +72,15 @@ fn the_folders_hold_both_forms_of_frames() {
 fn the_page_index_locates_every_page() {
     for (_, bytes) in all_files() {
         let (pages, summary) = decode(&bytes).unwrap();
-        let TailRead::Index(index) = PageIndex::from_tail(&bytes, summary.size).unwrap() else {
+        let TailRead::Index(index) = PageIndex::from_tail(&bytes, summary.size, Shape::PLAIN).unwrap() else {
             panic!("the whole file is enough");
         };
         assert_eq!(index.len(), pages.len());
+        let codec = FrameCodec::plain(summary.header.page_size);
         let mut page = vec![0; summary.header.page_size.bytes()];
         for (entry, (n, content)) in index.iter().zip(&pages) {
             let frame = &bytes[entry.offset as usize..][..entry.size as usize];
-            assert_eq!(decode_frame(frame, summary.header.page_size, &mut page).unwrap(), pgno(*n));
+            assert_eq!(codec.decode(frame, &mut page).unwrap(), pgno(*n));
             assert_eq!((entry.pgno, &page), (pgno(*n), content));
         }
     }

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::oracle::{self, Form, FrameStyle};
 use super::*;
-use crate::ltx::{HeaderFlags, IndexEntry, PageIndex, TailRead, decode_frame};
+use crate::ltx::{FrameCodec, HeaderFlags, IndexEntry, PageIndex, Shape, TailRead};
 
 fn sizes() -> impl Strategy<Value = u32> {
     prop_oneof![4 => Just(512_u32), 2 => Just(1024), 2 => Just(4096), 1 => Just(65536)]
@@ -85,23 +85,23 @@ proptest! {
             entries.push(IndexEntry { pgno: pgno(page), offset, size });
             offset += size;
         }
-        let index = PageIndex::from_entries(entries.iter().copied()).unwrap();
+        let index = PageIndex::from_entries(Shape::PLAIN, entries.iter().copied()).unwrap();
         prop_assert_eq!(index.len(), entries.len());
         prop_assert!(index.iter().eq(entries));
-        prop_assert_eq!(PageIndex::decode(&index.encode()).unwrap(), index);
+        prop_assert_eq!(PageIndex::decode(&index.encode(), Shape::PLAIN).unwrap(), index);
     }
 
     #[test]
     fn every_tail_gives_the_index_or_asks_for_enough((header, pages) in files()) {
         let (bytes, written) = encode(&header, &pages).unwrap();
-        let all = PageIndex::from_tail(&bytes, written.size).unwrap();
+        let all = PageIndex::from_tail(&bytes, written.size, Shape::PLAIN).unwrap();
         prop_assert!(matches!(&all, TailRead::Index(index) if index.len() == pages.len()));
         for len in (0..bytes.len()).step_by(1 + bytes.len() / 500) {
             let tail = |len: usize| &bytes[bytes.len() - len..];
-            match PageIndex::from_tail(tail(len), written.size).unwrap() {
+            match PageIndex::from_tail(tail(len), written.size, Shape::PLAIN).unwrap() {
                 TailRead::NeedMore(n) => {
                     prop_assert!(n > len as u64 && n <= written.size);
-                    match PageIndex::from_tail(tail(n as usize), written.size).unwrap() {
+                    match PageIndex::from_tail(tail(n as usize), written.size, Shape::PLAIN).unwrap() {
                         TailRead::NeedMore(more) => prop_assert!(more > n && more <= written.size),
                         index => prop_assert_eq!(&index, &all),
                     }
@@ -114,10 +114,12 @@ proptest! {
     #[test]
     fn arbitrary_bytes_are_refused(bytes in prop::collection::vec(any::<u8>(), 0..300), cut in 0..300_u64) {
         prop_assert!(decode(&bytes).is_err());
-        let _ = PageIndex::decode(&bytes);
-        let _ = PageIndex::from_tail(&bytes, bytes.len() as u64 + cut);
+        for shape in [Shape::PLAIN, Shape::new(1), Shape::new(u16::MAX)] {
+            let _ = PageIndex::decode(&bytes, shape);
+            let _ = PageIndex::from_tail(&bytes, bytes.len() as u64 + cut, shape);
+        }
         let mut page = vec![0; 512];
-        let _ = decode_frame(&bytes, page_size(512), &mut page);
+        let _ = FrameCodec::plain(page_size(512)).decode(&bytes, &mut page);
         let after_a_good_header = [&header(512, 9, name(2, 3)).encode()[..], &bytes].concat();
         prop_assert!(decode(&after_a_good_header).is_err());
     }

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use super::oracle::{self, Form};
 use super::*;
 use crate::error::{Error, ErrorKind};
-use crate::ltx::{HeaderFlags, IndexEntry, PageIndex, decode_frame};
+use crate::ltx::{FrameCodec, HeaderFlags, IndexEntry, PageIndex, Shape};
 
 fn encoder(header: Header) -> Encoder<Vec<u8>> {
     Encoder::new(Vec::new(), header).unwrap()
@@ -80,26 +80,28 @@ fn a_buffer_of_another_size_is_refused() {
     let mut decoder = Decoder::new(&bytes[..]).unwrap();
     assert!(decoder.next_page(&mut [0; 1024]).is_err());
     assert_eq!(decoder.next_page(&mut [0; 512]).unwrap(), Some(pgno(1)), "nothing was read");
-    assert!(decode_frame(&bytes[100..], page_size(512), &mut [0; 1024]).is_err());
-    assert!(decode_frame(&bytes[100..], page_size(512), &mut [0; 512]).is_err(), "more than a frame");
-    assert!(decode_frame(&[0; 6], page_size(512), &mut [0; 512]).is_err(), "the end of the page block");
+    let codec = FrameCodec::plain(page_size(512));
+    assert!(codec.decode(&bytes[100..], &mut [0; 1024]).is_err());
+    assert!(codec.decode(&bytes[100..], &mut [0; 512]).is_err(), "more than a frame");
+    assert!(codec.decode(&[0; 6], &mut [0; 512]).is_err(), "the end of the page block");
 }
 
 #[test]
 fn a_size_that_no_page_needs_is_refused_before_it_is_read() {
+    let codec = FrameCodec::plain(page_size(512));
     for size in [700_u32, u32::MAX] {
         let frame = [&[0, 0, 0, 1, 0, 1][..], &size.to_be_bytes()].concat();
-        let error = decode_frame(&frame, page_size(512), &mut [0; 512]).unwrap_err();
+        let error = codec.decode(&frame, &mut [0; 512]).unwrap_err();
         assert!(error.to_string().contains("more than a page can need"), "{error}");
     }
-    let unknown = decode_frame(&[0, 0, 0, 1, 0, 2], page_size(512), &mut [0; 512]).unwrap_err();
+    let unknown = codec.decode(&[0, 0, 0, 1, 0, 2], &mut [0; 512]).unwrap_err();
     assert_eq!(unknown.kind(), ErrorKind::Unsupported);
 }
 
 #[test]
 fn index_entries_that_break_a_rule_are_refused() {
     let entry = |n, offset, size| IndexEntry { pgno: pgno(n), offset, size };
-    assert!(PageIndex::from_entries([entry(1, 100, 50), entry(3, 150, 11)]).is_ok());
+    assert!(PageIndex::from_entries(Shape::PLAIN, [entry(1, 100, 50), entry(3, 150, 11)]).is_ok());
     for bad in [
         [entry(1, 101, 50), entry(3, 151, 11)],
         [entry(1, 100, 50), entry(3, 151, 11)],
@@ -107,12 +109,12 @@ fn index_entries_that_break_a_rule_are_refused() {
         [entry(1, 100, 50), entry(2, 150, 10)],
         [entry(1, 100, 50), entry(2, 150, 70_000)],
     ] {
-        let error = PageIndex::from_entries(bad).unwrap_err();
+        let error = PageIndex::from_entries(Shape::PLAIN, bad).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Corrupt, "{bad:?}");
     }
-    assert!(PageIndex::decode(&[0]).unwrap().is_empty());
-    assert!(PageIndex::decode(&[]).is_err());
-    assert!(PageIndex::decode(&[0, 0]).is_err());
+    assert!(PageIndex::decode(&[0], Shape::PLAIN).unwrap().is_empty());
+    assert!(PageIndex::decode(&[], Shape::PLAIN).is_err());
+    assert!(PageIndex::decode(&[0, 0], Shape::PLAIN).is_err());
 }
 
 /// Writes as much as it has room for.

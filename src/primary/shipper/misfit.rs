@@ -1,7 +1,7 @@
 //! The errors of a database that does not fit its replica: each says what is where, and the ways out.
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::ltx::{Header, Lineage, Txid};
+use crate::ltx::{FileId, Header, Lineage, Txid};
 use crate::page::PageSize;
 use crate::store::Replica;
 
@@ -73,6 +73,15 @@ pub(super) fn earlier(store: &Replica, txid: Txid, last: Txid, why: &str) -> Err
 pub(super) fn sentence(text: &str) -> String {
     let mut letters = text.chars();
     letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
+}
+
+/// The error of a replica that is sealed: `file` is its newest file.
+pub(super) fn sealed(store: &Replica, file: FileId) -> Error {
+    conflict(format!(
+        "{} is encrypted: {file} is sealed, and this version reads sealed replicas and does not write them. Nothing was \
+         published to it. Publish with a version that can, or give another replica URL",
+        store.url()
+    ))
 }
 
 /// The error of a new database whose replica holds one already.

@@ -4,8 +4,9 @@ use futures_util::{StreamExt, future, stream};
 
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
-use crate::ltx::{FileId, Header, Level, Lineage, PageIndex, TailRead, Txid};
+use crate::ltx::{FileId, Header, Level, Lineage, PageIndex, Shape, TailRead, Txid};
 use crate::primary::dirty::PageSet;
+use crate::primary::shipper::misfit;
 use crate::store::{ByteRange, FileInfo, Replica};
 
 /// The number of bytes at the end of a file that are read first for its page index.
@@ -25,13 +26,16 @@ impl Newest {
     /// Reads the header of the last file, `newest`, of a replica that may be of the lineage `known`.
     ///
     /// # Errors
-    /// Those of the store; `Corrupt` naming the file.
+    /// Those of the store; `Corrupt` naming the file; `Conflict` if it is sealed, as nothing plain may follow it.
     pub(in crate::primary) async fn read(
         store: &Replica,
         newest: &FileInfo,
         known: Option<Lineage>,
     ) -> Result<Self> {
         let header = read_header(store, newest.id).await?;
+        if header.is_sealed() {
+            return Err(misfit::sealed(store, newest.id));
+        }
         let lineage = match header.lineage.or(known) {
             None => lineage_of_older_files(store).await?,
             known => known,
@@ -85,7 +89,7 @@ pub(in crate::primary) async fn read_header(store: &Replica, id: FileId) -> Resu
     Ok(header)
 }
 
-/// The pages of a file.
+/// The pages of a plain file.
 ///
 /// # Errors
 /// Those of the store; `Corrupt` naming the file.
@@ -95,7 +99,7 @@ pub(in crate::primary) async fn pages_of(store: &Replica, id: FileId) -> Result<
         let content = store.get(id, ByteRange::Suffix { len }).await?;
         let file_size = content.file_size;
         let tail = content.bytes().await?;
-        let read = PageIndex::from_tail(&tail, file_size);
+        let read = PageIndex::from_tail(&tail, file_size, Shape::PLAIN);
         match read.map_err(|e| e.context(format_args!("{} {id}", store.url())))? {
             TailRead::Index(index) => return Ok(index.iter().map(|entry| entry.pgno).collect()),
             TailRead::NeedMore(more) => len = more,

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::blocking;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::{FileId, Header};
+use crate::primary::shipper::misfit;
 use crate::primary::shipper::newest;
 use crate::primary::shipper::outgoing::{Body, Outgoing, write_as_one};
 use crate::primary::shipper::sidecar;
@@ -177,6 +178,9 @@ pub(in crate::primary) async fn identify(shipper: &Shipper, ours: &Header) -> Re
     let txid = ours.max;
     let theirs = newest::read_header(shipper.store.as_ref(), FileId::single(txid)).await?;
     shipper.seen(theirs.timestamp);
+    if theirs.is_sealed() {
+        return Err(misfit::sealed(shipper.store.as_ref(), FileId::single(txid)));
+    }
     // The node id proves nothing: a copy of the state folder has it too.
     if shipper.with_capture(|capture| capture.was_attempted(&theirs))? {
         tracing::info!("transaction {txid} is in the replica from before");

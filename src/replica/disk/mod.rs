@@ -8,7 +8,8 @@
 //!         0, 1, 2 …                   its frames              [`segment`]
 //! ```
 //! Nothing here is needed: what is missing, cut off or damaged is fetched again. Everything is verified
-//! when it is read, against checksums that also say which replica, file and page it belongs to. So any
+//! when it is read, against checksums that also say which replica, file and page it belongs to; what is of a sealed file
+//! stays sealed, and is opened whenever it is read. So any
 //! number of processes may share the folder without locks: LTX files never change, two processes that
 //! write the same frame write the same bytes, and what one removes is only missing for another.
 

@@ -16,8 +16,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 
 use super::{DiskFile, checksum};
-use crate::ltx::{IndexEntry, decode_frame};
-use crate::page::PageSize;
+use crate::ltx::{FrameCodec, IndexEntry};
 
 /// How much of an LTX file is in a segment: what is removed at once when room is needed.
 pub(super) const SEGMENT: u64 = 4 * 1024 * 1024;
@@ -26,13 +25,13 @@ const REPLACED: usize = 6;
 
 impl DiskFile {
     /// Reads the page whose frame is at `entry` into `buf`; false if it is not here, or damaged.
-    pub(in crate::replica) fn read(&self, entry: IndexEntry, page_size: PageSize, buf: &mut [u8]) -> bool {
+    pub(in crate::replica) fn read(&self, entry: IndexEntry, codec: &FrameCodec, buf: &mut [u8]) -> bool {
         let mut frame = vec![0; entry.size as usize];
         let there =
             self.open(&self.segment(entry)).and_then(|file| file.read_exact_at(&mut frame, within(entry)));
         there.is_ok()
             && unseal(self.identity, entry, &mut frame)
-            && decode_frame(&frame, page_size, buf).is_ok_and(|pgno| pgno == entry.pgno)
+            && codec.decode(&frame, buf).is_ok_and(|pgno| pgno == entry.pgno)
     }
 
     /// Keeps the frames at `entries`, which are in `bytes`, the part of the LTX file from `start` on.

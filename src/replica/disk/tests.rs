@@ -13,7 +13,8 @@ use super::segment::SEGMENT;
 use super::*;
 use crate::clock::Timestamp;
 use crate::error::ErrorKind;
-use crate::ltx::{Decoder, Header, IndexEntry, PageIndex, TailRead};
+use crate::ltx::sealing::{keyring, seal};
+use crate::ltx::{Header, IndexEntry, Keyring, Outline, OutlineRead, PageIndex, Plain};
 use crate::page::{PageSize, Pgno};
 use crate::replica::tests::fixtures::{History, id};
 
@@ -39,18 +40,33 @@ struct Sample {
     index: PageIndex,
     page_size: PageSize,
     image: Vec<u8>,
+    outline: Outline,
+    /// What opens it.
+    keyring: Keyring,
 }
 
 impl Sample {
     fn new(page_size: u32, pages: u32) -> Self {
         let mut history = History::new(page_size, u64::from(pages));
         history.commit(pages, &[]);
-        let bytes = history.encode(1, 1).to_vec();
+        Self::of(&history, history.encode(1, 1).to_vec(), Keyring::default())
+    }
+
+    /// The same file, sealed.
+    fn sealed(page_size: u32, pages: u32) -> Self {
+        let mut history = History::new(page_size, u64::from(pages));
+        history.commit(pages, &[]);
+        Self::of(&history, seal(&history.encode(1, 1), &[1, 2]), keyring(&[2], Plain::None))
+    }
+
+    fn of(history: &History, bytes: Vec<u8>, keyring: Keyring) -> Self {
         let info = info(1, bytes.len() as u64);
-        let TailRead::Index(index) = PageIndex::from_tail(&bytes, info.size).unwrap() else {
+        let OutlineRead::Outline(outline) = Outline::read(&bytes, &bytes, info.size, &keyring).unwrap()
+        else {
             panic!("no index")
         };
-        Self { info, index, page_size: history.page_size, image: history.image(1), bytes }
+        let (index, outline) = (outline.index.clone(), *outline);
+        Self { info, index, page_size: history.page_size, image: history.image(1), bytes, outline, keyring }
     }
 
     fn entries(&self) -> Vec<IndexEntry> {
@@ -61,8 +77,19 @@ impl Sample {
         &self.image[pgno.index() * self.page_size.bytes()..][..self.page_size.bytes()]
     }
 
-    fn header(&self) -> Header {
-        *Decoder::new(self.bytes.as_slice()).unwrap().header()
+    /// Header and page index, as they are to be.
+    fn known(&self) -> (Header, PageIndex) {
+        (self.outline.header, self.index.clone())
+    }
+
+    fn keep_outline(&self, file: &DiskFile) {
+        file.keep_outline(&self.outline, &self.bytes, &self.bytes, self.info.size);
+    }
+
+    /// Header and page index, as they are on disk.
+    fn kept(&self, file: &DiskFile) -> Option<(Header, PageIndex)> {
+        let outline = file.outline(self.info.size, &self.keyring)?;
+        Some((outline.header, outline.index))
     }
 
     /// Keeps all frames of which `which` says so, as they would arrive: from somewhere in the file on.
@@ -75,7 +102,7 @@ impl Sample {
     /// Whether the page is on disk; it must then be right.
     fn has(&self, file: &DiskFile, entry: IndexEntry) -> bool {
         let mut page = vec![0xee; self.page_size.bytes()];
-        let found = file.read(entry, self.page_size, &mut page);
+        let found = file.read(entry, &self.outline.codec, &mut page);
         assert!(!found || page == self.page(entry.pgno), "page {}", entry.pgno);
         found
     }
@@ -100,12 +127,12 @@ fn what_was_kept_is_there_after_a_restart() {
     let sample = Sample::new(4096, 4000);
     assert!(sample.info.size > 2 * SEGMENT - SEGMENT / 4, "{}", sample.info.size);
     let file = open(folder.path()).file(&sample.info);
-    assert!(file.index().is_none());
-    file.keep_index(&sample.header(), &sample.index);
+    assert!(sample.kept(&file).is_none());
+    sample.keep_outline(&file);
     sample.keep(&file, |entry| entry.pgno.get() % 3 != 0);
 
     let file = open(folder.path()).file(&sample.info);
-    assert_eq!(file.index(), Some((sample.header(), sample.index.clone())));
+    assert_eq!(sample.kept(&file), Some(sample.known()));
     for entry in sample.entries() {
         assert_eq!(sample.has(&file, entry), entry.pgno.get() % 3 != 0, "page {}", entry.pgno);
     }
@@ -118,7 +145,7 @@ fn nobody_else_can_look_into_it() {
     let folder = tempfile::tempdir().unwrap();
     let sample = Sample::new(512, 20);
     let file = open(folder.path()).file(&sample.info);
-    file.keep_index(&sample.header(), &sample.index);
+    sample.keep_outline(&file);
     sample.keep(&file, |_| true);
     for path in files_below(folder.path()) {
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{path:?}");
@@ -132,7 +159,7 @@ fn another_file_is_not_taken_for_it() {
     let folder = tempfile::tempdir().unwrap();
     let sample = Sample::new(512, 20);
     let file = open(folder.path()).file(&sample.info);
-    file.keep_index(&sample.header(), &sample.index);
+    sample.keep_outline(&file);
     sample.keep(&file, |_| true);
     let other_place = Disk::open(&options(folder.path(), 64 * MIB), "s3://bucket/other").unwrap();
     let later = FileInfo { timestamp: Timestamp::from_millis(2), ..sample.info.clone() };
@@ -140,18 +167,18 @@ fn another_file_is_not_taken_for_it() {
     let others =
         [other_place.file(&sample.info), open(folder.path()).file(&later), open(folder.path()).file(&longer)];
     for other in others {
-        assert!(other.index().is_none() && !sample.has(&other, sample.entries()[3]));
+        assert!(sample.kept(&other).is_none() && !sample.has(&other, sample.entries()[3]));
         // Not even if its content gets into the wrong folder.
         create_folder(&other.folder).unwrap();
         for path in files_below(&file.folder) {
             fs::copy(&path, other.folder.join(path.file_name().unwrap())).unwrap();
         }
-        assert!(other.index().is_none() && !sample.has(&other, sample.entries()[3]));
+        assert!(sample.kept(&other).is_none() && !sample.has(&other, sample.entries()[3]));
     }
     // A frame that is at the place of another one is not taken for that one either.
     let (first, second) = (sample.entries()[0], sample.entries()[1]);
     let moved = IndexEntry { offset: second.offset, ..first };
-    assert!(!file.read(moved, sample.page_size, &mut [0; 512]));
+    assert!(!file.read(moved, &sample.outline.codec, &mut [0; 512]));
 }
 
 proptest! {
@@ -162,7 +189,7 @@ proptest! {
         let folder = tempfile::tempdir().unwrap();
         let sample = Sample::new(512, 30);
         let file = open(folder.path()).file(&sample.info);
-        file.keep_index(&sample.header(), &sample.index);
+        sample.keep_outline(&file);
         sample.keep(&file, |_| true);
         let entries = sample.entries();
         let (first, last) = (entries[0].offset as usize, entries[29].offset as usize);
@@ -174,7 +201,7 @@ proptest! {
             if cut { bytes.truncate(place) } else { bytes[place] ^= mask }
             fs::write(&path, &bytes).unwrap();
             if is_index {
-                prop_assert!(file.index().is_none());
+                prop_assert!(sample.kept(&file).is_none());
                 continue;
             }
             prop_assert!(place <= last + entries[29].size as usize);
@@ -185,9 +212,9 @@ proptest! {
             }
         }
         // It is repaired by keeping it again.
-        file.keep_index(&sample.header(), &sample.index);
+        sample.keep_outline(&file);
         sample.keep(&file, |_| true);
-        prop_assert!(file.index().is_some());
+        prop_assert!(sample.kept(&file).is_some());
         prop_assert!(entries.iter().all(|entry| sample.has(&file, *entry)));
     }
 }
@@ -202,7 +229,7 @@ fn the_size_is_kept_and_what_was_not_used_for_long_goes_first() {
     let count = 3 * size / part;
     for n in 1..=count {
         let file = disk.file(&info(n, sample.info.size));
-        file.keep_index(&sample.header(), &sample.index);
+        sample.keep_outline(&file);
         sample.keep(&file, |_| true);
         assert!(taken(folder.path()) <= size, "{} bytes after {n} files", taken(folder.path()));
         // Long ago, but the first is used all the time.
@@ -213,7 +240,7 @@ fn the_size_is_kept_and_what_was_not_used_for_long_goes_first() {
         assert!(sample.has(&disk.file(&info(1, sample.info.size)), sample.entries()[7]), "after {n} files");
     }
     let kept: Vec<u64> =
-        (1..=count).filter(|n| disk.file(&info(*n, sample.info.size)).index().is_some()).collect();
+        (1..=count).filter(|n| sample.kept(&disk.file(&info(*n, sample.info.size))).is_some()).collect();
     assert_eq!(kept[0], 1, "the index stays with its pages");
     assert!(kept[1..].iter().copied().eq(count + 2 - kept.len() as u64..=count), "{kept:?}");
     assert!(taken(folder.path()) >= size / 2, "more was removed than needed");
@@ -225,7 +252,7 @@ fn the_size_is_kept_and_what_was_not_used_for_long_goes_first() {
 fn taken_by(sample: &Sample) -> u64 {
     let folder = tempfile::tempdir().unwrap();
     let file = open(folder.path()).file(&sample.info);
-    file.keep_index(&sample.header(), &sample.index);
+    sample.keep_outline(&file);
     sample.keep(&file, |_| true);
     taken(folder.path())
 }
@@ -236,9 +263,9 @@ fn what_is_too_large_for_the_cache_is_not_kept() {
     let sample = Sample::new(512, 20);
     let disk = Disk::open(&options(folder.path(), 10_000), "place").unwrap();
     let file = disk.file(&sample.info);
-    file.keep_index(&sample.header(), &sample.index);
+    sample.keep_outline(&file);
     sample.keep(&file, |_| true);
-    assert!(file.index().is_none() && files_below(folder.path()).is_empty());
+    assert!(sample.kept(&file).is_none() && files_below(folder.path()).is_empty());
 }
 
 #[test]
@@ -254,11 +281,11 @@ fn several_writers_readers_and_sweepers_do_not_disturb_each_other() {
                 let mut hits = 0;
                 for round in 0..30 {
                     let file = disk.file(&info(1 + (round + worker) % 9, sample.info.size));
-                    file.keep_index(&sample.header(), &sample.index);
+                    sample.keep_outline(&file);
                     sample.keep(&file, |entry| u64::from(entry.pgno.get()) % 4 != worker);
                     hits += sample.entries().iter().filter(|entry| sample.has(&file, **entry)).count();
-                    if let Some(index) = file.index() {
-                        assert_eq!(index, (sample.header(), sample.index.clone()));
+                    if let Some(index) = sample.kept(&file) {
+                        assert_eq!(index, sample.known());
                     }
                 }
                 hits
@@ -294,7 +321,40 @@ fn a_cache_that_is_taken_away_is_made_again() {
     fs::remove_dir_all(folder.path()).unwrap();
     fs::write(folder.path(), "in the way").unwrap();
     sample.keep(&file, |_| true);
-    file.keep_index(&sample.header(), &sample.index);
+    sample.keep_outline(&file);
     assert!(!sample.has(&file, sample.entries()[0]));
     fs::remove_file(folder.path()).unwrap();
+}
+
+#[test]
+fn what_is_sealed_is_kept_as_it_came_and_opened_whenever_it_is_read() {
+    let (folder, sample) = (tempfile::tempdir().unwrap(), Sample::sealed(512, 40));
+    let file = open(folder.path()).file(&sample.info);
+    sample.keep_outline(&file);
+    sample.keep(&file, |_| true);
+    assert_eq!(sample.kept(&file), Some(sample.known()));
+    assert!(sample.entries().into_iter().all(|entry| sample.has(&file, entry)));
+    for other in [Keyring::default(), keyring(&[3], Plain::None)] {
+        assert!(file.outline(sample.info.size, &other).is_none(), "{other:?}");
+    }
+    let kept: Vec<u8> = files_below(folder.path()).iter().flat_map(|path| fs::read(path).unwrap()).collect();
+    // The tag of the first page is what the header says of its TXIDs, in clear.
+    for entry in sample.entries().into_iter().skip(1) {
+        // Where each page says which one it is, unlike any other.
+        let tag = &sample.page(entry.pgno)[100..116];
+        assert!(!kept.windows(tag.len()).any(|bytes| bytes == tag), "page {}", entry.pgno);
+    }
+    // Whoever writes to the folder makes the checksum of the cache hold, and no more.
+    let path = file.folder.join(index::NAME);
+    let sound = fs::read(&path).unwrap();
+    for at in (8..sound.len()).step_by(5) {
+        let mut forged = sound.clone();
+        forged[at] ^= 1;
+        let sum = checksum(&[&file.identity.to_be_bytes(), &forged[8..]]);
+        forged[..8].copy_from_slice(&sum.to_be_bytes());
+        fs::write(&path, &forged).unwrap();
+        if let Some(known) = sample.kept(&file) {
+            assert_eq!(known, sample.known(), "byte {at}");
+        }
+    }
 }

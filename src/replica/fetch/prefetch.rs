@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Fetcher, Shared, State};
 use crate::error::Result;
-use crate::page::{PageSize, Pgno};
+use crate::page::Pgno;
 use crate::replica::btree;
 use crate::replica::index_prefetch::distinct;
 use crate::replica::map::{Frame, ReplicaFile};
@@ -48,7 +48,7 @@ impl Fetcher {
         let mut page = vec![0; state.page_size.bytes()];
         for &child in &node.children {
             let Some((frame, file)) = state.map.get(child) else { return };
-            if self.0.read_near(child, frame, file, state.page_size, &mut page) {
+            if self.0.read_near(child, frame, file, &mut page) {
                 if !btree::looks_interior(&page) {
                     return;
                 }
@@ -71,17 +71,10 @@ impl Fetcher {
 
 impl Shared {
     /// Reads a page that is in the cache or on this machine.
-    fn read_near(
-        &self,
-        pgno: Pgno,
-        frame: Frame,
-        file: &ReplicaFile,
-        page_size: PageSize,
-        buf: &mut [u8],
-    ) -> bool {
+    fn read_near(&self, pgno: Pgno, frame: Frame, file: &ReplicaFile, buf: &mut [u8]) -> bool {
         let cached = self.files.cache.get(frame.into());
         cached.as_ref().inspect(|page| buf.copy_from_slice(page)).is_some()
-            || self.read_here(pgno, frame, file, page_size, buf)
+            || self.read_here(pgno, frame, file, buf)
     }
 
     /// Brings the pages on the ways from `root` to `rows`, of which the leaves are `depth` levels below

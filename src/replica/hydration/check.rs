@@ -142,16 +142,17 @@ async fn read_ends(files: &Files, file: &ReplicaFile) -> Result<Ends> {
     let size = file.info.size;
     let (tail, index, whole) = if size <= LARGE {
         let bytes = bytes_of(files, file, 0, size).await?;
-        match PageIndex::from_tail(&bytes, size).map_err(|e| e.context(file.info.id))? {
+        match PageIndex::from_tail(&bytes, size, file.codec.shape()).map_err(|e| e.context(file.info.id))? {
             TailRead::Index(index) => (bytes.clone(), index, Some(bytes)),
             TailRead::NeedMore(_) => {
                 return Err(Error::corrupt(format!("{}: its page index has no beginning", file.info.id)));
             }
         }
     } else {
-        let (tail, index) = read_tail(&files.source, &file.info).await?;
+        let (tail, index) = read_tail(&files.source, &file.info, file.codec.shape()).await?;
         (tail, index, None)
     };
+    PageIndex::check_tail(&tail, &file.codec).map_err(|e| e.context(file.info.id))?;
     let last = tail.last_chunk::<{ CHECKSUM as usize }>().expect("BUG: a page index is before the trailer");
     Ok(Ends { index, checksum: u64::from_be_bytes(*last), whole })
 }

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use super::parts::Parts;
 use super::span::LARGE;
-use crate::ltx::{Header, IndexEntry, PageIndex, Trailer};
+use crate::ltx::{IndexEntry, PageIndex, Trailer};
 use crate::page::Pgno;
 use crate::replica::map::{Frame, ReplicaFile};
 
 /// The last bytes of a file: its checksum, which does not cover itself.
 pub(super) const CHECKSUM: u64 = Trailer::SIZE as u64 / 2;
 
-/// Frames that lie side by side; with the first goes the header, with the last what follows it.
+/// Frames that lie side by side; with the first goes what precedes it, with the last what follows it.
 #[derive(Debug)]
 pub(super) struct Chunk {
     pub(super) file: Arc<ReplicaFile>,
@@ -49,7 +49,8 @@ pub(super) struct Chunks {
 impl Chunks {
     /// The chunks of `file`, whose page index is `index`, without those that are in `parts`.
     pub(super) fn new(file: Arc<ReplicaFile>, index: PageIndex, parts: Parts) -> Self {
-        Self { file, index, parts, next: 0, offset: Header::SIZE as u64 }
+        let offset = index.first_frame();
+        Self { file, index, parts, next: 0, offset }
     }
 
     fn take(&mut self) -> Option<IndexEntry> {
@@ -69,7 +70,7 @@ impl Iterator for Chunks {
             entry = self.take()?;
         }
         let number = self.file.number;
-        let start = if entry.offset == Header::SIZE as u64 { 0 } else { entry.offset };
+        let start = if entry.offset == self.index.first_frame() { 0 } else { entry.offset };
         let mut frames = Vec::new();
         loop {
             frames.push((entry.pgno, Frame { file: number, size: entry.size as u32, offset: entry.offset }));

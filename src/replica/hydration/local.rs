@@ -22,7 +22,7 @@ use super::span::Span;
 use super::sums::Sums;
 use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::error::{Error, Result};
-use crate::ltx::{PartHasher, decode_frame};
+use crate::ltx::PartHasher;
 use crate::page::{PageSize, Pgno};
 use crate::replica::keep::Keep;
 use crate::replica::map::{Frame, PageMap, ReplicaFile};
@@ -196,7 +196,7 @@ impl Local {
             let Some((frame, file)) = map.get(pgno).filter(|(_, file)| is_kept_whole(file)) else { continue };
             let Some(kept) = file.kept.get() else { continue };
             let bytes = kept.read(frame.offset, frame.size as usize)?;
-            if decode_frame(&bytes, self.page_size, &mut page).is_ok_and(|found| found == pgno) {
+            if file.codec.decode(&bytes, &mut page).is_ok_and(|found| found == pgno) {
                 self.write_pages(pgno, &page)?;
                 written.push(pgno);
             }
@@ -220,7 +220,7 @@ impl Local {
             let start = (frame.offset - span.start) as usize;
             let frame_bytes = &bytes[start..start + frame.size as usize];
             let page = run.next();
-            let found = decode_frame(frame_bytes, self.page_size, page);
+            let found = span.file.codec.decode(frame_bytes, page);
             found.and_then(|found| expect(pgno, found)).map_err(|e| self.of_page(e, pgno, &span.file))?;
             if proven || self.is_as_before(pgno, page) {
                 run.keep(pgno, frame);
@@ -263,7 +263,7 @@ impl Local {
             if !run.takes(pgno) {
                 self.write_unproven(&mut run)?;
             }
-            let found = hasher.frame(frame_bytes, self.page_size, run.next());
+            let found = hasher.frame(frame_bytes, &chunk.file.codec, run.next());
             found.and_then(|found| expect(pgno, found)).map_err(|e| self.of_page(e, pgno, &chunk.file))?;
             run.keep(pgno, frame);
             pages.push((pgno, frame));

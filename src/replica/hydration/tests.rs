@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::error::ErrorKind;
 use crate::replica::tests::fixtures::{History, Hooked, id, until};
-use crate::replica::{Core, Options, View};
+use crate::replica::{Core, HydrationOptions, Options, View};
 use crate::store::{Fault, Faults, Op};
 
 const PAGE: usize = 4096;
@@ -19,7 +19,7 @@ fn options(path: &Path) -> Options {
         poll_interval: Duration::from_secs(3600),
         open_timeout: Duration::ZERO,
         cache_bytes: 0,
-        hydration: Some(path.to_owned()),
+        hydration: Some(HydrationOptions { path: path.to_owned(), plain: false }),
         ..Options::default()
     }
 }

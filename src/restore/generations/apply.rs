@@ -41,8 +41,8 @@ pub(in crate::restore) struct Applied {
 /// Writes the database that `backup` makes onto `draft`.
 ///
 /// # Errors
-/// `Corrupt` if an object is missing or damaged; `Denied` if it is encrypted and
-/// [`Options::identities`] does not open it; those of the store and the file system.
+/// `Corrupt` if an object is missing or damaged; `Denied` if it is encrypted and nothing of the replica's
+/// keyring opens it, or not encrypted and must be; those of the store and the file system.
 pub(in crate::restore) fn apply(
     store: Arc<Replica>,
     backup: Backup,
@@ -53,8 +53,9 @@ pub(in crate::restore) fn apply(
     backup.check()?;
     let Forecast { files, download, .. } = backup.forecast();
     progress.planned_files(None, files, download);
+    let keyring = store.keyring().clone();
     let mut objects = Objects::new(store, backup.objects(), options, progress)?;
-    let mut next = || Content::open(objects.open_next()?, &options.identities);
+    let mut next = || Content::open(objects.open_next()?, &keyring);
     let (page_size, mut commit) = apply_snapshot(&mut next()?, draft)?;
     progress.applied();
     for (_, wal) in &backup.wals {

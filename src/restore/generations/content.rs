@@ -4,10 +4,11 @@ use std::io::{self, BufReader, Read};
 
 use lz4_flex::frame::FrameDecoder;
 
-use super::age::{self, Identities};
+use super::age;
 use super::broken;
 use super::objects::Download;
 use crate::error::{Error, ErrorKind, Result};
+use crate::ltx::{Keyring, Plain};
 
 /// Reads an object's content.
 pub(super) struct Content {
@@ -20,8 +21,9 @@ impl Content {
     /// The content of `download`.
     ///
     /// # Errors
-    /// `Denied` if it is encrypted and none of `identities` opens it; `Corrupt`; those of the store.
-    pub(super) fn open(mut download: Download, identities: &Identities) -> Result<Self> {
+    /// `Denied` if it is encrypted and nothing of `keyring` opens it, or if it is not and must be; `Corrupt`; those of
+    /// the store.
+    pub(super) fn open(mut download: Download, keyring: &Keyring) -> Result<Self> {
         let path = download.object.path.clone();
         let mut begin = vec![0; age::MAGIC.len()];
         let got = read_full(&mut download, &mut begin).map_err(|e| failure(&path, e))?;
@@ -30,7 +32,9 @@ impl Content {
         let whole = io::Cursor::new(begin).chain(download);
         let plain: Box<dyn Read> = if encrypted {
             let buffered = BufReader::with_capacity(64 * 1024, whole);
-            Box::new(age::Plaintext::open(buffered, identities).map_err(|e| e.context(&path))?)
+            Box::new(age::Plaintext::open(buffered, keyring.identities()).map_err(|e| e.context(&path))?)
+        } else if keyring.plain() != Plain::Any {
+            return Err(not_encrypted(&path));
         } else {
             Box::new(whole)
         };
@@ -69,6 +73,15 @@ impl Content {
         }
         Ok(())
     }
+}
+
+/// Objects of Litestream 0.3 have no TXID up to which they might be taken.
+fn not_encrypted(path: &str) -> Error {
+    let message = format!(
+        "{path} is not encrypted, and this replica is read as one that is: give require_encryption=0 if it never was; if \
+         it was, somebody put it there"
+    );
+    Error::new(ErrorKind::Denied, message)
 }
 
 /// A reader that knows whether its end was met.

@@ -35,7 +35,6 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::replica::Plan;
 use crate::store::Replica;
 
-pub use age::Identities;
 pub(super) use apply::{Applied, apply};
 pub(super) use backup::Backup;
 use backup::Generations;

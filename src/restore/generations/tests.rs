@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::clock::Timestamp;
+use crate::ltx::{Identities, Keyring, Plain};
 use crate::replica::tests::fixtures::{History, in_folder};
 use crate::restore::{Cancel, Options, restore};
 use crate::runtime;
@@ -19,8 +20,8 @@ fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/litestream-0.3").join(name)
 }
 
-fn identities() -> Identities {
-    Identities::parse(&fs::read_to_string(golden("identity")).unwrap()).unwrap()
+fn keyring(plain: Plain) -> Keyring {
+    Keyring::new(Identities::parse(&fs::read_to_string(golden("identity")).unwrap()).unwrap(), plain)
 }
 
 /// The objects of a golden replica in order of path, snapshots before the WAL.
@@ -49,7 +50,7 @@ fn replica(objects: &[(String, Bytes)]) -> MemoryStore {
 }
 
 fn options(point: RestorePoint) -> Options {
-    Options { point, identities: identities(), ..Options::default() }
+    Options { point, ..Options::default() }
 }
 
 /// The database that a restore makes; an error leaves nothing.
@@ -63,7 +64,8 @@ fn restored(store: Arc<Replica>, options: &Options) -> Result<Vec<u8>> {
 }
 
 fn latest(store: MemoryStore) -> Result<Vec<u8>> {
-    restored(store.replica(), &options(RestorePoint::Latest))
+    let store = store.replica().read_with(keyring(Plain::Any));
+    restored(Arc::new(store), &options(RestorePoint::Latest))
 }
 
 #[test]
@@ -159,6 +161,19 @@ fn an_encrypted_replica_needs_its_identity() {
     let e = restored(store(), &Options::default()).unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Denied);
     assert!(e.to_string().contains("age_identity"), "{e}");
+    let opened = restored(Arc::new(store().read_with(keyring(Plain::None))), &Options::default()).unwrap();
+    assert!(opened == fs::read(golden("age").join("database")).unwrap());
+}
+
+#[test]
+fn a_plain_replica_is_not_taken_for_an_encrypted_one() {
+    let store = || replica(&objects("plain")).replica();
+    for limit in [Plain::None, Plain::UpTo(crate::ltx::Txid::ONE)] {
+        let e = restored(Arc::new(store().read_with(keyring(limit))), &Options::default()).unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::Denied);
+        assert!(e.to_string().contains("snapshot.lz4 is not encrypted"), "{e}");
+    }
+    assert!(restored(Arc::new(store().read_with(keyring(Plain::Any))), &Options::default()).is_ok());
 }
 
 #[test]

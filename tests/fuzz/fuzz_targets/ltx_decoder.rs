@@ -5,7 +5,7 @@ mod heap;
 
 use libfuzzer_sys::fuzz_target;
 use litestream_vfs::error::Result;
-use litestream_vfs::ltx::{Decoder, Encoder, Summary, decode_frame};
+use litestream_vfs::ltx::{Decoder, Encoder, FrameCodec, Summary};
 use litestream_vfs::page::{PageSize, Pgno};
 
 type Pages = Vec<(Pgno, Vec<u8>)>;
@@ -16,7 +16,7 @@ fuzz_target!(init: heap::limit_until_panic(), |bytes: &[u8]| {
         rewrite(&pages, &summary);
     }
     let mut page = [0; 512];
-    let _ = decode_frame(bytes, PageSize::MIN, &mut page);
+    let _ = FrameCodec::plain(PageSize::MIN).decode(bytes, &mut page);
 });
 
 fn decode(bytes: &[u8]) -> Result<(Pages, Summary)> {

@@ -23,6 +23,7 @@ The commands are:
     config       show the settings in force for a database, and where each comes from
     databases    list databases specified in the configuration file
     history      list the points that a replica can be restored to
+    keygen       print a new pair of keys of encrypted replicas
     ltx          list the LTX files of a replica
     reset        forget the local state of a database that nobody has open
     restore      write a database from a replica
@@ -59,6 +60,7 @@ class Flag(NamedTuple):
     """What its value is called; empty for one that has none."""
 
 
+IDENTITY = Flag("age-identity-file", "What opens an encrypted replica.", "PATH")
 CONFIG = Flag("config", "The configuration file. Default: $LITESTREAM_CONFIG, then /etc/litestream.yml.", "PATH")
 JSON = Flag("json", "Print JSON.")
 REFUSED = {
@@ -76,7 +78,8 @@ RESTORE = [
     Flag("timestamp", "The last state at or before this time.", "TIME"),
     Flag("parallelism", "Downloads at the same time. Default: 8.", "NUM"),
     Flag("integrity-check", "What SQLite checks before the file gets its name: none, quick, full.", "MODE"),
-    Flag("age-identity-file", "What opens a replica of Litestream 0.3 that is encrypted with age.", "PATH"),
+    IDENTITY,
+    Flag("plain-until", "The last transaction before encryption was turned on.", "TXID"),
     Flag("if-db-not-exists", "That the output exists is no error."),
     Flag("if-replica-exists", "That the replica is empty is no error."),
     Flag("dry-run", "Print what would be restored."),
@@ -231,7 +234,9 @@ def _history(given: Given, source: str) -> None:
 
 def _verify(given: Given, source: str) -> int:
     names = ["severity", "problem", "level", "name", "min_txid", "max_txid", "message"]
-    rows = query("SELECT * FROM litestream_verify(?, ?)", source, dumps({"quick": given.get("quick", False)}))
+    options = {"quick": given.get("quick", False), "age_identity_file": given.get("age-identity-file"),
+               "plain_until": given.get("plain-until")}
+    rows = query("SELECT * FROM litestream_verify(?, ?)", source, dumps(options))
     if rows or given.get("json"):
         _print(given, names, names, rows)
     else:
@@ -264,6 +269,10 @@ def _status(given: Given, path: str | None = None) -> None:
     names = ["database", "status", "local_txid", "wal_size"]
     rows = [[*row[:3], "-" if row[1] == "no database" else _bytes(row[3] or 0)] for row in rows]
     _print(given, names, [name.replace("_", " ") for name in names], rows)
+
+
+def _keygen(given: Given) -> None:
+    print(query("SELECT litestream_keygen()")[0][0], end="")
 
 
 def _version(given: Given) -> None:
@@ -310,7 +319,9 @@ COMMANDS: dict[str, tuple[Callable[..., int | None], list[Flag], str]] = {
     "status": (_status, [CONFIG, JSON], "[DB_PATH]"),
     "ltx": (_ltx, [CONFIG, JSON, Flag("level", "Level to list, 0 to 9, or all. Default: 0.", "LEVEL")], "DB_PATH|REPLICA_URL"),
     "history": (_history, [CONFIG, JSON, Flag("limit", "How many points, the latest first.", "NUM")], "DB_PATH|REPLICA_URL"),
-    "verify": (_verify, [CONFIG, JSON, Flag("quick", "Only list the files and check their page indexes.")], "DB_PATH|REPLICA_URL"),
+    "verify": (_verify, [CONFIG, JSON, Flag("quick", "Only list the files and check their page indexes."), IDENTITY,
+                         Flag("plain-until", "The last transaction before encryption was turned on.", "TXID")], "DB_PATH|REPLICA_URL"),
+    "keygen": (_keygen, [], ""),
     "reset": (_reset, [CONFIG], "DB_PATH"),
     "databases": (_databases, [CONFIG, JSON], ""),
     "config": (_config, [CONFIG, JSON], "DB_PATH"),

@@ -18,7 +18,8 @@ def restore(url: str, path: str | os.PathLike[str], **options: Any) -> dict[str,
 
     `url` may also be the path of a database that the configuration file has: then its first replica is restored. `options`
     are those of `litestream_restore`: `force`, `timestamp` (text or `datetime`), `txid`, `if_db_not_exists`,
-    `if_replica_exists`, `integrity_check`, `parallelism`, `dry_run`, `rewind`, `age_identity_file`, and settings of the store.
+    `if_replica_exists`, `integrity_check`, `parallelism`, `dry_run`, `rewind`, `age_identity_file`,
+    `plain_until`, and settings of the store.
 
     The report has `restored`, `path`, `txid`, `timestamp`, `pages`, `bytes`, `files`, `duration`; `reason` if nothing was to
     be done. Control-C ends it and leaves nothing behind. Raises `sqlite3.OperationalError` with the reason.

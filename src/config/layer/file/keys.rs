@@ -79,7 +79,7 @@ pub(super) const BESIDE_NO_URL: &[&str] = &["path", "bucket", "host", "webdav-ur
 
 /// Whether what stands at `key` may be a secret, or a URL that has one.
 pub(super) fn may_hold_a_secret(key: &str) -> bool {
-    ["password", "secret", "key", "token", "seed", "creds", "jwt", "url"]
+    ["password", "secret", "key", "token", "seed", "creds", "jwt", "url", "identit"]
         .iter()
         .any(|part| key.contains(part))
 }

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::super::super::catalog::{
-    CLOSE_TIMEOUT, LEVELS, LISTEN, RETENTION, SETTINGS, SNAPSHOT_INTERVAL, SNAPSHOT_RETENTION,
+    AGE_IDENTITY, AGE_RECIPIENT, CLOSE_TIMEOUT, LEVELS, LISTEN, RETENTION, SETTINGS, SNAPSHOT_INTERVAL,
+    SNAPSHOT_RETENTION,
 };
 use super::super::super::origin::{Line, Origin};
 use super::super::super::setting::{Declared, Kind, Scope, plain};
@@ -22,7 +23,7 @@ use crate::store;
 use entries::EntryParts;
 
 /// Settings that may stand anywhere in the file.
-const ANYWHERE: &[Scope] = &[Scope::Primary, Scope::Shipper, Scope::Replica];
+const ANYWHERE: &[Scope] = &[Scope::Primary, Scope::Shipper, Scope::Replica, Scope::Seal];
 
 /// Reads the text of the configuration file `path`.
 ///
@@ -152,7 +153,7 @@ impl Reader {
         match member.key.as_str() {
             "snapshot" => return self.snapshot(section, member),
             "retention" => return self.retention(section, member),
-            "age" => return self.age(member),
+            "age" => return self.age(section, member),
             _ => {}
         }
         if let Some(setting) = setting(&member.key, ANYWHERE) {
@@ -317,23 +318,31 @@ impl Reader {
         value_in_file(kind, text).map_err(|e| self.error(line, format!("{key}: {e}")))
     }
 
-    /// Encryption that was asked for is never left out in silence.
-    fn age(&mut self, member: Member) -> Result<()> {
-        let line = member.line;
-        let is_empty = |node: &Node| match &node.content {
-            Content::Null => true,
-            Content::Sequence(items) => items.is_empty(),
-            _ => false,
-        };
-        let keys = self.section(member)?;
-        if keys.iter().all(|inner| is_empty(&inner.value)) {
-            return Ok(());
+    /// `age: {identities: […], recipients: […]}`. A list of recipients without any is a mistake: encryption that was asked
+    /// for is never left out in silence.
+    fn age(&mut self, section: &mut Section, member: Member) -> Result<()> {
+        for inner in self.section(member)? {
+            let (setting, separator) = match inner.key.as_str() {
+                "identities" => (&AGE_IDENTITY.declared, "\n"),
+                "recipients" => (&AGE_RECIPIENT.declared, ","),
+                _ => {
+                    self.unknown(&inner, &[("identities", ""), ("recipients", "")], "age");
+                    continue;
+                }
+            };
+            let items = self.sequence(&inner.key, inner.value.clone())?;
+            let texts = items.iter().map(|item| self.text(&inner.key, item)).collect::<Result<Vec<_>>>()?;
+            let text = texts.into_iter().flatten().collect::<Vec<_>>().join(separator);
+            if !text.is_empty() {
+                self.set(setting, section, &format!("age.{}", inner.key), inner.line, text)?;
+            } else if inner.key == "recipients" {
+                return Err(self.error(
+                    inner.line,
+                    "age.recipients is an empty list, which seals to nobody: remove it, or write who may open the replica",
+                ));
+            }
         }
-        Err(self.error(
-            line,
-            "age: this library cannot encrypt what it sends, and sends nothing unencrypted that was to be encrypted: \
-             remove 'age', or have the store encrypt (sse-kms-key-id, sse-customer-key). Litestream 0.5 refuses it too",
-        ))
+        Ok(())
     }
 
     fn replica(&mut self, node: Node) -> Result<ReplicaEntry> {

@@ -356,8 +356,9 @@ fn what_is_broken_is_named_with_its_line_and_a_remedy() {
         (replica("    force-path-style: maybe\n"), "5: force-path-style: 'maybe' is neither true nor false"),
         (replica("    part-size: big\n"), "5: part-size: 'big' is not a size"),
         (replica("    part-size: 2GiB\n"), "5: part-size: '2GiB' is not within 5MiB and 1GiB"),
-        (replica("    age:\n      recipients: [age1xyz]\n"), "5: age: this library cannot encrypt"),
-        (format!("age: {{identities: [AGE-SECRET-KEY-1HIDDEN]}}\n{}", replica("")), "1: age: this library cannot encrypt"),
+        (replica("    age:\n      recipients: []\n"), "6: age.recipients is an empty list"),
+        (replica("    age: {recipients: age1xyz}\n"), "5: 'recipients' is a list"),
+        (replica("    age-identity: AGE-SECRET-KEY-1X\n    age: {identities: [AGE-SECRET-KEY-1Y]}\n"), "6: age.identities is given in /c.yml:5 already"),
         (replica("  role: leader\n"), "5: role: 'leader' is none of primary, replica"),
         (replica("  snapshot: 1h\n"), "5: 'snapshot' has keys with values, and this is a single value"),
         (replica("  snapshot: {interval: 0s}\n"), "5: interval: '0s' is not within 1s and 8760h"),
@@ -486,7 +487,7 @@ fn what_waits_longer_than_anything_here_waits_as_long_as_it_may() {
 #[test]
 fn what_is_empty_is_nothing() {
     for text in
-        ["", "# nothing\n", "dbs:\n", "dbs: []\nage:\n  recipients: []\n", "snapshot:\nlogging:\nlevels:\n"]
+        ["", "# nothing\n", "dbs:\n", "dbs: []\nage:\n  identities: []\n", "snapshot:\nlogging:\nlevels:\n"]
     {
         assert_eq!(wrong(text), "only warned of []", "{text}");
     }

@@ -9,7 +9,7 @@ use super::{
     wait_until_recorded,
 };
 use crate::error::ErrorKind;
-use crate::ltx::{FileId, PageIndex, TailRead, decode_frame};
+use crate::ltx::{FileId, FrameCodec, PageIndex, Shape, TailRead};
 use crate::page::PageSize;
 use crate::replica::tests::fixtures::{History, id, until};
 use crate::replica::{Core, Options, View};
@@ -18,14 +18,18 @@ use crate::replica::{Core, Options, View};
 fn change_a_page(history: &History, file: FileId, pgno: u32) {
     let size = PageSize::new(PAGE as u32).unwrap();
     history.store.tamper(file, |bytes| {
-        let TailRead::Index(index) = PageIndex::from_tail(bytes, bytes.len() as u64).unwrap() else {
+        let TailRead::Index(index) = PageIndex::from_tail(bytes, bytes.len() as u64, Shape::PLAIN).unwrap()
+        else {
             panic!("a whole file has its index")
         };
         let entry = index.iter().find(|entry| entry.pgno.get() == pgno).unwrap();
         let frame = entry.offset as usize..(entry.offset + entry.size) as usize;
         let decode = |bytes: &[u8]| {
             let mut page = vec![0; PAGE];
-            decode_frame(bytes, size, &mut page).is_ok_and(|found| found == entry.pgno).then_some(page)
+            FrameCodec::plain(size)
+                .decode(bytes, &mut page)
+                .is_ok_and(|found| found == entry.pgno)
+                .then_some(page)
         };
         let good = decode(&bytes[frame.clone()]).unwrap();
         let changed = frame.clone().skip(10).find(|&at| {

@@ -2,14 +2,17 @@
 
 use std::io::{BufRead, Read as _};
 
+use aws_lc_rs::agreement::{UnparsedPublicKey, X25519, agree};
 use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 
-use super::identity::Identities;
-use super::{MAGIC, broken, derive, failure};
+use super::{MAGIC, broken, derive, failure, unseal};
 use crate::error::{Error, ErrorKind, Result};
+use crate::ltx::{Identities, Identity};
 
+/// What a key is derived for.
+const PURPOSE: &[u8] = b"age-encryption.org/v1/X25519";
 /// More is no header.
 const LARGEST: u64 = 64 * 1024;
 /// A full line of a stanza's body; a shorter one ends it.
@@ -65,8 +68,10 @@ impl Header {
     /// # Errors
     /// `Denied` if none fits; `Corrupt` if the header was changed.
     pub(super) fn open(&self, identities: &Identities) -> Result<[u8; 16]> {
-        let mut keys = self.stanzas.iter();
-        let key = keys.find_map(|(ephemeral, sealed)| identities.unwrap(ephemeral, sealed));
+        let identities = identities.at_work()?;
+        let opened =
+            |(ephemeral, sealed)| identities.iter().find_map(|identity| unwrap(identity, ephemeral, sealed));
+        let key = self.stanzas.iter().find_map(|(ephemeral, sealed)| opened((ephemeral, sealed)));
         let key = key.ok_or_else(|| {
             Error::new(ErrorKind::Denied, "it is encrypted with age, and not for any of the identities given")
         })?;
@@ -74,6 +79,15 @@ impl Header {
         hmac::verify(&mac, &self.covered, &self.mac).map_err(|_| broken("the header was changed"))?;
         Ok(key)
     }
+}
+
+/// The file key that was sealed to `identity`.
+fn unwrap(identity: &Identity, ephemeral: &[u8; 32], sealed: &[u8; 32]) -> Option<[u8; 16]> {
+    let salt = [ephemeral.as_slice(), &identity.public].concat();
+    let theirs = UnparsedPublicKey::new(&X25519, ephemeral.as_slice());
+    let key = agree(&identity.secret, theirs, (), |shared| Ok(derive(shared, &salt, PURPOSE))).ok()?;
+    let mut sealed = *sealed;
+    unseal(&key, [0; 12], &mut sealed)?.try_into().ok()
 }
 
 /// 32 bytes in base64.

@@ -10,7 +10,6 @@
 //! Source: <https://age-encryption.org/v1> (C2SP). The primitives are those that TLS uses here.
 
 mod header;
-mod identity;
 mod payload;
 #[cfg(test)]
 mod tests;
@@ -21,7 +20,7 @@ use aws_lc_rs::aead::{self, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Salt};
 
 use crate::error::{Error, ErrorKind, Result};
-pub use identity::Identities;
+use crate::ltx::Identities;
 use payload::Payload;
 
 /// How an encrypted file begins.
@@ -40,7 +39,7 @@ impl<R: BufRead> Plaintext<R> {
         if identities.is_empty() {
             return Err(Error::new(
                 ErrorKind::Denied,
-                "it is encrypted with age; give the option age_identity, or age_identity_file",
+                "it is encrypted with age; give age_identity_file, or age_identity",
             ));
         }
         let file_key = header.open(identities)?;

@@ -1,0 +1,85 @@
+//! The content key of one file at work.
+
+use std::fmt;
+
+use aws_lc_rs::aead::{Aad, LessSafeKey, NONCE_LEN, Nonce};
+use aws_lc_rs::digest::{SHA256, digest};
+
+use super::hpke::{CONTENT_KEY, expand, unbound};
+use crate::error::{Error, Result};
+use crate::ltx::Header;
+use crate::ltx::frame::FRAME_HEADER_SIZE;
+
+/// The size of an authentication tag.
+pub(in crate::ltx) const TAG: usize = 16;
+/// What a sealed LZ4 block has beside its bytes: nonce and tag.
+pub(in crate::ltx) const OVERHEAD: usize = NONCE_LEN + TAG;
+/// The nonce of the index tag: a content key has one index.
+const INDEX_NONCE: [u8; NONCE_LEN] = *b"ltx-idx-auth";
+/// What a frame is sealed with beside its content: the hash of the header, the page number, the head of the frame.
+const BOUND: usize = 32 + 4 + FRAME_HEADER_SIZE;
+
+/// What opens the frames of one file and proves its page index.
+pub(in crate::ltx) struct Cipher {
+    pages: LessSafeKey,
+    index: LessSafeKey,
+    /// SHA-256 of the header as it is stored.
+    header: [u8; 32],
+}
+
+impl Cipher {
+    /// The cipher of the file with this content key, whose header is stored as `header`.
+    pub(super) fn new(content_key: &[u8; CONTENT_KEY], header: &[u8; Header::SIZE]) -> Self {
+        Self {
+            pages: unbound(&expand(content_key, &[b"ltx-page-key"])),
+            index: unbound(&expand(content_key, &[b"ltx-index-key"])),
+            header: digest(&SHA256, header).as_ref().try_into().expect("BUG: SHA-256 has 32 bytes"),
+        }
+    }
+
+    /// Opens the LZ4 block that `sealed` is, of the frame that begins with `head`.
+    ///
+    /// # Errors
+    /// `Corrupt` if it was not sealed as that frame of this file.
+    pub(in crate::ltx) fn open(&self, head: &[u8; FRAME_HEADER_SIZE], sealed: &[u8]) -> Result<Vec<u8>> {
+        let parts = sealed.split_first_chunk::<NONCE_LEN>();
+        let parts = parts.and_then(|(nonce, rest)| Some((nonce, rest.split_last_chunk::<TAG>()?)));
+        let (nonce, (ciphertext, tag)) = parts.ok_or_else(forged)?;
+        let mut block = vec![0; ciphertext.len()];
+        let nonce = Nonce::assume_unique_for_key(*nonce);
+        self.pages
+            .open_separate_gather(nonce, Aad::from(self.bound(head)), ciphertext, tag, &mut block)
+            .map_err(|_| forged())?;
+        Ok(block)
+    }
+
+    fn bound(&self, head: &[u8; FRAME_HEADER_SIZE]) -> [u8; BOUND] {
+        let mut bound = [0; BOUND];
+        bound[..32].copy_from_slice(&self.header);
+        bound[32..36].copy_from_slice(&head[..4]);
+        bound[36..].copy_from_slice(head);
+        bound
+    }
+
+    /// Checks that `index`, the page index with its size field, is the one of this file.
+    ///
+    /// # Errors
+    /// `Corrupt` if `tag` does not prove it.
+    pub(in crate::ltx) fn check_index(&self, index: &[u8], tag: &[u8; TAG]) -> Result<()> {
+        let nonce = Nonce::assume_unique_for_key(INDEX_NONCE);
+        let proven = self.index.open_separate_gather(nonce, Aad::from(index), &[], tag, &mut []);
+        proven.map_err(|_| Error::corrupt("LTX page index: it is not the one that was sealed with this file"))
+    }
+}
+
+fn forged() -> Error {
+    Error::corrupt(
+        "it was not sealed as this page of this file: it was changed, or put in the place of another",
+    )
+}
+
+impl fmt::Debug for Cipher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Cipher")
+    }
+}
