@@ -10,7 +10,7 @@ use tracing::level_filters::LevelFilter;
 use super::setting::{Declared, IntegrityCheck, Kind, OfStore, Restore, Role, Scope, Setting, SqlReach};
 use crate::logging::LogFormat;
 use crate::ltx::Txid;
-use crate::primary::{CommitMode, Rewound, SyncReplicas};
+use crate::primary::{CommitMode, Rewound, SnapshotAt, SyncReplicas};
 use crate::replica::RestorePoint;
 use crate::store::{PROVIDERS, StoreKind, StoreSetting};
 
@@ -175,6 +175,15 @@ settings! {
     )
     .env(&["LITESTREAM_SNAPSHOT_INTERVAL"])
     .default("24h");
+    SNAPSHOT_AT: SnapshotAt = Setting::new(
+        Scope::Shipper,
+        "snapshot_at",
+        Kind::Text,
+        "The time of day in UTC at which that is, such as `03:00`: each replica has its own minute in the half hour that begins \
+         then. Needs a `snapshot_interval` that a day is divided by, or of whole days. `off`: when the interval ends.",
+    )
+    .env(&["LITESTREAM_SNAPSHOT_AT"])
+    .default("off");
     SNAPSHOT_RETENTION: Duration = Setting::new(
         Scope::Shipper,
         "snapshot_retention",

@@ -7,9 +7,9 @@ use std::time::Duration;
 use super::catalog::{
     ASOF, AUTO_RECOVER, CACHE_DIR, CACHE_DIR_SIZE, CACHE_SIZE, CLOSE_TIMEOUT, COMMIT, COMMIT_TIMEOUT, CONFIG,
     HYDRATE, HYDRATION_PATH, L0_RETENTION, LEVELS, MIN_TXID, OPEN_TIMEOUT, POLL_IDLE_INTERVAL, POLL_INTERVAL,
-    REPLICA, REPLICA_URL, RESTORE, RETENTION, REWOUND, ROLE, SNAPSHOT_INTERVAL, SNAPSHOT_RETENTION,
-    SPOOL_LIMIT, SYNC_INTERVAL, SYNC_REPLICAS, TIMESTAMP, TXID, VERIFY_INTERVAL, WAL_RESET_GUARD,
-    WATCH_INTERVAL,
+    REPLICA, REPLICA_URL, RESTORE, RETENTION, REWOUND, ROLE, SNAPSHOT_AT, SNAPSHOT_INTERVAL,
+    SNAPSHOT_RETENTION, SPOOL_LIMIT, SYNC_INTERVAL, SYNC_REPLICAS, TIMESTAMP, TXID, VERIFY_INTERVAL,
+    WAL_RESET_GUARD, WATCH_INTERVAL,
 };
 use super::layer::file::{self, Document, Matched, ReplicaEntry};
 use super::layer::{Assigned, Found, Given};
@@ -473,6 +473,7 @@ fn history(given: &Given<'_>) -> Result<primary::HistoryOptions> {
     let named = primary::NamedSettings {
         levels: given.named(&LEVELS)?,
         snapshot_interval: given.named(&SNAPSHOT_INTERVAL)?,
+        snapshot_at: given.named(&SNAPSHOT_AT)?,
         snapshot_retention: given.named(&SNAPSHOT_RETENTION)?,
         l0_retention: given.named(&L0_RETENTION)?,
         retention: given.named(&RETENTION)?,
@@ -481,10 +482,18 @@ fn history(given: &Given<'_>) -> Result<primary::HistoryOptions> {
     let defaults = primary::HistorySettings {
         levels: given.get(&LEVELS)?,
         snapshot_interval: given.get(&SNAPSHOT_INTERVAL)?,
+        snapshot_at: given.get(&SNAPSHOT_AT)?,
         snapshot_retention: given.get(&SNAPSHOT_RETENTION)?,
         l0_retention: given.get(&L0_RETENTION)?,
         retention: given.get(&RETENTION)?,
     };
+    let interval = named.snapshot_interval.unwrap_or(defaults.snapshot_interval);
+    if let Some(at) = named.snapshot_at.filter(|at| !at.fits(interval)) {
+        return Err(Error::config(format!(
+            "snapshot_at={at} does not fit the snapshot_interval, which does not come to that time each day: give one that a \
+             day is divided by, such as 12h, or whole days"
+        )));
+    }
     Ok(primary::HistoryOptions { named, defaults })
 }
 
@@ -714,6 +723,7 @@ mod tests {
                 defaults: primary::HistorySettings {
                     levels: [30, 300, 3600].map(Duration::from_secs).to_vec(),
                     snapshot_interval: day,
+                    snapshot_at: primary::SnapshotAt::Anytime,
                     snapshot_retention: day,
                     l0_retention: Duration::from_secs(300),
                     retention: true,

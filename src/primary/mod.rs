@@ -42,7 +42,7 @@ pub use database::{
 };
 pub use dirty::{Cursor, HeldLock, Position};
 pub use hooks::{Host, PinnedView, WalIndex};
-pub use maintenance::{HistoryOptions, KeptLevel, NamedSettings, Settings as HistorySettings};
+pub use maintenance::{HistoryOptions, KeptLevel, NamedSettings, Settings as HistorySettings, SnapshotAt};
 pub use mark::{Restored, last_published, mark};
 pub use options::{CommitMode, Named, Options, ReplicaConfig, ReplicaOptions, Rewound, SyncReplicas};
 pub use page_set::PageSet;

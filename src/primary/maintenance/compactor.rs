@@ -12,7 +12,7 @@ use crate::primary::maintenance::due::{Due, Job, Merge};
 use crate::primary::maintenance::inventory::Inventory;
 use crate::primary::maintenance::merge;
 use crate::primary::maintenance::schedule_cache::{self, Next};
-use crate::primary::maintenance::settings::{after, window_end};
+use crate::primary::maintenance::settings::{Windows, after, window_end};
 use crate::primary::maintenance::{Begin, History, News, Settings};
 use crate::primary::time::Time;
 use crate::replica::Source;
@@ -31,6 +31,8 @@ const SET_BACK: Duration = Duration::from_secs(120);
 pub(in crate::primary) struct Compactor {
     store: Arc<Replica>,
     settings: Settings,
+    /// At whose ends snapshots are made.
+    snapshots: Windows,
     time: Arc<Time>,
     history: Arc<History>,
     /// Where local state is.
@@ -59,9 +61,11 @@ impl Compactor {
         folder: PathBuf,
     ) -> Self {
         let worked = time.now();
+        let snapshots = settings.snapshot_windows(&store.url());
         Self {
             store,
             settings,
+            snapshots,
             time,
             history,
             folder,
@@ -152,7 +156,8 @@ impl Compactor {
             self.files = None;
         }
         if let Some(files) = &mut self.files {
-            let earliest = news.published.iter().map(|file| self.settings.earliest(file.timestamp)).min();
+            let earliest = |file: &FileInfo| self.settings.earliest(file.timestamp, self.snapshots);
+            let earliest = news.published.iter().map(earliest).min();
             news.published.into_iter().for_each(|file| files.add(file));
             // Under load this is not asked anew for each file.
             if self.due.is_none_or(|due| earliest.is_some_and(|earliest| earliest < due)) {
@@ -202,7 +207,7 @@ impl Compactor {
     }
 
     fn decisions<'a>(&'a self, inventory: &'a Inventory) -> Due<'a> {
-        Due { inventory, settings: &self.settings, may_delete: self.may_delete }
+        Due { inventory, settings: &self.settings, snapshots: self.snapshots, may_delete: self.may_delete }
     }
 
     /// Does all that is due now. Without success the files are not known any more.

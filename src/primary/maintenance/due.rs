@@ -10,7 +10,9 @@ use std::time::Duration;
 use crate::clock::Timestamp;
 use crate::ltx::{FileId, FileName, Level, Txid};
 use crate::primary::maintenance::inventory::{Inventory, chain};
-use crate::primary::maintenance::settings::{Settings, after, before, round_up, window_end, window_start};
+use crate::primary::maintenance::settings::{
+    Settings, Windows, after, before, round_up, window_end, window_start,
+};
 use crate::store::FileInfo;
 
 /// Files up to this size are read into memory whole.
@@ -56,6 +58,8 @@ impl Merge {
 pub(super) struct Due<'a> {
     pub(super) inventory: &'a Inventory,
     pub(super) settings: &'a Settings,
+    /// At whose ends snapshots are made.
+    pub(super) snapshots: Windows,
     /// Files may be deleted, as far as is known.
     pub(super) may_delete: bool,
 }
@@ -107,7 +111,7 @@ impl Due<'_> {
 
     /// The snapshot that is due. The full copy that a replica begins with counts as one.
     fn snapshot(&self, now: Timestamp) -> Option<Merge> {
-        let over = window_start(now, self.settings.snapshot_interval);
+        let over = self.snapshots.start(now);
         let snapshot = self.snapshot_of(|file| file.timestamp < over)?;
         (Some(snapshot.to.name.max()) > self.inventory.last_full()).then_some(snapshot)
     }
@@ -134,7 +138,7 @@ impl Due<'_> {
     fn snapshot_times(&self) -> Vec<Timestamp> {
         let full = self.inventory.last_full();
         let later = self.inventory.increments().into_iter().filter(|f| Some(f.id.name.max()) > full);
-        later.map(|f| window_end(f.timestamp, self.settings.snapshot_interval)).collect()
+        later.map(|f| self.snapshots.end(f.timestamp)).collect()
     }
 
     fn deletion(&self, now: Timestamp) -> Option<Job> {

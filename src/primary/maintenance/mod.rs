@@ -58,7 +58,7 @@ pub(in crate::primary) use compactor::Compactor;
 pub use figures::KeptLevel;
 pub(in crate::primary) use named::text;
 pub use named::{HistoryOptions, NamedSettings};
-pub use settings::Settings;
+pub use settings::{Settings, SnapshotAt};
 pub(super) use whole::snapshot_of_copy;
 
 /// How long work that was told to stop is waited for.

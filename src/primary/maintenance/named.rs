@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::primary::maintenance::settings::Settings;
+use crate::primary::maintenance::settings::{Settings, SnapshotAt};
 
 /// The settings of the history that were named: in the URI, in the environment, or at an earlier open.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +16,9 @@ pub struct NamedSettings {
     /// See [`Settings::snapshot_interval`].
     #[serde(default, skip_serializing_if = "Option::is_none", with = "duration")]
     pub snapshot_interval: Option<Duration>,
+    /// See [`Settings::snapshot_at`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot_at: Option<SnapshotAt>,
     /// See [`Settings::snapshot_retention`].
     #[serde(default, skip_serializing_if = "Option::is_none", with = "duration")]
     pub snapshot_retention: Option<Duration>,
@@ -42,6 +45,7 @@ impl NamedSettings {
         Self {
             levels: self.levels.or(earlier.levels),
             snapshot_interval: self.snapshot_interval.or(earlier.snapshot_interval),
+            snapshot_at: self.snapshot_at.or(earlier.snapshot_at),
             snapshot_retention: self.snapshot_retention.or(earlier.snapshot_retention),
             l0_retention: self.l0_retention.or(earlier.l0_retention),
             retention: self.retention.or(earlier.retention),
@@ -53,6 +57,7 @@ impl NamedSettings {
         Settings {
             levels: self.levels.unwrap_or_else(|| defaults.levels.clone()),
             snapshot_interval: self.snapshot_interval.unwrap_or(defaults.snapshot_interval),
+            snapshot_at: self.snapshot_at.unwrap_or(defaults.snapshot_at),
             snapshot_retention: self.snapshot_retention.unwrap_or(defaults.snapshot_retention),
             l0_retention: self.l0_retention.unwrap_or(defaults.l0_retention),
             retention: self.retention.unwrap_or(defaults.retention),
@@ -73,10 +78,11 @@ impl NamedSettings {
 
 impl Settings {
     /// Each setting with its value as a user writes it.
-    fn shown(&self) -> [(&'static str, String); 5] {
+    fn shown(&self) -> [(&'static str, String); 6] {
         [
             ("levels", self.levels.iter().map(|level| text(*level)).collect::<Vec<_>>().join(",")),
             ("snapshot_interval", text(self.snapshot_interval)),
+            ("snapshot_at", self.snapshot_at.to_string()),
             ("snapshot_retention", text(self.snapshot_retention)),
             ("l0_retention", text(self.l0_retention)),
             ("retention", if self.retention { "on" } else { "off" }.to_owned()),

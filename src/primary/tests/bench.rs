@@ -16,7 +16,7 @@ use crate::page::{PageCount, PageSize, Pgno};
 use crate::primary::shipper::ReplicaId;
 use crate::primary::{
     HistoryOptions, HistorySettings, NamedSettings, Options, Primary, ReplicaConfig, ReplicaOptions, Rewound,
-    Status, state_folder,
+    SnapshotAt, Status, state_folder,
 };
 use crate::store::{
     ByteRange, Faults, Location, MemoryStore, Op, PutOptions, Replica, ReplicaIdentity, RetryPolicy,
@@ -309,6 +309,7 @@ pub(super) fn no_history() -> HistorySettings {
     HistorySettings {
         levels: Vec::new(),
         snapshot_interval: day,
+        snapshot_at: SnapshotAt::Anytime,
         snapshot_retention: day,
         l0_retention: day,
         retention: false,

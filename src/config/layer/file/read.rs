@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::super::super::catalog::{
-    CLOSE_TIMEOUT, LEVELS, LISTEN, RETENTION, SETTINGS, SNAPSHOT_INTERVAL, SNAPSHOT_RETENTION,
+    CLOSE_TIMEOUT, LEVELS, LISTEN, RETENTION, SETTINGS, SNAPSHOT_AT, SNAPSHOT_INTERVAL, SNAPSHOT_RETENTION,
 };
 use super::super::super::origin::{Line, Origin};
 use super::super::super::setting::{Declared, Kind, Scope, plain};
@@ -267,7 +267,8 @@ impl Reader {
             match inner.key.as_str() {
                 "interval" => self.assign(&SNAPSHOT_INTERVAL.declared, section, inner)?,
                 "retention" => self.assign(&SNAPSHOT_RETENTION.declared, section, inner)?,
-                _ => self.unknown(&inner, &[("interval", ""), ("retention", "")], "snapshot"),
+                "at" => self.assign(&SNAPSHOT_AT.declared, section, inner)?,
+                _ => self.unknown(&inner, &[("interval", ""), ("retention", ""), ("at", "")], "snapshot"),
             }
         }
         Ok(())

@@ -8,7 +8,7 @@ use super::read::read;
 use crate::config::{
     Config, InForce, PrimaryConfig, configure, forget, in_force, resolve, resolve_configured, tests::params,
 };
-use crate::primary::{ReplicaConfig, SyncReplicas};
+use crate::primary::{ReplicaConfig, SnapshotAt, SyncReplicas};
 use crate::store::{Location, ReplicaIdentity};
 
 /// A configuration file, and the environment that names it.
@@ -109,7 +109,7 @@ fn role_replica_in_an_entry_reads() {
 fn the_uri_wins_over_the_entry_and_the_entry_over_the_file_and_that_over_the_environment() {
     let text = "sync-interval: 4s\nsnapshot: {interval: 2h, retention: 72h}\nl0-retention: 0\nretention: {enabled: false}\n\
                 levels: [{interval: 1m}, {interval: 10m}]\nshutdown-sync-timeout: 20s\n\
-                dbs:\n- path: /d/app.db\n  snapshot: {interval: 1h}\n  watch-interval: 7s\n  replica: {url: 'file:///r', spool-limit: 5M}\n";
+                dbs:\n- path: /d/app.db\n  snapshot: {interval: 1h, at: 3:30}\n  watch-interval: 7s\n  replica: {url: 'file:///r', spool-limit: 5M}\n";
     let file =
         File::of(text).with("LITESTREAM_SYNC_INTERVAL", "9s").with("LITESTREAM_VERIFY_INTERVAL", "11s");
     let config = file.primary("/d/app.db", "watch_interval=8s");
@@ -122,6 +122,7 @@ fn the_uri_wins_over_the_entry_and_the_entry_over_the_file_and_that_over_the_env
         (named.snapshot_interval, named.snapshot_retention),
         (Some(SECONDS(3600)), Some(SECONDS(72 * 3600)))
     );
+    assert_eq!(named.snapshot_at, Some(SnapshotAt::Minute(210)));
     assert_eq!((named.l0_retention, named.retention), (Some(Duration::ZERO), Some(false)));
     assert_eq!(named.levels, Some(vec![SECONDS(60), SECONDS(600)]));
 }

@@ -13,7 +13,7 @@ use crate::ltx::{Decoder, Encoder, FileId, FileName, Header, Level, Txid};
 use crate::page::{PageCount, PageSize, Pgno};
 use crate::primary::maintenance::compactor::Compactor;
 use crate::primary::maintenance::settings::{before, window_start};
-use crate::primary::maintenance::{History, Settings};
+use crate::primary::maintenance::{History, Settings, SnapshotAt};
 use crate::primary::time::Time;
 use crate::store::{ByteRange, Faults, FileInfo, MemoryStore, PutOptions};
 
@@ -43,6 +43,7 @@ pub(super) fn settings() -> Settings {
     Settings {
         levels: vec![MINUTE / 2, MINUTE * 5, MINUTE * 60],
         snapshot_interval: MINUTE * 15,
+        snapshot_at: SnapshotAt::Anytime,
         snapshot_retention: MINUTE * 20,
         l0_retention: MINUTE * 5,
         retention: true,
