@@ -209,6 +209,35 @@ settings! {
     )
     .env(&["LITESTREAM_RETENTION"])
     .default("on");
+    RETENTION_HOURLY: Option<u64> = Setting::new(
+        Scope::Shipper,
+        "retention_hourly",
+        Kind::Count { min: 0, max: 1_000_000 },
+        "How many of the latest hours that have a restore point keep their last one, however old it is, see \
+         [how long history is kept](#how-long-history-is-kept).",
+    )
+    .env(&["LITESTREAM_RETENTION_HOURLY"]);
+    RETENTION_DAILY: Option<u64> = Setting::new(
+        Scope::Shipper,
+        "retention_daily",
+        Kind::Count { min: 0, max: 1_000_000 },
+        "The same of days, in UTC.",
+    )
+    .env(&["LITESTREAM_RETENTION_DAILY"]);
+    RETENTION_WEEKLY: Option<u64> = Setting::new(
+        Scope::Shipper,
+        "retention_weekly",
+        Kind::Count { min: 0, max: 1_000_000 },
+        "The same of weeks, which begin on Monday.",
+    )
+    .env(&["LITESTREAM_RETENTION_WEEKLY"]);
+    RETENTION_MONTHLY: Option<u64> = Setting::new(
+        Scope::Shipper,
+        "retention_monthly",
+        Kind::Count { min: 0, max: 1_000_000 },
+        "The same of months.",
+    )
+    .env(&["LITESTREAM_RETENTION_MONTHLY"]);
     OPEN_TIMEOUT: Duration = Setting::new(
         Scope::Replica,
         "open_timeout",

@@ -5,6 +5,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::primary::maintenance::calendar::Calendar;
 use crate::primary::maintenance::settings::{Settings, SnapshotAt};
 
 /// The settings of the history that were named: in the URI, in the environment, or at an earlier open.
@@ -28,6 +29,9 @@ pub struct NamedSettings {
     /// See [`Settings::retention`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retention: Option<bool>,
+    /// See [`Settings::calendar`]. Where one of its numbers is named, the others are 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calendar: Option<Calendar>,
 }
 
 /// How much history an open asks for.
@@ -37,6 +41,13 @@ pub struct HistoryOptions {
     pub named: NamedSettings,
     /// What holds where neither this open nor an earlier one named a value.
     pub defaults: Settings,
+}
+
+impl HistoryOptions {
+    /// The settings of an open that no other preceded.
+    pub fn settings(&self) -> Settings {
+        self.named.clone().over(&self.defaults)
+    }
 }
 
 impl NamedSettings {
@@ -49,6 +60,7 @@ impl NamedSettings {
             snapshot_retention: self.snapshot_retention.or(earlier.snapshot_retention),
             l0_retention: self.l0_retention.or(earlier.l0_retention),
             retention: self.retention.or(earlier.retention),
+            calendar: self.calendar.or(earlier.calendar),
         }
     }
 
@@ -61,6 +73,7 @@ impl NamedSettings {
             snapshot_retention: self.snapshot_retention.unwrap_or(defaults.snapshot_retention),
             l0_retention: self.l0_retention.unwrap_or(defaults.l0_retention),
             retention: self.retention.unwrap_or(defaults.retention),
+            calendar: self.calendar.unwrap_or(defaults.calendar),
         }
     }
 
@@ -78,7 +91,7 @@ impl NamedSettings {
 
 impl Settings {
     /// Each setting with its value as a user writes it.
-    fn shown(&self) -> [(&'static str, String); 6] {
+    fn shown(&self) -> [(&'static str, String); 10] {
         [
             ("levels", self.levels.iter().map(|level| text(*level)).collect::<Vec<_>>().join(",")),
             ("snapshot_interval", text(self.snapshot_interval)),
@@ -86,6 +99,10 @@ impl Settings {
             ("snapshot_retention", text(self.snapshot_retention)),
             ("l0_retention", text(self.l0_retention)),
             ("retention", if self.retention { "on" } else { "off" }.to_owned()),
+            ("retention_hourly", self.calendar.hourly.to_string()),
+            ("retention_daily", self.calendar.daily.to_string()),
+            ("retention_weekly", self.calendar.weekly.to_string()),
+            ("retention_monthly", self.calendar.monthly.to_string()),
         ]
     }
 
@@ -98,8 +115,20 @@ impl Settings {
             !before.retention && self.retention,
             self.snapshot_retention < before.snapshot_retention,
             !self.keeps_l0() && (before.keeps_l0() || self.l0_retention < before.l0_retention),
+            self.calendar.hourly < before.calendar.hourly,
+            self.calendar.daily < before.calendar.daily,
+            self.calendar.weekly < before.calendar.weekly,
+            self.calendar.monthly < before.calendar.monthly,
         ];
-        let names = ["retention", "snapshot_retention", "l0_retention"];
+        let names = [
+            "retention",
+            "snapshot_retention",
+            "l0_retention",
+            "retention_hourly",
+            "retention_daily",
+            "retention_weekly",
+            "retention_monthly",
+        ];
         let value = |settings: &Self, name: &str| {
             settings.shown().into_iter().find(|(n, _)| *n == name).map(|(_, value)| value).unwrap_or_default()
         };

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
 use crate::error::Error;
+use crate::primary::maintenance::calendar::Calendar;
 
 /// How much history a replica keeps, with Litestream's meaning of each setting. The defaults and
 /// spellings are in `config`.
@@ -27,6 +28,8 @@ pub struct Settings {
     pub l0_retention: Duration,
     /// Delete what need not be kept. Without it, nothing is ever deleted.
     pub retention: bool,
+    /// Which restore points are kept that are older than `snapshot_retention`.
+    pub calendar: Calendar,
 }
 
 impl Settings {
@@ -41,6 +44,13 @@ impl Settings {
         let longest = levels.max(self.snapshot_interval).max(self.snapshot_retention).max(self.l0_retention);
         // Deletions wait for the end of a window.
         longest.saturating_add(self.levels.first().copied().unwrap_or_default())
+    }
+
+    /// Before the newest snapshot from this time or earlier only some restore points are kept, if it is `now`; `None` if that
+    /// is not so.
+    pub fn thins(&self, now: Timestamp) -> Option<Timestamp> {
+        let thins = self.retention && !self.calendar.is_empty();
+        thins.then(|| before(now, self.snapshot_retention))
     }
 
     /// The windows at whose ends snapshots of the replica at `url` are made.
@@ -219,6 +229,7 @@ mod tests {
             snapshot_retention: day,
             l0_retention: day,
             retention: true,
+            calendar: Calendar::default(),
         };
         let midnight = at("2026-11-20T00:00:00Z");
         let times: Vec<i64> = (0..1000)

@@ -284,7 +284,7 @@ impl Memory {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::primary::SnapshotAt;
+    use crate::primary::{Calendar, SnapshotAt};
     use crate::store::Location;
 
     const URL: &str = "s3://bucket/app";
@@ -298,6 +298,7 @@ mod tests {
             snapshot_retention: day,
             l0_retention: Duration::from_secs(300),
             retention: true,
+            calendar: Calendar::default(),
         }
     }
 

@@ -17,8 +17,8 @@ use crate::error::{ErrorKind, Result};
 use crate::logging::{self, LogFormat};
 use crate::ltx::{Decoder, FileId, Header, Level};
 use crate::primary::{
-    Asked, HistoryOptions, HistorySettings, Host, NamedSettings, Options, Phase, Primary, ReplicaConfig,
-    ReplicaOptions, Rewound, SnapshotAt, state_folder,
+    Asked, Calendar, HistoryOptions, HistorySettings, Host, NamedSettings, Options, Phase, Primary,
+    ReplicaConfig, ReplicaOptions, Rewound, SnapshotAt, state_folder,
 };
 use crate::runtime::simulated::{self, Simulation, VirtualClock};
 use crate::store::{Location, MemoryStore, Replica, RetryPolicy};
@@ -92,6 +92,7 @@ fn no_history() -> HistoryOptions {
         snapshot_retention: day,
         l0_retention: day,
         retention: false,
+        calendar: Calendar::default(),
     };
     HistoryOptions { named: NamedSettings::default(), defaults }
 }

@@ -7,7 +7,7 @@ use crate::clock::{Clock as _, Timestamp};
 use crate::error::ErrorKind;
 use crate::ltx::Level;
 use crate::primary::Asked;
-use crate::primary::{HistorySettings, SnapshotAt};
+use crate::primary::{Calendar, HistorySettings, SnapshotAt};
 use crate::store::{Fault, Op};
 
 fn keep_history(bench: &mut Bench) {
@@ -19,6 +19,7 @@ fn keep_history(bench: &mut Bench) {
         snapshot_retention: minute * 60,
         l0_retention: minute * 5,
         retention: true,
+        calendar: Calendar::default(),
     });
 }
 
