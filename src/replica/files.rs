@@ -8,7 +8,7 @@ use futures_util::stream::{self, BoxStream, StreamExt as _};
 
 use super::cache::PageCache;
 use super::disk::{Disk, DiskFile};
-use super::hydration::Local;
+use super::hydration::local::Local;
 use super::keep::Keep;
 use super::load::{Loaded, load};
 use super::map::{Frame, PageMap, ReplicaFile};
