@@ -9,8 +9,10 @@ use std::fmt;
 pub enum ErrorKind {
     /// A setting, URL or argument is malformed or missing: correct it.
     Config,
-    /// The object, bucket, file or point in time does not exist.
+    /// The object, file or point in time does not exist.
     NotFound,
+    /// The bucket, container or object store that a replica would be in does not exist: create it, or correct the URL.
+    NoBucket,
     /// It exists already and the operation refuses to replace it.
     AlreadyExists,
     /// Credentials are missing, wrong, or not allowed to do this.
@@ -106,6 +108,11 @@ impl Error {
     /// What the user can do about it.
     pub fn kind(&self) -> ErrorKind {
         self.kind
+    }
+
+    /// Whether the operating system said so of a file.
+    pub fn is_of_the_system(&self) -> bool {
+        self.source.as_ref().is_some_and(|source| source.is::<std::io::Error>())
     }
 
     /// Whether the same call may succeed later without anybody's help.

@@ -12,7 +12,7 @@ use super::setting::{
 };
 use crate::logging::LogFormat;
 use crate::ltx::Txid;
-use crate::primary::{CommitMode, Rewound, SyncReplicas};
+use crate::primary::{CommitMode, Rewound, SnapshotAt, SyncReplicas};
 use crate::replica::RestorePoint;
 use crate::store::{PROVIDERS, StoreKind, StoreSetting};
 
@@ -177,6 +177,15 @@ settings! {
     )
     .env(&["LITESTREAM_SNAPSHOT_INTERVAL"])
     .default("24h");
+    SNAPSHOT_AT: SnapshotAt = Setting::new(
+        Scope::Shipper,
+        "snapshot_at",
+        Kind::Text,
+        "The time of day in UTC at which that is, such as `03:00`: each replica has its own minute in the half hour that begins \
+         then. Needs a `snapshot_interval` that a day is divided by, or of whole days. `off`: when the interval ends.",
+    )
+    .env(&["LITESTREAM_SNAPSHOT_AT"])
+    .default("off");
     SNAPSHOT_RETENTION: Duration = Setting::new(
         Scope::Shipper,
         "snapshot_retention",
@@ -202,6 +211,35 @@ settings! {
     )
     .env(&["LITESTREAM_RETENTION"])
     .default("on");
+    RETENTION_HOURLY: Option<u64> = Setting::new(
+        Scope::Shipper,
+        "retention_hourly",
+        Kind::Count { min: 0, max: 1_000_000 },
+        "How many of the latest hours that have a restore point keep their last one, however old it is, see \
+         [how long history is kept](#how-long-history-is-kept).",
+    )
+    .env(&["LITESTREAM_RETENTION_HOURLY"]);
+    RETENTION_DAILY: Option<u64> = Setting::new(
+        Scope::Shipper,
+        "retention_daily",
+        Kind::Count { min: 0, max: 1_000_000 },
+        "The same of days, in UTC.",
+    )
+    .env(&["LITESTREAM_RETENTION_DAILY"]);
+    RETENTION_WEEKLY: Option<u64> = Setting::new(
+        Scope::Shipper,
+        "retention_weekly",
+        Kind::Count { min: 0, max: 1_000_000 },
+        "The same of weeks, which begin on Monday.",
+    )
+    .env(&["LITESTREAM_RETENTION_WEEKLY"]);
+    RETENTION_MONTHLY: Option<u64> = Setting::new(
+        Scope::Shipper,
+        "retention_monthly",
+        Kind::Count { min: 0, max: 1_000_000 },
+        "The same of months.",
+    )
+    .env(&["LITESTREAM_RETENTION_MONTHLY"]);
     OPEN_TIMEOUT: Duration = Setting::new(
         Scope::Replica,
         "open_timeout",

@@ -7,9 +7,9 @@ use std::time::Duration;
 use super::catalog::{
     ASOF, AUTO_RECOVER, CACHE_DIR, CACHE_DIR_SIZE, CACHE_SIZE, CLOSE_TIMEOUT, COMMIT, COMMIT_TIMEOUT, CONFIG,
     HYDRATE, HYDRATION_PATH, L0_RETENTION, LEVELS, MIN_TXID, OPEN_TIMEOUT, POLL_IDLE_INTERVAL, POLL_INTERVAL,
-    REPLICA, REPLICA_URL, RESTORE, RETENTION, REWOUND, ROLE, SNAPSHOT_INTERVAL, SNAPSHOT_RETENTION,
-    SPOOL_LIMIT, SYNC_INTERVAL, SYNC_REPLICAS, TIMESTAMP, TXID, VERIFY_INTERVAL, WAL_RESET_GUARD,
-    WATCH_INTERVAL,
+    REPLICA, REPLICA_URL, RESTORE, RETENTION, RETENTION_DAILY, RETENTION_HOURLY, RETENTION_MONTHLY,
+    RETENTION_WEEKLY, REWOUND, ROLE, SNAPSHOT_AT, SNAPSHOT_INTERVAL, SNAPSHOT_RETENTION, SPOOL_LIMIT,
+    SYNC_INTERVAL, SYNC_REPLICAS, TIMESTAMP, TXID, VERIFY_INTERVAL, WAL_RESET_GUARD, WATCH_INTERVAL,
 };
 use super::layer::file::{self, Document, Matched, ReplicaEntry};
 use super::layer::{Assigned, Found, Given};
@@ -479,23 +479,52 @@ fn too_many(text: &str, replicas: usize) -> Error {
 
 /// How much history is to be kept: what was named here is told from what was not, which another open may
 /// have named.
-fn history(given: &Given<'_>) -> Result<primary::HistoryOptions> {
+pub(super) fn history(given: &Given<'_>) -> Result<primary::HistoryOptions> {
     let named = primary::NamedSettings {
         levels: given.named(&LEVELS)?,
         snapshot_interval: given.named(&SNAPSHOT_INTERVAL)?,
+        snapshot_at: given.named(&SNAPSHOT_AT)?,
         snapshot_retention: given.named(&SNAPSHOT_RETENTION)?,
         l0_retention: given.named(&L0_RETENTION)?,
         retention: given.named(&RETENTION)?,
+        calendar: calendar(given)?,
     };
     let given = Given::nothing();
     let defaults = primary::HistorySettings {
         levels: given.get(&LEVELS)?,
         snapshot_interval: given.get(&SNAPSHOT_INTERVAL)?,
+        snapshot_at: given.get(&SNAPSHOT_AT)?,
         snapshot_retention: given.get(&SNAPSHOT_RETENTION)?,
         l0_retention: given.get(&L0_RETENTION)?,
         retention: given.get(&RETENTION)?,
+        calendar: primary::Calendar::default(),
     };
+    let interval = named.snapshot_interval.unwrap_or(defaults.snapshot_interval);
+    if let Some(at) = named.snapshot_at.filter(|at| !at.fits(interval)) {
+        return Err(Error::config(format!(
+            "snapshot_at={at} does not fit the snapshot_interval, which does not come to that time each day: give one that a \
+             day is divided by, such as 12h, or whole days"
+        )));
+    }
     Ok(primary::HistoryOptions { named, defaults })
+}
+
+/// The restore points that the calendar keeps, if any of its numbers is named.
+fn calendar(given: &Given<'_>) -> Result<Option<primary::Calendar>> {
+    let number = |setting: &'static Setting<Option<u64>>| -> Result<Option<u32>> {
+        Ok(given.get(setting)?.map(|count| u32::try_from(count).unwrap_or(u32::MAX)))
+    };
+    let numbers = [&RETENTION_HOURLY, &RETENTION_DAILY, &RETENTION_WEEKLY, &RETENTION_MONTHLY];
+    let [hourly, daily, weekly, monthly] = numbers.map(number);
+    let (hourly, daily, weekly, monthly) = (hourly?, daily?, weekly?, monthly?);
+    let is_named = hourly.or(daily).or(weekly).or(monthly).is_some();
+    let of = |count: Option<u32>| count.unwrap_or(0);
+    Ok(is_named.then(|| primary::Calendar {
+        hourly: of(hourly),
+        daily: of(daily),
+        weekly: of(weekly),
+        monthly: of(monthly),
+    }))
 }
 
 /// Refuses parameters with which SQLite takes no locks. A primary needs the locks of WAL mode; on a replica a lock
@@ -726,9 +755,11 @@ mod tests {
                 defaults: primary::HistorySettings {
                     levels: [30, 300, 3600].map(Duration::from_secs).to_vec(),
                     snapshot_interval: day,
+                    snapshot_at: primary::SnapshotAt::Anytime,
                     snapshot_retention: day,
                     l0_retention: Duration::from_secs(300),
                     retention: true,
+                    calendar: primary::Calendar::default(),
                 },
             },
         };

@@ -7,10 +7,11 @@ use super::catalog::{
     TIMESTAMP, TXID,
 };
 use super::layer::Given;
-use super::resolve::Layers;
+use super::resolve::{FoundReplica, Layers, history};
 use super::setting::{IntegrityCheck, Scope};
 use super::{Env, seal};
 use crate::error::{Error, Result};
+use crate::primary::HistorySettings;
 use crate::replica::RestorePoint;
 use crate::store::Location;
 
@@ -66,6 +67,17 @@ pub struct VerifyConfig {
     pub target: Location,
     /// Only list the files and look at their headers and page indexes.
     pub quick: bool,
+    /// How much history the replica is to keep.
+    pub history: HistorySettings,
+}
+
+/// What a look at retention needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RetentionConfig {
+    /// Where the replica is.
+    pub target: Location,
+    /// How much history it is to keep.
+    pub history: HistorySettings,
 }
 
 /// Reads the arguments of `litestream_verify`: a replica, and options as a JSON object.
@@ -73,10 +85,37 @@ pub struct VerifyConfig {
 /// # Errors
 /// `Config`: not a JSON object, an unknown option, or a value that does not fit.
 pub fn verify(url: &str, options: Option<&str>, env: &dyn Env) -> Result<VerifyConfig> {
-    let scopes = [Scope::Verify, Scope::Store, Scope::Seal];
+    let scopes = [Scope::Verify, Scope::Shipper, Scope::Store, Scope::Seal];
     let given = Given::options(&json_params(options)?, env, &scopes)?;
-    let target = replica_at(url, &given)?;
-    Ok(VerifyConfig { target, quick: given.get(&QUICK)? })
+    let RetentionConfig { target, history } = kept_at(url, &given)?;
+    Ok(VerifyConfig { target, quick: given.get(&QUICK)?, history })
+}
+
+/// Reads the arguments of `litestream_retention_plan`: a replica, and options as a JSON object.
+///
+/// # Errors
+/// `Config`: not a JSON object, an unknown option, or a value that does not fit.
+pub fn retention(url: &str, options: Option<&str>, env: &dyn Env) -> Result<RetentionConfig> {
+    let given = Given::options(&json_params(options)?, env, &[Scope::Shipper, Scope::Store, Scope::Seal])?;
+    kept_at(url, &given)
+}
+
+/// The replica that `name` means, and how much history it is to keep: as options say, then what configures the database.
+fn kept_at(name: &str, given: &Given<'_>) -> Result<RetentionConfig> {
+    if let Some(first) = configured_at(name, given)? {
+        let history = history(&first.given)?.settings();
+        return Ok(RetentionConfig { target: first.location, history });
+    }
+    Ok(RetentionConfig { target: replica_at(name, given)?, history: history(given)?.settings() })
+}
+
+/// The first replica of the database that `name` means, if it means one that is configured.
+fn configured_at<'a>(name: &str, given: &Given<'a>) -> Result<Option<FoundReplica<'a>>> {
+    if name.is_empty() || Location::has_scheme(name) {
+        return Ok(None);
+    }
+    let layers = Layers::with(Some(Path::new(name)), given.clone())?;
+    Ok(layers.configured()?.into_iter().next())
 }
 
 /// Reads a replica, and options of the store as a JSON object.
@@ -94,10 +133,10 @@ fn replica_at(name: &str, given: &Given<'_>) -> Result<Location> {
         let (given, url) = given.of_replica(name, &[Scope::Seal])?;
         return Ok(Location::parse(&url, &given)?.read_with(seal::keyring(&given)?));
     }
-    let layers = Layers::with(Some(Path::new(name)), given.clone())?;
-    if let Some(first) = layers.configured()?.into_iter().next() {
+    if let Some(first) = configured_at(name, given)? {
         return Ok(first.location);
     }
+    let layers = Layers::with(Some(Path::new(name)), given.clone())?;
     Location::parse(name, given).map_err(|e| match &layers.document {
         Some(document) => Error::config(format!("{e}; {} has no such database", document.file.display())),
         None => e,
@@ -218,6 +257,30 @@ mod tests {
         );
         let e = target("/d/app.db", None, &[("LITESTREAM_CONFIG", "off")]).unwrap_err().to_string();
         assert!(e.ends_with("or file:///d/app.db for a folder"), "{e}");
+    }
+
+    #[test]
+    fn what_is_kept_comes_from_options_and_from_what_configures_the_database() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("litestream.yml");
+        let text = "retention: {daily: 7}\ndbs:\n- path: /d/app.db\n  replica: {url: 's3://bucket/app', retention: 48h}\n";
+        std::fs::write(&file, text).unwrap();
+        let config: &'static str = file.display().to_string().leak();
+        let env = [("LITESTREAM_CONFIG", config)];
+        let kept = retention("/d/app.db", Some(r#"{"retention_hourly": 24}"#), &env).unwrap().history;
+        assert_eq!((kept.calendar.hourly, kept.calendar.daily), (24, 7));
+        assert_eq!(kept.snapshot_retention.as_secs(), 48 * 3600);
+        let plain = retention("s3://bucket/app", None, &env).unwrap().history;
+        assert!(plain.calendar.is_empty() && plain.snapshot_retention.as_secs() == 24 * 3600);
+        let now = Timestamp::from_millis(1_769_860_800_000);
+        assert!(verify("/d/app.db", None, &env).unwrap().history.thins(now).is_some());
+        assert_eq!(verify("s3://bucket/app", None, &env).unwrap().history.thins(now), None);
+        let e = retention(
+            "s3://bucket/app",
+            Some(r#"{"snapshot_at": "03:00", "snapshot_interval": "7h"}"#),
+            &env,
+        );
+        assert!(e.unwrap_err().to_string().contains("snapshot_at=03:00 does not fit"));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::{point, value};
 use crate::error::{Error, Result};
 use crate::logging::LogFormat;
 use crate::ltx::Txid;
-use crate::primary::{CommitMode, Rewound, SyncReplicas};
+use crate::primary::{CommitMode, Rewound, SnapshotAt, SyncReplicas};
 use crate::replica::RestorePoint;
 
 /// What a setting belongs to.
@@ -402,6 +402,12 @@ impl Value for SyncReplicas {
                 ))),
             },
         }
+    }
+}
+
+impl Value for SnapshotAt {
+    fn read(_: &Kind, text: &str) -> Result<Self> {
+        text.parse()
     }
 }
 

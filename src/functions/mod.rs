@@ -18,6 +18,7 @@
 //! | `litestream_ltx(url [, options])` | table of the files of a replica | statements of the application |
 //! | `litestream_history(url [, options])` | table of the points that can be restored | statements of the application |
 //! | `litestream_restore_plan(url [, options])` | table of the files that a restore takes | statements of the application |
+//! | `litestream_retention_plan(url [, options])` | table of the files that retention keeps and deletes, and why | statements of the application |
 //! | `litestream_config([name])` | table of the settings in force, and where each comes from | statements of the application |
 //! | `litestream_configured` | table of the databases of the configuration file | statements of the application |
 //! | `litestream_default_vfs(on)` | makes the library the default VFS, or not any more | statements of the application |
@@ -42,6 +43,7 @@ mod reset;
 mod restore;
 mod restores;
 mod resume;
+mod retention;
 mod seal;
 mod snapshot;
 mod status;
@@ -96,6 +98,7 @@ pub fn register(conn: &Connection) -> rusqlite::Result<()> {
     create_table_function::<ltx::LtxTable>(conn)?;
     create_table_function::<history::HistoryTable>(conn)?;
     create_table_function::<plan::PlanTable>(conn)?;
+    create_table_function::<retention::RetentionTable>(conn)?;
     create_table_function::<config::ConfigTable>(conn)?;
     create_table_function::<configured::ConfiguredTable>(conn)?;
     create_table_function::<restores::RestoresTable>(conn)

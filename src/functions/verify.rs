@@ -5,6 +5,7 @@ use rusqlite::types::Value;
 
 use super::ltx::url_and_options;
 use super::permission::permit;
+use crate::clock::{Clock as _, SystemClock};
 use crate::config::{self, ProcessEnv};
 use crate::error::Result;
 use crate::runtime::run;
@@ -36,7 +37,11 @@ impl Table for VerifyTable {
         let store = config.target.connect();
         let outcome = run(
             || sqlite::is_interrupted(conn),
-            move |stop| verify::verify(store, &Options { quick: config.quick, stop, ..Options::default() }),
+            move |stop| {
+                let thinned = config.history.thins(SystemClock.now());
+                let options = Options { quick: config.quick, thinned, stop, ..Options::default() };
+                verify::verify(store, &options)
+            },
         )?;
         Ok(outcome.findings.into_iter().map(row).collect())
     }

@@ -42,7 +42,10 @@ pub use database::{
 };
 pub use dirty::{Cursor, HeldLock, Position};
 pub use hooks::{Host, PinnedView, WalIndex};
-pub use maintenance::{HistoryOptions, KeptLevel, NamedSettings, Settings as HistorySettings};
+pub use maintenance::{
+    Calendar, Fate, HistoryOptions, KeptLevel, NamedSettings, Planned, Settings as HistorySettings,
+    SnapshotAt, retention_plan,
+};
 pub use mark::{Restored, last_published, mark};
 pub use options::{CommitMode, Named, Options, ReplicaConfig, ReplicaOptions, Rewound, SyncReplicas};
 pub use page_set::PageSet;

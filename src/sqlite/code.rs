@@ -112,12 +112,48 @@ impl Code {
     }
 }
 
+/// Extended codes of SQLite's own end far below these.
+const FIRST_OF_FUNCTIONS: c_int = 0x80;
+
+impl Code {
+    /// The code of a SQL function that fails because of `error`.
+    ///
+    /// It is an extended one of `SQLITE_ERROR`, which README lists: what else says what is wrong would also have SQLite
+    /// do something. After `SQLITE_IOERR` and `SQLITE_FULL` it rolls the transaction of the connection back, and
+    /// programs take `SQLITE_CORRUPT` for damage to the database that they have open.
+    pub fn of_function(error: &Error) -> Self {
+        let number = match error.kind() {
+            ErrorKind::Interrupted => return Self::INTERRUPT,
+            ErrorKind::NotFound | ErrorKind::Denied if error.is_of_the_system() => 15,
+            ErrorKind::Config => 1,
+            ErrorKind::NotFound => 2,
+            ErrorKind::AlreadyExists => 3,
+            ErrorKind::Denied => 4,
+            ErrorKind::Unavailable => 5,
+            ErrorKind::Timeout => 6,
+            ErrorKind::WrongAnswer => 7,
+            ErrorKind::Corrupt => 8,
+            ErrorKind::NotADatabase => 9,
+            ErrorKind::Conflict => 10,
+            ErrorKind::Unsupported => 11,
+            ErrorKind::ReadOnly => 12,
+            ErrorKind::Busy => 13,
+            ErrorKind::NoSpace => 14,
+            ErrorKind::Io => 15,
+            ErrorKind::NoBucket => 16,
+        };
+        Self::known(ffi::SQLITE_ERROR | (FIRST_OF_FUNCTIONS + number) << 8)
+    }
+}
+
 impl From<ErrorKind> for Code {
     fn from(kind: ErrorKind) -> Self {
         match kind {
-            ErrorKind::Config | ErrorKind::NotFound | ErrorKind::AlreadyExists | ErrorKind::Unsupported => {
-                Self::CANTOPEN
-            }
+            ErrorKind::Config
+            | ErrorKind::NotFound
+            | ErrorKind::NoBucket
+            | ErrorKind::AlreadyExists
+            | ErrorKind::Unsupported => Self::CANTOPEN,
             ErrorKind::Denied => Self::PERM,
             ErrorKind::Unavailable
             | ErrorKind::Timeout
@@ -196,5 +232,24 @@ mod tests {
             assert_eq!(Code::from(kind), Code::IOERR, "{kind:?}");
         }
         assert_eq!(Code::from(&Error::new(ErrorKind::Busy, "x")), Code::BUSY);
+    }
+
+    #[test]
+    fn a_failed_function_says_what_is_wrong_and_stays_a_plain_error() {
+        let of = |kind| Code::of_function(&Error::new(kind, "x"));
+        assert_eq!(of(ErrorKind::Config).get(), 33_025);
+        assert_eq!(of(ErrorKind::NotFound).get(), 33_281);
+        assert_eq!(of(ErrorKind::Corrupt).get(), 34_817);
+        assert_eq!(of(ErrorKind::NoBucket).get(), 36_865);
+        assert_eq!(of(ErrorKind::Corrupt).primary(), Code::ERROR.get());
+        assert_eq!(of(ErrorKind::Interrupted), Code::INTERRUPT);
+    }
+
+    #[test]
+    fn a_file_of_this_machine_is_not_taken_for_the_store() {
+        for kind in [std::io::ErrorKind::NotFound, std::io::ErrorKind::PermissionDenied] {
+            let local = Error::io("cannot write x.db", std::io::Error::from(kind)).context("x");
+            assert_eq!(Code::of_function(&local), Code::of_function(&Error::new(ErrorKind::Io, "x")));
+        }
     }
 }

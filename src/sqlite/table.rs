@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 use std::ffi::{CStr, CString, c_int};
 use std::marker::PhantomData;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use rusqlite::types::Value;
 use rusqlite::vtab::{
@@ -12,7 +11,7 @@ use rusqlite::vtab::{
 };
 use rusqlite::{Connection, ffi};
 
-use super::function::{Safety, sql_error};
+use super::function::{Safety, caught};
 use super::roles;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -147,7 +146,7 @@ unsafe impl<'vtab, T: Table> VTab<'vtab> for Instance<T> {
     fn best_index(&self, info: &mut IndexInfo) -> rusqlite::Result<bool> {
         // A connection that was inherited gets its text here: when the statement runs, SQLite locks the files first.
         // SAFETY: SQLite is preparing a statement on this connection on this thread.
-        caught(T::NAME, || unsafe { connection(self.db) }.map(drop))?;
+        caught(T::NAME, || unsafe { connection(self.db) })?;
         let mut asked = vec![None; T::ARGUMENTS.len()];
         for (n, constraint) in info.constraints().enumerate() {
             let argument = constraint.column() - T::COLUMNS.len() as c_int;
@@ -236,11 +235,11 @@ unsafe fn connection(db: *mut ffi::sqlite3) -> Result<Connection> {
 // SAFETY: `repr(C)` with `sqlite3_vtab_cursor` first.
 unsafe impl<T: Table> VTabCursor for Scan<T> {
     fn filter(&mut self, mask: c_int, _: Option<&str>, given: &Filters<'_>) -> rusqlite::Result<()> {
-        caught(T::NAME, || self.begin(mask, given))
+        Ok(caught(T::NAME, || self.begin(mask, given))?)
     }
 
     fn next(&mut self) -> rusqlite::Result<()> {
-        caught(T::NAME, || self.advance())
+        Ok(caught(T::NAME, || self.advance())?)
     }
 
     fn eof(&self) -> bool {
@@ -260,11 +259,4 @@ unsafe impl<T: Table> VTabCursor for Scan<T> {
     fn rowid(&self) -> rusqlite::Result<i64> {
         Ok(self.rowid)
     }
-}
-
-/// Runs what calls another room's code: rusqlite does not catch panics in the methods of virtual tables.
-fn caught(name: &str, work: impl FnOnce() -> Result<()>) -> rusqlite::Result<()> {
-    let done = catch_unwind(AssertUnwindSafe(work));
-    let done = done.unwrap_or_else(|_| Err(Error::new(ErrorKind::Io, "a bug in litestream_vfs")));
-    done.map_err(|e| sql_error(name, e))
 }

@@ -53,12 +53,13 @@ impl Operation {
 
 /// The kinds of error that a request can fail with. That there is no such object, or that there is one already, is an
 /// answer.
-const FAILURES: [(ErrorKind, &str); 9] = [
+const FAILURES: [(ErrorKind, &str); 10] = [
     (ErrorKind::Unavailable, "unavailable"),
     (ErrorKind::Timeout, "timeout"),
     (ErrorKind::Denied, "denied"),
     (ErrorKind::WrongAnswer, "wrong_answer"),
     (ErrorKind::Config, "config"),
+    (ErrorKind::NoBucket, "no_bucket"),
     (ErrorKind::Corrupt, "corrupt"),
     (ErrorKind::NoSpace, "no_space"),
     (ErrorKind::Io, "io"),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::finding::Finding;
 use super::names;
+use crate::clock::Timestamp;
 use crate::error::Result;
 use crate::ltx::{FileId, FileName, Level};
 use crate::runtime;
@@ -20,20 +21,20 @@ pub(super) struct Listing {
 
 impl Listing {
     /// What the names tell.
-    pub(super) fn findings(&self) -> Vec<Finding> {
-        let mut findings = names::findings(&self.files);
+    pub(super) fn findings(&self, thinned: Option<Timestamp>) -> Vec<Finding> {
+        let mut findings = names::findings(&self.files, thinned);
         findings.extend(self.strays.iter().map(|path| Finding::stray(path)));
         findings
     }
 }
 
 /// A listing whose names tell that all is well, or the last of `attempts`.
-pub(super) fn settled(store: &Arc<Replica>, attempts: usize) -> Result<Listing> {
+pub(super) fn settled(store: &Arc<Replica>, attempts: usize, thinned: Option<Timestamp>) -> Result<Listing> {
     let mut listing = Listing::default();
     for _ in 0..attempts {
         let store = Arc::clone(store);
         listing = runtime::block_on(async move { list(&store).await })?;
-        if listing.findings().is_empty() {
+        if listing.findings(thinned).is_empty() {
             break;
         }
     }

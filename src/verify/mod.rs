@@ -46,13 +46,15 @@ pub struct Options {
     pub quick: bool,
     /// Files that are read at the same time, at least 1; each takes a few hundred KiB.
     pub parallelism: usize,
+    /// Retention by calendar thins out what is before the newest snapshot from this time or earlier: the gaps there are meant.
+    pub thinned: Option<Timestamp>,
     /// Becomes true when the work should be given up.
     pub stop: Arc<AtomicBool>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { quick: false, parallelism: 8, stop: Arc::default() }
+        Self { quick: false, parallelism: 8, thinned: None, stop: Arc::default() }
     }
 }
 
@@ -87,16 +89,17 @@ pub struct Proven {
 /// `Interrupted`; those of the store if it cannot be listed. What is wrong with single files is a finding.
 pub fn verify(store: Arc<Replica>, options: &Options) -> Result<Outcome> {
     let source = Arc::new(Source::new(store.clone()));
-    let first = listing::settled(&store, LISTINGS)?;
+    let first = listing::settled(&store, LISTINGS, options.thinned)?;
     if first.files.is_empty() {
         // Whoever may not look there has nothing there.
         let is_old = listing::has_generations(&store).unwrap_or(false);
         let mut findings = vec![Finding::empty(&store.url(), is_old)];
-        findings.extend(first.findings());
+        findings.extend(first.findings(options.thinned));
         return Ok(Outcome { findings, proven: None, files: 0, sealed: 0, bytes: 0 });
     }
     let read = Reader::run(&source, &first, options)?;
-    let last = if read.vanished.is_empty() { first } else { listing::settled(&store, LISTINGS)? };
+    let last =
+        if read.vanished.is_empty() { first } else { listing::settled(&store, LISTINGS, options.thinned)? };
     Ok(conclude(&last, read, options))
 }
 
@@ -125,7 +128,7 @@ pub(crate) fn damaged(source: &Arc<Source>, files: &[FileInfo]) -> Result<Vec<Fi
 /// Puts together what the names and what the files told.
 fn conclude(listing: &Listing, read: Read, options: &Options) -> Outcome {
     let still = |id: &FileId| listing.files.iter().any(|file| file.id == *id);
-    let mut findings = listing.findings();
+    let mut findings = listing.findings(options.thinned);
     findings.extend(read.findings.iter().filter(|(id, _)| still(id)).map(|(_, finding)| finding.clone()));
     findings.extend(finding_of_page_sizes(&read.seen));
     // A look at headers and page indexes does not promise more.

@@ -4,23 +4,29 @@
 //! one another without gap or overlap, but for the snapshots, which all begin at transaction 1.
 
 use super::finding::{Finding, Problem, Severity};
+use crate::clock::Timestamp;
 use crate::ltx::{FileId, Level, Txid};
 use crate::store::FileInfo;
 
 /// A range of transactions.
 type Range = (Txid, Txid);
 
-/// What is wrong with `files`, which are ordered by level and transaction.
-pub(super) fn findings(files: &[FileInfo]) -> Vec<Finding> {
+/// What is wrong with `files`, which are ordered by level and transaction. With `thinned`, files are missing on purpose before the
+/// newest snapshot from that time or earlier, and those of single levels where others lead on.
+pub(super) fn findings(files: &[FileInfo], thinned: Option<Timestamp>) -> Vec<Finding> {
     let ids: Vec<FileId> = files.iter().map(|file| file.id).collect();
+    let is_base = |file: &&FileInfo| {
+        file.id.level == Level::SNAPSHOT && thinned.is_some_and(|since| file.timestamp <= since)
+    };
+    let base = files.iter().filter(is_base).map(|file| file.id.name.max()).max();
+    let is_meant = |gap: &Range| base.is_some_and(|base| gap.1 <= base) || is_left(*gap, &ids);
     let mut findings = Vec::new();
-    let (left, gaps): (Vec<Range>, Vec<Range>) =
-        gaps(&ids, &mut findings).into_iter().partition(|gap| is_left(*gap, &ids));
+    let (left, gaps): (Vec<Range>, Vec<Range>) = gaps(&ids, &mut findings).into_iter().partition(is_meant);
     findings.extend(gaps.iter().map(|gap| missing(*gap, newest_snapshot(&ids))));
     let gaps = [left, gaps].concat();
     for level in Level::all().filter(|level| *level != Level::SNAPSHOT) {
         let level: Vec<FileId> = ids.iter().copied().filter(|id| id.level == level).collect();
-        within_level(&level, &gaps, &mut findings);
+        within_level(&level, &gaps, thinned.is_some(), &mut findings);
     }
     let misplaced = |id: &&FileId| id.level == Level::SNAPSHOT && !id.name.is_snapshot();
     findings.extend(
@@ -93,8 +99,8 @@ fn missing(gap: Range, newest: Txid) -> Finding {
     Finding::gap(Severity::Error, gap, format!("{which}: {follows}"))
 }
 
-/// Gaps that other levels fill, and overlaps.
-fn within_level(ids: &[FileId], gaps: &[Range], findings: &mut Vec<Finding>) {
+/// Gaps that other levels fill, unless they are meant, and overlaps.
+fn within_level(ids: &[FileId], gaps: &[Range], are_meant: bool, findings: &mut Vec<Finding>) {
     let mut furthest: Option<FileId> = None;
     for &id in ids {
         match furthest {
@@ -103,7 +109,9 @@ fn within_level(ids: &[FileId], gaps: &[Range], findings: &mut Vec<Finding>) {
                     format!("it holds transactions that {last} has too: two writers, or a wrong name");
                 findings.push(Finding::of(Problem::Overlap, id, message));
             }
-            Some(last) if id.name.min() > last.name.max().next() => findings.extend(filled(last, id, gaps)),
+            Some(last) if id.name.min() > last.name.max().next() && !are_meant => {
+                findings.extend(filled(last, id, gaps));
+            }
             _ => {}
         }
         furthest = furthest.filter(|last| last.name.max() >= id.name.max()).or(Some(id));

@@ -160,6 +160,30 @@ fn a_gap_before_a_snapshot_costs_only_what_is_between() {
 }
 
 #[test]
+fn what_the_calendar_thinned_out_is_no_gap_and_what_is_missing_since_is() {
+    let thinned = |gone: &[FileId], since: u64| {
+        let history = twenty();
+        history.delete(gone);
+        let options = Options { thinned: Some(history.time(since)), ..Options::default() };
+        verify(history.store(), &options).unwrap().findings
+    };
+    // Two snapshots, with nothing that leads from one to the other.
+    let between = [id(1, 5, 8), id(1, 9, 12), id(2, 5, 12), id(0, 11, 11), id(0, 12, 12)];
+    assert_eq!(thinned(&between, 12), []);
+    let [finding] = thinned(&between, 11).try_into().unwrap();
+    assert_eq!(
+        (finding.severity, finding.problem),
+        (Severity::Error, Problem::Gap),
+        "the snapshot is too young"
+    );
+    // What follows the snapshot must be there.
+    let since = [between.as_slice(), &[id(1, 13, 16), id(0, 14, 14)]].concat();
+    let [finding] = thinned(&since, 12).try_into().unwrap();
+    assert_eq!((finding.problem, finding.txids), (Problem::Gap, Some((txid(14), txid(14)))));
+    assert_eq!(thinned(&[id(1, 9, 12)], 4), [], "another level has it");
+}
+
+#[test]
 fn what_retention_leaves_of_levels_is_no_gap() {
     // The last files of levels 2 and 3 from when there were such levels; all else before the snapshot is gone.
     let left = |files: &[(u64, u64)]| {

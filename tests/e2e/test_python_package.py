@@ -154,7 +154,7 @@ def test_a_database_is_looked_up_in_the_configuration(cli, replicated, tmp_path)
         cli(*command, "-config", config, database)
     plan = json.loads(cli("restore", "-dry-run", "-json", "-config", config, database))
     assert plan == json.loads(cli("restore", "-dry-run", "-json", "-o", database, plan["source"], LITESTREAM_CONFIG=str(config)))
-    assert "has no such database" in cli("restore", "-config", config, "-o", "x.db", tmp_path / "other.db", code=1)
+    assert "has no such database" in cli("restore", "-config", config, "-o", "x.db", tmp_path / "other.db", code=2)
     (tmp_path / "moved").write_text(config.read_text().replace("app.db", "restored.db"))
     cli("restore", "--config", "moved", database.with_name("restored.db"))
     [status] = json.loads(cli("status", "-config", "moved", "-json"))
@@ -179,27 +179,60 @@ def test_a_replica_of_ours_gets_the_same_answers(cli, run, in_folder, tmp_path):
     assert (tmp_path / "ours.db").read_bytes() == (tmp_path / "theirs.db").read_bytes()
 
 
-@pytest.mark.parametrize("arguments, expected", [
-    ("restore -f -o x.db file:///r", "copies cannot follow a replica yet"),
-    ("restore -follow-interval 1s -o x.db file:///r", "copies cannot follow a replica yet"),
-    ("sync -wait app.db", "SELECT litestream_sync()"),
-    ("register -replica file:///r app.db", "litestream_configure"),
-    ("list", "litestream_databases"),
-    ("replicate app.db file:///r", "vfs=litestream"),
-    ("restore file:///r", "-o is required"),
-    ("restore -froce -o x.db file:///r", "flag provided but not defined: -froce"),
-    ("restore -o", "flag needs an argument: -o"),
-    ("restore -json=perhaps -o x.db file:///r", "'perhaps' is neither true nor false"),
-    ("restore -o x.db file:///r more", "too many arguments"),
-    ("restore -o x.db file:///nowhere/r", "the replica is empty"),
-    ("ltx -level 10 file:///r", "invalid -level"),
-    ("frobnicate", "unknown command 'frobnicate'"),
-    ("databases -config off", "there is no configuration file"),
-    ("ltx", "DB_PATH|REPLICA_URL is missing"),
+@pytest.mark.parametrize("arguments, expected, code", [
+    ("restore -f -o x.db file:///r", "copies cannot follow a replica yet", 2),
+    ("restore -follow-interval 1s -o x.db file:///r", "copies cannot follow a replica yet", 2),
+    ("sync -wait app.db", "SELECT litestream_sync()", 2),
+    ("register -replica file:///r app.db", "litestream_configure", 2),
+    ("list", "litestream_databases", 2),
+    ("replicate app.db file:///r", "vfs=litestream", 2),
+    ("restore file:///r", "-o is required", 2),
+    ("restore -froce -o x.db file:///r", "flag provided but not defined: -froce", 2),
+    ("restore -o", "flag needs an argument: -o", 2),
+    ("restore -json=perhaps -o x.db file:///r", "'perhaps' is neither true nor false", 2),
+    ("restore -o x.db file:///r more", "too many arguments", 2),
+    ("restore -o x.db file:///nowhere/r", "the replica is empty", 6),
+    ("restore -o x.db -txid 42 file:///r", "txid:42", 2),
+    ("restore -o x.db floppy://a/b", "floppy", 2),
+    ("restore -o x.db -age-identity-file /nowhere/key file:///r", "cannot read /nowhere/key", 3),
+    ("restore -o x.db s3://b/a?endpoint=http://127.0.0.1:1&region=r", "127.0.0.1:1", 4),
+    ("ltx -level 10 file:///r", "invalid -level", 2),
+    ("frobnicate", "unknown command 'frobnicate'", 2),
+    ("databases -config off", "there is no configuration file", 2),
+    ("databases -config /nowhere/x.yml", "/nowhere/x.yml", 2),
+    ("ltx", "DB_PATH|REPLICA_URL is missing", 2),
 ])
-def test_what_cannot_be_done_is_refused_with_a_remedy(cli, arguments, expected):
-    error = cli(*arguments.split(), code=1)
+def test_what_cannot_be_done_is_refused_with_a_remedy(cli, arguments, expected, code):
+    error = cli(*arguments.split(), code=code, AWS_ACCESS_KEY_ID="k", AWS_SECRET_ACCESS_KEY="s")
     assert error.startswith("Error: ") and expected in error and "Traceback" not in error
+
+
+def test_the_exit_code_says_what_is_wrong(cli, run, in_folder, tmp_path):
+    """As walrust has them. Credentials and buckets: `test_a_store_that_refuses_is_told_from_a_bad_setting`."""
+    run("-c", STORY, in_folder.url)
+    cli("verify", in_folder.url)
+    assert "covers" in cli("restore", "-o", "x.db", "-txid", "00000000000000ff", in_folder.url, code=6)
+    assert "use -force" in cli("restore", "-o", "restored.db", in_folder.url, code=3)
+    assert "is open as a primary" in run("-c", f"""if True:
+        import sys, sqlite_litestream as sl, sqlite_litestream._cli as cli
+        db = sl.connect("app.db", replica="{in_folder.url}")
+        db.execute("SELECT 1 FROM t").fetchall()
+        cli.main(["reset", "app.db"])""", code=3)
+    damaged = in_folder.files(0)[-1].path
+    content = bytearray(damaged.read_bytes())
+    content[len(content) // 2] ^= 1
+    damaged.write_bytes(content)
+    cli("restore", "-o", "x.db", in_folder.url, code=5)
+    done = subprocess.run([SYSTEM_PYTHON, "-m", "sqlite_litestream", "verify", in_folder.url], cwd=tmp_path, capture_output=True, text=True,
+                          timeout=60, env=packages.python_env())
+    assert done.returncode == 5 and damaged.name in done.stdout, done.stdout + done.stderr
+
+
+def test_a_store_that_refuses_is_told_from_a_bad_setting(cli, in_s3):
+    nowhere = in_s3.full_url.replace("s3://", "s3://no-")
+    assert "does not exist" in cli("ltx", nowhere, code=4, **in_s3.env)
+    wrong = in_s3.env | {"AWS_SECRET_ACCESS_KEY": "wrong"}
+    assert "secret-access-key" in cli("ltx", in_s3.full_url, code=4, **wrong)
 
 
 def test_help_is_no_failure(cli):
@@ -210,7 +243,7 @@ def test_help_is_no_failure(cli):
 def test_an_existing_file_is_left_alone(cli, replicated, tmp_path):
     url = replicated[2].url
     (tmp_path / "app.db").write_bytes(b"mine")
-    assert "use -force to replace it" in cli("restore", "-o", "app.db", url, code=1)
+    assert "use -force to replace it" in cli("restore", "-o", "app.db", url, code=3)
     assert cli("restore", "-if-db-not-exists", "-json", "-o", "app.db", url) == ""
     assert cli("restore", "-if-replica-exists", "-json", "-o", "new.db", url + "-none") == ""
     assert (tmp_path / "app.db").read_bytes() == b"mine"

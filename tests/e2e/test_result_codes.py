@@ -1,5 +1,8 @@
 """A refused open of a primary has the primary result code that plain SQLite has for the same file, at the open or at the
 first statement: programs decide by it. A file that is no database was SQLITE_CORRUPT, on which some delete it.
+
+A function that fails does so with SQLITE_ERROR, and its extended code says what is wrong: README lists them. Any other primary
+code would have SQLite undo the transaction that is open, or a program take its database for damaged.
 """
 
 import fcntl
@@ -100,3 +103,24 @@ for uri in {[in_folder.primary(tmp_path / "app.db"), f"file:{tmp_path}/app.db"]!
         print(e.result)
 """], capture_output=True, text=True, timeout=60)
     assert child.stdout.split() == [str(apsw.SQLITE_BUSY)] * 2, child.stdout + child.stderr
+
+
+@pytest.mark.parametrize("call, code", [
+    ("SELECT litestream_restore('floppy://a', 'x.db') FROM t", 33025),
+    ("SELECT litestream_restore('file:///nowhere/r', 'x.db') FROM t", 33281),
+    ("SELECT litestream_restore('s3://b/a?endpoint=http://127.0.0.1:1&region=r', 'x.db') FROM t", 34049),
+    ("SELECT * FROM t, litestream_ltx('s3://b/a?endpoint=http://127.0.0.1:1&region=r')", 34049),
+    ("SELECT litestream_sync() FROM t", 35585),
+    ("SELECT litestream_restore('file:///nowhere/r', 'x.db', '{\"age_identity_file\": \"/nowhere/key\"}') FROM t", 36609),
+])
+def test_a_function_that_fails_says_what_is_wrong_and_undoes_nothing(call, code, tmp_path, monkeypatch):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "k")
+    db = apsw.Connection(str(tmp_path / "plain.db"))
+    db.enable_load_extension(True)
+    db.load_extension(str(LIBRARY))
+    db.execute("CREATE TABLE t(x); INSERT INTO t VALUES (1); BEGIN; INSERT INTO t VALUES (2)")
+    with pytest.raises(apsw.SQLError) as failed:
+        db.execute(call).fetchall()
+    assert (failed.value.result, failed.value.extendedresult) == (apsw.SQLITE_ERROR, code), failed.value
+    assert db.in_transaction and db.execute("SELECT count(*) FROM t").get == 2

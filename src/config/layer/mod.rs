@@ -175,7 +175,8 @@ impl<'a> Given<'a> {
                 let path = std::path::absolute(&path).map_err(|e| named(Error::io(path.display(), e)))?;
                 file::document(&path, self.env).map(Some).map_err(|e| match e.kind() {
                     ErrorKind::Config => e,
-                    _ => named(e),
+                    // It is not there, or cannot be read: what named it is to be corrected.
+                    _ => Error::config(named(e).to_string()),
                 })
             }
             None => match file::document(Path::new(USUAL), self.env) {

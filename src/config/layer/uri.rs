@@ -46,6 +46,7 @@ const OTHER_NAMES: &[(&str, &str)] = &[
     ("cachepath", "cache_dir"),
     ("hydration", "hydrate"),
     ("hydrationenabled", "hydrate"),
+    ("snapshotevery", "snapshot_interval"),
 ];
 
 /// First words of names that no other reader of a URI has.

@@ -11,9 +11,10 @@ use crate::ltx::{FileId, Level, Txid};
 use crate::primary::maintenance::due::{Due, Job, Merge};
 use crate::primary::maintenance::inventory::Inventory;
 use crate::primary::maintenance::merge;
+use crate::primary::maintenance::plan;
 use crate::primary::maintenance::schedule_cache::{self, Next};
-use crate::primary::maintenance::settings::{after, window_end};
-use crate::primary::maintenance::{Begin, History, News, Settings};
+use crate::primary::maintenance::settings::{Windows, after, window_end};
+use crate::primary::maintenance::{Begin, History, News, Published, Settings};
 use crate::primary::time::Time;
 use crate::replica::Source;
 use crate::runtime;
@@ -24,6 +25,9 @@ use crate::verify;
 const BACKOFF_MIN: Duration = Duration::from_secs(5);
 const BACKOFF_MAX: Duration = Duration::from_secs(600);
 
+/// How long no deletion is tried after one that was refused.
+const REFUSED: Duration = Duration::from_secs(24 * 3600);
+
 /// Time that went back by more was set back.
 const SET_BACK: Duration = Duration::from_secs(120);
 
@@ -31,6 +35,8 @@ const SET_BACK: Duration = Duration::from_secs(120);
 pub(in crate::primary) struct Compactor {
     store: Arc<Replica>,
     settings: Settings,
+    /// At whose ends snapshots are made.
+    snapshots: Windows,
     time: Arc<Time>,
     history: Arc<History>,
     /// Where local state is.
@@ -43,8 +49,8 @@ pub(in crate::primary) struct Compactor {
     due: Option<Timestamp>,
     /// When all was done that was due.
     worked: Timestamp,
-    /// A deletion was refused: not tried again.
-    may_delete: bool,
+    /// A deletion was refused: none is tried before this.
+    refused_until: Option<Timestamp>,
     backoff: Duration,
     /// Who waits for a snapshot.
     requests: Vec<Sender<Result<Txid>>>,
@@ -59,9 +65,11 @@ impl Compactor {
         folder: PathBuf,
     ) -> Self {
         let worked = time.now();
+        let snapshots = settings.snapshot_windows(&store.url());
         Self {
             store,
             settings,
+            snapshots,
             time,
             history,
             folder,
@@ -69,7 +77,7 @@ impl Compactor {
             files: None,
             due: None,
             worked,
-            may_delete: true,
+            refused_until: None,
             backoff: BACKOFF_MIN,
             requests: Vec::new(),
         }
@@ -127,7 +135,7 @@ impl Compactor {
 
     fn begin(&mut self, begin: Begin) {
         self.node_id = Some(begin.node_id);
-        (self.may_delete, self.backoff) = (true, BACKOFF_MIN);
+        (self.refused_until, self.backoff) = (None, BACKOFF_MIN);
         self.files = begin.is_empty.then(Inventory::default);
         if begin.is_empty {
             self.due = None;
@@ -152,8 +160,9 @@ impl Compactor {
             self.files = None;
         }
         if let Some(files) = &mut self.files {
-            let earliest = news.published.iter().map(|file| self.settings.earliest(file.timestamp)).min();
-            news.published.into_iter().for_each(|file| files.add(file));
+            let earliest = |new: &Published| self.settings.earliest(new.file.timestamp, self.snapshots);
+            let earliest = news.published.iter().map(earliest).min();
+            news.published.into_iter().for_each(|new| files.publish(new));
             // Under load this is not asked anew for each file.
             if self.due.is_none_or(|due| earliest.is_some_and(|earliest| earliest < due)) {
                 self.due = self.next();
@@ -162,7 +171,7 @@ impl Compactor {
             && (news.unknown || !news.published.is_empty())
             && self.backoff == BACKOFF_MIN
         {
-            let time = news.published.first().map_or_else(|| self.time.now(), |file| file.timestamp);
+            let time = news.published.first().map_or_else(|| self.time.now(), |new| new.file.timestamp);
             let end = window_end(time, *tick);
             self.due = Some(self.due.map_or(end, |due| due.min(end)));
         }
@@ -202,7 +211,8 @@ impl Compactor {
     }
 
     fn decisions<'a>(&'a self, inventory: &'a Inventory) -> Due<'a> {
-        Due { inventory, settings: &self.settings, may_delete: self.may_delete }
+        let may_delete = self.refused_until.is_none_or(|until| until <= self.time.now());
+        Due { inventory, settings: &self.settings, snapshots: self.snapshots, may_delete }
     }
 
     /// Does all that is due now. Without success the files are not known any more.
@@ -211,8 +221,12 @@ impl Compactor {
         let mut is_confirmed = false;
         loop {
             self.time.ascertain().await?;
-            let now = self.time.now();
-            match self.decisions(&files).job(now, self.time.certain()) {
+            let (now, certain) = (self.time.now(), self.time.certain());
+            if let Some(id) = self.decisions(&files).unknown(certain) {
+                self.learn(&mut files, id).await?;
+                continue;
+            }
+            match self.decisions(&files).job(now, certain) {
                 Some(Job::Merge(work)) => match self.merge(&mut files, &work).await {
                     Err(e) if e.kind() == ErrorKind::NotFound && !is_confirmed => {
                         is_confirmed = true;
@@ -227,6 +241,7 @@ impl Compactor {
                 }
                 Some(Job::Delete(ids)) if self.is_whole(&files) => self.delete(&mut files, &ids).await?,
                 _ => {
+                    files.forget_times();
                     (self.files, self.worked) = (Some(files), now);
                     return Ok(());
                 }
@@ -240,7 +255,8 @@ impl Compactor {
             Some(files) => files,
             None => {
                 self.time.ascertain().await?;
-                let mut files = Inventory::list(self.store.as_ref(), self.time.now()).await?;
+                let mut files =
+                    Inventory::list(self.store.as_ref(), self.time.now(), self.settings.calendar).await?;
                 self.absorb(&mut files)?;
                 self.doubt_unless_whole(&files);
                 files
@@ -248,6 +264,20 @@ impl Compactor {
         };
         files.exclude(&self.history.damaged());
         Ok(files)
+    }
+
+    /// Finds out when the last transaction of a file was committed. One that is gone or damaged counts as missing.
+    async fn learn(&self, files: &mut Inventory, id: FileId) -> Result<()> {
+        match plan::committed(&self.store, files, id).await {
+            Err(e) if e.kind() == ErrorKind::NotFound => files.remove(&[id]),
+            Err(e) if matches!(e.kind(), ErrorKind::Corrupt | ErrorKind::Unsupported) => {
+                self.history.note_damaged([id]);
+                files.exclude(&self.history.damaged());
+            }
+            committed => files.learn(id.name.max(), committed?),
+        }
+        self.doubt_unless_whole(files);
+        Ok(())
     }
 
     /// Makes sure that all files are there.
@@ -269,8 +299,8 @@ impl Compactor {
     /// Whether the files lead to all that was published and is not news still.
     fn is_whole(&self, files: &Inventory) -> bool {
         let inner = self.history.lock();
-        let news = inner.news.published.iter().filter(|file| file.id.level == Level::L0);
-        let last = match news.map(|file| file.id.name.min()).min() {
+        let news = inner.news.published.iter().filter(|new| new.file.id.level == Level::L0);
+        let last = match news.map(|new| new.file.id.name.min()).min() {
             Some(first) => Txid::new(first.get() - 1),
             None => inner.last,
         };
@@ -289,7 +319,7 @@ impl Compactor {
         if inner.news.unknown {
             return Err(Error::new(ErrorKind::Unavailable, "the replica has changed and is looked at again"));
         }
-        inner.news.published.drain(..).for_each(|file| files.add(file));
+        inner.news.published.drain(..).for_each(|new| files.publish(new));
         Ok(())
     }
 
@@ -321,18 +351,19 @@ impl Compactor {
         let node_id = self.node_id.unwrap_or_default();
         let stop = self.history.stop.notified();
         let begun = tokio::time::Instant::now();
-        let written = merge::run(&self.store, work, kept, node_id, stop).await.inspect_err(|e| {
-            if e.kind() == ErrorKind::Conflict {
-                self.history.lock().conflict = Some(e.clone());
-            }
-        })?;
+        let (written, committed) =
+            merge::run(&self.store, work, kept, node_id, stop).await.inspect_err(|e| {
+                if e.kind() == ErrorKind::Conflict {
+                    self.history.lock().conflict = Some(e.clone());
+                }
+            })?;
         tracing::info!("{}: {} holds {} files", self.store.url(), written.id, work.inputs.len());
         if level == Level::SNAPSHOT {
             self.history.figures.snapshots.note(begun.elapsed());
         } else {
             self.history.lock().recent.forget(written.id.name.max());
         }
-        files.add(written);
+        files.publish(Published { file: written, committed });
         Ok(())
     }
 
@@ -365,18 +396,26 @@ impl Compactor {
         Err(error)
     }
 
+    /// Deletes files. A store that refuses some, since they are locked or the credentials do not allow it, is told of once,
+    /// and asked again with the first work that is due a day later.
     async fn delete(&mut self, files: &mut Inventory, ids: &[FileId]) -> Result<()> {
         match self.store.delete(ids).await {
             Err(e) if e.kind() == ErrorKind::Denied => {
                 let e = e.context("old files cannot be deleted; allow it, or open with retention=off");
-                tracing::warn!("{e}");
+                if self.refused_until.is_none() {
+                    tracing::warn!("{e}");
+                }
                 self.history.lock().error = Some(e);
-                self.may_delete = false;
+                self.refused_until = Some(after(self.time.now(), REFUSED));
+                let listed = Source::new(Arc::clone(&self.store)).list_all_upwards().await?;
+                let is_gone = |id: &&FileId| !listed.iter().any(|file| file.id == **id);
+                files.remove(&ids.iter().filter(is_gone).copied().collect::<Vec<_>>());
                 Ok(())
             }
             Err(e) => Err(e),
             Ok(()) => {
                 tracing::info!("{}: {} old files were deleted", self.store.url(), ids.len());
+                self.refused_until = None;
                 files.remove(ids);
                 Ok(())
             }
@@ -419,7 +458,7 @@ impl Compactor {
                 self.backoff = BACKOFF_MIN;
                 if self.files.is_some() {
                     self.due = self.next();
-                    if self.may_delete {
+                    if self.refused_until.is_none() {
                         self.history.lock().error = None;
                     }
                 }

@@ -5,12 +5,17 @@
 //! file. That is how Litestream 0.5.17 cuts them: it merges, at the end of each window, all that the
 //! level below has. The order is: levels from below, the snapshot, deletions.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::ltx::{FileId, FileName, Level, Txid};
+use crate::primary::maintenance::calendar::Unknown;
 use crate::primary::maintenance::inventory::{Inventory, chain};
-use crate::primary::maintenance::settings::{Settings, after, before, round_up, window_end, window_start};
+use crate::primary::maintenance::retained::Retained;
+use crate::primary::maintenance::settings::{
+    Settings, Windows, after, before, round_up, window_end, window_start,
+};
 use crate::store::FileInfo;
 
 /// Files up to this size are read into memory whole.
@@ -56,6 +61,8 @@ impl Merge {
 pub(super) struct Due<'a> {
     pub(super) inventory: &'a Inventory,
     pub(super) settings: &'a Settings,
+    /// At whose ends snapshots are made.
+    pub(super) snapshots: Windows,
     /// Files may be deleted, as far as is known.
     pub(super) may_delete: bool,
 }
@@ -68,7 +75,14 @@ impl Due<'_> {
         }
         let merge =
             self.targets().find_map(|(source, to, interval)| self.compaction(source, to, interval, now));
-        merge.or_else(|| self.snapshot(now)).map(Job::Merge).or_else(|| self.deletion(certain))
+        let merge = merge.or_else(|| self.snapshot(now)).or_else(|| self.copy_of_oldest(certain));
+        merge.map(Job::Merge).or_else(|| self.deletion(certain))
+    }
+
+    /// The file the time of whose last commit must be known before anything can be deleted.
+    pub(super) fn unknown(&self, now: Timestamp) -> Option<FileId> {
+        let doomed = self.doomed(now);
+        if doomed.is_empty() { None } else { self.retained(&doomed).err().map(|Unknown(id)| id) }
     }
 
     /// When there will be something to do, later than `now`, if nothing is published until then.
@@ -79,7 +93,7 @@ impl Due<'_> {
             oldest.map(|file| window_end(file.timestamp, interval))
         });
         // Many files are deleted at once rather than each at its own time.
-        let deletions = self.deletion_times().into_iter().map(|time| round_up(time, tick));
+        let deletions = self.deletion_times(now).into_iter().map(|time| round_up(time, tick));
         levels.chain(self.snapshot_times()).chain(deletions).filter(|time| *time > now).min()
     }
 
@@ -107,7 +121,7 @@ impl Due<'_> {
 
     /// The snapshot that is due. The full copy that a replica begins with counts as one.
     fn snapshot(&self, now: Timestamp) -> Option<Merge> {
-        let over = window_start(now, self.settings.snapshot_interval);
+        let over = self.snapshots.start(now);
         let snapshot = self.snapshot_of(|file| file.timestamp < over)?;
         (Some(snapshot.to.name.max()) > self.inventory.last_full()).then_some(snapshot)
     }
@@ -134,21 +148,47 @@ impl Due<'_> {
     fn snapshot_times(&self) -> Vec<Timestamp> {
         let full = self.inventory.last_full();
         let later = self.inventory.increments().into_iter().filter(|f| Some(f.id.name.max()) > full);
-        later.map(|f| window_end(f.timestamp, self.settings.snapshot_interval)).collect()
+        later.map(|f| self.snapshots.end(f.timestamp)).collect()
     }
 
     fn deletion(&self, now: Timestamp) -> Option<Job> {
+        let doomed = self.doomed(now);
+        let retained = self.retained(&doomed).ok()?;
+        let ids: Vec<FileId> = doomed.into_iter().filter(|id| retained.keeps(*id).is_none()).collect();
+        (!ids.is_empty()).then_some(Job::Delete(ids))
+    }
+
+    /// What need not be kept for states within the retention, nor for itself.
+    pub(super) fn doomed(&self, now: Timestamp) -> BTreeSet<FileId> {
         if !self.deletes() {
-            return None;
+            return BTreeSet::new();
         }
         let base = self.base(now);
-        let mut ids = self.expired_l0(now, base);
+        let mut ids: BTreeSet<FileId> = self.expired_l0(now, base).into_iter().collect();
         if let Some(base) = base {
             ids.extend(self.behind(base));
             let damaged = self.inventory.damaged().map(|file| file.id);
             ids.extend(damaged.filter(|id| id.name.max() < base.id.name.max()));
         }
-        (!ids.is_empty()).then_some(Job::Delete(ids))
+        ids
+    }
+
+    /// What the calendar keeps of the files that are `doomed`.
+    ///
+    /// # Errors
+    /// A time that must be known first.
+    pub(super) fn retained(&self, doomed: &BTreeSet<FileId>) -> Result<Retained, Unknown> {
+        Retained::of(self.inventory, self.settings.calendar, doomed)
+    }
+
+    /// The full copy of the oldest point that the calendar keeps, where that is better than what leads to it.
+    fn copy_of_oldest(&self, now: Timestamp) -> Option<Merge> {
+        if self.settings.calendar.is_empty() {
+            return None;
+        }
+        let inputs = self.retained(&self.doomed(now)).ok()?.long_way(self.inventory)?;
+        let copy = Merge::new(Level::SNAPSHOT, limited(inputs));
+        copy.filter(|copy| copy.inputs.len() > 1 && !self.inventory.is_taken(copy.to))
     }
 
     fn deletes(&self) -> bool {
@@ -156,7 +196,7 @@ impl Due<'_> {
     }
 
     /// The snapshot that all states within the retention can be made from. Older ones can go.
-    fn base(&self, now: Timestamp) -> Option<&FileInfo> {
+    pub(super) fn base(&self, now: Timestamp) -> Option<&FileInfo> {
         let oldest = before(now, self.settings.snapshot_retention);
         self.inventory.snapshots().into_iter().rfind(|f| f.timestamp <= oldest)
     }
@@ -198,13 +238,15 @@ impl Due<'_> {
         files.any(|f| f.id.name.min() <= name.min() && name.max() <= f.id.name.max())
     }
 
-    /// When something may have to be deleted.
-    fn deletion_times(&self) -> Vec<Timestamp> {
+    /// When something may have to be deleted, later than `now`.
+    fn deletion_times(&self, now: Timestamp) -> Vec<Timestamp> {
         if !self.deletes() {
             return Vec::new();
         }
         let last = self.inventory.last_of(Level::L0);
-        let oldest_l0 = self.inventory.level(Level::L0).next();
+        // Those that could have been deleted are kept by the calendar.
+        let is_young = |f: &&FileInfo| after(f.timestamp, self.settings.l0_retention) > now;
+        let oldest_l0 = self.inventory.level(Level::L0).find(is_young);
         let l0 = oldest_l0
             .filter(|f| {
                 !self.settings.keeps_l0() && Some(f.id.name.max()) != last && self.is_merged(f.id.name)

@@ -9,7 +9,9 @@ use futures_util::future;
 use crate::clock::Timestamp;
 use crate::error::Result;
 use crate::ltx::{FileId, FileName, Level, Txid};
+use crate::primary::maintenance::calendar::{Calendar, Point};
 use crate::primary::maintenance::figures::{Kept, KeptLevel};
+use crate::primary::maintenance::{Published, ways};
 use crate::store::{FileInfo, Replica};
 
 /// The files of a replica. The time of each is when it was stored, by the clock of the store.
@@ -19,6 +21,8 @@ pub(super) struct Inventory {
     /// Those of them that are damaged. Nothing is made of them, but their names are taken.
     damaged: BTreeSet<FileId>,
     totals: [Total; LEVELS],
+    /// When transactions with which files end were committed, as far as that is known.
+    committed: BTreeMap<Txid, Timestamp>,
 }
 
 /// Levels 0 to 9.
@@ -43,18 +47,38 @@ impl Inventory {
     /// - nothing is older than what came before it: else a clock that was wrong for a moment would make
     ///   all that is older than that moment look as if it need not be kept.
     ///
+    /// With a `calendar`, full copies are made of states that are long over: those are not younger than what follows them.
+    ///
     /// # Errors
     /// Those of the store.
-    pub(super) async fn list(store: &Replica, now: Timestamp) -> Result<Self> {
+    pub(super) async fn list(store: &Replica, now: Timestamp, calendar: Calendar) -> Result<Self> {
         let levels = Level::all().map(|level| store.list_stored(level, Txid::ONE));
         let mut inventory = Self::default();
         for mut files in future::try_join_all(levels).await? {
             files.sort_unstable_by_key(|file| (file.id.name.max(), file.id.name.min()));
+            if !calendar.is_empty() && files.first().is_some_and(|file| file.id.level == Level::SNAPSHOT) {
+                inventory.bound(&mut files);
+            }
             correct(&mut files, now);
             files.into_iter().for_each(|file| inventory.add(file));
         }
         inventory.correct_snapshots();
         Ok(inventory)
+    }
+
+    /// Bounds the times of `snapshots`, in their order, by those of the files that begin after them.
+    fn bound(&self, snapshots: &mut [FileInfo]) {
+        let mut later: Vec<_> =
+            self.files.values().map(|file| (file.id.name.min(), file.timestamp)).collect();
+        later.sort_unstable();
+        let mut earliest = None;
+        for snapshot in snapshots.iter_mut().rev() {
+            while let Some((_, time)) = later.pop_if(|(min, _)| *min > snapshot.id.name.max()) {
+                earliest = Some(earliest.map_or(time, |earliest: Timestamp| earliest.min(time)));
+            }
+            snapshot.timestamp =
+                earliest.map_or(snapshot.timestamp, |earliest| earliest.min(snapshot.timestamp));
+        }
     }
 
     /// A snapshot is not older than any file that leads to an earlier state.
@@ -115,6 +139,12 @@ impl Inventory {
         }
     }
 
+    /// A file was published.
+    pub(super) fn publish(&mut self, new: Published) {
+        self.learn(new.file.id.name.max(), new.committed);
+        self.add(new.file);
+    }
+
     /// Files were deleted.
     pub(super) fn remove(&mut self, ids: &[FileId]) {
         for id in ids {
@@ -124,6 +154,38 @@ impl Inventory {
             }
             self.damaged.remove(id);
         }
+    }
+
+    /// Transaction `txid`, with which a file ends, was committed at `time`.
+    pub(super) fn learn(&mut self, txid: Txid, time: Timestamp) {
+        self.committed.insert(txid, time);
+    }
+
+    /// Forgets the times of transactions with which no file ends any more.
+    pub(super) fn forget_times(&mut self) {
+        let ends: BTreeSet<Txid> = self.files.keys().map(|id| id.name.max()).collect();
+        self.committed.retain(|txid, _| ends.contains(txid));
+    }
+
+    /// The sound files, by level and name.
+    pub(super) fn sound(&self) -> Vec<FileInfo> {
+        self.files.values().filter(|file| self.is_sound(file)).cloned().collect()
+    }
+
+    /// The points that the sound files lead to, in their order.
+    pub(super) fn points(&self) -> Vec<Point> {
+        let sound = self.sound();
+        let point = |file: &&FileInfo| {
+            let txid = file.id.name.max();
+            let committed = self.committed.get(&txid).copied();
+            Point { txid, file: file.id, committed, stored: file.timestamp }
+        };
+        ways::points(&sound).iter().map(point).collect()
+    }
+
+    /// The file `id`, if it is there.
+    pub(super) fn get(&self, id: FileId) -> Option<&FileInfo> {
+        self.files.get(&id)
     }
 
     /// What the files come to, at the time `now`, if those of level 0 stay for `l0_retention`.

@@ -8,6 +8,7 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use futures_util::stream::{self, BoxStream, StreamExt as _, TryStreamExt as _};
 use tokio::runtime::Handle;
 
+use crate::clock::Timestamp;
 use crate::error::{Error, Result};
 use crate::ltx::{Decoder, FileId, Header, Lineage, merge};
 use crate::primary::maintenance::due::{Merge, SMALL};
@@ -18,7 +19,7 @@ use crate::store::{ByteRange, FileInfo, PutOptions, Replica};
 /// Files that are asked for at the same time.
 const PARALLEL: usize = 8;
 
-/// Writes the file that `work` is about; returns what is there then.
+/// Writes the file that `work` is about; returns what is there then, and when its last transaction was committed.
 ///
 /// `kept` gives what is in memory, `node_id` becomes that of the new file. As soon as `stop` ends, the
 /// work is given up. If a file of that name is there, an earlier attempt has done it.
@@ -32,7 +33,7 @@ pub(super) async fn run(
     kept: impl Fn(FileId) -> Option<Bytes>,
     node_id: u64,
     stop: impl Future<Output = ()>,
-) -> Result<FileInfo> {
+) -> Result<(FileInfo, Timestamp)> {
     let inputs: Vec<_> =
         work.inputs.iter().map(|file| open(Arc::clone(store), file.id, kept(file.id))).collect();
     let opened: Vec<Opened> = stream::iter(inputs).buffered(PARALLEL).try_collect().await?;
@@ -49,7 +50,7 @@ pub(super) async fn run(
     let options = PutOptions { timestamp: header.timestamp, if_absent: true };
     let (upload, size) = streaming_upload::upload(store, work.to, options, encode, |_| (), stop).await?;
     streaming_upload::complete_if_absent(upload).await?;
-    Ok(FileInfo { id: work.to, size, timestamp: work.timestamp() })
+    Ok((FileInfo { id: work.to, size, timestamp: work.timestamp() }, time))
 }
 
 /// A file to be read.

@@ -7,6 +7,10 @@
 //! | `named` | which of them were named, and what holds for the others |
 //! | `inventory` | the files of the replica, as its only writer knows them |
 //! | `due` | what is to be done, and when: a function of the inventory and the time |
+//! | `calendar` | the last restore points of hours, days, weeks and months |
+//! | `ways` | the files that lead to restore points and cost least |
+//! | `retained` | what the calendar keeps of what would be deleted without it |
+//! | `plan` | what would be kept and deleted, and why |
 //! | `merge` | several files become one, as a stream |
 //! | `recent` | files that are still in memory |
 //! | `whole` | a full copy of the database becomes a snapshot |
@@ -25,17 +29,21 @@
 //! And of the snapshots that are older than the retention, which Litestream deletes, the newest stays,
 //! so that every state within the retention can be restored.
 
+mod calendar;
 mod compactor;
 mod due;
 mod figures;
 mod inventory;
 mod merge;
 mod named;
+mod plan;
 mod recent;
+mod retained;
 mod schedule_cache;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod ways;
 mod whole;
 
 use std::collections::BTreeSet;
@@ -54,11 +62,13 @@ use crate::ltx::{FileId, Txid};
 use crate::runtime;
 use crate::store::FileInfo;
 
+pub use calendar::Calendar;
 pub(in crate::primary) use compactor::Compactor;
 pub use figures::KeptLevel;
 pub(in crate::primary) use named::text;
 pub use named::{HistoryOptions, NamedSettings};
-pub use settings::Settings;
+pub use plan::{Fate, Planned, retention_plan};
+pub use settings::{Settings, SnapshotAt};
 pub(super) use whole::snapshot_of_copy;
 
 /// How long work that was told to stop is waited for.
@@ -121,14 +131,22 @@ struct Begin {
 /// What the compactor has not seen yet.
 #[derive(Debug, Default)]
 struct News {
-    /// Files of level 0 that were published.
-    published: Vec<FileInfo>,
+    /// Files that were published.
+    published: Vec<Published>,
     /// There are files that nobody told of.
     unknown: bool,
     /// Who waits for a snapshot.
     requests: Vec<Sender<Result<Txid>>>,
     /// Who wants to know the files.
     questions: Vec<oneshot::Sender<Vec<FileInfo>>>,
+}
+
+/// A file that was published.
+#[derive(Debug)]
+struct Published {
+    file: FileInfo,
+    /// The time of its last commit.
+    committed: Timestamp,
 }
 
 /// The last transaction that `files` lead to, in any order.
@@ -180,8 +198,9 @@ impl History {
         }
     }
 
-    /// A file of level 0 was written at `time`; `bytes` are its content if that is in memory.
-    pub(super) fn published(&self, id: FileId, time: Timestamp, bytes: Option<Bytes>) {
+    /// A file of level 0 was written at `time`, whose last commit was made at `committed`; `bytes` are its content if that
+    /// is in memory.
+    pub(super) fn published(&self, id: FileId, time: Timestamp, committed: Timestamp, bytes: Option<Bytes>) {
         let mut inner = self.lock();
         // One that is not in memory is large.
         let size = bytes.as_ref().map_or(u64::MAX, |bytes| bytes.len() as u64);
@@ -189,7 +208,8 @@ impl History {
             inner.recent.add(id, bytes);
         }
         inner.last = inner.last.max(Some(id.name.max()));
-        inner.news.published.push(FileInfo { id, size, timestamp: time });
+        let file = FileInfo { id, size, timestamp: time };
+        inner.news.published.push(Published { file, committed });
         self.news.notify_one();
     }
 
@@ -207,7 +227,8 @@ impl History {
 
     /// The publisher wrote a snapshot.
     pub(super) fn found_snapshot(&self, snapshot: FileInfo) {
-        self.lock().news.published.push(snapshot);
+        let committed = snapshot.timestamp;
+        self.lock().news.published.push(Published { file: snapshot, committed });
         self.news.notify_one();
     }
 

@@ -5,7 +5,8 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::primary::maintenance::settings::Settings;
+use crate::primary::maintenance::calendar::Calendar;
+use crate::primary::maintenance::settings::{Settings, SnapshotAt};
 
 /// The settings of the history that were named: in the URI, in the environment, or at an earlier open.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +17,9 @@ pub struct NamedSettings {
     /// See [`Settings::snapshot_interval`].
     #[serde(default, skip_serializing_if = "Option::is_none", with = "duration")]
     pub snapshot_interval: Option<Duration>,
+    /// See [`Settings::snapshot_at`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot_at: Option<SnapshotAt>,
     /// See [`Settings::snapshot_retention`].
     #[serde(default, skip_serializing_if = "Option::is_none", with = "duration")]
     pub snapshot_retention: Option<Duration>,
@@ -25,6 +29,9 @@ pub struct NamedSettings {
     /// See [`Settings::retention`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retention: Option<bool>,
+    /// See [`Settings::calendar`]. Where one of its numbers is named, the others are 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calendar: Option<Calendar>,
 }
 
 /// How much history an open asks for.
@@ -36,15 +43,24 @@ pub struct HistoryOptions {
     pub defaults: Settings,
 }
 
+impl HistoryOptions {
+    /// The settings of an open that no other preceded.
+    pub fn settings(&self) -> Settings {
+        self.named.clone().over(&self.defaults)
+    }
+}
+
 impl NamedSettings {
     /// These settings, and those of `earlier` where they name none.
     pub(in crate::primary) fn or(self, earlier: Self) -> Self {
         Self {
             levels: self.levels.or(earlier.levels),
             snapshot_interval: self.snapshot_interval.or(earlier.snapshot_interval),
+            snapshot_at: self.snapshot_at.or(earlier.snapshot_at),
             snapshot_retention: self.snapshot_retention.or(earlier.snapshot_retention),
             l0_retention: self.l0_retention.or(earlier.l0_retention),
             retention: self.retention.or(earlier.retention),
+            calendar: self.calendar.or(earlier.calendar),
         }
     }
 
@@ -53,9 +69,11 @@ impl NamedSettings {
         Settings {
             levels: self.levels.unwrap_or_else(|| defaults.levels.clone()),
             snapshot_interval: self.snapshot_interval.unwrap_or(defaults.snapshot_interval),
+            snapshot_at: self.snapshot_at.unwrap_or(defaults.snapshot_at),
             snapshot_retention: self.snapshot_retention.unwrap_or(defaults.snapshot_retention),
             l0_retention: self.l0_retention.unwrap_or(defaults.l0_retention),
             retention: self.retention.unwrap_or(defaults.retention),
+            calendar: self.calendar.unwrap_or(defaults.calendar),
         }
     }
 
@@ -73,13 +91,18 @@ impl NamedSettings {
 
 impl Settings {
     /// Each setting with its value as a user writes it.
-    fn shown(&self) -> [(&'static str, String); 5] {
+    fn shown(&self) -> [(&'static str, String); 10] {
         [
             ("levels", self.levels.iter().map(|level| text(*level)).collect::<Vec<_>>().join(",")),
             ("snapshot_interval", text(self.snapshot_interval)),
+            ("snapshot_at", self.snapshot_at.to_string()),
             ("snapshot_retention", text(self.snapshot_retention)),
             ("l0_retention", text(self.l0_retention)),
             ("retention", if self.retention { "on" } else { "off" }.to_owned()),
+            ("retention_hourly", self.calendar.hourly.to_string()),
+            ("retention_daily", self.calendar.daily.to_string()),
+            ("retention_weekly", self.calendar.weekly.to_string()),
+            ("retention_monthly", self.calendar.monthly.to_string()),
         ]
     }
 
@@ -92,8 +115,20 @@ impl Settings {
             !before.retention && self.retention,
             self.snapshot_retention < before.snapshot_retention,
             !self.keeps_l0() && (before.keeps_l0() || self.l0_retention < before.l0_retention),
+            self.calendar.hourly < before.calendar.hourly,
+            self.calendar.daily < before.calendar.daily,
+            self.calendar.weekly < before.calendar.weekly,
+            self.calendar.monthly < before.calendar.monthly,
         ];
-        let names = ["retention", "snapshot_retention", "l0_retention"];
+        let names = [
+            "retention",
+            "snapshot_retention",
+            "l0_retention",
+            "retention_hourly",
+            "retention_daily",
+            "retention_weekly",
+            "retention_monthly",
+        ];
         let value = |settings: &Self, name: &str| {
             settings.shown().into_iter().find(|(n, _)| *n == name).map(|(_, value)| value).unwrap_or_default()
         };

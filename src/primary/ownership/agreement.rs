@@ -284,6 +284,7 @@ impl Memory {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::primary::{Calendar, SnapshotAt};
     use crate::store::Location;
 
     const URL: &str = "s3://bucket/app";
@@ -293,9 +294,11 @@ mod tests {
         Settings {
             levels: vec![Duration::from_secs(30), Duration::from_secs(300)],
             snapshot_interval: day,
+            snapshot_at: SnapshotAt::Anytime,
             snapshot_retention: day,
             l0_retention: Duration::from_secs(300),
             retention: true,
+            calendar: Calendar::default(),
         }
     }
 

@@ -108,7 +108,7 @@ async fn send_copy(
         anchored(shipper, header.max, compared).await;
         shipper.with_capture(|capture| capture.anchored(&header))?;
         shipper.copying.ends();
-        shipper.keep_history_of(id, None);
+        shipper.keep_history_of(id, header.timestamp, None);
         heal::copied(shipper, header.max, is_whole).await;
         shipper.published(header.max, covers, header.timestamp);
         return Ok(true);

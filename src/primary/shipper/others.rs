@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::holes::{Asked, Look};
 use super::{Capture, Phase, Shipper};
+use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::events;
 use crate::ltx::FileId;
@@ -92,14 +93,15 @@ impl Shipper {
         self.history_waits.store(true, Ordering::Relaxed);
     }
 
-    /// This process published the file `id` just now; `bytes` are its content if that is in memory.
-    pub(in crate::primary) fn keep_history_of(&self, id: FileId, bytes: Option<Bytes>) {
+    /// This process published the file `id` just now, whose last commit was made at `committed`; `bytes` are its content if
+    /// that is in memory.
+    pub(in crate::primary) fn keep_history_of(&self, id: FileId, committed: Timestamp, bytes: Option<Bytes>) {
         if self.history_waits.swap(false, Ordering::Relaxed)
             && let Ok(node_id) = self.with_capture(|capture| capture.node_id())
         {
             self.history.begin(self.progress_txid(), node_id);
         }
-        self.history.published(id, self.time.now(), bytes);
+        self.history.published(id, self.time.now(), committed, bytes);
     }
 
     /// Something was found that the status is to tell of.

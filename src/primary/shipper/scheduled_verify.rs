@@ -95,7 +95,12 @@ async fn verify_always(shipper: &Arc<Shipper>) {
 }
 
 fn verify(shipper: &Shipper) -> Result<()> {
-    let options = verify::Options { quick: false, parallelism: 1, stop: Arc::clone(&shipper.proof.stop) };
+    let options = verify::Options {
+        quick: false,
+        parallelism: 1,
+        thinned: shipper.settings.thins(shipper.time.now()),
+        stop: Arc::clone(&shipper.proof.stop),
+    };
     let outcome = verify::verify(Arc::clone(&shipper.store), &options)?;
     shipper.proof.note(&outcome, &shipper.store.url(), shipper.db.clock.now());
     let failed = shipper.proof.verified().error.clone();

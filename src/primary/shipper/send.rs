@@ -124,7 +124,7 @@ async fn delivered(shipper: &Arc<Shipper>, out: &Outgoing, sums: PageSums) -> Re
         "published"
     );
     // Before whoever waits for it hears of it and asks for a snapshot.
-    shipper.keep_history_of(FileId::single(out.txid), bytes);
+    shipper.keep_history_of(FileId::single(out.txid), out.header.timestamp, bytes);
     shipper.published(out.txid, out.covers, out.header.timestamp);
     Sums::of(shipper).catch_up(shipper.store.as_ref(), Some(out.txid)).await;
     Ok(true)

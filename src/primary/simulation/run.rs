@@ -17,8 +17,8 @@ use crate::error::{ErrorKind, Result};
 use crate::logging::{self, LogFormat};
 use crate::ltx::{Decoder, FileId, Header, Level};
 use crate::primary::{
-    Asked, HistoryOptions, HistorySettings, Host, NamedSettings, Options, Phase, Primary, ReplicaConfig,
-    ReplicaOptions, Rewound, state_folder,
+    Asked, Calendar, HistoryOptions, HistorySettings, Host, NamedSettings, Options, Phase, Primary,
+    ReplicaConfig, ReplicaOptions, Rewound, SnapshotAt, state_folder,
 };
 use crate::runtime::simulated::{self, Simulation, VirtualClock};
 use crate::store::{Location, MemoryStore, Replica, RetryPolicy};
@@ -88,9 +88,11 @@ fn no_history() -> HistoryOptions {
     let defaults = HistorySettings {
         levels: Vec::new(),
         snapshot_interval: day,
+        snapshot_at: SnapshotAt::Anytime,
         snapshot_retention: day,
         l0_retention: day,
         retention: false,
+        calendar: Calendar::default(),
     };
     HistoryOptions { named: NamedSettings::default(), defaults }
 }

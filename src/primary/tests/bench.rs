@@ -15,8 +15,8 @@ use crate::ltx::{Decoder, Encoder, FileId, FileName, Header, Level, Txid};
 use crate::page::{PageCount, PageSize, Pgno};
 use crate::primary::shipper::ReplicaId;
 use crate::primary::{
-    HistoryOptions, HistorySettings, NamedSettings, Options, Primary, ReplicaConfig, ReplicaOptions, Rewound,
-    Status, state_folder,
+    Calendar, HistoryOptions, HistorySettings, NamedSettings, Options, Primary, ReplicaConfig,
+    ReplicaOptions, Rewound, SnapshotAt, Status, state_folder,
 };
 use crate::store::{
     ByteRange, Faults, Location, MemoryStore, Op, PutOptions, Replica, ReplicaIdentity, RetryPolicy,
@@ -309,9 +309,11 @@ pub(super) fn no_history() -> HistorySettings {
     HistorySettings {
         levels: Vec::new(),
         snapshot_interval: day,
+        snapshot_at: SnapshotAt::Anytime,
         snapshot_retention: day,
         l0_retention: day,
         retention: false,
+        calendar: Calendar::default(),
     }
 }
 

@@ -7,7 +7,7 @@ use crate::clock::{Clock as _, Timestamp};
 use crate::error::ErrorKind;
 use crate::ltx::Level;
 use crate::primary::Asked;
-use crate::primary::HistorySettings;
+use crate::primary::{Calendar, HistorySettings, SnapshotAt};
 use crate::store::{Fault, Op};
 
 fn keep_history(bench: &mut Bench) {
@@ -15,9 +15,11 @@ fn keep_history(bench: &mut Bench) {
     bench.options.history = defaulting_to(HistorySettings {
         levels: vec![minute / 2, minute * 5],
         snapshot_interval: minute * 60,
+        snapshot_at: SnapshotAt::Anytime,
         snapshot_retention: minute * 60,
         l0_retention: minute * 5,
         retention: true,
+        calendar: Calendar::default(),
     });
 }
 

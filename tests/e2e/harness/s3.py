@@ -37,8 +37,10 @@ def accepts(port: int) -> bool:
 class S3Server:
     """An `s3s-fs` process. Its objects are files: `root/bucket/key`."""
 
-    def __init__(self, root: Path, nice: int = 0, keys: tuple[str, str] = (ACCESS_KEY, SECRET_KEY), domain: str | None = None):
+    def __init__(self, root: Path, nice: int = 0, keys: tuple[str, str] = (ACCESS_KEY, SECRET_KEY), domain: str | None = None,
+                 env: dict[str, str] | None = None):
         """Buckets are hosts below `domain`, if that is given, and the first part of paths otherwise."""
+        self._env = env or {}
         self.root = root
         self._domain = ["--domain", domain] if domain else []
         self.keys = keys
@@ -66,7 +68,7 @@ class S3Server:
             self._process = subprocess.Popen(
                 ["nice", "-n", str(self._nice), S3S_FS, "--host", "127.0.0.1", "--port", str(self.port),
                  "--access-key", self.keys[0], "--secret-key", self.keys[1], *self._domain, str(self.root)],
-                stdout=log, stderr=log, env=clean_env(RUST_LOG="error"),
+                stdout=log, stderr=log, env=clean_env(RUST_LOG="error", **self._env),
             )
         until(lambda: accepts(self.port), what=f"s3s-fs on {self.endpoint}")
 

@@ -7,8 +7,9 @@ import os
 import sqlite3
 import sys
 from pathlib import Path
-from typing import Any, Callable, NamedTuple
+from typing import Any, Callable, NamedTuple, NoReturn
 
+from ._exit import Exit
 from ._restore import dumps, query, restore
 
 USAGE = """\
@@ -30,6 +31,15 @@ The commands are:
     status       show how far databases were published
     verify       read a replica to prove that it restores
     version      print the version
+
+They end with 0 if all went well, else with
+
+    1   what has no number of its own
+    2   a flag, a setting or the configuration file is wrong
+    3   a local file is missing, in use, in the way, or cannot be read or written
+    4   the store: network, credentials, bucket
+    5   integrity: a checksum fails, or verify found errors
+    6   the replica has nothing to restore, or not that point in time
 """
 
 INSTEAD = {
@@ -48,7 +58,7 @@ INSTEAD = {
 
 
 class Refused(Exception):
-    """What is said on standard error before the command ends with 1."""
+    """What is said on standard error before the command ends, since it was called wrongly."""
 
 
 class Flag(NamedTuple):
@@ -90,24 +100,32 @@ Given = dict[str, Any]
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs a command and ends the process: 0 if all went well, 1 otherwise."""
+    """Runs a command and ends the process, with 0 if all went well."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         sys.exit(_run(arguments))
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        sys.exit(Exit.GENERAL)
     except KeyboardInterrupt:
-        sys.exit("Error: interrupted")
-    except (Refused, sqlite3.Error, OSError) as error:
-        text = str(error).replace('restore with {"force": true}', "use -force")
-        sys.exit(f"Error: {text}")
+        _end("interrupted", Exit.GENERAL)
+    except Refused as error:
+        _end(str(error), Exit.CONFIGURATION)
+    except sqlite3.Error as error:
+        _end(str(error).replace('restore with {"force": true}', "use -force"), Exit.of(error))
+    except OSError as error:
+        _end(str(error), Exit.FILE)
+
+
+def _end(text: str, code: Exit) -> NoReturn:
+    print(f"Error: {text}", file=sys.stderr)
+    sys.exit(code)
 
 
 def _run(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("help", "-h", "-help", "--help"):
         print(USAGE)
-        return 0 if arguments else 1
+        return Exit.WELL if arguments else Exit.CONFIGURATION
     name, *rest = arguments
     if name in INSTEAD:
         raise Refused(f"there is no daemon to ask, since the library runs in your program; instead of '{name}': {INSTEAD[name]}")
@@ -116,7 +134,7 @@ def _run(arguments: list[str]) -> int:
     command, flags, operand = COMMANDS[name]
     if any(argument.lstrip("-") in ("h", "help") and argument.startswith("-") for argument in rest):
         print(_help(name, flags, operand))
-        return 0
+        return Exit.WELL
     given, operands = _parse(rest, flags)
     if len(operands) > (1 if operand else 0):
         raise Refused(f"too many arguments: {' '.join(operands)}")
@@ -124,7 +142,7 @@ def _run(arguments: list[str]) -> int:
         raise Refused(f"{operand} is missing: python -m sqlite_litestream {name} {operand}")
     if "config" in given:
         os.environ["LITESTREAM_CONFIG"] = given.pop("config")
-    return command(given, *(operand if _is_url(operand) else _path(operand) for operand in operands)) or 0
+    return command(given, *(operand if _is_url(operand) else _path(operand) for operand in operands)) or Exit.WELL
 
 
 def _help(name: str, flags: list[Flag], operand: str) -> str:
@@ -241,7 +259,7 @@ def _verify(given: Given, source: str) -> int:
         _print(given, names, names, rows)
     else:
         print("all is well")
-    return 1 if any(row[0] == "error" for row in rows) else 0
+    return Exit.INTEGRITY if any(row[0] == "error" for row in rows) else Exit.WELL
 
 
 def _reset(given: Given, path: str) -> None:

@@ -49,7 +49,9 @@ def query(sql: str, *parameters: Any) -> list[list[Any]]:
     except Exception as error:
         if isinstance(error, sqlite3.Error):
             raise
-        raise sqlite3.OperationalError(str(error)) from error
+        wrapped: Any = sqlite3.OperationalError(str(error))
+        wrapped.sqlite_errorcode = getattr(error, "extendedresult", 0)
+        raise wrapped from error
     finally:
         connection.close()
 

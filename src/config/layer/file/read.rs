@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::super::super::catalog::{
-    AGE_IDENTITY, AGE_RECIPIENT, CLOSE_TIMEOUT, LEVELS, LISTEN, RETENTION, SETTINGS, SNAPSHOT_INTERVAL,
-    SNAPSHOT_RETENTION,
+    AGE_IDENTITY, AGE_RECIPIENT, CLOSE_TIMEOUT, LEVELS, LISTEN, RETENTION, RETENTION_DAILY, RETENTION_HOURLY,
+    RETENTION_MONTHLY, RETENTION_WEEKLY, SETTINGS, SNAPSHOT_AT, SNAPSHOT_INTERVAL, SNAPSHOT_RETENTION,
 };
 use super::super::super::origin::{Line, Origin};
 use super::super::super::setting::{Declared, Kind, Scope, plain};
@@ -268,13 +268,14 @@ impl Reader {
             match inner.key.as_str() {
                 "interval" => self.assign(&SNAPSHOT_INTERVAL.declared, section, inner)?,
                 "retention" => self.assign(&SNAPSHOT_RETENTION.declared, section, inner)?,
-                _ => self.unknown(&inner, &[("interval", ""), ("retention", "")], "snapshot"),
+                "at" => self.assign(&SNAPSHOT_AT.declared, section, inner)?,
+                _ => self.unknown(&inner, &[("interval", ""), ("retention", ""), ("at", "")], "snapshot"),
             }
         }
         Ok(())
     }
 
-    /// `retention: {enabled: false}`, and `retention: 24h` of Litestream 0.3.
+    /// `retention: {enabled: false}`, `retention: {hourly: 24, daily: 7}`, and `retention: 24h` of Litestream 0.3.
     fn retention(&mut self, section: &mut Section, member: Member) -> Result<()> {
         if let Content::Scalar(text) = &member.value.content {
             let is_flag = value::flag(text).is_ok() && text.parse::<f64>().is_err();
@@ -284,7 +285,14 @@ impl Reader {
         for inner in self.section(member)? {
             match inner.key.as_str() {
                 "enabled" => self.assign(&RETENTION.declared, section, inner)?,
-                _ => self.unknown(&inner, &[("enabled", "")], "retention"),
+                "hourly" => self.assign(&RETENTION_HOURLY.declared, section, inner)?,
+                "daily" => self.assign(&RETENTION_DAILY.declared, section, inner)?,
+                "weekly" => self.assign(&RETENTION_WEEKLY.declared, section, inner)?,
+                "monthly" => self.assign(&RETENTION_MONTHLY.declared, section, inner)?,
+                _ => {
+                    let known = ["enabled", "hourly", "daily", "weekly", "monthly"].map(|key| (key, ""));
+                    self.unknown(&inner, &known, "retention");
+                }
             }
         }
         Ok(())

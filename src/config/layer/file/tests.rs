@@ -8,7 +8,7 @@ use super::read::read;
 use crate::config::{
     Config, InForce, PrimaryConfig, configure, forget, in_force, resolve, resolve_configured, tests::params,
 };
-use crate::primary::{ReplicaConfig, SyncReplicas};
+use crate::primary::{Calendar, ReplicaConfig, SnapshotAt, SyncReplicas};
 use crate::store::{Location, ReplicaIdentity};
 
 /// A configuration file, and the environment that names it.
@@ -106,10 +106,29 @@ fn role_replica_in_an_entry_reads() {
 }
 
 #[test]
+fn retention_is_a_duration_a_flag_or_a_calendar() {
+    let named = |text: &str| {
+        let text = format!(
+            "{text}dbs:\n- path: /d/app.db\n  retention: {{daily: 7}}\n  replica: {{url: 'file:///r', retention: {{weekly: 5, enabled: true}}}}\n"
+        );
+        File::of(&text).primary("/d/app.db", "retention_monthly=3").replicas.remove(0).options.history.named
+    };
+    let first = named("retention: {hourly: 24, daily: 9}\n");
+    let calendar = Calendar { hourly: 24, daily: 7, weekly: 5, monthly: 3 };
+    assert_eq!((first.calendar, first.retention), (Some(calendar), Some(true)));
+    let old = named("retention: 72h\n");
+    assert_eq!(old.snapshot_retention, Some(SECONDS(72 * 3600)));
+    assert_eq!(old.calendar, Some(Calendar { hourly: 0, ..calendar }));
+    let plain = File::of("retention: off\ndbs:\n- path: /d/app.db\n  replica: {url: 'file:///r'}\n");
+    let plain = plain.primary("/d/app.db", "").replicas.remove(0).options.history.named;
+    assert_eq!((plain.calendar, plain.retention), (None, Some(false)));
+}
+
+#[test]
 fn the_uri_wins_over_the_entry_and_the_entry_over_the_file_and_that_over_the_environment() {
     let text = "sync-interval: 4s\nsnapshot: {interval: 2h, retention: 72h}\nl0-retention: 0\nretention: {enabled: false}\n\
                 levels: [{interval: 1m}, {interval: 10m}]\nshutdown-sync-timeout: 20s\n\
-                dbs:\n- path: /d/app.db\n  snapshot: {interval: 1h}\n  watch-interval: 7s\n  replica: {url: 'file:///r', spool-limit: 5M}\n";
+                dbs:\n- path: /d/app.db\n  snapshot: {interval: 1h, at: 3:30}\n  watch-interval: 7s\n  replica: {url: 'file:///r', spool-limit: 5M}\n";
     let file =
         File::of(text).with("LITESTREAM_SYNC_INTERVAL", "9s").with("LITESTREAM_VERIFY_INTERVAL", "11s");
     let config = file.primary("/d/app.db", "watch_interval=8s");
@@ -122,6 +141,7 @@ fn the_uri_wins_over_the_entry_and_the_entry_over_the_file_and_that_over_the_env
         (named.snapshot_interval, named.snapshot_retention),
         (Some(SECONDS(3600)), Some(SECONDS(72 * 3600)))
     );
+    assert_eq!(named.snapshot_at, Some(SnapshotAt::Minute(210)));
     assert_eq!((named.l0_retention, named.retention), (Some(Duration::ZERO), Some(false)));
     assert_eq!(named.levels, Some(vec![SECONDS(60), SECONDS(600)]));
 }
@@ -361,6 +381,8 @@ fn what_is_broken_is_named_with_its_line_and_a_remedy() {
         (replica("    age-identity: AGE-SECRET-KEY-1X\n    age: {identities: [AGE-SECRET-KEY-1Y]}\n"), "6: age.identities is given in /c.yml:5 already"),
         (replica("  role: leader\n"), "5: role: 'leader' is none of primary, replica"),
         (replica("  snapshot: 1h\n"), "5: 'snapshot' has keys with values, and this is a single value"),
+        (replica("  retention: {daily: often}\n"), "5: daily: 'often' is not a whole number from 0 to 1000000"),
+        (replica("  snapshot: {at: 25:00}\n"), "5: at: '25:00' is not a time of day in UTC"),
         (replica("  snapshot: {interval: 0s}\n"), "5: interval: '0s' is not within 1s and 8760h"),
         (replica("  snapshot:\n    retention: 1h\n  retention: 2h\n"), "7: retention is given in /c.yml:6 already: keep one"),
         ("levels:\n- interval: 0s\n".to_owned(), "levels: '0s' is not within 1s and 8760h"),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::world::{MINUTE, World, settings};
 use crate::clock::{Clock as _, ManualClock, Timestamp};
 use crate::ltx::FileId;
+use crate::primary::maintenance::Calendar;
 use crate::primary::maintenance::inventory::Inventory;
 use crate::primary::maintenance::schedule_cache::{self, Next};
 
@@ -181,7 +182,8 @@ fn times_that_cannot_be_true_are_corrected() {
             world.commit();
             world.clock.jump(right);
         }
-        let listed = super::world::run(Inventory::list(&world.memory, world.now())).unwrap();
+        let listed =
+            super::world::run(Inventory::list(&world.memory, world.now(), Calendar::default())).unwrap();
         let minutes = |time: Timestamp| (time.as_millis() - began) / 60_000;
         listed.increments().iter().map(|file| minutes(file.timestamp)).collect::<Vec<_>>()
     };

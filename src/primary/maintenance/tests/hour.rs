@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use super::world::{MINUTE, World, settings};
-use crate::primary::maintenance::Settings;
+use crate::primary::maintenance::settings::window_start;
+use crate::primary::maintenance::{Settings, SnapshotAt};
 
 /// Commits for `seconds`, at times that `world` chooses; all is checked again and again, at each third
 /// end of a window.
@@ -89,4 +90,34 @@ fn a_day_of_litestreams_defaults() {
     world.assert_restores();
     world.assert_tidy();
     assert_eq!(world.files(9).len(), 1);
+}
+
+#[test]
+fn snapshots_are_made_at_their_time_of_day_and_no_other() {
+    let day = MINUTE * 60 * 24;
+    let at = SnapshotAt::Minute(3 * 60);
+    let brief =
+        Settings { snapshot_interval: day, snapshot_at: at, snapshot_retention: day * 9, ..settings() };
+    let mut world = World::new(12, brief);
+    let mut made = Vec::new();
+    for minute in 0..4 * 24 * 60 {
+        world.pass(MINUTE);
+        if minute % 20 == 0 {
+            world.commit();
+        }
+        world.round();
+        let snapshots = world.files(9);
+        if snapshots.len() > made.len() {
+            let last = snapshots.last().unwrap().id.name.max().get();
+            let now = world.now();
+            made.push((now.as_millis() - window_start(now, day).as_millis()) / 60_000);
+            assert!(world.states[&last].0 < now && last + 1 >= world.last(), "it holds all up to then");
+        }
+        if minute % 500 == 0 {
+            // Another process keeps to the same time.
+            world.restart();
+        }
+    }
+    assert_eq!(made.len(), 4);
+    assert!(made.iter().all(|minute| (180..=210).contains(minute) && *minute == made[0]), "{made:?}");
 }

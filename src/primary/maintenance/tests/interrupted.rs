@@ -46,7 +46,7 @@ impl<F: Future> Future for Killed<F> {
 
 /// A round that is killed at some moment, or while it waits for some answer. Whether it was: rounds
 /// can be over before.
-fn kill_somewhere(world: &mut World) -> bool {
+pub(super) fn kill_somewhere(world: &mut World) -> bool {
     world.store.heal();
     let mut polls = u64::MAX;
     if world.random(2) == 0 {

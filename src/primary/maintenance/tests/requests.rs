@@ -67,6 +67,14 @@ fn credentials_that_may_not_delete_do_not_stop_the_rest() {
     assert!(message.contains("retention=off"), "{message}");
     assert!(world.files(3).len() == 1 && world.files(9).len() > 4);
     world.assert_restores();
+    // Locks of objects end: a day later it is tried again.
+    world.store.heal();
+    world.pass(MINUTE * 60 * 24);
+    world.commit();
+    world.pass(MINUTE);
+    world.round();
+    assert!(world.files(9).len() <= 2 && world.history.error().is_none());
+    world.assert_restores();
 }
 
 #[test]

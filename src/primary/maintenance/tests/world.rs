@@ -13,7 +13,7 @@ use crate::ltx::{Decoder, Encoder, FileId, FileName, Header, Level, Txid};
 use crate::page::{PageCount, PageSize, Pgno};
 use crate::primary::maintenance::compactor::Compactor;
 use crate::primary::maintenance::settings::{before, window_start};
-use crate::primary::maintenance::{History, Settings};
+use crate::primary::maintenance::{Calendar, History, Settings, SnapshotAt};
 use crate::primary::time::Time;
 use crate::store::{ByteRange, Faults, FileInfo, MemoryStore, PutOptions};
 
@@ -43,9 +43,11 @@ pub(super) fn settings() -> Settings {
     Settings {
         levels: vec![MINUTE / 2, MINUTE * 5, MINUTE * 60],
         snapshot_interval: MINUTE * 15,
+        snapshot_at: SnapshotAt::Anytime,
         snapshot_retention: MINUTE * 20,
         l0_retention: MINUTE * 5,
         retention: true,
+        calendar: Calendar::default(),
     }
 }
 
@@ -138,6 +140,11 @@ impl World {
 
     /// Publishes a change of some pages.
     pub(super) fn commit(&mut self) {
+        self.commit_of(self.now());
+    }
+
+    /// Publishes a change of some pages that was committed at `time`.
+    pub(super) fn commit_of(&mut self, time: Timestamp) {
         let txid = self.last() + 1;
         let old = self.pages.len() as u64;
         let size =
@@ -154,16 +161,16 @@ impl World {
             page[8..16].copy_from_slice(&txid.to_be_bytes());
         }
         let id = FileId::new(Level::L0, FileName::single(Txid::new(txid).unwrap()));
-        let header = Header::new(PageSize::MIN, PageCount::new(size as u32), id.name, self.now());
+        let header = Header::new(PageSize::MIN, PageCount::new(size as u32), id.name, time);
         let mut encoder = Encoder::new(Vec::new(), header).unwrap();
         for pgno in pgnos {
             encoder.page(Pgno::new(pgno as u32).unwrap(), &self.pages[pgno as usize - 1]).unwrap();
         }
         let bytes: bytes::Bytes = encoder.finish().unwrap().0.into();
-        let options = PutOptions { timestamp: self.now(), if_absent: true };
+        let options = PutOptions { timestamp: time, if_absent: true };
         run(self.memory.put(id, bytes.clone(), options)).unwrap();
-        self.states.insert(txid, (self.now(), self.pages.clone()));
-        self.history.published(id, self.time.now(), Some(bytes));
+        self.states.insert(txid, (time, self.pages.clone()));
+        self.history.published(id, self.time.now(), time, Some(bytes));
     }
 
     /// The compactor takes up the news and does what is due.
@@ -193,27 +200,10 @@ impl World {
         (0..=9).flat_map(|level| self.files(level)).collect()
     }
 
-    /// What the files that are there make at transaction `txid`, as `litestream restore` chooses them.
+    /// What the files that are there make at transaction `txid`.
     pub(super) fn restore(&self, txid: u64) -> Option<Pages> {
-        let files = self.all_files();
-        let fits = |f: &&FileInfo| f.id.name.max().get() <= txid;
-        let snapshots = files.iter().filter(fits).filter(|f| f.id.level == Level::SNAPSHOT);
-        let mut plan: Vec<_> = snapshots.max_by_key(|f| f.id.name.max()).into_iter().collect();
-        loop {
-            let reached = plan.last().map_or(0, |f| f.id.name.max().get());
-            let next = files
-                .iter()
-                .filter(fits)
-                .filter(|f| f.id.level != Level::SNAPSHOT)
-                .filter(|f| f.id.name.min().get() <= reached + 1 && f.id.name.max().get() > reached)
-                .max_by_key(|f| f.id.name.max());
-            match next {
-                Some(file) => plan.push(file),
-                None if reached == txid => break,
-                None => return None,
-            }
-        }
-        Some(plan.into_iter().fold(Pages::new(), |pages, file| self.apply(pages, file)))
+        let plan = plan(&self.all_files(), txid)?;
+        Some(plan.iter().fold(Pages::new(), |pages, file| self.apply(pages, file)))
     }
 
     fn apply(&self, mut pages: Pages, file: &FileInfo) -> Pages {
@@ -242,10 +232,15 @@ impl World {
         ends
     }
 
-    /// The last transaction is restorable, and whatever is restorable is right.
-    pub(super) fn assert_restores(&self) {
+    /// The last transaction is restorable.
+    pub(super) fn assert_restores_latest(&self) {
         let last = self.last();
         assert!(self.restore(last).as_ref() == Some(&self.states[&last].1), "the last state is not there");
+    }
+
+    /// The last transaction is restorable, and whatever is restorable is right.
+    pub(super) fn assert_restores(&self) {
+        self.assert_restores_latest();
         for txid in self.points() {
             assert!(self.restore(txid).unwrap() == self.states[&txid].1, "transaction {txid} is wrong");
         }
@@ -310,6 +305,27 @@ impl World {
             let [file, next] = [&pair[0], &pair[1]];
             let late = file.timestamp < since && next.timestamp < one_tick;
             assert!(!late || file.id.name.max().get() > merged, "{} is there still", file.id);
+        }
+    }
+}
+
+/// Those of `files` that make transaction `txid`, as `litestream restore` chooses them.
+pub(super) fn plan(files: &[FileInfo], txid: u64) -> Option<Vec<FileInfo>> {
+    let fits = |f: &&FileInfo| f.id.name.max().get() <= txid;
+    let snapshots = files.iter().filter(fits).filter(|f| f.id.level == Level::SNAPSHOT);
+    let mut plan: Vec<FileInfo> = snapshots.max_by_key(|f| f.id.name.max()).cloned().into_iter().collect();
+    loop {
+        let reached = plan.last().map_or(0, |f| f.id.name.max().get());
+        let next = files
+            .iter()
+            .filter(fits)
+            .filter(|f| f.id.level != Level::SNAPSHOT)
+            .filter(|f| f.id.name.min().get() <= reached + 1 && f.id.name.max().get() > reached)
+            .max_by_key(|f| f.id.name.max());
+        match next {
+            Some(file) => plan.push(file.clone()),
+            None if reached == txid => return Some(plan),
+            None => return None,
         }
     }
 }

@@ -102,7 +102,7 @@ impl Refusal {
         let refused = |why: &str| format!("{endpoint} refuses to {what} of {url}{words}; {why}");
         let (kind, text) = match (self.code.as_str(), self.status) {
             ("ContainerNotFound", _) => (
-                ErrorKind::NotFound,
+                ErrorKind::NoBucket,
                 format!(
                     "container '{container}' does not exist at {endpoint}; create it, or correct the replica URL"
                 ),

@@ -97,7 +97,7 @@ impl Refusal {
         }
         let (kind, text) = match self.status {
             404 if self.is_of_the_bucket() || what.starts_with("list") || what.starts_with("write") => (
-                ErrorKind::NotFound,
+                ErrorKind::NoBucket,
                 format!(
                     "bucket '{bucket}' does not exist at {endpoint}; create it, or correct the replica URL"
                 ),

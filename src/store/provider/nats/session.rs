@@ -83,7 +83,7 @@ impl Session {
     /// Connects and logs in.
     ///
     /// # Errors
-    /// `Unavailable`, `Timeout`, `Denied`, `Config`: each names the server.
+    /// `Unavailable`, `Timeout`, `Denied`, `Config`, `NoBucket`: each names the server.
     pub(super) async fn begin(site: &NatsSite) -> Result<Self> {
         let (leaves, gone) = watch::channel(false);
         let said = Arc::new(Mutex::new(None));
@@ -281,9 +281,12 @@ impl Session {
         let (url, server, bucket) = (self.site.url(), &self.site.server, &self.site.names.bucket);
         match failure {
             Failure::Error(e) => e.context(format_args!("cannot {what} of {url}")),
-            Failure::Refused(NO_STREAM, _) => Error::config(format!(
-                "{server} has no object store '{bucket}'; make it (nats object add {bucket}), or correct the replica URL"
-            )),
+            Failure::Refused(NO_STREAM, _) => Error::new(
+                ErrorKind::NoBucket,
+                format!(
+                    "{server} has no object store '{bucket}'; make it (nats object add {bucket}), or correct the replica URL"
+                ),
+            ),
             Failure::Refused(code, said) if NO_SPACE.contains(&code) => {
                 Error::new(ErrorKind::NoSpace, format!("{server} has no space to {what} of {url} ({said})"))
             }

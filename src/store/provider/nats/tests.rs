@@ -90,7 +90,7 @@ fn an_object_store_that_is_not_there_and_a_server_that_is_not_are_told() {
     let server = NATS.shared(|_| {});
     let nowhere = bucket(&format!("nats://127.0.0.1:{}/nowhere", server.port));
     let e = run(nowhere.list("", None)).unwrap_err();
-    assert!(e.kind() == ErrorKind::Config && e.to_string().contains("nats object add nowhere"), "{e}");
+    assert!(e.kind() == ErrorKind::NoBucket && e.to_string().contains("nats object add nowhere"), "{e}");
     let e = put(&nowhere, b"content").unwrap_err();
     assert!(e.to_string().contains("nats object add nowhere"), "{e}");
     let e = put(&bucket("nats://me:hunter2@127.0.0.1:1/b"), b"content").unwrap_err();

@@ -325,7 +325,7 @@ fn refusals_name_the_thing_and_the_remedy() {
         (403, "SignatureDoesNotMatch", ErrorKind::Denied, "secret-access-key"),
         (403, "RequestTimeTooSkewed", ErrorKind::Denied, "set the clock"),
         (403, "AccessDenied", ErrorKind::Denied, "not allowed to list"),
-        (404, "NoSuchBucket", ErrorKind::NotFound, "bucket 'bucket' does not exist"),
+        (404, "NoSuchBucket", ErrorKind::NoBucket, "bucket 'bucket' does not exist"),
         (503, "ServiceUnavailable", ErrorKind::Unavailable, "for now"),
     ] {
         let server = Recorder::start(move |_| refusal(code, name));

@@ -129,7 +129,7 @@ impl Refusal {
         let (kind, text) = match self.code.as_str() {
             _ if self.is_wrong_region() => (ErrorKind::Config, self.other_region(place)),
             "NoSuchBucket" => (
-                ErrorKind::NotFound,
+                ErrorKind::NoBucket,
                 format!("bucket '{bucket}' does not exist at {at}; create it, or correct the replica URL"),
             ),
             "InvalidAccessKeyId" | "InvalidToken" | "InvalidClientTokenId" => (

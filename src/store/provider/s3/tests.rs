@@ -426,7 +426,7 @@ fn a_redirect_to_another_region_is_followed_once() {
 #[test]
 fn refusals_name_bucket_endpoint_region_and_remedy() {
     for (answer, kind, remedy) in [
-        (refusal(404, "NoSuchBucket"), ErrorKind::NotFound, "create it"),
+        (refusal(404, "NoSuchBucket"), ErrorKind::NoBucket, "create it"),
         (refusal(403, "AccessDenied"), ErrorKind::Denied, "policy"),
         (refusal(403, "InvalidAccessKeyId"), ErrorKind::Denied, "check access-key-id"),
         (refusal(403, "SignatureDoesNotMatch"), ErrorKind::Denied, "check secret-access-key"),
@@ -730,7 +730,7 @@ fn a_real_server_keeps_litestreams_layout_and_tells_what_is_wrong() {
         assert_eq!(names, ["0000000000000001-0000000000000001.ltx"]);
         let e = no_bucket.list(Level::L0, Txid::ONE).await.unwrap_err();
         assert!(
-            e.kind() == ErrorKind::NotFound && e.to_string().contains("bucket 'missing' does not exist"),
+            e.kind() == ErrorKind::NoBucket && e.to_string().contains("bucket 'missing' does not exist"),
             "{e}"
         );
         for denied in [no_key, no_secret] {

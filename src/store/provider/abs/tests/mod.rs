@@ -241,7 +241,7 @@ fn refusals_name_the_thing_and_the_remedy() {
             Denied,
             "renew sas-token",
         ),
-        (refusal(404, "ContainerNotFound", "no"), NotFound, "container 'c' does not exist"),
+        (refusal(404, "ContainerNotFound", "no"), NoBucket, "container 'c' does not exist"),
         (refusal(409, "ContainerBeingDeleted", "wait"), Unavailable, "for now (ContainerBeingDeleted: wait)"),
         (refusal(409, "BlobImmutableDueToPolicy", "no"), Denied, "policy"),
         (refusal(409, "BlobArchived", "no"), Unsupported, "rehydrate"),

@@ -365,7 +365,7 @@ fn refusals_name_the_thing_and_the_remedy() {
         (refusal(403, "accountDisabled", "The billing account is disabled"), Denied, "billing"),
         (
             refusal(404, "notFound", "The specified bucket does not exist."),
-            NotFound,
+            NoBucket,
             "bucket 'bucket' does not exist",
         ),
         (refusal(429, "rateLimitExceeded", "Too many"), Unavailable, "for now (rateLimitExceeded: Too many)"),
@@ -401,7 +401,7 @@ fn a_missing_object_is_told_from_a_missing_bucket() {
             assert!(e.to_string().contains("replica gs://bucket/p has no p/ltx/0/"), "{e}");
         }
         for e in [nowhere.head(KEY).await.unwrap_err(), nowhere.list("p/", None).await.unwrap_err()] {
-            assert_eq!(e.kind(), ErrorKind::NotFound);
+            assert_eq!(e.kind(), ErrorKind::NoBucket);
             assert!(e.to_string().contains("bucket 'nowhere' does not exist"), "{e}");
         }
     });
