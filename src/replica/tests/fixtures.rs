@@ -119,6 +119,12 @@ impl History {
         self.states[txid as usize].concat()
     }
 
+    /// Gives page `pgno` of the last state a content, as if its transaction had written it.
+    pub(crate) fn place(&mut self, pgno: u32, page: &[u8]) {
+        self.states.last_mut().unwrap()[pgno as usize - 1] = page.into();
+        self.written.last_mut().unwrap().insert(pgno);
+    }
+
     /// Changes all pages that transaction `txid` wrote, as if it had been another one.
     pub(crate) fn forge(&mut self, txid: u64) {
         for pgno in self.written[txid as usize].clone() {
