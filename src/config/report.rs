@@ -98,8 +98,10 @@ fn of_replica(replica: &FoundReplica<'_>, role: Role) -> Vec<InForce> {
         origin: replica.origin.to_string(),
         ..InForce::default()
     };
-    let scopes: &[Scope] =
-        if role == Role::Primary { &[Scope::Shipper, Scope::Store] } else { &[Scope::Store] };
+    let scopes: &[Scope] = match role {
+        Role::Primary => &[Scope::Shipper, Scope::Either, Scope::Store],
+        Role::Replica => &[Scope::Either, Scope::Store],
+    };
     let is_known = |row: &InForce| {
         let setting = SETTINGS.iter().find(|setting| setting.name == row.setting);
         setting

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use super::catalog::{
     ASOF, AUTO_RECOVER, CACHE_DIR, CACHE_DIR_SIZE, CACHE_SIZE, CLOSE_TIMEOUT, COMMIT, COMMIT_TIMEOUT, CONFIG,
-    HYDRATE, HYDRATION_PATH, L0_RETENTION, LEVELS, MIN_TXID, OPEN_TIMEOUT, POLL_IDLE_INTERVAL, POLL_INTERVAL,
-    REPLICA, REPLICA_URL, RESTORE, RETENTION, REWOUND, ROLE, SNAPSHOT_INTERVAL, SNAPSHOT_RETENTION,
-    SPOOL_LIMIT, SYNC_INTERVAL, SYNC_REPLICAS, TIMESTAMP, TXID, VERIFY_INTERVAL, WAL_RESET_GUARD,
-    WATCH_INTERVAL,
+    HYDRATE, HYDRATION_PATH, L0_RETENTION, LEVELS, MIN_TXID, OPEN_TIMEOUT, PACK, POLL_IDLE_INTERVAL,
+    POLL_INTERVAL, REPLICA, REPLICA_URL, RESTORE, RETENTION, REWOUND, ROLE, SNAPSHOT_INTERVAL,
+    SNAPSHOT_RETENTION, SPOOL_LIMIT, SYNC_INTERVAL, SYNC_REPLICAS, TIMESTAMP, TXID, VERIFY_INTERVAL,
+    WAL_RESET_GUARD, WATCH_INTERVAL,
 };
 use super::layer::file::{self, Document, Matched, ReplicaEntry};
 use super::layer::{Assigned, Found, Given};
@@ -68,8 +68,16 @@ pub struct ReplicaConfig {
 }
 
 /// The settings that an open has.
-pub(super) const SCOPES: [Scope; 7] =
-    [Scope::Open, Scope::Primary, Scope::Shipper, Scope::Replica, Scope::State, Scope::Store, Scope::Monitor];
+pub(super) const SCOPES: [Scope; 8] = [
+    Scope::Open,
+    Scope::Primary,
+    Scope::Shipper,
+    Scope::Either,
+    Scope::Replica,
+    Scope::State,
+    Scope::Store,
+    Scope::Monitor,
+];
 
 /// The most replicas that a database may have.
 const MOST_REPLICAS: usize = 8;
@@ -331,8 +339,9 @@ fn as_role(
     match role {
         Role::Primary => primary(path, params, layers, located).map(Config::Primary),
         Role::Replica => {
+            let pack = located.first().map_or(&layers.given, |replica| &replica.given).get(&PACK)?;
             let targets = located.into_iter().map(|replica| replica.location).collect();
-            replica(path, params, &layers.given, targets)
+            replica(path, params, &layers.given, targets, pack)
                 .map(|config| Config::Replica(ReplicaConfig { hint, ..config }))
         }
     }
@@ -388,7 +397,7 @@ fn primary(
         close_timeout: given.get(&CLOSE_TIMEOUT)?,
         watch_interval: given.get(&WATCH_INTERVAL)?,
         sync_replicas: sync_replicas(given, replicas.len())?,
-        named: given.named_in(Scope::Primary),
+        named: given.named_in(&[Scope::Primary]),
     };
     let commit = commit(given, replicas.len())?;
     let commit_timeout = given.get(&COMMIT_TIMEOUT)?;
@@ -417,8 +426,9 @@ fn replica_of_primary(found: FoundReplica<'_>) -> Result<primary::ReplicaConfig>
         verify_interval: given.get(&VERIFY_INTERVAL)?,
         rewound: given.get(&REWOUND)?,
         auto_recover: given.get(&AUTO_RECOVER)?,
+        pack: given.get(&PACK)?,
         history: history(&given)?,
-        named: given.named_in(Scope::Shipper),
+        named: given.named_in(&[Scope::Shipper, Scope::Either]),
     };
     Ok(primary::ReplicaConfig { target, options })
 }
@@ -506,6 +516,7 @@ fn replica(
     params: &dyn Params,
     given: &Given<'_>,
     targets: Vec<Location>,
+    pack: bool,
 ) -> Result<ReplicaConfig> {
     refuse_lockless(
         params,
@@ -519,6 +530,7 @@ fn replica(
         cache_bytes: usize::try_from(given.get(&CACHE_SIZE)?).unwrap_or(usize::MAX),
         hydration: hydration(path, given)?,
         disk: disk(given)?,
+        pack,
     };
     let point = given.state(&STATES)?;
     let min_txid = given.get(&MIN_TXID)?;
@@ -708,6 +720,7 @@ mod tests {
             verify_interval: Duration::ZERO,
             rewound: primary::Rewound::Forward,
             auto_recover: true,
+            pack: true,
             named: Vec::new(),
             history: primary::HistoryOptions {
                 named: primary::NamedSettings::default(),
@@ -740,6 +753,7 @@ mod tests {
             cache_bytes: 32 << 20,
             hydration: None,
             disk: None,
+            pack: true,
         };
         assert_eq!(c.options, expected);
     }

@@ -42,6 +42,8 @@ pub struct Options {
     pub hydration: Option<PathBuf>,
     /// What is read is also kept here, if anywhere.
     pub disk: Option<DiskOptions>,
+    /// Whether packs are read where there are some.
+    pub pack: bool,
 }
 
 impl Default for Options {
@@ -53,6 +55,7 @@ impl Default for Options {
             cache_bytes: 32 * 1024 * 1024,
             hydration: None,
             disk: None,
+            pack: true,
         }
     }
 }
@@ -146,7 +149,7 @@ impl Core {
     /// The same for a replica whose URL does not say all that tells it from others; `place` does.
     pub(super) fn at_place(store: Arc<Replica>, place: &str, options: &Options) -> Result<Arc<Self>> {
         let disk = options.disk.as_ref().map(|disk| Disk::open(disk, place)).transpose()?;
-        let files = Arc::new(Files::new(Source::new(store), options.cache_bytes, disk));
+        let files = Arc::new(Files::new(Source::new(store), options, disk));
         let opening = (files.clone(), options.clone());
         let (snapshot, follow) =
             runtime::block_on(async move { follow::open(&opening.0, &opening.1).await })?;

@@ -7,11 +7,13 @@ use std::sync::{Arc, OnceLock};
 use futures_util::stream::{self, BoxStream, StreamExt as _};
 
 use super::cache::PageCache;
+use super::core::Options;
 use super::disk::{Disk, DiskFile};
 use super::hydration::Local;
 use super::keep::Keep;
 use super::load::{Loaded, load};
 use super::map::{Frame, PageMap, ReplicaFile};
+use super::pack::Packs;
 use super::plan::Plan;
 use super::snapshot::Snapshot;
 use super::source::Source;
@@ -46,17 +48,19 @@ pub(super) struct Files {
     pub(super) trouble: Trouble,
     /// Bytes that are wanted when their file is gone.
     pub(super) keep: Keep,
+    packs: Packs,
     local: OnceLock<Arc<Local>>,
     disk: Option<Arc<Disk>>,
     numbers: AtomicU32,
 }
 
 impl Files {
-    /// The files of `source`, with a cache of `cache_bytes`, and one on disk if there is one.
-    pub(super) fn new(source: Source, cache_bytes: usize, disk: Option<Arc<Disk>>) -> Self {
+    /// The files of `source`, read as `options` say, with a cache on disk if there is one.
+    pub(super) fn new(source: Source, options: &Options, disk: Option<Arc<Disk>>) -> Self {
         Self {
             source,
-            cache: PageCache::new(cache_bytes),
+            cache: PageCache::new(options.cache_bytes),
+            packs: Packs::new(options.pack),
             disk,
             trouble: Trouble::default(),
             keep: Keep::default(),
@@ -175,11 +179,23 @@ impl Files {
     fn load_all(&self, files: Vec<FileInfo>) -> BoxStream<'_, Result<(FileInfo, Loaded)>> {
         let load = move |file: FileInfo| async move {
             let disk = self.on_disk(&file);
-            let loaded = match load(&self.source, disk.as_ref(), &file).await {
+            // What the pack has is on the disk too, if the page index is.
+            let is_new = disk.as_ref().is_none_or(|disk| !disk.has_index());
+            let pack = is_new.then(|| self.packs.ask(&self.source, &file)).flatten();
+            let mut loaded = match load(&self.source, disk.as_ref(), &file).await {
                 // Damaged in the store, or only on its way?
                 Err(e) if e.kind() == ErrorKind::Corrupt => load(&self.source, disk.as_ref(), &file).await?,
                 loaded => loaded?,
             };
+            if let (Some(pack), Some(checksum)) = (pack, loaded.checksum) {
+                let pack = pack.of(checksum).await;
+                if let Some(disk) = &disk {
+                    runtime::busy(true, || {
+                        pack.each(|(entry, frame)| disk.keep(vec![entry], entry.offset, frame))
+                    });
+                }
+                loaded.pack = Some(pack);
+            }
             Ok((file, loaded))
         };
         stream::iter(files).map(load).buffered(PARALLEL).boxed()
@@ -203,6 +219,7 @@ impl Files {
                     .and_then(|bytes| self.keep.keep(bytes))
                     .map_or_else(OnceLock::new, OnceLock::from),
                 disk: self.on_disk(info),
+                pack: loaded.pack.clone(),
                 verdict: VerdictCell::new(match loaded.whole {
                     Some(_) => Verdict::Whole,
                     None => Verdict::Open,

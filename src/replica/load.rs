@@ -6,15 +6,16 @@ use bytes::{Bytes, BytesMut};
 use futures_util::future::try_join;
 
 use super::disk::DiskFile;
+use super::pack::{self, FilePack};
 use super::source::{Source, check_name, header_of};
 use crate::error::{Error, Result};
-use crate::ltx::{Decoder, Header, IndexEntry, PageIndex, TailRead, decode_frame};
+use crate::ltx::{Decoder, Header, IndexEntry, PageIndex, TailRead, Trailer, decode_frame};
 use crate::store::{ByteRange, FileInfo};
 
 /// A file of up to this many bytes comes whole, and its checksum is verified. Of larger files only
 /// what is asked for comes: LTX has no checksum of a single page, so that a damaged page is noticed
 /// only if it does not decompress to one page.
-pub(super) const WHOLE: u64 = 1024 * 1024;
+pub(super) const WHOLE: u64 = pack::WHOLE;
 /// Pages of one file that came along are kept until they take this many bytes.
 const KEEP: usize = 2 * 1024 * 1024;
 /// What comes with the header of a snapshot: the schema, and the roots of what was created first. Costs
@@ -36,6 +37,16 @@ pub(super) struct Loaded {
     pub(super) pages: Vec<(u64, Arc<[u8]>)>,
     /// The file, if it came whole.
     pub(super) whole: Option<Bytes>,
+    /// The checksum that its trailer has, if that was read and not all of the file.
+    pub(super) checksum: Option<u64>,
+    /// Pages that come beside it.
+    pub(super) pack: Option<FilePack>,
+}
+
+impl Loaded {
+    fn new(header: Header, index: PageIndex) -> Self {
+        Self { header, index, pages: Vec::new(), whole: None, checksum: None, pack: None }
+    }
 }
 
 /// Reads what must be known of `file`: from `disk`, or with one request, or two at the same time if the
@@ -45,7 +56,7 @@ pub(super) struct Loaded {
 /// Those of the store, `NotFound` if the file was replaced, `Corrupt`; all name the file.
 pub(super) async fn load(source: &Source, disk: Option<&DiskFile>, file: &FileInfo) -> Result<Loaded> {
     if let Some((header, index)) = disk.and_then(DiskFile::index) {
-        return Ok(Loaded { header, index, pages: Vec::new(), whole: None });
+        return Ok(Loaded::new(header, index));
     }
     if file.size <= WHOLE {
         return whole(disk, file, source.read(file, ByteRange::All).await?);
@@ -64,7 +75,7 @@ pub(super) async fn load(source: &Source, disk: Option<&DiskFile>, file: &FileIn
     if let Some(disk) = disk {
         disk.keep_index(&header, &index);
     }
-    Ok(Loaded { header, index, pages, whole: None })
+    Ok(Loaded { pages, checksum: checksum(&header, &tail), ..Loaded::new(header, index) })
 }
 
 /// What must be known of `file`, which came whole as `bytes`. Keeps them on `disk` too.
@@ -129,7 +140,12 @@ fn verify_whole(file: &FileInfo, bytes: &[u8]) -> Result<Loaded> {
     }
     decoder.finish()?;
     drop(entries);
-    Ok(Loaded { header, index, pages, whole: None })
+    Ok(Loaded { pages, ..Loaded::new(header, index) })
+}
+
+/// The checksum of the file that ends with `tail`, if its trailer may be one.
+fn checksum(header: &Header, tail: &[u8]) -> Option<u64> {
+    Trailer::decode(tail.last_chunk()?, header).ok().map(|trailer| trailer.file_checksum)
 }
 
 /// Reads the page index from the end of `file`.

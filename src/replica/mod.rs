@@ -12,6 +12,7 @@
 //! | `map` | where each page is |
 //! | `files` | maps from plans, and from other plans after compaction |
 //! | `pages`, `moves`, `keep` | a page of a state; where it goes when files are merged; what is kept of them |
+//! | `pack` | pages of a large file that a primary put beside it |
 //! | `hydration` | the whole database in a local file |
 //! | `verdict` | whether a file passed its checksum |
 //! | `snapshot` | one state of the database |
@@ -45,6 +46,7 @@ mod keep;
 mod load;
 mod map;
 mod pace;
+mod pack;
 mod pages;
 mod past;
 mod plan;
@@ -67,6 +69,7 @@ pub use core::{Core, Options, ReplicaStatus};
 pub use disk::DiskOptions;
 pub use history::{HistoryPoint, Wanted, describe, points};
 pub use hydration::HydrationStatus;
+pub use pack::Pack;
 pub use plan::{Plan, RestorePoint};
 pub use read_ahead::ReadAhead;
 pub use shared::{all, open};
@@ -75,5 +78,6 @@ pub use view::{Seen, View};
 
 pub(crate) use beside::{Beside, PageSums};
 pub(crate) use load::read_index;
+pub(crate) use pack::{PackBuilder, Packed};
 pub(crate) use plan::empty;
 pub(crate) use source::{Body, Source, Survey, check_name, wrong_length};

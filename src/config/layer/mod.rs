@@ -123,13 +123,14 @@ impl<'a> Given<'a> {
     /// `Config`: a setting that is given twice, or has a value that it cannot have.
     pub(super) fn of_replica(&self, url: &str) -> Result<(Self, String)> {
         let Some((place, query)) = url.split_once('?') else { return Ok((self.clone(), url.to_owned())) };
+        let of_replica = [Scope::Shipper, Scope::Either];
         let mut own = Self::environment(self.env);
         let mut rest = Vec::new();
         for pair in query.split('&') {
             let (key, text) = pair.split_once('=').unwrap_or((pair, ""));
             let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
             let key = decoded(key);
-            match SETTINGS.iter().find(|s| s.scope == Scope::Shipper && s.is_spelled(&key)) {
+            match SETTINGS.iter().find(|s| of_replica.contains(&s.scope) && s.is_spelled(&key)) {
                 Some(setting) => own.add(setting, decoded(text), Origin::Url(setting.name))?,
                 None => rest.push(pair),
             }
@@ -193,9 +194,9 @@ impl<'a> Given<'a> {
             .collect()
     }
 
-    /// The settings in `scope` that were given, in any layer, by name.
-    pub(super) fn named_in(&self, scope: Scope) -> Vec<&'static str> {
-        let settings = SETTINGS.iter().filter(|s| s.scope == scope && self.given(s).is_some());
+    /// The settings in `scopes` that were given, in any layer, by name.
+    pub(super) fn named_in(&self, scopes: &[Scope]) -> Vec<&'static str> {
+        let settings = SETTINGS.iter().filter(|s| scopes.contains(&s.scope) && self.given(s).is_some());
         settings.map(|s| s.name).collect()
     }
 

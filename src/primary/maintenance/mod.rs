@@ -10,6 +10,7 @@
 //! | `merge` | several files become one, as a stream |
 //! | `recent` | files that are still in memory |
 //! | `whole` | a full copy of the database becomes a snapshot |
+//! | `packs` | what readers find beside large files |
 //! | `compactor` | what the background task of a shipper does |
 //! | `schedule_cache` | when there will be something to do, for the next process |
 //!
@@ -31,6 +32,7 @@ mod figures;
 mod inventory;
 mod merge;
 mod named;
+mod packs;
 mod recent;
 mod schedule_cache;
 mod settings;
@@ -51,6 +53,7 @@ use tokio::time::Instant;
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::{FileId, Txid};
+use crate::replica::Packed;
 use crate::runtime;
 use crate::store::FileInfo;
 
@@ -125,6 +128,8 @@ struct News {
     published: Vec<FileInfo>,
     /// There are files that nobody told of.
     unknown: bool,
+    /// Packs that are to be written.
+    packs: Vec<Packed>,
     /// Who waits for a snapshot.
     requests: Vec<Sender<Result<Txid>>>,
     /// Who wants to know the files.
@@ -138,7 +143,11 @@ pub(super) fn leads_to(files: &[FileInfo]) -> Option<Txid> {
 
 impl News {
     fn is_empty(&self) -> bool {
-        self.published.is_empty() && !self.unknown && self.requests.is_empty() && self.questions.is_empty()
+        self.published.is_empty()
+            && !self.unknown
+            && self.packs.is_empty()
+            && self.requests.is_empty()
+            && self.questions.is_empty()
     }
 }
 
@@ -208,6 +217,12 @@ impl History {
     /// The publisher wrote a snapshot.
     pub(super) fn found_snapshot(&self, snapshot: FileInfo) {
         self.lock().news.published.push(snapshot);
+        self.news.notify_one();
+    }
+
+    /// The publisher made a pack of a file that is in the replica.
+    pub(super) fn found_pack(&self, pack: Packed) {
+        self.lock().news.packs.push(pack);
         self.news.notify_one();
     }
 

@@ -24,6 +24,11 @@ const ENTRY: u64 = 10;
 pub(super) const NAME: &str = "index";
 
 impl DiskFile {
+    /// Whether there is an entry of header and page index, whatever it is worth.
+    pub(in crate::replica) fn has_index(&self) -> bool {
+        self.folder.join(NAME).exists()
+    }
+
     /// Header and page index, if they are here.
     pub(in crate::replica) fn index(&self) -> Option<(Header, PageIndex)> {
         let file = self.open(&self.folder.join(NAME)).ok()?;

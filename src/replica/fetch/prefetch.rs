@@ -83,10 +83,12 @@ impl Fetcher {
 }
 
 impl Shared {
-    /// The size of the frame of `pgno`, if it is neither in the cache nor on its way.
+    /// The size of the frame of `pgno`, if it is neither in memory nor on its way.
     fn size_away(&self, state: &State, pgno: Pgno) -> Option<u64> {
-        let frame = state.map.frame(pgno)?;
-        let is_near = self.files.cache.contains(frame.into()) || self.flights.find(frame.into()).is_some();
+        let (frame, file) = state.map.get(pgno)?;
+        let is_near = file.is_held(pgno, frame)
+            || self.files.cache.contains(frame.into())
+            || self.flights.find(frame.into()).is_some();
         (!is_near).then_some(frame.size.into())
     }
 

@@ -22,7 +22,7 @@ use crate::store;
 use entries::EntryParts;
 
 /// Settings that may stand anywhere in the file.
-const ANYWHERE: &[Scope] = &[Scope::Primary, Scope::Shipper, Scope::Replica];
+const ANYWHERE: &[Scope] = &[Scope::Primary, Scope::Shipper, Scope::Either, Scope::Replica];
 
 /// Reads the text of the configuration file `path`.
 ///

@@ -6,6 +6,7 @@
 //! | `interrupted` | requests fail and processes die at any moment |
 //! | `brief` | processes that live for a second |
 //! | `clocks` | clocks are wrong, and are set |
+//! | `packs` | what readers find beside large files |
 //! | `requests` | what is asked of the store, and what is not |
 //! | `world` | the replica, what it should hold, and a restore of its own |
 
@@ -13,5 +14,6 @@ mod brief;
 mod clocks;
 mod hour;
 mod interrupted;
+mod packs;
 mod requests;
 mod world;

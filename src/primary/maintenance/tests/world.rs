@@ -63,6 +63,7 @@ impl World {
         let time = Arc::new(Time::new(clock.clone(), store.replica()));
         let compactor = Compactor::new(
             store.replica(),
+            true,
             settings.clone(),
             Arc::clone(&time),
             Arc::clone(&history),
@@ -95,6 +96,7 @@ impl World {
         self.history = Arc::new(History::default());
         self.compactor = Compactor::new(
             self.store.replica(),
+            true,
             self.settings.clone(),
             Arc::clone(&self.time),
             Arc::clone(&self.history),
