@@ -3,7 +3,8 @@
 
 Runs go in pairs, plain SQLite and then each way of replicating, so that a machine whose speed drifts
 does not tilt the ratio. The S3 server is on loopback; `down` is this library when the server is gone from the
-first insert to the last.
+first insert to the last, `old` an earlier release of it, which LITESTREAM_VFS_OLD names. The last columns are what each
+commit costs: processor time of all threads but the committing one, and bytes written to files.
 """
 
 import argparse
@@ -23,7 +24,7 @@ sys.path.insert(0, str(ROOT / "tests" / "e2e"))
 
 from harness import litestream, proc  # noqa: E402
 from harness.location import Location  # noqa: E402
-from harness.paths import LIBRARY, clean_env  # noqa: E402
+from harness.paths import LIBRARY, OLD_LIBRARY, clean_env  # noqa: E402
 from harness.s3 import S3Server  # noqa: E402
 from harness.scratch import scratch  # noqa: E402
 from harness.wait import until  # noqa: E402
@@ -82,8 +83,8 @@ class Bench:
         try:
             if way == "plain":
                 yield path, None, location, None
-            elif way == "ours":
-                yield location.primary(path), LIBRARY, location, None
+            elif way in ("ours", "old"):
+                yield location.primary(path), LIBRARY if way == "ours" else OLD_LIBRARY, location, None
             else:
                 sidecar = litestream.Replicate(path, location, self.folder, sync="1s", levels=("30s",),
                                                snapshot="24h", l0_retention="5m", monitor="1s")
@@ -145,7 +146,7 @@ def watch(folder: Path, seen: dict[str, int], ended: threading.Event) -> None:
 
 def table(results: dict[str, list[dict]], latencies: dict[str, list[float]]) -> str:
     lines = ["| | commits/s | of plain | p50 / p99 / max ms | longest stall, of plain | resident MiB "
-             "| commit to object, median / max ms |", "| --- " * 7 + "|"]
+             "| commit to object, median / max ms | other threads µs | written, of plain |", "| --- " * 9 + "|"]
     plain = results["plain"]
     for way, runs in results.items():
         ratio = statistics.median(r["rate"] / p["rate"] for r, p in zip(runs, plain))
@@ -154,9 +155,11 @@ def table(results: dict[str, list[dict]], latencies: dict[str, list[float]]) -> 
         memory = f"{max(r['rss_kib'] for r in runs) / 1024:.0f}" + (f" + {sidecar:.0f}" if sidecar else "")
         times = latencies.get(way)
         latency = f"{statistics.median(times):.1f} / {max(times):.1f}" if times else "-"
+        others = statistics.median(r["others_us"] for r in runs)
+        written = statistics.median(r["written"] / p["written"] for r, p in zip(runs, plain))
         percentiles = " / ".join(f"{statistics.median(r[k] for r in runs):.3f}" for k in ("p50_ms", "p99_ms", "max_ms"))
         lines.append(f"| {way} | {statistics.median(r['rate'] for r in runs):.0f} | {ratio:.2f} | {percentiles} "
-                     f"| {stall:.2f} | {memory} | {latency} |")
+                     f"| {stall:.2f} | {memory} | {latency} | {others:.2f} | {written:.3f} |")
     return "\n".join(lines)
 
 
@@ -169,7 +172,7 @@ def main() -> None:
     parser.add_argument("--store", choices=("s3", "file"), default="s3")
     parser.add_argument("--folder", help="where the databases are; on tmpfs no fsync hides what replication costs")
     parser.add_argument("--ways", nargs="+", default=["ours", "down", "litestream"],
-                        choices=("ours", "down", "litestream"))
+                        choices=("ours", "down", "old", "litestream"))
     arguments = parser.parse_args()
     with scratch(arguments.store, arguments.folder) as (folder, location):
         bench = Bench(folder, location, arguments.rows)

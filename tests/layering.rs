@@ -83,15 +83,17 @@ const PRIMARY: [(&str, &[&str]); 15] = [
 ];
 
 /// The floors of `replica`: a module may use those of its own floor and of the floors before.
-const REPLICA: [&[&str]; 7] = [
-    &["beside", "btree", "disk", "keep", "pace", "plan", "trouble", "verdict"],
+const REPLICA: [&[&str]; 9] = [
+    &["beside", "btree", "direction", "disk", "keep", "pace", "plan", "trouble", "verdict"],
     &["map", "pack", "source"],
     &["cache", "snapshot", "span", "load", "history"],
     &["flight", "index_prefetch"],
     &["trees", "read_ahead"],
-    // One core for each replica, whose parts are in files of their own.
-    &["by_name", "core", "fetch", "files", "follow", "hydration", "past", "poller"],
-    &["relocation", "pages", "shared", "view", "wait"],
+    &["by_name", "fetch", "files", "followed", "hydration", "options", "pasts", "poller", "status"],
+    &["core"],
+    // What a core does, in files of their own.
+    &["ask_next", "follow", "hydrate", "past", "poll", "relocation"],
+    &["open", "pages", "shared", "view", "wait"],
 ];
 
 #[test]

@@ -7,12 +7,12 @@ use std::sync::{Arc, OnceLock};
 use futures_util::stream::{self, BoxStream, StreamExt as _};
 
 use super::cache::PageCache;
-use super::core::Options;
 use super::disk::{Disk, DiskFile};
-use super::hydration::Local;
+use super::hydration::local::Local;
 use super::keep::Keep;
 use super::load::{Loaded, load};
 use super::map::{Frame, PageMap, ReplicaFile};
+use super::options::Options;
 use super::pack::Packs;
 use super::plan::Plan;
 use super::snapshot::Snapshot;

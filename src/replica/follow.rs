@@ -13,13 +13,16 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::by_name::{ByName, Look};
-use super::core::{Core, Options, Polls};
+use super::core::Core;
 use super::files::Files;
+use super::followed::Follow;
 use super::map::PageMap;
+use super::options::Options;
 use super::plan::{Plan, RestorePoint, empty};
 use super::snapshot::Snapshot;
 use super::source::{Source, Survey};
-use crate::clock::{Clock as _, SystemClock, Timestamp};
+use super::status::{Polls, now};
+use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::{FileId, Level, Txid};
 use crate::runtime;
@@ -34,24 +37,6 @@ const LEAST_A_SECOND: u64 = 1024;
 /// Files may vanish between being listed and being read this many times in a row.
 const ATTEMPTS: usize = 3;
 
-/// What the follower remembers between polls.
-#[derive(Debug)]
-pub(super) struct Follow {
-    /// The last file of level 0 that is not beyond the current state, as it was listed.
-    anchor: Option<FileInfo>,
-    /// When the newest file was stored that was ever listed.
-    newest: Timestamp,
-    /// Polls since all levels were listed, and when that was.
-    polls: u32,
-    pub(super) around: Instant,
-    /// When the next file may be asked for by its name.
-    pub(super) by_name: ByName,
-    /// How the last poll looked.
-    looked: Look,
-    /// What the last poll came to.
-    outcome: Result<()>,
-}
-
 /// What a listing says about the state that is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Told {
@@ -64,10 +49,6 @@ enum Told {
     },
     /// The replica was reset to another history, or back.
     Reset,
-}
-
-pub(super) fn now() -> Timestamp {
-    SystemClock.now()
 }
 
 /// Reads the first state, waiting until there is one.
@@ -138,15 +119,6 @@ async fn first_state(files: &Files, interval: Duration) -> Result<Option<(Snapsh
             Err(e) if e.kind() == ErrorKind::NotFound && attempt < ATTEMPTS => attempt += 1,
             Err(e) => return Err(e),
         }
-    }
-}
-
-impl Follow {
-    /// `file` is the last one of level 0 that is part of the current state, and came by its name. The anchor stays a file
-    /// that was listed: the next listing begins there, and shows whether what came since was put on the right state.
-    pub(super) fn note_next(&mut self, file: &FileInfo) {
-        // Its time is that of a second, rounded down.
-        self.newest = self.newest.max(Timestamp::from_millis(file.timestamp.as_millis() + 999));
     }
 }
 

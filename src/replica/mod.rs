@@ -13,43 +13,55 @@
 //! | `files` | maps from plans, and from other plans after compaction |
 //! | `pages`, `moves`, `keep` | a page of a state; where it goes when files are merged; what is kept of them |
 //! | `pack` | pages of a large file that a primary put beside it |
-//! | `hydration` | the whole database in a local file |
+//! | `hydration`, `hydrate` | the whole database in a local file; the task that downloads it |
 //! | `verdict` | whether a file passed its checksum |
 //! | `snapshot` | one state of the database |
 //! | `cache`, `disk`, `fetch` | pages in memory; on disk; from the store |
 //! | `span`, `flight` | which ranges bring them; requests under way |
 //! | `read_ahead` | how much is read at once |
 //! | `btree`, `trees`, `index_prefetch` | what pages tell of those that come next |
-//! | `follow`, `by_name`, `poller` | what is new, without a listing, and when to look |
-//! | `core`, `shared` | all of these together; one per replica and process |
+//! | `core` | what all connections share |
+//! | `status` | how it is doing |
+//! | `follow`, `followed` | what is new; what is remembered from one poll to the next |
+//! | `ask_next`, `by_name` | the same without a listing; when that will do |
+//! | `poll`, `poller` | when to look; what readers and polls tell each other |
+//! | `options`, `open`, `shared` | how it is read; how it is opened; one per replica and process |
 //! | `history` | the points that can be restored |
 //! | `beside` | two files that end with the same transaction |
-//! | `past` | other states than the latest |
+//! | `past`, `pasts` | other states than the latest; which of them are read |
 //! | `trouble` | why a page could not be read |
 //! | `view` | one connection |
 //! | `wait` | waiting until a transaction is shown |
 
+mod ask_next;
 mod beside;
 mod btree;
 mod by_name;
 mod cache;
 mod core;
+mod direction;
 mod disk;
 mod fetch;
 mod files;
 mod flight;
 mod follow;
+mod followed;
 mod history;
+mod hydrate;
 mod hydration;
 mod index_prefetch;
 mod keep;
 mod load;
 mod map;
+mod open;
+mod options;
 mod pace;
 mod pack;
 mod pages;
 mod past;
+mod pasts;
 mod plan;
+mod poll;
 mod poller;
 mod read_ahead;
 mod relocation;
@@ -57,6 +69,7 @@ mod shared;
 mod snapshot;
 mod source;
 mod span;
+mod status;
 #[cfg(test)]
 pub(crate) mod tests;
 mod trees;
@@ -65,15 +78,17 @@ mod verdict;
 mod view;
 mod wait;
 
-pub use core::{Core, Options, ReplicaStatus};
+pub use core::Core;
 pub use disk::DiskOptions;
 pub use history::{HistoryPoint, Wanted, describe, points};
 pub use hydration::HydrationStatus;
+pub use options::Options;
 pub use pack::Pack;
 pub use plan::{Plan, RestorePoint};
 pub use read_ahead::ReadAhead;
 pub use shared::{all, open};
 pub use snapshot::Snapshot;
+pub use status::ReplicaStatus;
 pub use view::{Seen, View};
 
 pub(crate) use beside::{Beside, PageSums};

@@ -1,6 +1,6 @@
 //! States other than the latest, for connections that ask for one.
 
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::Arc;
 
 use super::core::Core;
 use super::files::Files;
@@ -11,23 +11,6 @@ use crate::runtime;
 
 /// Files may vanish between being listed and being read this many times in a row.
 const ATTEMPTS: usize = 3;
-
-/// The past states that connections see, so that those which see the same one share it.
-#[derive(Debug, Default)]
-pub(super) struct Pasts(Mutex<Vec<Weak<Snapshot>>>);
-
-impl Pasts {
-    fn find(&self, alike: impl Fn(&Snapshot) -> bool) -> Option<Arc<Snapshot>> {
-        let pasts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        pasts.iter().filter_map(Weak::upgrade).find(|past| alike(past))
-    }
-
-    fn add(&self, past: &Arc<Snapshot>) {
-        let mut pasts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        pasts.retain(|past| past.strong_count() > 0);
-        pasts.push(Arc::downgrade(past));
-    }
-}
 
 impl Core {
     /// The state of the database at `point`; the latest one does not follow.

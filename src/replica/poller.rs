@@ -2,14 +2,11 @@
 //! nobody reads, and at once when a connection asks.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep_until};
 
-use super::by_name::Look;
-use super::core::{Core, Options};
+use super::options::Options;
 
 /// After errors in a row polls become rarer, up to this interval.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(30);
@@ -52,7 +49,7 @@ impl Poller {
         self.resting.load(Ordering::Acquire)
     }
 
-    #[cfg(test)]
+    /// Notes that polls are rarer from now on.
     pub(super) fn rest(&self) {
         self.resting.store(true, Ordering::Release);
     }
@@ -60,6 +57,11 @@ impl Poller {
     /// A reader polls by itself: the usual interval begins again with it.
     pub(super) fn wake(&self) {
         self.woken.notify_one();
+    }
+
+    /// A reader polled by itself.
+    pub(super) async fn woken(&self) {
+        self.woken.notified().await;
     }
 
     /// How often to look while somebody reads.
@@ -83,7 +85,7 @@ impl Poller {
     }
 
     /// How long until the next poll, after one that went well or not.
-    fn pause(&self, before: Duration, well: bool, quiet: &mut u32) -> Duration {
+    pub(super) fn pause(&self, before: Duration, well: bool, quiet: &mut u32) -> Duration {
         if !well {
             return (before * 2).min(LONGEST_BACKOFF.max(self.interval));
         }
@@ -93,29 +95,6 @@ impl Poller {
             *quiet = quiet.saturating_add(1);
         }
         if *quiet < QUIET_POLLS { self.interval } else { (before * 2).min(self.idle_interval) }
-    }
-}
-
-/// Polls until the core is dropped.
-pub(super) async fn run(core: Weak<Core>, poller: Arc<Poller>) {
-    let mut pause = poller.interval;
-    let mut begun = Instant::now();
-    let mut quiet = 0;
-    loop {
-        tokio::select! {
-            () = sleep_until(begun + pause) => {}
-            () = poller.woken.notified() => {
-                (pause, quiet, begun) = (poller.interval, 0, Instant::now());
-                continue;
-            }
-        }
-        let Some(core) = core.upgrade() else { return };
-        begun = Instant::now();
-        let well = core.poll(Look::Cheaply).await.is_ok();
-        pause = poller.pause(pause, well, &mut quiet);
-        if well && pause > poller.interval {
-            poller.resting.store(true, Ordering::Release);
-        }
     }
 }
 

@@ -12,8 +12,8 @@ mod walk;
 use std::fmt;
 
 use self::place::{Place, Seen, seen_in_tree};
-pub(super) use self::walk::Direction;
 use self::walk::{Spot, Walk};
+use super::direction::Direction;
 use super::index_prefetch::Lookups;
 use super::pace::Pace;
 use super::trees::{Home, Trees};

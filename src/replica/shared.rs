@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use super::core::{Core, Options};
+use super::core::Core;
+use super::options::Options;
 use crate::error::{Error, Result};
 use crate::fork::PerProcess;
 use crate::store::{Location, ReplicaIdentity};

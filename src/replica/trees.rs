@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use lru::LruCache;
 
 use super::btree::Interior;
-use super::read_ahead::Direction;
+use super::direction::Direction;
 use crate::page::{PageCount, Pgno};
 
 /// Interior pages that are remembered: about 3 MB at pages of 4 KiB, those of a table of 800 MB.

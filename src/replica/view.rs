@@ -4,10 +4,11 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::core::{Core, ReplicaStatus};
+use super::core::Core;
 use super::plan::RestorePoint;
 use super::read_ahead::ReadAhead;
 use super::snapshot::Snapshot;
+use super::status::ReplicaStatus;
 use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
 use crate::page::Pgno;

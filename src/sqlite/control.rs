@@ -6,7 +6,7 @@ use std::ptr::NonNull;
 
 use rusqlite::{Connection, ffi};
 
-use super::{host, roles};
+use super::{find, host};
 
 /// What a file control asks: `SQLITE_FCNTL_*`.
 ///
@@ -141,7 +141,7 @@ impl FileConnection {
     pub(super) fn opener(self, file: *mut ffi::sqlite3_file) -> Opener {
         // SAFETY: a method of the file is being called, so the place is there, and the connection open or being
         // opened. SQLite answers from what it has in memory.
-        let is_main = unsafe { roles::main_file(self.0.read()) } == file;
+        let is_main = unsafe { find::main_file(self.0.read()) } == file;
         // A VFS in front of ours may pass on less than it should. SQLite prepares nothing on a connection that it opens.
         let misuse = |e: rusqlite::Error| e.sqlite_error_code() == Some(rusqlite::ErrorCode::ApiMisuse);
         let is_open = || self.look(|conn| conn.prepare("SELECT 1").err().is_none_or(|e| !misuse(e)));

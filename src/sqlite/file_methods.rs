@@ -8,12 +8,14 @@ use std::ptr::NonNull;
 
 use rusqlite::ffi::{self, sqlite3_file, sqlite3_int64, sqlite3_io_methods};
 
+use super::asking::is_asking;
+use super::find::FIND;
 use super::forked::Inherited;
-use super::installed::{FIND, file_mut, inherited, remove, replace, settled_before};
+use super::installed::{file_mut, inherited, remove, replace, settled_before};
 use super::log::{guard, guard_value};
 use super::{
     Code, DeviceCharacteristics, Fetched, File, FileControl, FileControlOp, LockLevel, ReadOutcome, ShmLock,
-    ShmLockFlags, SyncFlags, fcntl, forked, wal_hook,
+    ShmLockFlags, SyncFlags, fcntl, forked,
 };
 
 /// The methods of our files. The number of a table says what is in it: 1 for shared memory, 2 for
@@ -229,7 +231,7 @@ unsafe extern "C" fn x_file_control(place: *mut sqlite3_file, op: c_int, arg: *m
         unsafe { arg.cast::<*mut sqlite3_file>().write(place) };
         return ffi::SQLITE_OK;
     }
-    if op == FileControlOp::PRAGMA.get() && wal_hook::is_asking() {
+    if op == FileControlOp::PRAGMA.get() && is_asking() {
         return ffi::SQLITE_NOTFOUND;
     }
     // SAFETY: SQLite's promise for every method, see the module.

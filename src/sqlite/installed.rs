@@ -1,6 +1,5 @@
 //! Our file in the memory that SQLite holds for it.
 
-use std::ffi::{c_int, c_void};
 use std::path::Path;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rusqlite::ffi;
 
 use super::file_methods::TABLES;
+use super::find;
 use super::forked::Inherited;
 use super::{File, IoVersion};
 use crate::fork::Maker;
@@ -28,10 +28,6 @@ pub(super) struct Installed {
 
 /// How many bytes SQLite must hold for a file of ours.
 pub(super) const SIZE: usize = size_of::<Installed>();
-
-/// A file control of our own, to find our file behind that of another VFS, which passes on what it does not know: the
-/// address is written where the argument points.
-pub(super) const FIND: c_int = 0x4c53_5646;
 
 /// Where in [`TABLES`] the methods of a version are.
 const fn table_of(version: IoVersion) -> usize {
@@ -155,17 +151,12 @@ pub(super) unsafe fn is_ours(place: *mut ffi::sqlite3_file) -> bool {
 /// # Safety
 /// `place` must be null or a `sqlite3_file` that is open or was zeroed.
 pub(super) unsafe fn ours_behind(place: *mut ffi::sqlite3_file) -> *mut ffi::sqlite3_file {
-    let mut found: *mut ffi::sqlite3_file = std::ptr::null_mut();
-    // SAFETY: as the caller promises. A file that is open has methods, which may be asked for what they do not know;
-    // only our own answer, with the address of an open file of ours.
+    // SAFETY: as the caller promises; only our own files answer, with their address.
     unsafe {
         if is_ours(place) {
             return place;
         }
-        let methods = place.as_ref().and_then(|file| file.pMethods.as_ref());
-        if let Some(control) = methods.and_then(|methods| methods.xFileControl) {
-            control(place, FIND, (&raw mut found).cast::<c_void>());
-        }
+        let found = find::behind(place);
         if is_ours(found) { found } else { std::ptr::null_mut() }
     }
 }

@@ -1,7 +1,6 @@
 //! What happens when SQLite loads us, and when it opens a connection after that.
 
 use std::ffi::{CStr, c_char, c_int};
-use std::mem::transmute;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -10,10 +9,10 @@ use rusqlite::{Connection, ErrorCode, ffi};
 
 use super::host::{HostApi, HostConnection, HostErrorSlot};
 use super::vfs_methods::Users;
-use super::wal_hook::WalCommit;
+use super::wal_hook::{AfterCommit, set_after_commit};
 use super::{
-    BaseVfs, Code, Vfs, ciphers, exit, forked, internal, log, opening_error, refused, roles, signals,
-    standing, vfs_methods,
+    BaseVfs, Code, Vfs, auto_extension, ciphers, exit, forked, internal, log, opening_error, refused, roles,
+    signals, standing, vfs_methods,
 };
 
 /// What the library gives to its host.
@@ -32,7 +31,7 @@ pub struct Wiring {
     /// Registers the functions on a connection.
     pub functions: fn(&Connection) -> rusqlite::Result<()>,
     /// Called after a commit of a connection that has the library's WAL hook. Its code becomes the statement's.
-    pub after_commit: fn(&WalCommit) -> Result<(), Code>,
+    pub after_commit: AfterCommit,
     /// Called when the process ends normally.
     pub at_exit: fn(),
 }
@@ -73,7 +72,8 @@ fn try_load(db: &HostConnection, api: &HostApi, wiring: &'static Wiring) -> Resu
     forked::watch_forks();
     exit::at_exit(wiring.at_exit);
     signals::install();
-    register_auto_extension()
+    set_after_commit(wiring.after_commit);
+    auto_extension::set(on_connection)
         .map_err(|code| (code, format!("litestream_vfs cannot be registered: {code}")))?;
     let functions = db.open().and_then(|conn| {
         standing::note_loader(&conn)?;
@@ -188,26 +188,6 @@ fn register(ours: &Ours, base: BaseVfs) -> Result<(), Code> {
     // Without one that encrypts, the host says itself that a key is of no use.
     let next = ciphers::in_front_of(ours.below).or_else(|| BaseVfs::named(ours.below));
     vfs_methods::register(ours.name, next.ok_or(Code::ERROR)?, Box::new(ciphers::InFront), ours.users)
-}
-
-/// Has the library do what it does after `commit`.
-pub(super) fn after_commit(commit: &WalCommit) -> Result<(), Code> {
-    WIRING.get().map_or(Ok(()), |wiring| (wiring.after_commit)(commit))
-}
-
-/// The type of an extension's entry point.
-type EntryPoint =
-    unsafe extern "C" fn(*mut ffi::sqlite3, *mut *mut c_char, *const ffi::sqlite3_api_routines) -> c_int;
-
-/// Has [`on_connection`] run at the end of each open. `sqlite3_shutdown` makes SQLite forget that, but not
-/// the VFS.
-pub(super) fn register_auto_extension() -> Result<(), Code> {
-    let entry: EntryPoint = on_connection;
-    // SAFETY: SQLite takes an entry point under another type, and calls it as what it is. Registering
-    // it again does nothing.
-    Code::check(unsafe {
-        ffi::sqlite3_auto_extension(Some(transmute::<EntryPoint, unsafe extern "C" fn()>(entry)))
-    })
 }
 
 /// Runs at the end of each `sqlite3_open`: registers the functions, and fails an open that we refused.

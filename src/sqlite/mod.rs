@@ -15,10 +15,11 @@
 //! | `vfs`, `file`, `request` | the traits and what they are given |
 //! | `base`, `base_file`, `name`, `shm` | the host's VFS, its files, file names and shared memory |
 //! | `database_file` | the way from a WAL to its database's file |
-//! | `vfs_methods`, `file_methods`, `fcntl`, `installed` | the trampolines and the memory that SQLite holds |
+//! | `vfs_methods`, `file_methods`, `fcntl`, `installed`, `find` | the trampolines and the memory that SQLite holds |
 //! | `host`, `threading`, `load`, `log` | which SQLite called us, and what we register with it |
 //! | `function`, `table` | scalar and table-valued SQL functions |
-//! | `wal_hook` | what is called after a commit |
+//! | `wal_hook`, `asking` | what is called after a commit |
+//! | `auto_extension` | what is called after an open |
 //! | `exit` | the normal end of the process |
 //! | `forked` | what a forked child inherits |
 //! | `signals` | which signals a thread takes |
@@ -26,6 +27,8 @@
 //! | `integrity`, `sole_use` | a database file that nobody may have open: SQLite's check, keeping it closed |
 //! | `refused`, `opening_error`, `roles`, `connection`, `internal`, `standing` | what is done with a connection, and what it may do |
 
+mod asking;
+mod auto_extension;
 mod base;
 mod base_file;
 mod ciphers;
@@ -37,6 +40,7 @@ mod exit;
 mod fcntl;
 mod file;
 mod file_methods;
+mod find;
 mod flags;
 mod forked;
 mod function;

@@ -122,19 +122,6 @@ fn asks_for_ours(conn: &Connection) -> bool {
     code == ffi::SQLITE_OK && unsafe { vfs.as_ref() }.is_some_and(vfs_methods::is_named)
 }
 
-/// Our file of the main database of `db`, also behind that of another VFS; null if there is none.
-///
-/// # Safety
-/// `db` must be a connection that is open or being opened, in use by this thread.
-pub(super) unsafe fn main_file(db: *mut ffi::sqlite3) -> *mut ffi::sqlite3_file {
-    let mut file: *mut ffi::sqlite3_file = std::ptr::null_mut();
-    let answer = (&raw mut file).cast::<c_void>();
-    // SAFETY: as the caller promises; this operation writes the file's address where its argument points.
-    unsafe { ffi::sqlite3_file_control(db, std::ptr::null(), ffi::SQLITE_FCNTL_FILE_POINTER, answer) };
-    // SAFETY: the address is null, or that of a file that is open or being opened.
-    unsafe { ours_behind(file) }
-}
-
 /// Whether the main database wants its header read at the end of the open.
 pub(super) fn has_late_header(conn: &Connection) -> bool {
     with_file(conn, None, |file| file.has_late_header()).unwrap_or(false)

@@ -9,7 +9,8 @@ use rusqlite::ffi::{self, sqlite3_file, sqlite3_int64, sqlite3_syscall_ptr, sqli
 
 use super::name::{FileName, path_of};
 use super::{
-    Access, BaseVfs, Code, FileKind, OpenFlags, OpenRequest, Opened, Vfs, forked, installed, load, log,
+    Access, BaseVfs, Code, FileKind, OpenFlags, OpenRequest, Opened, Vfs, auto_extension, forked, installed,
+    log,
 };
 
 /// A VFS that SQLite knows, and what is behind it.
@@ -135,7 +136,7 @@ unsafe extern "C" fn x_open(
         let request = OpenRequest::new(name, OpenFlags::from_bits(flags), &shim.base);
         if request.kind() == FileKind::MainDb {
             // What fails a refused open, and gives the others the functions.
-            load::register_auto_extension()?;
+            auto_extension::register()?;
         }
         let (opened, opened_flags) = match shim.inner.open(request)? {
             // SAFETY: what SQLite gave us, for a VFS whose files fit in the memory.

@@ -7,15 +7,27 @@
 //!
 //! Source: <https://www.sqlite.org/c3ref/wal_hook.html>.
 
-use std::cell::Cell;
 use std::ffi::{c_char, c_int, c_void};
+use std::sync::OnceLock;
 
 use rusqlite::ffi;
 
+use super::asking::Asking;
 use super::control::FileConnection;
 use super::installed::ours_behind;
 use super::log::guard;
-use super::{Code, host, load};
+use super::{Code, host};
+
+/// What the library does after a commit; its code becomes the statement's.
+pub(super) type AfterCommit = fn(&WalCommit) -> Result<(), Code>;
+
+/// Set by the first load.
+static AFTER_COMMIT: OnceLock<AfterCommit> = OnceLock::new();
+
+/// Has `after` called after each commit of a connection that has our hook. The first one stays.
+pub(super) fn set_after_commit(after: AfterCommit) {
+    AFTER_COMMIT.get_or_init(|| after);
+}
 
 /// A commit to a WAL of a connection with our hook.
 #[derive(Debug)]
@@ -106,33 +118,6 @@ unsafe extern "C" fn on_commit(
             ffi::sqlite3_file_control(db, schema, ffi::SQLITE_FCNTL_FILE_POINTER, answer);
             ours_behind(file)
         };
-        load::after_commit(&WalCommit { db, schema, file, least })
+        AFTER_COMMIT.get().map_or(Ok(()), |after| after(&WalCommit { db, schema, file, least }))
     })
-}
-
-thread_local! {
-    /// Whether a PRAGMA of ours runs inside a method of a file, which must not be called again meanwhile.
-    static ASKING: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Marks this thread until it is dropped.
-struct Asking {
-    before: bool,
-}
-
-impl Asking {
-    fn begin() -> Self {
-        Self { before: ASKING.replace(true) }
-    }
-}
-
-impl Drop for Asking {
-    fn drop(&mut self) {
-        ASKING.set(self.before);
-    }
-}
-
-/// Whether a PRAGMA of which a file is told is our own, inside another method of that file.
-pub(super) fn is_asking() -> bool {
-    ASKING.get()
 }

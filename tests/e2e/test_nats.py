@@ -14,8 +14,9 @@ from dataclasses import replace
 import pytest
 
 from harness import litestream, outage
-from harness.nats import NatsServer
 from harness.breaker import Breaker
+from harness.nats import NatsServer
+from harness.nats_jwt import Users
 from harness.sql import fill, insert, restore, status, sync
 from harness.wait import until
 from harness.worker import SqlError
@@ -196,6 +197,26 @@ def test_each_login_lets_in_and_a_wrong_one_is_named(login, start, tmp_path):
     fill(db)
     sync(db)
     assert trusting.open(place.replica(), "replica").content() == db.content()
+    server.stop()
+
+
+@pytest.mark.parametrize("by", ["creds", "jwt"])
+def test_a_user_of_an_operator_is_let_in_and_one_of_a_stranger_is_not(by, start, tmp_path):
+    server = NatsServer(tmp_path / "nats")
+    users = Users(server.folder)
+    server.restart_with(users.config, users.login())
+    there = server.replica("jwts")
+    settings = {"creds": {"creds": str(users.creds)}, "jwt": {"jwt": users.jwt, "seed": users.user.seed}}[by]
+    refused = replace(there, settings={"jwt": users.strangers_jwt, "seed": users.user.seed})
+    outside = start("python").open(refused.primary(tmp_path / "other.db"), "other")
+    fill(outside)
+    with pytest.raises(SqlError, match="check jwt and seed") as said:
+        sync(outside, 2)
+    assert users.user.seed not in str(said.value) and users.strangers_jwt not in str(said.value)
+    db = start("python").open(replace(there, settings=settings).primary(tmp_path / "app.db"))
+    fill(db)
+    sync(db)
+    assert start("python").open(replace(there, settings=settings).replica(), "replica").content() == db.content()
     server.stop()
 
 

@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from harness import two_replicas
 from harness.several import assert_each_is, bytes_in, primary_of, states
 from harness.sql import fill, insert, restore, sync, txid
 from harness.state import state_folder
@@ -142,3 +143,13 @@ def test_a_slow_one_does_not_slow_the_other(start, through_proxy, in_s3, in_fold
     proxy.delay = 0.0
     wait_for_all(db)
     assert_each_is(db, tmp_path, in_s3, in_folder)
+
+
+@pytest.mark.parametrize("dead", [False, True])
+def test_mixed_work_with_both_and_with_one_dead(in_s3, tmp_path, dead):
+    """In short; `scripts/two_replicas.py` runs it for as long as one likes."""
+    report = two_replicas.run(10, 3, in_s3, tmp_path, dead, say=print)
+    assert report["transactions"] > 50
+    if dead:
+        # What changed, and the points in time of the outage as far as `spool_limit` had them.
+        assert report["sent_to_s3"] < 1.1 * report["changed"] + (5 << 20)

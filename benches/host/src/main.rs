@@ -8,7 +8,8 @@
 //! ```
 //!
 //! With a library, it is loaded and, before anything is written, `litestream_sync()` is called.
-//! `insert` prints one JSON object; with `wait` it prints a line when it is ready and begins when it was
+//! `insert` prints one JSON object, with the processor time of its own and of all other threads and the bytes written to
+//! files for each commit; with `wait` it prints a line when it is ready and begins when it was
 //! answered. `single` prints the wall-clock time after each commit, in nanoseconds since 1970; `points`
 //! prints queries a second, each a transaction of its own, with a page cache of KIB.
 
@@ -93,6 +94,7 @@ fn prepare(path: &str, rows: u64) -> Result<()> {
 fn insert(db: &Connection, seconds: f64) -> Result<()> {
     let mut statement = db.prepare(INSERT)?;
     let mut times = Vec::with_capacity(1 << 20);
+    let used = Used::until_now()?;
     let began = Instant::now();
     let limit = Duration::from_secs_f64(seconds);
     let mut before = began;
@@ -104,17 +106,58 @@ fn insert(db: &Connection, seconds: f64) -> Result<()> {
         before = after;
     }
     let elapsed = (before - began).as_secs_f64();
+    let used = Used::until_now()?.per(times.len(), &used);
     times.sort_unstable();
     let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize] as f64 / 1e6;
     println!(
-        r#"{{"commits": {}, "seconds": {elapsed:.3}, "p50_ms": {:.4}, "p99_ms": {:.4}, "max_ms": {:.3}, "rss_kib": {}}}"#,
+        r#"{{"commits": {}, "seconds": {elapsed:.3}, "p50_ms": {:.4}, "p99_ms": {:.4}, "max_ms": {:.3}, "rss_kib": {}, "own_us": {:.3}, "others_us": {:.3}, "written": {:.1}}}"#,
         times.len(),
         at(0.5),
         at(0.99),
         at(1.0),
         peak_rss_kib(),
+        used.own_us,
+        used.others_us,
+        used.written,
     );
     Ok(())
+}
+
+/// What the process has used: microseconds of processors by this thread and by all others, and bytes written to files.
+struct Used {
+    own_us: f64,
+    others_us: f64,
+    written: f64,
+}
+
+impl Used {
+    fn until_now() -> Result<Self> {
+        let own_us = nanoseconds_of("/proc/thread-self")? / 1e3;
+        let mut all_us = 0.0;
+        for thread in std::fs::read_dir("/proc/self/task")? {
+            // One that ends meanwhile did not run long.
+            all_us += nanoseconds_of(&thread?.path().to_string_lossy()).unwrap_or(0.0) / 1e3;
+        }
+        let io = std::fs::read_to_string("/proc/self/io")?;
+        let written = io.lines().find_map(|line| line.strip_prefix("write_bytes: ")).ok_or("no write_bytes")?;
+        Ok(Self { own_us, others_us: all_us - own_us, written: written.parse()? })
+    }
+
+    /// What came since `before`, for each of `count` commits.
+    fn per(&self, count: usize, before: &Self) -> Self {
+        let share = |now: f64, before: f64| (now - before) / count as f64;
+        Self {
+            own_us: share(self.own_us, before.own_us),
+            others_us: share(self.others_us, before.others_us),
+            written: share(self.written, before.written),
+        }
+    }
+}
+
+/// How long the thread or process of this folder in /proc ran.
+fn nanoseconds_of(folder: &str) -> Result<f64> {
+    let text = std::fs::read_to_string(format!("{folder}/schedstat"))?;
+    Ok(text.split(' ').next().ok_or("an empty schedstat")?.parse()?)
 }
 
 fn single(db: &Connection, count: u64, interval_ms: u64) -> Result<()> {

@@ -28,7 +28,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 
 /// The files that failed their checksums, by number.
 #[derive(Debug, Default)]
-pub(super) struct Damaged {
+pub(in crate::replica) struct Damaged {
     files: HashMap<u32, Failed>,
     /// One of them was found since that was asked last.
     is_news: bool,
@@ -66,7 +66,7 @@ impl Damaged {
     }
 
     /// Whether a file was found to be damaged since this was asked last.
-    pub(super) fn take_news(&mut self) -> bool {
+    pub(in crate::replica) fn take_news(&mut self) -> bool {
         std::mem::take(&mut self.is_news)
     }
 

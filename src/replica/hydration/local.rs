@@ -47,7 +47,7 @@ pub(in crate::replica) struct Local {
     /// How many pages were not as they had been written, and when the last one was found.
     lost: Mutex<Option<(u64, Timestamp)>>,
     /// There is something to fetch, or to record.
-    pub(super) woken: Notify,
+    pub(in crate::replica) woken: Notify,
 }
 
 impl Local {

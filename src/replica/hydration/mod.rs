@@ -21,10 +21,10 @@
 //! | `bits` | a set of pages |
 
 mod bits;
-mod check;
+pub(super) mod check;
 mod chunk;
 mod held;
-mod local;
+pub(super) mod local;
 mod parts;
 mod record;
 mod span;
@@ -35,7 +35,7 @@ mod tests;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -44,9 +44,8 @@ use tokio::task::AbortHandle;
 
 use self::check::{Damaged, check};
 use self::held::Work;
-pub(super) use self::local::Local;
+use self::local::Local;
 use self::span::{Span, Spans};
-use super::core::Core;
 use super::files::Files;
 use super::map::ReplicaFile;
 use super::snapshot::Snapshot;
@@ -57,12 +56,7 @@ use crate::store::ByteRange;
 /// Ranges that are fetched at the same time.
 const PARALLEL: usize = 4;
 /// How often it is written down how far the download is.
-const RECORD: Duration = Duration::from_secs(1);
-/// After an error the download pauses for this long, and twice as long after each further one, up to
-/// [`LONGEST_PAUSE`].
-const PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-
+pub(super) const RECORD: Duration = Duration::from_secs(1);
 /// How the download is doing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HydrationStatus {
@@ -85,6 +79,11 @@ pub(super) struct Hydration {
 }
 
 impl Hydration {
+    /// The task that downloads is to end with this.
+    pub(super) fn belongs_to(&self, task: AbortHandle) {
+        self.task.get_or_init(|| task);
+    }
+
     /// Opens or creates the file at `path` for `snapshot`, and from then on `files` reads from it.
     ///
     /// If somebody else has the file, this core reads without until it is free.
@@ -104,20 +103,10 @@ impl Hydration {
     }
 
     /// Takes the file, unless somebody else has it.
-    fn take(&self, files: &Files, snapshot: &Snapshot) -> Result<bool> {
+    pub(super) fn take(&self, files: &Files, snapshot: &Snapshot) -> Result<bool> {
         let Some(file) = locked(&self.path)? else { return Ok(false) };
         files.set_local(Arc::new(Local::begin(&self.path, file, files.source.url(), snapshot)?));
         Ok(true)
-    }
-
-    /// Begins to download for `core`.
-    ///
-    /// # Errors
-    /// `Io` if the runtime cannot be started.
-    pub(super) fn start(&self, core: &Arc<Core>) -> Result<()> {
-        let task = runtime::handle()?.spawn(run(Arc::downgrade(core)));
-        self.task.get_or_init(|| task.abort_handle());
-        Ok(())
     }
 
     /// How the download is doing.
@@ -131,7 +120,7 @@ impl Hydration {
         }
     }
 
-    fn note(&self, outcome: &Result<()>) {
+    pub(super) fn note(&self, outcome: &Result<()>) {
         *self.error() = outcome.as_ref().err().map(|e| format!("hydration: {e}"));
     }
 
@@ -183,74 +172,8 @@ fn locked(path: &Path) -> Result<Option<File>> {
     }
 }
 
-/// Waits until the file is ours; `None` if the core is dropped before.
-async fn local(core: &Weak<Core>) -> Option<Arc<Local>> {
-    loop {
-        {
-            let core = core.upgrade()?;
-            if let Some(local) = core.files.local() {
-                return Some(local.clone());
-            }
-            let hydration = core.hydration()?;
-            if let Err(e) = runtime::busy(true, || hydration.take(&core.files, &core.snapshot())) {
-                hydration.note(&Err(e));
-            }
-        }
-        tokio::time::sleep(PAUSE).await;
-    }
-}
-
-/// Downloads until the core is dropped.
-async fn run(core: Weak<Core>) {
-    let Some(local) = local(&core).await else { return };
-    let (mut pause, mut damaged) = (PAUSE, Damaged::default());
-    // The log has a failure, and not yet its end.
-    let mut is_told = false;
-    loop {
-        let outcome = {
-            let Some(core) = core.upgrade() else { return };
-            let files = core.files.clone();
-            // The download does not keep the core alive.
-            drop(core);
-            complete(&files, &local, &mut damaged).await
-        };
-        let Some(upgraded) = core.upgrade() else { return };
-        if let Some(hydration) = upgraded.hydration() {
-            hydration.note(&outcome);
-        }
-        if damaged.take_news() {
-            // SQLite may have pages of the file in its own caches.
-            upgraded.renew().await;
-        }
-        match outcome {
-            Ok(()) => {
-                if std::mem::take(&mut is_told) {
-                    tracing::warn!("hydration goes on");
-                }
-                pause = PAUSE;
-                drop(upgraded);
-                local.woken.notified().await;
-                // What comes shortly after goes into the same record.
-                tokio::time::sleep(RECORD).await;
-            }
-            Err(e) => {
-                if !std::mem::replace(&mut is_told, true) {
-                    tracing::warn!(error = %e, "hydration pauses");
-                }
-                if e.kind() == ErrorKind::NotFound {
-                    // Files went: where their pages are now, the next poll says, or has said already.
-                    let _ = upgraded.poll_suspiciously().await;
-                }
-                drop(upgraded);
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(LONGEST_PAUSE);
-            }
-        }
-    }
-}
-
 /// Downloads what is missing, and writes down what is there.
-async fn complete(files: &Arc<Files>, local: &Arc<Local>, damaged: &mut Damaged) -> Result<()> {
+pub(super) async fn complete(files: &Arc<Files>, local: &Arc<Local>, damaged: &mut Damaged) -> Result<()> {
     let records = Records::new();
     let outcome = download(files, local, damaged, &records).await;
     records.now(local).await?;

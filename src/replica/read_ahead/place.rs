@@ -2,8 +2,9 @@
 
 use std::ops::Range;
 
-use super::walk::{Direction, Spot, Walk};
+use super::walk::{Spot, Walk};
 use crate::page::Pgno;
+use crate::replica::direction::Direction;
 use crate::replica::trees::Trees;
 
 /// A scan may leave out this many pages and still counts as one.

@@ -1,35 +1,11 @@
 //! Which pages come after a page, in the order in which they are likely to be wanted.
 
 use crate::page::{PageCount, Pgno};
+use crate::replica::direction::Direction;
 use crate::replica::trees::Trees;
 
 /// So many children side by side tell that a table was filled in order.
 const IN_ORDER: usize = 4;
-
-/// Which neighbours of a page come along.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::replica) enum Direction {
-    Up,
-    Down,
-}
-
-impl Direction {
-    /// The next page.
-    pub(in crate::replica) fn step(self, pgno: Pgno) -> Option<Pgno> {
-        match self {
-            Self::Up => pgno.get().checked_add(1).and_then(Pgno::new),
-            Self::Down => Pgno::new(pgno.get() - 1),
-        }
-    }
-
-    /// The next child.
-    fn next(self, at: usize) -> Option<usize> {
-        match self {
-            Self::Up => at.checked_add(1),
-            Self::Down => at.checked_sub(1),
-        }
-    }
-}
 
 /// Where a place goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

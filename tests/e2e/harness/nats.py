@@ -23,6 +23,7 @@ class NatsServer:
         self.password = PASSWORD
         self.folder = folder
         self._config: str | None = None
+        self._login: dict = {"user": USER, "password": PASSWORD}
         folder.mkdir(parents=True, exist_ok=True)
         self.start()
 
@@ -43,10 +44,12 @@ class NatsServer:
         self._process.kill()
         self._process.wait()
 
-    def restart_with(self, config: str) -> None:
-        """The server with this in its configuration file, in place of the one user."""
+    def restart_with(self, config: str, login: dict | None = None) -> None:
+        """The server with this in its configuration file, in place of the one user. `login` is how an object store is made
+        there."""
         self.stop()
         self._config = config
+        self._login = login or self._login
         self.start()
 
     def lock_out(self) -> None:
@@ -88,7 +91,7 @@ class NatsServer:
         import nats
 
         async def connected():
-            client = await nats.connect(f"nats://127.0.0.1:{self.port}", user=USER, password=PASSWORD)
+            client = await nats.connect(f"nats://127.0.0.1:{self.port}", **self._login)
             try:
                 return await work(client.jetstream())
             finally:

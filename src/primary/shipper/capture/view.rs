@@ -127,7 +127,10 @@ impl Content {
         }
         let (shipper, since) = self.taker;
         frames.encoded(shipper, since);
-        Ok((encoder.finish()?.0, sums))
+        let mut bytes = encoder.finish()?.0;
+        // It is kept until the merge.
+        bytes.shrink_to_fit();
+        Ok((bytes, sums))
     }
 }
 

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{LONGEST, Look};
 use crate::error::ErrorKind;
 use crate::ltx::Lineage;
+use crate::replica::by_name::{LONGEST, Look};
 use crate::replica::tests::fixtures::{History, id};
 use crate::replica::{Core, Options, View};
 use crate::runtime;

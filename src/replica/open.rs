@@ -1,0 +1,45 @@
+//! Opening a replica: its first state, and the tasks that belong to it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::core::Core;
+use super::disk::Disk;
+use super::files::Files;
+use super::hydration::Hydration;
+use super::options::Options;
+use super::poller::Poller;
+use super::source::Source;
+use super::{follow, hydrate, poll};
+use crate::error::Result;
+use crate::runtime;
+use crate::store::Replica;
+
+impl Core {
+    /// Opens the replica in `store`, for nobody else to share. [`super::open`] shares.
+    ///
+    /// # Errors
+    /// Those of the store; `NotFound` if the replica stays empty; `Corrupt`; those of the file system
+    /// if the disk cache cannot be used.
+    pub fn with_store(store: Arc<Replica>, options: &Options) -> Result<Arc<Self>> {
+        let place = store.url();
+        Self::at_place(store, &place, options)
+    }
+
+    /// The same for a replica whose URL does not say all that tells it from others; `place` does.
+    pub(super) fn at_place(store: Arc<Replica>, place: &str, options: &Options) -> Result<Arc<Self>> {
+        let disk = options.disk.as_ref().map(|disk| Disk::open(disk, place)).transpose()?;
+        let files = Arc::new(Files::new(Source::new(store), options, disk));
+        let opening = (files.clone(), options.clone());
+        let (snapshot, follow) =
+            runtime::block_on(async move { follow::open(&opening.0, &opening.1).await })?;
+        let hydrate = |path: &PathBuf| Hydration::open(path, &files, &snapshot);
+        let hydration = options.hydration.as_ref().map(hydrate).transpose()?;
+        let poller = Arc::new(Poller::new(options));
+        let core = Arc::new(Self::new(files, snapshot, follow, Arc::clone(&poller), hydration));
+        let polling = runtime::handle()?.spawn(poll::run(Arc::downgrade(&core), poller));
+        core.ends_with(polling.abort_handle());
+        hydrate::start(&core)?;
+        Ok(core)
+    }
+}

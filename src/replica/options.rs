@@ -1,0 +1,39 @@
+//! How a replica is read, as whoever opens it says.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::disk::DiskOptions;
+
+/// How a replica is read.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Options {
+    /// How often to look for new transactions.
+    pub poll_interval: Duration,
+    /// How often to look for them after nobody has read for a while.
+    pub poll_idle_interval: Duration,
+    /// How long an open waits for a replica that is still empty.
+    pub open_timeout: Duration,
+    /// The size of the page cache in bytes.
+    pub cache_bytes: usize,
+    /// The local file that the whole database is downloaded to, if it is.
+    pub hydration: Option<PathBuf>,
+    /// What is read is also kept here, if anywhere.
+    pub disk: Option<DiskOptions>,
+    /// Whether packs are read where there are some.
+    pub pack: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            poll_interval: Duration::from_secs(1),
+            poll_idle_interval: Duration::from_secs(30),
+            open_timeout: Duration::from_secs(10),
+            cache_bytes: 32 * 1024 * 1024,
+            hydration: None,
+            disk: None,
+            pack: true,
+        }
+    }
+}
