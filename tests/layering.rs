@@ -86,7 +86,7 @@ const PRIMARY: [(&str, &[&str]); 15] = [
 /// The floors of `replica`: a module may use those of its own floor and of the floors before.
 const REPLICA: [&[&str]; 9] = [
     &["beside", "btree", "direction", "disk", "keep", "pace", "plan", "trouble", "verdict"],
-    &["map", "source"],
+    &["map", "pack", "source"],
     &["cache", "snapshot", "span", "load", "history"],
     &["flight", "index_prefetch"],
     &["trees", "read_ahead"],

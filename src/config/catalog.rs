@@ -161,6 +161,15 @@ settings! {
     )
     .env(&["LITESTREAM_VERIFY_INTERVAL"])
     .default("0s");
+    PACK: bool = Setting::new(
+        Scope::Either,
+        "pack",
+        Kind::Flag,
+        "Whether a primary puts packs beside large files, and a reader fetches them: with one, rows are found in fewer round \
+         trips, see [how a replica is read](#how-a-replica-is-read).",
+    )
+    .env(&["LITESTREAM_PACK"])
+    .default("on");
     LEVELS: Vec<Duration> = Setting::new(
         Scope::Shipper,
         "levels",

@@ -98,10 +98,9 @@ fn of_replica(replica: &FoundReplica<'_>, role: Role) -> Vec<InForce> {
         origin: replica.origin.to_string(),
         ..InForce::default()
     };
-    let scopes: &[Scope] = if role == Role::Primary {
-        &[Scope::Shipper, Scope::Store, Scope::Seal]
-    } else {
-        &[Scope::Store, Scope::Seal]
+    let scopes: &[Scope] = match role {
+        Role::Primary => &[Scope::Shipper, Scope::Either, Scope::Store, Scope::Seal],
+        Role::Replica => &[Scope::Either, Scope::Store, Scope::Seal],
     };
     let is_known = |row: &InForce| {
         let setting = SETTINGS.iter().find(|setting| setting.name == row.setting);

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use super::catalog::{
     ASOF, AUTO_RECOVER, CACHE_DIR, CACHE_DIR_SIZE, CACHE_SIZE, CLOSE_TIMEOUT, COMMIT, COMMIT_TIMEOUT, CONFIG,
-    HYDRATE, HYDRATION_PATH, L0_RETENTION, LEVELS, MIN_TXID, OPEN_TIMEOUT, POLL_IDLE_INTERVAL, POLL_INTERVAL,
-    REPLICA, REPLICA_URL, RESTORE, RETENTION, RETENTION_DAILY, RETENTION_HOURLY, RETENTION_MONTHLY,
-    RETENTION_WEEKLY, REWOUND, ROLE, SNAPSHOT_AT, SNAPSHOT_INTERVAL, SNAPSHOT_RETENTION, SPOOL_LIMIT,
-    SYNC_INTERVAL, SYNC_REPLICAS, TIMESTAMP, TXID, VERIFY_INTERVAL, WAL_RESET_GUARD, WATCH_INTERVAL,
+    HYDRATE, HYDRATION_PATH, L0_RETENTION, LEVELS, MIN_TXID, OPEN_TIMEOUT, PACK, POLL_IDLE_INTERVAL,
+    POLL_INTERVAL, REPLICA, REPLICA_URL, RESTORE, RETENTION, RETENTION_DAILY, RETENTION_HOURLY,
+    RETENTION_MONTHLY, RETENTION_WEEKLY, REWOUND, ROLE, SNAPSHOT_AT, SNAPSHOT_INTERVAL, SNAPSHOT_RETENTION,
+    SPOOL_LIMIT, SYNC_INTERVAL, SYNC_REPLICAS, TIMESTAMP, TXID, VERIFY_INTERVAL, WAL_RESET_GUARD,
+    WATCH_INTERVAL,
 };
 use super::layer::file::{self, Document, Matched, ReplicaEntry};
 use super::layer::{Assigned, Found, Given};
@@ -68,10 +69,11 @@ pub struct ReplicaConfig {
 }
 
 /// The settings that an open has.
-pub(super) const SCOPES: [Scope; 8] = [
+pub(super) const SCOPES: [Scope; 9] = [
     Scope::Open,
     Scope::Primary,
     Scope::Shipper,
+    Scope::Either,
     Scope::Replica,
     Scope::State,
     Scope::Store,
@@ -284,7 +286,8 @@ const ENDPOINT: &str = "endpoint";
 /// The replica at `url`.
 fn located_at<'a>(given: &Given<'a>, url: &str, origin: &Origin) -> Result<FoundReplica<'a>> {
     let named = |e: Error| e.context(origin.label());
-    let (given, rest) = given.of_replica(url, &[Scope::Shipper, Scope::Seal]).map_err(named)?;
+    let (given, rest) =
+        given.of_replica(url, &[Scope::Shipper, Scope::Either, Scope::Seal]).map_err(named)?;
     let location = Location::parse(&rest, &given).map_err(named)?.read_with(seal::keyring(&given)?);
     Ok(FoundReplica { location, given, origin: origin.clone() })
 }
@@ -340,8 +343,9 @@ fn as_role(
     match role {
         Role::Primary => primary(path, params, layers, located).map(Config::Primary),
         Role::Replica => {
+            let pack = located.first().map_or(&layers.given, |replica| &replica.given).get(&PACK)?;
             let targets = located.into_iter().map(|replica| replica.location).collect();
-            replica(path, params, &layers.given, targets)
+            replica(path, params, &layers.given, targets, pack)
                 .map(|config| Config::Replica(ReplicaConfig { hint, ..config }))
         }
     }
@@ -397,7 +401,7 @@ fn primary(
         close_timeout: given.get(&CLOSE_TIMEOUT)?,
         watch_interval: given.get(&WATCH_INTERVAL)?,
         sync_replicas: sync_replicas(given, replicas.len())?,
-        named: given.named_in(Scope::Primary),
+        named: given.named_in(&[Scope::Primary]),
     };
     let commit = commit(given, replicas.len())?;
     let commit_timeout = given.get(&COMMIT_TIMEOUT)?;
@@ -427,8 +431,9 @@ fn replica_of_primary(found: FoundReplica<'_>) -> Result<primary::ReplicaConfig>
         verify_interval: given.get(&VERIFY_INTERVAL)?,
         rewound: given.get(&REWOUND)?,
         auto_recover: given.get(&AUTO_RECOVER)?,
+        pack: given.get(&PACK)?,
         history: history(&given)?,
-        named: given.named_in(Scope::Shipper),
+        named: given.named_in(&[Scope::Shipper, Scope::Either]),
     };
     Ok(primary::ReplicaConfig { target, options })
 }
@@ -545,6 +550,7 @@ fn replica(
     params: &dyn Params,
     given: &Given<'_>,
     targets: Vec<Location>,
+    pack: bool,
 ) -> Result<ReplicaConfig> {
     refuse_lockless(
         params,
@@ -558,6 +564,7 @@ fn replica(
         cache_bytes: usize::try_from(given.get(&CACHE_SIZE)?).unwrap_or(usize::MAX),
         hydration: hydration(path, given)?,
         disk: disk(given)?,
+        pack,
     };
     let point = given.state(&STATES)?;
     let min_txid = given.get(&MIN_TXID)?;
@@ -749,6 +756,7 @@ mod tests {
             verify_interval: Duration::ZERO,
             rewound: primary::Rewound::Forward,
             auto_recover: true,
+            pack: true,
             named: Vec::new(),
             history: primary::HistoryOptions {
                 named: primary::NamedSettings::default(),
@@ -783,6 +791,7 @@ mod tests {
             cache_bytes: 32 << 20,
             hydration: None,
             disk: None,
+            pack: true,
         };
         assert_eq!(c.options, expected);
     }

@@ -23,6 +23,9 @@ pub enum Scope {
     /// One replica of a primary: a parameter of the URI, for all of them, or of the replica's URL, or a key of the
     /// configuration file. Without effect on a replica.
     Shipper,
+    /// One replica of a primary, or an open as replica: a parameter of the URI, or of the replica's URL, or a key of the
+    /// configuration file.
+    Either,
     /// An open as replica: a parameter of the URI, or a key of the configuration file, without effect on a primary.
     Replica,
     /// How the replica is reached: a parameter of the SQLite URI or of the replica URL, a key of the configuration file,
@@ -51,6 +54,7 @@ impl Scope {
             Self::Open => "URI",
             Self::Primary => "URI, file, primary",
             Self::Shipper => "URI, replica URL, file, primary",
+            Self::Either => "URI, replica URL, file",
             Self::Replica => "URI, file, replica",
             Self::Store | Self::Seal => "URI, replica URL, file, options",
             Self::State => "URI, replica, options of `litestream_restore`",

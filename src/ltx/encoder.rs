@@ -6,7 +6,7 @@ use std::io::Write;
 use super::checksum::Hasher;
 use super::file::PageSequence;
 use super::frame::{BLOCK_OFFSET, END_OF_PAGES, block_frame_header, check_buffer};
-use super::index::IndexWriter;
+use super::index::{IndexEntry, IndexWriter};
 use super::lz4::{self, Compressor};
 use super::source::io_error;
 use super::{Header, Shape, Summary, Trailer};
@@ -26,6 +26,8 @@ pub struct Encoder<W: Write> {
     frame: Vec<u8>,
     index: IndexWriter,
     pages: PageSequence,
+    /// The page that was written last, as long as its frame is in `frame`.
+    last: Option<IndexEntry>,
     /// A write failed: what `out` holds is unknown.
     failed: bool,
 }
@@ -58,6 +60,7 @@ impl<W: Write> Encoder<W> {
             frame,
             index: IndexWriter::new(Shape::PLAIN),
             pages: PageSequence::default(),
+            last: None,
             failed: false,
             header,
         };
@@ -97,6 +100,7 @@ impl<W: Write> Encoder<W> {
     /// `Corrupt` if `data` has not the page size.
     pub fn block_of(&mut self, data: &[u8]) -> Result<&[u8]> {
         check_buffer(data, self.header.page_size)?;
+        self.last = None;
         let block = &mut self.frame[BLOCK_OFFSET..];
         let size = if self.stored { lz4::store(data, block) } else { self.compressor.compress(data, block) };
         Ok(&block[..size])
@@ -121,11 +125,17 @@ impl<W: Write> Encoder<W> {
         self.hasher.update(&self.frame[..BLOCK_OFFSET]);
         self.hasher.update(data);
         let size = BLOCK_OFFSET + size;
+        self.last = Some(IndexEntry { pgno, offset: self.index.next_offset(), size: size as u64 });
         self.index.push(pgno, size as u64);
         let frame = std::mem::take(&mut self.frame);
         let written = self.write(&frame[..size]);
         self.frame = frame;
         written
+    }
+
+    /// Where the page that was written last is in the file, and its frame; `None` once a block was made for another one.
+    pub fn last_frame(&self) -> Option<(IndexEntry, &[u8])> {
+        self.last.map(|entry| (entry, &self.frame[..entry.size as usize]))
     }
 
     /// Writes page index and trailer, and flushes.

@@ -5,7 +5,7 @@ use std::collections::BinaryHeap;
 use std::fmt;
 use std::io::{Read, Write};
 
-use super::{Decoder, Encoder, Header, Summary};
+use super::{Decoder, Encoder, Header, IndexEntry, Summary};
 use crate::error::{Error, Result};
 use crate::page::{PageCount, Pgno};
 
@@ -102,12 +102,17 @@ impl<R: Read> fmt::Debug for Merger<R> {
 /// Writes the merge of `inputs`, contiguous and oldest first, as one file with `header` to `out`.
 ///
 /// Of every page the newest wins; pages beyond `header.commit` are left out; every input is verified
-/// to its end.
+/// to its end. `watch` sees each page that is written: its content, where it is in the file, and its frame.
 ///
 /// # Errors
 /// `Corrupt` if the inputs do not fit together, `header` does not say what they make, or one of them
 /// is broken; what reading and writing say. What `out` then holds is no LTX file.
-pub fn merge<R: Read, W: Write>(inputs: Vec<Decoder<R>>, out: W, header: Header) -> Result<(W, Summary)> {
+pub fn merge<R: Read, W: Write>(
+    inputs: Vec<Decoder<R>>,
+    out: W,
+    header: Header,
+    mut watch: impl FnMut(&[u8], IndexEntry, &[u8]),
+) -> Result<(W, Summary)> {
     header.validate()?;
     if let [first, .., last] | [first @ last] = inputs.iter().map(Decoder::header).collect::<Vec<_>>()[..] {
         check_result(first, last, &header)?;
@@ -116,6 +121,9 @@ pub fn merge<R: Read, W: Write>(inputs: Vec<Decoder<R>>, out: W, header: Header)
     let mut encoder = Encoder::new(out, header)?;
     while let Some((pgno, page)) = merger.next_page()? {
         encoder.page(pgno, page)?;
+        if let Some((entry, frame)) = encoder.last_frame() {
+            watch(page, entry, frame);
+        }
     }
     merger.finish()?;
     encoder.finish()

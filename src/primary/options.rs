@@ -94,6 +94,8 @@ pub struct ReplicaOptions {
     pub rewound: Rewound,
     /// Whether a replica that lost files is healed by a full copy of the database, or replication stops.
     pub auto_recover: bool,
+    /// Whether packs are written for readers.
+    pub pack: bool,
     /// How much history the replica keeps.
     pub history: maintenance::HistoryOptions,
     /// Which of these were given, those of the history aside. A later connection may give no others.
@@ -131,7 +133,7 @@ impl ReplicaOptions {
         difference(&self.named, self.shown(), open.shown())
     }
 
-    fn shown(&self) -> [(&'static str, String); 5] {
+    fn shown(&self) -> [(&'static str, String); 6] {
         let rewound = match self.rewound {
             Rewound::Forward => "forward",
             Rewound::Stop => "stop",
@@ -142,6 +144,7 @@ impl ReplicaOptions {
             ("verify_interval", text(self.verify_interval)),
             ("rewound", rewound.to_owned()),
             ("auto_recover", self.auto_recover.to_string()),
+            ("pack", if self.pack { "on" } else { "off" }.to_owned()),
         ]
     }
 }

@@ -21,7 +21,7 @@ use super::span::{Ranges, Span, spans};
 use super::trees::Trees;
 use super::verdict::Verdict;
 use crate::error::{Error, Result};
-use crate::ltx::{FrameCodec, IndexEntry};
+use crate::ltx::FrameCodec;
 use crate::page::{PageSize, Pgno};
 use crate::runtime;
 use crate::store::ByteRange;
@@ -179,7 +179,7 @@ impl Fetcher {
         let is_here = |pgno| {
             let place = state.map.get(pgno);
             place.is_none_or(|(frame, file)| {
-                file.kept.get().is_some() || shared.files.cache.contains(frame.into())
+                file.is_held(pgno, frame) || shared.files.cache.contains(frame.into())
             })
         };
         let window = ahead.window(wanted.pgno, &shared.trees, shared.files.source.pace(), &is_here);
@@ -231,7 +231,7 @@ impl Fetcher {
             let Some(pgno) = walk.next(trees, state.map.commit()) else { break };
             let place = state.map.get(pgno);
             let away = |frame: Frame, file: &ReplicaFile| {
-                file.kept.get().is_none() && !files.cache.contains(frame.into())
+                !file.is_held(pgno, frame) && !files.cache.contains(frame.into())
             };
             if let Some((frame, _)) = place.filter(|(frame, file)| away(*frame, file)) {
                 ranges.add(frame);
@@ -297,7 +297,8 @@ impl Shared {
         }
         let kept = file.kept.get().and_then(|kept| kept.read(frame.offset, frame.size as usize).ok());
         let here = kept.is_some_and(|bytes| decode(&bytes, pgno, &file.codec, buf).is_ok())
-            || file.disk.as_ref().is_some_and(|disk| disk.read(entry(pgno, frame), &file.codec, buf));
+            || file.packed(pgno, frame).is_some_and(|bytes| decode(bytes, pgno, &file.codec, buf).is_ok())
+            || file.disk.as_ref().is_some_and(|disk| disk.read(frame.entry(pgno), &file.codec, buf));
         if here {
             self.files.cache.insert_copy(frame.into(), buf);
         }
@@ -306,13 +307,28 @@ impl Shared {
 
     /// The spans that bring those of `pages` that are not on this machine.
     fn spans(&self, state: &State, pages: &[Pgno]) -> Vec<Span> {
-        let mut page = vec![0; state.page_size.bytes()];
-        let page = RefCell::new(&mut page);
+        let page = RefCell::new(vec![0; state.page_size.bytes()]);
         spans(&state.map, pages, |pgno, frame, file| {
             self.files.cache.contains(frame.into())
                 || file.kept.get().is_some()
-                || self.read_here(pgno, frame, file, &mut page.borrow_mut())
+                || self.learn_here(state, pgno, frame, file, &mut page.borrow_mut())
         })
+    }
+
+    /// Reads a page that is on this machine, and takes in what it tells of others.
+    fn learn_here(
+        &self,
+        state: &State,
+        pgno: Pgno,
+        frame: Frame,
+        file: &ReplicaFile,
+        page: &mut [u8],
+    ) -> bool {
+        let is_here = self.read_here(pgno, frame, file, state.page_size, page);
+        if is_here && btree::looks_interior(page) {
+            self.trees.learn(pgno, page, state.map.commit());
+        }
+        is_here
     }
 
     fn begin(&self, span: Span, is_awaited: bool) -> Option<Departure> {
@@ -358,7 +374,7 @@ impl Shared {
             }
             // First of all: what a process has read is there for the next one, however soon it ends.
             if let Some(disk) = &departure.span.file.disk {
-                let entries = good.iter().map(|(pgno, frame)| entry(*pgno, *frame)).collect();
+                let entries = good.iter().map(|(pgno, frame)| frame.entry(*pgno)).collect();
                 runtime::busy(true, || disk.keep(entries, start, bytes));
             }
             for ((pgno, frame), page) in good.into_iter().zip(pages.chunks_exact(page.len())) {
@@ -384,10 +400,6 @@ impl Shared {
 /// Where a frame is in bytes that begin at `start` of its file.
 fn place(frame: Frame, start: u64) -> Range<usize> {
     (frame.offset - start) as usize..(frame.end() - start) as usize
-}
-
-fn entry(pgno: Pgno, frame: Frame) -> IndexEntry {
-    IndexEntry { pgno, offset: frame.offset, size: frame.size.into() }
 }
 
 /// Decodes the frame that `bytes` are.

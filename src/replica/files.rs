@@ -12,6 +12,8 @@ use super::hydration::local::Local;
 use super::keep::Keep;
 use super::load::{Loaded, load};
 use super::map::{Frame, PageMap, ReplicaFile};
+use super::options::Options;
+use super::pack::Packs;
 use super::plan::Plan;
 use super::snapshot::Snapshot;
 use super::source::Source;
@@ -46,6 +48,7 @@ pub(super) struct Files {
     pub(super) trouble: Trouble,
     /// Bytes that are wanted when their file is gone.
     pub(super) keep: Keep,
+    packs: Packs,
     local: OnceLock<Arc<Local>>,
     /// Sealed files are refused: their pages would come into a local file as they are.
     without_sealed: bool,
@@ -54,11 +57,12 @@ pub(super) struct Files {
 }
 
 impl Files {
-    /// The files of `source`, with a cache of `cache_bytes`, and one on disk if there is one.
-    pub(super) fn new(source: Source, cache_bytes: usize, disk: Option<Arc<Disk>>) -> Self {
+    /// The files of `source`, read as `options` say, with a cache on disk if there is one.
+    pub(super) fn new(source: Source, options: &Options, disk: Option<Arc<Disk>>) -> Self {
         Self {
             source,
-            cache: PageCache::new(cache_bytes),
+            cache: PageCache::new(options.cache_bytes),
+            packs: Packs::new(options.pack),
             disk,
             trouble: Trouble::default(),
             keep: Keep::default(),
@@ -187,11 +191,23 @@ impl Files {
     fn load_all(&self, files: Vec<FileInfo>) -> BoxStream<'_, Result<(FileInfo, Loaded)>> {
         let load = move |file: FileInfo| async move {
             let disk = self.on_disk(&file);
-            let loaded = match load(&self.source, disk.as_ref(), &file).await {
+            // What the pack has is on the disk too, if the page index is.
+            let is_new = disk.as_ref().is_none_or(|disk| !disk.has_index());
+            let pack = is_new.then(|| self.packs.ask(&self.source, &file)).flatten();
+            let mut loaded = match load(&self.source, disk.as_ref(), &file).await {
                 // Damaged in the store, or only on its way?
                 Err(e) if e.kind() == ErrorKind::Corrupt => load(&self.source, disk.as_ref(), &file).await?,
                 loaded => loaded?,
             };
+            if let (Some(pack), Some(checksum)) = (pack, loaded.checksum) {
+                let pack = pack.of(checksum).await;
+                if let Some(disk) = &disk {
+                    runtime::busy(true, || {
+                        pack.each(|(entry, frame)| disk.keep(vec![entry], entry.offset, frame))
+                    });
+                }
+                loaded.pack = Some(pack);
+            }
             Ok((file, loaded))
         };
         stream::iter(files).map(load).buffered(PARALLEL).boxed()
@@ -216,6 +232,7 @@ impl Files {
                     .and_then(|bytes| self.keep.keep(bytes))
                     .map_or_else(OnceLock::new, OnceLock::from),
                 disk: self.on_disk(info),
+                pack: loaded.pack.clone(),
                 verdict: VerdictCell::new(match loaded.whole {
                     Some(_) => Verdict::Whole,
                     None => Verdict::Open,

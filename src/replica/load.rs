@@ -6,17 +6,19 @@ use bytes::{Bytes, BytesMut};
 use futures_util::future::try_join;
 
 use super::disk::DiskFile;
+use super::pack::{self, FilePack};
 use super::source::{Source, check_name, header_of};
 use crate::error::{Error, Result};
 use crate::ltx::{
     Decoder, FrameCodec, Header, IndexEntry, Keyring, Outline, OutlineRead, PageIndex, Shape, TailRead,
+    Trailer,
 };
 use crate::store::{ByteRange, FileInfo};
 
 /// A file of up to this many bytes comes whole, and its checksum is verified. Of larger files only
 /// what is asked for comes: plain LTX has no checksum of a single page, so that a damaged page is noticed
 /// only if it does not decompress to one page.
-pub(super) const WHOLE: u64 = 1024 * 1024;
+pub(super) const WHOLE: u64 = pack::WHOLE;
 /// Pages of one file that came along are kept until they take this many bytes.
 const KEEP: usize = 2 * 1024 * 1024;
 /// What comes with the header of a snapshot: the schema, and the roots of what was created first. Costs
@@ -40,12 +42,16 @@ pub(super) struct Loaded {
     pub(super) pages: Vec<(u64, Arc<[u8]>)>,
     /// The file, if it came whole.
     pub(super) whole: Option<Bytes>,
+    /// The checksum that its trailer has, if the file is plain and that was read and not all of the file.
+    pub(super) checksum: Option<u64>,
+    /// Pages that come beside it.
+    pub(super) pack: Option<FilePack>,
 }
 
 impl Loaded {
     fn new(outline: Outline, pages: Vec<(u64, Arc<[u8]>)>) -> Self {
         let Outline { header, index, codec } = outline;
-        Self { header, index, codec, pages, whole: None }
+        Self { header, index, codec, pages, whole: None, checksum: None, pack: None }
     }
 }
 
@@ -77,7 +83,8 @@ pub(super) async fn load(source: &Source, disk: Option<&DiskFile>, file: &FileIn
     if let Some(disk) = disk {
         disk.keep_outline(&outline, &head, &tail, file.size);
     }
-    Ok(Loaded::new(outline, pages))
+    let checksum = checksum(&outline, &tail);
+    Ok(Loaded { checksum, ..Loaded::new(outline, pages) })
 }
 
 /// The outline of a large file, whose first bytes are `head` and whose last ones `tail`, with as much before those as it
@@ -168,6 +175,12 @@ fn verify_whole(
     decoder.finish()?;
     drop(entries);
     Ok((*outline, pages))
+}
+
+/// The checksum of the file that ends with `tail`, if its trailer may be one. Nothing is packed of a sealed file.
+fn checksum(outline: &Outline, tail: &[u8]) -> Option<u64> {
+    let trailer = tail.last_chunk().filter(|_| !outline.codec.is_sealed())?;
+    Trailer::decode(trailer, &outline.header).ok().map(|trailer| trailer.file_checksum)
 }
 
 /// The page index of a file of this `shape`, and the end of the file that brought it. Nothing proves that of a sealed

@@ -16,6 +16,7 @@ use std::sync::{Arc, LazyLock, OnceLock};
 
 use super::disk::DiskFile;
 use super::keep::Kept;
+use super::pack::FilePack;
 use super::verdict::VerdictCell;
 use crate::error::{Error, Result};
 use crate::ltx::{FrameCodec, IndexEntry, PageIndex};
@@ -48,8 +49,22 @@ pub(super) struct ReplicaFile {
     pub(super) kept: OnceLock<Kept>,
     /// Its part of the disk cache, if there is one.
     pub(super) disk: Option<DiskFile>,
+    /// The pages of it that come beside it, if it may have a pack.
+    pub(super) pack: Option<FilePack>,
     /// What its checksum said, if all of it was read.
     pub(super) verdict: VerdictCell,
+}
+
+impl ReplicaFile {
+    /// The frame of page `pgno`, which the map puts at `frame`, if the pack has it.
+    pub(super) fn packed(&self, pgno: Pgno, frame: Frame) -> Option<&[u8]> {
+        self.pack.as_ref()?.frame(frame.entry(pgno))
+    }
+
+    /// Whether the frame of page `pgno` is in memory: with the whole file, or in the pack.
+    pub(super) fn is_held(&self, pgno: Pgno, frame: Frame) -> bool {
+        self.kept.get().is_some() || self.packed(pgno, frame).is_some()
+    }
 }
 
 /// Where the frame of a page is.
@@ -69,6 +84,11 @@ impl Frame {
     /// Whether there is such a page.
     fn is_some(self) -> bool {
         self.size != 0
+    }
+
+    /// The entry of a page index that puts page `pgno` here.
+    pub(super) fn entry(self, pgno: Pgno) -> IndexEntry {
+        IndexEntry { pgno, offset: self.offset, size: self.size.into() }
     }
 
     /// The first byte after it.

@@ -12,6 +12,7 @@
 //! | `map` | where each page is |
 //! | `files` | maps from plans, and from other plans after compaction |
 //! | `pages`, `moves`, `keep` | a page of a state; where it goes when files are merged; what is kept of them |
+//! | `pack` | pages of a large file that a primary put beside it |
 //! | `hydration`, `hydrate` | the whole database in a local file; the task that downloads it |
 //! | `verdict` | whether a file passed its checksum |
 //! | `snapshot` | one state of the database |
@@ -55,6 +56,7 @@ mod map;
 mod open;
 mod options;
 mod pace;
+mod pack;
 mod pages;
 mod past;
 mod pasts;
@@ -81,6 +83,7 @@ pub use disk::DiskOptions;
 pub use history::{HistoryPoint, Wanted, describe, points, sealed};
 pub use hydration::{HydrationOptions, HydrationStatus};
 pub use options::Options;
+pub use pack::Pack;
 pub use plan::{Plan, RestorePoint};
 pub use read_ahead::ReadAhead;
 pub use shared::{all, open};
@@ -90,5 +93,6 @@ pub use view::{Seen, View};
 
 pub(crate) use beside::{Beside, PageSums};
 pub(crate) use load::read_tail;
+pub(crate) use pack::{PackBuilder, Packed};
 pub(crate) use plan::empty;
 pub(crate) use source::{Body, Source, Survey, check_name, wrong_length};

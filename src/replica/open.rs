@@ -29,7 +29,7 @@ impl Core {
     pub(super) fn at_place(store: Arc<Replica>, place: &str, options: &Options) -> Result<Arc<Self>> {
         let disk = options.disk.as_ref().map(|disk| Disk::open(disk, place)).transpose()?;
         let keeps_sealed = options.hydration.as_ref().is_some_and(|hydration| !hydration.plain);
-        let files = Files::new(Source::new(store), options.cache_bytes, disk);
+        let files = Files::new(Source::new(store), options, disk);
         let files = Arc::new(if keeps_sealed { files.without_sealed() } else { files });
         let opening = (files.clone(), options.clone());
         let (snapshot, follow) =

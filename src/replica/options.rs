@@ -20,6 +20,8 @@ pub struct Options {
     pub hydration: Option<HydrationOptions>,
     /// What is read is also kept here, if anywhere.
     pub disk: Option<DiskOptions>,
+    /// Whether packs are read where there are some.
+    pub pack: bool,
 }
 
 impl Default for Options {
@@ -31,6 +33,7 @@ impl Default for Options {
             cache_bytes: 32 * 1024 * 1024,
             hydration: None,
             disk: None,
+            pack: true,
         }
     }
 }

@@ -35,6 +35,9 @@ const STEADY: u64 = 4 * 1024 * 1024;
 const PLACES: usize = 6;
 /// After so many pages in a row that continue nothing, a page comes alone.
 const STRAYS: u32 = 4;
+/// Parents below which interior pages were missing that a connection remembers: those of a table and its indexes, or of
+/// both sides of a join, are met by turns.
+const PARENTS: usize = 4;
 /// Interior pages that a connection remembers to have reported.
 const REPORTED: usize = 64;
 
@@ -58,17 +61,18 @@ pub struct ReadAhead {
     requests: u64,
     strays: u32,
     reported: [u64; REPORTED],
-    scattered: Scattered,
+    /// Where interior pages were missing, latest last; at most [`PARENTS`].
+    scattered: Vec<Scattered>,
     /// What an index told of the rows to come.
     pub(super) lookups: Lookups,
 }
 
-/// Interior pages that were missing here and there.
-#[derive(Debug, Default)]
+/// Interior pages below one page that were missing here and there.
+#[derive(Debug)]
 struct Scattered {
-    parent: Option<Pgno>,
+    parent: Pgno,
     /// Which child of the parent was missing last.
-    last: Option<usize>,
+    last: usize,
     count: u32,
 }
 
@@ -81,7 +85,7 @@ impl Default for ReadAhead {
             requests: 0,
             strays: 0,
             reported: [0; REPORTED],
-            scattered: Scattered::default(),
+            scattered: Vec::new(),
             lookups,
         }
     }
@@ -164,14 +168,15 @@ impl ReadAhead {
     /// The interior page `home` was missing. Returns how many below the same parent were by now, here and
     /// there: a scan needs them one after another.
     pub(super) fn interior_was_missing(&mut self, home: &Home) -> u32 {
-        if self.scattered.parent != Some(home.parent) {
-            self.scattered = Scattered { parent: Some(home.parent), ..Scattered::default() };
+        let known = self.scattered.iter().position(|scattered| scattered.parent == home.parent);
+        let before = known.map(|place| self.scattered.remove(place));
+        let continues = before.as_ref().is_some_and(|before| before.last.abs_diff(home.at) <= 1);
+        let count = before.map_or(0, |before| before.count).saturating_add(u32::from(!continues));
+        if self.scattered.len() == PARENTS {
+            self.scattered.remove(0);
         }
-        if self.scattered.last.is_none_or(|last| last.abs_diff(home.at) > 1) {
-            self.scattered.count = self.scattered.count.saturating_add(1);
-        }
-        self.scattered.last = Some(home.at);
-        self.scattered.count
+        self.scattered.push(Scattered { parent: home.parent, last: home.at, count });
+        count
     }
 
     /// Whether the application has interrupted the query.
@@ -294,6 +299,27 @@ mod tests {
             |reads: &mut ReadAhead, page| reads.interior_was_missing(&trees.home(pgno(page)).unwrap());
         let counts = [3, 4, 5, 3].map(|page| missing(&mut reads, page));
         assert_eq!(counts, [1, 1, 1, 2], "only what does not come after another counts");
+    }
+
+    #[test]
+    fn interior_pages_that_are_missing_by_turns_below_several_parents_count_below_each() {
+        let (mut reads, trees) = (ReadAhead::default(), Trees::new());
+        let of = |parent: u32| [0, 1, 2].map(|n| parent * 10 + n);
+        for parent in 11..=15 {
+            trees.learn(pgno(parent), &table(&of(parent), &[10, 20]), COMMIT);
+        }
+        let missing =
+            |reads: &mut ReadAhead, page| reads.interior_was_missing(&trees.home(pgno(page)).unwrap());
+        for (n, count) in [(0, 1), (2, 2)] {
+            let counts = [11, 12, 13, 14].map(|parent| missing(&mut reads, of(parent)[n]));
+            assert_eq!(counts, [count; 4]);
+        }
+        missing(&mut reads, of(15)[0]);
+        assert_eq!(
+            missing(&mut reads, of(11)[0]),
+            1,
+            "the one that was met the longest time ago is forgotten"
+        );
     }
 
     #[test]

@@ -117,6 +117,26 @@ impl Source {
         }
     }
 
+    /// The pack of a file, whole, if it has at most `most` bytes.
+    ///
+    /// # Errors
+    /// Those of the store; `NotFound`; `Corrupt` if it is larger.
+    pub(crate) fn pack(&self, id: FileId, most: usize) -> impl Future<Output = Result<Bytes>> + use<> {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        let store = Arc::clone(&self.store);
+        async move {
+            let mut content = store.get_pack(id).await?;
+            let mut bytes = BytesMut::new();
+            while let Some(chunk) = content.body.next().await.transpose()? {
+                bytes.extend_from_slice(&chunk);
+                if content.file_size > most as u64 || bytes.len() > most {
+                    return Err(Error::corrupt(format!("its pack has more than {most} bytes")));
+                }
+            }
+            Ok(bytes.freeze())
+        }
+    }
+
     /// From now on listings show a file that came by its name as `file`.
     pub(crate) fn remember(&self, file: &FileInfo) {
         self.unlisted().insert(file.id, file.clone());

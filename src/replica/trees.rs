@@ -39,6 +39,13 @@ impl Home {
     pub(super) fn children(&self) -> &[Pgno] {
         &self.node.children
     }
+
+    /// The parent's other children, those nearest to this one first.
+    pub(super) fn outwards(&self) -> impl Iterator<Item = Pgno> {
+        let by_distance =
+            (1..self.children().len()).flat_map(|n| [self.at.checked_add(n), self.at.checked_sub(n)]);
+        by_distance.flatten().filter_map(|at| self.children().get(at).copied())
+    }
 }
 
 impl Trees {
@@ -136,6 +143,8 @@ mod tests {
         let home = trees.home(pgno(12)).unwrap();
         assert_eq!((home.parent, home.at, home.children().len()), (pgno(3), 1, 3));
         assert_eq!(home.sibling_with(25), Some(pgno(11)));
+        assert_eq!(home.outwards().collect::<Vec<_>>(), [11, 10].map(pgno));
+        assert_eq!(trees.home(pgno(10)).unwrap().outwards().collect::<Vec<_>>(), [12, 11].map(pgno));
         assert_eq!(trees.beside(pgno(3), Direction::Up), Some(pgno(4)));
         assert_eq!(trees.beside(pgno(4), Direction::Down), Some(pgno(3)));
         assert_eq!(trees.beside(pgno(4), Direction::Up), None);

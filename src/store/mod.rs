@@ -30,7 +30,7 @@ pub use bucket::{
 pub use clock::StoreTime;
 pub use http::notify::{Notification, host_of, notify};
 pub use identity::ReplicaIdentity;
-pub use layout::Layout;
+pub use layout::{Layout, may_have_pack};
 pub use location::{Location, without_secrets};
 pub use provider::PROVIDERS;
 pub use provider::memory::MemoryStore;

@@ -7,7 +7,7 @@ use tokio::sync::OnceCell;
 
 use super::bucket::{Bucket, ByteRange, Content, Fencing, Next, ObjectInfo, Place, PutOptions, Upload};
 use super::clock::StoreTime;
-use super::layout::Layout;
+use super::layout::{self, Layout, PACKS};
 use super::requests::Requests;
 use super::wrap::{Counted, Meter, Retry, RetryPolicy};
 use crate::clock::Timestamp;
@@ -295,11 +295,41 @@ impl Replica {
         self.bucket.upload(&self.key_to_write(id).await?, &options).await
     }
 
-    /// Deletes files; those that are not there are no error.
+    /// Deletes files, and what is beside them: their packs. Those that are not there are no error.
     pub async fn delete(&self, ids: &[FileId]) -> Result<()> {
+        let packs = ids.iter().filter(|id| layout::may_have_pack(**id)).map(|id| layout::path_of_pack(*id));
+        self.delete_at(ids.iter().map(|id| self.layout.path(*id)).chain(packs)).await
+    }
+
+    /// Deletes the packs of files. Those that are not there are no error.
+    pub async fn delete_packs(&self, ids: &[FileId]) -> Result<()> {
+        self.delete_at(ids.iter().map(|id| layout::path_of_pack(*id))).await
+    }
+
+    async fn delete_at(&self, paths: impl Iterator<Item = String> + Send) -> Result<()> {
         let prefix = self.prefix().await?;
-        let keys: Vec<String> = ids.iter().map(|id| format!("{prefix}{}", self.layout.path(*id))).collect();
+        let keys: Vec<String> = paths.map(|path| format!("{prefix}{path}")).collect();
         if keys.is_empty() { Ok(()) } else { self.bucket.delete(&keys).await }
+    }
+
+    /// Writes the pack of the file `id`, in place of one that is there.
+    pub async fn put_pack(&self, id: FileId, body: Bytes, timestamp: Timestamp) -> Result<()> {
+        let key = format!("{}{}", self.prefix_to_write().await?, layout::path_of_pack(id));
+        self.bucket.put(&key, body, &PutOptions { timestamp, if_absent: false }).await
+    }
+
+    /// The pack of the file `id`.
+    ///
+    /// # Errors
+    /// As [`Replica::get`].
+    pub async fn get_pack(&self, id: FileId) -> Result<Content> {
+        self.get_raw(&layout::path_of_pack(id), ByteRange::All).await
+    }
+
+    /// The files that have a pack, as the packs' names say. The files themselves may be gone.
+    pub async fn packs(&self) -> Result<Vec<FileId>> {
+        let objects = self.list_raw(PACKS).await?;
+        Ok(objects.iter().filter_map(|object| layout::file_of_pack(&object.path)).collect())
     }
 
     /// Whatever is in `folder` below the replica's root and in the folders below it, in order of path:

@@ -195,9 +195,9 @@ impl<'a> Given<'a> {
             .collect()
     }
 
-    /// The settings in `scope` that were given, in any layer, by name.
-    pub(super) fn named_in(&self, scope: Scope) -> Vec<&'static str> {
-        let settings = SETTINGS.iter().filter(|s| s.scope == scope && self.given(s).is_some());
+    /// The settings in `scopes` that were given, in any layer, by name.
+    pub(super) fn named_in(&self, scopes: &[Scope]) -> Vec<&'static str> {
+        let settings = SETTINGS.iter().filter(|s| scopes.contains(&s.scope) && self.given(s).is_some());
         settings.map(|s| s.name).collect()
     }
 

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
-use crate::ltx::{FileId, Level, Txid};
+use crate::ltx::{FileId, Header, Level, Txid};
 use crate::primary::maintenance::due::{Due, Job, Merge};
 use crate::primary::maintenance::inventory::Inventory;
 use crate::primary::maintenance::merge;
+use crate::primary::maintenance::packs::Packs;
 use crate::primary::maintenance::plan;
 use crate::primary::maintenance::schedule_cache::{self, Next};
 use crate::primary::maintenance::settings::{Windows, after, window_end};
@@ -34,6 +35,7 @@ const SET_BACK: Duration = Duration::from_secs(120);
 /// Does what is due.
 pub(in crate::primary) struct Compactor {
     store: Arc<Replica>,
+    packs: Packs,
     settings: Settings,
     /// At whose ends snapshots are made.
     snapshots: Windows,
@@ -57,8 +59,10 @@ pub(in crate::primary) struct Compactor {
 }
 
 impl Compactor {
+    /// With `pack`, large files get one.
     pub(in crate::primary) fn new(
         store: Arc<Replica>,
+        pack: bool,
         settings: Settings,
         time: Arc<Time>,
         history: Arc<History>,
@@ -67,6 +71,7 @@ impl Compactor {
         let worked = time.now();
         let snapshots = settings.snapshot_windows(&store.url());
         Self {
+            packs: Packs::new(Arc::clone(&store), pack),
             store,
             settings,
             snapshots,
@@ -88,7 +93,7 @@ impl Compactor {
     /// # Errors
     /// Those of the work, which is done again later; `Conflict`, after which nothing more is done.
     pub(in crate::primary) async fn round(&mut self) -> Result<()> {
-        let (begin, news) = {
+        let (begin, mut news) = {
             let mut inner = self.history.lock();
             inner.rests = false;
             (inner.begin.take(), std::mem::take(&mut inner.news))
@@ -96,6 +101,7 @@ impl Compactor {
         if let Some(begin) = begin {
             self.begin(begin);
         }
+        let packs = std::mem::take(&mut news.packs);
         let requests = self.take(news);
         self.requests.extend(requests);
         self.doubt_due();
@@ -103,6 +109,9 @@ impl Compactor {
         if self.is_due() {
             done = self.work().await;
             done = self.settle(done);
+        }
+        for pack in packs {
+            self.packs.write(pack, self.history.stop.notified()).await;
         }
         while !self.requests.is_empty() {
             let snapshot = match self.snapshot().await {
@@ -351,8 +360,9 @@ impl Compactor {
         let node_id = self.node_id.unwrap_or_default();
         let stop = self.history.stop.notified();
         let begun = tokio::time::Instant::now();
-        let (written, committed) =
-            merge::run(&self.store, work, kept, node_id, stop).await.inspect_err(|e| {
+        let builder = |header: &Header| self.packs.builder(work.to, header);
+        let (written, committed, pack) =
+            merge::run(&self.store, work, kept, node_id, builder, stop).await.inspect_err(|e| {
                 if e.kind() == ErrorKind::Conflict {
                     self.history.lock().conflict = Some(e.clone());
                 }
@@ -364,6 +374,12 @@ impl Compactor {
             self.history.lock().recent.forget(written.id.name.max());
         }
         files.publish(Published { file: written, committed });
+        if let Some(pack) = pack {
+            self.packs.write(pack, self.history.stop.notified()).await;
+            if level == Level::SNAPSHOT && self.settings.retention && self.refused_until.is_none() {
+                self.packs.sweep(files).await;
+            }
+        }
         Ok(())
     }
 

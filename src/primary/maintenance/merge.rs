@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::ltx::{Decoder, FileId, Header, Lineage, merge};
 use crate::primary::maintenance::due::{Merge, SMALL};
 use crate::primary::streaming_upload::{self, PartWriter};
+use crate::replica::{PackBuilder, Packed};
 use crate::runtime;
 use crate::store::{ByteRange, FileInfo, PutOptions, Replica};
 
@@ -21,7 +22,8 @@ const PARALLEL: usize = 8;
 
 /// Writes the file that `work` is about; returns what is there then, and when its last transaction was committed.
 ///
-/// `kept` gives what is in memory, `node_id` becomes that of the new file. As soon as `stop` ends, the
+/// `kept` gives what is in memory, `node_id` becomes that of the new file, whose pack `builder` makes, by its header, if it
+/// gets one. As soon as `stop` ends, the
 /// work is given up. If a file of that name is there, an earlier attempt has done it.
 ///
 /// # Errors
@@ -32,8 +34,9 @@ pub(super) async fn run(
     work: &Merge,
     kept: impl Fn(FileId) -> Option<Bytes>,
     node_id: u64,
+    builder: impl FnOnce(&Header) -> Option<PackBuilder>,
     stop: impl Future<Output = ()>,
-) -> Result<(FileInfo, Timestamp)> {
+) -> Result<(FileInfo, Timestamp, Option<Packed>)> {
     let inputs: Vec<_> =
         work.inputs.iter().map(|file| open(Arc::clone(store), file.id, kept(file.id))).collect();
     let opened: Vec<Opened> = stream::iter(inputs).buffered(PARALLEL).try_collect().await?;
@@ -43,14 +46,22 @@ pub(super) async fn run(
     let lineage = opened.iter().try_fold(None, |known, file| Lineage::with(known, &file.header))?;
     let plain = Header::new(last.page_size, last.commit, work.to.name, time);
     let header = Header { node_id, lineage, ..plain };
+    let mut pack = builder(&header);
     let encode = move |out: PartWriter| {
         let inputs = opened.into_iter().map(|file| Decoder::new(file.bytes)).collect::<Result<_>>()?;
-        merge(inputs, out, header).map(|(out, summary)| (out, summary.size))
+        let watch = |page: &[u8], entry, frame: &[u8]| {
+            if let Some(pack) = &mut pack {
+                pack.page(page, entry, frame);
+            }
+        };
+        let (out, summary) = merge(inputs, out, header, watch)?;
+        Ok((out, (summary.size, pack.and_then(|pack| pack.finish(&summary)))))
     };
     let options = PutOptions { timestamp: header.timestamp, if_absent: true };
-    let (upload, size) = streaming_upload::upload(store, work.to, options, encode, |_| (), stop).await?;
+    let (upload, (size, pack)) =
+        streaming_upload::upload(store, work.to, options, encode, |_| (), stop).await?;
     streaming_upload::complete_if_absent(upload).await?;
-    Ok((FileInfo { id: work.to, size, timestamp: work.timestamp() }, time))
+    Ok((FileInfo { id: work.to, size, timestamp: work.timestamp() }, time, pack))
 }
 
 /// A file to be read.

@@ -14,6 +14,7 @@
 //! | `merge` | several files become one, as a stream |
 //! | `recent` | files that are still in memory |
 //! | `whole` | a full copy of the database becomes a snapshot |
+//! | `packs` | what readers find beside large files |
 //! | `compactor` | what the background task of a shipper does |
 //! | `schedule_cache` | when there will be something to do, for the next process |
 //!
@@ -36,6 +37,7 @@ mod figures;
 mod inventory;
 mod merge;
 mod named;
+mod packs;
 mod plan;
 mod recent;
 mod retained;
@@ -59,6 +61,7 @@ use tokio::time::Instant;
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::{FileId, Txid};
+use crate::replica::Packed;
 use crate::runtime;
 use crate::store::FileInfo;
 
@@ -135,6 +138,8 @@ struct News {
     published: Vec<Published>,
     /// There are files that nobody told of.
     unknown: bool,
+    /// Packs that are to be written.
+    packs: Vec<Packed>,
     /// Who waits for a snapshot.
     requests: Vec<Sender<Result<Txid>>>,
     /// Who wants to know the files.
@@ -156,7 +161,11 @@ pub(super) fn leads_to(files: &[FileInfo]) -> Option<Txid> {
 
 impl News {
     fn is_empty(&self) -> bool {
-        self.published.is_empty() && !self.unknown && self.requests.is_empty() && self.questions.is_empty()
+        self.published.is_empty()
+            && !self.unknown
+            && self.packs.is_empty()
+            && self.requests.is_empty()
+            && self.questions.is_empty()
     }
 }
 
@@ -229,6 +238,12 @@ impl History {
     pub(super) fn found_snapshot(&self, snapshot: FileInfo) {
         let committed = snapshot.timestamp;
         self.lock().news.published.push(Published { file: snapshot, committed });
+        self.news.notify_one();
+    }
+
+    /// The publisher made a pack of a file that is in the replica.
+    pub(super) fn found_pack(&self, pack: Packed) {
+        self.lock().news.packs.push(pack);
         self.news.notify_one();
     }
 

@@ -4,34 +4,45 @@
 use std::sync::Arc;
 
 use super::merge::open;
+use super::packs::Packs;
 use crate::error::Result;
 use crate::ltx::{Decoder, Encoder, FileId, FileName, Header, Level, Txid};
 use crate::primary::streaming_upload::{self, PartWriter};
+use crate::replica::Packed;
 use crate::store::{FileInfo, PutOptions, Replica};
 
-/// Writes the snapshot of transaction `txid`, which is a full copy.
+/// Writes the snapshot of transaction `txid`, which is a full copy, and with `pack` makes one of it.
 ///
 /// # Errors
 /// Those of the store; `NotFound` and `Corrupt` naming the copy, if that is gone, damaged or not of all pages.
-pub(in crate::primary) async fn snapshot_of_copy(store: &Arc<Replica>, txid: Txid) -> Result<FileInfo> {
+pub(in crate::primary) async fn snapshot_of_copy(
+    store: &Arc<Replica>,
+    txid: Txid,
+    pack: bool,
+) -> Result<(FileInfo, Option<Packed>)> {
     let copy = open(Arc::clone(store), FileId::single(txid), None).await?;
     let name = FileName::new(Txid::ONE, txid).expect("BUG: no transaction is before the first");
     let id = FileId::new(Level::SNAPSHOT, name);
     let header = Header { min: Txid::ONE, ..copy.header };
+    let mut pack = Packs::new(Arc::clone(store), pack).builder(id, &header);
     let encode = move |out: PartWriter| {
         let mut from = Decoder::new(copy.bytes)?;
         let mut to = Encoder::new(out, header)?;
         let mut page = vec![0; header.page_size.bytes()];
         while let Some(pgno) = from.next_page(&mut page)? {
             to.page(pgno, &page)?;
+            if let (Some(pack), Some((entry, frame))) = (&mut pack, to.last_frame()) {
+                pack.page(&page, entry, frame);
+            }
         }
         from.finish()?;
         let (out, summary) = to.finish()?;
-        Ok((out, summary.size))
+        let pack = pack.and_then(|pack| pack.finish(&summary));
+        Ok((out, (summary.size, pack)))
     };
     let options = PutOptions { timestamp: header.timestamp, if_absent: true };
-    let (upload, size) =
+    let (upload, (size, pack)) =
         streaming_upload::upload(store, id, options, encode, |_| (), std::future::pending()).await?;
     streaming_upload::complete_if_absent(upload).await?;
-    Ok(FileInfo { id, size, timestamp: header.timestamp })
+    Ok((FileInfo { id, size, timestamp: header.timestamp }, pack))
 }

@@ -5,13 +5,14 @@ use std::io::Write;
 use std::sync::Arc;
 
 use crate::error::Result;
-use crate::ltx::{Encoder, FileId, Header, Txid};
+use crate::ltx::{Encoder, FileId, Header, Summary, Txid};
 use crate::page::{PageCount, PageSize, Pgno};
 use crate::primary::hooks::PinnedView;
 use crate::primary::shipper::Shipper;
 use crate::primary::shipper::copying::{Copying, Counted};
 use crate::primary::shipper::sums::{self, Base, NewSums, Purpose, Sums};
 use crate::primary::streaming_upload::{self, PartWriter};
+use crate::replica::{PackBuilder, Packed};
 use crate::store::{PutOptions, Upload};
 
 /// How much of the database file is read at once.
@@ -34,8 +35,9 @@ impl ViewPages {
         out: W,
         header: Header,
         sums: &mut Compared,
+        pack: &mut Option<PackBuilder>,
         copying: &Copying,
-    ) -> Result<W> {
+    ) -> Result<(W, Summary)> {
         let mut encoder = Encoder::new(out, header)?;
         self.each(|pgno, page| {
             let Some(page) = page else {
@@ -44,11 +46,14 @@ impl ViewPages {
             };
             if sums.differs(pgno, page) {
                 encoder.page(pgno, page)?;
+                if let (Some(pack), Some((entry, frame))) = (&mut *pack, encoder.last_frame()) {
+                    pack.page(page, entry, frame);
+                }
             }
             copying.encodes(pgno);
             Ok(())
         })?;
-        Ok(encoder.finish()?.0)
+        encoder.finish()
     }
 
     /// Whether any page differs from `base`.
@@ -149,7 +154,8 @@ impl Compared {
     }
 }
 
-/// Uploads the view, or what `sums` finds to differ. The upload is still to be completed.
+/// Uploads the view, or what `sums` finds to differ. The upload is still to be completed, and its pack to be written, if it
+/// gets one.
 ///
 /// # Errors
 /// Those of the view and of the store; nothing is left in the store then.
@@ -160,13 +166,14 @@ pub(in crate::primary) async fn upload(
     mut pages: ViewPages,
     header: Header,
     mut sums: Compared,
-) -> Result<(Box<dyn Upload>, Compared)> {
+) -> Result<(Box<dyn Upload>, (Compared, Option<Packed>))> {
     let (store, copying) = (&shipper.store, Arc::clone(&shipper.copying));
     copying.begins(pages.commit());
+    let mut pack = if shipper.options.pack { PackBuilder::new(id, &header) } else { None };
     let encode = move |out: PartWriter| {
         let out = Counted { out, copying: Arc::clone(&copying) };
-        let Counted { out, .. } = pages.encode(out, header, &mut sums, &copying)?;
-        Ok((out, sums))
+        let (Counted { out, .. }, summary) = pages.encode(out, header, &mut sums, &mut pack, &copying)?;
+        Ok((out, (sums, pack.and_then(|pack| pack.finish(&summary)))))
     };
     let sent = |bytes| shipper.copying.sent(bytes);
     streaming_upload::upload(store, id, options, encode, sent, std::future::pending()).await

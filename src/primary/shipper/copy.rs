@@ -86,7 +86,7 @@ async fn send_copy(
     sync_before(shipper).await?;
     shipper.with_capture(|capture| capture.sends_copy(&header))?;
     let done = async {
-        let (mut upload, compared) = baseline::upload(shipper, id, options, pages, header, compared).await?;
+        let (mut upload, uploaded) = baseline::upload(shipper, id, options, pages, header, compared).await?;
         let completed = upload.complete().await;
         match &completed {
             Ok(()) => {}
@@ -96,12 +96,12 @@ async fn send_copy(
                 streaming_upload::abort(upload).await;
             }
         }
-        completed.map(|()| compared)
+        completed.map(|()| uploaded)
     };
-    let (landed, compared) = match done.await {
-        Err(e) if e.kind() == ErrorKind::AlreadyExists => (identify(shipper, &header).await, None),
-        Err(e) => (Err(e), None),
-        Ok(compared) => (Ok(Landed::This), Some(compared)),
+    let (landed, compared, pack) = match done.await {
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => (identify(shipper, &header).await, None, None),
+        Err(e) => (Err(e), None, None),
+        Ok((compared, pack)) => (Ok(Landed::This), Some(compared), pack),
     };
     if let Ok(Landed::This) = landed {
         // Before the state says so: without checksums, a process after a kill would take the database for another one.
@@ -109,6 +109,9 @@ async fn send_copy(
         shipper.with_capture(|capture| capture.anchored(&header))?;
         shipper.copying.ends();
         shipper.keep_history_of(id, header.timestamp, None);
+        if let Some(pack) = pack {
+            shipper.history.found_pack(pack);
+        }
         heal::copied(shipper, header.max, is_whole).await;
         shipper.published(header.max, covers, header.timestamp);
         return Ok(true);

@@ -17,6 +17,7 @@ use crate::runtime;
 pub(super) async fn run(shipper: Arc<Shipper>) {
     let mut compactor = Compactor::new(
         Arc::clone(&shipper.store),
+        shipper.options.pack,
         shipper.settings.clone(),
         Arc::clone(&shipper.time),
         Arc::clone(&shipper.history),

@@ -27,6 +27,11 @@ const ENTRY: u64 = 10;
 pub(super) const NAME: &str = "index";
 
 impl DiskFile {
+    /// Whether there is an entry of header and page index, whatever it is worth.
+    pub(in crate::replica) fn has_index(&self) -> bool {
+        self.folder.join(NAME).exists()
+    }
+
     /// Header and page index of the file, which has `file_size` bytes, if they are here and `keyring` opens them.
     pub(in crate::replica) fn outline(&self, file_size: u64, keyring: &Keyring) -> Option<Outline> {
         let file = self.open(&self.folder.join(NAME)).ok()?;

@@ -13,9 +13,13 @@ use crate::replica::read_ahead::ReadAhead;
 use crate::replica::trees::Home;
 use crate::runtime;
 
-/// After so many interior pages below one page were missing, the others below it come too.
-const SCATTERED: u32 = 4;
-/// Unless there are more than this.
+/// From the second interior page on that is missing somewhere below one page, those beside it come too.
+const SCATTERED: u32 = 2;
+/// As many of them at once,
+const MOST: usize = 128;
+/// and as many bytes.
+const MOST_BYTES: u64 = 512 * 1024;
+/// What is below a page with more children than this is not looked at before it is wanted.
 const FEW: usize = 64;
 
 impl Fetcher {
@@ -57,19 +61,37 @@ impl Fetcher {
         }
     }
 
-    /// Sends the requests for all interior pages beside `pgno` once some of them were missing one after
-    /// another: look-ups all over a table need them all.
+    /// Sends the requests for interior pages beside `pgno`, which is one and was missing, once look-ups turn out to be
+    /// all over the tree: the nearest ones that are not here, in one round. Below a page that has leaves none are
+    /// missing, so nothing comes.
     pub(super) fn complete_level(&self, state: &State, pgno: Pgno, ahead: &mut ReadAhead) {
         let Some(home) = self.0.trees.home(pgno) else { return };
-        if ahead.interior_was_missing(&home) == SCATTERED && home.children().len() <= FEW {
-            for span in self.0.spans(state, home.children()) {
-                self.0.early(state, span);
-            }
+        if ahead.interior_was_missing(&home) < SCATTERED {
+            return;
+        }
+        let mut bytes = 0;
+        let away = home.outwards().filter_map(|page| self.0.size_away(state, page).map(|size| (page, size)));
+        let fits = |(page, size)| {
+            bytes += size;
+            (bytes <= MOST_BYTES).then_some(page)
+        };
+        let pages: Vec<Pgno> = away.take(MOST).map_while(fits).collect();
+        for span in self.0.spans(state, &pages) {
+            self.0.early(state, span);
         }
     }
 }
 
 impl Shared {
+    /// The size of the frame of `pgno`, if it is neither in memory nor on its way.
+    fn size_away(&self, state: &State, pgno: Pgno) -> Option<u64> {
+        let (frame, file) = state.map.get(pgno)?;
+        let is_near = file.is_held(pgno, frame)
+            || self.files.cache.contains(frame.into())
+            || self.flights.find(frame.into()).is_some();
+        (!is_near).then_some(frame.size.into())
+    }
+
     /// Reads a page that is in the cache or on this machine.
     fn read_near(&self, pgno: Pgno, frame: Frame, file: &ReplicaFile, buf: &mut [u8]) -> bool {
         let cached = self.files.cache.get(frame.into());

@@ -83,6 +83,56 @@ fn a_page_of_a_tree_that_continues_nothing_comes_alone() {
     assert!(ranges.iter().all(|range| len(range) <= SIZE + 100), "{ranges:?}");
 }
 
+/// A database with a root whose `count` children, far from each other, are interior pages with three leaves each.
+fn two_levels(count: u32) -> (History, Vec<u32>, Vec<u8>) {
+    let mut history = History::new(4096, 7);
+    history.commit(PAGES, &[]);
+    let children: Vec<u32> = (0..count).map(|n| 100 + n * (PAGES - 200) / count).collect();
+    let rowids: Vec<u8> = (1..count as u8).collect();
+    history.place(ROOT, &table(&children, &rowids));
+    for child in &children {
+        history.place(*child, &table(&[child + 1, child + 2, child + 3], &[1, 2]));
+    }
+    history.put(9, 1, 1);
+    let image = history.image(1);
+    (history, children, image)
+}
+
+#[test]
+fn the_second_interior_page_that_is_missing_brings_those_beside_it() {
+    let (history, children, image) = two_levels(60);
+    let (core, ranges) = recorded(&history);
+    let mut view = View::new(core);
+    read(&mut view, ROOT);
+    // One after another is a scan: it brings what comes next, and no more.
+    check(&mut view, &image, children[10]);
+    check(&mut view, &image, children[11]);
+    let before = ranges.lock().unwrap().len();
+    check(&mut view, &image, children[40]);
+    until("those beside it", || ranges.lock().unwrap().len() >= before + children.len() - 2);
+    children.iter().for_each(|child| check(&mut view, &image, *child));
+    assert_eq!(ranges.lock().unwrap().len(), before + children.len() - 2, "a page was asked for twice");
+}
+
+#[test]
+fn of_many_interior_pages_the_nearest_come_and_the_others_when_more_are_missing() {
+    const AT_ONCE: usize = 128;
+    let (history, children, image) = two_levels(160);
+    let (core, ranges) = recorded(&history);
+    let mut view = View::new(core);
+    read(&mut view, ROOT);
+    check(&mut view, &image, children[5]);
+    check(&mut view, &image, children[150]);
+    until("the nearest", || ranges.lock().unwrap().len() >= 2 + AT_ONCE);
+    let nearest = &children[160 - AT_ONCE - 1..];
+    nearest.iter().for_each(|child| check(&mut view, &image, *child));
+    assert!(ranges.lock().unwrap().len() <= 2 + AT_ONCE, "more than may come at once");
+    check(&mut view, &image, children[10]);
+    until("the others", || ranges.lock().unwrap().len() >= children.len());
+    children.iter().for_each(|child| check(&mut view, &image, *child));
+    assert_eq!(ranges.lock().unwrap().len(), children.len());
+}
+
 #[test]
 fn a_scan_follows_the_tree_where_the_order_of_the_file_is_another() {
     let (history, children, image) = scattered();

@@ -11,8 +11,9 @@ use bytes::Bytes;
 
 use crate::clock::Timestamp;
 use crate::error::Result;
-use crate::ltx::{Encoder, FileId, FileName, Header, Level, Lineage, Txid};
+use crate::ltx::{Encoder, FileId, FileName, Header, IndexEntry, Level, Lineage, Summary, Txid};
 use crate::page::{PageCount, PageSize, Pgno};
+use crate::replica::PackBuilder;
 use crate::runtime;
 use crate::store::{
     Bucket, ByteRange, Content, Fencing, Layout, Location, MemoryStore, Next, ObjectInfo, Page, PutOptions,
@@ -119,6 +120,12 @@ impl History {
         self.states[txid as usize].concat()
     }
 
+    /// Gives page `pgno` of the last state a content, as if its transaction had written it.
+    pub(crate) fn place(&mut self, pgno: u32, page: &[u8]) {
+        self.states.last_mut().unwrap()[pgno as usize - 1] = page.into();
+        self.written.last_mut().unwrap().insert(pgno);
+    }
+
     /// Changes all pages that transaction `txid` wrote, as if it had been another one.
     pub(crate) fn forge(&mut self, txid: u64) {
         for pgno in self.written[txid as usize].clone() {
@@ -135,6 +142,16 @@ impl History {
 
     /// The file that holds the transactions `min` to `max`.
     pub(crate) fn encode(&self, min: u64, max: u64) -> Bytes {
+        self.encode_watched(min, max, |_, _, _| ()).0
+    }
+
+    /// As [`History::encode`]; `watch` sees each page, where it is in the file, and its frame.
+    fn encode_watched(
+        &self,
+        min: u64,
+        max: u64,
+        mut watch: impl FnMut(&[u8], IndexEntry, &[u8]),
+    ) -> (Bytes, Summary) {
         let state = &self.states[max as usize];
         let mut pages: BTreeSet<u32> = (min..=max).flat_map(|t| self.written[t as usize].clone()).collect();
         pages.retain(|pgno| *pgno <= state.len() as u32);
@@ -144,8 +161,33 @@ impl History {
         let mut encoder = Encoder::new(Vec::new(), header).unwrap();
         for pgno in pages {
             encoder.page(Pgno::new(pgno).unwrap(), &state[pgno as usize - 1]).unwrap();
+            let (entry, frame) = encoder.last_frame().unwrap();
+            watch(&state[pgno as usize - 1], entry, frame);
         }
-        encoder.finish().unwrap().0.into()
+        let (bytes, summary) = encoder.finish().unwrap();
+        (bytes.into(), summary)
+    }
+
+    /// The pack of the file that holds `min` to `max` on `level`.
+    pub(crate) fn pack(&self, level: u8, min: u64, max: u64) -> Bytes {
+        let commit = PageCount::new(self.states[max as usize].len() as u32);
+        let header = Header::new(self.page_size, commit, name(min, max), self.time(max));
+        let mut pack = PackBuilder::new(id(level, min, max), &header).unwrap();
+        let (_, summary) = self.encode_watched(min, max, |page, entry, frame| pack.page(page, entry, frame));
+        pack.finish(&summary).unwrap().bytes
+    }
+
+    /// Stores `pack` as that of the file `id`.
+    pub(crate) fn put_pack(&self, id: FileId, pack: Bytes) {
+        let (store, time) = (self.store.clone(), self.time(id.name.max().get()));
+        runtime::block_on(async move { store.put_pack(id, pack, time).await }).unwrap();
+    }
+
+    /// Makes of the last state's page 1 one of SQLite's, without a schema.
+    pub(crate) fn begin_as_sqlite(&mut self) {
+        let mut first = vec![0; self.page_size.bytes()];
+        first[..16].copy_from_slice(b"SQLite format 3\0");
+        self.place(1, &first);
     }
 
     /// Stores the file that holds `min` to `max`.

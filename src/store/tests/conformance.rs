@@ -225,6 +225,31 @@ async fn what_is_below_a_folder_is_listed_and_read_by_path(store: Shared) -> Res
     Ok(())
 }
 
+async fn a_pack_is_beside_its_file_and_goes_with_it(store: Shared) -> Result<()> {
+    let [copy, snapshot, change] = [id(0, 1, 1), id(9, 1, 7), id(0, 2, 2)];
+    let e = store.get_pack(copy).await.unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::NotFound, "{e}");
+    assert_eq!(store.packs().await?, []);
+    for (n, file) in [copy, snapshot, change].into_iter().enumerate() {
+        store.put(file, body(10), options(true)).await?;
+        if file != change {
+            store.put_pack(file, body(5), TIME).await?;
+            store.put_pack(file, body(70_000 + n), TIME).await?;
+            assert_eq!(store.get_pack(file).await?.bytes().await?, body(70_000 + n));
+        }
+    }
+    assert_eq!(store.packs().await?, [copy, snapshot]);
+    assert_eq!(
+        (listed(&store, 0, 1).await?, listed(&store, 9, 1).await?),
+        (vec![copy, change], vec![snapshot])
+    );
+    store.delete(&[copy, change]).await?;
+    assert_eq!(store.packs().await?, [snapshot]);
+    store.delete_packs(&[snapshot]).await?;
+    assert_eq!((store.packs().await?, listed(&store, 9, 1).await?), (vec![], vec![snapshot]));
+    Ok(())
+}
+
 async fn an_upload_appears_when_it_is_complete(store: Shared) -> Result<()> {
     for (n, parts, rest) in [(1, 0, 0), (2, 0, 100), (3, 1, 0), (4, 2, 33)] {
         let file = id(9, 1, n);
@@ -378,6 +403,7 @@ macro_rules! conformance {
         a_missing_file_is_not_found
         deleting_what_is_not_there_is_no_error
         what_is_below_a_folder_is_listed_and_read_by_path
+        a_pack_is_beside_its_file_and_goes_with_it
         an_upload_appears_when_it_is_complete
         an_upload_that_is_given_up_leaves_nothing
     ); } )* };

@@ -23,7 +23,7 @@ use crate::store;
 use entries::EntryParts;
 
 /// Settings that may stand anywhere in the file.
-const ANYWHERE: &[Scope] = &[Scope::Primary, Scope::Shipper, Scope::Replica, Scope::Seal];
+const ANYWHERE: &[Scope] = &[Scope::Primary, Scope::Shipper, Scope::Either, Scope::Replica, Scope::Seal];
 
 /// Reads the text of the configuration file `path`.
 ///

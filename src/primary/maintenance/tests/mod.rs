@@ -8,6 +8,7 @@
 //! | `calendar` | restore points by the calendar, for years: each is there, and nothing else |
 //! | `thinned` | any files and any calendar: what is kept leads to all points, and costs least |
 //! | `clocks` | clocks are wrong, and are set |
+//! | `packs` | what readers find beside large files |
 //! | `requests` | what is asked of the store, and what is not |
 //! | `world` | the replica, what it should hold, and a restore of its own |
 
@@ -16,6 +17,7 @@ mod calendar;
 mod clocks;
 mod hour;
 mod interrupted;
+mod packs;
 mod requests;
 mod thinned;
 mod world;

@@ -65,6 +65,7 @@ impl World {
         let time = Arc::new(Time::new(clock.clone(), store.replica()));
         let compactor = Compactor::new(
             store.replica(),
+            true,
             settings.clone(),
             Arc::clone(&time),
             Arc::clone(&history),
@@ -97,6 +98,7 @@ impl World {
         self.history = Arc::new(History::default());
         self.compactor = Compactor::new(
             self.store.replica(),
+            true,
             self.settings.clone(),
             Arc::clone(&self.time),
             Arc::clone(&self.history),

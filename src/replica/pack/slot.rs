@@ -1,0 +1,135 @@
+//! Packs that were asked for, and that come or do not.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::{LARGEST, Pack, is_worth_it};
+use crate::error::ErrorKind;
+use crate::ltx::IndexEntry;
+use crate::replica::source::Source;
+use crate::store::FileInfo;
+
+/// What the packs of one replica may take in memory.
+const MEMORY: usize = 2 * LARGEST;
+/// How long a pack is waited for once all else is there. It is used whenever it comes.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The packs of one replica.
+#[derive(Debug)]
+pub(in crate::replica) struct Packs {
+    is_on: bool,
+    memory: Arc<AtomicUsize>,
+}
+
+/// Where a pack will be.
+type Slot = Arc<OnceLock<Held>>;
+
+/// A pack, and the memory that it takes.
+#[derive(Debug)]
+struct Held {
+    pack: Pack,
+    memory: Arc<AtomicUsize>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.memory.fetch_sub(self.pack.memory(), Ordering::Relaxed);
+    }
+}
+
+impl Held {
+    /// `None` if there is no memory for it.
+    fn new(pack: Pack, memory: &Arc<AtomicUsize>) -> Option<Self> {
+        let add = |used: usize| used.checked_add(pack.memory()).filter(|sum| *sum <= MEMORY);
+        memory.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).ok()?;
+        Some(Self { pack, memory: Arc::clone(memory) })
+    }
+}
+
+impl Packs {
+    /// None are asked for unless `is_on`.
+    pub(in crate::replica) fn new(is_on: bool) -> Self {
+        Self { is_on, memory: Arc::default() }
+    }
+
+    /// Asks for the pack of `file`, if that may have one.
+    pub(in crate::replica) fn ask(&self, source: &Source, file: &FileInfo) -> Option<Asked> {
+        if !self.is_on || !is_worth_it(file.id, file.size) {
+            return None;
+        }
+        let (slot, memory, file) = (Slot::default(), Arc::clone(&self.memory), file.clone());
+        let (to, answer) = (Arc::clone(&slot), source.pack(file.id, LARGEST));
+        let task = tokio::spawn(async move {
+            match answer.await.and_then(|bytes| Pack::parse(&file, bytes)) {
+                Ok(pack) => {
+                    if let Some(held) = Held::new(pack, &memory) {
+                        let _ = to.set(held);
+                    }
+                }
+                Err(e) if e.kind() == ErrorKind::NotFound => {}
+                Err(e) => tracing::debug!("{}: {e}", file.id),
+            }
+        });
+        Some(Asked { slot, task })
+    }
+}
+
+/// A pack that was asked for.
+#[derive(Debug)]
+pub(in crate::replica) struct Asked {
+    slot: Slot,
+    task: JoinHandle<()>,
+}
+
+impl Asked {
+    /// The pack of the file, whose trailer has `checksum`: there by now, or to come, or none.
+    pub(in crate::replica) async fn of(self, checksum: u64) -> FilePack {
+        // Who reads meanwhile does without.
+        let _ = timeout(PATIENCE, self.task).await;
+        FilePack { slot: self.slot, checksum }
+    }
+}
+
+/// The pages of a file that a pack has, once it has come.
+#[derive(Clone, Debug)]
+pub(in crate::replica) struct FilePack {
+    slot: Slot,
+    /// What the trailer of the file has.
+    checksum: u64,
+}
+
+impl FilePack {
+    /// The frame of the page that the file's page index has as `entry`, if it is here.
+    pub(in crate::replica) fn frame(&self, entry: IndexEntry) -> Option<&[u8]> {
+        self.pack()?.frame(entry)
+    }
+
+    /// Shows each page that is here to `visit`, with its frame.
+    pub(in crate::replica) fn each(&self, visit: impl FnMut((IndexEntry, &[u8]))) {
+        self.pack().into_iter().flat_map(Pack::frames).for_each(visit);
+    }
+
+    /// The pack, if it is one of this very file.
+    fn pack(&self) -> Option<&Pack> {
+        self.slot.get().map(|held| &held.pack).filter(|pack| pack.checksum() == self.checksum)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replica::pack::tests::any_pack;
+
+    #[test]
+    fn what_packs_take_in_memory_is_bounded_and_given_back() {
+        let memory = Arc::new(AtomicUsize::new(MEMORY - 2 * any_pack().memory()));
+        let two = [0, 1].map(|_| Held::new(any_pack(), &memory).unwrap());
+        assert!(Held::new(any_pack(), &memory).is_none());
+        drop(two);
+        assert!(Held::new(any_pack(), &memory).is_some());
+    }
+}

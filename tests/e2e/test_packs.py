@@ -1,0 +1,238 @@
+"""Packs: a primary puts the pages that every look-up begins with beside its large files, below `vfs/` in the replica.
+
+A reader that finds one needs one round trip for a row, as it does without one in the end. Nothing depends on a pack: whatever
+is in its place costs time and never a wrong row. Litestream does not know of them and leaves them alone.
+"""
+
+import random
+import shutil
+import sqlite3
+import time
+
+import pytest
+
+from harness import litestream
+from harness.location import Location, Ltx
+from harness.proxy import CutBody, Hang, LateAnswer, Status, Trickle
+from harness.sql import fill, insert, restore, sync
+from harness.wait import until
+
+ROWS = 30_000
+ROW = "SELECT id, name, length(data) FROM t WHERE id = ?"
+SCHEMA = "SELECT count(*) FROM sqlite_schema"
+QUIET = {"poll_interval": "1h"}
+
+
+def packs(location: Location) -> list[str]:
+    folder = location.folder / "vfs"
+    return sorted(path.name for path in folder.glob("*.pack")) if folder.is_dir() else []
+
+
+def pack_of(file: Ltx) -> str:
+    return f"{file.level}-{file.min:016x}-{file.max:016x}.pack"
+
+
+def path_of(location: Location, file: Ltx):
+    return location.folder / "vfs" / pack_of(file)
+
+
+def plain(path, rows: int = ROWS):
+    """A database that nobody replicates yet."""
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA journal_mode=WAL")
+        db.executescript("CREATE TABLE t(id INTEGER PRIMARY KEY, name TEXT, data BLOB); CREATE INDEX t_name ON t(name)")
+        db.execute("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)"
+                   " INSERT INTO t(name, data) SELECT 'row ' || i, randomblob(400) FROM n", (rows,))
+    db.close()
+    return path
+
+
+@pytest.fixture
+def primary(start, location, tmp_path):
+    """A primary whose replica begins with one large file, and its pack."""
+    db = start("python", location).open(location.primary(plain(tmp_path / "app.db")))
+    sync(db)
+    until(lambda: packs(location), 20, "the pack")
+    return db
+
+
+def requests_of_rows(start, location, proxy, **parameters) -> int:
+    """The requests of a fresh process for twenty rows here and there, after its open."""
+    db = start("python", location).open(location.replica(**QUIET, **parameters))
+    assert db.one(SCHEMA) == 2
+    before = len(proxy.requests)
+    pick = random.Random(3)
+    for _ in range(20):
+        row = pick.randrange(1, ROWS)
+        assert db.rows(ROW, row) == [[row, f"row {row}", 400]]
+    return len(proxy.requests) - before
+
+
+@pytest.mark.parametrize("location", ["s3"], indirect=True)
+def test_a_row_takes_one_request(start, primary, location, through_proxy, proxy):
+    with_pack = requests_of_rows(start, through_proxy, proxy)
+    assert len([r for r in proxy.requests if "/vfs/" in r.target]) == 1
+    without = requests_of_rows(start, through_proxy, proxy, pack="off")
+    assert len([r for r in proxy.requests if "/vfs/" in r.target]) == 1, "pack=off asks for none"
+    assert with_pack <= 21 < without
+
+
+@pytest.mark.parametrize("location", ["s3"], indirect=True)
+def test_it_comes_in_the_round_of_the_page_index(start, primary, location, through_proxy, proxy):
+    proxy.delay = 0.5
+    db = start("python", through_proxy).open(through_proxy.replica(**QUIET))
+    assert db.one(SCHEMA) == 2
+    gets = [request for request in proxy.requests if request.kind == "GET"]
+    assert any("/vfs/" in request.target for request in gets)
+    assert max(r.at for r in gets) - min(r.at for r in gets) < proxy.delay, [r.target for r in gets]
+
+
+@pytest.mark.parametrize("location", ["s3"], indirect=True)
+@pytest.mark.parametrize("fault", [Hang(), Trickle(7, 1), CutBody(1000), LateAnswer(3), Status(403), Status(500),
+                                   Status(200, b"<html>")],
+                         ids=["silence", "trickles", "cut", "late", "denied", "broken", "something else"])
+def test_a_store_that_does_not_give_it_holds_nobody_up(start, primary, location, through_proxy, proxy, fault):
+    proxy.fault = lambda request: fault if "/vfs/" in request.target else None
+    began = time.monotonic()
+    db = start("python", through_proxy).open(through_proxy.replica(**QUIET))
+    assert db.one(SCHEMA) == 2
+    assert time.monotonic() - began < 4
+    assert db.content() == primary.content()
+
+
+def test_each_large_full_copy_gets_one_and_small_files_none(start, primary, location):
+    first = location.files(0)[0]
+    assert packs(location) == [pack_of(first)]
+    insert(primary)
+    sync(primary)
+    primary.one("SELECT litestream_snapshot()")
+    assert packs(location) == [pack_of(first), pack_of(location.files(9)[0])]
+    reader = start("python", location).open(location.replica())
+    assert reader.content() == primary.content()
+
+
+def test_a_small_database_has_none(start, location, tmp_path):
+    db = start("python", location).open(location.primary(tmp_path / "app.db"))
+    fill(db)
+    sync(db)
+    db.one("SELECT litestream_snapshot()")
+    db.close()
+    assert packs(location) == []
+
+
+def test_with_pack_off_none_is_written(start, location, tmp_path):
+    db = start("python", location).open(location.primary(plain(tmp_path / "app.db"), pack="off"))
+    sync(db)
+    db.one("SELECT litestream_snapshot()")
+    db.close()
+    assert location.files(9) or location.files(0)[0].size > 1 << 20
+    assert packs(location) == []
+
+
+def cut(data: bytes) -> bytes:
+    return data[:len(data) // 2]
+
+
+def flipped(data: bytes) -> bytes:
+    at = len(data) // 3
+    return data[:at] + bytes([data[at] ^ 0x10]) + data[at + 1:]
+
+
+def later(data: bytes) -> bytes:
+    return b"LSVPACK9" + data[8:]
+
+
+@pytest.mark.parametrize("damage", [cut, flipped, later, lambda _: b"", lambda data: data * 50],
+                         ids=["cut", "a bit", "of a later version", "empty", "large"])
+def test_a_damaged_pack_costs_time_only(start, host, in_folder, tmp_path, damage):
+    db = start("python", in_folder).open(in_folder.primary(plain(tmp_path / "app.db")))
+    sync(db)
+    until(lambda: packs(in_folder), 20, "the pack")
+    path = path_of(in_folder, in_folder.files(0)[0])
+    path.write_bytes(damage(path.read_bytes()))
+    reader = start(host, in_folder).open(in_folder.replica())
+    assert reader.content() == db.content()
+
+
+def test_a_pack_of_another_database_costs_time_only(start, host, in_folder, tmp_path):
+    db = start("python", in_folder).open(in_folder.primary(plain(tmp_path / "app.db")))
+    sync(db)
+    elsewhere = Location.file(tmp_path / "elsewhere")
+    other = start("python", elsewhere).open(elsewhere.primary(plain(tmp_path / "other.db")))
+    sync(other)
+    until(lambda: packs(in_folder) and packs(elsewhere), 20, "the packs")
+    ours, theirs = (path_of(place, place.files(0)[0]) for place in (in_folder, elsewhere))
+    assert ours.name == theirs.name and ours.read_bytes() != theirs.read_bytes()
+    shutil.copy(theirs, ours)
+    reader = start(host, in_folder).open(in_folder.replica())
+    assert reader.content() == db.content()
+
+
+def test_retention_removes_it_with_its_file_and_what_others_left(start, location, tmp_path):
+    uri = location.primary(plain(tmp_path / "app.db"), levels="1s", snapshot_interval="1s", snapshot_retention="1s",
+                           l0_retention="1s", sync_interval="50ms")
+    db = start("python", location).open(uri)
+    sync(db)
+    first = pack_of(location.files(0)[0])
+    until(lambda: first in packs(location), 20, "the pack")
+    orphan = location.folder / "vfs" / "9-0000000000000001-0000000000ffffff.pack"
+    shutil.copy(location.folder / "vfs" / first, orphan)
+
+    def tidy() -> bool:
+        insert(db)
+        sync(db)
+        there = packs(location)
+        return first not in there and orphan.name not in there and len(there) > 0
+
+    until(tidy, 60, "packs of files that are gone are removed", every=0.3)
+    db.close()
+    assert {pack for pack in packs(location) if pack.startswith("9-")} <= {pack_of(file) for file in location.files(9)}
+
+
+def test_litestream_restores_reads_and_leaves_them_alone(start, primary, location, tmp_path):
+    primary.one("SELECT litestream_snapshot()")
+    insert(primary)
+    sync(primary)
+    before = {name: (location.folder / "vfs" / name).read_bytes() for name in packs(location)}
+    assert len(before) == 2
+    source = primary.content()
+    restored = litestream.restore(location, tmp_path / "theirs.db")
+    assert primary.worker.open(restored, "theirs").content() == source
+    restore(primary, location, tmp_path / "ours.db")
+    assert primary.worker.open(tmp_path / "ours.db", "ours").content() == source
+    assert litestream.read_by_vfs(location) == source
+    assert {name: (location.folder / "vfs" / name).read_bytes() for name in packs(location)} == before
+
+
+def test_the_sidecar_goes_on_and_an_outdated_pack_is_ignored_and_removed_later(start, host, location, tmp_path):
+    worker = start("python", location)
+    db = worker.open(location.primary(plain(tmp_path / "app.db")))
+    sync(db)
+    until(lambda: packs(location), 20, "the pack")
+    before = packs(location)
+    content = [(location.folder / "vfs" / name).read_bytes() for name in before]
+    worker.end()
+    program = start("python", load=False).open(tmp_path / "app.db", "program")
+    with litestream.Replicate(tmp_path / "app.db", location, tmp_path) as sidecar:
+        for _ in range(30):
+            insert(program, 20)
+            sidecar.sync()
+        until(lambda: {1, 2, 9} <= sidecar.compacted(), 60, "its levels and a snapshot")
+        source = program.content()
+        sidecar.sync()
+        assert packs(location) == before
+        assert [(location.folder / "vfs" / name).read_bytes() for name in before] == content
+        reader = start(host, location).open(location.replica())
+        assert reader.content() == source
+    program.worker.end()
+    # What it was made of goes, as Litestream's retention would have it in the end.
+    for file in location.files():
+        if pack_of(file) in before:
+            file.path.unlink()
+    db = start("python", location).open(location.primary(tmp_path / "app.db"))
+    insert(db)
+    sync(db)
+    db.one("SELECT litestream_snapshot()")
+    until(lambda: not set(before) & set(packs(location)), 20, "the outdated pack is removed")
+    reader = start(host, location).open(location.replica("again.db"))
+    assert reader.content() == db.content()
