@@ -324,7 +324,7 @@ impl Shared {
         file: &ReplicaFile,
         page: &mut [u8],
     ) -> bool {
-        let is_here = self.read_here(pgno, frame, file, state.page_size, page);
+        let is_here = self.read_here(pgno, frame, file, page);
         if is_here && btree::looks_interior(page) {
             self.trees.learn(pgno, page, state.map.commit());
         }

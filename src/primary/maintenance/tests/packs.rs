@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use super::world::{MINUTE, run, settings};
 use crate::clock::{Clock as _, ManualClock, Timestamp};
 use crate::error::ErrorKind;
-use crate::ltx::{FileId, IndexEntry, Level, PageIndex, TailRead, Txid};
+use crate::ltx::{FileId, IndexEntry, Level, PageIndex, Shape, TailRead, Txid};
 use crate::page::Pgno;
 use crate::primary::maintenance::compactor::Compactor;
 use crate::primary::maintenance::{History, Settings};
@@ -65,7 +65,7 @@ impl Large {
     fn commit(&mut self) {
         let txid = self.pages.commit(PAGES, &[5]);
         let file = self.pages.put(0, txid, txid);
-        self.history.published(file, self.clock.now(), None);
+        self.history.published(file, self.clock.now(), self.clock.now(), None);
     }
 
     /// Merges the first files into all levels, and makes a snapshot of them and one more.
@@ -107,7 +107,7 @@ fn a_snapshot_gets_a_pack_of_its_own_frames() {
     let bytes = run(async { store.get_pack(snapshot).await?.bytes().await }).unwrap();
     let (file, pack) = (store.bytes_of(snapshot), Pack::parse(&info, bytes).unwrap());
     assert_eq!(file[file.len() - 8..], pack.checksum().to_be_bytes());
-    let TailRead::Index(index) = PageIndex::from_tail(&file, info.size).unwrap() else {
+    let TailRead::Index(index) = PageIndex::from_tail(&file, info.size, Shape::PLAIN).unwrap() else {
         panic!("the whole file has its index")
     };
     let in_pack: Vec<IndexEntry> = index.iter().filter(|entry| pack.frame(*entry).is_some()).collect();
