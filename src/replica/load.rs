@@ -29,6 +29,9 @@ const SMALLEST_GUESS: u64 = 64 * 1024;
 /// More than this is asked for only when it is known to be needed.
 const LARGEST_GUESS: u64 = 4 * 1024 * 1024;
 
+/// Pages of a file by the offset of their frame.
+type LoadedPages = Vec<(u64, Arc<[u8]>)>;
+
 /// Header, page index and codec of a file, and pages that came along.
 #[derive(Debug)]
 pub(super) struct Loaded {
@@ -39,7 +42,7 @@ pub(super) struct Loaded {
     /// How frames become pages.
     pub(super) codec: FrameCodec,
     /// Pages by the offset of their frame. Those of a small file passed its checksum.
-    pub(super) pages: Vec<(u64, Arc<[u8]>)>,
+    pub(super) pages: LoadedPages,
     /// The file, if it came whole.
     pub(super) whole: Option<Bytes>,
     /// The checksum that its trailer has, if the file is plain and that was read and not all of the file.
@@ -49,7 +52,7 @@ pub(super) struct Loaded {
 }
 
 impl Loaded {
-    fn new(outline: Outline, pages: Vec<(u64, Arc<[u8]>)>) -> Self {
+    fn new(outline: Outline, pages: LoadedPages) -> Self {
         let Outline { header, index, codec } = outline;
         Self { header, index, codec, pages, whole: None, checksum: None, pack: None }
     }
@@ -151,11 +154,7 @@ fn named(file: &FileInfo, error: Error) -> Error {
     if error.to_string().contains(&file.id.name.to_string()) { error } else { error.context(file.id) }
 }
 
-fn verify_whole(
-    file: &FileInfo,
-    bytes: &[u8],
-    keyring: &Keyring,
-) -> Result<(Outline, Vec<(u64, Arc<[u8]>)>)> {
+fn verify_whole(file: &FileInfo, bytes: &[u8], keyring: &Keyring) -> Result<(Outline, LoadedPages)> {
     let header = header_of(file, bytes)?;
     let OutlineRead::Outline(outline) = Outline::read(bytes, bytes, file.size, keyring)? else {
         return Err(Error::corrupt("its page index claims to be larger than the file"));
