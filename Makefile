@@ -91,6 +91,7 @@ check:
 bench: tools build
 	cargo build --release --locked --manifest-path benches/host/Cargo.toml
 	$(VENV)/bin/python benches/replica.py
+	$(VENV)/bin/python benches/cold.py
 	$(VENV)/bin/python benches/primary.py
 	$(VENV)/bin/python benches/opens.py
 	$(VENV)/bin/python benches/many.py --counts 1 100
