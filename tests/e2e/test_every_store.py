@@ -1,11 +1,13 @@
 """What every store that is reached by the network must do, whatever its protocol.
 
-Credentials end while a database is written, and hold again: nothing is lost, and the message names the remedy and no secret. An
+It is away for a while under load, and comes back: no commit waits, nothing is lost. Credentials end while a database is
+written, and hold again: nothing is lost, and the message names the remedy and no secret. An
 answer breaks off in the middle of a file: it is fetched again. A replica at a distance of 20 ms reads a row, and all rows, in few
 round trips and without reading all there is.
 """
 
 import itertools
+import os
 import time
 
 import pytest
@@ -63,6 +65,26 @@ def places(store, breaker) -> tuple[Location, Location]:
         return server.location(name), server.location(name, breaker.port)
     direct = server.replica(name)
     return direct, server.replica(name, breaker.port) if kind == "nats" else direct.at(through)
+
+
+def test_the_store_is_away_under_load(start, store, breaker, places, tmp_path):
+    """In short; LITESTREAM_OUTAGE_SECONDS=20 makes it longer."""
+    direct, through = places
+    db = start("python", through).open(through.primary(tmp_path / "app.db"))
+    fill(db)
+    sync(db)
+    breaker.refuse()
+    ends, longest, commits = time.monotonic() + float(os.environ.get("LITESTREAM_OUTAGE_SECONDS", "2")), 0.0, 0
+    while time.monotonic() < ends:
+        longest, commits = max(longest, outage.work(db, 50)), commits + 50
+    with pytest.raises(SqlError):
+        sync(db, 0.5)
+    breaker.accept()
+    back = time.monotonic()
+    sync(db)
+    print(f"{store[0]}: {commits} commits, the longest {longest:.3f} s; all there {time.monotonic() - back:.1f} s after")
+    assert longest < 2, "a commit waited for the store"
+    outage.assert_caught_up(db, direct, tmp_path)
 
 
 @pytest.mark.parametrize("store", list(REMEDIES), indirect=True)

@@ -281,7 +281,7 @@ fn a_missing_blob_is_told_from_a_missing_container() {
     let container = Recorder::start(|_| refusal(404, "ContainerNotFound", "no"));
     let head = |server| run(async { bucket_at(server).head(KEY).await }).unwrap_err();
     let (blob, container) = (head(&blob), head(&container));
-    assert_eq!((blob.kind(), container.kind()), (ErrorKind::NotFound, ErrorKind::NotFound));
+    assert_eq!((blob.kind(), container.kind()), (ErrorKind::NotFound, ErrorKind::NoBucket));
     assert!(blob.to_string().contains("replica abs://me@c/p has no p/ltx/0/"), "{blob}");
     assert!(container.to_string().contains("container 'c' does not exist"), "{container}");
 }
