@@ -27,6 +27,9 @@ const ENOUGH: u32 = 8;
 const SLOWEST_TIMES: u32 = 3;
 /// So many times the usual deviation is unusual.
 const DEVIATIONS: f64 = 6.0;
+/// After a connection that was dead, so many requests do not wait for long: what lets one die may have let all die that are
+/// open, and each of those would cost the whole patience.
+const DOUBTED: u32 = 16;
 /// The share of a new measurement in the averages.
 const WEIGHT: f64 = 0.3;
 /// Second requests that may be under way or have been of no use.
@@ -53,6 +56,8 @@ pub(super) struct Hedge {
     used_up: AtomicUsize,
     /// Answers since the last permit came back.
     ordinary: AtomicU32,
+    /// Requests to come whose connections may be dead.
+    doubted: AtomicU32,
 }
 
 /// The right to make a second request. It goes back when that helped.
@@ -67,6 +72,7 @@ impl Default for Hedge {
             permits: Arc::new(Semaphore::new(PERMITS)),
             used_up: AtomicUsize::new(0),
             ordinary: AtomicU32::new(0),
+            doubted: AtomicU32::new(0),
         }
     }
 }
@@ -110,13 +116,19 @@ impl Hedge {
                 first.await
             }
             Either::Right((answer, _)) => {
+                self.doubted.store(DOUBTED, Ordering::Relaxed);
                 self.note(asked, again.elapsed(), &answer);
                 answer
             }
         }
     }
 
+    /// How long the answer of a request that begins now is waited for.
     fn patience(&self, asked: Asked) -> Duration {
+        let one_less = |n: u32| n.checked_sub(1);
+        if self.doubted.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok() {
+            return self.usual(asked).measured();
+        }
         // Until enough was measured, the slowest answer of either kind tells how slow the link is.
         let slowest = self.usual(Asked::Names).slowest.max(self.usual(Asked::Content).slowest);
         self.usual(asked).patience(slowest)
@@ -187,12 +199,18 @@ impl Usual {
 
     /// After how long an answer is slower than usual by far, where the slowest one took so many seconds.
     fn patience(&self, slowest: f64) -> Duration {
-        let unusual = if self.answers >= ENOUGH {
-            Duration::from_secs_f64(self.average + DEVIATIONS * self.deviation)
-        } else {
-            FIRST_PATIENCE.max(Duration::from_secs_f64(slowest) * SLOWEST_TIMES)
-        };
-        unusual.clamp(PATIENCE.0, PATIENCE.1)
+        if self.answers >= ENOUGH {
+            return self.measured();
+        }
+        FIRST_PATIENCE.max(Duration::from_secs_f64(slowest) * SLOWEST_TIMES).clamp(PATIENCE.0, PATIENCE.1)
+    }
+
+    /// The same by what was measured, however little that is.
+    fn measured(&self) -> Duration {
+        if self.answers == 0 {
+            return FIRST_PATIENCE;
+        }
+        Duration::from_secs_f64(self.average + DEVIATIONS * self.deviation).clamp(PATIENCE.0, PATIENCE.1)
     }
 }
 
@@ -249,6 +267,26 @@ mod tests {
                 assert_eq!(answer.unwrap(), n);
             }
             assert_eq!(hedge.permits.available_permits(), PERMITS);
+            Ok(())
+        })
+        .unwrap();
+    }
+
+    #[test]
+    fn of_dead_connections_only_the_first_one_costs_the_whole_patience() {
+        block_on(async {
+            let hedge = Hedge::default();
+            hedge.race(Asked::Content, after(0.001, Ok(())), || after(0.0, Ok(()))).await?;
+            let begun = Instant::now();
+            for _ in 0..PERMITS {
+                hedge.race(Asked::Content, pending(), || after(0.0, Ok(()))).await?;
+            }
+            let spent = begun.elapsed() - FIRST_PATIENCE;
+            assert!(spent < FIRST_PATIENCE, "{spent:?} more");
+            for _ in 0..DOUBTED {
+                hedge.race(Asked::Content, after(0.001, Ok(())), || after(0.0, Ok(()))).await?;
+            }
+            assert_eq!(hedge.doubted.load(Ordering::Relaxed), 0);
             Ok(())
         })
         .unwrap();
