@@ -7,13 +7,17 @@ import signal
 import socket
 import subprocess
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from .compare import Content
 from .location import Location
 from .paths import LITESTREAM, clean_env, litestream_vfs
 from .wait import until
-from .worker import Worker
+from .worker import Connection, Worker
+
+T = TypeVar("T")
 
 
 def _run(location: Location, *arguments: str, deadline: float = 600) -> str:
@@ -54,15 +58,20 @@ def _named(location: Location, folder: Path) -> list[str]:
     return ["-config", str(config), str(database)]
 
 
-def read_by_vfs(location: Location) -> Content:
-    """What Litestream's own loadable extension reads."""
+def by_vfs(location: Location, read: Callable[[Connection], T]) -> T:
+    """What `read` finds by Litestream's own loadable extension, which fetches each page by itself."""
     env = location.env | {"LITESTREAM_REPLICA_URL": url_of(location)}
     worker = Worker("apsw", env=env, load=False)
     try:
         worker.load(litestream_vfs(), "sqlite3_litestreamvfs_init")
-        return worker.open("file:replica.db?vfs=litestream&mode=ro").content()
+        return read(worker.open("file:replica.db?vfs=litestream&mode=ro"))
     finally:
         worker.kill()
+
+
+def read_by_vfs(location: Location) -> Content:
+    """All that Litestream's own loadable extension reads."""
+    return by_vfs(location, Connection.content)
 
 
 class _Control(http.client.HTTPConnection):
