@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use litestream_vfs::clock::Timestamp;
-use litestream_vfs::error::Result;
+use litestream_vfs::error::{Error, ErrorKind, Result};
 use litestream_vfs::ltx::{
     Encoder, FileId, FileName, Header, IndexEntry, Level, PageIndex, Shape, Trailer, Txid,
 };
@@ -91,7 +91,11 @@ impl Bucket for MadeUp {
     }
     async fn get(&self, key: &str, range: ByteRange, _: Option<u64>) -> Result<Content> {
         let files = self.0.lock().unwrap();
-        let parts = &files[&Layout::Ltx.file(key).unwrap()];
+        // There are no packs.
+        let Some(id) = Layout::Ltx.file(key) else {
+            return Err(Error::new(ErrorKind::NotFound, key.to_owned()));
+        };
+        let parts = &files[&id];
         let (start, end) = range.within(parts.size).unwrap();
         let bytes = parts.read(start, end);
         let body = futures_util::stream::iter([Ok(bytes)]).boxed();
