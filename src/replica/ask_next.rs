@@ -41,7 +41,7 @@ impl Core {
             }
             match self.ask_next(follow).await? {
                 Next::Nothing => {
-                    follow.by_name.missed = true;
+                    follow.by_name.note_missing();
                     return Ok(true);
                 }
                 Next::Came(file, next) => {
@@ -70,7 +70,9 @@ impl Core {
             Err(e) if e.is_transient() => Err(e),
             Err(e) => {
                 // Without the right to list a bucket, some stores deny what is not there.
-                follow.by_name.works &= e.kind() != ErrorKind::Denied;
+                if e.kind() == ErrorKind::Denied {
+                    follow.by_name.note_denied();
+                }
                 Ok(Next::Unclear)
             }
         }

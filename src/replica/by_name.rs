@@ -30,13 +30,13 @@ pub(super) enum Look {
 #[derive(Debug)]
 pub(super) struct ByName {
     /// The store tells cheaply what is not there, and files stay until they were asked for.
-    pub(super) works: bool,
+    works: bool,
     /// How often to list nonetheless.
     every: Duration,
     /// When the last listing was made.
-    pub(super) listed: Instant,
+    listed: Instant,
     /// Since then there was no file of the next name.
-    pub(super) missed: bool,
+    missed: bool,
 }
 
 impl ByName {
@@ -56,6 +56,16 @@ impl ByName {
         (self.listed, self.missed) = (Instant::now(), false);
     }
 
+    /// There is no file of the next name.
+    pub(super) fn note_missing(&mut self) {
+        self.missed = true;
+    }
+
+    /// The store denies what is not there, and tells nothing by that: polls list from now on.
+    pub(super) fn note_denied(&mut self) {
+        self.works = false;
+    }
+
     /// The longest time without a listing.
     pub(super) fn every(&self) -> Duration {
         self.every
@@ -63,6 +73,17 @@ impl ByName {
 
     pub(super) fn may_ask(&self) -> bool {
         self.works && self.listed.elapsed() < self.every
+    }
+
+    #[cfg(test)]
+    pub(super) fn works(&self) -> bool {
+        self.works
+    }
+
+    /// As if the last listing were so much older.
+    #[cfg(test)]
+    pub(super) fn ages(&mut self, by: Duration) {
+        self.listed -= by;
     }
 }
 

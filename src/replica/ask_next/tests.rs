@@ -61,12 +61,12 @@ impl Followed {
     /// The time for a listing comes.
     fn pass(&self) {
         let mut follow = self.core.follow.try_lock().unwrap();
-        follow.by_name.listed -= LONGEST;
+        follow.by_name.ages(LONGEST);
         follow.around -= LONGEST;
     }
 
     fn works(&self) -> bool {
-        self.core.follow.try_lock().unwrap().by_name.works
+        self.core.follow.try_lock().unwrap().by_name.works()
     }
 
     fn assert_sees(&self, history: &History, txid: u64) {
