@@ -77,7 +77,8 @@ impl BaseVfs {
     /// Opens a main database of our own, with a name in SQLite's layout that the file owns.
     ///
     /// On POSIX, closing any descriptor of a database drops all locks of the process on it. The base
-    /// VFS knows of all files that were opened through it and keeps that from happening.
+    /// VFS knows of all files that were opened through it and keeps that from happening, but for one moment, which
+    /// [`BaseFile`] closes (`closing_lock`).
     ///
     /// # Errors
     /// Those of the base VFS.

@@ -1,16 +1,19 @@
 //! A file that the host's VFS opened, in memory that we own.
 
 use std::alloc::{self, Layout};
-use std::ffi::{c_char, c_int, c_void};
+use std::ffi::{CStr, OsStr, c_char, c_int, c_void};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rusqlite::ffi;
 
+use super::closing_lock::ClosingLock;
 use super::name::OwnedName;
 use super::{
-    BaseVfs, Code, DeviceCharacteristics, Fetched, FileControl, IoVersion, LockLevel, OpenFlags, ReadOutcome,
+    BaseVfs, Code, DeviceCharacteristics, Fetched, FileControl, FileKind, IoVersion, LockLevel, OpenFlags, ReadOutcome,
     ShmLock, ShmLockFlags, ShmRegion, SyncFlags, forked,
 };
 
@@ -48,6 +51,8 @@ struct Memory {
     /// Invariant: allocated with `layout`. Its `pMethods` is null if and only if the file is closed.
     file: NonNull<ffi::sqlite3_file>,
     layout: Layout,
+    /// That of a main database: other files are never locked.
+    closing_lock: Option<ClosingLock>,
 }
 
 impl Memory {
@@ -56,7 +61,7 @@ impl Memory {
         let layout = Layout::from_size_align(size, ALIGNMENT).map_err(|_| Code::NOMEM)?;
         // SAFETY: the size is not zero.
         let memory = unsafe { alloc::alloc_zeroed(layout) };
-        Ok(Self { file: NonNull::new(memory.cast()).ok_or(Code::NOMEM)?, layout })
+        Ok(Self { file: NonNull::new(memory.cast()).ok_or(Code::NOMEM)?, layout, closing_lock: None })
     }
 
     const fn as_ptr(&self) -> *mut ffi::sqlite3_file {
@@ -72,6 +77,7 @@ impl Memory {
     fn close(&mut self) -> Result<(), Code> {
         forked::closes(self.file);
         let Some(close) = self.methods().and_then(|methods| methods.xClose) else { return Ok(()) };
+        let _closing = self.closing_lock.map(ClosingLock::closing);
         // SAFETY: the file is open.
         let closed = Code::check(unsafe { close(self.as_ptr()) });
         // SAFETY: the memory is ours.
@@ -126,6 +132,11 @@ impl BaseFile {
         // A file whose open failed may still want to be closed: dropping it does.
         Code::check(opened)?;
         file.is_writing = forked::opened(file.memory.file);
+        if flags.kind() == FileKind::MainDb && !name.is_null() {
+            // SAFETY: the name ends with a zero, as the caller promises.
+            let path = unsafe { CStr::from_ptr(name) };
+            file.memory.closing_lock = Some(ClosingLock::of(Path::new(OsStr::from_bytes(path.to_bytes()))));
+        }
         Ok((file, OpenFlags::from_bits(out_flags)))
     }
 
@@ -196,6 +207,8 @@ impl BaseFile {
     /// # Errors
     /// `BUSY`, or an I/O error.
     pub fn lock(&mut self, level: LockLevel) -> Result<(), Code> {
+        let from_nothing = level == LockLevel::Shared;
+        let _locking = self.memory.closing_lock.filter(|_| from_nothing).map(ClosingLock::locking);
         Code::check(call!(self.xLock(level.get()) else ffi::SQLITE_IOERR_LOCK))
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::{BaseVfs, open_internal};
+use super::{BaseVfs, InternalConnection};
 use crate::error::{Error, ErrorKind, Result};
 use crate::signals;
 
@@ -45,7 +45,7 @@ pub fn check_integrity(path: &Path, integrity: Integrity, stop: impl Fn() -> boo
     let cannot = |e: rusqlite::Error| {
         Error::new(ErrorKind::Io, format!("cannot check {}: {e}", path.display())).with_source(e)
     };
-    let conn = open_internal(Path::new(&immutable(path)?), flags, &base).map_err(cannot)?;
+    let conn = InternalConnection::open(Path::new(&immutable(path)?), flags, &base).map_err(cannot)?;
     let interrupt = conn.get_interrupt_handle();
     let (done, stopped) = (AtomicBool::new(false), AtomicBool::new(false));
     let findings = thread::scope(|scope| {

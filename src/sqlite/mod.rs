@@ -14,6 +14,7 @@
 //! | `code`, `flags`, `control` | SQLite's numbers as types |
 //! | `vfs`, `file`, `request` | the traits and what they are given |
 //! | `base`, `base_file`, `name`, `shm` | the host's VFS, its files, file names and shared memory |
+//! | `closing_lock` | why no connection loses its lock by the close of another |
 //! | `database_file` | the way from a WAL to its database's file |
 //! | `vfs_methods`, `file_methods`, `fcntl`, `installed`, `find` | the trampolines and the memory that SQLite holds |
 //! | `host`, `threading`, `load`, `log` | which SQLite called us, and what we register with it |
@@ -32,6 +33,7 @@ mod auto_extension;
 mod base;
 mod base_file;
 mod ciphers;
+mod closing_lock;
 mod code;
 mod connection;
 mod control;
@@ -72,7 +74,7 @@ mod wal_hook;
 pub use base::BaseVfs;
 pub use base_file::BaseFile;
 pub use code::Code;
-pub use connection::{is_interrupted, open_internal};
+pub use connection::{InternalConnection, is_interrupted};
 pub use control::{FileConnection, FileControl, FileControlOp, Opener, PragmaAnswer};
 pub use database_file::DatabaseFile;
 pub use file::{Fetched, File, IoVersion, ReadOutcome};

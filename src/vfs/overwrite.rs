@@ -4,10 +4,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::backup::{Backup, StepResult};
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::OpenFlags;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::sqlite::{BaseVfs, open_internal};
+use crate::sqlite::{BaseVfs, InternalConnection};
 
 /// Replaces the content of the database `path` by that of the database file `source`, in one transaction,
 /// while nobody else has `path` open; `is_current` is asked then whether `path` is still what it was.
@@ -26,21 +26,21 @@ pub(super) fn overwrite(
         let message = format!("{} was written meanwhile", path.display());
         return Err(Error::new(ErrorKind::Busy, message));
     }
-    let source = open_internal(source, OpenFlags::SQLITE_OPEN_READ_ONLY, vfs).map_err(cannot)?;
+    let source = InternalConnection::open(source, OpenFlags::SQLITE_OPEN_READ_ONLY, vfs).map_err(cannot)?;
     let step = Backup::new(&source, &mut conn).and_then(|backup| backup.step(-1)).map_err(cannot)?;
     if step != StepResult::Done {
         return Err(Error::new(ErrorKind::Busy, format!("{} is locked", path.display())));
     }
-    conn.close().map_err(|(_, e)| cannot(e))
+    conn.close().map_err(cannot)
 }
 
 /// A connection that keeps everybody else out until it is closed. A reader in WAL mode that asks for this
 /// gets the exclusive lock of the database file before it looks at the WAL.
-fn open_exclusively(path: &Path, vfs: &BaseVfs) -> rusqlite::Result<Connection> {
-    let conn = open_internal(path, OpenFlags::SQLITE_OPEN_READ_WRITE, vfs)?;
+fn open_exclusively(path: &Path, vfs: &BaseVfs) -> rusqlite::Result<InternalConnection> {
+    let conn = InternalConnection::open(path, OpenFlags::SQLITE_OPEN_READ_WRITE, vfs)?;
     conn.busy_timeout(Duration::ZERO)?;
     conn.query_row("PRAGMA locking_mode = exclusive", (), |_| Ok(()))?;
-    conn.query_row("SELECT count(*) FROM sqlite_schema", (), |_| Ok(()))?;
+    conn.locking(|conn| conn.query_row("SELECT count(*) FROM sqlite_schema", (), |_| Ok(())))?;
     // The new content is on the disk before anybody builds on it.
     conn.execute_batch("PRAGMA synchronous = full")?;
     Ok(conn)

@@ -8,7 +8,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{ErrorCode, OpenFlags};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::sqlite::{BaseVfs, open_internal};
+use crate::sqlite::{BaseVfs, InternalConnection};
 use crate::vfs::own_locks::{Held, OwnLocks};
 
 /// Has SQLite recover the index of the database `path`, while the caller has SHARED on it and the index mapped.
@@ -31,7 +31,7 @@ pub(super) fn recover(path: &Path, vfs: &BaseVfs, locks: &Arc<OwnLocks>) -> Resu
 }
 
 fn read(path: &Path, vfs: &BaseVfs) -> rusqlite::Result<()> {
-    let conn = open_internal(path, OpenFlags::SQLITE_OPEN_READ_WRITE, vfs)?;
+    let conn = InternalConnection::open(path, OpenFlags::SQLITE_OPEN_READ_WRITE, vfs)?;
     // Committing threads may wait for us: we do not wait for them.
     conn.busy_timeout(Duration::ZERO)?;
     // Its close would take EXCLUSIVE, in the way of others.

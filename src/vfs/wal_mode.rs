@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rusqlite::OpenFlags;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::sqlite::{BaseFile, BaseVfs, OpenFlags as BaseFlags, open_internal};
+use crate::sqlite::{BaseFile, BaseVfs, InternalConnection, OpenFlags as BaseFlags};
 use crate::vfs::first_page::FirstPage;
 
 /// The time from one try to the next while another connection writes.
@@ -112,9 +112,9 @@ fn kind_of(error: &rusqlite::Error) -> ErrorKind {
 }
 
 fn ask_for_wal(path: &Path, vfs: &BaseVfs, patience: Duration) -> rusqlite::Result<String> {
-    let conn = open_internal(path, OpenFlags::SQLITE_OPEN_READ_WRITE, vfs)?;
+    let conn = InternalConnection::open(path, OpenFlags::SQLITE_OPEN_READ_WRITE, vfs)?;
     conn.busy_timeout(patience)?;
-    conn.query_row("PRAGMA journal_mode = wal", (), |row| row.get(0))
+    conn.locking(|conn| conn.query_row("PRAGMA journal_mode = wal", (), |row| row.get(0)))
 }
 
 fn is_busy(e: &rusqlite::Error) -> bool {

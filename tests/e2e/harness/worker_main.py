@@ -137,6 +137,23 @@ class Worker:
     def op_hook_calls(self):
         return len(self.hook_calls)
 
+    def op_come_and_go(self, target):
+        """A thread opens, reads and closes connections until `came_and_went`."""
+        self.going = True
+
+        def come_and_go():
+            while self.going:
+                connection = self.host.open(target, 10)
+                list(connection.cursor().execute("SELECT count(*) FROM sqlite_schema"))
+                connection.close()
+
+        self.visitors = threading.Thread(target=come_and_go)
+        self.visitors.start()
+
+    def op_came_and_went(self):
+        self.going = False
+        self.visitors.join()
+
     def op_env(self, name):
         return os.environ.get(name)
 
