@@ -21,7 +21,7 @@ unsafe impl Sync for BaseVfs {}
 
 impl BaseVfs {
     /// The host's default VFS, `None` if it has none.
-    pub(super) fn host_default() -> Option<Self> {
+    pub fn host_default() -> Option<Self> {
         // SAFETY: the API is initialised before anything of this room runs.
         NonNull::new(unsafe { ffi::sqlite3_vfs_find(std::ptr::null()) }).map(Self)
     }
