@@ -3,10 +3,12 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::StreamExt as _;
+use futures_util::stream::BoxStream;
 use tokio::time::{Instant, sleep_until};
 
-use super::source::Body;
+use crate::error::Result;
 
 /// A limit on what all requests of a source bring in a second, together.
 #[derive(Clone, Debug)]
@@ -23,13 +25,16 @@ impl Bandwidth {
     }
 
     /// `body`, each part of which is handed on when it may have come.
-    pub(super) fn limited(&self, body: Body) -> Body {
+    pub(super) fn limited(
+        &self,
+        body: BoxStream<'static, Result<Bytes>>,
+    ) -> BoxStream<'static, Result<Bytes>> {
         let bandwidth = self.clone();
-        let part = move |part| {
+        let part = move |part: Result<Bytes>| {
             let bandwidth = bandwidth.clone();
             async move {
                 if let Ok(bytes) = &part {
-                    bandwidth.spend(bytes::Bytes::len(bytes)).await;
+                    bandwidth.spend(bytes.len()).await;
                 }
                 part
             }
@@ -62,7 +67,7 @@ mod tests {
     async fn two_requests_share_what_may_come() {
         let bandwidth = Bandwidth::new(1000);
         let body = || {
-            let parts = (0..10).map(|_| Ok::<_, Error>(bytes::Bytes::from_static(&[7; 100])));
+            let parts = (0..10).map(|_| Ok::<_, Error>(Bytes::from_static(&[7; 100])));
             bandwidth
                 .limited(stream::iter(parts).boxed())
                 .try_fold(0, |sum, part| async move { Ok(sum + part.len()) })

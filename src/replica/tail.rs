@@ -188,15 +188,17 @@ impl Tail {
         if known.lineage.is_none() && there.is_none() {
             return Plan::new(files, RestorePoint::Latest).map(News::Anew);
         }
-        match Plan::after(files, RestorePoint::Latest, known.txid) {
-            Ok(Some(plan)) => Ok(News::More(plan)),
-            Ok(None) => Ok(News::Nothing { anchor: None }),
-            // What lies between was removed: retention is past it.
-            Err(gap) if gap.kind() == ErrorKind::Corrupt => match Plan::new(files, RestorePoint::Latest) {
-                Ok(plan) if plan.txid() > known.txid => Ok(News::Anew(plan)),
-                _ => Err(gap),
-            },
-            Err(e) => Err(e),
+        let gap = match Plan::after(files, RestorePoint::Latest, known.txid) {
+            Ok(Some(plan)) => return Ok(News::More(plan)),
+            Ok(None) => None,
+            Err(e) if e.kind() == ErrorKind::Corrupt => Some(e),
+            Err(e) => return Err(e),
+        };
+        // What lies between was removed: retention is past it.
+        match (Plan::new(files, RestorePoint::Latest), gap) {
+            (Ok(plan), _) if plan.txid() > known.txid => Ok(News::Anew(plan)),
+            (_, Some(gap)) => Err(gap),
+            (_, None) => Ok(News::Nothing { anchor: None }),
         }
     }
 }

@@ -81,7 +81,7 @@ fn what_continues_is_listed_once_and_then_asked_for_by_its_name() {
 
 #[test]
 fn files_that_were_merged_continue_and_what_is_gone_is_copied_anew() {
-    let mut history = history(8, true);
+    let history = history(8, true);
     let at = known(&history, 3);
     history.put(1, 3, 6);
     history.retire(0, 1, 6);
@@ -89,6 +89,9 @@ fn files_that_were_merged_continue_and_what_is_gone_is_copied_anew() {
     history.put(9, 1, 7);
     history.retire(1, 1, 6);
     assert_eq!(news(&history, &at), "anew 9/1-7 0/8-8");
+    history.put(9, 1, 8);
+    history.retire(0, 1, 8);
+    assert_eq!(news(&history, &at), "anew 9/1-8");
     // Nothing leads further than the copy.
     let at = known(&history, 8);
     assert_eq!(news(&history, &at), "nothing");
@@ -138,7 +141,9 @@ fn a_listing_of_before_is_no_other_history() {
     let history = history(6, true);
     let at = known(&history, 6);
     let before = history.back_to(6).with_store(&MemoryStore::new());
-    (1..=4).for_each(|txid| drop(before.put(0, txid, txid)));
+    for txid in 1..=4 {
+        before.put(0, txid, txid);
+    }
     assert_eq!(news(&before, &at), "older 4");
     history.delete(&(1..=6).map(|n| id(0, n, n)).collect::<Vec<_>>());
     assert_eq!(news(&history, &at), "NotFound");
