@@ -30,22 +30,26 @@ pub(super) fn begin(options: Options, stopped: Arc<AtomicBool>) -> Result<Worker
     let folder = files::state_folder(&path).join("follow");
     let store = options.target.connect();
     let replica = ReplicaIdentity::from(&options.target);
-    let known = if path.exists() { Some(found(&path, &folder, &replica)?) } else { None };
-    files::create_folders(&folder)
+    let is_new = !path.exists();
+    if !is_new {
+        // Before anything is made beside a file that is no copy.
+        found(&path, &folder, &replica)?;
+    }
+    // Downloads are the database: nobody else reads them.
+    files::create_private_folders(&folder)
         .map_err(|e| Error::io(format_args!("cannot make {}", folder.display()), e))?;
     let lock = lock(&folder, &path)?;
     clear(&folder);
     let source = Arc::new(Source::new(Arc::clone(&store)).within(options.bandwidth.clone()));
-    let tail = Tail::new(Arc::clone(&source), options.interval);
-    let (state, is_new) = match known {
-        Some(state) => (state, false),
-        None => (make(&options, &store, replica, &folder, &tail, stopped)?, true),
+    let mut tail = Tail::new(Arc::clone(&source), options.interval);
+    // Another process may have had it follow until now.
+    let mut state = match is_new {
+        true => make(&options, &store, replica, &folder, &tail, stopped)?,
+        false => found(&path, &folder, &replica)?,
     };
     let mut copy = Copy::open(&path)?;
-    let mut state = state;
     let stamp = copy.hold()?.stamp()?;
     state.locate(stamp, &path)?;
-    let mut tail = tail;
     tail.resume(state.at().writer);
     let worker = Worker { url: store.url(), options, source, tail, copy, state, folder, is_new, _lock: lock };
     worker.tell_txid();

@@ -12,8 +12,8 @@ use tokio::runtime::Handle;
 use tokio::time::timeout;
 
 use super::batch::Batch;
-use super::copy::{Copy, beside};
-use super::state::{Position, State, replace};
+use super::copy::Copy;
+use super::state::{Position, State, tell};
 use super::transaction::Transaction;
 use super::{Options, is_set};
 use crate::clock::{Clock as _, SystemClock, Timestamp};
@@ -188,11 +188,11 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    /// Tells the transaction as Litestream's `restore -f` does, for programs that watch that file.
+    /// Tells the transaction in the file that other programs read. Nothing depends on it.
     pub(super) fn tell_txid(&self) {
-        let (path, txid) = (beside(&self.options.path, "-txid"), self.state.at().txid());
-        if let Err(e) = replace(&path, format!("{txid}\n").as_bytes(), &self.folder, false) {
-            tracing::debug!("cannot write {}: {e}", path.display());
+        let path = &self.options.path;
+        if let Err(e) = tell(self.state.at().txid(), path, &self.folder) {
+            tracing::debug!("{}: cannot write its -txid: {e}", path.display());
         }
     }
 }

@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::copy::beside;
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
-use crate::files;
+use crate::files::{self, Rights};
 use crate::ltx::{FileId, FileName, Header, Level, Lineage, Txid};
 use crate::page::PageCount;
 use crate::replica::Known;
@@ -211,21 +212,31 @@ impl State {
     pub(super) fn save(&self, folder: &Path) -> Result<()> {
         let path = path(folder);
         let bytes = serde_json::to_vec(self).expect("BUG: the state is plain data");
-        replace(&path, &bytes, folder, true)
+        replace(&path, &bytes, folder)
             .and_then(|()| File::open(folder)?.sync_all())
             .map_err(|e| Error::io(format_args!("cannot write {}", path.display()), e))
     }
 }
 
-/// Replaces the file at `path` in one step, by one that is written in `folder`; on the disk if it `is_durable`.
-pub(super) fn replace(path: &Path, bytes: &[u8], folder: &Path, is_durable: bool) -> io::Result<()> {
+/// Replaces the file at `path` in one step, by one that is written in `folder` and gets onto the disk.
+fn replace(path: &Path, bytes: &[u8], folder: &Path) -> io::Result<()> {
     let temporary = folder.join("new");
     let mut file = files::open(&temporary, fs::OpenOptions::new().write(true).truncate(true))?;
     file.write_all(bytes)?;
-    if is_durable {
-        file.sync_all()?;
-    }
+    file.sync_all()?;
     fs::rename(&temporary, path)
+}
+
+/// Tells `txid` beside the copy `database` as Litestream's `restore -f` does, for programs that read that file.
+///
+/// # Errors
+/// Those of the file system.
+pub(super) fn tell(txid: Txid, database: &Path, folder: &Path) -> io::Result<()> {
+    let temporary = folder.join("txid");
+    let mut file = files::open(&temporary, fs::OpenOptions::new().write(true).truncate(true))?;
+    Rights::of(database)?.give(&file);
+    writeln!(file, "{txid}")?;
+    fs::rename(&temporary, beside(database, "-txid"))
 }
 
 fn path(folder: &Path) -> PathBuf {

@@ -36,6 +36,7 @@ FOLLOW = """
 load()
 loader = connect(":memory:")
 print(one(loader, "SELECT litestream_follow(?, ?, ?)", URL, COPY, OPTIONS), flush=True)
+connect(":memory:").close()
 sys.stdin.read()
 """
 
