@@ -16,14 +16,42 @@ use crate::sqlite::{
 
 /// How long the lock of a reader is waited for that another one keeps away, or a transaction that was broken off.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// For this long readers go first: while one reads, others may begin.
-const POLITE: Duration = Duration::from_secs(1);
-/// Then those that begin wait until those that read have ended: for this long at first, and longer each time.
-const INSISTS: Duration = Duration::from_millis(50);
-/// But no longer than this.
-const MOST: Duration = Duration::from_millis(400);
 /// The longest time from one try to the next.
 const PAUSE: Duration = Duration::from_millis(20);
+
+/// How readers are treated that are in the way of a transaction: they go first for a while, in which others may begin to
+/// read; then those that begin wait, until those that read have ended. The more of them do not end, the rarer that is.
+#[derive(Debug)]
+struct Manners {
+    /// For how long readers go first.
+    polite: Duration,
+    /// For how long those that begin wait then.
+    insists: Duration,
+    /// When that begins, if readers are in the way.
+    next: Option<Instant>,
+}
+
+impl Default for Manners {
+    fn default() -> Self {
+        Self { polite: Duration::from_millis(50), insists: Duration::from_millis(300), next: None }
+    }
+}
+
+impl Manners {
+    /// For how long those wait that begin to read now, if any reader is in the way.
+    fn now(&mut self) -> Duration {
+        let now = Instant::now();
+        let next = *self.next.get_or_insert(now + self.polite);
+        if now >= next { self.insists } else { Duration::ZERO }
+    }
+
+    /// They waited in vain.
+    fn give_in(&mut self) {
+        self.polite = (self.polite * 3).min(Duration::from_secs(10));
+        self.insists = (self.insists * 2).min(Duration::from_secs(2));
+        self.next = Some(Instant::now() + self.polite);
+    }
+}
 
 /// An open file of a copy.
 #[derive(Debug)]
@@ -31,6 +59,7 @@ pub(super) struct Copy {
     path: PathBuf,
     vfs: BaseVfs,
     file: BaseFile,
+    manners: Manners,
 }
 
 impl Copy {
@@ -45,7 +74,7 @@ impl Copy {
             .operating_system();
         let (file, flags) =
             vfs.open_database(path, &[], OpenFlags::READWRITE).map_err(|code| failed("open", path, code))?;
-        let copy = Self { path: path.to_owned(), vfs, file };
+        let copy = Self { path: path.to_owned(), vfs, file, manners: Manners::default() };
         if flags.is_readonly() {
             let message = format!("{} cannot be written by this user: follow as its owner", path.display());
             return Err(Error::new(ErrorKind::Denied, message));
@@ -205,18 +234,15 @@ impl Held<'_> {
     /// `Busy` if readers do not end, or another program writes; `Interrupted`; `Io`.
     pub(super) fn exclude(&mut self, patience: Duration, stopped: &dyn Fn() -> bool) -> Result<()> {
         let begun = Instant::now();
-        let mut polite_until = begun + POLITE;
-        let mut insistence = INSISTS;
         let mut pause = Duration::from_millis(1);
         loop {
-            let now = Instant::now();
-            let insists = now >= polite_until;
-            if self.try_exclude(if insists { insistence } else { Duration::ZERO })? {
+            let insists = self.copy.manners.now();
+            if self.try_exclude(insists)? {
+                self.copy.manners = Manners::default();
                 return Ok(());
             }
-            if insists {
-                polite_until = Instant::now() + POLITE;
-                insistence = (insistence * 2).min(MOST);
+            if !insists.is_zero() {
+                self.copy.manners.give_in();
             }
             if stopped() {
                 return Err(Error::new(ErrorKind::Interrupted, "interrupted"));
@@ -319,4 +345,25 @@ fn failed(what: &str, path: &Path, code: Code) -> Error {
         _ => ErrorKind::Io,
     };
     Error::new(kind, format!("cannot {what} {}: {code}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn new_readers_wait_soon_at_first_and_rarely_where_one_does_not_end() {
+        let mut manners = Manners::default();
+        assert!(manners.now().is_zero());
+        let (mut waited, mut passed) = (Duration::ZERO, Duration::ZERO);
+        for round in 0..10 {
+            manners.next = Some(Instant::now());
+            assert_eq!(manners.now(), manners.insists);
+            passed += manners.polite + manners.insists;
+            waited += manners.insists;
+            manners.give_in();
+            assert!(manners.now().is_zero() && (round > 0 || passed < Duration::from_millis(500)));
+        }
+        assert!(waited * 3 < passed, "{waited:?} of {passed:?}");
+    }
 }

@@ -150,7 +150,7 @@ class Readers:
 def commit(db: Connection, dice: random.Random, version: int) -> None:
     """One transaction that moves money, and now and then changes the schema, or makes the database smaller."""
     amounts = [(dice.randint(1, 1000), dice.randint(1, 1000), dice.randint(1, 50)) for _ in range(dice.randint(1, 12))]
-    statements = ["BEGIN"]
+    statements = ["BEGIN", f"UPDATE account SET pad = randomblob(length(pad)) WHERE id % 5 = {version % 5}"]
     for source, target, amount in amounts:
         statements += [f"UPDATE account SET balance = balance - {amount}, pad = randomblob({dice.randint(100, 3000)}) WHERE id = {source}",
                        f"UPDATE account SET balance = balance + {amount} WHERE id = {target}",
