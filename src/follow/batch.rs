@@ -15,8 +15,6 @@ use crate::replica::{Source, check_name};
 use crate::store::{ByteRange, FileInfo};
 
 /// Downloaded files, in the order in which they are applied.
-///
-/// Invariant: all have the same page size.
 #[derive(Debug)]
 pub(super) struct Batch {
     files: Vec<Staged>,
@@ -43,8 +41,6 @@ pub(super) struct Content {
     pub(super) header: Header,
     /// The history that they belong to, as far as that is known.
     pub(super) lineage: Option<Lineage>,
-    /// The first of them is a full copy.
-    pub(super) is_whole: bool,
     /// Their pages.
     pub(super) pages: RoaringBitmap,
     /// The least size of the database after one of them.
@@ -157,7 +153,6 @@ impl Staged {
         let mut content = before.unwrap_or_else(|| Content {
             header,
             lineage,
-            is_whole: header.is_snapshot(),
             pages: RoaringBitmap::new(),
             least: header.commit,
             first_page: None,

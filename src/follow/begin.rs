@@ -142,8 +142,8 @@ fn make(
             "Litestream 0.3 wrote the replica, which counts no transactions to follow: restore it with litestream_restore",
         ));
     };
-    let stamp = adopt(&draft, restored.pages)?;
-    let at = position(&restored, txid, stamp, tail)?;
+    let adopted = adopt(&draft, restored.pages).and_then(|stamp| position(&restored, txid, stamp, tail));
+    let at = adopted.inspect_err(|_| drop(fs::remove_file(&draft)))?;
     let state = State::new(replica, at);
     state.save(folder)?;
     appear(&draft, path)?;

@@ -21,7 +21,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::events::{self, Subject};
 use crate::files::RecordLock;
 use crate::ltx::Txid;
-use crate::page::PageCount;
+use crate::page::{PageCount, PageSize};
 use crate::replica::{News, Source, Tail};
 use crate::restore::refuse_overlap;
 use crate::runtime;
@@ -253,7 +253,7 @@ impl Run {
                     self.note_success();
                     self.worker.options.interval
                 }
-                Err(e) if e.kind() == ErrorKind::Interrupted => continue,
+                Err(_) if is_set(&self.shared.ends) => continue,
                 Err(e) if is_final(&e) => return self.note_end(e),
                 Err(e) => self.note_failure(e),
             };
@@ -360,13 +360,7 @@ impl Run {
         let mut held = worker.copy.hold()?;
         worker.state.locate(held.stamp()?, &worker.options.path)?;
         let page_size = held.page_size()?;
-        if content.header.page_size != page_size && !content.is_whole {
-            return Err(Error::corrupt(format!(
-                "{} has pages of {} bytes, and the copy pages of {page_size}",
-                batch.last().id,
-                content.header.page_size
-            )));
-        }
+        refuse_page_size(content.header.page_size, page_size)?;
         let draft = worker.folder.join("journal");
         let transaction = Transaction::prepare(&mut held, page_size, batch, &content, &draft)?;
         let next = Position::after(batch.last(), &content.header, content.lineage, transaction.stamp());
@@ -401,11 +395,16 @@ impl Run {
     /// Notes why it is tried again, and says when.
     fn note_failure(&mut self, e: Error) -> Duration {
         events::begins(&events::FOLLOW_FAILED, self.subject(), &e.to_string());
+        let is_busy = e.kind() == ErrorKind::Busy;
         let mut standing = self.shared.locked();
         (standing.phase, standing.error) = (Phase::Retrying, Some(e));
         let interval = self.worker.options.interval;
+        // Readers were waited for already.
+        if is_busy {
+            return interval;
+        }
         let pause = interval.saturating_mul(2_u32.saturating_pow(self.failures));
-        self.failures += 1;
+        self.failures = self.failures.saturating_add(1);
         pause.min(LONGEST_PAUSE.max(interval))
     }
 
@@ -436,6 +435,21 @@ enum Step {
 /// Whether nobody but a user can help.
 fn is_final(e: &Error) -> bool {
     matches!(e.kind(), ErrorKind::Conflict | ErrorKind::Unsupported)
+}
+
+/// Refuses pages of another size than those of the copy: no database in WAL mode changes it.
+fn refuse_page_size(new: PageSize, of_copy: PageSize) -> Result<()> {
+    if new == of_copy {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::Conflict,
+        format!(
+            "the replica has pages of {new} bytes now, and the copy pages of {of_copy}: it holds another database, or one that \
+             was vacuumed to another page size; move the copy away and call litestream_follow again, which copies the \
+             replica anew"
+        ),
+    ))
 }
 
 /// Says of each file whether it is in one transaction with the file before it.

@@ -119,13 +119,12 @@ fn journal(held: &mut Held<'_>, page_size: PageSize, content: &Content, draft: &
     journal.finish().map_err(failed)
 }
 
-/// The pages of a copy of `size` pages that will be another or gone, in order. With pages of another size that is all.
+/// The pages of a copy of `size` pages that will be another or gone, in order: the first in any case.
 fn replaced(page_size: PageSize, size: PageCount, content: &Content) -> impl Iterator<Item = Pgno> {
-    let is_resized = content.header.page_size != page_size;
-    let least = if is_resized { 0 } else { content.least.get() };
-    let within = content.pages.iter().filter(move |pgno| *pgno > 1 && *pgno <= least.min(size.get()));
-    let beyond = (least + 1).max(2)..=size.get();
-    let all = (1..=size.get().min(1)).chain(within).chain(beyond);
+    let (size, least) = (size.get(), content.least.get());
+    let within = content.pages.iter().filter(move |pgno| *pgno > 1 && *pgno <= least.min(size));
+    let beyond = (least + 1).max(2)..=size;
+    let all = (1..=size.min(1)).chain(within).chain(beyond);
     all.filter_map(Pgno::new).filter(move |pgno| *pgno != page_size.lock_page())
 }
 
@@ -161,5 +160,46 @@ pub(super) fn folder_of(path: &Path) -> &Path {
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use roaring::RoaringBitmap;
+
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::ltx::{FileName, Header, Txid};
+
+    /// What goes into the journal of a copy of `size` pages of `page_size` bytes, when `pages` come and the size becomes at
+    /// least `least` on the way.
+    fn journaled(page_size: u32, size: u32, least: u32, pages: &[u32]) -> Vec<u32> {
+        let page_size = PageSize::new(page_size).unwrap();
+        let name = FileName::single(Txid::ONE);
+        let header = Header::new(page_size, PageCount::new(least), name, Timestamp::from_millis(0));
+        let pages = pages.iter().copied().collect::<RoaringBitmap>();
+        let content =
+            Content { header, lineage: None, pages, least: PageCount::new(least), first_page: None };
+        replaced(page_size, PageCount::new(size), &content).map(Pgno::get).collect()
+    }
+
+    #[test]
+    fn a_journal_has_each_page_that_will_be_another_or_gone() {
+        assert_eq!(journaled(512, 5, 9, &[3, 5, 7, 9]), [1, 3, 5]);
+        assert_eq!(journaled(512, 5, 5, &[1]), [1]);
+        assert_eq!(journaled(512, 9, 3, &[2]), [1, 2, 4, 5, 6, 7, 8, 9]);
+        // It shrank, and grew over what was there.
+        assert_eq!(journaled(512, 6, 4, &[5, 6, 7]), [1, 5, 6]);
+        assert_eq!(journaled(512, 3, 1, &[]), [1, 2, 3]);
+        // The lock page is none: SQLite stops where a journal has it.
+        assert_eq!(journaled(65536, 16386, 16383, &[16385]), [1, 16384, 16386]);
+    }
+
+    #[test]
+    fn a_change_counter_is_none_that_another_program_would_write() {
+        for before in [0, 7, u32::MAX - 1, u32::MAX] {
+            let new = another(before).unwrap();
+            assert!(new != before && new != before.wrapping_add(1));
+        }
     }
 }

@@ -188,11 +188,9 @@ def run(transactions: int, kills: int, seed: int, location: Location, folder: Pa
         try:
             while killed < kills:
                 if killed % 2:
-                    time.sleep(dice.random() * 0.3)
+                    time.sleep(dice.random())
                 else:
-                    deadline = time.monotonic() + 3
-                    while not journal.exists() and time.monotonic() < deadline:
-                        pass
+                    _meet(journal, dice.randint(1, 4))
                 follower.kill()
                 hot += journal.exists()
                 killed += 1
@@ -230,6 +228,16 @@ def run(transactions: int, kills: int, seed: int, location: Location, folder: Pa
               "versions_seen": len(readers.versions), "lag_median": sorted(lags)[len(lags) // 2], "lag_max": max(lags)}
     worker.kill()
     return report
+
+
+def _meet(journal: Path, times: int) -> None:
+    """Returns as soon as the journal is there for the last of so many times, or after some seconds."""
+    deadline = time.monotonic() + 5
+    for number in range(times):
+        while number and journal.exists() and time.monotonic() < deadline:
+            pass
+        while not journal.exists() and time.monotonic() < deadline:
+            pass
 
 
 def _version(copy: Path) -> int:
