@@ -37,8 +37,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 const ATTEMPTS: usize = 3;
 /// Files taken by their names in one round. Where there are more, a listing finds all of them at once.
 const BY_NAME: usize = 2;
-/// The most bytes of files that make one transaction, unless one file has more.
-const BATCH: u64 = 64 * 1024 * 1024;
+/// The most bytes of files that make one transaction, unless one file has more: a process that is killed again and again gets
+/// on by as much each time.
+const BATCH: u64 = 8 * 1024 * 1024;
 
 /// What a copy is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

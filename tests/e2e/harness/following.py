@@ -37,7 +37,8 @@ load()
 loader = connect(":memory:")
 print(one(loader, "SELECT litestream_follow(?, ?, ?)", URL, COPY, OPTIONS), flush=True)
 connect(":memory:").close()
-sys.stdin.read()
+for _ in sys.stdin:
+    print(loader.execute("SELECT state, txid, lag, notice, last_error FROM litestream_databases").fetchall(), flush=True)
 """
 
 
@@ -55,6 +56,12 @@ class Follower:
     @property
     def pid(self) -> int:
         return self._process.pid
+
+    def status(self) -> str:
+        """How the copy is doing."""
+        self._process.stdin.write("?\n")
+        self._process.stdin.flush()
+        return self._process.stdout.readline()
 
     def kill(self) -> None:
         self._process.send_signal(signal.SIGKILL)
@@ -204,6 +211,9 @@ def run(transactions: int, kills: int, seed: int, location: Location, folder: Pa
     version = 0
     try:
         while (version < transactions or not stop.is_set()) and not failures:
+            if version * kills > transactions * (killed + 1) and not stop.is_set():
+                time.sleep(0.01)
+                continue
             version += 1
             commit(db, dice, version)
             if version % 100 == 0:
@@ -215,7 +225,10 @@ def run(transactions: int, kills: int, seed: int, location: Location, folder: Pa
             commit(db, dice, version)
             db.one("SELECT litestream_sync()")
             begun = time.monotonic()
-            until(lambda: _version(copy) == version, 30, "the copy has the last transaction", 0.002)
+            try:
+                until(lambda: _version(copy) == version, 60, "the copy has the last transaction", 0.002)
+            except AssertionError as e:
+                raise AssertionError(f"{e}: {follower.status()}") from None
             lags.append(time.monotonic() - begun)
         follower.end()
     finally:
