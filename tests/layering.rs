@@ -90,7 +90,7 @@ const PRIMARY: [(&str, &[&str]); 15] = [
 
 /// The floors of `replica`: a module may use those of its own floor and of the floors before.
 const REPLICA: [&[&str]; 9] = [
-    &["bandwidth", "beside", "btree", "direction", "disk", "keep", "pace", "plan", "trouble", "verdict"],
+    &["bandwidth", "beside", "btree", "direction", "disk", "keep", "pace", "plan", "record", "trouble", "verdict"],
     &["map", "pack", "source"],
     &["cache", "snapshot", "span", "load", "history"],
     &["flight", "index_prefetch"],
