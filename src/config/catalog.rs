@@ -347,12 +347,12 @@ settings! {
         Scope::Seal,
         "age_recipient",
         Kind::Text,
-        "Who may open what a primary writes, `age1…`. This version writes no sealed replicas, and refuses a primary that has \
-         it. In the configuration file also `age: {recipients: […]}`.",
+        "Who may open what a primary writes, `age1…`: all of it is encrypted, see [encrypted replicas](#encrypted-replicas). It \
+         may be given several times. In the configuration file also `age: {recipients: […]}`.",
     )
     .env(&["LITESTREAM_AGE_RECIPIENT"]);
     AGE_RECIPIENTS_FILE: Option<PathBuf> =
-        Setting::new(Scope::Seal, "age_recipients_file", Kind::Text, "A file with such recipients. Refused in the same way.")
+        Setting::new(Scope::Seal, "age_recipients_file", Kind::Text, "A file with such recipients, one a line.")
             .env(&["LITESTREAM_AGE_RECIPIENTS_FILE"]);
     ASOF: Option<RestorePoint> = Setting::new(
         Scope::Replica,

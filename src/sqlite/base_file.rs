@@ -13,8 +13,8 @@ use rusqlite::ffi;
 use super::closing_lock::ClosingLock;
 use super::name::OwnedName;
 use super::{
-    BaseVfs, Code, DeviceCharacteristics, Fetched, FileControl, FileKind, IoVersion, LockLevel, OpenFlags, ReadOutcome,
-    ShmLock, ShmLockFlags, ShmRegion, SyncFlags, forked,
+    BaseVfs, Code, DeviceCharacteristics, Fetched, FileControl, FileKind, IoVersion, LockLevel, OpenFlags,
+    ReadOutcome, ShmLock, ShmLockFlags, ShmRegion, SyncFlags, forked,
 };
 
 /// The alignment of a `sqlite3_file` of an unknown VFS, in bytes: that of any C type.

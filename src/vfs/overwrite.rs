@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::backup::{Backup, StepResult};
 use rusqlite::OpenFlags;
+use rusqlite::backup::{Backup, StepResult};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::sqlite::{BaseVfs, InternalConnection};

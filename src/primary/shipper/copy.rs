@@ -23,7 +23,7 @@ use crate::wal::{FrameNo, IndexHeader};
 /// Copies the whole database, or what differs from the replica if that is known; `false` if it has no pages
 /// yet.
 pub(in crate::primary) async fn anchor(shipper: &Arc<Shipper>) -> Result<bool> {
-    Sums::of(shipper).catch_up(shipper.store.as_ref(), shipper.progress_txid()).await;
+    Sums::of(shipper).catch_up(shipper, shipper.progress_txid()).await;
     let Some((pages, covers, header, reason)) = blocking(shipper, begin_anchor).await? else {
         shipper.nothing_here();
         return Ok(false);
@@ -179,7 +179,7 @@ fn begin_anchor(shipper: &Shipper) -> Result<Option<(ViewPages, CommitSeq, Heade
     let time = shipper.published_time(time, Witness::Here);
     let header = shipper.with_capture(|capture| {
         let header = header_of(&index, pages.page_size(), pages.commit(), time, capture.node_id());
-        Header { lineage: capture.lineage(), ..spool::single(header, txid) }
+        shipper.seals.header(Header { lineage: capture.lineage(), ..spool::single(header, txid) })
     })?;
     Ok(Some((pages, noted.seq, header, reason)))
 }
