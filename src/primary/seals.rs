@@ -309,7 +309,7 @@ impl Seals {
 
     fn write(&self, kept: &mut Kept, place: usize, bytes: &[u8; SLOT]) -> Result<()> {
         if kept.file.is_none() {
-            let opened = files::open(&self.path, OpenOptions::new().write(true));
+            let opened = files::open_secret(&self.path, OpenOptions::new().write(true));
             kept.file = Some(opened.map_err(|e| self.io("create", e))?);
         }
         let file = kept.file.as_ref().expect("BUG: the file was opened");

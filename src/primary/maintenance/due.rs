@@ -101,10 +101,11 @@ impl Due<'_> {
         let full = self.inventory.last_full();
         let is_new =
             sealed.since.is_some_and(|since| full < Some(since) && self.inventory.last() >= Some(since));
-        let is_left_out = |(source, to, _)| {
-            self.beyond(source, to).iter().any(|f| !self.can_be_read(f) && Some(f.id.name.max()) > full)
+        let is_left_out = |f: &FileInfo| {
+            !self.can_be_read(f) && Some(f.id.name.max()) > full && !self.is_merged_above(f.id)
         };
-        is_new || self.targets().any(is_left_out) || self.snapshot(now).is_some()
+        let leaves_out = |(source, _, _)| self.inventory.level(source).any(is_left_out);
+        is_new || self.targets().any(leaves_out) || self.snapshot(now).is_some()
     }
 
     /// Whether something can be made of a file.
@@ -269,7 +270,13 @@ impl Due<'_> {
 
     /// Whether a file of a level from 1 to 8 holds all transactions of `name`.
     fn is_merged(&self, name: FileName) -> bool {
-        let levels = Level::all().filter(|level| !matches!(*level, Level::L0 | Level::SNAPSHOT));
+        self.is_merged_above(FileId::new(Level::L0, name))
+    }
+
+    /// Whether a file of a level above that of `id`, and below the snapshots, holds all of its transactions.
+    fn is_merged_above(&self, id: FileId) -> bool {
+        let name = id.name;
+        let levels = Level::all().filter(|level| *level > id.level && *level != Level::SNAPSHOT);
         let mut files = levels.flat_map(|level| self.inventory.level(level).rev());
         files.any(|f| f.id.name.min() <= name.min() && name.max() <= f.id.name.max())
     }

@@ -239,7 +239,10 @@ impl History {
     /// The publisher wrote a snapshot.
     pub(super) fn found_snapshot(&self, snapshot: FileInfo) {
         let committed = snapshot.timestamp;
-        self.lock().news.published.push(Published { file: snapshot, committed });
+        let mut inner = self.lock();
+        inner.wants_snapshot = false;
+        inner.news.published.push(Published { file: snapshot, committed });
+        drop(inner);
         self.news.notify_one();
     }
 
@@ -250,7 +253,9 @@ impl History {
 
     /// The publisher has a view of which a snapshot can be made.
     pub(super) fn has_view(&self) {
-        self.lock().rests = false;
+        let mut inner = self.lock();
+        (inner.rests, inner.wants_snapshot) = (false, false);
+        drop(inner);
         self.news.notify_one();
     }
 

@@ -43,6 +43,7 @@ async fn keep(shipper: &Arc<Shipper>, compactor: &mut Compactor) {
                 Ok(written) => {
                     tracing::info!("{}: {} is a snapshot", shipper.name(), written.id);
                     shipper.history.found_snapshot(written);
+                    shipper.drop_snapshot_view();
                 }
                 Err(e) => {
                     tracing::warn!("{}: {e}", shipper.name());

@@ -2,11 +2,12 @@
 //! that shows the last transaction is held, and uploaded by the task that keeps the history, while others are published.
 //! Checkpoints stop at that view meanwhile.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use super::Shipper;
 use super::baseline::ViewPages;
 use super::send::sync_before;
+use crate::clock::Timestamp;
 use crate::error::Result;
 use crate::ltx::{FileId, FileName, Header, Level, Txid};
 use crate::primary::hooks::PinnedView;
@@ -36,7 +37,7 @@ impl Shipper {
             return Ok(());
         }
         let (held, node_id) = self.with_capture(|capture| (capture.take_view(), capture.node_id()))?;
-        let Some((view, txid, time)) = held else { return Ok(()) };
+        let Some((view, txid, time)) = held.filter(|_| self.wants_view()) else { return Ok(()) };
         let time = time.unwrap_or_else(|| self.published_time(self.time.now(), Witness::Elsewhere));
         let header = self.snapshot_header(&*view, txid, time, node_id);
         *self.lock_view() = Some(SnapshotView { pages: ViewPages::new(view), header });
@@ -44,13 +45,7 @@ impl Shipper {
         Ok(())
     }
 
-    fn snapshot_header(
-        &self,
-        view: &dyn PinnedView,
-        txid: Txid,
-        time: crate::clock::Timestamp,
-        node_id: u64,
-    ) -> Header {
+    fn snapshot_header(&self, view: &dyn PinnedView, txid: Txid, time: Timestamp, node_id: u64) -> Header {
         let name = FileName::new(Txid::ONE, txid).expect("BUG: no transaction is before the first");
         let plain = Header::new(view.page_size(), view.commit(), name, time);
         self.seals.header(Header { node_id, ..plain })
@@ -71,7 +66,7 @@ impl Shipper {
         drop(self.take_snapshot_view());
     }
 
-    fn lock_view(&self) -> std::sync::MutexGuard<'_, Option<SnapshotView>> {
+    fn lock_view(&self) -> MutexGuard<'_, Option<SnapshotView>> {
         self.snapshot_view.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -118,8 +118,8 @@ impl Capture {
         let ours = state.url == url;
         let file = Identity::of(&db.path);
         let (seals, may_seal) = (&shipper.seals, !ours || state.is_sealed_to(shipper.seals.recipients()));
+        seals.load()?;
         let (spool, complete) = if may_seal {
-            seals.load()?;
             Spool::open(folder, state.spool.filter(|_| ours), seals)?
         } else {
             // Nothing is captured for those that the replica is not sealed to, and nothing is removed that waits.
