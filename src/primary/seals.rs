@@ -144,9 +144,15 @@ impl Seals {
         self.recipients.header(header)
     }
 
-    /// Whether the key of a file is kept that goes to `level`.
+    /// Whether the files of `level` are never merged.
+    pub(in crate::primary) fn never_merges(&self, level: Level) -> bool {
+        level >= self.top
+    }
+
+    /// Whether the key of a file is kept that goes to `level`. That of a published file is, at least as long as the file is
+    /// on its way: its pages may have to wait in another one.
     pub(in crate::primary) fn keep_of(&self, level: Level) -> Keep {
-        if level < self.top { Keep::Key } else { Keep::Nothing }
+        if self.never_merges(level) && level != Level::L0 { Keep::Nothing } else { Keep::Key }
     }
 
     /// Begins to write the file `subject` with `header` to `out`. Its key is noted before a byte of it is written.
@@ -267,16 +273,15 @@ impl Seals {
         self.forget_if(|subject| matches!(subject, Subject::Waiting(name) if !are_there.contains(name)))
     }
 
-    /// Forgets the keys of files of levels that are not merged now.
+    /// Forgets the keys of files of levels that are not merged now, up to the transaction `published`.
     ///
     /// # Errors
     /// `Io`, naming the file.
-    pub(in crate::primary) fn forget_unmerged(&self) -> Result<()> {
+    pub(in crate::primary) fn forget_unmerged(&self, published: Option<Txid>) -> Result<()> {
         let mut kept = self.lock();
-        let top = self.top;
-        let is_unmerged = |slot: &Slot| {
-            slot.key.is_some() && matches!(slot.subject, Subject::Replica(id) if id.level >= top)
-        };
+        let is_spent = |id: FileId| self.never_merges(id.level) && Some(id.name.max()) <= published;
+        let is_unmerged =
+            |slot: &Slot| slot.key.is_some() && matches!(slot.subject, Subject::Replica(id) if is_spent(id));
         self.clear(&mut kept, is_unmerged)
     }
 
@@ -299,7 +304,7 @@ impl Seals {
     fn note(&self, slot: Slot) -> Result<()> {
         let mut kept = self.lock();
         let place = kept.slots.iter().position(Option::is_none).unwrap_or(kept.slots.len());
-        self.write(&mut kept, place, &*slot.encode())?;
+        self.write(&mut kept, place, &slot.encode())?;
         if place == kept.slots.len() {
             kept.slots.push(None);
         }
@@ -366,7 +371,7 @@ impl Slot {
         if let Some(key) = &self.key {
             bytes[56..COVERED].copy_from_slice(key.bytes());
         }
-        let crc = files_crc(&bytes[..COVERED]);
+        let crc = crc_of(&bytes[..COVERED]);
         bytes[COVERED..].copy_from_slice(&crc.to_be_bytes());
         bytes
     }
@@ -374,7 +379,7 @@ impl Slot {
     /// The slot that `bytes` are, unless it is free or was not written to its end.
     fn decode(bytes: &[u8; SLOT]) -> Option<Self> {
         let number = |at: usize| Some(u64::from_be_bytes(*bytes.get(at..at + 8)?.first_chunk()?));
-        if bytes[0] == 0 || number(COVERED)? != files_crc(&bytes[..COVERED]) {
+        if bytes[0] == 0 || number(COVERED)? != crc_of(&bytes[..COVERED]) {
             return None;
         }
         let name = FileName::new(Txid::new(number(8)?)?, Txid::new(number(16)?)?)?;
@@ -390,7 +395,7 @@ impl Slot {
     }
 }
 
-fn files_crc(bytes: &[u8]) -> u64 {
+fn crc_of(bytes: &[u8]) -> u64 {
     crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64GoIso, bytes)
 }
 

@@ -366,7 +366,7 @@ fn content(size: u32, count: u32) -> Pages {
         random ^= random << 5;
         random as u8
     };
-    let mut page = |n: u32| (0..size).map(|_| if n % 3 == 0 { n as u8 } else { byte() }).collect();
+    let mut page = |n: u32| (0..size).map(|_| if n.is_multiple_of(3) { n as u8 } else { byte() }).collect();
     (1..=count).map(|n| (Pgno::new(n).unwrap(), page(n))).collect()
 }
 

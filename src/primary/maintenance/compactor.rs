@@ -346,7 +346,8 @@ impl Compactor {
     /// `Conflict` if another writer's file stands there; those of the store; `Io` on the file of keys.
     async fn forget_keys(&self, files: &Inventory) -> Result<()> {
         let Some(with_keys) = self.seals.with_keys() else { return Ok(()) };
-        self.seals.forget_unmerged()?;
+        let published = self.history.lock().last;
+        self.seals.forget_unmerged(published)?;
         for id in with_keys {
             let Some(to) = Level::new(id.level.get() + 1).filter(|to| *to != Level::SNAPSHOT) else {
                 continue;

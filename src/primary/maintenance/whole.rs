@@ -50,8 +50,7 @@ pub(in crate::primary) async fn snapshot_of_copy(
         streaming_upload::upload(store, id, options, encode, |_| (), std::future::pending()).await?;
     seals.complete(store, id, upload).await?;
     // The copy's own key may go where it is not merged.
-    let spent =
-        [Some(subject), (seals.keep_of(Level::L0) == Keep::Nothing).then_some(Subject::Replica(from))];
+    let spent = [Some(subject), seals.never_merges(Level::L0).then_some(Subject::Replica(from))];
     seals.forget(&spent.into_iter().flatten().collect::<Vec<_>>())?;
     Ok((FileInfo { id, size, timestamp: header.timestamp }, pack))
 }

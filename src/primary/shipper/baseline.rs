@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::ltx::{FileId, Header, Summary, Txid};
 use crate::page::{PageCount, PageSize, Pgno};
 use crate::primary::hooks::PinnedView;
-use crate::primary::seals::{Keep, Seals, Subject};
+use crate::primary::seals::{Seals, Subject};
 use crate::primary::shipper::Shipper;
 use crate::primary::shipper::copying::{Copying, Counted};
 use crate::primary::shipper::sums::{self, Base, NewSums, Purpose, Sums};
@@ -39,9 +39,8 @@ impl ViewPages {
         pack: &mut Option<PackBuilder>,
         (copying, seals): (&Copying, &Seals),
     ) -> Result<(W, Summary)> {
-        // Its key is kept even where nothing is merged: a snapshot may be made of it.
-        let subject = Subject::Replica(FileId::single(header.max));
-        let mut encoder = seals.encoder(out, header, subject, Keep::Key)?;
+        let id = FileId::single(header.max);
+        let mut encoder = seals.encoder(out, header, Subject::Replica(id), seals.keep_of(id.level))?;
         self.each(|pgno, page| {
             let Some(page) = page else {
                 sums.skip();

@@ -10,7 +10,7 @@ use crate::error::{ErrorKind, Result};
 use crate::ltx::{FileId, Header, Txid};
 use crate::primary::dirty::Mark;
 use crate::primary::hooks::{CommitSeq, Noted};
-use crate::primary::seals::{Keep, Subject};
+use crate::primary::seals::Subject;
 use crate::primary::shipper::baseline::{self, Compared, ViewPages};
 use crate::primary::shipper::capture::header_of;
 use crate::primary::shipper::spool;
@@ -114,7 +114,7 @@ async fn send_copy(
             shipper.history.found_pack(pack);
         }
         heal::copied(shipper, header.max, is_whole).await;
-        if shipper.holes.copy().is_none() && shipper.seals.keep_of(id.level) == Keep::Nothing {
+        if shipper.holes.copy().is_none() && shipper.seals.never_merges(id.level) {
             shipper.seals.forget(&[Subject::Replica(id)])?;
         }
         shipper.published(header.max, covers, header.timestamp);

@@ -69,15 +69,17 @@ impl Sealing {
         }
     }
 
-    /// Notes, before anything is published after `last`, whom that is sealed to.
+    /// Notes, before anything is published after `last`, whom that is sealed to; `is_sealed`: the newest file is sealed, which
+    /// local state did not say.
     ///
     /// # Errors
     /// `Busy` if another process publishes.
-    pub(super) fn begin(self, shipper: &Shipper, last: Option<Txid>) -> Result<()> {
+    pub(super) fn begin(self, shipper: &Shipper, last: Option<Txid>, is_sealed: bool) -> Result<()> {
         let next = last.map_or(Txid::ONE, Txid::next);
         let since = match self {
             Self::Off => return Ok(()),
             Self::Same(since) => since,
+            Self::Begins if is_sealed => Txid::ONE,
             // What recipients who came later can open begins with their snapshot.
             Self::Begins | Self::Changes(_) => next,
         };
@@ -88,16 +90,16 @@ impl Sealing {
         let recipients = shipper.seals.recipients().texts();
         let first = match self {
             Self::Changes(first) => first,
-            Self::Begins | Self::Off | Self::Same(_) => next,
+            Self::Begins | Self::Off | Self::Same(_) => since,
         };
         let sealed = Sealed { recipients: recipients.clone(), since: first.get() };
         shipper.with_capture(|capture| capture.seals_to(sealed))?;
         let (url, recipients) = (shipper.store.url(), misfit::shortened(&recipients));
         shipper.notice(match (self, last) {
-            (Self::Begins, Some(last)) => format!(
+            (Self::Begins, Some(last)) if !is_sealed => format!(
                 "{url} is encrypted from {next} on, for {recipients}; readers of older states need plain_until={last}"
             ),
-            (Self::Begins, None) => format!("{url} is encrypted, for {recipients}"),
+            (Self::Begins, _) => format!("{url} is encrypted, for {recipients}"),
             _ => format!("{url} is encrypted from {next} on for {recipients}"),
         });
         Ok(())

@@ -4,10 +4,11 @@ use super::view::Changed;
 use super::{Capture, Exclusive, Held};
 use crate::clock::Timestamp;
 use crate::error::Result;
-use crate::ltx::{Header, Txid};
+use crate::ltx::{FileId, Header, Txid};
 use crate::primary::context::Context;
 use crate::primary::dirty::{Cursor, Mark, PageSet};
 use crate::primary::hooks::{Noted, PinnedView};
+use crate::primary::seals::Subject;
 use crate::primary::shipper::outgoing::{Body, Outgoing};
 use crate::primary::shipper::spool::{self, Merge, Segment};
 use crate::primary::shipper::state::{Claim, Origin};
@@ -174,9 +175,15 @@ impl Capture {
         }
         // First the state, so that no file is missing that it names.
         self.save(inputs);
-        if let Err(e) = self.spool.remove_oldest(inputs) {
+        if let Err(e) = self.spool.remove_oldest(inputs).and_then(|()| self.forget_spent(out.txid)) {
             tracing::warn!("{e}");
         }
+    }
+
+    /// Forgets the key of transaction `txid`, which is published, where nothing will be merged.
+    fn forget_spent(&self, txid: Txid) -> Result<()> {
+        let id = FileId::single(txid);
+        if self.seals.never_merges(id.level) { self.seals.forget(&[Subject::Replica(id)]) } else { Ok(()) }
     }
 
     /// The view that was held for a snapshot, and the transaction that it shows, if that is the last one of the replica; with
