@@ -1,21 +1,19 @@
-//! What the pages of a B-tree tell of pages that may be wanted next: the children of interior pages, and
-//! the rows that an index names.
+//! What the interior pages of a B-tree tell of pages that may be wanted next: their children, and the keys between those.
 //!
 //! ```text
-//!   0  type u8: 2 interior of an index, 5 interior of a table, 10 leaf of an index, 13 leaf of a table
+//!   0  type u8: 2 interior of an index, 5 interior of a table
 //!   3  number of cells u16
-//!   8  right-most child u32, interior pages only
-//!  12  (leaves: 8) offset of each cell u16
+//!   8  right-most child u32
+//!  12  offset of each cell u16
 //!
-//!  cell of an interior page    child u32, then (table) varint rowid: the greatest in the child
-//!  cell of an index's leaf     varint size of the record, record; its last value is the rowid
+//!  cell of a table     child u32, varint rowid: the greatest in the child
+//!  cell of an index    child u32, varint size of the record, record: the entry after the child
 //! ```
 //! On page 1 all this begins at byte 100. What is read here only decides what is fetched early: a page
 //! that is something else and looks like one of these does no harm.
 //! Source: <https://www.sqlite.org/fileformat2.html>, sections 1.6 and 2.1.
 
-use std::cmp::Ordering;
-
+use super::record;
 use crate::page::Pgno;
 
 /// The first byte of the B-tree page on page 1.
@@ -24,37 +22,50 @@ const AFTER_FILE_HEADER: usize = 100;
 /// Types of pages.
 const INDEX_INTERIOR: u8 = 2;
 const TABLE_INTERIOR: u8 = 5;
-const INDEX_LEAF: u8 = 10;
 
 /// An interior page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Interior {
     /// In the order of the tree.
     pub(super) children: Vec<Pgno>,
-    /// The greatest rowid of each child but the last; empty for an index.
-    rowids: Vec<i64>,
+    kind: Kind,
+    /// What lies between a child and the next one: of a table the greatest rowid of the child, of an index the first value
+    /// of the entry there. Empty if those are no integers in ascending order.
+    keys: Vec<i64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Table,
+    Index,
 }
 
 impl Interior {
     /// Reads page `pgno`; `None` if it is something else.
     pub(super) fn parse(pgno: Pgno, page: &[u8]) -> Option<Self> {
         let start = if pgno == Pgno::ONE { AFTER_FILE_HEADER } else { 0 };
-        let kind = *page.get(start)?;
-        if !matches!(kind, INDEX_INTERIOR | TABLE_INTERIOR) {
-            return None;
-        }
+        let kind = match *page.get(start)? {
+            TABLE_INTERIOR => Kind::Table,
+            INDEX_INTERIOR => Kind::Index,
+            _ => return None,
+        };
         let count = usize::from(u16_at(page, start + 3)?);
         let mut children = Vec::with_capacity(count + 1);
-        let mut rowids = Vec::with_capacity(if kind == TABLE_INTERIOR { count } else { 0 });
+        let mut keys = Vec::with_capacity(count);
         for n in 0..count {
             let cell = usize::from(u16_at(page, start + 12 + 2 * n)?);
             children.push(Pgno::new(u32_at(page, cell)?)?);
-            if kind == TABLE_INTERIOR {
-                rowids.push(varint(page.get(cell + 4..)?)?.0 as i64);
-            }
+            let key = page.get(cell + 4..)?;
+            keys.extend(match kind {
+                Kind::Table => Some(varint(key)?.0.cast_signed()),
+                Kind::Index => record::first_integer(key),
+            });
         }
         children.push(Pgno::new(u32_at(page, start + 8)?)?);
-        Some(Self { children, rowids })
+        if keys.len() < count || !keys.is_sorted() {
+            keys = Vec::new();
+        }
+        Some(Self { children, kind, keys })
     }
 
     /// Which child `pgno` is.
@@ -64,12 +75,20 @@ impl Interior {
 
     /// Whether this is a page of a table.
     pub(super) fn is_table(&self) -> bool {
-        !self.rowids.is_empty()
+        self.kind == Kind::Table
     }
 
-    /// The child that has the row `rowid`.
-    pub(super) fn child_with(&self, rowid: i64) -> Pgno {
-        self.children[self.rowids.partition_point(|greatest| greatest.cmp(&rowid) == Ordering::Less)]
+    /// The child that has the row `key`, or where the entries that begin with `key` begin; `None` if that cannot be told.
+    pub(super) fn child_with(&self, key: i64) -> Option<Pgno> {
+        let at = self.keys.partition_point(|between| *between < key);
+        (!self.keys.is_empty()).then(|| self.children[at])
+    }
+
+    /// Whether the child at `at` may have the row `key`, or entries that begin with `key`.
+    pub(super) fn may_have(&self, at: usize, key: i64) -> bool {
+        let (before, after) = (at.checked_sub(1).and_then(|at| self.keys.get(at)), self.keys.get(at));
+        let is_after = before.is_none_or(|before| *before < key || *before == key && !self.is_table());
+        !self.keys.is_empty() && is_after && after.is_none_or(|after| key <= *after)
     }
 }
 
@@ -78,52 +97,8 @@ pub(super) fn looks_interior(page: &[u8]) -> bool {
     matches!(page.first(), Some(&INDEX_INTERIOR | &TABLE_INTERIOR))
 }
 
-/// Whether `page` may be a leaf of an index.
-pub(super) fn looks_index_leaf(page: &[u8]) -> bool {
-    page.first() == Some(&INDEX_LEAF)
-}
-
-/// The rows that a leaf of an index names, in its order; records that end on an overflow page are left
-/// out.
-pub(super) fn rowids(page: &[u8]) -> Vec<i64> {
-    if !looks_index_leaf(page) {
-        return Vec::new();
-    }
-    let count = u16_at(page, 3).map_or(0, usize::from);
-    let cell = |n: usize| u16_at(page, 8 + 2 * n).and_then(|at| page.get(usize::from(at)..));
-    (0..count).filter_map(|n| last_integer(cell(n)?)).collect()
-}
-
-/// The last value of the record in a cell, if it is an integer.
-///
-/// ```text
-///   varint size of the record; record: varint size of its head, varint type of each value, values
-/// ```
-fn last_integer(cell: &[u8]) -> Option<i64> {
-    let (size, start) = varint(cell)?;
-    let record = cell.get(start..)?.get(..usize::try_from(size).ok()?)?;
-    let (head, mut at) = varint(record)?;
-    let head = record.get(..usize::try_from(head).ok()?)?;
-    let mut last = None;
-    while at < head.len() {
-        let (kind, len) = varint(&head[at..])?;
-        last = Some(kind);
-        at += len;
-    }
-    let len = match last? {
-        kind @ 1..=4 => kind as usize,
-        5 => 6,
-        6 => 8,
-        constant @ (8 | 9) => return Some(constant as i64 - 8),
-        _ => return None,
-    };
-    let value = &record[record.len().checked_sub(len)?..];
-    let sign = if value[0] & 0x80 == 0 { 0 } else { -1 };
-    Some(value.iter().fold(sign, |n, byte| n << 8 | i64::from(*byte)))
-}
-
 /// SQLite's varint: big-endian, seven bits a byte, all eight of a ninth. The number and its length.
-fn varint(bytes: &[u8]) -> Option<(u64, usize)> {
+pub(super) fn varint(bytes: &[u8]) -> Option<(u64, usize)> {
     let mut n = 0u64;
     for (at, byte) in bytes.iter().enumerate().take(9) {
         if at == 8 {
@@ -137,7 +112,7 @@ fn varint(bytes: &[u8]) -> Option<(u64, usize)> {
     None
 }
 
-fn u16_at(page: &[u8], at: usize) -> Option<u16> {
+pub(super) fn u16_at(page: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_be_bytes(*page.get(at..)?.first_chunk()?))
 }
 
@@ -177,7 +152,7 @@ pub(super) mod tests {
         assert_eq!(interior.children, [9, 4, 7].map(pgno));
         assert_eq!(interior.position(pgno(7)), Some(2));
         for (rowid, child) in [(i64::MIN, 9), (10, 9), (11, 4), (20, 4), (21, 7), (i64::MAX, 7)] {
-            assert_eq!(interior.child_with(rowid), pgno(child), "{rowid}");
+            assert_eq!(interior.child_with(rowid), Some(pgno(child)), "{rowid}");
         }
         let mut first = vec![0; 100];
         first.extend(&page);
@@ -189,34 +164,31 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn an_index_names_its_rows() {
-        let mut page = vec![0; 512];
-        page[0] = INDEX_LEAF;
-        // A text of two letters and a rowid, in 1, 0, 3 and 8 bytes; then a record that does not end here.
-        let cells: [&[u8]; 5] = [
-            &[6, 3, 17, 1, b'a', b'b', 0xfe],
-            &[5, 3, 17, 9, b'a', b'b'],
-            &[8, 3, 17, 3, b'a', b'b', 1, 0, 2],
-            &[13, 3, 17, 6, b'a', b'b', 0, 0, 0, 1, 0, 0, 0, 0],
-            &[0xff, 0x7f, 3, 17, 1],
-        ];
-        page[4] = cells.len() as u8;
-        let mut end = 512;
-        for (n, cell) in cells.iter().enumerate() {
-            end -= cell.len();
-            page[end..end + cell.len()].copy_from_slice(cell);
-            page[8 + 2 * n..][..2].copy_from_slice(&(end as u16).to_be_bytes());
+    fn an_index_is_followed_by_the_first_value() {
+        let mut page = table(&[9, 4, 7, 8], &[0, 0, 0]);
+        page[0] = INDEX_INTERIOR;
+        for (n, first) in [10, 20, 20].into_iter().enumerate() {
+            let cell = 3000 + 20 * n;
+            page[12 + 2 * n..][..2].copy_from_slice(&(cell as u16).to_be_bytes());
+            page[cell..cell + 4].copy_from_slice(&[9u32, 4, 7][n].to_be_bytes());
+            page[cell + 4..][..8].copy_from_slice(&[&[7][..], &record::tests::record(&[first, 1])].concat());
         }
-        assert_eq!(rowids(&page), [-2, 1, 0x1_0002, 1 << 32]);
-        page[0] = 13;
-        assert!(rowids(&page).is_empty());
+        let index = Interior::parse(pgno(2), &page).unwrap();
+        for (key, child) in [(i64::MIN, 9), (10, 9), (11, 4), (20, 4), (21, 8)] {
+            assert_eq!(index.child_with(key), Some(pgno(child)), "{key}");
+        }
+        let having = |key| (0..4).filter(|at| index.may_have(*at, key)).collect::<Vec<_>>();
+        assert_eq!([9, 10, 15, 20, 21].map(having), [vec![0], vec![0, 1], vec![1], vec![1, 2, 3], vec![3]]);
+        // Entries in another order, as of DESC, tell nothing.
+        page[3005 + 3..][..2].copy_from_slice(&[1, 0]);
+        let index = Interior::parse(pgno(2), &page).unwrap();
+        assert_eq!((index.child_with(20), index.may_have(0, 20)), (None, false));
     }
 
     proptest! {
         #[test]
-        fn any_bytes_are_read_without_harm(kind in prop_oneof![Just(2u8), Just(5), Just(10)], bytes: Vec<u8>) {
+        fn any_bytes_are_read_without_harm(kind in prop_oneof![Just(2u8), Just(5)], bytes: Vec<u8>) {
             let page = [&[kind][..], &bytes].concat();
-            rowids(&page);
             if let Some(interior) = Interior::parse(pgno(2), &page) {
                 interior.child_with(7);
             }

@@ -17,6 +17,7 @@ use super::files::Files;
 use super::flight::{Arrival, Departure, Flight, Flights};
 use super::map::{Frame, PageMap, ReplicaFile};
 use super::read_ahead::{ReadAhead, Window};
+use super::record;
 use super::span::{Ranges, Span, spans};
 use super::trees::Trees;
 use super::verdict::Verdict;
@@ -117,7 +118,7 @@ impl Fetcher {
 
     /// Takes in what the page tells of others.
     fn learn(&self, state: &State, pgno: Pgno, frame: Frame, ahead: &mut ReadAhead, page: &[u8]) {
-        if btree::looks_index_leaf(page) {
+        if record::looks_index_leaf(page) {
             ahead.lookups.leaf_was_read(frame.into());
         } else if (btree::looks_interior(page) || pgno == Pgno::ONE)
             && ahead.is_news(u64::from(frame.file) << 40 ^ frame.offset)
@@ -198,7 +199,7 @@ impl Fetcher {
             }
         }
         if let Some(home) = home {
-            self.look_further(state, wanted.pgno, &home, ahead)?;
+            self.look_further(state, wanted.pgno, &home, &mut ahead.lookups)?;
         }
         Ok(flight.or_else(|| shared.flights.find(wanted.frame.into())))
     }

@@ -1,9 +1,12 @@
 //! Requests under way, and the pages that they have brought so far.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use tokio::sync::Notify;
 
 use super::cache::FrameKey;
 use super::map::Frame;
@@ -21,6 +24,7 @@ pub(super) struct Flight {
     pub(super) is_awaited: bool,
     state: Mutex<State>,
     changed: Condvar,
+    ended: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -70,6 +74,15 @@ impl Flight {
         }
     }
 
+    /// Waits until it has ended, whatever came of it.
+    pub(super) async fn end(&self) {
+        let mut ended = pin!(self.ended.notified());
+        ended.as_mut().enable();
+        if self.lock().outcome.is_none() {
+            ended.await;
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -103,7 +116,12 @@ impl Flights {
         if span.frames.is_empty() {
             return None;
         }
-        let flight = Arc::new(Flight { is_awaited, state: Mutex::default(), changed: Condvar::new() });
+        let flight = Arc::new(Flight {
+            is_awaited,
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            ended: Notify::new(),
+        });
         for (_, frame) in &span.frames {
             flights.insert((*frame).into(), flight.clone());
         }
@@ -164,5 +182,6 @@ impl Drop for Departure {
             Err(Error::new(ErrorKind::Interrupted, "the request for this page ended early"))
         });
         self.flight.tell();
+        self.flight.ended.notify_waiters();
     }
 }

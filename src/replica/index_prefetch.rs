@@ -1,31 +1,84 @@
-//! Rows that an index names and that are then looked up in the table one after another.
+//! Keys that a page names and that are then looked up one after another: the rows of an index's entries, and in a join
+//! what stands in a column of an index or of a row.
 //!
-//! A leaf of an index tells the rowids that come next long before SQLite asks for them. They are used
-//! once the last look-ups were seen to follow the leaf.
+//! A leaf of an index tells which rows come next long before SQLite asks for them. At the first look-up of one of its
+//! entries those that begin with the same value are likely to be wanted too; those after them once look-ups were seen to
+//! follow the leaf. In the same way the rows that were looked up tell what will be looked up in another tree, once a column
+//! of one of them was.
 
 use std::sync::Arc;
 
-use super::btree;
 use super::cache::FrameKey;
+use super::record::{self, Entry, Integers};
+use super::trees::Tree;
 use crate::page::Pgno;
 
-/// How many rows to look up early after so many look-ups that followed the leaf.
+/// How many keys to look up early after so many look-ups that followed the leaf.
 const EARLY: [usize; 5] = [0, 0, 8, 32, 64];
-/// Look-ups that leave out more rows of the leaf than this do not follow it.
+/// How many that begin with the same value, at the first look-up.
+const GROUP: usize = 16;
+/// Look-ups that leave out more entries of the leaf than this do not follow it.
 const SKIP: usize = 80;
 
-/// What a connection's last leaf of an index tells.
+/// Keys to look up early.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Batch {
+    pub(super) tree: Tree,
+    /// In the order in which they are likely to be wanted.
+    pub(super) keys: Vec<i64>,
+    /// What is looked up with the rows that `keys` are.
+    pub(super) then: Option<Join>,
+}
+
+/// Where the values of a column are looked up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Join {
+    pub(super) column: usize,
+    pub(super) tree: Tree,
+}
+
+/// A page that was not in the cache when it was looked for.
+pub(super) struct Miss<'a> {
+    /// The tree that it is in.
+    pub(super) tree: Tree,
+    /// Whether a key may have led to it.
+    pub(super) may_have: &'a dyn Fn(i64) -> bool,
+}
+
+/// What the pages tell that are in the cache.
+pub(super) trait Known {
+    /// The content of a leaf of an index.
+    fn leaf(&self, frame: FrameKey) -> Option<Arc<[u8]>>;
+
+    /// A row of a table.
+    fn row(&self, table: Tree, rowid: i64) -> Option<Integers>;
+}
+
+/// What a connection's look-ups follow.
 #[derive(Debug, Default)]
 pub(super) struct Lookups {
-    /// The leaf that was read last.
+    /// The leaf of an index that was read last.
     leaf: Option<FrameKey>,
-    /// The leaf that `rows` are of.
-    parsed: Option<FrameKey>,
-    rows: Vec<i64>,
-    /// The last row that was looked up.
+    outer: Option<Outer>,
+    /// A column of the rows that are looked up in the tree of `outer`, and where its values are.
+    join: Option<Join>,
+}
+
+/// A leaf of an index whose entries are looked up.
+#[derive(Debug)]
+struct Outer {
+    leaf: FrameKey,
+    entries: Vec<Entry>,
+    /// The column that is looked up.
+    column: usize,
+    /// Where.
+    tree: Tree,
+    /// The last entry that was looked up.
     at: Option<usize>,
     /// Look-ups in a row that followed.
     followed: usize,
+    /// The last key that was not there, and what was looked up early with it.
+    batch: Vec<i64>,
 }
 
 impl Lookups {
@@ -34,51 +87,133 @@ impl Lookups {
         self.leaf = Some(frame);
     }
 
-    /// The leaf of a table was not in the cache; `is_there` tells whether it has a row. Returns the rows
-    /// that will likely be looked up after those in it. `page` gives the content of a leaf of an index.
-    pub(super) fn rows_after(
-        &mut self,
-        is_there: impl Fn(i64) -> bool,
-        page: impl FnOnce(FrameKey) -> Option<Arc<[u8]>>,
-    ) -> Vec<i64> {
-        let Some(leaf) = self.leaf else { return Vec::new() };
-        if self.parsed != Some(leaf) {
-            self.turn(leaf, page(leaf));
+    /// A page was not in the cache: what will likely be looked up after it.
+    pub(super) fn missed(&mut self, miss: &Miss<'_>, known: &impl Known) -> Option<Batch> {
+        if let Some(keys) = self.go_on(miss, known) {
+            return (!keys.is_empty()).then_some(Batch { tree: miss.tree, keys, then: self.join });
         }
-        let start = self.at.unwrap_or(0);
-        let up = (start..self.rows.len()).find(|n| is_there(self.rows[*n]));
-        let down = (0..start).rev().find(|n| is_there(self.rows[*n]));
-        let found = match (up, down) {
-            (Some(up), Some(down)) if start - down < up - start => Some(down),
-            (up, down) => up.or(down),
-        };
-        let Some(now) = found.filter(|now| now.abs_diff(start) <= SKIP) else {
-            (self.at, self.followed) = (None, 0);
-            return Vec::new();
-        };
-        self.at = Some(now);
-        self.followed = (self.followed + 1).min(EARLY.len() - 1);
-        let early = EARLY[self.followed];
-        if now >= start {
-            self.rows[now + 1..].iter().take(early).copied().collect()
-        } else {
-            self.rows[..now].iter().rev().take(early).copied().collect()
+        if let Some(outer) = self.outer.as_ref()
+            && let Some(join) = outer.joined(miss, known)
+        {
+            self.join = Some(join);
+            let keys = outer.batch.clone();
+            return (keys.len() > 1).then_some(Batch { tree: outer.tree, keys, then: self.join });
         }
+        let keys = self.begin(miss, known)?;
+        (!keys.is_empty()).then_some(Batch { tree: miss.tree, keys, then: None })
     }
 
-    /// Turns to another leaf. Look-ups go on as they did if those of the leaf before were at its end.
-    fn turn(&mut self, leaf: FrameKey, page: Option<Arc<[u8]>>) {
-        let last = self.rows.len().saturating_sub(1);
-        let early = EARLY[self.followed];
+    /// Whether the page is looked up as those before were; which keys come next, then.
+    fn go_on(&mut self, miss: &Miss<'_>, known: &impl Known) -> Option<Vec<i64>> {
+        let outer = self.outer.as_mut().filter(|outer| outer.tree == miss.tree)?;
+        let turned = self.leaf.filter(|leaf| *leaf != outer.leaf).and_then(|leaf| outer.turned(leaf, known));
+        let (outer, keys) = match turned.and_then(|mut next| next.follow(miss).map(|keys| (next, keys))) {
+            Some((next, keys)) => (self.outer.insert(next), keys),
+            None => {
+                let keys = outer.follow(miss)?;
+                (outer, keys)
+            }
+        };
+        if outer.has_begun() {
+            self.join = None;
+        }
+        Some(keys)
+    }
+
+    /// Whether an entry of the leaf that was read last led to the page; which keys come next, then.
+    fn begin(&mut self, miss: &Miss<'_>, known: &impl Known) -> Option<Vec<i64>> {
+        let leaf = self.leaf?;
+        let mut outer = Outer::new(leaf, record::entries(&known.leaf(leaf)?), miss.tree);
+        // Rows first. What all of a group begin with is not looked up once for each.
+        let keys = (1..=outer.column).rev().find_map(|column| {
+            outer.column = column;
+            outer.follow(miss)
+        })?;
+        (self.outer, self.join) = (Some(outer), None);
+        Some(keys)
+    }
+}
+
+impl Outer {
+    /// A leaf of which the rows are looked up.
+    fn new(leaf: FrameKey, entries: Vec<Entry>, tree: Tree) -> Self {
+        let column = entries.first().map_or(0, |entry| entry.integers.len().saturating_sub(1));
+        Self { leaf, entries, column, tree, at: None, followed: 0, batch: Vec::new() }
+    }
+
+    /// What entry `n` has in the column that is looked up.
+    fn key(&self, n: usize) -> Option<i64> {
+        self.entries.get(n)?.integers.get(self.column).copied().flatten()
+    }
+
+    /// Whether the last look-up followed none.
+    fn has_begun(&self) -> bool {
+        self.followed == 1
+    }
+
+    /// Whether an entry led to the page; which keys come next, then.
+    fn follow(&mut self, miss: &Miss<'_>) -> Option<Vec<i64>> {
+        let start = self.at.unwrap_or(0);
+        let led = |n: &usize| self.key(*n).is_some_and(miss.may_have);
+        let up = (start..self.entries.len()).find(led);
+        let down = (0..start).rev().find(led);
+        let now = match (up, down) {
+            (Some(up), Some(down)) if start - down < up - start => down,
+            (up, down) => up.or(down)?,
+        };
+        let is_ambiguous = (now + 1..self.entries.len())
+            .any(|n| led(&n) && self.entries[n].group != self.entries[now].group);
+        let follows = self.followed > 0 && now.abs_diff(start) <= SKIP;
+        self.at = Some(now);
+        let keys: Vec<i64> = if follows {
+            self.followed = (self.followed + 1).min(EARLY.len() - 1);
+            self.after(now, now >= start).take(EARLY[self.followed]).collect()
+        } else {
+            let group = if is_ambiguous { Vec::new() } else { self.group_around(now) };
+            self.followed = if group.len() < GROUP { 1 } else { 2 };
+            group
+        };
+        self.batch = self.key(now).into_iter().chain(keys.iter().copied()).collect();
+        Some(keys)
+    }
+
+    /// The keys after those of entry `n`, in one direction.
+    fn after(&self, n: usize, is_up: bool) -> impl Iterator<Item = i64> {
+        let (up, down) = if is_up { (n + 1..self.entries.len(), 0..0) } else { (0..0, 0..n) };
+        up.chain(down.rev()).filter_map(|n| self.key(n))
+    }
+
+    /// The keys of the entries that begin as entry `n` does, the nearest first.
+    fn group_around(&self, n: usize) -> Vec<i64> {
+        let is_in =
+            |other: &usize| self.entries.get(*other).is_some_and(|e| e.group == self.entries[n].group);
+        let by_distance = (1..=GROUP).flat_map(|far| [n.checked_add(far), n.checked_sub(far)]).flatten();
+        by_distance.filter(is_in).filter_map(|other| self.key(other)).take(GROUP).collect()
+    }
+
+    /// The leaf that was read after this one. Look-ups go on as they did if those of this one were at its end.
+    fn turned(&self, leaf: FrameKey, known: &impl Known) -> Option<Self> {
+        let last = self.entries.len().saturating_sub(1);
+        let early = EARLY[self.followed].max(self.batch.len());
         let to_end = self.at.is_some_and(|at| at + early >= last);
         let to_start = self.at.is_some_and(|at| at <= early && at < last / 2);
-        self.parsed = Some(leaf);
-        self.rows = page.map(|page| btree::rowids(&page)).unwrap_or_default();
-        if !to_end && !to_start {
-            self.followed = 0;
+        let mut next = Self::new(leaf, record::entries(&known.leaf(leaf)?), self.tree);
+        next.column = self.column;
+        if to_end || to_start {
+            next.followed = self.followed;
         }
         // Going down the next leaf is read from its end.
-        self.at = (to_start && !to_end).then_some(self.rows.len());
+        next.at = (to_start && !to_end).then_some(next.entries.len());
+        Some(next)
+    }
+
+    /// Whether a column of the rows that were looked up last led to the page.
+    fn joined(&self, miss: &Miss<'_>, known: &impl Known) -> Option<Join> {
+        let column = self.batch.iter().filter(|_| self.tree != miss.tree).find_map(|rowid| {
+            let row = known.row(self.tree, *rowid)?;
+            row.iter().position(|value| value.is_some_and(miss.may_have))
+        })?;
+        Some(Join { column, tree: miss.tree })
     }
 }
 
@@ -90,66 +225,135 @@ pub(super) fn distinct(pages: impl Iterator<Item = Pgno>) -> Vec<Pgno> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
+    use super::super::record::tests::index;
     use super::*;
     use crate::replica::map::Frame;
+
+    /// The index leaves and rows that are in the cache.
+    #[derive(Default)]
+    struct Cached {
+        leaves: HashMap<u64, Vec<u8>>,
+        rows: HashMap<i64, Integers>,
+    }
+
+    impl Known for Cached {
+        fn leaf(&self, frame: FrameKey) -> Option<Arc<[u8]>> {
+            let found = self.leaves.iter().find(|(n, _)| key(**n) == frame);
+            found.map(|(_, page)| page.clone().into())
+        }
+
+        fn row(&self, table: Tree, rowid: i64) -> Option<Integers> {
+            self.rows.get(&rowid).filter(|_| table == POSTS).cloned()
+        }
+    }
+
+    const POSTS: Tree = Tree { root: Pgno::ONE, depth: 2 };
+    const USERS: Tree = Tree { root: Pgno::ONE, depth: 1 };
 
     fn key(n: u64) -> FrameKey {
         Frame { file: 1, size: 1, offset: n }.into()
     }
 
-    /// A leaf that names the rows `first`, `first + 10` and so on.
-    fn leaf(first: u8, count: u8) -> Arc<[u8]> {
-        let mut page = vec![0; 4096];
-        page[0] = 10;
-        page[4] = count;
-        for n in 0..count {
-            let at = 4000 - 10 * usize::from(n);
-            page[8 + 2 * usize::from(n)..][..2].copy_from_slice(&(at as u16).to_be_bytes());
-            let rowid = (u16::from(first) + 10 * u16::from(n)).to_be_bytes();
-            page[at..at + 5].copy_from_slice(&[4, 2, 2, rowid[0], rowid[1]]);
-        }
-        page.into()
+    /// A leaf whose entries begin with `first`, 10 of them with the same value; they name rows `row`, `row + step` and so on.
+    fn leaf(row: i16, step: i16, count: i16) -> Vec<u8> {
+        let entries: Vec<[i16; 2]> = (0..count).map(|n| [100 + n / 10, row + step * n]).collect();
+        index(&entries.iter().map(|entry| &entry[..]).collect::<Vec<_>>())
     }
 
-    fn after(lookups: &mut Lookups, row: i64, page: &Arc<[u8]>) -> Vec<i64> {
-        lookups.rows_after(|r| r == row, |_| Some(page.clone()))
+    fn missed(lookups: &mut Lookups, cached: &Cached, tree: Tree, row: i64) -> Vec<i64> {
+        let batch = lookups.missed(&Miss { tree, may_have: &|r| r == row }, cached);
+        batch.map_or_else(Vec::new, |batch| {
+            assert_eq!((batch.tree, batch.then), (tree, None));
+            batch.keys
+        })
+    }
+
+    fn reading(page: Vec<u8>) -> (Lookups, Cached) {
+        let mut lookups = Lookups::default();
+        lookups.leaf_was_read(key(1));
+        (lookups, Cached { leaves: [(1, page)].into(), ..Cached::default() })
     }
 
     #[test]
-    fn rows_come_early_once_look_ups_follow_the_leaf() {
-        let mut lookups = Lookups::default();
-        let page = leaf(5, 100);
-        assert!(after(&mut lookups, 5, &page).is_empty(), "no leaf was read");
-        lookups.leaf_was_read(key(1));
-        assert!(after(&mut lookups, 5, &page).is_empty());
-        assert_eq!(after(&mut lookups, 15, &page), (2..10).map(|n| 5 + 10 * n).collect::<Vec<_>>());
-        assert_eq!(after(&mut lookups, 105, &page).len(), 32);
-        assert_eq!(after(&mut lookups, 505, &page).len(), 49);
-        assert!(after(&mut lookups, 7, &page).is_empty(), "a row of something else");
-        assert!(after(&mut lookups, 515, &page).is_empty());
+    fn rows_of_one_group_come_together_and_more_once_look_ups_follow_the_leaf() {
+        let (mut lookups, cached) = reading(leaf(5, 10, 200));
+        assert!(missed(&mut Lookups::default(), &cached, POSTS, 5).is_empty(), "no leaf was read");
+        let group = missed(&mut lookups, &cached, POSTS, 5 + 10 * 153);
+        let sorted = std::collections::BTreeSet::from_iter(group.iter().copied());
+        assert_eq!(group[..4], [154, 152, 155, 151].map(|n| 5 + 10 * n), "the nearest first");
+        assert_eq!(
+            sorted.into_iter().collect::<Vec<_>>(),
+            [150, 151, 152, 154, 155, 156, 157, 158, 159].map(|n| 5 + 10 * n)
+        );
+        let next = missed(&mut lookups, &cached, POSTS, 5 + 10 * 160);
+        assert_eq!(next, (161..169).map(|n| 5 + 10 * n).collect::<Vec<_>>());
+        assert_eq!(missed(&mut lookups, &cached, POSTS, 5 + 10 * 169).len(), 30);
+        assert!(missed(&mut lookups, &cached, POSTS, 7).is_empty(), "a row of something else");
+        assert_eq!(missed(&mut lookups, &cached, POSTS, 5).len(), 9, "another group");
+    }
+
+    #[test]
+    fn what_several_entries_may_have_led_to_begins_nothing() {
+        let (mut lookups, cached) = reading(leaf(0, 1, 200));
+        let any = Miss { tree: POSTS, may_have: &|row| row < 50 };
+        assert_eq!(lookups.missed(&any, &cached), None);
+        assert_eq!(missed(&mut lookups, &cached, POSTS, 1), (2..10).collect::<Vec<_>>(), "it follows");
+    }
+
+    #[test]
+    fn a_large_group_comes_by_and_by() {
+        let page =
+            index(&(0..200).map(|n| [7, n]).collect::<Vec<_>>().iter().map(|e| &e[..]).collect::<Vec<_>>());
+        let (mut lookups, cached) = reading(page);
+        assert_eq!(missed(&mut lookups, &cached, POSTS, 0), (1..=16).collect::<Vec<_>>());
+        assert_eq!(missed(&mut lookups, &cached, POSTS, 17), (18..50).collect::<Vec<_>>());
     }
 
     #[test]
     fn the_next_leaf_goes_on_and_another_one_does_not() {
-        let mut lookups = Lookups::default();
-        let page = leaf(5, 20);
-        lookups.leaf_was_read(key(1));
-        for row in [5, 15, 25] {
-            after(&mut lookups, row, &page);
+        let (mut lookups, mut cached) = reading(leaf(5, 10, 20));
+        for row in [5, 105, 115, 155] {
+            missed(&mut lookups, &cached, POSTS, row);
         }
+        cached.leaves.insert(2, leaf(1007, 10, 100));
         lookups.leaf_was_read(key(2));
-        assert_eq!(after(&mut lookups, 7, &leaf(7, 100)).len(), 64);
+        assert_eq!(missed(&mut lookups, &cached, POSTS, 1007).len(), 64);
+        cached.leaves.insert(3, leaf(3009, 10, 100));
         lookups.leaf_was_read(key(3));
-        assert!(after(&mut lookups, 9, &leaf(9, 100)).is_empty(), "the leaf before was not at its end");
+        assert_eq!(missed(&mut lookups, &cached, POSTS, 3009).len(), 9, "the leaf before was not at its end");
     }
 
     #[test]
     fn going_down_works_too() {
-        let mut lookups = Lookups::default();
-        let page = leaf(5, 50);
-        lookups.leaf_was_read(key(1));
-        after(&mut lookups, 495, &page);
-        after(&mut lookups, 485, &page);
-        assert_eq!(after(&mut lookups, 475, &page)[..2], [465, 455]);
+        let (mut lookups, cached) = reading(leaf(5, 10, 50));
+        missed(&mut lookups, &cached, POSTS, 495);
+        assert_eq!(missed(&mut lookups, &cached, POSTS, 395)[..2], [385, 375]);
+    }
+
+    #[test]
+    fn a_column_of_the_rows_tells_what_is_looked_up_in_another_table() {
+        let (mut lookups, mut cached) = reading(leaf(500, 1, 40));
+        let rows = missed(&mut lookups, &cached, POSTS, 500);
+        cached.rows = (500..540).map(|row| (row, vec![None, Some(1), Some(row + 2000)])).collect();
+        let join = Join { column: 2, tree: USERS };
+        let batch = lookups.missed(&Miss { tree: USERS, may_have: &|user| user == 2500 }, &cached).unwrap();
+        assert_eq!((batch.tree, batch.then), (POSTS, Some(join)));
+        assert_eq!(batch.keys, [&[500][..], &rows].concat());
+        let next = lookups.missed(&Miss { tree: POSTS, may_have: &|row| row == 510 }, &cached).unwrap();
+        assert_eq!((next.tree, next.then, next.keys.len()), (POSTS, Some(join), 8));
+    }
+
+    #[test]
+    fn a_column_of_an_index_tells_what_is_looked_up_in_one() {
+        let entries: Vec<[i16; 3]> = (0..40).map(|n| [n / 10, 500 + 7 * n, 3000 + n]).collect();
+        let (mut lookups, mut cached) = reading(index(&entries.iter().map(|e| &e[..]).collect::<Vec<_>>()));
+        let friends = missed(&mut lookups, &cached, USERS, 570);
+        assert_eq!(friends, (11..20).map(|n| 500 + 7 * n).collect::<Vec<_>>());
+        // What was looked up is a leaf of an index itself.
+        cached.leaves.insert(2, leaf(0, 1, 9));
+        lookups.leaf_was_read(key(2));
+        assert_eq!(missed(&mut lookups, &cached, USERS, 640).len(), 8);
     }
 }

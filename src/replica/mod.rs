@@ -19,7 +19,7 @@
 //! | `cache`, `disk`, `fetch` | pages in memory; on disk; from the store |
 //! | `span`, `flight` | which ranges bring them; requests under way |
 //! | `read_ahead` | how much is read at once |
-//! | `btree`, `trees`, `index_prefetch` | what pages tell of those that come next |
+//! | `btree`, `record`, `trees`, `index_prefetch` | what pages tell of those that come next |
 //! | `core` | what all connections share |
 //! | `status` | how it is doing |
 //! | `follow`, `followed` | what is new; what is remembered from one poll to the next |
@@ -64,6 +64,7 @@ mod plan;
 mod poll;
 mod poller;
 mod read_ahead;
+mod record;
 mod relocation;
 mod shared;
 mod snapshot;

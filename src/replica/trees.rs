@@ -21,6 +21,15 @@ const DEEPEST: usize = 20;
 #[derive(Debug)]
 pub(super) struct Trees(Mutex<LruCache<Pgno, Arc<Interior>>>);
 
+/// The pages of one level of a tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Tree {
+    /// The uppermost page that is known.
+    pub(super) root: Pgno,
+    /// So many levels below it.
+    pub(super) depth: usize,
+}
+
 /// Where a page is among the children of its parent.
 #[derive(Clone, Debug)]
 pub(super) struct Home {
@@ -30,9 +39,9 @@ pub(super) struct Home {
 }
 
 impl Home {
-    /// The child of the parent that has `rowid`; `None` in an index.
-    pub(super) fn sibling_with(&self, rowid: i64) -> Option<Pgno> {
-        self.node.is_table().then(|| self.node.child_with(rowid))
+    /// Whether the page may have the row `key`, or in an index entries that begin with `key`.
+    pub(super) fn may_have(&self, key: i64) -> bool {
+        self.node.may_have(self.at, key)
     }
 
     /// The parent's children.
@@ -92,24 +101,26 @@ impl Trees {
         pages.iter().any(|page| nodes.contains(page))
     }
 
-    /// The way from the root of the table in which `home` is down to the row `rowid`: the last page of it
-    /// that can be told, and how many levels below the root that is.
-    pub(super) fn way_to(&self, root: Pgno, rowid: i64) -> (Pgno, usize) {
+    /// The way down to the row `key`, or in an index to the entries that begin with `key`: the last page of it that can be
+    /// told, and how many levels below the root that is, at most the depth of `tree`.
+    pub(super) fn way_to(&self, tree: Tree, key: i64) -> (Pgno, usize) {
         let nodes = self.lock();
-        let (mut page, mut depth) = (root, 0);
-        while let Some(node) = nodes.peek(&page).filter(|node| node.is_table() && depth < DEEPEST) {
-            (page, depth) = (node.child_with(rowid), depth + 1);
+        let (mut page, mut level) = (tree.root, 0);
+        while level < tree.depth
+            && let Some(child) = nodes.peek(&page).and_then(|node| node.child_with(key))
+        {
+            (page, level) = (child, level + 1);
         }
-        (page, depth)
+        (page, level)
     }
 
-    /// The root of the tree in which `pgno` is, as far up as is known, and how many levels it is above.
-    pub(super) fn root_of(&self, pgno: Pgno) -> (Pgno, usize) {
-        let (mut page, mut depth) = (pgno, 0);
-        while let Some(home) = self.home(page).filter(|_| depth < DEEPEST) {
-            (page, depth) = (home.parent, depth + 1);
+    /// The tree in which `pgno` is, as far up as is known, and its level.
+    pub(super) fn tree_of(&self, pgno: Pgno) -> Tree {
+        let (mut root, mut depth) = (pgno, 0);
+        while let Some(home) = self.home(root).filter(|_| depth < DEEPEST) {
+            (root, depth) = (home.parent, depth + 1);
         }
-        (page, depth)
+        Tree { root, depth }
     }
 
     fn lock(&self) -> MutexGuard<'_, LruCache<Pgno, Arc<Interior>>> {
@@ -142,7 +153,7 @@ mod tests {
         let trees = known();
         let home = trees.home(pgno(12)).unwrap();
         assert_eq!((home.parent, home.at, home.children().len()), (pgno(3), 1, 3));
-        assert_eq!(home.sibling_with(25), Some(pgno(11)));
+        assert_eq!((home.may_have(15), home.may_have(25)), (true, false));
         assert_eq!(home.outwards().collect::<Vec<_>>(), [11, 10].map(pgno));
         assert_eq!(trees.home(pgno(10)).unwrap().outwards().collect::<Vec<_>>(), [12, 11].map(pgno));
         assert_eq!(trees.beside(pgno(3), Direction::Up), Some(pgno(4)));
@@ -154,12 +165,13 @@ mod tests {
     #[test]
     fn a_row_is_found_from_the_root() {
         let trees = known();
-        assert_eq!(trees.root_of(pgno(21)), (pgno(2), 2));
-        assert_eq!(trees.way_to(pgno(2), 15), (pgno(12), 2));
-        assert_eq!(trees.way_to(pgno(2), 41), (pgno(21), 2));
+        let tree = Tree { root: pgno(2), depth: 2 };
+        assert_eq!(trees.tree_of(pgno(21)), tree);
+        assert_eq!(trees.way_to(tree, 15), (pgno(12), 2));
+        assert_eq!(trees.way_to(tree, 41), (pgno(21), 2));
         let trees = Trees::new();
         trees.learn(pgno(2), &table(&[3, 4], &[30]), PageCount::new(100));
-        assert_eq!(trees.way_to(pgno(2), 31), (pgno(4), 1), "what is below is not known");
+        assert_eq!(trees.way_to(tree, 31), (pgno(4), 1), "what is below is not known");
     }
 
     #[test]

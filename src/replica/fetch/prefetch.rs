@@ -1,5 +1,4 @@
-//! Pages that the trees say will be wanted: those of rows that an index names, and interior pages when
-//! many are missing.
+//! Pages that the trees say will be wanted: those of keys that will be looked up, and interior pages when many are missing.
 
 use std::sync::Arc;
 
@@ -7,10 +6,12 @@ use super::{Fetcher, Shared, State};
 use crate::error::Result;
 use crate::page::Pgno;
 use crate::replica::btree;
-use crate::replica::index_prefetch::distinct;
+use crate::replica::cache::FrameKey;
+use crate::replica::index_prefetch::{Batch, Known, Lookups, Miss, distinct};
 use crate::replica::map::{Frame, ReplicaFile};
 use crate::replica::read_ahead::ReadAhead;
-use crate::replica::trees::Home;
+use crate::replica::record::{self, Integers};
+use crate::replica::trees::{Home, Tree};
 use crate::runtime;
 
 /// From the second interior page on that is missing somewhere below one page, those beside it come too.
@@ -23,23 +24,17 @@ const MOST_BYTES: u64 = 512 * 1024;
 const FEW: usize = 64;
 
 impl Fetcher {
-    /// Sends the requests for the rows that an index names, if look-ups follow it.
+    /// Sends the requests for what will likely be looked up after `pgno`, which is not here.
     pub(super) fn look_further(
         &self,
         state: &State,
         pgno: Pgno,
         home: &Home,
-        ahead: &mut ReadAhead,
+        lookups: &mut Lookups,
     ) -> Result<()> {
-        let is_there = |rowid| home.sibling_with(rowid) == Some(pgno);
-        let rows = if home.sibling_with(0).is_some() {
-            ahead.lookups.rows_after(is_there, |key| self.0.files.cache.get(key))
-        } else {
-            Vec::new()
-        };
-        if !rows.is_empty() {
-            let (root, depth) = self.0.trees.root_of(pgno);
-            runtime::handle()?.spawn(self.0.clone().look_up(state.clone(), root, depth, rows));
+        let miss = Miss { tree: self.0.trees.tree_of(pgno), may_have: &|key| home.may_have(key) };
+        if let Some(batch) = lookups.missed(&miss, &Near { shared: &self.0, state }) {
+            runtime::handle()?.spawn(self.0.clone().look_up(state.clone(), batch));
         }
         Ok(())
     }
@@ -99,36 +94,69 @@ impl Shared {
             || self.read_here(pgno, frame, file, buf)
     }
 
-    /// Brings the pages on the ways from `root` to `rows`, of which the leaves are `depth` levels below
-    /// it.
-    async fn look_up(self: Arc<Self>, state: State, root: Pgno, depth: usize, rows: Vec<i64>) {
-        for _ in 0..depth {
-            let ways: Vec<(Pgno, usize)> = rows.iter().map(|row| self.trees.way_to(root, *row)).collect();
-            let leaves = distinct(ways.iter().filter(|(_, d)| *d >= depth).map(|(page, _)| *page));
-            for span in self.spans(&state, &leaves) {
-                self.early(&state, span);
-            }
-            let interior = distinct(ways.iter().filter(|(_, d)| *d < depth).map(|(page, _)| *page));
-            if interior.is_empty() || self.flights.is_closed() {
-                return;
-            }
-            self.bring_interior(&state, &interior).await;
-        }
+    /// Brings what a batch names.
+    async fn look_up(self: Arc<Self>, state: State, batch: Batch) {
+        let leaves = self.bring_ways(&state, batch.tree, &batch.keys).await;
+        let Some(join) = batch.then else { return };
+        self.bring(&state, &leaves).await;
+        let near = Near { shared: &self, state: &state };
+        let values =
+            batch.keys.iter().filter_map(|rowid| near.row(batch.tree, *rowid)?.get(join.column).copied()?);
+        let values: Vec<i64> = values.collect();
+        self.bring_ways(&state, join.tree, &values).await;
     }
 
-    /// Brings interior pages and waits until they are known.
-    async fn bring_interior(self: &Arc<Self>, state: &State, pages: &[Pgno]) {
+    /// Brings the pages on the ways to `keys`, and waits for all but those of the level of `tree`, which are answered.
+    async fn bring_ways(self: &Arc<Self>, state: &State, tree: Tree, keys: &[i64]) -> Vec<Pgno> {
+        let mut leaves = Vec::new();
+        for _ in 0..tree.depth {
+            let ways: Vec<(Pgno, usize)> = keys.iter().map(|key| self.trees.way_to(tree, *key)).collect();
+            leaves = distinct(ways.iter().filter(|(_, level)| *level >= tree.depth).map(|(page, _)| *page));
+            for span in self.spans(state, &leaves) {
+                self.early(state, span);
+            }
+            let interior =
+                distinct(ways.iter().filter(|(_, level)| *level < tree.depth).map(|(page, _)| *page));
+            if interior.is_empty() || self.flights.is_closed() {
+                break;
+            }
+            self.bring(state, &interior).await;
+        }
+        leaves
+    }
+
+    /// Brings pages and waits until they are here, or cannot be had.
+    async fn bring(self: &Arc<Self>, state: &State, pages: &[Pgno]) {
+        for span in self.spans(state, pages) {
+            self.early(state, span);
+        }
         for &pgno in pages {
-            let page = state.map.frame(pgno).and_then(|frame| self.files.cache.get(frame.into()));
-            if let Some(page) = page {
+            let Some(frame) = state.map.frame(pgno) else { continue };
+            if let Some(flight) = self.flights.find(frame.into()) {
+                // One that failed is tried again by who really wants the page.
+                flight.end().await;
+            }
+            if let Some(page) = self.files.cache.get(frame.into()) {
                 self.trees.learn(pgno, &page, state.map.commit());
             }
         }
-        let requests: Vec<_> =
-            self.spans(state, pages).into_iter().filter_map(|span| self.early(state, span)).collect();
-        for request in requests {
-            // One that failed is tried again by who really wants the page.
-            let _ = request.await;
-        }
+    }
+}
+
+/// The pages that are in the cache.
+struct Near<'a> {
+    shared: &'a Shared,
+    state: &'a State,
+}
+
+impl Known for Near<'_> {
+    fn leaf(&self, frame: FrameKey) -> Option<Arc<[u8]>> {
+        self.shared.files.cache.get(frame)
+    }
+
+    fn row(&self, table: Tree, rowid: i64) -> Option<Integers> {
+        let (leaf, level) = self.shared.trees.way_to(table, rowid);
+        let frame = self.state.map.frame(leaf).filter(|_| level == table.depth)?;
+        record::row(&*self.shared.files.cache.get(frame.into())?, rowid)
     }
 }

@@ -221,7 +221,7 @@ fn rows_that_an_index_names_come_early() {
     for (n, row) in rows.iter().enumerate() {
         let at = 4000 - 8 * n;
         leaf[8 + 2 * n..][..2].copy_from_slice(&(at as u16).to_be_bytes());
-        leaf[at..at + 4].copy_from_slice(&[3, 2, 1, *row]);
+        leaf[at..at + 6].copy_from_slice(&[5, 3, 1, 1, n as u8 / 10, *row]);
     }
     history.commit(PAGES, &[ROOT]);
     history.put_sparse(3, PAGES, 3, &leaf);
@@ -229,12 +229,13 @@ fn rows_that_an_index_names_come_early() {
     let mut view = View::new(core);
     read(&mut view, ROOT);
     assert!(read(&mut view, 3) == leaf);
-    // The second look-up brings the next 8 rows early, and the first that is missing after those 32 more.
     // When the requests begin is decided on other threads.
-    for row in &rows[..11] {
-        check(&mut view, &image, children[usize::from(*row)]);
-    }
-    until("the rows", || ranges.lock().unwrap().len() >= 11 + 20);
+    let requests = || ranges.lock().unwrap().len();
+    let before = requests();
+    check(&mut view, &image, children[usize::from(rows[0])]);
+    until("those that begin with the same value", || requests() == before + 10);
+    check(&mut view, &image, children[usize::from(rows[10])]);
+    until("the next 8", || requests() == before + 10 + 1 + 8);
     for row in &rows {
         check(&mut view, &image, children[usize::from(*row)]);
     }
