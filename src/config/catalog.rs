@@ -412,6 +412,19 @@ settings! {
     DRY_RUN: bool = Setting::new(Scope::Restore, "dry_run", Kind::Flag, "Only report what would be restored.").default("false");
     QUICK: bool = Setting::new(Scope::Verify, "quick", Kind::Flag, "Only list the files and check their page indexes.")
         .default("false");
+    FOLLOW_INTERVAL: Duration = Setting::new(
+        Scope::Follow,
+        "follow_interval",
+        Kind::Duration { min: "10ms", max: "24h" },
+        "How often the copy looks for new transactions.",
+    )
+    .default("1s");
+    BANDWIDTH: Option<u64> = Setting::new(
+        Scope::Follow,
+        "bandwidth",
+        Kind::Size { min: "1KiB", max: "1TiB" },
+        "The most that is downloaded for the copy in a second. Without it: no limit.",
+    );
     LISTEN: Option<String> = Setting::new(
         Scope::Monitor,
         "listen",
