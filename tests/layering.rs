@@ -64,7 +64,8 @@ const ARROWS: [(&str, &[&str]); 26] = [
 ];
 
 /// What every room of `primary` may use.
-const PRIMARY_LEAVES: [&str; 5] = ["file_fingerprint", "page_set", "frame_cache", "time", "streaming_upload"];
+const PRIMARY_LEAVES: [&str; 6] =
+    ["file_fingerprint", "page_set", "frame_cache", "time", "streaming_upload", "seals"];
 
 /// Each room of `primary`, and those that it may use beside itself and the leaves.
 const PRIMARY: [(&str, &[&str]); 15] = [
@@ -73,6 +74,7 @@ const PRIMARY: [(&str, &[&str]); 15] = [
     ("frame_cache", &[]),
     ("time", &[]),
     ("streaming_upload", &[]),
+    ("seals", &["streaming_upload"]),
     ("hooks", &[]),
     ("dirty", &["hooks"]),
     ("wal_sync", &["hooks"]),

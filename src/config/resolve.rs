@@ -424,7 +424,7 @@ fn primary(
 /// One replica of a primary. A setting in its URL wins over one in the URI.
 fn replica_of_primary(found: FoundReplica<'_>) -> Result<primary::ReplicaConfig> {
     let FoundReplica { location: target, given, .. } = found;
-    seal::refuse_primary(&given, target.keyring())?;
+    let recipients = seal::recipients(&given, target.keyring())?;
     let options = primary::ReplicaOptions {
         sync_interval: given.get(&SYNC_INTERVAL)?,
         spool_limit: given.get(&SPOOL_LIMIT)?,
@@ -432,8 +432,9 @@ fn replica_of_primary(found: FoundReplica<'_>) -> Result<primary::ReplicaConfig>
         rewound: given.get(&REWOUND)?,
         auto_recover: given.get(&AUTO_RECOVER)?,
         pack: given.get(&PACK)?,
+        recipients,
         history: history(&given)?,
-        named: given.named_in(&[Scope::Shipper, Scope::Either]),
+        named: given.named_in(&[Scope::Shipper, Scope::Either, Scope::Seal]),
     };
     Ok(primary::ReplicaConfig { target, options })
 }
@@ -756,6 +757,7 @@ mod tests {
             verify_interval: Duration::ZERO,
             rewound: primary::Rewound::Forward,
             auto_recover: true,
+            recipients: crate::ltx::Recipients::default(),
             pack: true,
             named: Vec::new(),
             history: primary::HistoryOptions {

@@ -1,4 +1,4 @@
-//! What the files of a replica are opened with, and whether they must be sealed.
+//! What the files of a replica are opened with, whether they must be sealed, and whom a primary seals them to.
 
 use super::catalog::{
     AGE_IDENTITY, AGE_IDENTITY_FILE, AGE_RECIPIENT, AGE_RECIPIENTS_FILE, PLAIN_UNTIL, REQUIRE_ENCRYPTION,
@@ -8,7 +8,7 @@ use super::origin::Origin;
 use super::setting::{CountedTxid, Declared};
 use super::value;
 use crate::error::{Error, Result};
-use crate::ltx::{Identities, Keyring, Plain};
+use crate::ltx::{Identities, Keyring, Plain, Recipients};
 use zeroize::Zeroizing;
 
 /// What a replica is read with, for which `given` holds. A file of identities is read now.
@@ -34,19 +34,36 @@ pub(super) fn keyring(given: &Given<'_>) -> Result<Keyring> {
     Ok(Keyring::new(identities, plain))
 }
 
-/// Refuses a primary for which encryption was asked, since what it sends is not encrypted.
+/// Whom a primary, for which `given` holds, seals its files to; nobody if nothing asks for encryption. A file of recipients
+/// is read now.
 ///
 /// # Errors
-/// `Config`, with what to remove.
-pub(super) fn refuse_primary(given: &Given<'_>, keyring: &Keyring) -> Result<()> {
-    const NOTHING: &str = "this version opens sealed replicas and does not write them, and sends nothing unencrypted that \
-                           was to be encrypted";
-    if let Some(found) = named_recipients(given) {
-        return Err(Error::config(format!(
-            "{}: {NOTHING}: remove it, or have the store encrypt (sse-kms-key-id, sse-customer-key)",
-            found.origin.label()
-        )));
+/// `Config` if a recipient is refused, there is none where some were asked for, or other settings ask for encryption
+/// without any; those of reading the file.
+pub(super) fn recipients(given: &Given<'_>, keyring: &Keyring) -> Result<Recipients> {
+    let settings = [&AGE_RECIPIENT.declared, &AGE_RECIPIENTS_FILE.declared];
+    let Some(found) = named_recipients(given) else {
+        return refuse_without_recipients(given, keyring).map(|()| Recipients::default());
+    };
+    let named = |e: Error| e.context(found.origin.label());
+    let layer = |setting| given.first_of(&[setting]).map(|(_, found)| std::mem::discriminant(&found.origin));
+    if layer(settings[0]).is_some() && layer(settings[0]) == layer(settings[1]) {
+        return Err(Error::config("'age_recipient' and 'age_recipients_file' are both given; keep one"));
     }
+    let is_file = given
+        .first_of(&settings)
+        .is_some_and(|(setting, _)| setting.name == AGE_RECIPIENTS_FILE.declared.name);
+    if !is_file {
+        return Recipients::parse(&given.all_of(&AGE_RECIPIENT.declared).join("\n")).map_err(named);
+    }
+    let path = value::path(&found.text).map_err(named)?;
+    let text = std::fs::read_to_string(&path)
+        .map_err(|e| named(Error::io(format!("cannot read {}", path.display()), e)))?;
+    Recipients::parse(&text).map_err(|e| named(e.context(path.display())))
+}
+
+/// Refuses a primary that is to take sealed files alone, and does not know whom to seal them to.
+fn refuse_without_recipients(given: &Given<'_>, keyring: &Keyring) -> Result<()> {
     if keyring.plain() == Plain::Any {
         return Ok(());
     }
@@ -60,7 +77,8 @@ pub(super) fn refuse_primary(given: &Given<'_>, keyring: &Keyring) -> Result<()>
         .first_of(&settings)
         .map_or(REQUIRE_ENCRYPTION.declared.name.to_owned(), |(_, found)| found.origin.label());
     Err(Error::config(format!(
-        "{found}: {NOTHING}: remove it, or add require_encryption=0 to publish unencrypted"
+        "{found} asks for encryption, and nothing says who may open what is published: set age_recipient (or \
+         age_recipients_file), or add require_encryption=0 to publish unencrypted"
     )))
 }
 
@@ -159,27 +177,62 @@ mod tests {
         assert!(missing.contains("/no/such/key"), "{missing}");
     }
 
+    const RECIPIENT: &str = "age1mr4vlx62swszp35e5ltsjyl2pj95yw6ufdef2l469llv6u7v9fpsmk7rgt";
+    const OTHER: &str = "age1q3elpaxl704e67nvhm7efjvqahafpfzj4td7d6k3z94jdp4x65qq69fg4c";
+
+    fn open(query: &str, read_only: bool, env: &dyn Env) -> Result<Config> {
+        let query = format!("replica=file:///r{query}");
+        resolve(Some(Path::new("/data/app.db")), &params(&query), read_only, env)
+    }
+
+    fn recipients(query: &str, env: &dyn Env) -> Result<Recipients> {
+        let Config::Primary(primary) = open(query, false, env)? else { panic!("a primary") };
+        Ok(primary.replicas[0].options.recipients.clone())
+    }
+
     #[test]
-    fn a_primary_for_which_encryption_was_asked_is_refused() {
-        let open = |query: &str, read_only: bool, env: &dyn Env| {
-            let query = format!("replica=file:///r{query}");
-            resolve(Some(Path::new("/data/app.db")), &params(&query), read_only, env)
-        };
+    fn recipients_come_from_every_layer() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("recipients");
+        std::fs::write(&file, format!("# ours\n{RECIPIENT}\n{OTHER}\n")).unwrap();
+        let path: &'static str = file.display().to_string().leak();
+        let both = Recipients::parse(&format!("{OTHER} {RECIPIENT}")).unwrap();
+        let one = Recipients::parse(RECIPIENT).unwrap();
+        assert_eq!(recipients(&format!("&age_recipient={RECIPIENT}"), &[]).unwrap(), one);
+        let twice = format!("&age_recipient={RECIPIENT}&age_recipient={OTHER}");
+        assert_eq!(recipients(&twice, &[]).unwrap(), both);
+        assert_eq!(recipients(&format!("&age_recipients_file={path}"), &[]).unwrap(), both);
+        assert_eq!(recipients("", &[("LITESTREAM_AGE_RECIPIENT", RECIPIENT)]).unwrap(), one);
+        assert_eq!(recipients("", &[("LITESTREAM_AGE_RECIPIENTS_FILE", path)]).unwrap(), both);
+        // What is nearer wins.
+        let nearer = format!("&age_recipient={OTHER}");
+        let env = [("LITESTREAM_AGE_RECIPIENT", RECIPIENT)];
+        assert_eq!(recipients(&nearer, &env).unwrap(), Recipients::parse(OTHER).unwrap());
+        assert!(recipients("", &[]).unwrap().is_empty());
+        let e = recipients(&format!("&age_recipient={OTHER}&age_recipients_file={path}"), &[]).unwrap_err();
+        assert!(e.to_string().contains("keep one"), "{e}");
+    }
+
+    #[test]
+    fn a_primary_for_which_encryption_was_asked_is_never_plain() {
         let identity = format!("&age_identity={IDENTITY}");
-        for query in ["&age_recipient=age1x", "&age_recipients_file=/k", "&plain_until=3", &identity] {
-            let e = open(query, false, &[]).unwrap_err();
-            assert_eq!(e.kind(), ErrorKind::Config);
-            assert!(
-                e.to_string().contains("does not write them") && !e.to_string().contains(IDENTITY),
-                "{e}"
-            );
-            assert!(matches!(open(query, true, &[]).unwrap(), Config::Replica(_)), "{query}");
+        let hex = format!("&age_recipient={HEX}");
+        for query in [
+            "&age_recipient=age1x",
+            "&age_recipient=",
+            "&age_recipients_file=/no/such",
+            "&plain_until=3",
+            &identity,
+            &hex,
+        ] {
+            let e = open(query, false, &[]).unwrap_err().to_string();
+            assert!(!e.contains(IDENTITY) && !e.contains(HEX), "{e}");
         }
         let in_env = [("LITESTREAM_AGE_RECIPIENT", "age1x")];
         assert!(open("", false, &in_env).unwrap_err().to_string().starts_with("LITESTREAM_AGE_RECIPIENT: "));
         let plain = format!("{identity}&require_encryption=0");
-        let Config::Primary(primary) = open(&plain, false, &[]).unwrap() else { panic!("a primary") };
-        assert_eq!(primary.replicas[0].target.keyring().identities().len(), 1);
+        assert!(recipients(&plain, &[]).unwrap().is_empty());
+        assert!(matches!(open(&identity, true, &[]).unwrap(), Config::Replica(_)));
     }
 
     #[test]

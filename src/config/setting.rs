@@ -50,7 +50,7 @@ pub enum Scope {
 }
 
 impl Scope {
-    /// How the README names it.
+    /// How `docs/settings.md` names it.
     pub(super) const fn title(self) -> &'static str {
         match self {
             Self::Open => "URI",

@@ -32,6 +32,16 @@ pub fn open(path: &Path, options: &OpenOptions) -> io::Result<File> {
     }
 }
 
+/// As [`open`], of a file that nobody but owner and group may read.
+///
+/// # Errors
+/// Those of the file system.
+pub fn open_secret(path: &Path, options: &OpenOptions) -> io::Result<File> {
+    let file = open(path, options)?;
+    Rights::of(folder_of(path))?.without_others().give(&file);
+    Ok(file)
+}
+
 /// Writes a whole file, which is made as [`open`] does.
 ///
 /// # Errors

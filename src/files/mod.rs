@@ -17,7 +17,9 @@ mod record_lock;
 mod rights;
 
 pub use database_lock::DatabaseLock;
-pub use make::{as_in_folder, create_folders, create_folders_with, create_private_folders, open, write};
+pub use make::{
+    as_in_folder, create_folders, create_folders_with, create_private_folders, open, open_secret, write,
+};
 pub use open_lock::{OpenLock, ReplaceLock};
 pub use place::{free_space, place_state, resolved, state_folder};
 pub use record_lock::{Kind, RecordLock};

@@ -12,6 +12,8 @@ use rustix::io::Errno;
 const READ_WRITE: u32 = 0o666;
 /// How names begin, in the folder of local state, of what belongs to the user alone who made it.
 const PRIVATE: &[u8] = b"hydration";
+/// The name, in the folder of local state of a replica, of what others never read: the keys of sealed files.
+const SECRET: &[u8] = b"keys";
 
 /// How a folder is opened to be read; a link to one is not.
 const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
@@ -41,6 +43,11 @@ impl Rights {
         Ok(Self { uid: meta.uid(), gid: meta.gid(), mode: (meta.mode() & READ_WRITE) | 0o600 })
     }
 
+    /// The same for owner and group, and nothing for others.
+    pub(super) const fn without_others(self) -> Self {
+        Self { mode: self.mode & 0o660, ..self }
+    }
+
     /// Puts right what is in `folder`, and the folder itself, as far as this process may. Links are left
     /// alone, and so are files with several names: they may lead to what is not ours.
     pub fn put_right(&self, folder: &Path) {
@@ -58,7 +65,12 @@ impl Rights {
             }
             match openat(folder, name, FOLDER, Mode::empty()) {
                 Ok(below) => self.put_folder_right(&below),
-                Err(_) => openat(folder, name, PLACE, Mode::empty()).map_or((), |one| self.give(&one)),
+                Err(_) => {
+                    let rights = if name.to_bytes() == SECRET { self.without_others() } else { *self };
+                    if let Ok(one) = openat(folder, name, PLACE, Mode::empty()) {
+                        rights.give(&one);
+                    }
+                }
             }
         }
         self.give(folder);
@@ -142,6 +154,23 @@ mod tests {
 
     fn with_mode(path: &Path, mode: u32) {
         fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    }
+
+    #[test]
+    fn others_never_read_keys() {
+        let home = tempfile::tempdir().unwrap();
+        let (database, state) = (home.path().join("app.db"), home.path().join("state"));
+        fs::write(&database, "").unwrap();
+        fs::create_dir(&state).unwrap();
+        fs::set_permissions(&database, Permissions::from_mode(0o666)).unwrap();
+        fs::set_permissions(&state, Permissions::from_mode(0o777)).unwrap();
+        let keys = state.join("keys");
+        crate::files::open_secret(&keys, fs::OpenOptions::new().write(true)).unwrap();
+        fs::write(state.join("other"), "").unwrap();
+        let mode = |name: &str| fs::metadata(state.join(name)).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode("keys"), 0o660);
+        Rights::of(&database).unwrap().put_right(&state);
+        assert_eq!((mode("keys"), mode("other")), (0o660, 0o666));
     }
 
     #[test]

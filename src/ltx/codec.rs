@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::bytes::u32_at;
 use super::frame::{self, FRAME_HEADER_SIZE, HAS_SIZE};
-use super::seal::{Cipher, OVERHEAD, TAG};
+use super::seal::{Cipher, ContentKey, OVERHEAD, SealId, TAG, head_size};
 use super::source::{Slice, Source};
 use super::{Header, Shape, lz4};
 use crate::error::{Error, Result};
@@ -39,6 +39,29 @@ impl FrameCodec {
     /// The codec of the sealed file with this `header`, which `cipher` opens.
     pub(super) fn opened(header: &Header, cipher: Cipher) -> Self {
         Self { page_size: header.page_size, shape: header.shape(), cover: Cover::Opened(Arc::new(cipher)) }
+    }
+
+    /// The codec of the sealed file with this `header`, stored as `bytes`, that has this content `key`.
+    pub(super) fn by_content_key(header: &Header, bytes: &[u8; Header::SIZE], key: &ContentKey) -> Self {
+        Self::opened(header, Cipher::new(key, bytes))
+    }
+
+    /// The size of what [`FrameCodec::kept`] needs of a file with this `header`.
+    pub const fn head_size(header: &Header) -> usize {
+        head_size(header)
+    }
+
+    /// The codec of the sealed file that begins with `head`, which was written here, by the content key that `find` gives;
+    /// `None` if there is none.
+    ///
+    /// # Errors
+    /// `Corrupt` or `Unsupported` if `head` is not the beginning of a sealed file.
+    pub fn kept(head: &[u8], find: impl FnOnce(&SealId) -> Option<ContentKey>) -> Result<Option<Self>> {
+        let cut = || Error::corrupt("LTX header: it is cut short");
+        let bytes = head.first_chunk::<{ Header::SIZE }>().ok_or_else(cut)?;
+        let header = Header::decode(bytes)?;
+        let head = head.get(..head_size(&header)).ok_or_else(cut)?;
+        Ok(find(&SealId::of_head(head)).map(|key| Self::by_content_key(&header, bytes, &key)))
     }
 
     /// The codec of the sealed file with this `header`, which decodes nothing.

@@ -10,7 +10,7 @@ use super::checksum::{DatabaseChecksum, Hasher};
 use super::file::PageSequence;
 use super::frame::check_buffer;
 use super::index::{self, ExpectedIndex, SIZE_FIELD};
-use super::seal::{ENTRY, TAG};
+use super::seal::{ContentKey, ENTRY, SealHasher, SealId, TAG};
 use super::source::{Source, Stream};
 use super::{FrameCodec, Header, Keyring, Shape, Summary, Trailer};
 use crate::error::{Error, ErrorKind, Result};
@@ -92,6 +92,19 @@ impl<R: Read> Beginning<R> {
         Ok(self.decoder(codec, recipients))
     }
 
+    fn kept(mut self, find: impl FnOnce(&SealId) -> Option<ContentKey>) -> Result<Decoder<R>> {
+        if !self.header.is_sealed() {
+            return Err(Error::new(ErrorKind::Denied, "it is not sealed, and must be"));
+        }
+        let mut id = SealHasher::new(&self.bytes);
+        let recipients = self.recipients(|entry| id.entry(entry))?;
+        let key = find(&id.finish());
+        let key =
+            key.ok_or_else(|| Error::new(ErrorKind::Denied, "none of the keys that are kept opens it"))?;
+        let codec = FrameCodec::by_content_key(&self.header, &self.bytes, &key);
+        Ok(self.decoder(codec, recipients))
+    }
+
     fn decoder(self, codec: FrameCodec, recipients: Option<digest::Digest>) -> Decoder<R> {
         let Self { stream, hasher, header, .. } = self;
         let tracked = header.is_snapshot() && header.has_database_checksums() && codec.decodes();
@@ -131,6 +144,15 @@ impl<R: Read> Decoder<R> {
     /// where it must be; what reading says.
     pub fn open(reader: R, keyring: &Keyring) -> Result<Self> {
         Beginning::read(reader)?.opened(keyring)
+    }
+
+    /// Reads the header of a sealed file that was written here, whose content key `find` gives.
+    ///
+    /// # Errors
+    /// `Corrupt` or `Unsupported` if it is not that of an LTX file; `Denied` if it is not sealed, or there is no such key;
+    /// what reading says.
+    pub fn kept(reader: R, find: impl FnOnce(&SealId) -> Option<ContentKey>) -> Result<Self> {
+        Beginning::read(reader)?.kept(find)
     }
 
     /// As [`Decoder::open`], to verify the file: a sealed one for which there is no identity is read as well, though

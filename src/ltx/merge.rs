@@ -99,26 +99,23 @@ impl<R: Read> fmt::Debug for Merger<R> {
     }
 }
 
-/// Writes the merge of `inputs`, contiguous and oldest first, as one file with `header` to `out`.
+/// Writes the merge of `inputs`, contiguous and oldest first, as one file by `encoder`, which has written the header.
 ///
-/// Of every page the newest wins; pages beyond `header.commit` are left out; every input is verified
+/// Of every page the newest wins; pages beyond the size in the header are left out; every input is verified
 /// to its end. `watch` sees each page that is written: its content, where it is in the file, and its frame.
 ///
 /// # Errors
-/// `Corrupt` if the inputs do not fit together, `header` does not say what they make, or one of them
-/// is broken; what reading and writing say. What `out` then holds is no LTX file.
+/// `Corrupt` if the inputs do not fit together, the header does not say what they make, or one of them
+/// is broken; what reading and writing say. What was written then is no LTX file.
 pub fn merge<R: Read, W: Write>(
     inputs: Vec<Decoder<R>>,
-    out: W,
-    header: Header,
+    mut encoder: Encoder<W>,
     mut watch: impl FnMut(&[u8], IndexEntry, &[u8]),
 ) -> Result<(W, Summary)> {
-    header.validate()?;
     if let [first, .., last] | [first @ last] = inputs.iter().map(Decoder::header).collect::<Vec<_>>()[..] {
-        check_result(first, last, &header)?;
+        check_result(first, last, encoder.header())?;
     }
     let mut merger = Merger::new(inputs)?;
-    let mut encoder = Encoder::new(out, header)?;
     while let Some((pgno, page)) = merger.next_page()? {
         encoder.page(pgno, page)?;
         if let Some((entry, frame)) = encoder.last_frame() {

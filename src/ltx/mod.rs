@@ -1,4 +1,4 @@
-//! The LTX codec, format version 3, and version 4 to read: bytes in, bytes out.
+//! The LTX codec, format version 3, and version 4 of sealed files: bytes in, bytes out.
 //!
 //! ```text
 //!   header          100 bytes                                     [`Header`]
@@ -52,6 +52,8 @@ pub use outline::{Outline, OutlineRead};
 pub use part::{PartChecksum, PartHasher};
 #[cfg(test)]
 pub(crate) use seal::sealing;
-pub use seal::{Identities, Identity, Keyring, Plain, Recipient, keygen};
+pub use seal::{
+    ContentKey, Identities, Identity, Keyring, Plain, Recipient, Recipients, Seal, SealId, keygen,
+};
 pub use shape::Shape;
 pub use trailer::Trailer;

@@ -3,7 +3,7 @@
 //!
 //! | room | what it is | may use, beside the leaves |
 //! | --- | --- | --- |
-//! | `file_fingerprint`, `page_set`, `frame_cache`, `time`, `streaming_upload` | leaves | |
+//! | `file_fingerprint`, `page_set`, `frame_cache`, `time`, `streaming_upload`, `seals` | leaves | |
 //! | `hooks` | what a committing thread meets first | |
 //! | `dirty` | which pages were changed since a position, as the WAL index and records of it say | `hooks` |
 //! | `wal_sync` | syncs the WAL where commits wait | `hooks` |
@@ -26,6 +26,7 @@ mod mark;
 mod options;
 mod ownership;
 mod page_set;
+mod seals;
 mod shipper;
 #[cfg(test)]
 mod simulation;

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::ltx::Recipients;
 use crate::primary::maintenance::{self, text};
 use crate::store::Location;
 
@@ -96,6 +97,8 @@ pub struct ReplicaOptions {
     pub auto_recover: bool,
     /// Whether packs are written for readers.
     pub pack: bool,
+    /// Whom its files are sealed to, if to anybody.
+    pub recipients: Recipients,
     /// How much history the replica keeps.
     pub history: maintenance::HistoryOptions,
     /// Which of these were given, those of the history aside. A later connection may give no others.
@@ -133,7 +136,8 @@ impl ReplicaOptions {
         difference(&self.named, self.shown(), open.shown())
     }
 
-    fn shown(&self) -> [(&'static str, String); 6] {
+    fn shown(&self) -> [(&'static str, String); 8] {
+        let recipients = || self.recipients.texts().join(" ");
         let rewound = match self.rewound {
             Rewound::Forward => "forward",
             Rewound::Stop => "stop",
@@ -144,6 +148,8 @@ impl ReplicaOptions {
             ("verify_interval", text(self.verify_interval)),
             ("rewound", rewound.to_owned()),
             ("auto_recover", self.auto_recover.to_string()),
+            ("age_recipient", recipients()),
+            ("age_recipients_file", recipients()),
             ("pack", if self.pack { "on" } else { "off" }.to_owned()),
         ]
     }

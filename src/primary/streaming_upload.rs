@@ -64,18 +64,6 @@ pub(super) async fn upload<T: Send + 'static>(
     }
 }
 
-/// Completes `upload`. If the object is there already, as after an answer that was lost, all is well and the upload is given up.
-///
-/// # Errors
-/// Those of the store; nothing is left in it then.
-pub(super) async fn complete_if_absent(mut upload: Box<dyn Upload>) -> Result<()> {
-    let completed = upload.complete().await;
-    if completed.is_err() {
-        abort(upload).await;
-    }
-    completed.or_else(|e| if e.kind() == ErrorKind::AlreadyExists { Ok(()) } else { Err(e) })
-}
-
 /// Removes what was stored of an upload that came to nothing.
 pub(super) async fn abort(mut upload: Box<dyn Upload>) {
     if let Err(e) = upload.abort().await {

@@ -228,28 +228,63 @@ def test_a_primary_does_not_publish_plain_files_to_a_sealed_replica(start, sampl
         db = worker.open(location.primary(tmp_path / name), name)
         db.run("CREATE TABLE IF NOT EXISTS x(y)", "INSERT INTO x VALUES (1)")
         for statement in ("SELECT litestream_sync(5)", "SELECT litestream_resume('force')"):
-            with pytest.raises(SqlError, match="is encrypted: .*reads sealed replicas and does not write them"):
+            with pytest.raises(SqlError, match="is encrypted: .*nothing plain is published to it. Set age_recipient"):
                 db.rows(statement)
-        assert "does not write them" in status(db)
+        assert "nothing plain is published" in status(db)
         db.close()
     assert {file.path: file.path.read_bytes() for file in location.files()} == before
 
 
-@pytest.mark.parametrize("settings", [{"age_recipient": KEYS[0]["recipient"]}, {"age_recipients_file": "/etc/recipients"},
-                                      {"age_identity_file": "key"}])
-def test_a_primary_that_was_to_encrypt_is_refused(start, in_folder, tmp_path, key_file, settings):
+@pytest.mark.parametrize(("settings", "says"), [
+    ({"age_recipient": ""}, "age_recipient: the value is empty"),
+    ({"age_recipient": KEYS[0]["identity"]}, "it is an identity, which is secret"),
+    ({"age_recipient": KEYS[0]["public_hex"]}, "litestream_recipient"),
+    ({"age_recipient": KEYS[0]["recipient"][:-1]}, "misspelled"),
+    ({"age_recipients_file": "/no/such/file"}, "age_recipients_file: cannot read /no/such/file"),
+    ({"age_recipients_file": "/dev/null"}, "age_recipients_file: /dev/null: there is no recipient"),
+    ({"age_identity_file": "key"}, "asks for encryption, and nothing says who may open what is published"),
+    ({"require_encryption": 1}, "asks for encryption"),
+])
+def test_a_primary_that_was_to_encrypt_and_cannot_is_refused(start, in_folder, tmp_path, key_file, settings, says):
     settings = settings | ({"age_identity_file": key_file([0])} if "age_identity_file" in settings else {})
-    with pytest.raises(SqlError, match="sends nothing unencrypted that was to be encrypted"):
+    with pytest.raises(SqlError, match=says) as refused:
         start("python").open(in_folder.primary(tmp_path / "app.db", **settings)).rows("SELECT 1")
+    assert_no_secret(refused.value)
+    assert KEYS[0]["public_hex"] not in str(refused.value)
     assert not in_folder.folder.exists()
 
 
 @pytest.mark.parametrize("variable", ["LITESTREAM_AGE_RECIPIENT", "LITESTREAM_AGE_RECIPIENTS_FILE"])
-@pytest.mark.parametrize("value", ["", KEYS[0]["recipient"]])
-def test_so_is_one_whose_environment_says_so(start, in_folder, tmp_path, variable, value):
-    with pytest.raises(SqlError, match=f"{variable}: .*sends nothing unencrypted"):
-        start("python", env={variable: value}).open(in_folder.primary(tmp_path / "app.db")).rows("SELECT 1")
+def test_so_is_one_whose_variable_is_empty(start, in_folder, tmp_path, variable):
+    with pytest.raises(SqlError, match=f"{variable}: "):
+        start("python", env={variable: ""}).open(in_folder.primary(tmp_path / "app.db")).rows("SELECT 1")
     assert not in_folder.folder.exists()
+
+
+def test_every_layer_gives_the_recipients(start, tmp_path, key_file):
+    """By their names, each opens what was written for it and nothing else."""
+    file, recipient = tmp_path / "recipients", KEYS[0]["recipient"]
+    file.write_text(f"# ours\n{recipient}\n")
+    yaml = tmp_path / "litestream.yml"
+    for name, env, settings in (
+        ("variable", {"LITESTREAM_AGE_RECIPIENT": recipient}, {}),
+        ("file variable", {"LITESTREAM_AGE_RECIPIENTS_FILE": str(file)}, {}),
+        ("uri", {}, {"age_recipient": recipient}),
+        ("yaml", {"LITESTREAM_CONFIG": str(yaml)}, None),
+    ):
+        location = Location.file(tmp_path / f"replica {name}")
+        yaml.write_text(f"dbs:\n- path: {tmp_path}/{name}.db\n  replica:\n    url: file://{location.folder}\n"
+                        f"    age:\n      recipients: [{recipient}, {KEYS[1]['recipient']}]\n")
+        uri = location.primary(tmp_path / f"{name}.db", **settings) if settings is not None else f"file:{tmp_path}/{name}.db?vfs=litestream"
+        db = start("python", env=env).open(uri)
+        fill(db, rows=3)
+        sync(db)
+        files = location.files()
+        assert files and all(one.path.read_bytes()[:4] == b"LTX4" for one in files), name
+        count = 2 if name == "yaml" else 1
+        assert {int.from_bytes(one.path.read_bytes()[80:82]) for one in files} == {count}
+        view = start("python").open(location.replica(age_identity_file=key_file([count - 1])))
+        assert view.content() == db.content()
 
 
 def test_an_encrypted_replica_is_not_restored_at_an_open_without_its_identity(start, sample, tmp_path):

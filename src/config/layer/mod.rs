@@ -239,6 +239,18 @@ impl<'a> Given<'a> {
         first.or_else(in_environment)
     }
 
+    /// All texts of `setting`, which may be given several times, in the layer that has precedence.
+    pub(super) fn all_of(&self, setting: &'static Declared) -> Vec<String> {
+        let of_setting = |given: &&Assigned| given.setting.name == setting.name;
+        let Some(first) = self.values.iter().find(of_setting) else {
+            return self.in_environment(setting).map(|found| found.text).into_iter().collect();
+        };
+        let layer = std::mem::discriminant(&first.origin);
+        let is_there = |given: &&Assigned| std::mem::discriminant(&given.origin) == layer;
+        let all = self.values.iter().filter(of_setting).filter(is_there).map(|given| given.text.clone());
+        if first.origin.is_file() { vec![first.text.clone()] } else { all.collect() }
+    }
+
     /// Whether two of `settings` are given in one layer that has no order, as parameters or in the environment.
     pub(super) fn is_twice(&self, settings: &[&'static Declared]) -> bool {
         let mut layers = Vec::new();

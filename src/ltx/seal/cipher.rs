@@ -5,21 +5,25 @@ use std::fmt;
 use aws_lc_rs::aead::{Aad, LessSafeKey, NONCE_LEN, Nonce};
 use aws_lc_rs::digest::{SHA256, digest};
 
-use super::hpke::{CONTENT_KEY, expand, unbound};
+use super::content_key::ContentKey;
+use super::hpke::{expand, unbound};
+use super::random;
 use crate::error::{Error, Result};
 use crate::ltx::Header;
 use crate::ltx::frame::FRAME_HEADER_SIZE;
 
 /// The size of an authentication tag.
 pub(in crate::ltx) const TAG: usize = 16;
+/// The size of the nonce before a sealed LZ4 block.
+pub(in crate::ltx) const NONCE: usize = NONCE_LEN;
 /// What a sealed LZ4 block has beside its bytes: nonce and tag.
-pub(in crate::ltx) const OVERHEAD: usize = NONCE_LEN + TAG;
+pub(in crate::ltx) const OVERHEAD: usize = NONCE + TAG;
 /// The nonce of the index tag: a content key has one index.
 const INDEX_NONCE: [u8; NONCE_LEN] = *b"ltx-idx-auth";
 /// What a frame is sealed with beside its content: the hash of the header, the page number, the head of the frame.
 const BOUND: usize = 32 + 4 + FRAME_HEADER_SIZE;
 
-/// What opens the frames of one file and proves its page index.
+/// What seals and opens the frames of one file, and proves its page index.
 pub(in crate::ltx) struct Cipher {
     pages: LessSafeKey,
     index: LessSafeKey,
@@ -29,7 +33,8 @@ pub(in crate::ltx) struct Cipher {
 
 impl Cipher {
     /// The cipher of the file with this content key, whose header is stored as `header`.
-    pub(super) fn new(content_key: &[u8; CONTENT_KEY], header: &[u8; Header::SIZE]) -> Self {
+    pub(in crate::ltx) fn new(content_key: &ContentKey, header: &[u8; Header::SIZE]) -> Self {
+        let content_key = content_key.bytes();
         Self {
             pages: unbound(&expand(content_key, &[b"ltx-page-key"])),
             index: unbound(&expand(content_key, &[b"ltx-index-key"])),
@@ -51,6 +56,33 @@ impl Cipher {
             .open_separate_gather(nonce, Aad::from(self.bound(head)), ciphertext, tag, &mut block)
             .map_err(|_| forged())?;
         Ok(block)
+    }
+
+    /// Seals `body` in place, which is room for a nonce, the LZ4 block, and room for a tag, of the frame that begins with
+    /// `head`. The nonce comes from the operating system.
+    ///
+    /// # Errors
+    /// `Io` if the system gives no random numbers.
+    pub(in crate::ltx) fn seal(&self, head: &[u8; FRAME_HEADER_SIZE], body: &mut [u8]) -> Result<()> {
+        let (nonce, rest) = body.split_at_mut(NONCE);
+        let (block, tag) = rest.split_at_mut(rest.len() - TAG);
+        let fresh = random::<NONCE>()?;
+        nonce.copy_from_slice(&*fresh);
+        let sealed = self.pages.seal_in_place_separate_tag(
+            Nonce::assume_unique_for_key(*fresh),
+            Aad::from(self.bound(head)),
+            block,
+        );
+        tag.copy_from_slice(sealed.expect("BUG: a page is short enough to be sealed").as_ref());
+        Ok(())
+    }
+
+    /// The tag that proves `index`, the page index with its size field, to be the one of this file.
+    pub(in crate::ltx) fn index_tag(&self, index: &[u8]) -> [u8; TAG] {
+        let nonce = Nonce::assume_unique_for_key(INDEX_NONCE);
+        let tag = self.index.seal_in_place_separate_tag(nonce, Aad::from(index), &mut []);
+        let tag = tag.expect("BUG: a page index is short enough to be proven");
+        tag.as_ref().try_into().expect("BUG: a tag has its size")
     }
 
     fn bound(&self, head: &[u8; FRAME_HEADER_SIZE]) -> [u8; BOUND] {

@@ -10,11 +10,14 @@ use aws_lc_rs::hmac;
 use zeroize::Zeroizing;
 
 use super::cipher::TAG;
+use super::content_key::ContentKey;
+use super::random;
+use crate::error::{Error, ErrorKind, Result};
 
 /// The size of an encapsulated key.
 const ENCAPSULATED: usize = 32;
 /// The size of a content key.
-pub(super) const CONTENT_KEY: usize = 32;
+const CONTENT_KEY: usize = 32;
 /// The size of what one recipient has in a file: encapsulated key, sealed content key, tag.
 pub(in crate::ltx) const ENTRY: usize = ENCAPSULATED + CONTENT_KEY + TAG;
 /// What content keys are sealed for.
@@ -30,7 +33,7 @@ const VERSION: &[u8] = b"HPKE-v1";
 type Key = Zeroizing<[u8; 32]>;
 
 /// Opens the content key that `entry` seals to the key pair `secret` and `public`; `None` if it was sealed to another.
-pub(super) fn open(secret: &PrivateKey, public: &[u8; 32], entry: &[u8; ENTRY]) -> Option<Key> {
+pub(super) fn open(secret: &PrivateKey, public: &[u8; 32], entry: &[u8; ENTRY]) -> Option<ContentKey> {
     let (encapsulated, sealed) = entry.split_first_chunk::<ENCAPSULATED>()?;
     let shared = decapsulate(secret, public, encapsulated)?;
     let (key, nonce) = schedule(&shared, INFO);
@@ -38,7 +41,34 @@ pub(super) fn open(secret: &PrivateKey, public: &[u8; 32], entry: &[u8; ENTRY]) 
     opened.copy_from_slice(sealed);
     let key = unbound(&key);
     let plain = key.open_in_place(Nonce::assume_unique_for_key(nonce), Aad::empty(), &mut *opened).ok()?;
-    Some(Zeroizing::new((&*plain).try_into().expect("BUG: a content key has its size")))
+    let mut opened = Zeroizing::new([0; CONTENT_KEY]);
+    opened.copy_from_slice(plain);
+    Some(ContentKey::of(opened))
+}
+
+/// Seals `content_key` to the public key `to`: what that recipient has in a file. The ephemeral key comes from the
+/// operating system.
+///
+/// # Errors
+/// `Io` if the system gives no random numbers; `Config` if nothing can be sealed to `to`.
+pub(super) fn seal(to: &[u8; 32], content_key: &ContentKey) -> Result<[u8; ENTRY]> {
+    let refused = || Error::new(ErrorKind::Config, "nothing can be sealed to this recipient");
+    let secret: Zeroizing<[u8; 32]> = random()?;
+    let secret = PrivateKey::from_private_key(&X25519, &*secret).map_err(|_| refused())?;
+    let public = secret.compute_public_key().map_err(|_| refused())?;
+    let encapsulated: &[u8] = public.as_ref();
+    let theirs = UnparsedPublicKey::new(&X25519, to.as_slice());
+    let shared = agree(&secret, theirs, (), |dh| Ok(extract_and_expand(dh, encapsulated, to)));
+    let (key, nonce) = schedule(&shared.map_err(|()| refused())?, INFO);
+    let mut sealed = Zeroizing::new(*content_key.bytes());
+    let tag = unbound(&key)
+        .seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), Aad::empty(), &mut *sealed)
+        .map_err(|_| refused())?;
+    let mut entry = [0; ENTRY];
+    entry[..ENCAPSULATED].copy_from_slice(encapsulated);
+    entry[ENCAPSULATED..ENCAPSULATED + CONTENT_KEY].copy_from_slice(&*sealed);
+    entry[ENCAPSULATED + CONTENT_KEY..].copy_from_slice(tag.as_ref());
+    Ok(entry)
 }
 
 /// The key of ChaCha20-Poly1305 that `bytes` are.
@@ -140,6 +170,23 @@ mod tests {
             &mut sealed,
         );
         assert_eq!(opened.unwrap(), b"Beauty is truth, truth beauty");
+    }
+
+    #[test]
+    fn what_is_sealed_to_one_opens_for_that_one_alone_and_never_looks_the_same() {
+        let pair = |seed: u8| {
+            let secret = PrivateKey::from_private_key(&X25519, &[seed; 32]).unwrap();
+            let public: [u8; 32] = secret.compute_public_key().unwrap().as_ref().try_into().unwrap();
+            (secret, public)
+        };
+        let ((secret, public), (other, others)) = (pair(3), pair(4));
+        let key = ContentKey::generate().unwrap();
+        let entries = [seal(&public, &key).unwrap(), seal(&public, &key).unwrap()];
+        assert_ne!(entries[0], entries[1]);
+        for entry in &entries {
+            assert_eq!(open(&secret, &public, entry).unwrap().bytes(), key.bytes());
+            assert!(open(&other, &others, entry).is_none());
+        }
     }
 
     #[test]

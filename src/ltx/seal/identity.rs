@@ -9,8 +9,9 @@ use bech32::primitives::decode::CheckedHrpstring;
 use bech32::{Bech32, Hrp};
 use zeroize::Zeroizing;
 
+use super::random;
 use super::recipient::{Recipient, bytes_of_hex};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::secret::SecretBytes;
 
 /// What the text of an identity begins with, before its `1`.
@@ -140,9 +141,7 @@ fn written(secret: &[u8]) -> String {
 /// # Errors
 /// `Io` if the system gives no random numbers.
 pub fn keygen() -> Result<Zeroizing<String>> {
-    let mut secret = Zeroizing::new([0; KEY]);
-    getrandom::fill(&mut *secret)
-        .map_err(|e| Error::new(ErrorKind::Io, format!("the system gives no random numbers: {e}")))?;
+    let secret = random::<KEY>()?;
     let public = Recipient::of_identity(public_of(&private_key(&*secret)?)?);
     let identity = Zeroizing::new(written(&*secret).to_ascii_uppercase());
     Ok(Zeroizing::new(format!("# public key: {public}\n{}\n", *identity)))
@@ -181,6 +180,7 @@ fn malformed(what: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ErrorKind;
 
     const IDENTITY: &str = "AGE-SECRET-KEY-1W6ZNEUE7YDWYY9P6KSUP7RE4JWT6CLX6R5P4C5KNFKR5JS2S606SEPEUP8";
     const HEX: &str = "76853cf33e235c42143ab4381f0f359397ac7cda1d035c52d34d87494150d3f5";

@@ -1,6 +1,7 @@
 //! What a reader of a replica has and demands.
 
 use super::cipher::Cipher;
+use super::content_key::ContentKey;
 use super::hpke::{self, ENTRY};
 use super::identity::{Identities, Identity};
 use crate::error::{Error, ErrorKind, Result};
@@ -103,7 +104,7 @@ impl Keyring {
 /// Looks for the content key of a file in the entries of its recipients, as they come.
 pub(in crate::ltx) struct Opener {
     identities: Vec<Identity>,
-    found: Option<zeroize::Zeroizing<[u8; 32]>>,
+    found: Option<ContentKey>,
     entries: usize,
 }
 

@@ -21,10 +21,14 @@
 //! | --- | --- |
 //! | `identity`, `recipient` | private and public keys, as age writes them |
 //! | `hpke` | a content key is sealed to a recipient |
-//! | `cipher` | a content key opens frames and proves page indexes |
+//! | `content_key` | the key of one file, and what tells that file from all others |
+//! | `cipher` | a content key seals and opens frames, and proves page indexes |
+//! | `file_seal` | a file that is about to be written gets a content key |
 //! | `keyring` | which identities there are, and which plain files are taken beside sealed ones |
 
 mod cipher;
+mod content_key;
+mod file_seal;
 mod hpke;
 mod identity;
 mod keyring;
@@ -34,8 +38,27 @@ pub(crate) mod sealing;
 #[cfg(test)]
 mod tests;
 
-pub(super) use cipher::{Cipher, OVERHEAD, TAG};
+pub(super) use cipher::{Cipher, NONCE, OVERHEAD, TAG};
+pub use content_key::{ContentKey, SealId};
+pub(super) use content_key::{SealHasher, head_size};
+pub use file_seal::Seal;
 pub(super) use hpke::ENTRY;
 pub use identity::{Identities, Identity, keygen};
 pub use keyring::{Keyring, Plain};
-pub use recipient::Recipient;
+pub use recipient::{Recipient, Recipients};
+
+use zeroize::Zeroizing;
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// Secret bytes from the operating system, asked for at each use: a process that was forked has no generator in common
+/// with another one.
+///
+/// # Errors
+/// `Io` if the system gives none.
+fn random<const N: usize>() -> Result<Zeroizing<[u8; N]>> {
+    let mut bytes = Zeroizing::new([0; N]);
+    getrandom::fill(&mut *bytes)
+        .map_err(|e| Error::new(ErrorKind::Io, format!("the system gives no random numbers: {e}")))?;
+    Ok(bytes)
+}

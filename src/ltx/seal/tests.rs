@@ -356,3 +356,115 @@ fn as_many_recipients_as_there_can_be_take_bounded_time() {
     assert!(decode(&bytes, &keyring(&[1], Plain::None)).is_err());
     assert!(outline(&bytes, &keyring(&[1], Plain::None)).is_err());
 }
+
+/// The pages of a database: some that compress, and some that do not.
+fn content(size: u32, count: u32) -> Pages {
+    let mut random = 0x9e37_79b9_u32 ^ size;
+    let mut byte = || {
+        random ^= random << 13;
+        random ^= random >> 17;
+        random ^= random << 5;
+        random as u8
+    };
+    let mut page = |n: u32| (0..size).map(|_| if n.is_multiple_of(3) { n as u8 } else { byte() }).collect();
+    (1..=count).map(|n| (Pgno::new(n).unwrap(), page(n))).collect()
+}
+
+fn recipients(seeds: &[u8]) -> Recipients {
+    let hex = |seed: &u8| pair(*seed).1.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let texts: Vec<String> =
+        seeds.iter().map(|seed| Recipient::from_hex(&hex(seed)).unwrap().to_string()).collect();
+    Recipients::parse(&texts.join(" ")).unwrap()
+}
+
+fn written(size: u32, pages: &Pages, to: &[u8], stored: bool) -> (Vec<u8>, Summary) {
+    let count = PageCount::new(pages.len() as u32);
+    let name = FileName::single(Txid::ONE);
+    let header = Header::new(PageSize::new(size).unwrap(), count, name, Timestamp::from_millis(1));
+    let seal = Seal::new(header, &recipients(to)).unwrap();
+    let encoder = Encoder::sealed(Vec::new(), seal).unwrap();
+    let mut encoder = if stored { encoder.stored() } else { encoder };
+    for (pgno, page) in pages {
+        encoder.page(*pgno, page).unwrap();
+    }
+    encoder.finish().unwrap()
+}
+
+#[test]
+fn what_is_written_opens_for_each_recipient_whatever_the_page_size() {
+    for size in [512, 1024, 4096, 65536] {
+        for (to, stored) in [(&[1][..], false), (&[1, 2, 3], false), (&[2], true)] {
+            let pages = content(size, 7);
+            let (bytes, summary) = written(size, &pages, to, stored);
+            assert_eq!(summary.size, bytes.len() as u64);
+            for seed in to {
+                let keyring = keyring(&[*seed], Plain::None);
+                let mut decoder = Decoder::open(&bytes[..], &keyring).unwrap();
+                let mut page = vec![0; size as usize];
+                for (pgno, content) in &pages {
+                    assert_eq!(decoder.next_page(&mut page).unwrap(), Some(*pgno));
+                    assert!(page == *content);
+                }
+                assert_eq!(decoder.finish().unwrap(), summary);
+                let outline = Outline::read(&bytes, &bytes, bytes.len() as u64, &keyring).unwrap();
+                assert!(matches!(outline, OutlineRead::Outline(_)));
+            }
+            assert!(Decoder::open(&bytes[..], &keyring(&[9], Plain::None)).is_err());
+        }
+    }
+}
+
+#[test]
+fn nothing_of_a_page_is_in_clear_and_no_two_files_are_sealed_alike() {
+    let pages = content(512, 5);
+    let files = [0; 20].map(|_| written(512, &pages, &[1], false).0);
+    for (_, page) in &pages {
+        assert!(!files[0].windows(16).any(|bytes| bytes == &page[..16]));
+    }
+    // Encapsulated keys, sealed content keys, nonces, tags.
+    for at in [100, 132, 180 + 10, files[0].len() - 16 - 80 - 16] {
+        let there: std::collections::BTreeSet<&[u8]> =
+            files.iter().map(|bytes| &bytes[at..at + 12]).collect();
+        assert_eq!(there.len(), files.len(), "at {at}");
+    }
+}
+
+#[test]
+fn who_wrote_a_file_reads_it_by_its_content_key() {
+    let pages = content(512, 5);
+    let count = PageCount::new(5);
+    let header = Header::new(PageSize::MIN, count, FileName::single(Txid::ONE), Timestamp::from_millis(1));
+    let seal = Seal::new(header, &recipients(&[1, 2])).unwrap();
+    let (id, key) = (seal.id(), seal.key().clone());
+    let mut encoder = Encoder::sealed(Vec::new(), seal).unwrap();
+    for (pgno, page) in &pages {
+        encoder.page(*pgno, page).unwrap();
+    }
+    let (bytes, summary) = encoder.finish().unwrap();
+    let find = |asked: &SealId| (*asked == id).then(|| key.clone());
+    assert_eq!(Decoder::kept(&bytes[..], find).unwrap().finish().unwrap(), summary);
+    let other = written(512, &pages, &[1, 2], false).0;
+    assert_eq!(Decoder::kept(&other[..], find).unwrap_err().kind(), ErrorKind::Denied);
+    let codec = FrameCodec::kept(&bytes, find).unwrap().unwrap();
+    PageIndex::check_tail(&bytes, &codec).unwrap();
+    assert!(FrameCodec::kept(&other, find).unwrap().is_none());
+    let plain = Encoder::new(Vec::new(), header);
+    let mut plain = plain.unwrap();
+    pages.iter().for_each(|(pgno, page)| plain.page(*pgno, page).unwrap());
+    let plain = plain.finish().unwrap().0;
+    assert_eq!(Decoder::kept(&plain[..], find).unwrap_err().kind(), ErrorKind::Denied);
+}
+
+#[test]
+fn a_sealed_file_without_pages_is_not_written() {
+    let header = Header::new(
+        PageSize::MIN,
+        PageCount::new(5),
+        FileName::single(Txid::new(2).unwrap()),
+        Timestamp::from_millis(1),
+    );
+    let encoder = Encoder::sealed(Vec::new(), Seal::new(header, &recipients(&[1])).unwrap()).unwrap();
+    assert_eq!(encoder.finish().unwrap_err().kind(), ErrorKind::Corrupt);
+    assert!(Encoder::new(Vec::new(), recipients(&[1]).header(header)).is_err());
+    assert!(Seal::new(header, &Recipients::default()).is_err());
+}

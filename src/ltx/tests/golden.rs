@@ -42,7 +42,7 @@ fn merged(files: &[(FileName, Vec<u8>)]) -> (Pages, Summary) {
     let (first, last) = (*inputs[0].header(), *inputs[inputs.len() - 1].header());
     let header =
         Header { min: first.min, ..Header::new(last.page_size, last.commit, last.name(), last.timestamp) };
-    let (bytes, summary) = merge(inputs, Vec::new(), header, |_, _, _| ()).unwrap();
+    let (bytes, summary) = merge(inputs, Encoder::new(Vec::new(), header).unwrap(), |_, _, _| ()).unwrap();
     assert_eq!(bytes.len() as u64, summary.size);
     decode(&bytes).unwrap()
 }

@@ -50,7 +50,7 @@ proptest! {
     #[test]
     fn the_newest_page_wins(steps in steps(), first_txid in 1..3_u64) {
         let (files, header, overlay) = play(&steps, first_txid);
-        let (bytes, summary) = merge(decoders(&files), Vec::new(), header, |_, _, _| ()).unwrap();
+        let (bytes, summary) = merge(decoders(&files), Encoder::new(Vec::new(), header).unwrap(), |_, _, _| ()).unwrap();
         prop_assert_eq!(decode(&bytes).unwrap(), (overlay, summary));
     }
 
@@ -60,7 +60,7 @@ proptest! {
         let damaged = which % files.len();
         let at = files[damaged].len() - back;
         files[damaged][at] ^= 0x40;
-        let error = merge(decoders(&files), Vec::new(), header, |_, _, _| ()).unwrap_err();
+        let error = merge(decoders(&files), Encoder::new(Vec::new(), header).unwrap(), |_, _, _| ()).unwrap_err();
         prop_assert_eq!(error.kind(), ErrorKind::Corrupt);
         let name = Decoder::new(&files[damaged][..]).unwrap().header().name();
         prop_assert!(error.to_string().contains(&name.to_string()), "{error}");
@@ -88,7 +88,7 @@ fn files_that_do_not_go_on_are_refused() {
 #[test]
 fn a_header_that_does_not_fit_the_inputs_is_refused() {
     let files = [file(512, 2, 3), file(512, 4, 6)];
-    let merged = |header| merge(decoders(&files), Vec::new(), header, |_, _, _| ());
+    let merged = |header| merge(decoders(&files), Encoder::new(Vec::new(), header)?, |_, _, _| ());
     assert!(merged(header(512, 1, name(2, 6))).is_ok());
     for wrong in [
         header(512, 1, name(2, 5)),

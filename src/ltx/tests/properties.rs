@@ -50,7 +50,7 @@ proptest! {
 
     #[test]
     fn what_is_stored_is_read_as_well((header, pages) in files()) {
-        let (bytes, written) = encode_with(Encoder::stored(Vec::new(), header).unwrap(), &pages).unwrap();
+        let (bytes, written) = encode_with(Encoder::new(Vec::new(), header).unwrap().stored(), &pages).unwrap();
         prop_assert_eq!(decode(&bytes).unwrap(), (pages, written));
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::{FileId, Header, Level, Txid};
-use crate::primary::maintenance::due::{Due, Job, Merge};
+use crate::primary::maintenance::due::{Due, Job, Merge, Sealed};
 use crate::primary::maintenance::inventory::Inventory;
 use crate::primary::maintenance::merge;
 use crate::primary::maintenance::packs::Packs;
@@ -16,6 +16,7 @@ use crate::primary::maintenance::plan;
 use crate::primary::maintenance::schedule_cache::{self, Next};
 use crate::primary::maintenance::settings::{Windows, after, window_end};
 use crate::primary::maintenance::{Begin, History, News, Published, Settings};
+use crate::primary::seals::{Seals, Subject, read_head};
 use crate::primary::time::Time;
 use crate::replica::Source;
 use crate::runtime;
@@ -36,6 +37,7 @@ const SET_BACK: Duration = Duration::from_secs(120);
 pub(in crate::primary) struct Compactor {
     store: Arc<Replica>,
     packs: Packs,
+    seals: Arc<Seals>,
     settings: Settings,
     /// At whose ends snapshots are made.
     snapshots: Windows,
@@ -56,13 +58,15 @@ pub(in crate::primary) struct Compactor {
     backoff: Duration,
     /// Who waits for a snapshot.
     requests: Vec<Sender<Result<Txid>>>,
+    /// The transactions that snapshots from the database must hold, each for who waits for one.
+    awaited: Vec<(Txid, Sender<Result<Txid>>)>,
 }
 
 impl Compactor {
-    /// With `pack`, large files get one.
+    /// With `pack`, large files get one, unless `seals` are on.
     pub(in crate::primary) fn new(
         store: Arc<Replica>,
-        pack: bool,
+        (pack, seals): (bool, Arc<Seals>),
         settings: Settings,
         time: Arc<Time>,
         history: Arc<History>,
@@ -73,6 +77,7 @@ impl Compactor {
         Self {
             packs: Packs::new(Arc::clone(&store), pack),
             store,
+            seals,
             settings,
             snapshots,
             time,
@@ -85,6 +90,7 @@ impl Compactor {
             refused_until: None,
             backoff: BACKOFF_MIN,
             requests: Vec::new(),
+            awaited: Vec::new(),
         }
     }
 
@@ -113,6 +119,10 @@ impl Compactor {
         for pack in packs {
             self.packs.write(pack, self.history.stop.notified()).await;
         }
+        if self.seals.are_on() {
+            let asked = self.ask_for_snapshots().await;
+            self.settle(asked)?;
+        }
         while !self.requests.is_empty() {
             let snapshot = match self.snapshot().await {
                 // Who asked has a full copy made in its place.
@@ -137,9 +147,59 @@ impl Compactor {
 
     /// Answers who waits for a snapshot that none will be made.
     pub(in crate::primary) fn answer_all(&mut self, error: &Error) {
-        for request in self.requests.drain(..) {
+        let awaited = self.awaited.drain(..).map(|(_, request)| request);
+        for request in self.requests.drain(..).chain(awaited) {
             let _ = request.send(Err(error.clone()));
         }
+    }
+
+    /// Has snapshots made from the database for all who wait for one, and answers those for whom one is there.
+    async fn ask_for_snapshots(&mut self) -> Result<()> {
+        if !self.requests.is_empty() {
+            self.files = None;
+        }
+        if self.requests.is_empty() && self.awaited.is_empty() {
+            return Ok(());
+        }
+        let files = match self.look().await {
+            Ok(files) => files,
+            Err(e) => {
+                self.answer_all(&e);
+                return Err(e);
+            }
+        };
+        let last = files.last().max(self.history.lock().last).unwrap_or(Txid::ONE);
+        self.awaited.extend(self.requests.drain(..).map(|request| (last, request)));
+        let there = files.snapshots().pop().map(|file| file.id.name.max());
+        self.files = Some(files);
+        for (_, request) in self.awaited.extract_if(.., |(wanted, _)| there >= Some(*wanted)) {
+            // Who asked may have given up.
+            let _ =
+                request.send(there.ok_or_else(|| Error::new(ErrorKind::NotFound, "the replica is empty")));
+        }
+        self.want_snapshot();
+        Ok(())
+    }
+
+    /// Has the publisher hold a view, if a snapshot is to be made from the database.
+    fn want_snapshot(&self) {
+        let is_due = self.files.as_ref().is_some_and(|files| {
+            let sealed = self.sealed();
+            self.decisions(files, sealed.as_ref()).wants_snapshot(self.time.now())
+        });
+        self.history.lock().wants_snapshot = is_due || !self.awaited.is_empty();
+    }
+
+    /// The snapshot from the database could not be made: it is tried again later.
+    pub(in crate::primary) fn snapshot_failed(&mut self, error: Error) {
+        self.answer_all(&error);
+        self.history.lock().wants_snapshot = false;
+        let _ = self.settle::<()>(Err(error));
+    }
+
+    fn sealed(&self) -> Option<Sealed> {
+        let with_keys = self.seals.with_keys()?;
+        Some(Sealed { with_keys, since: self.seals.since() })
     }
 
     fn begin(&mut self, begin: Begin) {
@@ -216,12 +276,12 @@ impl Compactor {
 
     fn next(&self) -> Option<Timestamp> {
         let files = self.files.as_ref()?;
-        self.decisions(files).next(self.worked)
+        self.decisions(files, self.sealed().as_ref()).next(self.worked)
     }
 
-    fn decisions<'a>(&'a self, inventory: &'a Inventory) -> Due<'a> {
+    fn decisions<'a>(&'a self, inventory: &'a Inventory, sealed: Option<&'a Sealed>) -> Due<'a> {
         let may_delete = self.refused_until.is_none_or(|until| until <= self.time.now());
-        Due { inventory, settings: &self.settings, snapshots: self.snapshots, may_delete }
+        Due { inventory, settings: &self.settings, snapshots: self.snapshots, may_delete, sealed }
     }
 
     /// Does all that is due now. Without success the files are not known any more.
@@ -231,11 +291,12 @@ impl Compactor {
         loop {
             self.time.ascertain().await?;
             let (now, certain) = (self.time.now(), self.time.certain());
-            if let Some(id) = self.decisions(&files).unknown(certain) {
+            let sealed = self.sealed();
+            if let Some(id) = self.decisions(&files, sealed.as_ref()).unknown(certain) {
                 self.learn(&mut files, id).await?;
                 continue;
             }
-            match self.decisions(&files).job(now, certain) {
+            match self.decisions(&files, sealed.as_ref()).job(now, certain) {
                 Some(Job::Merge(work)) => match self.merge(&mut files, &work).await {
                     Err(e) if e.kind() == ErrorKind::NotFound && !is_confirmed => {
                         is_confirmed = true;
@@ -252,6 +313,7 @@ impl Compactor {
                 _ => {
                     files.forget_times();
                     (self.files, self.worked) = (Some(files), now);
+                    self.want_snapshot();
                     return Ok(());
                 }
             }
@@ -268,11 +330,41 @@ impl Compactor {
                     Inventory::list(self.store.as_ref(), self.time.now(), self.settings.calendar).await?;
                 self.absorb(&mut files)?;
                 self.doubt_unless_whole(&files);
+                self.forget_keys(&files).await?;
                 files
             }
         };
         files.exclude(&self.history.damaged());
         Ok(files)
+    }
+
+    /// Forgets the keys of files that were merged when an earlier process ended before it could forget them, and of levels
+    /// that are not merged any more. What stands there for them must have been written here: then nothing more is made of
+    /// them.
+    ///
+    /// # Errors
+    /// `Conflict` if another writer's file stands there; those of the store; `Io` on the file of keys.
+    async fn forget_keys(&self, files: &Inventory) -> Result<()> {
+        let Some(with_keys) = self.seals.with_keys() else { return Ok(()) };
+        let published = self.history.lock().last;
+        self.seals.forget_unmerged(published)?;
+        for id in with_keys {
+            let Some(to) = Level::new(id.level.get() + 1).filter(|to| *to != Level::SNAPSHOT) else {
+                continue;
+            };
+            let covers =
+                |file: &&FileInfo| file.id.name.min() <= id.name.min() && id.name.max() <= file.id.name.max();
+            let Some(merged) = files.level(to).find(covers).map(|file| file.id) else { continue };
+            self.seals.check_ours(&self.store, merged).await.inspect_err(|e| self.note_conflict(e))?;
+            merge::merged(&self.seals, merged, std::iter::once(id))?;
+        }
+        Ok(())
+    }
+
+    fn note_conflict(&self, error: &Error) {
+        if error.kind() == ErrorKind::Conflict {
+            self.history.lock().conflict = Some(error.clone());
+        }
     }
 
     /// Finds out when the last transaction of a file was committed. One that is gone or damaged counts as missing.
@@ -335,6 +427,9 @@ impl Compactor {
     /// Merges files. Those that turn out to be damaged count as missing from then on; the merge is another one then.
     async fn merge(&self, files: &mut Inventory, work: &Merge) -> Result<()> {
         let merged = self.try_merge(files, work).await;
+        if merged.as_ref().is_err_and(|e| e.kind() == ErrorKind::Denied) && self.leave_out(work).await? {
+            return Ok(());
+        }
         let damaged = match &merged {
             Err(e) if matches!(e.kind(), ErrorKind::Corrupt | ErrorKind::Unsupported) => {
                 damaged(&self.store, work.inputs.clone()).await?
@@ -351,6 +446,20 @@ impl Compactor {
         Ok(())
     }
 
+    /// Finds the inputs of `work` that none of the keys opens, which are left out of merges then; whether there are any.
+    async fn leave_out(&self, work: &Merge) -> Result<bool> {
+        let mut left_out = Vec::new();
+        for file in work.inputs.iter().filter(|_| self.seals.are_on()) {
+            let (header, head) = read_head(&self.store, file.id).await?;
+            if !header.is_sealed() || self.seals.codec_of(&head)?.is_none() {
+                tracing::warn!("{}: none of the keys that are kept opens {}", self.store.url(), file.id);
+                left_out.push(Subject::Replica(file.id));
+            }
+        }
+        self.seals.forget(&left_out)?;
+        Ok(!left_out.is_empty())
+    }
+
     async fn try_merge(&self, files: &mut Inventory, work: &Merge) -> Result<()> {
         let level = work.to.level;
         if work.inputs[0].id.level == Level::L0 {
@@ -362,11 +471,9 @@ impl Compactor {
         let begun = tokio::time::Instant::now();
         let builder = |header: &Header| self.packs.builder(work.to, header);
         let (written, committed, pack) =
-            merge::run(&self.store, work, kept, node_id, builder, stop).await.inspect_err(|e| {
-                if e.kind() == ErrorKind::Conflict {
-                    self.history.lock().conflict = Some(e.clone());
-                }
-            })?;
+            merge::run(&self.store, work, kept, (node_id, &self.seals), builder, stop)
+                .await
+                .inspect_err(|e| self.note_conflict(e))?;
         tracing::info!("{}: {} holds {} files", self.store.url(), written.id, work.inputs.len());
         if level == Level::SNAPSHOT {
             self.history.figures.snapshots.note(begun.elapsed());
@@ -433,7 +540,7 @@ impl Compactor {
                 tracing::info!("{}: {} old files were deleted", self.store.url(), ids.len());
                 self.refused_until = None;
                 files.remove(ids);
-                Ok(())
+                self.seals.forget(&ids.iter().copied().map(Subject::Replica).collect::<Vec<_>>())
             }
         }
     }
@@ -452,7 +559,7 @@ impl Compactor {
         files.exclude(&self.history.damaged());
         // Where files are missing, a snapshot of what is before them is of no use.
         while self.is_whole(&files)
-            && let Some(work) = self.decisions(&files).snapshot_now()
+            && let Some(work) = self.decisions(&files, None).snapshot_now()
         {
             self.merge(&mut files, &work).await?;
         }

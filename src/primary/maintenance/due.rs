@@ -65,6 +65,17 @@ pub(super) struct Due<'a> {
     pub(super) snapshots: Windows,
     /// Files may be deleted, as far as is known.
     pub(super) may_delete: bool,
+    /// Where files are sealed: what can be merged of them. What cannot be read is left out.
+    pub(super) sealed: Option<&'a Sealed>,
+}
+
+/// What is known of the files of a sealed replica.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Sealed {
+    /// The files whose keys are kept.
+    pub(super) with_keys: BTreeSet<FileId>,
+    /// The first transaction that was sealed.
+    pub(super) since: Option<Txid>,
 }
 
 impl Due<'_> {
@@ -75,8 +86,31 @@ impl Due<'_> {
         }
         let merge =
             self.targets().find_map(|(source, to, interval)| self.compaction(source, to, interval, now));
-        let merge = merge.or_else(|| self.snapshot(now)).or_else(|| self.copy_of_oldest(certain));
+        let merge = match self.sealed {
+            None => merge.or_else(|| self.snapshot(now)).or_else(|| self.copy_of_oldest(certain)),
+            // Snapshots are made from the database.
+            Some(_) => merge,
+        };
         merge.map(Job::Merge).or_else(|| self.deletion(certain))
+    }
+
+    /// Whether a snapshot is to be made from the database: it is due, there are files of which nothing can be made, or what
+    /// is sealed does not begin with one yet.
+    pub(super) fn wants_snapshot(&self, now: Timestamp) -> bool {
+        let Some(sealed) = self.sealed.filter(|_| !self.settings.levels.is_empty()) else { return false };
+        let full = self.inventory.last_full();
+        let is_new =
+            sealed.since.is_some_and(|since| full < Some(since) && self.inventory.last() >= Some(since));
+        let is_left_out = |f: &FileInfo| {
+            !self.can_be_read(f) && Some(f.id.name.max()) > full && !self.is_merged_above(f.id)
+        };
+        let leaves_out = |(source, _, _)| self.inventory.level(source).any(is_left_out);
+        is_new || self.targets().any(leaves_out) || self.snapshot(now).is_some()
+    }
+
+    /// Whether something can be made of a file.
+    fn can_be_read(&self, file: &FileInfo) -> bool {
+        self.sealed.is_none_or(|sealed| sealed.with_keys.contains(&file.id))
     }
 
     /// The file the time of whose last commit must be known before anything can be deleted.
@@ -112,8 +146,8 @@ impl Due<'_> {
     fn compaction(&self, source: Level, to: Level, interval: Duration, now: Timestamp) -> Option<Merge> {
         let over = window_start(now, interval);
         let files = self.beyond(source, to).into_iter().take_while(|f| f.timestamp < over);
-        let files: Vec<_> = files.collect();
-        // Where files are missing, the level goes on behind the gap.
+        let files: Vec<_> = files.filter(|f| self.can_be_read(f)).collect();
+        // Where files are missing, or cannot be read, the level goes on behind the gap.
         let before_first = files.first()?.id.name.min().get() - 1;
         let reached = self.inventory.last_of(to).map_or(0, Txid::get).max(before_first);
         Merge::new(to, limited(chain(files, reached)))
@@ -224,16 +258,25 @@ impl Due<'_> {
             .take_while(|f| {
                 !self.settings.keeps_l0() && f.timestamp <= oldest && Some(f.id.name.max()) != last
             })
-            .take_while(|f| {
-                base.is_some_and(|base| f.id.name.max() <= base.id.name.max()) || self.is_merged(f.id.name)
+            .map_while(|f| {
+                let is_needless = base.is_some_and(|base| f.id.name.max() <= base.id.name.max())
+                    || self.is_merged(f.id.name);
+                // One that cannot be merged keeps no others.
+                (is_needless || !self.can_be_read(f)).then_some((is_needless, f.id))
             })
-            .map(|f| f.id)
+            .filter_map(|(is_needless, id)| is_needless.then_some(id))
             .collect()
     }
 
     /// Whether a file of a level from 1 to 8 holds all transactions of `name`.
     fn is_merged(&self, name: FileName) -> bool {
-        let levels = Level::all().filter(|level| !matches!(*level, Level::L0 | Level::SNAPSHOT));
+        self.is_merged_above(FileId::new(Level::L0, name))
+    }
+
+    /// Whether a file of a level above that of `id`, and below the snapshots, holds all of its transactions.
+    fn is_merged_above(&self, id: FileId) -> bool {
+        let name = id.name;
+        let levels = Level::all().filter(|level| *level > id.level && *level != Level::SNAPSHOT);
         let mut files = levels.flat_map(|level| self.inventory.level(level).rev());
         files.any(|f| f.id.name.min() <= name.min() && name.max() <= f.id.name.max())
     }

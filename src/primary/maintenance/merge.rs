@@ -10,8 +10,9 @@ use tokio::runtime::Handle;
 
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
-use crate::ltx::{Decoder, FileId, Header, Lineage, merge};
+use crate::ltx::{FileId, Header, Lineage, merge};
 use crate::primary::maintenance::due::{Merge, SMALL};
+use crate::primary::seals::{Keep, Seals, Subject};
 use crate::primary::streaming_upload::{self, PartWriter};
 use crate::replica::{PackBuilder, Packed};
 use crate::runtime;
@@ -24,16 +25,18 @@ const PARALLEL: usize = 8;
 ///
 /// `kept` gives what is in memory, `node_id` becomes that of the new file, whose pack `builder` makes, by its header, if it
 /// gets one. As soon as `stop` ends, the
-/// work is given up. If a file of that name is there, an earlier attempt has done it.
+/// work is given up. If a file of that name is there, an earlier attempt has done it. Where `seals` are on, the keys of the
+/// inputs are forgotten when the file is there.
 ///
 /// # Errors
-/// Those of the store; `Corrupt` naming the file; `Conflict` if the files are of two lineages; `Interrupted`. Nothing has changed then, unless it
-/// was the last answer that got lost.
+/// Those of the store; `Corrupt` naming the file; `Conflict` if the files are of two lineages, or another writer's is there;
+/// `Denied` if no key that is kept opens an input; `Interrupted`. Nothing has changed then, unless it was the last answer
+/// that got lost.
 pub(super) async fn run(
     store: &Arc<Replica>,
     work: &Merge,
     kept: impl Fn(FileId) -> Option<Bytes>,
-    node_id: u64,
+    (node_id, seals): (u64, &Arc<Seals>),
     builder: impl FnOnce(&Header) -> Option<PackBuilder>,
     stop: impl Future<Output = ()>,
 ) -> Result<(FileInfo, Timestamp, Option<Packed>)> {
@@ -45,23 +48,39 @@ pub(super) async fn run(
     let time = opened.iter().map(|file| file.header.timestamp).max().unwrap_or(last.timestamp);
     let lineage = opened.iter().try_fold(None, |known, file| Lineage::with(known, &file.header))?;
     let plain = Header::new(last.page_size, last.commit, work.to.name, time);
-    let header = Header { node_id, lineage, ..plain };
+    let header = seals.header(Header { node_id, lineage, ..plain });
     let mut pack = builder(&header);
+    let (subject, keep, by) = (Subject::Replica(work.to), seals.keep_of(work.to.level), Arc::clone(seals));
     let encode = move |out: PartWriter| {
-        let inputs = opened.into_iter().map(|file| Decoder::new(file.bytes)).collect::<Result<_>>()?;
+        let inputs = opened.into_iter().map(|file| by.open(file.bytes)).collect::<Result<_>>()?;
+        let encoder = by.encoder(out, header, subject, keep)?;
         let watch = |page: &[u8], entry, frame: &[u8]| {
             if let Some(pack) = &mut pack {
                 pack.page(page, entry, frame);
             }
         };
-        let (out, summary) = merge(inputs, out, header, watch)?;
+        let (out, summary) = merge(inputs, encoder, watch)?;
         Ok((out, (summary.size, pack.and_then(|pack| pack.finish(&summary)))))
     };
     let options = PutOptions { timestamp: header.timestamp, if_absent: true };
     let (upload, (size, pack)) =
         streaming_upload::upload(store, work.to, options, encode, |_| (), stop).await?;
-    streaming_upload::complete_if_absent(upload).await?;
+    seals.complete(store, work.to, upload).await?;
+    merged(seals, work.to, work.inputs.iter().map(|file| file.id))?;
     Ok((FileInfo { id: work.to, size, timestamp: work.timestamp() }, time, pack))
+}
+
+/// The file `to` is there, which holds what `inputs` do: their keys are forgotten, and then that it was attempted, if nothing
+/// will be made of it.
+///
+/// # Errors
+/// `Io` on the file of keys.
+pub(super) fn merged(seals: &Seals, to: FileId, inputs: impl Iterator<Item = FileId>) -> Result<()> {
+    seals.forget(&inputs.map(Subject::Replica).collect::<Vec<_>>())?;
+    if seals.keep_of(to.level) == Keep::Nothing {
+        seals.forget(&[Subject::Replica(to)])?;
+    }
+    Ok(())
 }
 
 /// A file to be read.

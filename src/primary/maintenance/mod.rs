@@ -18,8 +18,8 @@
 //! | `compactor` | what the background task of a shipper does |
 //! | `schedule_cache` | when there will be something to do, for the next process |
 //!
-//! All of it works on the files of the replica and never on the database: writers and checkpoints do
-//! not notice it, and a file that is broken or missing is found before anything that stands in for it is deleted.
+//! All of it works on the files of the replica and never on the database, but for snapshots of sealed replicas: writers
+//! and checkpoints do not notice it, and a file that is broken or missing is found before anything that stands in for it is deleted.
 //! Where the files do not lead to the newest state, the publisher is told, and heals it from the database.
 //! Every step is one file written under its final name, or files deleted that nothing needs: wherever
 //! it is interrupted, the replica restores, and what is left to do is seen from the files that are
@@ -121,6 +121,8 @@ struct Inner {
     damaged: BTreeSet<FileId>,
     /// The files may not lead to the newest state.
     is_doubtful: bool,
+    /// A snapshot is to be made from the database.
+    wants_snapshot: bool,
 }
 
 /// From where a process publishes.
@@ -237,8 +239,29 @@ impl History {
     /// The publisher wrote a snapshot.
     pub(super) fn found_snapshot(&self, snapshot: FileInfo) {
         let committed = snapshot.timestamp;
-        self.lock().news.published.push(Published { file: snapshot, committed });
+        let mut inner = self.lock();
+        inner.wants_snapshot = false;
+        inner.news.published.push(Published { file: snapshot, committed });
+        drop(inner);
         self.news.notify_one();
+    }
+
+    /// Whether a snapshot is to be made from the database.
+    pub(super) fn wants_snapshot(&self) -> bool {
+        self.lock().wants_snapshot
+    }
+
+    /// The publisher has a view of which a snapshot can be made.
+    pub(super) fn has_view(&self) {
+        let mut inner = self.lock();
+        (inner.rests, inner.wants_snapshot) = (false, false);
+        drop(inner);
+        self.news.notify_one();
+    }
+
+    /// Ends when work that is under way is to be given up.
+    pub(super) async fn told_to_stop(&self) {
+        self.stop.notified().await;
     }
 
     /// The publisher made a pack of a file that is in the replica.

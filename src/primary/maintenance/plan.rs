@@ -76,7 +76,13 @@ pub(super) async fn committed(store: &Arc<Replica>, files: &Inventory, id: FileI
 }
 
 fn due<'a>(inventory: &'a Inventory, settings: &'a Settings, store: &Replica) -> Due<'a> {
-    Due { inventory, settings, snapshots: settings.snapshot_windows(&store.url()), may_delete: true }
+    Due {
+        inventory,
+        settings,
+        snapshots: settings.snapshot_windows(&store.url()),
+        may_delete: true,
+        sealed: None,
+    }
 }
 
 fn planned(due: &Due<'_>, now: Timestamp) -> Vec<Planned> {

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use super::merge::open;
 use super::packs::Packs;
 use crate::error::Result;
-use crate::ltx::{Decoder, Encoder, FileId, FileName, Header, Level, Txid};
+use crate::ltx::{FileId, FileName, Header, Level, Txid};
+use crate::primary::seals::{Keep, Seals, Subject};
 use crate::primary::streaming_upload::{self, PartWriter};
 use crate::replica::Packed;
 use crate::store::{FileInfo, PutOptions, Replica};
@@ -14,20 +15,24 @@ use crate::store::{FileInfo, PutOptions, Replica};
 /// Writes the snapshot of transaction `txid`, which is a full copy, and with `pack` makes one of it.
 ///
 /// # Errors
-/// Those of the store; `NotFound` and `Corrupt` naming the copy, if that is gone, damaged or not of all pages.
+/// Those of the store; `NotFound` and `Corrupt` naming the copy, if that is gone, damaged or not of all pages; `Denied` if
+/// its key is not kept; `Conflict` if another writer's file is in the place of the snapshot.
 pub(in crate::primary) async fn snapshot_of_copy(
     store: &Arc<Replica>,
     txid: Txid,
     pack: bool,
+    seals: &Arc<Seals>,
 ) -> Result<(FileInfo, Option<Packed>)> {
-    let copy = open(Arc::clone(store), FileId::single(txid), None).await?;
+    let from = FileId::single(txid);
+    let copy = open(Arc::clone(store), from, None).await?;
     let name = FileName::new(Txid::ONE, txid).expect("BUG: no transaction is before the first");
     let id = FileId::new(Level::SNAPSHOT, name);
-    let header = Header { min: Txid::ONE, ..copy.header };
+    let header = seals.header(Header { min: Txid::ONE, ..copy.header });
+    let (subject, by) = (Subject::Replica(id), Arc::clone(seals));
     let mut pack = Packs::new(Arc::clone(store), pack).builder(id, &header);
     let encode = move |out: PartWriter| {
-        let mut from = Decoder::new(copy.bytes)?;
-        let mut to = Encoder::new(out, header)?;
+        let mut from = by.open(copy.bytes)?;
+        let mut to = by.encoder(out, header, subject, Keep::Nothing)?;
         let mut page = vec![0; header.page_size.bytes()];
         while let Some(pgno) = from.next_page(&mut page)? {
             to.page(pgno, &page)?;
@@ -43,6 +48,9 @@ pub(in crate::primary) async fn snapshot_of_copy(
     let options = PutOptions { timestamp: header.timestamp, if_absent: true };
     let (upload, (size, pack)) =
         streaming_upload::upload(store, id, options, encode, |_| (), std::future::pending()).await?;
-    streaming_upload::complete_if_absent(upload).await?;
+    seals.complete(store, id, upload).await?;
+    // The copy's own key may go where it is not merged.
+    let spent = [Some(subject), seals.never_merges(Level::L0).then_some(Subject::Replica(from))];
+    seals.forget(&spent.into_iter().flatten().collect::<Vec<_>>())?;
     Ok((FileInfo { id, size, timestamp: header.timestamp }, pack))
 }

@@ -5,9 +5,10 @@ use std::io::Write;
 use std::sync::Arc;
 
 use crate::error::Result;
-use crate::ltx::{Encoder, FileId, Header, Summary, Txid};
+use crate::ltx::{FileId, Header, Summary, Txid};
 use crate::page::{PageCount, PageSize, Pgno};
 use crate::primary::hooks::PinnedView;
+use crate::primary::seals::{Seals, Subject};
 use crate::primary::shipper::Shipper;
 use crate::primary::shipper::copying::{Copying, Counted};
 use crate::primary::shipper::sums::{self, Base, NewSums, Purpose, Sums};
@@ -36,9 +37,10 @@ impl ViewPages {
         header: Header,
         sums: &mut Compared,
         pack: &mut Option<PackBuilder>,
-        copying: &Copying,
+        (copying, seals): (&Copying, &Seals),
     ) -> Result<(W, Summary)> {
-        let mut encoder = Encoder::new(out, header)?;
+        let id = FileId::single(header.max);
+        let mut encoder = seals.encoder(out, header, Subject::Replica(id), seals.keep_of(id.level))?;
         self.each(|pgno, page| {
             let Some(page) = page else {
                 sums.skip();
@@ -167,12 +169,14 @@ pub(in crate::primary) async fn upload(
     header: Header,
     mut sums: Compared,
 ) -> Result<(Box<dyn Upload>, (Compared, Option<Packed>))> {
-    let (store, copying) = (&shipper.store, Arc::clone(&shipper.copying));
+    let (store, copying, seals) = (&shipper.store, Arc::clone(&shipper.copying), Arc::clone(&shipper.seals));
     copying.begins(pages.commit());
-    let mut pack = if shipper.options.pack { PackBuilder::new(id, &header) } else { None };
+    let mut pack =
+        if shipper.options.pack && !shipper.seals.are_on() { PackBuilder::new(id, &header) } else { None };
     let encode = move |out: PartWriter| {
         let out = Counted { out, copying: Arc::clone(&copying) };
-        let (Counted { out, .. }, summary) = pages.encode(out, header, &mut sums, &mut pack, &copying)?;
+        let (Counted { out, .. }, summary) =
+            pages.encode(out, header, &mut sums, &mut pack, (&copying, &seals))?;
         Ok((out, (sums, pack.and_then(|pack| pack.finish(&summary)))))
     };
     let sent = |bytes| shipper.copying.sent(bytes);

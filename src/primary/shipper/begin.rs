@@ -14,6 +14,7 @@ use crate::primary::shipper::holes::{self, Hole};
 use crate::primary::shipper::newest::{self, Newest};
 use crate::primary::shipper::place;
 use crate::primary::shipper::resume::{self, Local, Standing};
+use crate::primary::shipper::sealing::Sealing;
 use crate::primary::shipper::sidecar;
 use crate::primary::shipper::state::{Claim, Origin};
 use crate::primary::shipper::sums::Sums;
@@ -55,7 +56,11 @@ async fn decide(shipper: &Arc<Shipper>) -> Result<bool> {
         })
     })
     .await?;
-    if let (Some(txid), Some(time)) = (local.known_newest(shipper), local.time) {
+    let sealing = Sealing::of(shipper, local.forced)?;
+    if let (Some(txid), Some(time)) = (local.known_newest(shipper), local.time)
+        && sealing.is_settled()
+    {
+        sealing.goes_on(shipper);
         shipper.local_is_known();
         shipper.seen(time);
         shipper.places.load(shipper.store.as_ref());
@@ -77,6 +82,7 @@ async fn decide(shipper: &Arc<Shipper>) -> Result<bool> {
         survey(shipper, pinned).await?;
     }
     let Looked { newest, hole } = looked?;
+    sealing.check(shipper, &local, newest.as_ref())?;
     let whereabouts = place::find(shipper).await;
     let standing = resume::standing(shipper, &local, newest.as_ref(), hole.as_ref()).await;
     if shipper.db.bell.forwards() != forwards {
@@ -99,6 +105,8 @@ async fn decide(shipper: &Arc<Shipper>) -> Result<bool> {
     let lineage = newest.and_then(|newest| newest.lineage).or(known);
     let is_new = newest.is_none() && known.is_none();
     shipper.with_capture(|capture| capture.continue_lineage(is_new, lineage))?;
+    let last = newest.map(|newest| newest.header.max).max(local.claim.txid());
+    sealing.begin(shipper, last, newest.is_some_and(|newest| newest.header.is_sealed()))?;
     let is_settled = act(shipper, &local, standing, lost).await?;
     if let Standing::Newest(last) | Standing::AfterSidecar(last) = standing
         && newest.is_some_and(|newest| newest.is_sidecars())
@@ -124,7 +132,9 @@ impl Looked {
             let files = holes::list(shipper, local.claim.txid()).await?;
             let file = files.iter().max_by_key(|file| file.id.name.max());
             let newest = match file {
-                Some(file) => match Newest::read(shipper.store.as_ref(), file, local.lineage).await {
+                Some(file) => match Newest::read(shipper.store.as_ref(), file, local.lineage, &shipper.seals)
+                    .await
+                {
                     Err(e) if e.kind() == ErrorKind::Corrupt && is_damaged(shipper, file).await? => continue,
                     newest => Some(newest?),
                 },
@@ -210,8 +220,12 @@ async fn act(shipper: &Arc<Shipper>, local: &Local, standing: Standing, lost: Op
         Standing::Followed(last) => {
             if local.claim.txid() != Some(last) {
                 // It landed, and the answer was lost: whether the database still has all of it is not known.
-                let pages = newest::pages_of(shipper.store.as_ref(), FileId::single(last)).await?;
-                shipper.with_capture(|capture| capture.add_dirty(&pages))?;
+                let id = FileId::single(last);
+                let pages = newest::pages_of(shipper.store.as_ref(), id, &shipper.seals).await?;
+                shipper.with_capture(|capture| match pages {
+                    Some(pages) => capture.add_dirty(&pages),
+                    None => capture.lost("the key of the newest file is not kept"),
+                })?;
             }
             started(shipper, Some(last), local.is_ours())
         }

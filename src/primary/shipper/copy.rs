@@ -10,6 +10,7 @@ use crate::error::{ErrorKind, Result};
 use crate::ltx::{FileId, Header, Txid};
 use crate::primary::dirty::Mark;
 use crate::primary::hooks::{CommitSeq, Noted};
+use crate::primary::seals::Subject;
 use crate::primary::shipper::baseline::{self, Compared, ViewPages};
 use crate::primary::shipper::capture::header_of;
 use crate::primary::shipper::spool;
@@ -23,7 +24,7 @@ use crate::wal::{FrameNo, IndexHeader};
 /// Copies the whole database, or what differs from the replica if that is known; `false` if it has no pages
 /// yet.
 pub(in crate::primary) async fn anchor(shipper: &Arc<Shipper>) -> Result<bool> {
-    Sums::of(shipper).catch_up(shipper.store.as_ref(), shipper.progress_txid()).await;
+    Sums::of(shipper).catch_up(shipper, shipper.progress_txid()).await;
     let Some((pages, covers, header, reason)) = blocking(shipper, begin_anchor).await? else {
         shipper.nothing_here();
         return Ok(false);
@@ -113,6 +114,9 @@ async fn send_copy(
             shipper.history.found_pack(pack);
         }
         heal::copied(shipper, header.max, is_whole).await;
+        if shipper.holes.copy().is_none() && shipper.seals.never_merges(id.level) {
+            shipper.seals.forget(&[Subject::Replica(id)])?;
+        }
         shipper.published(header.max, covers, header.timestamp);
         return Ok(true);
     }
@@ -179,7 +183,7 @@ fn begin_anchor(shipper: &Shipper) -> Result<Option<(ViewPages, CommitSeq, Heade
     let time = shipper.published_time(time, Witness::Here);
     let header = shipper.with_capture(|capture| {
         let header = header_of(&index, pages.page_size(), pages.commit(), time, capture.node_id());
-        Header { lineage: capture.lineage(), ..spool::single(header, txid) }
+        shipper.seals.header(Header { lineage: capture.lineage(), ..spool::single(header, txid) })
     })?;
     Ok(Some((pages, noted.seq, header, reason)))
 }

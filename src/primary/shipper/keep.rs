@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 
-use super::Shipper;
+use super::{Shipper, snapshot};
 use crate::error::ErrorKind;
 use crate::events;
 use crate::primary::maintenance::Compactor;
@@ -17,7 +17,7 @@ use crate::runtime;
 pub(super) async fn run(shipper: Arc<Shipper>) {
     let mut compactor = Compactor::new(
         Arc::clone(&shipper.store),
-        shipper.options.pack,
+        (shipper.options.pack && !shipper.seals.are_on(), Arc::clone(&shipper.seals)),
         shipper.settings.clone(),
         Arc::clone(&shipper.time),
         Arc::clone(&shipper.history),
@@ -32,12 +32,25 @@ pub(super) async fn run(shipper: Arc<Shipper>) {
     }
 }
 
-async fn keep(shipper: &Shipper, compactor: &mut Compactor) {
+async fn keep(shipper: &Arc<Shipper>, compactor: &mut Compactor) {
     // The log has a failure, and not yet its end.
     let mut is_told = false;
     // Damaged files that were told of.
     let mut known = BTreeSet::new();
     loop {
+        if let Some(view) = shipper.take_snapshot_view() {
+            match snapshot::send(shipper, view).await {
+                Ok(written) => {
+                    tracing::info!("{}: {} is a snapshot", shipper.name(), written.id);
+                    shipper.history.found_snapshot(written);
+                    shipper.drop_snapshot_view();
+                }
+                Err(e) => {
+                    tracing::warn!("{}: {e}", shipper.name());
+                    compactor.snapshot_failed(e);
+                }
+            }
+        }
         match compactor.round().await {
             // The publisher ends replication.
             Err(e) if e.kind() == ErrorKind::Conflict => {
@@ -70,6 +83,9 @@ async fn keep(shipper: &Shipper, compactor: &mut Compactor) {
         known = damaged;
         if shipper.history.take_doubt() {
             shipper.doubt_replica();
+        }
+        if shipper.wants_view() {
+            shipper.signal.commit();
         }
         compactor.look_whether_ended();
         compactor.rest().await;

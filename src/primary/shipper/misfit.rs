@@ -1,7 +1,7 @@
 //! The errors of a database that does not fit its replica: each says what is where, and the ways out.
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::ltx::{FileId, Header, Lineage, Txid};
+use crate::ltx::{FileId, Header, Lineage, Recipients, Txid};
 use crate::page::PageSize;
 use crate::store::Replica;
 
@@ -75,11 +75,53 @@ pub(super) fn sentence(text: &str) -> String {
     letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
 
-/// The error of a replica that is sealed: `file` is its newest file.
+/// The error of a primary without recipients whose replica is sealed: `file` is its newest file.
 pub(super) fn sealed(store: &Replica, file: FileId) -> Error {
     conflict(format!(
-        "{} is encrypted: {file} is sealed, and this version reads sealed replicas and does not write them. Nothing was \
-         published to it. Publish with a version that can, or give another replica URL",
+        "{} is encrypted: {file} is sealed, and nothing plain is published to it. Set age_recipient (or \
+         age_recipients_file, or age.recipients in litestream.yml) to those who may open it, or give another replica URL",
+        store.url()
+    ))
+}
+
+/// The error of a primary that would publish for `ours` what is sealed to `theirs`.
+pub(super) fn other_recipients(store: &Replica, ours: &Recipients, theirs: &[String]) -> Error {
+    let (url, theirs) = (store.url(), shortened(theirs));
+    if ours.is_empty() {
+        return conflict(format!(
+            "{url} is encrypted, for {theirs}, and no recipient is set: nothing is published to it. Set age_recipient (or \
+             age_recipients_file, or age.recipients in litestream.yml), or give another replica URL to publish unencrypted"
+        ));
+    }
+    conflict(format!(
+        "{url} is encrypted for {theirs}, and age_recipient says {}: nothing is published to it. Set the recipients that it \
+         had, or call litestream_resume('force') to encrypt a full copy, and what follows, for the new ones",
+        shortened(&ours.texts())
+    ))
+}
+
+/// Recipients as a status shows them.
+pub(in crate::primary) fn shortened(recipients: &[String]) -> String {
+    let short = |text: &String| format!("{}...", text.get(..12).unwrap_or(text));
+    recipients.iter().map(short).collect::<Vec<_>>().join(", ")
+}
+
+/// The error of a replica that is sealed since `since`, and whose newest file, `header`, is not.
+pub(super) fn unsealed(store: &Replica, header: &Header, since: Txid) -> Error {
+    conflict(format!(
+        "{} is encrypted since {since}, but {} is not: somebody else wrote it. Find out who; then call \
+         litestream_resume('force') to publish the local database after it, or give another replica URL",
+        store.url(),
+        header.name()
+    ))
+}
+
+/// The error of a sealed replica, up to `last`, that local state says too little of, and that cannot be read.
+pub(super) fn closed(store: &Replica, last: Txid) -> Error {
+    conflict(format!(
+        "{} is encrypted, up to {last}, so that it cannot be compared with this database, and local state does not say \
+         which of both is newer. Give an identity that opens it for this open alone (age_identity_file); or, if the local \
+         database is right, {FORCE}",
         store.url()
     ))
 }

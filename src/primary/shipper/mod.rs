@@ -13,6 +13,8 @@
 //! | `begin`, `resume` | how the database stands to the replica when replication begins |
 //! | `forward` | a database that is an earlier state of its replica is brought forward |
 //! | `baseline`, `copy` | the full copy that later files build on |
+//! | `sealing` | whether the replica may be sealed to whom it is to be sealed |
+//! | `snapshot` | a snapshot of a sealed replica, which is made from the database |
 //! | `sums`, `past` | checksums of the pages that the replica has, and digests of earlier states |
 //! | `survey` | the pages of the database as it was opened, compared with the replica |
 //! | `holes`, `heal` | what the replica lacks of what was published |
@@ -48,15 +50,17 @@ mod progress;
 mod publish;
 mod resume;
 mod scheduled_verify;
+mod sealing;
 mod send;
 mod sidecar;
+mod snapshot;
 mod spool;
 pub(in crate::primary) mod state;
 pub(in crate::primary) mod sums;
 mod survey;
 mod wait;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -65,10 +69,12 @@ use tokio::task::JoinHandle;
 
 use self::progress::Progress;
 use crate::error::Result;
+use crate::ltx::{Keyring, Plain, Txid};
 use crate::primary::context::Context;
 use crate::primary::hooks::Signal;
 use crate::primary::maintenance::{History, Settings};
 use crate::primary::options::ReplicaOptions;
+use crate::primary::seals::Seals;
 use crate::primary::time::{Time, Witness};
 use crate::runtime;
 use crate::store::Replica;
@@ -132,6 +138,10 @@ pub(in crate::primary) struct Shipper {
     /// The settings of the history that all processes agreed on.
     pub(in crate::primary) settings: Settings,
     pub(in crate::primary) store: Arc<Replica>,
+    /// How files are sealed.
+    pub(in crate::primary) seals: Arc<Seals>,
+    /// The state of the database of which a snapshot is to be made.
+    snapshot_view: Mutex<Option<snapshot::SnapshotView>>,
     pub(in crate::primary) time: Arc<Time>,
     pub(in crate::primary) signal: Signal,
     pub(in crate::primary) history: Arc<History>,
@@ -192,6 +202,8 @@ impl Shipper {
         let Parts { id, place, options, settings, store } = parts;
         let folder = id.folder(&db.folder);
         let time = Arc::new(Time::new(Arc::clone(&db.clock), Arc::clone(&store)));
+        let seals = Arc::new(Seals::new(options.recipients.clone(), &folder, settings.levels.len()));
+        let store = if seals.are_on() { as_turned_on(&store, &folder) } else { store };
         Self {
             number,
             id,
@@ -199,6 +211,8 @@ impl Shipper {
             options,
             settings,
             store,
+            seals,
+            snapshot_view: Mutex::default(),
             time,
             signal: Signal::default(),
             history: Arc::default(),
@@ -267,6 +281,7 @@ impl Shipper {
 
     /// This process does not publish after all.
     pub(in crate::primary) fn step_back(&self) {
+        self.drop_snapshot_view();
         let mut desk = self.desk();
         if matches!(*desk, Desk::Open(_)) {
             *desk = Desk::Closed;
@@ -313,6 +328,7 @@ impl Shipper {
 
     /// Puts on disk what is only in memory and gives up publishing.
     pub(in crate::primary) fn finish(&self) -> Result<()> {
+        self.drop_snapshot_view();
         match std::mem::replace(&mut *self.desk(), Desk::Ended) {
             Desk::Open(mut capture) => capture.settle(),
             Desk::Closed | Desk::Shelved(_) | Desk::Ended => Ok(()),
@@ -342,6 +358,21 @@ impl Shipper {
     fn first_look(&self) -> Result<Look> {
         self.with_capture(|capture| capture.first_look(&self.db))?
     }
+}
+
+/// The replica, of which files may be verified that were written before it was sealed.
+fn as_turned_on(store: &Arc<Replica>, folder: &Path) -> Arc<Replica> {
+    let keyring = store.keyring();
+    if keyring.plain() != Plain::None {
+        return Arc::clone(store);
+    }
+    let since = state::State::read(folder).and_then(|state| state.sealed).map(|sealed| sealed.since);
+    let plain = match since {
+        // It is turned on now: nothing is sealed yet.
+        None => Plain::Any,
+        Some(since) => Txid::new(since - 1).map_or(Plain::None, Plain::UpTo),
+    };
+    Arc::new(store.read_with(Keyring::new(keyring.identities().clone(), plain)))
 }
 
 /// The background tasks of one shipper.

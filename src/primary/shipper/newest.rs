@@ -4,8 +4,9 @@ use futures_util::{StreamExt, future, stream};
 
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
-use crate::ltx::{FileId, Header, Level, Lineage, PageIndex, Shape, TailRead, Txid};
+use crate::ltx::{FileId, FrameCodec, Header, Level, Lineage, PageIndex, TailRead, Txid};
 use crate::primary::dirty::PageSet;
+use crate::primary::seals::{Seals, read_head};
 use crate::primary::shipper::misfit;
 use crate::store::{ByteRange, FileInfo, Replica};
 
@@ -26,17 +27,20 @@ impl Newest {
     /// Reads the header of the last file, `newest`, of a replica that may be of the lineage `known`.
     ///
     /// # Errors
-    /// Those of the store; `Corrupt` naming the file; `Conflict` if it is sealed, as nothing plain may follow it.
+    /// Those of the store; `Corrupt` naming the file; `Conflict` if it is sealed and `seals` are off, as nothing plain may
+    /// follow it.
     pub(in crate::primary) async fn read(
         store: &Replica,
         newest: &FileInfo,
         known: Option<Lineage>,
+        seals: &Seals,
     ) -> Result<Self> {
         let header = read_header(store, newest.id).await?;
-        if header.is_sealed() {
+        if header.is_sealed() && !seals.are_on() {
             return Err(misfit::sealed(store, newest.id));
         }
         let lineage = match header.lineage.or(known) {
+            None if header.is_sealed() => None,
             None => lineage_of_older_files(store).await?,
             known => known,
         };
@@ -89,19 +93,32 @@ pub(in crate::primary) async fn read_header(store: &Replica, id: FileId) -> Resu
     Ok(header)
 }
 
-/// The pages of a plain file.
+/// The pages of a file that was published from here; `None` if it is sealed and its key is lost.
 ///
 /// # Errors
 /// Those of the store; `Corrupt` naming the file.
-pub(in crate::primary) async fn pages_of(store: &Replica, id: FileId) -> Result<PageSet> {
+pub(in crate::primary) async fn pages_of(
+    store: &Replica,
+    id: FileId,
+    seals: &Seals,
+) -> Result<Option<PageSet>> {
+    let named = |e: Error| e.context(format_args!("{} {id}", store.url()));
+    let (header, head) = read_head(store, id).await?;
+    let codec = match header.is_sealed() {
+        true => seals.codec_of(&head).map_err(named)?,
+        false => Some(FrameCodec::plain(header.page_size)),
+    };
+    let Some(codec) = codec else { return Ok(None) };
     let mut len = TAIL_SIZE;
     loop {
         let content = store.get(id, ByteRange::Suffix { len }).await?;
         let file_size = content.file_size;
         let tail = content.bytes().await?;
-        let read = PageIndex::from_tail(&tail, file_size, Shape::PLAIN);
-        match read.map_err(|e| e.context(format_args!("{} {id}", store.url())))? {
-            TailRead::Index(index) => return Ok(index.iter().map(|entry| entry.pgno).collect()),
+        match PageIndex::from_tail(&tail, file_size, header.shape()).map_err(named)? {
+            TailRead::Index(index) => {
+                PageIndex::check_tail(&tail, &codec).map_err(named)?;
+                return Ok(Some(index.iter().map(|entry| entry.pgno).collect()));
+            }
             TailRead::NeedMore(more) => len = more,
         }
     }

@@ -5,9 +5,10 @@ use std::io::{Read, Write};
 use bytes::Bytes;
 
 use crate::error::Result;
-use crate::ltx::{Decoder, Encoder, Header, Merger, Txid};
+use crate::ltx::{Decoder, Encoder, FileId, Header, Merger, Txid};
 use crate::primary::dirty::{Cursor, PageSet};
 use crate::primary::hooks::CommitSeq;
+use crate::primary::seals::{Seals, Subject};
 use crate::primary::shipper::spool::{Segment, Spool};
 use crate::primary::shipper::sums::{PageSums, sum_of};
 
@@ -53,7 +54,7 @@ impl Outgoing {
         if self.inputs > 0 {
             return Ok(());
         }
-        let mut decoder = Decoder::new(&bytes[..])?;
+        let mut decoder = spool.seals().open(&bytes[..])?;
         let mut page = vec![0; self.header.page_size.bytes()];
         spool.write(self.header, self.covers, &self.pages, |encoder| {
             copy_pages(&mut decoder, encoder, &mut page)
@@ -81,9 +82,11 @@ pub(in crate::primary) fn write_as_one<W: Write>(
     files: &[Segment],
     out: W,
     header: Header,
+    seals: &Seals,
 ) -> Result<(W, PageSums)> {
-    let mut merger = Merger::new(files.iter().map(Segment::open).collect::<Result<Vec<_>>>()?)?;
-    let mut encoder = Encoder::new(out, header)?;
+    let mut merger = Merger::new(files.iter().map(|file| file.open(seals)).collect::<Result<Vec<_>>>()?)?;
+    let id = FileId::single(header.max);
+    let mut encoder = seals.encoder(out, header, Subject::Replica(id), seals.keep_of(id.level))?;
     let mut sums = Vec::new();
     while let Some((pgno, page)) = merger.next_page()? {
         encoder.page(pgno, page)?;

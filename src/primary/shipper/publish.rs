@@ -95,6 +95,7 @@ async fn publish(shipper: &Arc<Shipper>) {
                 continue;
             }
             Err(e) => {
+                shipper.drop_views();
                 if backoff == BACKOFF_MAX {
                     shipper.begins(&events::CIRCUIT_BREAKER_OPEN, &e.to_string());
                 }
@@ -280,6 +281,7 @@ async fn next_step(shipper: &Arc<Shipper>, asked: bool) -> Result<Step> {
         match step {
             Ok(Step::Done) => {
                 shipper.all_published(noted.seq);
+                shipper.offer_view()?;
                 Ok(Step::Done)
             }
             // A connection that keeps the database for itself may be reading: then nothing was committed.
@@ -306,7 +308,7 @@ fn step_now(shipper: &Shipper) -> Result<(Result<Step>, Noted)> {
             return Ok(Step::Anchor);
         }
         let time = |noted, witness| shipper.published_time(noted, witness);
-        match capture.next_outgoing(txid, &shipper.db, &noted, time)? {
+        match capture.next_outgoing(txid, &shipper.db, &noted, time, shipper.wants_view())? {
             Some(out) => Ok(Step::Send(Box::new(out))),
             None if capture.anchor_reason().is_some() => Ok(Step::Anchor),
             None => Ok(Step::Done),

@@ -35,7 +35,7 @@ use crate::page::PageSize;
 use crate::primary::shipper::Shipper;
 use crate::primary::shipper::holes::Hole;
 use crate::primary::shipper::misfit::{
-    another_history, buried, check_page_size, conflict, earlier, rewound, sentence, ways_out, wiped,
+    another_history, buried, check_page_size, closed, conflict, earlier, rewound, sentence, ways_out, wiped,
 };
 use crate::primary::shipper::newest::Newest;
 use crate::primary::shipper::sidecar;
@@ -182,7 +182,11 @@ impl Local {
     /// The transaction that the database is, or that it comes after, if the replica, which ends with the file of
     /// `newest`, cannot hold another one or a later one.
     fn lost_after(&self, newest: &Header) -> Option<Txid> {
-        let is_ours = self.lineage.is_some() && self.lineage == newest.lineage;
+        // A sealed file says nothing of lineages.
+        let is_ours = match newest.lineage {
+            None if newest.is_sealed() => newest.node_id == self.node_id,
+            lineage => self.lineage.is_some() && self.lineage == lineage,
+        };
         let claimed = self.claim.txid().filter(|_| self.claim.is_of_this_file())?;
         let is_last = claimed == newest.max || self.sent.contains(newest);
         (is_last || (claimed > newest.max && is_ours)).then(|| claimed.max(newest.max))
@@ -221,6 +225,8 @@ struct Question<'a> {
     /// The last transaction of the replica.
     last: Txid,
     writer: Writer,
+    /// Why the replica cannot be compared with: it is sealed, and there is no identity.
+    closed: Option<Error>,
 }
 
 /// Who wrote the last transaction of a replica.
@@ -244,13 +250,15 @@ impl<'a> Question<'a> {
             id if id == ours => Writer::This,
             _ => Writer::Other,
         };
-        Ok(Self { writer, ..question })
+        let store = shipper.store.as_ref();
+        let is_closed = newest.is_sealed() && store.keyring().identities().is_empty();
+        Ok(Self { writer, closed: is_closed.then(|| closed(store, newest.max)), ..question })
     }
 
     /// About what we published up to `last`.
     async fn before(shipper: &'a Arc<Shipper>, last: Txid) -> Result<Self> {
         let survey = shipper.survey().await?;
-        Ok(Self { shipper, survey, last, writer: Writer::Other })
+        Ok(Self { shipper, survey, last, writer: Writer::Other, closed: None })
     }
 
     /// Whether the database was the newest transaction, and the WAL has what came after.
@@ -301,7 +309,7 @@ impl<'a> Question<'a> {
         }
         // Version 0.1.0 remembered no digests. Without them an older file is not told from one that was written since.
         let sums = Sums::of(self.shipper);
-        sums.catch_up(self.shipper.store.as_ref(), Some(self.last)).await;
+        sums.catch_up(self.shipper, Some(self.last)).await;
         if !is_back && !sums.remembers_digests() {
             return self.is_it_the_newest().await;
         }
@@ -315,6 +323,9 @@ impl<'a> Question<'a> {
     /// Whether the database, of which `agreement` says how much is as it was, can have been written since by SQLite
     /// alone. What `VACUUM` writes has no page in common with what was.
     async fn is_continuation(&self, agreement: Agreement) -> Result<bool> {
+        if let Some(closed) = &self.closed {
+            return Err(closed.clone());
+        }
         let survey = Arc::clone(&self.survey);
         long_blocking(self.shipper, move |shipper| {
             let Some(theirs) = survey::first_page(shipper)? else { return Ok(agreement.is_related()) };
@@ -411,6 +422,9 @@ impl<'a> Question<'a> {
         point: RestorePoint,
         for_equality: bool,
     ) -> Result<Option<Theirs>> {
+        if let Some(closed) = &self.closed {
+            return Err(closed.clone());
+        }
         let survey = Arc::clone(survey);
         let compared = long_blocking(self.shipper, move |shipper| {
             survey::compare(shipper, &survey, point, for_equality)

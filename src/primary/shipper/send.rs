@@ -8,8 +8,8 @@ use bytes::Bytes;
 use super::blocking;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::{FileId, Header};
+use crate::primary::seals::{self, Subject};
 use crate::primary::shipper::misfit;
-use crate::primary::shipper::newest;
 use crate::primary::shipper::outgoing::{Body, Outgoing, write_as_one};
 use crate::primary::shipper::sidecar;
 use crate::primary::shipper::spool::Segment;
@@ -66,7 +66,7 @@ async fn into_memory_if_small(shipper: &Arc<Shipper>, out: Outgoing) -> Result<O
     blocking(shipper, move |shipper| {
         let Some(files) = out.small_files() else { return Ok(out) };
         // Committing threads do not wait for this.
-        let made = write_as_one(files, Vec::new(), out.header);
+        let made = write_as_one(files, Vec::new(), out.header, &shipper.seals);
         let (bytes, sums) = made.or_else(|e| not_made(shipper, &out.header, e))?;
         let out = Outgoing { body: Body::Memory(bytes.into()), sums, ..out };
         shipper.with_capture(|capture| capture.is_in_memory(&out))?;
@@ -93,7 +93,7 @@ async fn stream(
 ) -> Result<()> {
     let (header, files, maker) = (out.header, files.to_vec(), Arc::clone(shipper));
     let encode = move |parts: PartWriter| {
-        write_as_one(&files, parts, header).or_else(|e| not_made(&maker, &header, e))
+        write_as_one(&files, parts, header, &maker.seals).or_else(|e| not_made(&maker, &header, e))
     };
     let id = FileId::single(out.txid);
     let made =
@@ -113,6 +113,7 @@ async fn delivered(shipper: &Arc<Shipper>, out: &Outgoing, sums: PageSums) -> Re
     // transaction again.
     note_checksums(shipper, out, sums).await;
     shipper.with_capture(|capture| capture.delivered(out))?;
+    shipper.offer_view()?;
     if let Some(bytes) = &bytes {
         prove_fencing(shipper, out, bytes);
     }
@@ -126,7 +127,7 @@ async fn delivered(shipper: &Arc<Shipper>, out: &Outgoing, sums: PageSums) -> Re
     // Before whoever waits for it hears of it and asks for a snapshot.
     shipper.keep_history_of(FileId::single(out.txid), out.header.timestamp, bytes);
     shipper.published(out.txid, out.covers, out.header.timestamp);
-    Sums::of(shipper).catch_up(shipper.store.as_ref(), Some(out.txid)).await;
+    Sums::of(shipper).catch_up(shipper, Some(out.txid)).await;
     Ok(true)
 }
 
@@ -176,17 +177,20 @@ pub(in crate::primary) enum Landed {
 /// `Conflict` if another writer wrote it; those of the store.
 pub(in crate::primary) async fn identify(shipper: &Shipper, ours: &Header) -> Result<Landed> {
     let txid = ours.max;
-    let theirs = newest::read_header(shipper.store.as_ref(), FileId::single(txid)).await?;
+    let id = FileId::single(txid);
+    let (theirs, head) = seals::read_head(shipper.store.as_ref(), id).await?;
     shipper.seen(theirs.timestamp);
-    if theirs.is_sealed() {
-        return Err(misfit::sealed(shipper.store.as_ref(), FileId::single(txid)));
+    if theirs.is_sealed() && !shipper.seals.are_on() {
+        return Err(misfit::sealed(shipper.store.as_ref(), id));
     }
+    // Headers are in clear, and so anybody could write one like ours.
+    let is_ours = !theirs.is_sealed() || shipper.seals.wrote(Subject::Replica(id), &head);
     // The node id proves nothing: a copy of the state folder has it too.
-    if shipper.with_capture(|capture| capture.was_attempted(&theirs))? {
+    if is_ours && shipper.with_capture(|capture| capture.was_attempted(&theirs))? {
         tracing::info!("transaction {txid} is in the replica from before");
         return Ok(Landed::Earlier);
     }
-    if theirs == *ours {
+    if is_ours && theirs == *ours {
         return Ok(Landed::This);
     }
     if theirs.is_litestreams() {

@@ -5,19 +5,23 @@
 //! names the file. They are contiguous and begin at 2, because a file that begins at 1 is a full
 //! snapshot.
 //!
+//! The files of a sealed replica are sealed too, each under a key of its own that is kept as long as it waits.
+//!
 //! Nothing here is synced. The state names the files that belong to it: a file that it does not name is
 //! removed at the next open, and one that is missing or broken makes the state worthless.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::files;
 use crate::ltx::{Decoder, Encoder, FileName, Header, Merger, Summary, Txid};
 use crate::primary::dirty::PageSet;
 use crate::primary::hooks::CommitSeq;
+use crate::primary::seals::{Keep, Seals, Subject};
 
 const FIRST: u64 = 2;
 
@@ -39,9 +43,12 @@ pub(in crate::primary) struct Segment {
 
 impl Segment {
     /// Opens the file for a merge.
-    pub(in crate::primary) fn open(&self) -> Result<Decoder<BufReader<File>>> {
+    pub(in crate::primary) fn open(&self, seals: &Seals) -> Result<Decoder<BufReader<File>>> {
         let file = File::open(&self.path).map_err(|e| self.io("read", e))?;
-        Decoder::new(BufReader::with_capacity(64 * 1024, file)).map_err(|e| e.context(self.path.display()))
+        let file = BufReader::with_capacity(64 * 1024, file);
+        // One that waited when encryption was turned on is sealed when it goes.
+        let opened = if self.header.is_sealed() { seals.open(file) } else { Decoder::new(file) };
+        opened.map_err(|e| not_opened(e).context(self.path.display()))
     }
 
     fn io(&self, verb: &str, e: std::io::Error) -> Error {
@@ -49,9 +56,15 @@ impl Segment {
     }
 }
 
+/// A waiting file whose key is lost is as good as a broken one.
+fn not_opened(e: Error) -> Error {
+    if e.kind() == ErrorKind::Denied { Error::corrupt(e.to_string()) } else { e }
+}
+
 /// The waiting files, oldest first.
 #[derive(Debug)]
 pub(in crate::primary) struct Spool {
+    seals: Arc<Seals>,
     folder: PathBuf,
     segments: Vec<Segment>,
     next: u64,
@@ -64,17 +77,34 @@ impl Spool {
     ///
     /// # Errors
     /// `Io`.
-    pub(in crate::primary) fn open(state_folder: &Path, named: Option<(u64, u64)>) -> Result<(Self, bool)> {
+    pub(in crate::primary) fn open(
+        state_folder: &Path,
+        named: Option<(u64, u64)>,
+        seals: &Arc<Seals>,
+    ) -> Result<(Self, bool)> {
         let folder = state_folder.join("spool");
         files::create_folders(&folder)
             .map_err(|e| Error::io(format_args!("cannot create {}", folder.display()), e))?;
-        let mut spool = Self { folder, segments: Vec::new(), next: FIRST };
+        let mut spool = Self { seals: Arc::clone(seals), folder, segments: Vec::new(), next: FIRST };
         spool.read_folder(named)?;
         let complete = spool.range(0) == named;
         if !complete {
             spool.clear()?;
         }
+        let there: Vec<FileName> = spool.segments.iter().map(|segment| segment.header.name()).collect();
+        seals.forget_waiting(&there)?;
         Ok((spool, complete))
+    }
+
+    /// A spool of which nothing is read, and nothing is removed.
+    pub(in crate::primary) fn untouched(state_folder: &Path, seals: &Arc<Seals>) -> Self {
+        let folder = state_folder.join("spool");
+        Self { seals: Arc::clone(seals), folder, segments: Vec::new(), next: FIRST }
+    }
+
+    /// How its files are sealed.
+    pub(in crate::primary) fn seals(&self) -> &Seals {
+        &self.seals
     }
 
     fn read_folder(&mut self, named: Option<(u64, u64)>) -> Result<()> {
@@ -91,7 +121,7 @@ impl Spool {
         sequence.sort_unstable();
         for seq in sequence {
             let path = self.folder.join(format!("{seq}.ltx"));
-            match Self::inspect(&path, seq) {
+            match Self::inspect(&path, seq, &self.seals) {
                 Ok(segment) => self.found(segment)?,
                 Err(e) => {
                     tracing::warn!("{}: {e}", path.display());
@@ -118,10 +148,17 @@ impl Spool {
     }
 
     /// Reads a whole file, which verifies it.
-    fn inspect(path: &Path, seq: Txid) -> Result<Segment> {
-        let file = File::open(path).map_err(|e| Error::io(path.display(), e))?;
-        let mut decoder = Decoder::new(BufReader::new(file))?;
-        let header = *decoder.header();
+    fn inspect(path: &Path, seq: Txid, seals: &Seals) -> Result<Segment> {
+        let header = read_header(path).map_err(|e| Error::io(path.display(), e))?;
+        let header = Header::decode(&header)?;
+        let unread = Segment {
+            path: path.to_path_buf(),
+            header,
+            size: 0,
+            covers: CommitSeq::default(),
+            pages: PageSet::default(),
+        };
+        let mut decoder = unread.open(seals)?;
         let mut pages = PageSet::default();
         let mut page = vec![0; header.page_size.bytes()];
         while let Some(pgno) = decoder.next_page(&mut page)? {
@@ -131,8 +168,7 @@ impl Spool {
         if header.max != seq {
             return Err(Error::corrupt("it holds another sequence number"));
         }
-        let (path, covers) = (path.to_path_buf(), CommitSeq::default());
-        Ok(Segment { path, header, size: summary.size, covers, pages })
+        Ok(Segment { size: summary.size, pages, ..unread })
     }
 
     /// The first and last sequence number of all files but the oldest `skip`.
@@ -164,9 +200,9 @@ impl Spool {
         fill: impl FnOnce(&mut Encoder<BufWriter<File>>) -> Result<()>,
     ) -> Result<()> {
         let seq = Txid::new(self.next).expect("BUG: sequence numbers begin at 2");
-        let header = single(header, seq);
+        let header = self.seals.header(single(header, seq));
         let path = self.folder.join(format!("{seq}.ltx"));
-        let size = write_ltx(&path, header, fill)?;
+        let size = write_ltx(&path, header, &self.seals, fill)?;
         self.segments.push(Segment { path, header, size, covers, pages: pages.clone() });
         self.next += 1;
         Ok(())
@@ -184,7 +220,7 @@ impl Spool {
             held as f64 / age as f64
         };
         let pair = files.windows(2).min_by(|a, b| coarseness(a).total_cmp(&coarseness(b)))?;
-        Some(Merge { inputs: pair.to_vec(), scratch: self.scratch() })
+        Some(Merge { inputs: pair.to_vec(), scratch: self.scratch(), seals: Arc::clone(&self.seals) })
     }
 
     /// Puts the result of a merge in the place of its inputs. Nothing happens if they are gone.
@@ -199,15 +235,21 @@ impl Spool {
         // leaves files that follow each other and end in the same state.
         fs::rename(merge.scratch.path(), &merged.path).map_err(|e| self.io(e))?;
         let old: Vec<Segment> = self.segments.splice(from..to, [merged]).collect();
-        old[..old.len() - 1].iter().try_for_each(|segment| remove(&segment.path))
+        old[..old.len() - 1].iter().try_for_each(|segment| remove(&segment.path))?;
+        self.forget(&old)
     }
 
     /// Removes the oldest `n` files: they are in the replica.
     pub(in crate::primary) fn remove_oldest(&mut self, n: usize) -> Result<()> {
-        for segment in self.segments.drain(..n) {
-            remove(&segment.path)?;
-        }
-        Ok(())
+        let gone: Vec<Segment> = self.segments.drain(..n).collect();
+        gone.iter().try_for_each(|segment| remove(&segment.path))?;
+        self.forget(&gone)
+    }
+
+    /// Forgets the keys of `gone`.
+    fn forget(&self, gone: &[Segment]) -> Result<()> {
+        let subjects = gone.iter().map(|segment| Subject::Waiting(segment.header.name()));
+        self.seals.forget(&subjects.collect::<Vec<_>>())
     }
 
     /// Removes all files: a full copy takes their place.
@@ -242,9 +284,10 @@ impl Scratch {
     ///
     /// # Errors
     /// Those of [`merge_as`]; `Io`, `NoSpace` naming the file.
-    fn merge(&self, inputs: &[Segment], header: Header) -> Result<u64> {
-        let inputs = inputs.iter().map(Segment::open).collect::<Result<Vec<_>>>()?;
-        let (out, summary) = merge_as(inputs, create(&self.0)?, header)?;
+    fn merge(&self, inputs: &[Segment], header: Header, seals: &Seals) -> Result<u64> {
+        let inputs = inputs.iter().map(|input| input.open(seals)).collect::<Result<Vec<_>>>()?;
+        let encoder = seals.encoder(create(&self.0)?, header, Subject::Waiting(header.name()), Keep::Key)?;
+        let (out, summary) = merge_as(inputs, encoder)?;
         out.into_inner()
             .map_err(|e| Error::io(format_args!("cannot write {}", self.0.display()), e.into_error()))?;
         Ok(summary.size)
@@ -263,6 +306,7 @@ impl Drop for Scratch {
 pub(in crate::primary) struct Merge {
     inputs: Vec<Segment>,
     scratch: Scratch,
+    seals: Arc<Seals>,
 }
 
 impl Merge {
@@ -272,8 +316,8 @@ impl Merge {
     /// `Corrupt` if an input is broken; `Io`, `NoSpace`.
     pub(in crate::primary) fn run(&self) -> Result<Segment> {
         let [first, .., last] = &self.inputs[..] else { panic!("BUG: a merge has several inputs") };
-        let header = Header { min: first.header.min, ..last.header };
-        let size = self.scratch.merge(&self.inputs, header)?;
+        let header = self.seals.header(Header { min: first.header.min, ..last.header });
+        let size = self.scratch.merge(&self.inputs, header, &self.seals)?;
         let mut pages = PageSet::default();
         self.inputs.iter().for_each(|input| pages.extend(&input.pages));
         Ok(Segment { header, size, pages, ..last.clone() })
@@ -286,18 +330,20 @@ pub(in crate::primary) fn single(header: Header, txid: Txid) -> Header {
     Header { min: name.min(), max: name.max(), ..header }
 }
 
-/// Writes the newest of every page of `inputs`, oldest first, as a file with `header`, whose
-/// transactions need not be those of the inputs.
+/// The first bytes of the file at `path`.
+fn read_header(path: &Path) -> std::io::Result<[u8; Header::SIZE]> {
+    let mut bytes = [0; Header::SIZE];
+    File::open(path)?.read_exact(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Writes the newest of every page of `inputs`, oldest first, as one file by `encoder`, in whose header the transactions
+/// need not be those of the inputs.
 ///
 /// # Errors
 /// `Corrupt` if an input is broken; what reading and writing say.
-pub(in crate::primary) fn merge_as<R: Read, W: Write>(
-    inputs: Vec<Decoder<R>>,
-    out: W,
-    header: Header,
-) -> Result<(W, Summary)> {
+fn merge_as<R: Read, W: Write>(inputs: Vec<Decoder<R>>, mut encoder: Encoder<W>) -> Result<(W, Summary)> {
     let mut merger = Merger::new(inputs)?;
-    let mut encoder = Encoder::new(out, header)?;
     while let Some((pgno, page)) = merger.next_page()? {
         encoder.page(pgno, page)?;
     }
@@ -309,12 +355,14 @@ pub(in crate::primary) fn merge_as<R: Read, W: Write>(
 pub(in crate::primary) fn write_ltx(
     path: &Path,
     header: Header,
+    seals: &Seals,
     fill: impl FnOnce(&mut Encoder<BufWriter<File>>) -> Result<()>,
 ) -> Result<u64> {
     let temporary = path.with_extension("tmp");
     let write = || {
         // A view is pinned meanwhile: compression is left to the merge in the background.
-        let mut encoder = Encoder::stored(create(&temporary)?, header)?;
+        let subject = Subject::Waiting(header.name());
+        let mut encoder = seals.encoder(create(&temporary)?, header, subject, Keep::Key)?.stored();
         fill(&mut encoder)?;
         let (out, summary) = encoder.finish()?;
         out.into_inner()
@@ -381,7 +429,7 @@ mod tests {
     fn what_waits_becomes_coarser_the_older_it_is() {
         const MOST: usize = 64;
         let home = tempfile::tempdir().unwrap();
-        let (mut spool, _) = Spool::open(home.path(), None).unwrap();
+        let (mut spool, _) = Spool::open(home.path(), None, &Arc::new(Seals::none())).unwrap();
         for second in 1..=1000 {
             write(&mut spool, second);
             tidy(&mut spool, 0, MOST);
@@ -402,13 +450,13 @@ mod tests {
         }
         // Each is a file that the next process finds again, with the newest content of each of its pages.
         let named = spool.range(0);
-        let (again, complete) = Spool::open(home.path(), named).unwrap();
+        let (again, complete) = Spool::open(home.path(), named, &Arc::new(Seals::none())).unwrap();
         assert!(complete);
         let shown = |spool: &Spool| spool.segments().iter().map(|s| s.header).collect::<Vec<_>>();
         assert_eq!(shown(&again), shown(&spool));
         for segment in again.segments() {
             let mut page = vec![0; SIZE as usize];
-            assert_eq!(segment.open().unwrap().next_page(&mut page).unwrap(), Some(Pgno::ONE));
+            assert_eq!(segment.open(&Seals::none()).unwrap().next_page(&mut page).unwrap(), Some(Pgno::ONE));
             assert_eq!(page[0], (segment.header.timestamp.as_millis() / 1000) as u8);
         }
     }
@@ -416,7 +464,7 @@ mod tests {
     #[test]
     fn what_is_on_its_way_stays_as_it_is() {
         let home = tempfile::tempdir().unwrap();
-        let (mut spool, _) = Spool::open(home.path(), None).unwrap();
+        let (mut spool, _) = Spool::open(home.path(), None, &Arc::new(Seals::none())).unwrap();
         (1..=20).for_each(|second| write(&mut spool, second));
         let before: Vec<Header> = spool.segments()[..5].iter().map(|s| s.header).collect();
         tidy(&mut spool, 5, 3);

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
 use crate::files;
-use crate::ltx::{Header, Lineage, Txid};
+use crate::ltx::{Header, Lineage, Recipients, Txid};
 use crate::primary::dirty::{Cursor, PageSet, Position, StoredPosition};
 use crate::primary::file_fingerprint::{self, Identity, Stamp};
 
@@ -77,10 +77,22 @@ pub(in crate::primary) struct State {
     /// How far a copy came that the last close gave up, in percent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(in crate::primary) copy_given_up: Option<u8>,
+    /// Whom the files of the replica are sealed to, if to anybody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(in crate::primary) sealed: Option<Sealed>,
     /// The boot of the machine in which the last file was published, or the first of all is to be. In a
     /// later one, what was written here since then may be lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     boot: Option<String>,
+}
+
+/// Whom a replica is sealed to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::primary) struct Sealed {
+    /// The recipients as age writes them, sorted.
+    pub(in crate::primary) recipients: Vec<String>,
+    /// The first transaction that was sealed.
+    pub(in crate::primary) since: u64,
 }
 
 /// How a database came to be at a transaction that it did not publish itself.
@@ -115,6 +127,8 @@ pub(in crate::primary) struct Former {
     txid: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     lineage: Option<Lineage>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sealed: Option<Sealed>,
 }
 
 /// What the state folder says of the database file as it is now.
@@ -190,6 +204,7 @@ impl State {
             url: former.url.clone(),
             txid: Some(former.txid),
             lineage: former.lineage,
+            sealed: former.sealed.clone(),
             file: self.file,
             was_closed: self.was_closed || self.closed.is_some(),
             boot: self.boot.clone(),
@@ -205,8 +220,8 @@ impl State {
 
     /// The replicas that are remembered when this one is given up: those before it, and itself.
     pub(in crate::primary) fn into_former(self) -> Vec<Former> {
-        let Self { mut former, url, txid, lineage, .. } = self;
-        former.extend(txid.map(|txid| Former { url, txid, lineage }));
+        let Self { mut former, url, txid, lineage, sealed, .. } = self;
+        former.extend(txid.map(|txid| Former { url, txid, lineage, sealed }));
         former
     }
 
@@ -227,6 +242,11 @@ impl State {
         );
         state.origin = Some(origin);
         state
+    }
+
+    /// Whether the replica may be sealed to `recipients`, and to nobody else: it is, or nothing says whom it is sealed to.
+    pub(in crate::primary) fn is_sealed_to(&self, recipients: &Recipients) -> bool {
+        self.sealed.as_ref().is_none_or(|sealed| sealed.recipients == recipients.texts())
     }
 
     /// Says that it is about `file`, if it is not yet about any.

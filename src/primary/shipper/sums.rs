@@ -22,6 +22,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{BufReader, BufWriter, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crc_fast::CrcAlgorithm;
 
@@ -32,7 +33,7 @@ use crate::page::{PageCount, PageSize, Pgno};
 use crate::primary::shipper::Shipper;
 use crate::primary::shipper::past::{Digest, Past};
 use crate::runtime;
-use crate::store::{ByteRange, Replica};
+use crate::store::ByteRange;
 
 const NAME: &str = "pages.sums";
 const MAGIC: &[u8; 8] = b"LTXSUMS1";
@@ -224,28 +225,28 @@ impl Sums {
 
     /// Brings them to `last`, the last transaction of the replica, by what that holds. If that is much,
     /// they stay behind and are of no use.
-    pub(in crate::primary) async fn catch_up(&self, store: &Replica, last: Option<Txid>) {
+    pub(in crate::primary) async fn catch_up(&self, shipper: &Shipper, last: Option<Txid>) {
         let Some(last) = last else { return };
         for _ in 0..CATCH_UP_FILES {
             let Some(txid) = self.txid().filter(|txid| *txid < last) else { return };
             if last.get() - txid.get() > CATCH_UP_FILES {
                 return;
             }
-            if let Err(e) = self.apply_from(store, txid.next()).await {
+            if let Err(e) = self.apply_from(shipper, txid.next()).await {
                 tracing::debug!("{}: {e}", self.path.display());
                 return;
             }
         }
     }
 
-    async fn apply_from(&self, store: &Replica, txid: Txid) -> Result<()> {
-        let content = store.get(FileId::single(txid), ByteRange::All).await?;
+    async fn apply_from(&self, shipper: &Shipper, txid: Txid) -> Result<()> {
+        let content = shipper.store.get(FileId::single(txid), ByteRange::All).await?;
         if content.file_size > CATCH_UP_BYTES {
             return Err(Error::new(ErrorKind::Unsupported, format!("transaction {txid} is large")));
         }
         let bytes = content.bytes().await?;
-        let sums = self.clone();
-        runtime::blocking(move || sums.apply(Decoder::new(&bytes[..])?)).await
+        let (sums, seals) = (self.clone(), Arc::clone(&shipper.seals));
+        runtime::blocking(move || sums.apply(seals.open(&bytes[..])?)).await
     }
 
     /// What the replica holds at `txid`, if it is known and whole.

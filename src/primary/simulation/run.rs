@@ -129,6 +129,7 @@ impl Run {
             verify_interval: Duration::ZERO,
             rewound: Rewound::Forward,
             auto_recover: true,
+            recipients: crate::ltx::Recipients::default(),
             pack: true,
             spool_limit: limits[simulation.below(4) as usize],
             history: no_history(),

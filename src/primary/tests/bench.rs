@@ -69,6 +69,7 @@ impl Bench {
                 verify_interval: Duration::ZERO,
                 rewound: Rewound::Forward,
                 auto_recover: true,
+                recipients: crate::ltx::Recipients::default(),
                 pack: true,
                 spool_limit: 1 << 30,
                 history: defaulting_to(no_history()),

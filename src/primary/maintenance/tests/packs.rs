@@ -12,6 +12,7 @@ use crate::ltx::{FileId, IndexEntry, Level, PageIndex, Shape, TailRead, Txid};
 use crate::page::Pgno;
 use crate::primary::maintenance::compactor::Compactor;
 use crate::primary::maintenance::{History, Settings};
+use crate::primary::seals::Seals;
 use crate::primary::time::Time;
 use crate::replica::Pack;
 use crate::replica::tests::fixtures::{self, id};
@@ -47,7 +48,7 @@ impl Large {
         history.begin(Txid::new(2), 7);
         let compactor = Compactor::new(
             store.replica(),
-            pack,
+            (pack, Arc::new(Seals::none())),
             settings,
             time,
             Arc::clone(&history),

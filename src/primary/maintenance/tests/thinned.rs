@@ -81,7 +81,7 @@ proptest! {
             ..settings()
         };
         let snapshots = settings.snapshot_windows("");
-        let due = Due { inventory: &inventory, settings: &settings, snapshots, may_delete: true };
+        let due = Due { inventory: &inventory, settings: &settings, snapshots, may_delete: true, sealed: None };
         let now = Timestamp::from_millis(now + later * MINUTE_MS);
         let files = inventory.all();
         let doomed = due.doomed(now);

@@ -14,6 +14,7 @@ use crate::page::{PageCount, PageSize, Pgno};
 use crate::primary::maintenance::compactor::Compactor;
 use crate::primary::maintenance::settings::{before, window_start};
 use crate::primary::maintenance::{Calendar, History, Settings, SnapshotAt};
+use crate::primary::seals::Seals;
 use crate::primary::time::Time;
 use crate::store::{ByteRange, Faults, FileInfo, MemoryStore, PutOptions};
 
@@ -65,7 +66,7 @@ impl World {
         let time = Arc::new(Time::new(clock.clone(), store.replica()));
         let compactor = Compactor::new(
             store.replica(),
-            true,
+            (true, Arc::new(Seals::none())),
             settings.clone(),
             Arc::clone(&time),
             Arc::clone(&history),
@@ -98,7 +99,7 @@ impl World {
         self.history = Arc::new(History::default());
         self.compactor = Compactor::new(
             self.store.replica(),
-            true,
+            (true, Arc::new(Seals::none())),
             self.settings.clone(),
             Arc::clone(&self.time),
             Arc::clone(&self.history),

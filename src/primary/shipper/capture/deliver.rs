@@ -1,13 +1,14 @@
 //! How what was captured gets to the replica.
 
 use super::view::Changed;
-use super::{Capture, Exclusive};
+use super::{Capture, Exclusive, Held};
 use crate::clock::Timestamp;
 use crate::error::Result;
-use crate::ltx::{Header, Txid};
+use crate::ltx::{FileId, Header, Txid};
 use crate::primary::context::Context;
 use crate::primary::dirty::{Cursor, Mark, PageSet};
-use crate::primary::hooks::Noted;
+use crate::primary::hooks::{Noted, PinnedView};
+use crate::primary::seals::Subject;
 use crate::primary::shipper::outgoing::{Body, Outgoing};
 use crate::primary::shipper::spool::{self, Merge, Segment};
 use crate::primary::shipper::state::{Claim, Origin};
@@ -26,7 +27,8 @@ impl Capture {
     }
 
     /// Makes the file of transaction `txid` from what was committed up to `noted` and what waits, or returns the one
-    /// that is under way. `None` if there is nothing to send. Without a connection it is made only of what waits. `time` is the time of publishing for a commit's time.
+    /// that is under way. `None` if there is nothing to send. Without a connection it is made only of what waits. `time` is
+    /// the time of publishing for a commit's time. With `holds` the view is kept, for a snapshot ([`Capture::take_view`]).
     ///
     /// # Errors
     /// Those of the view; `Busy`; `Io`, `NoSpace` on the spool.
@@ -36,6 +38,7 @@ impl Capture {
         db: &Context,
         noted: &Noted,
         time: impl Fn(Timestamp, Witness) -> Timestamp,
+        holds: bool,
     ) -> Result<Option<Outgoing>> {
         if self.in_flight.is_some() {
             return Ok(self.in_flight.clone());
@@ -47,6 +50,27 @@ impl Capture {
         if !self.spool.segments().is_empty() {
             return Ok(Some(self.send_from_spool(txid, time)));
         }
+        self.held = None;
+        self.holds = holds;
+        let made = self.capture_outgoing(txid, db, noted, time);
+        self.holds = false;
+        let shows = match &made {
+            Ok(Some(_)) => Some(txid),
+            Ok(None) => self.state.txid.and_then(Txid::new),
+            Err(_) => None,
+        };
+        self.held = self.held.take().filter(|_| shows.is_some()).map(|held| Held { txid: shows, ..held });
+        made
+    }
+
+    /// As [`Capture::next_outgoing`], where nothing waits.
+    fn capture_outgoing(
+        &mut self,
+        txid: Txid,
+        db: &Context,
+        noted: &Noted,
+        time: impl Fn(Timestamp, Witness) -> Timestamp,
+    ) -> Result<Option<Outgoing>> {
         let changed = if db.is_open() { self.changed(db)? } else { None };
         if let Some(changed) = changed {
             if self.cursor.is_none() {
@@ -78,11 +102,11 @@ impl Capture {
         noted: &Noted,
     ) -> Result<Outgoing> {
         let header = Header { lineage: self.lineage(), ..changed.header(time, self.node_id()) };
-        let header = spool::single(header, txid);
+        let header = self.seals.header(spool::single(header, txid));
         let pages = changed.pages.clone();
         self.db.frames.joins(self.number);
         let content = self.take_into_memory(changed)?;
-        let encoded = content.encode(header, &self.db.frames);
+        let encoded = content.encode(header, &self.db.frames, &self.seals);
         let (bytes, sums) = encoded.inspect_err(|_| self.lost("a file could not be made"))?;
         let cursor = (self.cursor.expect("BUG: what was captured has an end"), self.mark);
         let body = Body::Memory(bytes.into());
@@ -103,6 +127,7 @@ impl Capture {
         let timestamp = time(last.header.timestamp, Witness::Elsewhere);
         let (node_id, lineage) = (self.node_id(), self.lineage());
         let header = Header { node_id, lineage, timestamp, ..spool::single(last.header, txid) };
+        let header = self.seals.header(header);
         let covers = last.covers;
         let mut pages = PageSet::default();
         oldest.iter().for_each(|segment| pages.extend(&segment.pages));
@@ -150,9 +175,31 @@ impl Capture {
         }
         // First the state, so that no file is missing that it names.
         self.save(inputs);
-        if let Err(e) = self.spool.remove_oldest(inputs) {
+        if let Err(e) = self.spool.remove_oldest(inputs).and_then(|()| self.forget_spent(out.txid)) {
             tracing::warn!("{e}");
         }
+    }
+
+    /// Forgets the key of transaction `txid`, which is published, where nothing will be merged.
+    fn forget_spent(&self, txid: Txid) -> Result<()> {
+        let id = FileId::single(txid);
+        if self.seals.never_merges(id.level) { self.seals.forget(&[Subject::Replica(id)]) } else { Ok(()) }
+    }
+
+    /// The view that was held for a snapshot, and the transaction that it shows, if that is the last one of the replica; with
+    /// its time, as far as that is known.
+    pub(in crate::primary) fn take_view(&mut self) -> Option<(Box<dyn PinnedView>, Txid, Option<Timestamp>)> {
+        if self.in_flight.is_some() {
+            return None;
+        }
+        let held = self.held.take()?;
+        let txid = held.txid.filter(|txid| self.state.txid == Some(txid.get()))?;
+        Some((held.view, txid, self.state.time()))
+    }
+
+    /// No snapshot is made of the view that is held.
+    pub(in crate::primary) fn drop_view(&mut self) {
+        self.held = None;
     }
 
     /// The transaction of the file that is under way is in the replica with other content of ours,
@@ -161,6 +208,7 @@ impl Capture {
     /// # Errors
     /// `Io` on the spool.
     pub(in crate::primary) fn requeue(&mut self, published: Txid) -> Result<()> {
+        self.held = None;
         match self.in_flight.take() {
             // What came from memory is still in the database, and goes out with what was committed since.
             Some(out) if out.inputs == 0 && self.exclusive == Exclusive::No => self.dirty.extend(&out.pages),
@@ -220,6 +268,7 @@ impl Capture {
     /// `Io` on the spool.
     pub(in crate::primary) fn begin_anchor(&mut self, cursor: Option<Cursor>, records: Mark) -> Result<()> {
         self.attempted.extend(self.in_flight.take().map(|out| out.header));
+        self.held = None;
         self.dirty = PageSet::default();
         self.anchored = false;
         // First the state, so that it names no file that is gone.

@@ -11,13 +11,15 @@ use std::time::Duration;
 use super::Shipper;
 use super::outgoing::Outgoing;
 use super::spool::Spool;
-use super::state::{Claim, Origin, State};
+use super::state::{Claim, Origin, Sealed, State};
 use crate::clock::Timestamp;
 use crate::error::Result;
-use crate::ltx::{Header, Lineage};
+use crate::ltx::{Header, Lineage, Txid};
 use crate::primary::context::Context;
 use crate::primary::dirty::{Cursor, Mark, PageSet};
 use crate::primary::file_fingerprint::Identity;
+use crate::primary::hooks::PinnedView;
+use crate::primary::seals::Seals;
 use crate::wal::IndexHeader;
 
 pub(super) use view::{Look, header_of};
@@ -69,10 +71,23 @@ pub(in crate::primary) struct Capture {
     stopped: bool,
     /// A user decided that what the replica holds is to be taken as it is.
     forced: bool,
+    /// How files are sealed.
+    seals: Arc<Seals>,
+    /// The state of the database as of a file that is on its way, or the last one that landed, for a snapshot.
+    held: Option<Held>,
+    /// The next view is to be held.
+    holds: bool,
     /// Which file the database is.
     file: Option<Identity>,
     /// What the state says of it.
     claim: Claim,
+}
+
+/// A view that shows a transaction.
+struct Held {
+    view: Box<dyn PinnedView>,
+    /// The transaction, once it is known.
+    txid: Option<Txid>,
 }
 
 /// Whether a connection of this process keeps the database for itself (`locking_mode=EXCLUSIVE`), so that no view can be
@@ -102,7 +117,14 @@ impl Capture {
         let mut state = State::load(folder)?;
         let ours = state.url == url;
         let file = Identity::of(&db.path);
-        let (spool, complete) = Spool::open(folder, state.spool.filter(|_| ours))?;
+        let (seals, may_seal) = (&shipper.seals, !ours || state.is_sealed_to(shipper.seals.recipients()));
+        seals.load()?;
+        let (spool, complete) = if may_seal {
+            Spool::open(folder, state.spool.filter(|_| ours), seals)?
+        } else {
+            // Nothing is captured for those that the replica is not sealed to, and nothing is removed that waits.
+            (Spool::untouched(folder, seals), false)
+        };
         let known = state.cursor(&db.path).filter(|_| ours && complete);
         let anchor_reason = match known {
             Some(_) => None,
@@ -142,8 +164,11 @@ impl Capture {
             state,
             saved: None,
             makes_no_file: false,
-            stopped: false,
+            stopped: !may_seal,
             forced: false,
+            seals: Arc::clone(seals),
+            held: None,
+            holds: false,
             file,
             claim,
         };
@@ -155,9 +180,23 @@ impl Capture {
                 capture.spool.clear()?;
             }
         }
+        if !may_seal {
+            return Ok(capture);
+        }
         capture.state.save(folder)?;
         capture.saved = Some(capture.state.clone());
         Ok(capture)
+    }
+
+    /// Whom the replica is sealed to, as far as local state says it.
+    pub(in crate::primary) fn sealed_to(&self) -> Option<Sealed> {
+        self.state.sealed.clone()
+    }
+
+    /// The replica is sealed to `sealed` from the next file on.
+    pub(in crate::primary) fn seals_to(&mut self, sealed: Sealed) {
+        self.state.sealed = Some(sealed);
+        self.save(0);
     }
 
     /// Tells our files from another writer's.
@@ -229,6 +268,7 @@ impl Capture {
     /// Ends replication: the database works as before, nothing is captured.
     pub(in crate::primary) fn stop(&mut self) {
         self.stopped = true;
+        self.held = None;
         self.db.frames.leaves(self.number);
         self.cursor = None;
         self.dirty = PageSet::default();
@@ -267,6 +307,7 @@ impl Capture {
             self.state.url
         );
         self.cursor = None;
+        self.held = None;
         self.dirty = PageSet::default();
         // What is lost until the copy is there follows from the first loss.
         self.anchor_reason.get_or_insert(reason);

@@ -1,9 +1,9 @@
 //! What a read view shows that no file has: which pages, and their content.
 
-use super::{Capture, Exclusive};
+use super::{Capture, Exclusive, Held};
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
-use crate::ltx::{Encoder, FileName, Header, Txid};
+use crate::ltx::{FileId, FileName, Header, Txid};
 use crate::page::{PageCount, PageSize, Pgno};
 use crate::primary::context::Context;
 use crate::primary::dirty::{Collected, Cursor, Mark, PageSet, Position, collect, cursor_at};
@@ -11,6 +11,7 @@ use crate::primary::file_fingerprint::Stamp;
 use crate::primary::frame_cache::{FrameCache, Moment};
 use crate::primary::hooks::CommitSeq;
 use crate::primary::hooks::PinnedView;
+use crate::primary::seals::{Seals, Subject};
 use crate::primary::shipper::sums::{PageSums, sum_of};
 use crate::wal::{Checksum, FrameNo, IndexHeader};
 
@@ -118,8 +119,15 @@ impl Content {
     ///
     /// # Errors
     /// `Corrupt` if the header does not fit the pages.
-    pub(super) fn encode(&self, header: Header, frames: &FrameCache) -> Result<(Vec<u8>, PageSums)> {
-        let mut encoder = Encoder::new(Vec::new(), header)?;
+    pub(super) fn encode(
+        &self,
+        header: Header,
+        frames: &FrameCache,
+        seals: &Seals,
+    ) -> Result<(Vec<u8>, PageSums)> {
+        let id = FileId::single(header.max);
+        let keep = seals.keep_of(id.level);
+        let mut encoder = seals.encoder(Vec::new(), header, Subject::Replica(id), keep)?;
         let mut sums = Vec::with_capacity(self.pages.len());
         for (pgno, page) in self.pages.iter().zip(self.bytes.chunks_exact(self.page_size.bytes())) {
             frames.encode(self.taker, &mut encoder, *pgno, page)?;
@@ -259,7 +267,9 @@ impl Capture {
         self.pass_to(&changed.view.header(), changed.records.clone());
         self.note_positions();
         // The view is released only now: a restart of the WAL finds the position.
-        drop(changed);
+        if self.holds {
+            self.held = Some(Held { view: changed.view, txid: None });
+        }
     }
 
     /// The cursor goes to the end of a view with the index header `index`. It never names a generation without a commit:
