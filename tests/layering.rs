@@ -68,7 +68,7 @@ const PRIMARY_LEAVES: [&str; 6] =
     ["file_fingerprint", "page_set", "frame_cache", "time", "streaming_upload", "seals"];
 
 /// Each room of `primary`, and those that it may use beside itself and the leaves.
-const PRIMARY: [(&str, &[&str]); 15] = [
+const PRIMARY: [(&str, &[&str]); 16] = [
     ("page_set", &[]),
     ("file_fingerprint", &[]),
     ("frame_cache", &[]),
@@ -92,11 +92,23 @@ const PRIMARY: [(&str, &[&str]); 15] = [
 
 /// The floors of `replica`: a module may use those of its own floor and of the floors before.
 const REPLICA: [&[&str]; 9] = [
-    &["bandwidth", "beside", "btree", "direction", "disk", "keep", "pace", "plan", "record", "trouble", "verdict"],
+    &[
+        "bandwidth",
+        "beside",
+        "btree",
+        "direction",
+        "disk",
+        "keep",
+        "pace",
+        "plan",
+        "record",
+        "trouble",
+        "verdict",
+    ],
     &["map", "pack", "source"],
     &["cache", "snapshot", "span", "load", "history"],
-    &["flight", "index_prefetch"],
-    &["trees", "read_ahead"],
+    &["flight"],
+    &["index_prefetch", "trees", "read_ahead"],
     &["by_name", "fetch", "files", "followed", "hydration", "options", "pasts", "poller", "status"],
     &["core", "tail"],
     // What a core does, in files of their own.

@@ -157,14 +157,6 @@ pub(super) mod tests {
         leaf(INDEX_LEAF, 4096, &entries.iter().map(cell).collect::<Vec<_>>())
     }
 
-    /// A leaf of a table with these rows.
-    pub(in crate::replica) fn table_leaf(rows: &[(u8, &[i16])]) -> Vec<u8> {
-        let cell = |(rowid, values): &(u8, &[i16])| {
-            [vec![3 * values.len() as u8 + 1, *rowid], record(values)].concat()
-        };
-        leaf(TABLE_LEAF, 4096, &rows.iter().map(cell).collect::<Vec<_>>())
-    }
-
     #[test]
     fn an_index_names_its_rows() {
         // A text of two letters and a rowid, in 1, 0, 3 and 8 bytes; then a record that does not end here.

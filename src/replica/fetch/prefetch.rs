@@ -157,6 +157,6 @@ impl Known for Near<'_> {
     fn row(&self, table: Tree, rowid: i64) -> Option<Integers> {
         let (leaf, level) = self.shared.trees.way_to(table, rowid);
         let frame = self.state.map.frame(leaf).filter(|_| level == table.depth)?;
-        record::row(&*self.shared.files.cache.get(frame.into())?, rowid)
+        record::row(&self.shared.files.cache.get(frame.into())?, rowid)
     }
 }
