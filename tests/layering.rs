@@ -63,7 +63,7 @@ const PRIMARY_LEAVES: [&str; 6] =
     ["file_fingerprint", "page_set", "frame_cache", "time", "streaming_upload", "seals"];
 
 /// Each room of `primary`, and those that it may use beside itself and the leaves.
-const PRIMARY: [(&str, &[&str]); 15] = [
+const PRIMARY: [(&str, &[&str]); 16] = [
     ("page_set", &[]),
     ("file_fingerprint", &[]),
     ("frame_cache", &[]),
