@@ -126,12 +126,14 @@ def build(target: str) -> Path:
 
 
 def tarball(out: Path, platform: Platform, library: Path, texts: Path) -> Path:
-    """The library, the licences, and what it is."""
+    """The library, the licences, and the documents."""
     path = out / f"litestream_vfs-{VERSION}-{platform.label}.tar.gz"
-    files = [library, ROOT / "LICENSE", ROOT / "README.md", ROOT / "CHANGELOG.md", texts]
-    sums = "".join(f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}\n" for file in files)
     # The library at the top, where sqlpkg looks for it.
-    return pack(path, {**{file.name: file.read_bytes() for file in files}, "SHA256SUMS": sums.encode()})
+    files = {file.name: file.read_bytes()
+             for file in (library, ROOT / "LICENSE", ROOT / "README.md", ROOT / "CHANGELOG.md", texts)}
+    files |= {f"docs/{file.name}": file.read_bytes() for file in sorted((ROOT / "docs").iterdir())}
+    sums = "".join(f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in files.items())
+    return pack(path, files | {"SHA256SUMS": sums.encode()})
 
 
 def wheel(out: Path, platform: Platform, library: Path, texts: Path) -> Path:

@@ -90,7 +90,7 @@ MUTATIONS = [
 def mutate(tree: Path, mutation: Mutation) -> None:
     """Copies the sources into `tree`, and changes them."""
     texts = {}
-    for name in ("src", "Cargo.toml", "Cargo.lock", "build.rs", "benches", "sql", "README.md", "clippy.toml"):
+    for name in ("src", "Cargo.toml", "Cargo.lock", "build.rs", "benches", "sql", "docs", "clippy.toml"):
         found = [ROOT / name] if (ROOT / name).is_file() else sorted((ROOT / name).rglob("*"))
         texts |= {str(path.relative_to(ROOT)): path.read_bytes() for path in found if path.is_file()}
     for name, old, new in mutation.changes:

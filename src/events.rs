@@ -73,6 +73,10 @@ events! {
         "The disk of a database has less space than `disk_reserve`.";
     CLOSED_UNSENT = "closed_unsent", WARN, "{db}: {error}", "",
         "The last connection was closed while commits were not in a replica.";
+    FOLLOW_FAILED = "follow_failed", WARN, "{db}: {error}; it is tried again", "{db}: the copy follows {replica} again",
+        "A copy cannot follow its replica for now: the store, the disk, or a reader that stays in a transaction.";
+    FOLLOW_STOPPED = "follow_stopped", ERROR, "{db}: {error}", "",
+        "A copy follows its replica no more, until a user decides.";
 }
 
 /// What an event is of.

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::config::{self, ProcessEnv};
 use crate::primary::Primary;
 use crate::sqlite::{self, HostApi, HostConnection, HostErrorSlot, Wiring};
-use crate::{functions, vfs};
+use crate::{follow, functions, vfs};
 
 /// What the host gets: the VFS for `?vfs=litestream`, and the functions.
 static WIRING: Wiring = Wiring {
@@ -22,8 +22,14 @@ static WIRING: Wiring = Wiring {
     wants_default: || DEFAULT_BY_ENTRY.load(Ordering::Relaxed) || config::wants_default_vfs(&ProcessEnv),
     functions: functions::register,
     after_commit: vfs::after_commit,
-    at_exit: Primary::flush_at_exit,
+    at_exit,
 };
+
+/// The process ends normally.
+fn at_exit() {
+    follow::end_at_exit();
+    Primary::flush_at_exit();
+}
 
 /// The library was loaded by the entry point that makes its VFS the default.
 static DEFAULT_BY_ENTRY: AtomicBool = AtomicBool::new(false);

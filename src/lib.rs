@@ -12,6 +12,7 @@
 //! | [`replica`] | the read flow: plan, snapshot, follower, page cache |
 //! | [`restore`] | a replica becomes a database file |
 //! | [`verify`] | whether a replica can be restored |
+//! | [`follow`] | a database file follows a replica, for any reader |
 //! | [`monitor`] | what an operator sees: metrics, a page, alarms |
 //! | [`config`] | URI and environment become one typed configuration |
 //! | [`sqlite`] | the only room with `unsafe`: trampolines and the host's API |
@@ -35,6 +36,7 @@ pub mod events;
 pub mod extension;
 pub mod failures;
 pub mod files;
+pub mod follow;
 pub mod fork;
 pub mod functions;
 pub mod logging;

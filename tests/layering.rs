@@ -11,7 +11,7 @@ const LEAVES: [&str; 12] = [
 ];
 
 /// Each room, and the rooms that it may use beside itself and the leaves.
-const ARROWS: [(&str, &[&str]); 25] = [
+const ARROWS: [(&str, &[&str]); 26] = [
     ("events", &[]),
     ("page", &[]),
     ("metrics", &[]),
@@ -32,12 +32,16 @@ const ARROWS: [(&str, &[&str]); 25] = [
     ("replica", &["ltx", "store"]),
     ("restore", &["wal", "ltx", "store", "replica"]),
     ("verify", &["ltx", "store", "replica"]),
-    ("monitor", &["ltx", "store", "primary", "replica"]),
+    ("follow", &["ltx", "sqlite", "store", "replica", "restore"]),
+    ("monitor", &["ltx", "store", "primary", "replica", "follow"]),
     ("config", &["ltx", "store", "primary", "replica", "monitor"]),
     ("vfs", &["ltx", "wal", "sqlite", "store", "primary", "replica", "restore", "config", "monitor"]),
     (
         "functions",
-        &["ltx", "wal", "sqlite", "store", "primary", "replica", "restore", "verify", "config", "monitor"],
+        &[
+            "ltx", "wal", "sqlite", "store", "primary", "replica", "restore", "verify", "follow", "config",
+            "monitor",
+        ],
     ),
     (
         "extension",
@@ -50,6 +54,7 @@ const ARROWS: [(&str, &[&str]); 25] = [
             "replica",
             "restore",
             "verify",
+            "follow",
             "config",
             "monitor",
             "vfs",
@@ -87,13 +92,13 @@ const PRIMARY: [(&str, &[&str]); 16] = [
 
 /// The floors of `replica`: a module may use those of its own floor and of the floors before.
 const REPLICA: [&[&str]; 9] = [
-    &["beside", "btree", "direction", "disk", "keep", "pace", "plan", "trouble", "verdict"],
+    &["bandwidth", "beside", "btree", "direction", "disk", "keep", "pace", "plan", "trouble", "verdict"],
     &["map", "pack", "source"],
     &["cache", "snapshot", "span", "load", "history"],
     &["flight", "index_prefetch"],
     &["trees", "read_ahead"],
     &["by_name", "fetch", "files", "followed", "hydration", "options", "pasts", "poller", "status"],
-    &["core"],
+    &["core", "tail"],
     // What a core does, in files of their own.
     &["ask_next", "follow", "hydrate", "past", "poll", "relocation"],
     &["open", "pages", "shared", "view", "wait"],

@@ -1,4 +1,4 @@
-/** What a database is opened with: its replica, and the settings that the library's README lists, in any spelling. */
+/** What a database is opened with: its replica, and the settings that the library's `docs/settings.md` lists, in any spelling. */
 export interface Settings {
   /** The URL of the replica, or several. Without it the configuration file must have an entry for the database. */
   replica?: string | string[];

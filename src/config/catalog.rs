@@ -16,7 +16,7 @@ use crate::primary::{CommitMode, Rewound, SnapshotAt, SyncReplicas};
 use crate::replica::RestorePoint;
 use crate::store::{PROVIDERS, StoreKind, StoreSetting};
 
-/// Every setting, in the order of the README.
+/// Every setting, in the order of `docs/settings.md`.
 pub static SETTINGS: LazyLock<Vec<Declared>> = LazyLock::new(|| {
     OPENING.iter().map(|s| **s).chain(of_stores()).chain(REST.iter().map(|s| **s)).collect()
 });
@@ -108,7 +108,7 @@ settings! {
         "commit",
         Kind::Text,
         "When a commit returns: `local`, when SQLite has it; `replicated`, when it is in all replicas too; or in how many of \
-         them, see [commits that wait](#commits-that-wait).",
+         them, see [commits that wait](operating.md#commits-that-wait).",
     )
     .env(&["LITESTREAM_COMMIT"])
     .default("local");
@@ -166,7 +166,7 @@ settings! {
         "pack",
         Kind::Flag,
         "Whether a primary puts packs beside large files, and a reader fetches them: with one, rows are found in fewer round \
-         trips, see [how a replica is read](#how-a-replica-is-read).",
+         trips, see [how a replica is read](how-it-works.md#how-a-replica-is-read).",
     )
     .env(&["LITESTREAM_PACK"])
     .default("on");
@@ -225,7 +225,7 @@ settings! {
         "retention_hourly",
         Kind::Count { min: 0, max: 1_000_000 },
         "How many of the latest hours that have a restore point keep their last one, however old it is, see \
-         [how long history is kept](#how-long-history-is-kept).",
+         [how long history is kept](operating.md#how-long-history-is-kept).",
     )
     .env(&["LITESTREAM_RETENTION_HOURLY"]);
     RETENTION_DAILY: Option<u64> = Setting::new(
@@ -317,7 +317,7 @@ settings! {
         Scope::Seal,
         "age_identity",
         Kind::Secret,
-        "What opens an encrypted replica, see [encrypted replicas](#encrypted-replicas): `AGE-SECRET-KEY-1…`, or 64 \
+        "What opens an encrypted replica, see [encrypted replicas](operating.md#encrypted-replicas): `AGE-SECRET-KEY-1…`, or 64 \
          hexadecimal digits; several with spaces between them. In the configuration file also `age: {identities: […]}`. Better \
          given in a file.",
     )
@@ -347,7 +347,7 @@ settings! {
         Scope::Seal,
         "age_recipient",
         Kind::Text,
-        "Who may open what a primary writes, `age1…`: all of it is encrypted, see [encrypted replicas](#encrypted-replicas). It \
+        "Who may open what a primary writes, `age1…`: all of it is encrypted, see [encrypted replicas](operating.md#encrypted-replicas). It \
          may be given several times. In the configuration file also `age: {recipients: […]}`.",
     )
     .env(&["LITESTREAM_AGE_RECIPIENT"]);
@@ -358,7 +358,7 @@ settings! {
         Scope::Replica,
         "asof",
         Kind::Point,
-        "The state to read: a time, a TXID or `latest`, see [points in time](#points-in-time). Without it: the latest.",
+        "The state to read: a time, a TXID or `latest`, see [points in time](operating.md#points-in-time). Without it: the latest.",
     );
     MIN_TXID: Option<Txid> = Setting::new(
         Scope::Replica,
@@ -412,11 +412,24 @@ settings! {
     DRY_RUN: bool = Setting::new(Scope::Restore, "dry_run", Kind::Flag, "Only report what would be restored.").default("false");
     QUICK: bool = Setting::new(Scope::Verify, "quick", Kind::Flag, "Only list the files and check their page indexes.")
         .default("false");
+    FOLLOW_INTERVAL: Duration = Setting::new(
+        Scope::Follow,
+        "follow_interval",
+        Kind::Duration { min: "10ms", max: "24h" },
+        "How often the copy looks for new transactions.",
+    )
+    .default("1s");
+    BANDWIDTH: Option<u64> = Setting::new(
+        Scope::Follow,
+        "bandwidth",
+        Kind::Size { min: "1KiB", max: "1TiB" },
+        "The most that is downloaded for the copy in a second. Without it: no limit.",
+    );
     LISTEN: Option<String> = Setting::new(
         Scope::Monitor,
         "listen",
         Kind::Text,
-        "Address and port for metrics, health and a status page, such as `127.0.0.1:9090`, see [Is it working?](#is-it-working). \
+        "Address and port for metrics, health and a status page, such as `127.0.0.1:9090`, see [Is it working?](operating.md#is-it-working). \
          In the configuration file also `addr`. Without it nothing listens.",
     )
     .env(&["LITESTREAM_LISTEN"]);
@@ -463,7 +476,7 @@ settings! {
         Scope::Process,
         "sql",
         "Whether SQL may write files and reach stores: `on` every connection, `off` on none; without it see \
-         [who may do what](#who-may-do-what).",
+         [who may do what](sql.md#who-may-do-what).",
     )
     .env(&["LITESTREAM_SQL"]);
     LOG_LEVEL: LevelFilter = Setting::word(
@@ -528,7 +541,7 @@ fn of_store(declared: &StoreSetting) -> Declared {
     Declared { default: declared.default, ..probe.declared }
 }
 
-/// The README's table of settings.
+/// The table of settings in `docs/settings.md`.
 pub fn settings_markdown() -> String {
     let mut table = String::from("| setting | where | environment | default | what it does |\n");
     table.push_str("| --- | --- | --- | --- | --- |\n");
@@ -573,11 +586,11 @@ mod tests {
 
     #[test]
     fn the_readme_has_this_table() {
-        let readme = include_str!("../../README.md");
+        let readme = include_str!("../../docs/settings.md");
         let (_, rest) = readme.split_once("<!-- settings -->\n").unwrap();
         let (table, _) = rest.split_once("<!-- /settings -->").unwrap();
         let ours = settings_markdown();
-        assert!(table == ours, "put this between the settings marks of README.md:\n{ours}");
+        assert!(table == ours, "put this between the settings marks of docs/settings.md:\n{ours}");
     }
 
     #[test]

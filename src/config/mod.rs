@@ -30,7 +30,9 @@ pub use report::{InForce, in_force};
 pub use resolve::{
     Config, PrimaryConfig, ReplicaConfig, commit_mode, is_asked_for, resolve, resolve_configured,
 };
-pub use restore::{RestoreConfig, RetentionConfig, VerifyConfig, restore, retention, target, verify};
+pub use restore::{
+    FollowConfig, RestoreConfig, RetentionConfig, VerifyConfig, follow, restore, retention, target, verify,
+};
 pub use setting::{Declared, IntegrityCheck, Kind, Scope};
 pub use start::{monitor_options, start_logging, start_logging_with, wants_default_vfs};
 pub use value::{seconds, timeout};

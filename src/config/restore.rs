@@ -1,10 +1,11 @@
 //! What the SQL functions that take a replica URL, or a database instead of it, are told.
 
 use std::path::Path;
+use std::time::Duration;
 
 use super::catalog::{
-    DRY_RUN, FORCE, IF_DB_NOT_EXISTS, IF_REPLICA_EXISTS, INTEGRITY_CHECK, PARALLELISM, QUICK, REWIND,
-    TIMESTAMP, TXID,
+    BANDWIDTH, DRY_RUN, FOLLOW_INTERVAL, FORCE, IF_DB_NOT_EXISTS, IF_REPLICA_EXISTS, INTEGRITY_CHECK,
+    PARALLELISM, QUICK, REWIND, TIMESTAMP, TXID,
 };
 use super::layer::Given;
 use super::resolve::{FoundReplica, Layers, history};
@@ -57,6 +58,30 @@ pub fn restore(url: &str, options: Option<&str>, env: &dyn Env) -> Result<Restor
         integrity_check: given.get(&INTEGRITY_CHECK)?,
         rewind: given.get(&REWIND)?,
         dry_run: given.get(&DRY_RUN)?,
+    })
+}
+
+/// What a copy that follows a replica needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FollowConfig {
+    /// Where the replica is.
+    pub target: Location,
+    /// How often to look for what is new.
+    pub interval: Duration,
+    /// The most bytes to download in a second.
+    pub bandwidth: Option<u64>,
+}
+
+/// Reads the arguments of `litestream_follow`: a replica, and options as a JSON object.
+///
+/// # Errors
+/// `Config`: not a JSON object, an unknown option, or a value that does not fit.
+pub fn follow(url: &str, options: Option<&str>, env: &dyn Env) -> Result<FollowConfig> {
+    let given = Given::options(&json_params(options)?, env, &[Scope::Follow, Scope::Store, Scope::Seal])?;
+    Ok(FollowConfig {
+        target: replica_at(url, &given)?,
+        interval: given.get(&FOLLOW_INTERVAL)?,
+        bandwidth: given.get(&BANDWIDTH)?,
     })
 }
 

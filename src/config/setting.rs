@@ -40,6 +40,8 @@ pub enum Scope {
     State,
     /// An option of `litestream_verify`.
     Verify,
+    /// An option of `litestream_follow`.
+    Follow,
     /// What a process shows of itself: a parameter of the URI, or a key at the top of the configuration file. The first open of
     /// a process that asks for it decides.
     Monitor,
@@ -48,7 +50,7 @@ pub enum Scope {
 }
 
 impl Scope {
-    /// How the README names it.
+    /// How `docs/settings.md` names it.
     pub(super) const fn title(self) -> &'static str {
         match self {
             Self::Open => "URI",
@@ -60,6 +62,7 @@ impl Scope {
             Self::State => "URI, replica, options of `litestream_restore`",
             Self::Restore => "options of `litestream_restore`",
             Self::Verify => "options of `litestream_verify`",
+            Self::Follow => "options of `litestream_follow`",
             Self::Monitor => "URI, file",
             Self::Process => "environment",
         }

@@ -85,7 +85,7 @@ impl Rights {
 
     /// Gives them to what is open, as far as this process may: only root gives a file to another user. A
     /// group that the file cannot get is given no more than all others.
-    pub(super) fn give(&self, to: impl AsFd) {
+    pub fn give(&self, to: impl AsFd) {
         let to = to.as_fd();
         let Ok(stat) = fstat(to) else { return };
         let folder = match FileType::from_raw_mode(stat.st_mode as RawMode) {

@@ -9,6 +9,7 @@ use rusqlite::Connection;
 
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
+use crate::follow::{self, Standing};
 use crate::ltx::Txid;
 use crate::primary::{CommitWaits, Primary, Status};
 use crate::replica::{self, ReplicaStatus, Seen};
@@ -156,13 +157,33 @@ fn of_replica(status: ReplicaStatus, is_past: bool) -> Facts {
     }
 }
 
+fn of_copy(standing: Standing) -> Facts {
+    let lag = standing.lag();
+    Facts {
+        role: "copy",
+        path: Some(standing.path),
+        url: standing.url,
+        state: standing.phase.name(),
+        txid: Some(standing.txid),
+        time: Some(standing.time),
+        lag: Some(lag),
+        page_size: Some(standing.page_size),
+        pages: Some(standing.pages.get()),
+        requests: Some(standing.requests),
+        notice: standing.notice,
+        last_error: standing.error.map(|e| e.to_string()),
+        ..Facts::default()
+    }
+}
+
 /// Every database that connections of this process have open: primaries by path, a row for each replica, then replicas by URL, which are
-/// shown as who follows them sees them.
+/// shown as who follows them sees them, then copies that follow by path.
 pub(super) fn all() -> Vec<Facts> {
     let primaries = Primary::all();
     let replicas = replica::all();
     let primaries = primaries.iter().flat_map(|primary| of_primary(primary));
-    primaries.chain(replicas.iter().map(|core| of_replica(core.status(), false))).collect()
+    let replicas = replicas.iter().map(|core| of_replica(core.status(), false));
+    primaries.chain(replicas).chain(follow::all().into_iter().map(of_copy)).collect()
 }
 
 /// The databases of `conn` that are ours: `main` first, then the attached ones in their order.

@@ -4,6 +4,8 @@
 //! | --- | --- | --- |
 //! | `litestream_version()` | this library's version | anywhere |
 //! | `litestream_restore(url, path [, options])` | writes a database file from a replica | statements of the application |
+//! | `litestream_follow(url, path [, options])` | a database file follows a replica | statements of the application |
+//! | `litestream_unfollow(path)` | it follows no more | statements of the application |
 //! | `litestream_sync([timeout])` | waits until all commits are in the replicas | statements of the application |
 //! | `litestream_wait(txid [, timeout])` | waits until a transaction is in the replicas, or until a replica shows it | statements of the application |
 //! | `litestream_resume([mode [, replica]])` | replication that stopped looks again, or continues by force | statements of the application |
@@ -33,6 +35,7 @@ mod config;
 mod configure;
 mod configured;
 mod database;
+mod follow;
 mod history;
 mod ltx;
 mod metrics;
@@ -67,6 +70,10 @@ pub fn register(conn: &Connection) -> rusqlite::Result<()> {
     for arguments in [2, 3] {
         create_function(conn, "litestream_restore", arguments, Safety::DirectOnly, restore::restore)?;
     }
+    for arguments in [2, 3] {
+        create_function(conn, "litestream_follow", arguments, Safety::DirectOnly, follow::follow)?;
+    }
+    create_function(conn, "litestream_unfollow", 1, Safety::DirectOnly, follow::unfollow)?;
     for arguments in [0, 1] {
         create_function(conn, "litestream_sync", arguments, Safety::DirectOnly, sync::sync)?;
     }

@@ -66,6 +66,7 @@ fn work(
         parallelism: config.parallelism,
         check: check(config.integrity_check, stopped.clone()),
         cancel: Cancel::when(stopped),
+        bandwidth: None,
         progress,
     };
     let outcome = if config.dry_run {

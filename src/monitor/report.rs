@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::{Clock as _, SystemClock};
 use crate::events::{self, Occurrence};
 use crate::failures;
+use crate::follow;
 use crate::metrics::HistogramValue;
 use crate::primary::{DatabaseFigures, Primary};
 use crate::replica::{self, ReplicaStatus};
@@ -41,11 +42,11 @@ pub(super) struct Report {
     pub(super) lags: Vec<LagFigures>,
 }
 
-/// A replica that is read.
+/// A replica that is read, page by page or by a copy that follows.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct ReaderFigures {
-    /// Its name: the kind of store, and a hash of the URL.
+    /// Its name: the kind of store, and a hash of the URL; of a copy `copy`, and a hash of its path.
     pub(super) name: String,
     pub(super) url: String,
     pub(super) txid: u64,
@@ -139,13 +140,36 @@ impl Report {
             started,
             at: SystemClock.now().as_millis(),
             databases,
-            readers: replica::all().iter().map(|core| reader(core.status())).collect(),
+            readers: readers(),
             stores: stores(),
             events: events::counts().into_iter().map(|(name, count)| (name.to_owned(), count)).collect(),
             occurrences: events::recent().iter().map(OccurrenceFigures::from).collect(),
             failures: failures_here(),
             lags: Vec::new(),
         }
+    }
+}
+
+/// The replicas that are read, page by page or by a copy that follows.
+fn readers() -> Vec<ReaderFigures> {
+    let replicas = replica::all().into_iter().map(|core| reader(core.status()));
+    replicas.chain(follow::all().into_iter().map(copy)).collect()
+}
+
+fn copy(standing: follow::Standing) -> ReaderFigures {
+    let hash = crc_fast::checksum(CrcAlgorithm::Crc64Nvme, standing.path.as_os_str().as_encoded_bytes());
+    ReaderFigures {
+        name: format!("copy-{:08x}", hash >> 32),
+        url: format!("{}, a copy of {}", standing.path.display(), standing.url),
+        lag: u64::try_from(standing.lag().as_millis()).unwrap_or(u64::MAX),
+        txid: standing.txid.get(),
+        time: standing.time.as_millis(),
+        pages: standing.pages.get(),
+        page_size: standing.page_size,
+        cache_bytes: 0,
+        requests: standing.requests,
+        error: standing.error.map(|e| e.to_string()),
+        notice: standing.notice,
     }
 }
 

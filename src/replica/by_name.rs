@@ -72,7 +72,12 @@ impl ByName {
     }
 
     pub(super) fn may_ask(&self) -> bool {
-        self.works && self.listed.elapsed() < self.every
+        self.works && self.is_recent()
+    }
+
+    /// Whether the last listing will do for now.
+    pub(super) fn is_recent(&self) -> bool {
+        self.listed.elapsed() < self.every
     }
 
     #[cfg(test)]

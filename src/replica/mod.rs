@@ -7,7 +7,7 @@
 //! | --- | --- |
 //! | `plan` | which files make the database at a point |
 //! | `source` | listings, headers and ranges, counted |
-//! | `pace` | how the store answers, as measured |
+//! | `pace`, `bandwidth` | how the store answers, as measured; how much it may send |
 //! | `load` | header and page index of one file |
 //! | `map` | where each page is |
 //! | `files` | maps from plans, and from other plans after compaction |
@@ -24,6 +24,7 @@
 //! | `status` | how it is doing |
 //! | `follow`, `followed` | what is new; what is remembered from one poll to the next |
 //! | `ask_next`, `by_name` | the same without a listing; when that will do |
+//! | `tail` | what is new, for a copy outside of this room |
 //! | `poll`, `poller` | when to look; what readers and polls tell each other |
 //! | `options`, `open`, `shared` | how it is read; how it is opened; one per replica and process |
 //! | `history` | the points that can be restored |
@@ -34,6 +35,7 @@
 //! | `wait` | waiting until a transaction is shown |
 
 mod ask_next;
+mod bandwidth;
 mod beside;
 mod btree;
 mod by_name;
@@ -71,6 +73,7 @@ mod snapshot;
 mod source;
 mod span;
 mod status;
+mod tail;
 #[cfg(test)]
 pub(crate) mod tests;
 mod trees;
@@ -79,6 +82,7 @@ mod verdict;
 mod view;
 mod wait;
 
+pub use bandwidth::Bandwidth;
 pub use core::Core;
 pub use disk::DiskOptions;
 pub use history::{HistoryPoint, Wanted, describe, points, sealed};
@@ -97,3 +101,4 @@ pub(crate) use load::read_tail;
 pub(crate) use pack::{PackBuilder, Packed};
 pub(crate) use plan::empty;
 pub(crate) use source::{Body, Source, Survey, check_name, wrong_length};
+pub(crate) use tail::{Known, News, Tail};

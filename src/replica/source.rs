@@ -10,6 +10,7 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use futures_util::future::try_join_all;
 use futures_util::stream::{self, BoxStream, StreamExt as _, TryStreamExt as _};
 
+use super::bandwidth::Bandwidth;
 use super::pace::Pace;
 use super::plan::{Plan, RestorePoint};
 use crate::clock::Timestamp;
@@ -60,12 +61,24 @@ pub(crate) struct Source {
     unlisted: Mutex<BTreeMap<FileId, FileInfo>>,
     requests: AtomicU64,
     pace: Pace,
+    bandwidth: Option<Bandwidth>,
 }
 
 impl Source {
     /// Reads from `store`.
     pub(crate) fn new(store: Arc<Replica>) -> Self {
-        Self { store, unlisted: Mutex::default(), requests: AtomicU64::new(0), pace: Pace::default() }
+        Self {
+            store,
+            unlisted: Mutex::default(),
+            requests: AtomicU64::new(0),
+            pace: Pace::default(),
+            bandwidth: None,
+        }
+    }
+
+    /// The same, no faster than `bandwidth` says.
+    pub(crate) fn within(self, bandwidth: Option<Bandwidth>) -> Self {
+        Self { bandwidth, ..self }
     }
 
     /// The replica's URL.
@@ -111,6 +124,9 @@ impl Source {
         let Some(timestamp) = timestamp.filter(|_| size <= most) else { return Ok(Named::Unclear) };
         let file = FileInfo { id, size, timestamp };
         let bytes = content.bytes().await?;
+        if let Some(bandwidth) = &self.bandwidth {
+            bandwidth.spend(bytes.len()).await;
+        }
         match bytes.len() {
             len if len as u64 == size => Ok(Named::Whole(file, bytes)),
             len => Err(wrong_length(&file, len, size as usize)),
@@ -226,7 +242,13 @@ impl Source {
             answer => answer?,
         };
         match range.within(file.size) {
-            Some((start, end)) if start == content.offset => Ok((content.body, (end - start) as usize)),
+            Some((start, end)) if start == content.offset => {
+                let body = match &self.bandwidth {
+                    Some(bandwidth) => bandwidth.limited(content.body),
+                    None => content.body,
+                };
+                Ok((body, (end - start) as usize))
+            }
             _ => Err(Error::wrong_answer(format!(
                 "the store answered another part of {} than {range:?}",
                 file.id

@@ -205,7 +205,7 @@ impl Applier {
 ///
 /// # Errors
 /// `Corrupt`.
-pub(super) fn refuse_overlap(plan: &Plan) -> Result<()> {
+pub(crate) fn refuse_overlap(plan: &Plan) -> Result<()> {
     let overlap = |pair: &&[FileInfo]| {
         let [a, b] = pair else { return false };
         a.id.level == b.id.level && b.id.name.min() <= a.id.name.max()

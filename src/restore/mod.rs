@@ -27,12 +27,13 @@ use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::{Lineage, Txid};
 use crate::page::PageCount;
+use crate::replica::{Bandwidth, Source, Survey, empty};
 pub use crate::replica::{Plan, RestorePoint};
-use crate::replica::{Source, Survey, empty};
 use crate::runtime;
 use crate::store::{RawInfo, Replica};
 
 use apply::Applier;
+pub(crate) use apply::refuse_overlap;
 use generations::Chosen;
 pub use in_use::Exclusion;
 pub use line::Line;
@@ -57,6 +58,8 @@ pub struct Options {
     pub cancel: Cancel,
     /// What the database must pass before it gets its name.
     pub check: Option<Check>,
+    /// How fast files may come.
+    pub bandwidth: Option<Bandwidth>,
     /// Who tells how far it is; without it the restore registers by itself.
     pub progress: Option<Arc<Progress>>,
 }
@@ -75,6 +78,7 @@ impl Default for Options {
             parallelism: Self::PARALLELISM,
             cancel: Cancel::never(),
             check: None,
+            bandwidth: None,
             progress: None,
         }
     }
@@ -189,7 +193,8 @@ pub fn restore(store: Arc<Replica>, path: &Path, options: &Options) -> Result<Re
 fn run(store: Arc<Replica>, path: &Path, options: &Options, progress: &Arc<Progress>) -> Result<Report> {
     let begun = Instant::now();
     let output = Output::prepare(path, options.force.clone())?;
-    let mut applier = Applier::new(Arc::new(Source::new(store.clone())), options, progress.clone());
+    let source = Source::new(store.clone()).within(options.bandwidth.clone());
+    let mut applier = Applier::new(Arc::new(source), options, progress.clone());
     let chosen = choose(store.clone(), options.point, applier.first_plan())?;
     let mut draft = output.create()?;
     if options.check.is_some() {

@@ -7,7 +7,7 @@ use std::ptr::NonNull;
 use rusqlite::ffi;
 
 use super::name::{OwnedName, c_path};
-use super::{Access, BaseFile, Code, OpenFlags};
+use super::{Access, BaseFile, Code, OpenFlags, forked};
 
 /// The VFS that was the host's default when we were loaded. SQLite's own; it lives for ever and may be
 /// used by any thread.
@@ -21,7 +21,7 @@ unsafe impl Sync for BaseVfs {}
 
 impl BaseVfs {
     /// The host's default VFS, `None` if it has none.
-    pub(super) fn host_default() -> Option<Self> {
+    pub fn host_default() -> Option<Self> {
         // SAFETY: the API is initialised before anything of this room runs.
         NonNull::new(unsafe { ffi::sqlite3_vfs_find(std::ptr::null()) }).map(Self)
     }
@@ -88,6 +88,8 @@ impl BaseVfs {
         parameters: &[(&str, &str)],
         flags: OpenFlags,
     ) -> Result<(BaseFile, OpenFlags), Code> {
+        // An open that comes later would take this file for one of the parent's.
+        forked::close_inherited();
         let name = OwnedName::new(path, parameters)?;
         // SAFETY: the name is in SQLite's layout and moves into the file.
         let (mut file, out_flags) = unsafe { self.open_raw(name.as_ptr(), flags.with(OpenFlags::MAIN_DB)) }?;

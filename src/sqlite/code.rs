@@ -118,7 +118,7 @@ const FIRST_OF_FUNCTIONS: c_int = 0x80;
 impl Code {
     /// The code of a SQL function that fails because of `error`.
     ///
-    /// It is an extended one of `SQLITE_ERROR`, which README lists: what else says what is wrong would also have SQLite
+    /// It is an extended one of `SQLITE_ERROR`, which `docs/sql.md` lists: what else says what is wrong would also have SQLite
     /// do something. After `SQLITE_IOERR` and `SQLITE_FULL` it rolls the transaction of the connection back, and
     /// programs take `SQLITE_CORRUPT` for damage to the database that they have open.
     pub fn of_function(error: &Error) -> Self {

@@ -46,7 +46,7 @@ pub struct StoreSetting {
     pub kind: StoreKind,
     /// The default as a user would write it; `None` if there is no value unless one is given.
     pub default: Option<&'static str>,
-    /// What it does, in one line for the README.
+    /// What it does, in one line for `docs/settings.md`.
     pub doc: &'static str,
 }
 

@@ -1,4 +1,4 @@
-"""Every host of the table in README: it loads the library, writes a primary, and reads the replica.
+"""Every host of the table in `docs/hosts.md`: it loads the library, writes a primary, and reads the replica.
 
 The programs are in `hosts/`, a dozen lines each. A host that this machine does not have is skipped, with what would bring it.
 """

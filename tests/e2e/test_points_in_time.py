@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from harness import readme
 from harness.litestream import Replicate
 from harness.location import Location
 from harness.recorded import Commit, committed, digest, now, record, rfc3339
@@ -15,7 +16,6 @@ from harness.sql import restore, sync, txid
 from harness.wait import until
 from harness.worker import Connection, SqlError
 
-ROOT = Path(__file__).resolve().parents[2]
 TABLE = "CREATE TABLE t(id INTEGER PRIMARY KEY, name TEXT, data TEXT)"
 
 
@@ -246,9 +246,8 @@ def test_only_a_replica_can_be_read_as_of_another_time(start, host, in_folder, t
 
 
 def readme_comparison(location: Location, then: str) -> list[str]:
-    """The statements of the README, with this replica and this time in them."""
-    text = (ROOT / "README.md").read_text()
-    example = re.search(r"<!-- compare -->\n```sql\n(.*?)```", text, re.S)[1]
+    """The statements of the documents, with this replica and this time in them."""
+    [example] = [block.text for block in readme.blocks() if block.mark == "compare"]
     settings = "".join(f"&{k}={v}" for k, v in location.settings.items())
     example = example.replace("s3://bucket/app", location.url + settings).replace("yesterday 14:00", then)
     return [statement.strip() for statement in example.split(";") if statement.strip()]

@@ -180,8 +180,11 @@ def test_a_replica_of_ours_gets_the_same_answers(cli, run, in_folder, tmp_path):
 
 
 @pytest.mark.parametrize("arguments, expected, code", [
-    ("restore -f -o x.db file:///r", "copies cannot follow a replica yet", 2),
-    ("restore -follow-interval 1s -o x.db file:///r", "copies cannot follow a replica yet", 2),
+    ("restore -f -txid 0000000000000001 -o x.db file:///r", "-txid: not with -f", 2),
+    ("restore -f -force -o x.db file:///r", "-force: not with -f", 2),
+    ("restore -f -o x.db file:///nowhere/r", "the replica is empty", 6),
+    ("restore -f -follow-interval 1y -o x.db file:///r", "follow_interval: '1y'", 2),
+    ("restore -follow-interval 1s -o x.db file:///r", "-follow-interval: only with -f", 2),
     ("sync -wait app.db", "SELECT litestream_sync()", 2),
     ("register -replica file:///r app.db", "litestream_configure", 2),
     ("list", "litestream_databases", 2),

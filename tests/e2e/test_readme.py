@@ -1,4 +1,5 @@
-"""A reader copies the blocks of README.md, from the first to the last, into a shell, a Python, a script.
+"""A reader copies the blocks of README.md and of the documents in `docs/`, from the first to the last, into a shell, a Python, a
+script.
 
 They run as they stand, in one folder, in their order: `s3://bucket/app` is a bucket of a real server that only
 `AWS_ENDPOINT_URL` and credentials in the environment point to. Replaced is only what no test can have: the
@@ -225,8 +226,8 @@ def _old(reader: Reader, block: readme.Block, location: Location, start, tmp_pat
 
 
 def test_a_block_that_fails_is_seen(reader):
-    broken = readme.blocks("## A heading\n\n```sql\n.open 'file:app.db' -- a comment\n```\n")
-    with pytest.raises(AssertionError, match="A heading, line 3"):
+    broken = readme.blocks_of("a.md", "## A heading\n\n```sql\n.open 'file:app.db' -- a comment\n```\n")
+    with pytest.raises(AssertionError, match="a.md, A heading, line 3"):
         reader.sql(broken[0])
 
 
@@ -245,7 +246,7 @@ def test_the_library_loads_from_where_make_install_puts_it(tmp_path):
 
 def listed(mark: str) -> list[str]:
     """What stands in the first column of the table below a mark."""
-    table = (ROOT / "README.md").read_text().split(f"<!-- {mark} -->\n")[1].split("\n\n")[0]
+    table = readme.text().split(f"<!-- {mark} -->\n")[1].split("\n\n")[0]
     return [name for line in table.splitlines()[2:] for name in re.findall(r"`([^`]+)`", line.split("|")[1])]
 
 
@@ -264,8 +265,26 @@ def test_the_keys_of_a_restore_are_those_of_the_library(start, in_folder, tmp_pa
     worker.open(in_folder.primary(tmp_path / "app.db")).run("CREATE TABLE t(x)", "SELECT litestream_sync()")
     db = worker.open(":memory:", "plain")
     db.load()
-    text = (ROOT / "README.md").read_text().split("`litestream_restore` answers with")[1].split("\n\n")[0]
+    text = readme.text().split("`litestream_restore` answers with")[1].split("\n\n")[0]
     described = set(re.findall(r"`([a-z_]+)`", text))
     for options in ({}, {"if_db_not_exists": True}, {"dry_run": True, "force": True}):
         answer = json.loads(db.rows("SELECT litestream_restore(?, 'out.db', ?)", in_folder.url, json.dumps(options))[0][0])
         assert answer and set(answer) <= described
+
+
+def test_every_link_leads_somewhere():
+    """Links between the documents: the file is there, and has a heading by the anchor's name."""
+    def anchors(path: Path) -> set[str]:
+        headings = re.findall(r"^#+ (.+)$", path.read_text(), re.M)
+        return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+    linked = 0
+    for document in (*readme.DOCUMENTS, "ARCHITECTURE.md", "packages/python/README.md", "packages/npm/README.md"):
+        path = ROOT / document
+        for link in re.findall(r"\]\(((?!https?:|mailto:)[^)\s]+)\)", path.read_text()):
+            name, _, anchor = link.partition("#")
+            target = (path.parent / name) if name else path
+            assert target.exists(), f"{document}: {link}"
+            assert not anchor or anchor in anchors(target), f"{document}: {link}"
+            linked += 1
+    assert linked > 30

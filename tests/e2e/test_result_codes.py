@@ -1,7 +1,7 @@
 """A refused open of a primary has the primary result code that plain SQLite has for the same file, at the open or at the
 first statement: programs decide by it. A file that is no database was SQLITE_CORRUPT, on which some delete it.
 
-A function that fails does so with SQLITE_ERROR, and its extended code says what is wrong: README lists them. Any other primary
+A function that fails does so with SQLITE_ERROR, and its extended code says what is wrong: `docs/sql.md` lists them. Any other primary
 code would have SQLite undo the transaction that is open, or a program take its database for damaged.
 """
 

@@ -1,4 +1,4 @@
-"""What each host shows of a commit that is not confirmed: the table in README, row by row.
+"""What each host shows of a commit that is not confirmed: the table in the documents, row by row.
 
 The program's replica goes away, and it commits. The commit stands, and the host raises an error: none takes it for success,
 repeats it, or undoes it. The programs are in `hosts/unconfirmed/`.
@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from harness import packages
+from harness import packages, readme
 from harness.paths import LIBRARY, NEWER_NODE, NODE_HOSTS, ROOT, SYSTEM_PYTHON, VENV_PYTHON, clean_env
 
 PROGRAMS = Path(__file__).parent / "hosts" / "unconfirmed"
 RUSQLITE = ROOT / "benches" / "host" / "target" / "release" / "bench-host"
-README = (ROOT / "README.md").read_text()
-TABLE = README[README.index("| host | error |"):].split("\n\n")[0]
+DOCUMENTS = readme.text()
+TABLE = DOCUMENTS[DOCUMENTS.index("| host | error |"):].split("\n\n")[0]
 ROWS = dict(re.fullmatch(r"\| (.*?) \| `(.*)` \|", line).groups() for line in TABLE.splitlines()[2:])
 
 

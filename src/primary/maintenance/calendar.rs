@@ -206,7 +206,7 @@ mod tests {
         assert_eq!(Period::Month.start(Timestamp::from_millis(i64::MAX)).as_millis(), i64::MAX);
     }
 
-    /// What README says, word by word: of the latest periods that have a point, the last one of each.
+    /// What `docs/operating.md` says, word by word: of the latest periods that have a point, the last one of each.
     fn naive(points: &[Point], calendar: Calendar) -> BTreeMap<Txid, Vec<Period>> {
         let mut expected: BTreeMap<Txid, Vec<Period>> = BTreeMap::new();
         for period in Period::ALL {

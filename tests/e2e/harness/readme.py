@@ -1,9 +1,12 @@
-"""The fenced blocks of README.md, as a reader finds them."""
+"""README.md and the documents that it links to, and their fenced blocks, as a reader finds them."""
 
 import re
 from dataclasses import dataclass
 
 from .paths import ROOT
+
+DOCUMENTS = ("README.md", *(f"docs/{name}.md" for name in ("settings", "sql", "operating", "how-it-works", "litestream", "hosts")))
+"""In the order in which they are read."""
 
 _HEADING = re.compile(r"^##? (.+)$")
 _MARK = re.compile(r"^<!-- (.+) -->$")
@@ -12,7 +15,9 @@ _FENCE = re.compile(r"^```(\w*)$")
 
 @dataclass(frozen=True)
 class Block:
-    """A block: its language, the heading it stands under, the mark in the comment above it, its text."""
+    """A block: its document, its language, the heading it stands under, the mark in the comment above it, its text."""
+
+    document: str
 
     language: str
     heading: str
@@ -21,17 +26,27 @@ class Block:
     line: int
 
     def __str__(self) -> str:
-        return f"{self.heading}, line {self.line}"
+        return f"{self.document}, {self.heading}, line {self.line}"
 
 
-def blocks(text: str | None = None) -> list[Block]:
-    """All blocks of `text`, README.md if none is given, in their order."""
+def text() -> str:
+    """All that the documents say."""
+    return "\n".join((ROOT / document).read_text() for document in DOCUMENTS)
+
+
+def blocks() -> list[Block]:
+    """All blocks, in their order."""
+    return [block for document in DOCUMENTS for block in blocks_of(document, (ROOT / document).read_text())]
+
+
+def blocks_of(document: str, text: str) -> list[Block]:
+    """Those of one document."""
     found, heading, mark, fence = [], "", "", None
-    for number, line in enumerate((text or (ROOT / "README.md").read_text()).splitlines(), 1):
+    for number, line in enumerate(text.splitlines(), 1):
         if fence is not None:
             if line == "```":
                 language, start, lines = fence
-                found.append(Block(language, heading, mark, "\n".join(lines) + "\n", start))
+                found.append(Block(document, language, heading, mark, "\n".join(lines) + "\n", start))
                 fence, mark = None, ""
             else:
                 fence[2].append(line)
@@ -44,5 +59,5 @@ def blocks(text: str | None = None) -> list[Block]:
         elif line:
             mark = ""
     if fence is not None:
-        raise ValueError(f"the block that begins in line {fence[1]} has no end")
+        raise ValueError(f"the block of {document} that begins in line {fence[1]} has no end")
     return found

@@ -10,14 +10,15 @@ The work is done by a SQLite extension, a shared library that this package carri
 
     reader = sqlite_litestream.connect("app.db", replica="s3://bucket/app", role="replica")
     sqlite_litestream.restore("s3://bucket/app", "restored.db")
+    sqlite_litestream.follow("s3://bucket/app", "copy.db")
 """
 
 from importlib.metadata import version as _version
 
 from ._connect import connect, uri
 from ._library import NotLoadable, load, load_into_process, loadable_path
-from ._restore import restore
+from ._restore import follow, restore, unfollow
 
 __version__ = _version("sqlite-litestream")
 
-__all__ = ["NotLoadable", "__version__", "connect", "load", "load_into_process", "loadable_path", "restore", "uri"]
+__all__ = ["NotLoadable", "__version__", "connect", "follow", "load", "load_into_process", "loadable_path", "restore", "unfollow", "uri"]

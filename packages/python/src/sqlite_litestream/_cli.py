@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sqlite3
 import sys
+import threading
 from pathlib import Path
 from typing import Any, Callable, NamedTuple, NoReturn
 
 from ._exit import Exit
-from ._restore import dumps, query, restore
+from ._restore import dumps, follow, query, restore, unfollow
 
 USAGE = """\
 Restores and inspects SQLite databases that replicate to object storage.
@@ -74,8 +76,6 @@ IDENTITY = Flag("age-identity-file", "What opens an encrypted replica.", "PATH")
 CONFIG = Flag("config", "The configuration file. Default: $LITESTREAM_CONFIG, then /etc/litestream.yml.", "PATH")
 JSON = Flag("json", "Print JSON.")
 REFUSED = {
-    "f": "copies cannot follow a replica yet: open the replica itself, with mode=ro in the URI, or restore again",
-    "follow-interval": "copies cannot follow a replica yet: open the replica itself, with mode=ro in the URI, or restore again",
     "no-expand-env": "the configuration file is always expanded; write values that have a '$' into the environment",
     "socket": "there is no daemon, and so no socket",
 }
@@ -93,9 +93,14 @@ RESTORE = [
     Flag("if-db-not-exists", "That the output exists is no error."),
     Flag("if-replica-exists", "That the replica is empty is no error."),
     Flag("dry-run", "Print what would be restored."),
+    Flag("f", "Follow: the output takes each new transaction until the command is ended, and continues when it is run again."),
+    Flag("follow-interval", "With -f: how often to look for new transactions. Default: 1s.", "TIME"),
+    Flag("bandwidth", "With -f: the most that is downloaded in a second, such as 10MB.", "SIZE"),
     Flag("force", "Replace the output if it exists."),
     Flag("rewind", "With -txid or -timestamp: a primary that opens the file publishes that state."),
 ]
+GLANCE = 0.5
+"""Seconds between two looks whether a copy still follows."""
 Given = dict[str, Any]
 
 
@@ -188,6 +193,11 @@ def _restore(given: Given, source: str) -> None:
     target = given.pop("o", None) or (None if _is_url(source) else source)
     if target is None:
         raise Refused(f"-o is required when restoring from a replica URL\nTry: -o /path/to/db {source}")
+    if given.pop("f", False):
+        return _follow(given, source, target)
+    for name in ("follow-interval", "bandwidth"):
+        if name in given:
+            raise Refused(f"-{name}: only with -f")
     options = {name.replace("-", "_"): value for name, value in given.items() if value is not False}
     if "parallelism" in options and options["parallelism"].isdigit():
         options["parallelism"] = int(options["parallelism"])
@@ -204,6 +214,28 @@ def _restore(given: Given, source: str) -> None:
         print(f"{target}: restored to transaction {report['txid'] or '-'} of {report['timestamp']}, "
               f"{report['bytes']} bytes from {report['files']} files in {report['duration']:.1f} s", file=sys.stderr)
     return None
+
+
+FOLLOWING = {"follow-interval", "bandwidth", "age-identity-file", "plain-until"}
+"""Flags that have a meaning with `-f`."""
+
+
+def _follow(given: Given, source: str, target: str) -> None:
+    given = {name: value for name, value in given.items() if value is not False}
+    if others := sorted(set(given) - FOLLOWING):
+        raise Refused(f"-{others[0]}: not with -f, which follows the latest state and continues a copy that is there")
+    options = {name.replace("-", "_"): value for name, value in given.items()}
+    report = follow(source, target, **options)
+    ended = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: ended.set())
+    print(f"{target}: follows {report['replica']} from transaction {report['txid']} of {report['timestamp']}", file=sys.stderr)
+    while not ended.wait(GLANCE):
+        if query("SELECT 1 FROM litestream_databases WHERE role = 'copy' AND state = 'stopped'"):
+            # Says why it cannot.
+            follow(source, target, **options)
+    report = unfollow(target)
+    print(f"{target}: is transaction {report['txid']} of {report['timestamp']}", file=sys.stderr)
 
 
 def _plan(source: str, target: str, options: Given, as_json: bool) -> None:

@@ -20,7 +20,7 @@ def connect(path: str | os.PathLike[str], replica: Replica = None, *, role: str 
     """Open `path` as a primary that replicates, or a replica to read. The answer is an ordinary `sqlite3.Connection`.
 
     `replica` is the URL of the replica, or several; without it the configuration file must have an entry for `path`.
-    `role="replica"` reads the replica: then nothing of `path` is read or written. `settings` are those that README lists
+    `role="replica"` reads the replica: then nothing of `path` is read or written. `settings` are those that `docs/settings.md` lists
     (`sync_interval="5s"`, `endpoint=…`) and the keywords of `sqlite3.connect` (`timeout`, `isolation_level`, …).
 
     Raises `NotLoadable` if this Python cannot load extensions, `sqlite3.OperationalError` with the reason if the open is refused.

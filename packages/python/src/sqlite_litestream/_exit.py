@@ -27,7 +27,7 @@ class Exit(enum.IntEnum):
 
 _SQLITE_ERROR = 1
 _FIRST_OF_FUNCTIONS = 0x80
-"""The result code of a function that fails is `SQLITE_ERROR | (0x80 + number) << 8`; README lists the numbers."""
+"""The result code of a function that fails is `SQLITE_ERROR | (0x80 + number) << 8`; `docs/sql.md` lists the numbers."""
 
 _BY_NUMBER = {
     1: Exit.CONFIGURATION,

@@ -30,6 +30,26 @@ def restore(url: str, path: str | os.PathLike[str], **options: Any) -> dict[str,
     return answer
 
 
+def follow(url: str, path: str | os.PathLike[str], **options: Any) -> dict[str, Any]:
+    """Have the database file `path` follow the replica at `url`, in this process until its end or `unfollow`.
+
+    If the file is not there it is made first; one that followed before continues. Any SQLite program may read it meanwhile.
+    `options` are those of `litestream_follow`: `follow_interval`, `bandwidth`, `age_identity_file`, `plain_until`, and settings
+    of the store. The report has `path`, `replica`, `txid`, `timestamp`, `pages`, and `restored` if the file was made.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    [[report]] = query("SELECT litestream_follow(?, ?, ?)", os.fspath(url), os.fspath(path), dumps(given))
+    answer: dict[str, Any] = json.loads(report)
+    return answer
+
+
+def unfollow(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Have the copy `path` follow no more, and return how far it is. `follow` continues it."""
+    [[report]] = query("SELECT litestream_unfollow(?)", os.fspath(path))
+    answer: dict[str, Any] = json.loads(report)
+    return answer
+
+
 def dumps(options: dict[str, Any]) -> str:
     """Options as the functions take them."""
     return json.dumps({name: text(value) if isinstance(value, datetime) else value for name, value in options.items()}, default=text)

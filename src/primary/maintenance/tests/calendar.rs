@@ -104,7 +104,7 @@ impl Years {
         }
     }
 
-    /// The points that README promises: of commits, not of files.
+    /// The points that `docs/operating.md` promises: of commits, not of files.
     fn promised(&self) -> BTreeSet<u64> {
         let mut promised = BTreeSet::new();
         for period in Period::ALL {

@@ -1,0 +1,188 @@
+//! Files that are put on a copy in one transaction: downloaded, and verified before the copy is touched.
+
+use std::fs::{self, File};
+use std::io::{BufReader, Write as _};
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use roaring::RoaringBitmap;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::files;
+use crate::ltx::{Decoder, Header, Keyring, Lineage};
+use crate::page::{PageCount, PageSize, Pgno};
+use crate::replica::{Source, check_name};
+use crate::store::{ByteRange, FileInfo};
+
+/// Downloaded files, in the order in which they are applied.
+#[derive(Debug)]
+pub(super) struct Batch {
+    files: Vec<Staged>,
+}
+
+/// A downloaded file.
+#[derive(Debug)]
+struct Staged {
+    info: FileInfo,
+    path: PathBuf,
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        // The next download into the folder removes it otherwise.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// What the files of a batch come to.
+#[derive(Debug)]
+pub(super) struct Content {
+    /// The header of the last one.
+    pub(super) header: Header,
+    /// The history that they belong to, as far as that is known.
+    pub(super) lineage: Option<Lineage>,
+    /// Their pages.
+    pub(super) pages: RoaringBitmap,
+    /// The least size of the database after one of them.
+    pub(super) least: PageCount,
+    /// The first page after all of them, if one has it.
+    pub(super) first_page: Option<Vec<u8>>,
+}
+
+impl Batch {
+    /// Takes `bytes`, all of the file `info`, into `folder`.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub(super) fn of_bytes(info: FileInfo, bytes: &Bytes, folder: &Path) -> Result<Self> {
+        let (staged, mut file) = Staged::create(info, folder, 0)?;
+        file.write_all(bytes).map_err(|e| staged.failed(e))?;
+        Ok(Self { files: vec![staged] })
+    }
+
+    /// Downloads `infos`, at least one, into `folder`.
+    ///
+    /// # Errors
+    /// Those of the store and of the file system.
+    pub(super) async fn download(source: &Source, infos: &[FileInfo], folder: &Path) -> Result<Self> {
+        let mut files = Vec::with_capacity(infos.len());
+        for (n, info) in infos.iter().enumerate() {
+            let (staged, mut file) = Staged::create(info.clone(), folder, n)?;
+            let mut written = Ok(());
+            let take = |bytes: &[u8]| {
+                if written.is_ok() {
+                    written = file.write_all(bytes);
+                }
+                bytes.len()
+            };
+            source.read_in_parts(info, ByteRange::All, take).await?;
+            written.map_err(|e| staged.failed(e))?;
+            files.push(staged);
+        }
+        Ok(Self { files })
+    }
+
+    /// Verifies each file to its end. They are to continue a database of `lineage`.
+    ///
+    /// # Errors
+    /// `Corrupt`; `Conflict` if a file is of another history; `Denied` if nothing opens one.
+    pub(super) fn verify(&self, keyring: &Keyring, lineage: Option<Lineage>) -> Result<Content> {
+        let mut content: Option<Content> = None;
+        for staged in &self.files {
+            let verified = staged.verify(keyring, content.take(), lineage);
+            content = Some(verified.map_err(|e| e.context(staged.info.id))?);
+        }
+        Ok(content.expect("BUG: a batch has at least one file"))
+    }
+
+    /// Gives `file` each of its pages, and then the size of the database after it.
+    ///
+    /// # Errors
+    /// Those of `file`; of the downloaded files, which were verified before.
+    pub(super) fn apply(&self, keyring: &Keyring, file: &mut dyn Pages) -> Result<()> {
+        for staged in &self.files {
+            let mut decoder = staged.decoder(keyring)?;
+            let page_size = decoder.header().page_size;
+            let mut page = vec![0; page_size.bytes()];
+            while let Some(pgno) = decoder.next_page(&mut page)? {
+                file.page(pgno, &page, page_size)?;
+            }
+            file.resize(decoder.header().commit, page_size)?;
+        }
+        Ok(())
+    }
+
+    /// The last file.
+    pub(super) fn last(&self) -> &FileInfo {
+        &self.files.last().expect("BUG: a batch has at least one file").info
+    }
+}
+
+/// What pages are written to.
+pub(super) trait Pages {
+    /// Writes a page.
+    ///
+    /// # Errors
+    /// Those of the file.
+    fn page(&mut self, pgno: Pgno, page: &[u8], page_size: PageSize) -> Result<()>;
+
+    /// Cuts off what is beyond `size`.
+    ///
+    /// # Errors
+    /// Those of the file.
+    fn resize(&mut self, size: PageCount, page_size: PageSize) -> Result<()>;
+}
+
+impl Staged {
+    fn create(info: FileInfo, folder: &Path, n: usize) -> Result<(Self, File)> {
+        let staged = Self { info, path: folder.join(format!("{n}.ltx")) };
+        let options = fs::OpenOptions::new().write(true).truncate(true).clone();
+        let file = files::open(&staged.path, &options).map_err(|e| staged.failed(e))?;
+        Ok((staged, file))
+    }
+
+    fn verify(
+        &self,
+        keyring: &Keyring,
+        before: Option<Content>,
+        lineage: Option<Lineage>,
+    ) -> Result<Content> {
+        let mut decoder = self.decoder(keyring)?;
+        let header = *decoder.header();
+        check_name(&self.info, &header)?;
+        let mut content = before.unwrap_or_else(|| Content {
+            header,
+            lineage,
+            pages: RoaringBitmap::new(),
+            least: header.commit,
+            first_page: None,
+        });
+        if content.header.page_size != header.page_size {
+            return Err(Error::corrupt("it has pages of another size than the files before it"));
+        }
+        content.lineage = Lineage::with(content.lineage, &header)?;
+        let mut page = vec![0; header.page_size.bytes()];
+        while let Some(pgno) = decoder.next_page(&mut page)? {
+            content.pages.insert(pgno.get());
+            if pgno == Pgno::ONE {
+                content.first_page = Some(page.clone());
+            }
+        }
+        content.header = decoder.finish()?.header;
+        content.least = content.least.min(header.commit);
+        Ok(content)
+    }
+
+    fn decoder(&self, keyring: &Keyring) -> Result<Decoder<BufReader<File>>> {
+        let file = File::open(&self.path).map_err(|e| self.failed(e))?;
+        Decoder::open(BufReader::with_capacity(1 << 18, file), keyring)
+    }
+
+    fn failed(&self, e: std::io::Error) -> Error {
+        match Error::io(format_args!("cannot keep a download in {}", self.path.display()), e) {
+            // Whoever asked the store would take it for a file that is not there.
+            e if e.kind() == ErrorKind::NotFound => Error::new(ErrorKind::Io, e.to_string()),
+            e => e,
+        }
+    }
+}
