@@ -123,7 +123,7 @@ impl Due<'_> {
     pub(super) fn next(&self, now: Timestamp) -> Option<Timestamp> {
         let tick = *self.settings.levels.first()?;
         let levels = self.targets().filter_map(|(source, to, interval)| {
-            let oldest = self.beyond(source, to).into_iter().next();
+            let oldest = self.beyond(source, to).into_iter().find(|file| self.can_be_read(file));
             oldest.map(|file| window_end(file.timestamp, interval))
         });
         // Many files are deleted at once rather than each at its own time.
