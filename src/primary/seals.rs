@@ -35,8 +35,6 @@ use crate::store::{ByteRange, Replica, Upload};
 const SLOT: usize = 96;
 /// The size of what the CRC of a slot covers.
 const COVERED: usize = 88;
-/// As much is read of a file for its header, and for its recipients if they are few.
-const HEAD: u64 = 1024;
 
 /// A file that is sealed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -333,14 +331,20 @@ impl Seals {
 pub(in crate::primary) async fn read_head(store: &Replica, id: FileId) -> Result<(Header, Bytes)> {
     let named = |e: Error| e.context(format_args!("{} {id}", store.url()));
     let cut = || named(Error::corrupt("the header is cut short"));
-    let mut bytes = store.get(id, ByteRange::Bounded { offset: 0, len: HEAD }).await?.bytes().await?;
+    let beginning = async |len: usize| {
+        store.get(id, ByteRange::Bounded { offset: 0, len: len as u64 }).await?.bytes().await
+    };
+    let mut bytes = beginning(Header::SIZE).await?;
     let header = Header::decode(bytes.first_chunk().ok_or_else(cut)?).map_err(named)?;
     if header.name() != id.name {
         return Err(named(Error::corrupt("the header does not fit the name")));
     }
     let size = FrameCodec::head_size(&header);
-    if bytes.len() < size && size as u64 > HEAD {
-        bytes = store.get(id, ByteRange::Bounded { offset: 0, len: size as u64 }).await?.bytes().await?;
+    if size > Header::SIZE {
+        let first = std::mem::replace(&mut bytes, beginning(size).await?);
+        if !bytes.starts_with(&first) {
+            return Err(named(Error::new(ErrorKind::Unavailable, "it changed while it was read")));
+        }
     }
     if bytes.len() < size {
         return Err(cut());
