@@ -142,18 +142,19 @@ def test_the_machine_opens_nothing_that_was_merged_and_no_snapshot(start, in_fol
     uri = in_folder.primary(tmp_path / "app.db", age_recipient=TO[0], snapshot_interval="3s", **QUICK)
     db = worker.open(uri)
     fill(db, rows=5)
-    expected = None
     for round_ in range(4):
         for _ in range(30):
             insert(db)
         sync(db)
-        expected = db.content()
         if round_ % 2 == 0:
             worker.kill()
             worker = start("python", in_folder)
             db = worker.open(uri)
         until(lambda: in_folder.files(1), 20, "a merge")
-    until(lambda: in_folder.files(3) and in_folder.files(9), 40, "the highest level, and a snapshot")
+    # What the highest level begins with is whole too: a snapshot is due when more came.
+    until(lambda: insert(db) or (in_folder.files(3) and in_folder.files(9)), 40, "the highest level, and a snapshot", every=0.2)
+    sync(db)
+    expected = db.content()
     opened = opened_here(in_folder, tmp_path)
     assert opened, "what is still to be merged opens"
     merged = {level: max((file.max for file in in_folder.files(level + 1)), default=0) for level in (0, 1, 2)}
@@ -174,7 +175,8 @@ def test_a_lost_key_holds_nothing_up(start, in_folder, tmp_path, identity):
     fill(db, rows=5)
     sync(db)
     insert(db)
-    assert sync(db) == 2
+    last = sync(db)
+    assert last > 1
     worker.kill()
     [keys] = tmp_path.glob(".*-litestream/replicas/*/keys")
     keys.unlink()
@@ -183,7 +185,7 @@ def test_a_lost_key_holds_nothing_up(start, in_folder, tmp_path, identity):
         insert(db)
     sync(db)
     until(lambda: in_folder.files(9), 30, "a snapshot from the database")
-    until(lambda: any(file.min > 2 for file in in_folder.files(1)), 30, "merges go on behind what cannot be read")
+    until(lambda: any(file.min > last for file in in_folder.files(1)), 30, "merges go on behind what cannot be read")
     same(start, in_folder, identity, tmp_path / "r.db", db.content())
 
 
