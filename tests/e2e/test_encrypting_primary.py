@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import ltx4
+from harness import litestream, ltx4
 from harness.location import Location
 from harness.paths import ROOT
 from harness.sql import fill, insert, restore, status, sync
@@ -489,3 +489,14 @@ def test_another_process_takes_over(start, in_folder, tmp_path, identity):
     with pytest.raises(SqlError, match="is encrypted"):
         until(lambda: sync(plain, 5) and False, 30, "an error")
     assert all_sealed(in_folder) and len(in_folder.files(0)) <= count
+
+
+def test_litestream_itself_opens_nothing_of_it(start, in_folder, tmp_path):
+    db = start("python", in_folder).open(in_folder.primary(tmp_path / "app.db", age_recipient=TO[0]))
+    fill(db, rows=5)
+    sync(db)
+    before = {file.path: file.path.read_bytes() for file in in_folder.files()}
+    with pytest.raises(RuntimeError, match="invalid LTX file"):
+        litestream.restore(in_folder, tmp_path / "theirs.db")
+    assert not (tmp_path / "theirs.db").exists()
+    assert {file.path: file.path.read_bytes() for file in in_folder.files()} == before
