@@ -237,7 +237,7 @@ def test_sql_alone_reads_no_file_by_naming_it_as_a_configuration(start, tmp_path
 def test_encryption_that_was_asked_for_is_not_left_out(start, configured, tmp_path):
     config = configured("dbs:\n- path: {folder}/app.db\n  replica:\n    url: file://{folder}/replica\n    age: {{recipients: [age1x]}}\n")
     worker = start("python", env={"LITESTREAM_CONFIG": config})
-    with pytest.raises(SqlError, match="does not write them"):
+    with pytest.raises(SqlError, match="recipient 1: the public key is refused"):
         worker.open(f"file:{tmp_path}/app.db?vfs=litestream").rows("SELECT 1")
     assert not (tmp_path / "replica").exists()
 
