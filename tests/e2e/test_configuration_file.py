@@ -234,10 +234,18 @@ def test_sql_alone_reads_no_file_by_naming_it_as_a_configuration(start, tmp_path
     assert "private:1: sync-interval: 'a-secret-word' is not a duration" in str(db.rows("SELECT last_error FROM litestream_status"))
 
 
-def test_encryption_that_was_asked_for_is_not_left_out(start, configured, tmp_path):
-    config = configured("dbs:\n- path: {folder}/app.db\n  replica:\n    url: file://{folder}/replica\n    age: {{recipients: [age1x]}}\n")
+@pytest.mark.parametrize("asked, why", [
+    ("age: {{recipients: [age1x]}}", "recipient 1: the public key is refused"),
+    ("age: {{recipients: []}}", "is an empty list"),
+    ("age: {{recipient: [age1x]}}", "asks for encryption"),
+    ("age-recipients: [age1x]", "asks for encryption"),
+    ("age-recipient: $NOT_SET_ANYWHERE", "is empty"),
+    ("age-recipients-file: ''", "is empty"),
+])
+def test_encryption_that_was_asked_for_is_not_left_out(asked, why, start, configured, tmp_path):
+    config = configured("dbs:\n- path: {folder}/app.db\n  replica:\n    url: file://{folder}/replica\n    " + asked + "\n")
     worker = start("python", env={"LITESTREAM_CONFIG": config})
-    with pytest.raises(SqlError, match="recipient 1: the public key is refused"):
+    with pytest.raises(SqlError, match=why):
         worker.open(f"file:{tmp_path}/app.db?vfs=litestream").rows("SELECT 1")
     assert not (tmp_path / "replica").exists()
 

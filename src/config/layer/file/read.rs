@@ -166,9 +166,19 @@ impl Reader {
         let mut nothing = without_effect.iter().chain(if is_replicas { keys::REPLICA } else { &[] });
         match nothing.find(|(key, _)| *key == member.key) {
             Some((_, why)) => self.nothing(&member, why),
+            None if asks_for_encryption(&member.key) => return Err(self.misspelt(&member, place)),
             None => self.unknown(&member, without_effect, place),
         }
         Ok(())
+    }
+
+    /// An unknown key that asks for encryption, which is never left out with a warning.
+    fn misspelt(&self, member: &Member, place: &str) -> Error {
+        let message = format!(
+            "unknown key '{}' in {place}, and it asks for encryption: write 'age: {{recipients: [age1…]}}', or remove it",
+            member.key
+        );
+        self.error(member.line, message)
     }
 
     fn nothing(&mut self, member: &Member, why: &str) {
@@ -198,7 +208,15 @@ impl Reader {
 
     /// Gives `setting` the value of `member`.
     fn assign(&mut self, setting: &'static Declared, section: &mut Section, member: Member) -> Result<()> {
-        let Some(text) = self.scalar(&member)? else { return Ok(()) };
+        let Some(text) = self.scalar(&member)? else {
+            // A variable that is not set, most likely.
+            return if setting.scope == Scope::Seal {
+                let message = "is empty, and encryption that is asked for is not left out: remove it, or give it a value";
+                Err(self.error(member.line, format!("{} {message}", member.key)))
+            } else {
+                Ok(())
+            };
+        };
         let text = value_in_file(setting.kind, &text);
         let text = text.map_err(|e| self.error(member.line, format!("{}: {e}", member.key)))?;
         let text = self.limited(setting, &member, text);
@@ -329,14 +347,14 @@ impl Reader {
     /// `age: {identities: […], recipients: […]}`. A list of recipients without any is a mistake: encryption that was asked
     /// for is never left out in silence.
     fn age(&mut self, section: &mut Section, member: Member) -> Result<()> {
+        if matches!(member.value.content, Content::Null) {
+            return Err(self.error(member.line, "age is empty: remove it, or write who may open the replica"));
+        }
         for inner in self.section(member)? {
             let (setting, separator) = match inner.key.as_str() {
                 "identities" => (&AGE_IDENTITY.declared, "\n"),
                 "recipients" => (&AGE_RECIPIENT.declared, ","),
-                _ => {
-                    self.unknown(&inner, &[("identities", ""), ("recipients", "")], "age");
-                    continue;
-                }
+                _ => return Err(self.misspelt(&inner, "age")),
             };
             let items = self.sequence(&inner.key, inner.value.clone())?;
             let texts = items.iter().map(|item| self.text(&inner.key, item)).collect::<Result<Vec<_>>>()?;
@@ -510,4 +528,10 @@ fn clean(path: &Path) -> PathBuf {
         }
     }
     clean
+}
+
+/// Whether a key, as it is or misspelt, is one of those that have a replica encrypted.
+fn asks_for_encryption(key: &str) -> bool {
+    let key = plain(key);
+    key == "age" || ["recipient", "encrypt", "ageidentit"].iter().any(|part| key.contains(part))
 }
