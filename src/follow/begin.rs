@@ -56,7 +56,7 @@ pub(super) fn begin(options: Options, stopped: Arc<AtomicBool>) -> Result<Worker
     Ok(worker)
 }
 
-/// What is known of the file that is there.
+/// The state of the copy that is there.
 fn found(path: &Path, folder: &Path, replica: &ReplicaIdentity) -> Result<State> {
     let Some(state) = State::read(folder)? else {
         let of_litestream = match beside(path, "-txid").exists() {

@@ -104,7 +104,7 @@ impl Copy {
         Ok(Held { copy: self })
     }
 
-    /// Takes SHARED, unless somebody writes or there is something to be undone first.
+    /// Takes SHARED, unless another program writes or a hot journal is to be played back first.
     fn try_hold(&mut self) -> Result<bool> {
         self.undo()?;
         match self.lock(LockLevel::Shared) {

@@ -48,7 +48,7 @@ pub enum Phase {
     Following,
     /// The last attempt failed; it is tried again.
     Retrying,
-    /// It ended, until somebody decides.
+    /// It ended, until a user decides.
     Stopped,
 }
 

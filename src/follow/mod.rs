@@ -62,7 +62,7 @@ fn all_by_path() -> MutexGuard<'static, BTreeMap<PathBuf, Arc<Follower>>> {
 }
 
 /// Has the copy follow its replica from now on. If there is no file yet, it is made first, and is there when this returns;
-/// one that is there continues from its transaction. A copy that follows that replica already goes on.
+/// one that is there continues from its transaction. A copy that follows that replica already continues.
 ///
 /// `stopped` is asked now and then whether to give up. Blocks the calling thread, which may be any but one of the runtime's.
 ///

@@ -1,7 +1,7 @@
 //! What a copy is, beside it: of which replica, and which transaction, with what tells that nobody else wrote the file.
 //!
 //! `follow/state.json` in the folder of local state is replaced in one step before each transaction, with the state before
-//! it and the one after it: a crash leaves the file as one or the other. Anything else was written by somebody else.
+//! it and the one after it: a crash leaves the file as one or the other. Anything else was written by another program.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};

@@ -36,7 +36,7 @@ pub(super) fn follow(call: &Call<'_>) -> Result<Value> {
     run(interrupted, move |stopped| follow::follow(options, stopped)).map(|standing| answer(&standing, true))
 }
 
-/// Has the copy `path` follow no more, and answers with a JSON object.
+/// Ends that the copy `path` follows, and answers with a JSON object.
 ///
 /// # Errors
 /// `Config` if the path is missing; those of [`follow::unfollow`].

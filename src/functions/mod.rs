@@ -5,7 +5,7 @@
 //! | `litestream_version()` | this library's version | anywhere |
 //! | `litestream_restore(url, path [, options])` | writes a database file from a replica | statements of the application |
 //! | `litestream_follow(url, path [, options])` | a database file follows a replica | statements of the application |
-//! | `litestream_unfollow(path)` | it follows no more | statements of the application |
+//! | `litestream_unfollow(path)` | ends that | statements of the application |
 //! | `litestream_sync([timeout])` | waits until all commits are in the replicas | statements of the application |
 //! | `litestream_wait(txid [, timeout])` | waits until a transaction is in the replicas, or until a replica shows it | statements of the application |
 //! | `litestream_resume([mode [, replica]])` | replication that stopped looks again, or continues by force | statements of the application |

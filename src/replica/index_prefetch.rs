@@ -13,7 +13,7 @@ use super::record::{self, Entry, Integers};
 use super::trees::Tree;
 use crate::page::Pgno;
 
-/// How many keys to look up early after so many look-ups that followed the leaf.
+/// The number of keys to look up early, by the number of look-ups that followed the leaf.
 const EARLY: [usize; 5] = [0, 0, 8, 32, 64];
 /// How many that begin with the same value, at the first look-up.
 const GROUP: usize = 16;
@@ -89,7 +89,7 @@ impl Lookups {
 
     /// A page was not in the cache: what will likely be looked up after it.
     pub(super) fn missed(&mut self, miss: &Miss<'_>, known: &impl Known) -> Option<Batch> {
-        if let Some(keys) = self.go_on(miss, known) {
+        if let Some(keys) = self.continue_outer(miss, known) {
             return (!keys.is_empty()).then_some(Batch { tree: miss.tree, keys, then: self.join });
         }
         if let Some(outer) = self.outer.as_ref()
@@ -104,7 +104,7 @@ impl Lookups {
     }
 
     /// Whether the page is looked up as those before were; which keys come next, then.
-    fn go_on(&mut self, miss: &Miss<'_>, known: &impl Known) -> Option<Vec<i64>> {
+    fn continue_outer(&mut self, miss: &Miss<'_>, known: &impl Known) -> Option<Vec<i64>> {
         let outer = self.outer.as_mut().filter(|outer| outer.tree == miss.tree)?;
         let turned = self.leaf.filter(|leaf| *leaf != outer.leaf).and_then(|leaf| outer.turned(leaf, known));
         let (outer, keys) = match turned.and_then(|mut next| next.follow(miss).map(|keys| (next, keys))) {
@@ -161,9 +161,10 @@ impl Outer {
             (Some(up), Some(down)) if start - down < up - start => down,
             (up, down) => up.or(down)?,
         };
-        let is_ambiguous = (now + 1..self.entries.len())
-            .any(|n| led(&n) && self.entries[n].group != self.entries[now].group);
         let follows = self.followed > 0 && now.abs_diff(start) <= SKIP;
+        let is_ambiguous = !follows
+            && (now + 1..self.entries.len())
+                .any(|n| led(&n) && self.entries[n].group != self.entries[now].group);
         self.at = Some(now);
         let keys: Vec<i64> = if follows {
             self.followed = (self.followed + 1).min(EARLY.len() - 1);

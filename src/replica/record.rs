@@ -70,7 +70,11 @@ pub(super) fn row(page: &[u8], rowid: i64) -> Option<Integers> {
 /// The first value of a record whose first bytes are `start`, if it is an integer.
 pub(super) fn first_integer(cell: &[u8]) -> Option<i64> {
     let (_, size) = varint(cell)?;
-    values(cell.get(size..)?)?.0.first().copied().flatten()
+    let record = cell.get(size..)?;
+    let (head_size, at) = varint(record)?;
+    let (kind, _) = varint(record.get(at..usize::try_from(head_size).ok()?)?)?;
+    let value = record.get(usize::try_from(head_size).ok()?..)?;
+    integer(kind, value.get(..usize::try_from(size_of_value(kind)?).ok()?)?)
 }
 
 fn cells(page: &[u8]) -> impl Iterator<Item = &[u8]> {
@@ -176,7 +180,7 @@ pub(super) mod tests {
 
     #[test]
     fn a_row_is_found_by_its_rowid() {
-        // NULL, a text of one letter, 258; then one that goes on elsewhere after its second value.
+        // NULL, a text of one letter, 258; then one that continues on an overflow page after its second value.
         let cells: [&[u8]; 2] =
             [&[7, 5, 4, 0, 15, 2, b'x', 1, 2], &[0x8f, 0x00, 9, 5, 1, 2, 0x8f, 0x01, 7, 1, 3, b'y']];
         let page = leaf(TABLE_LEAF, 512, &cells.map(<[u8]>::to_vec));

@@ -117,6 +117,11 @@ def test_schema_size_and_caches_change_under_an_open_reader(console, location, p
         return shell.stdout.readline().strip()
 
     assert said(COUNT) == "200"
+    # Nothing but the change counter tells of it: the size stays.
+    assert said("SELECT name FROM t WHERE id = 1") != "changed"
+    primary.run("UPDATE t SET name = 'changed' WHERE id = 1")
+    reaches(console, copy, primary)
+    assert said("SELECT name FROM t WHERE id = 1") == "changed"
     primary.run("ALTER TABLE t ADD COLUMN extra DEFAULT 'new'", "CREATE TABLE other(x)", "INSERT INTO other VALUES (7)")
     reaches(console, copy, primary)
     assert said("SELECT max(extra) || (SELECT x FROM other) FROM t") == "new7"

@@ -69,7 +69,7 @@ pub(super) struct Due<'a> {
     pub(super) sealed: Option<&'a Sealed>,
 }
 
-/// What is known of the files of a sealed replica.
+/// Which files of a sealed replica can be merged.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Sealed {
     /// The files whose keys are kept.
@@ -147,7 +147,7 @@ impl Due<'_> {
         let over = window_start(now, interval);
         let files = self.beyond(source, to).into_iter().take_while(|f| f.timestamp < over);
         let files: Vec<_> = files.filter(|f| self.can_be_read(f)).collect();
-        // Where files are missing, or cannot be read, the level goes on behind the gap.
+        // Where files are missing, or cannot be read, the level continues behind the gap.
         let before_first = files.first()?.id.name.min().get() - 1;
         let reached = self.inventory.last_of(to).map_or(0, Txid::get).max(before_first);
         Merge::new(to, limited(chain(files, reached)))

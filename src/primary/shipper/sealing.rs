@@ -3,7 +3,7 @@
 //! | local state says | no recipients are set | the same | others |
 //! | --- | --- | --- | --- |
 //! | nothing | plain, unless the newest file is sealed | begins with the next file | |
-//! | it is sealed | stops | goes on | stops, until a user forces it |
+//! | it is sealed | stops | continues | stops, until a user forces it |
 
 use super::Shipper;
 use super::misfit;
@@ -13,7 +13,7 @@ use super::state::Sealed;
 use crate::error::Result;
 use crate::ltx::Txid;
 
-/// How the sealing of a replica goes on.
+/// How the sealing of a replica continues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sealing {
     /// It is not sealed.
@@ -27,7 +27,7 @@ pub(super) enum Sealing {
 }
 
 impl Sealing {
-    /// How it goes on by what local state says; `forced`: a user decided that it changes.
+    /// How it continues by what local state says; `forced`: a user decided that it changes.
     ///
     /// # Errors
     /// `Conflict` if nothing may be published for the recipients that are set, or without any.

@@ -1,4 +1,4 @@
-//! A snapshot of a sealed replica. Who publishes cannot read what is there, so the database is encoded anew: a view of it
+//! A snapshot of a sealed replica. Who publishes cannot read what is there, so the database is encoded again: a view of it
 //! that shows the last transaction is held, and uploaded by the task that keeps the history, while others are published.
 //! Checkpoints stop at that view meanwhile.
 
