@@ -2,9 +2,9 @@
 //!
 //! The thread that restores cuts the file into batches, in order, and decodes those itself for which no helper comes. So
 //! there is never more work under way than cores, and memory is bounded: a batch that waits and one that is decoded for
-//! each thread.
+//! each thread, and the pages that it has not written yet, about 1.4 MiB together.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -107,7 +107,8 @@ struct Desk {
 #[derive(Default)]
 struct State {
     waiting: VecDeque<(usize, Frames)>,
-    done: BTreeMap<usize, Result<Done>>,
+    /// A few, in any order.
+    done: Vec<(usize, Result<Done>)>,
     /// Memory for further frames.
     free: Vec<Vec<u8>>,
     closed: bool,
@@ -165,7 +166,7 @@ impl Crew {
         }
         while self.joined < self.given {
             let next = self.joined;
-            drop(self.desk.wait_while(|state| !state.done.contains_key(&next)));
+            drop(self.desk.wait_while(|state| state.done.iter().all(|(number, _)| *number != next)));
             self.join_done(decoder, draft);
         }
     }
@@ -173,7 +174,7 @@ impl Crew {
     /// Joins what is done, in order.
     fn join_done<R: Read>(&mut self, decoder: &mut Decoder<R>, draft: &mut Draft) {
         loop {
-            let done = self.desk.state().done.remove(&self.joined);
+            let done = self.desk.take_done(self.joined);
             match done {
                 None => return,
                 Some(Ok(done)) => {
@@ -228,12 +229,19 @@ impl Desk {
         if state.waiting.len() > enough { state.waiting.pop_front() } else { None }
     }
 
+    /// What came of a batch, if it is done.
+    fn take_done(&self, number: usize) -> Option<Result<Done>> {
+        let done = &mut self.state().done;
+        let at = done.iter().position(|(other, _)| *other == number)?;
+        Some(done.swap_remove(at).1)
+    }
+
     /// Decodes and writes a batch.
     fn do_one(&self, (number, frames): (usize, Frames), run: &mut Run<'_>) {
         let done = catch_unwind(AssertUnwindSafe(|| run.write_all(&frames)))
             .unwrap_or_else(|panic| Err(runtime::bug(&*panic)));
         let mut state = self.state();
-        state.done.insert(number, done);
+        state.done.push((number, done));
         state.free.push(frames.into_buffer());
         drop(state);
         self.news.notify_all();
