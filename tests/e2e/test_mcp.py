@@ -254,7 +254,8 @@ def test_the_next_process_takes_over(start, port, tmp_path):
     for name in ("a.db", "b.db"):
         workers.append(start("python"))
         location = Location.file(tmp_path / f"of-{name}")
-        fill(workers[-1].open(location.primary(tmp_path / name, mcp_addr=f"127.0.0.1:{port}")))
+        fill(db := workers[-1].open(location.primary(tmp_path / name, mcp_addr=f"127.0.0.1:{port}")))
+        sync(db)
         until(lambda: mcp.is_there(port), 10, "tools are offered")
 
     def seen() -> set[str]:
