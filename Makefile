@@ -101,6 +101,7 @@ bench: tools build
 	$(VENV)/bin/python benches/many.py --counts 1 100
 	$(VENV)/bin/python benches/hot.py
 	$(VENV)/bin/python benches/restore.py
+	$(VENV)/bin/python benches/first_copy.py
 
 install: build
 	install -d $(DESTDIR)$(PREFIX)/lib
