@@ -9,9 +9,19 @@ use super::Shipper;
 use super::misfit;
 use super::newest::Newest;
 use super::resume::Local;
-use super::state::Sealed;
+use super::state::{Sealed, State};
 use crate::error::Result;
 use crate::ltx::Txid;
+
+impl Shipper {
+    /// The first transaction that is sealed, and to whom, shortened, as local state has it; `None` if the replica is not
+    /// sealed, or nothing was published since recipients were set.
+    pub(in crate::primary) fn sealed_since(&self) -> Option<(Txid, String)> {
+        let state = self.seals.are_on().then(|| State::read(&self.folder))?;
+        let sealed = state?.sealed?;
+        Some((Txid::new(sealed.since)?, misfit::shortened(&sealed.recipients)))
+    }
+}
 
 /// How the sealing of a replica continues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
