@@ -10,6 +10,9 @@ use crate::page::{PageCount, PageSize, Pgno};
 pub struct PageSet(RoaringBitmap);
 
 impl PageSet {
+    /// So many pages at a time are given to [`PageSet::insert_all`] where there may be millions.
+    pub const AT_ONCE: usize = 4096;
+
     /// Every page of a database of `pages` pages.
     pub fn all(pages: PageCount) -> Self {
         let mut set = RoaringBitmap::new();
@@ -22,6 +25,15 @@ impl PageSet {
     /// Adds a page.
     pub fn insert(&mut self, pgno: Pgno) {
         self.0.insert(pgno.get());
+    }
+
+    /// Adds `pages`, in any order and however often each, and leaves none of them. To sort them first takes a third of the time
+    /// that one after the other takes.
+    pub fn insert_all(&mut self, pages: &mut Vec<Pgno>) {
+        pages.sort_unstable();
+        pages.dedup();
+        let sorted = RoaringBitmap::from_sorted_iter(pages.drain(..).map(Pgno::get));
+        self.0 |= sorted.expect("BUG: they are sorted, each once");
     }
 
     /// Adds all pages of `other`.
@@ -76,6 +88,40 @@ impl PageSet {
 
 impl FromIterator<Pgno> for PageSet {
     fn from_iter<T: IntoIterator<Item = Pgno>>(pages: T) -> Self {
-        Self(pages.into_iter().map(Pgno::get).collect())
+        let (mut set, mut pages) = (Self::default(), pages.into_iter());
+        let mut some = Vec::new();
+        loop {
+            some.extend(pages.by_ref().take(Self::AT_ONCE));
+            if some.is_empty() {
+                return set;
+            }
+            set.insert_all(&mut some);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+        #[test]
+        fn pages_in_any_order_are_a_set(
+            first in proptest::collection::vec(1..200_000u32, 0..300),
+            then in proptest::collection::vec(1..200_000u32, 0..5000),
+        ) {
+            let pages = |of: &[u32]| of.iter().copied().filter_map(Pgno::new).collect::<Vec<_>>();
+            let mut set: PageSet = pages(&then).into_iter().collect();
+            let mut more = pages(&first);
+            set.insert_all(&mut more);
+            prop_assert!(more.is_empty());
+            let wanted: BTreeSet<u32> = first.into_iter().chain(then).collect();
+            prop_assert!(set.iter().map(Pgno::get).eq(wanted));
+        }
     }
 }

@@ -11,7 +11,7 @@
 //! | `load` | header and page index of one file |
 //! | `map` | where each page is |
 //! | `files` | maps from plans, and from other plans after compaction |
-//! | `pages`, `moves`, `keep` | a page of a state; where it goes when files are merged; what is kept of them |
+//! | `pages`, `relocation`, `keep` | a page of a state; where it goes when files are merged; what is kept of them |
 //! | `pack` | pages of a large file that a primary put beside it |
 //! | `hydration`, `hydrate` | the whole database in a local file; the task that downloads it |
 //! | `verdict` | whether a file passed its checksum |

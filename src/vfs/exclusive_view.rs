@@ -87,10 +87,8 @@ impl PinnedView for ExclusiveView<'_> {
         let listed = match &mut self.index {
             Index::Private(log) => log.pages_after(after),
             Index::Shared(file, _) => {
-                let mut pages = PageSet::default();
-                let complete =
-                    index::entries(file, after, self.header.mx_frame, |_, pgno| pages.insert(pgno));
-                complete.map_err(|code| self.failed(&code))?.then_some(pages)
+                let listed = index::pages(file, after, self.header.mx_frame);
+                listed.map_err(|code| self.failed(&code))?
             }
         };
         let last = self.header.mx_frame;

@@ -52,6 +52,22 @@ pub(super) fn entries(
     Ok(true)
 }
 
+/// The pages of the frames after `after` up to `last`. `None` if the index does not have them.
+///
+/// # Errors
+/// As for [`entries`].
+pub(super) fn pages(file: &mut BaseFile, after: FrameNo, last: FrameNo) -> Result<Option<PageSet>, Code> {
+    let (mut pages, mut listed) = (PageSet::default(), Vec::new());
+    let complete = entries(file, after, last, |_, pgno| {
+        listed.push(pgno);
+        if listed.len() == PageSet::AT_ONCE {
+            pages.insert_all(&mut listed);
+        }
+    })?;
+    pages.insert_all(&mut listed);
+    Ok(complete.then_some(pages))
+}
+
 /// The highest frame that holds `pgno`, none above `last`.
 ///
 /// # Errors
@@ -94,8 +110,6 @@ impl WalIndex for ConnectionIndex<'_> {
     }
 
     fn pages(&mut self, after: FrameNo, last: FrameNo) -> Option<PageSet> {
-        let mut pages = PageSet::default();
-        let complete = entries(self.file, after, last, |_, pgno| pages.insert(pgno));
-        complete.is_ok_and(|complete| complete).then_some(pages)
+        pages(self.file, after, last).ok().flatten()
     }
 }

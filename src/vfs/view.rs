@@ -367,16 +367,15 @@ impl PinnedView for View {
 
     fn pages_after(&mut self, after: FrameNo) -> Result<Option<PageSet>> {
         let _section = fork::section();
-        let (mut pages, last) = (PageSet::default(), self.header.mx_frame);
-        let complete = index::entries(&mut self.pinning.file, after, last, |_, pgno| pages.insert(pgno))
-            .map_err(|code| self.failed(code))?;
+        let last = self.header.mx_frame;
+        let pages = index::pages(&mut self.pinning.file, after, last).map_err(|code| self.failed(code))?;
         // What is loaded next is not older than the entries.
         self.pinning.file.shm_barrier();
         if self.may_be_restarted() && !self.is_current() {
             return Ok(None);
         }
-        if complete {
-            return Ok(Some(pages));
+        if pages.is_some() {
+            return Ok(pages);
         }
         let path = self.pinning.path.display();
         Err(Error::corrupt(format!("the WAL index of {path} does not list all frames up to {last}")))

@@ -10,7 +10,9 @@ import time
 import pytest
 
 from harness import monitor, outage
-from harness.proxy import Status
+from harness.healing import assert_restores, flip, open_primary
+from harness.proxy import Hang, Status
+from harness.small_disk import fill_up, small_disk
 from harness.sql import fill, insert, sync
 from harness.wait import until
 from harness.worker import SqlError
@@ -156,6 +158,93 @@ def test_refused_credentials_are_an_alarm_of_their_own(start, through_proxy, pro
     assert begun["event"] == "auth_failure"
     proxy.fault = lambda request: None
     until(lambda: [one for one in told.told() if one["resolved"]], 60, "it is over")
+
+
+def both(recorder: monitor.Recorder, event: str, seconds: float = 60) -> list[dict]:
+    """The beginning and the end of `event`, when it was told of both."""
+    begun, over = until(lambda: len(told := recorder.told(event)) >= 2 and told[:2], seconds, f"{event} began and is over")
+    assert (begun["resolved"], over["resolved"]) == (False, True) and begun["id"] == over["id"]
+    return [begun, over]
+
+
+def test_commits_that_wait_for_too_long(start, through_proxy, proxy, configured, pager, tmp_path):
+    """The store does not fail, it does not answer: no upload has failed yet, and the pager is told all the same."""
+    told = pager()
+    env = configured(f"max-lag: 2s\nwebhooks:\n- url: {told.url}\n  events: [lag_high]\n")
+    db = start("python", through_proxy, env=env).open(through_proxy.primary(tmp_path / "app.db", sync_interval="50ms"))
+    fill(db)
+    sync(db)
+    proxy.fault = lambda request: Hang()
+    insert(db)
+    [begun] = until(lambda: told.told(), 40, "it is told")
+    assert "a commit has waited" in begun["error"] and begun["replica"] == through_proxy.full_url.split("?")[0]
+    proxy.fault = lambda request: None
+    proxy.refuse()
+    proxy.accept()
+    both(told, "lag_high", 90)
+
+
+def test_a_store_that_is_away_for_long_is_asked_less(start, through_proxy, proxy, configured, pager, tmp_path):
+    told = pager()
+    env = configured(f"webhooks:\n- url: {told.url}\n  events: [circuit_breaker_open]\n")
+    db = start("python", through_proxy, env=env).open(through_proxy.primary(tmp_path / "app.db", sync_interval="50ms"))
+    fill(db)
+    sync(db)
+    proxy.refuse()
+    insert(db)
+    until(lambda: told.told(), 120, "it is told")
+    proxy.accept()
+    both(told, "circuit_breaker_open")
+
+
+def test_a_disk_that_fills(start, in_folder, configured, pager, tmp_path):
+    told = pager()
+    env = configured(f"disk-reserve: 4MiB\nwebhooks:\n- url: {told.url}\n  events: [disk_low]\n")
+    with small_disk(tmp_path / "disk", 16) as disk:
+        worker = start("python", env=env)
+        db = worker.open(in_folder.primary(disk / "app.db", sync_interval="50ms"))
+        fill(db)
+        sync(db)
+        filler = fill_up(disk)
+        [begun] = until(lambda: told.told(), 40, "it is told")
+        assert "its disk has 0 MiB left" in begun["error"] and begun["database"] == str(disk / "app.db")
+        filler.unlink()
+        both(told, "disk_low")
+        worker.end()
+
+
+def test_files_that_are_gone(start, in_folder, configured, pager, tmp_path):
+    told = pager()
+    env = configured(f"webhooks:\n- url: {told.url}\n  events: [hole_found]\n")
+    db = open_primary(start, in_folder, tmp_path, env=env)
+    in_folder.files()[0].path.unlink()
+    db.one("SELECT litestream_snapshot()")
+    begun, _ = both(told, "hole_found")
+    assert "lost transactions" in begun["error"]
+    assert_restores(db, in_folder, tmp_path)
+
+
+def test_a_file_that_is_damaged(start, in_folder, configured, pager, tmp_path):
+    """A verification finds it. A full copy heals what comes after it; the points in time that it holds are lost until somebody
+    has its bytes."""
+    told = pager()
+    env = configured(f"webhooks:\n- url: {told.url}\n  events: [corruption_detected, verification_failed]\n")
+    db = open_primary(start, in_folder, tmp_path, env=env, verify_interval="1s")
+    damaged = in_folder.files()[2]
+    sound = damaged.path.read_bytes()
+    flip(damaged)
+    insert(db)
+    sync(db)
+    for event in ("verification_failed", "corruption_detected"):
+        [begun] = until(lambda: told.told(event), 30, f"{event} is told")
+        assert not begun["resolved"] and begun["replica"] == in_folder.url
+    until(lambda: in_folder.files(9), 30, "it is healed")
+    assert_restores(db, in_folder, tmp_path)
+    damaged.path.write_bytes(sound)
+    insert(db)
+    sync(db)
+    for event in ("verification_failed", "corruption_detected"):
+        both(told, event)
 
 
 def test_the_heart_beats_while_all_is_well(start, in_s3, pager, tmp_path):

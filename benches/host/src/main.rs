@@ -4,16 +4,18 @@
 //! bench-host prepare PATH ROWS                         a database of ROWS rows with two indexes
 //! bench-host insert  URI SECONDS [LIBRARY [wait]]      autocommitted inserts as fast as they go
 //! bench-host single  URI COUNT INTERVAL_MS [LIBRARY]   single commits, each after a pause
+//! bench-host restarts URI SECONDS [LIBRARY]            the same, and how long commits take that begin the WAL anew
 //! bench-host points  URI SECONDS ROWS KIB [LIBRARY]    single rows of the first ROWS by primary key
 //! ```
 //!
 //! With a library, it is loaded and, before anything is written, `litestream_sync()` is called.
 //! `insert` prints one JSON object, with the processor time of its own and of all other threads and the bytes written to
 //! files for each commit; with `wait` it prints a line when it is ready and begins when it was
-//! answered. `single` prints the wall-clock time after each commit, in nanoseconds since 1970; `points`
+//! answered. `restarts` prints the times of those commits, in nanoseconds. `single` prints the wall-clock time after each commit, in nanoseconds since 1970; `points`
 //! prints queries a second, each a transaction of its own, with a page cache of KIB.
 
 use std::error::Error;
+use std::os::unix::fs::FileExt as _;
 use std::process::Command;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -35,6 +37,8 @@ fn main() -> Result<()> {
             std::io::stdin().read_line(&mut String::new())?;
             insert(&db, seconds.parse()?)
         }
+        ["restarts", uri, seconds] => restarts(&open(uri, None)?, seconds.parse()?),
+        ["restarts", uri, seconds, library] => restarts(&open(uri, Some(library))?, seconds.parse()?),
         ["single", uri, count, ms] => single(&open(uri, None)?, count.parse()?, ms.parse()?),
         ["single", uri, count, ms, library] => {
             single(&open(uri, Some(library))?, count.parse()?, ms.parse()?)
@@ -45,7 +49,7 @@ fn main() -> Result<()> {
         ["points", uri, seconds, rows, kib, library] => {
             points(&connect(uri, Some(library))?, seconds.parse()?, rows.parse()?, kib.parse()?)
         }
-        _ => Err("usage: bench-host prepare|insert|single|points …; see src/main.rs".into()),
+        _ => Err("usage: bench-host prepare|insert|restarts|single|points …; see src/main.rs".into()),
     }
 }
 
@@ -120,6 +124,32 @@ fn insert(db: &Connection, seconds: f64) -> Result<()> {
         used.others_us,
         used.written,
     );
+    Ok(())
+}
+
+/// The header of a WAL has other salts after each restart: they are looked at between two commits.
+fn restarts(db: &Connection, seconds: f64) -> Result<()> {
+    let path: String = db.query_row("SELECT file FROM pragma_database_list", (), |row| row.get(0))?;
+    let mut statement = db.prepare(INSERT)?;
+    statement.execute((user(0), kind(0), body(0, 100)))?;
+    let wal = std::fs::File::open(format!("{path}-wal"))?;
+    let salts = || -> Result<[u8; 8]> {
+        let mut salts = [0; 8];
+        wal.read_exact_at(&mut salts, 16)?;
+        Ok(salts)
+    };
+    let limit = Duration::from_secs_f64(seconds);
+    let (began, mut of, mut n) = (Instant::now(), salts()?, 0);
+    while began.elapsed() < limit {
+        n += 1;
+        let before = Instant::now();
+        statement.execute((user(n), kind(n), body(n, 100)))?;
+        let took = before.elapsed();
+        let now = salts()?;
+        if std::mem::replace(&mut of, now) != now {
+            println!("{}", took.as_nanos());
+        }
+    }
     Ok(())
 }
 

@@ -12,9 +12,9 @@ from .worker import Connection
 QUIET = dict(close_timeout="30s", sync_interval="50ms")
 
 
-def open_primary(start, location: Location, folder: Path, **parameters) -> Connection:
+def open_primary(start, location: Location, folder: Path, env: dict[str, str] | None = None, **parameters) -> Connection:
     """A primary that is in the replica as a full copy and five more files of level 0."""
-    db = start("python", location).open(location.primary(folder / "app.db", **QUIET, **parameters))
+    db = start("python", location, env=env or {}).open(location.primary(folder / "app.db", **QUIET, **parameters))
     fill(db, rows=300)
     for _ in range(5):
         sync(db)

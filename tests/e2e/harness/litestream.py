@@ -92,7 +92,8 @@ class Replicate:
 
     def __init__(self, database: Path, location: Location, folder: Path, sync: str = "100ms",
                  levels: tuple[str, ...] = ("1s", "2s", "4s"), snapshot: str = "3s",
-                 l0_retention: str = "2s", monitor: str = "50ms"):
+                 l0_retention: str = "2s", monitor: str = "50ms", **top: object):
+        """`top`: more keys of the configuration's top, as `heartbeat_url`."""
         self.database, self.location = database, location
         self.log = folder / f"{database.name}.litestream.log"
         self._config = folder / f"{database.name}.litestream.yml"
@@ -108,7 +109,7 @@ class Replicate:
             "l0-retention": l0_retention,
             "l0-retention-check-interval": "1s",
             "dbs": [{"path": str(database), "monitor-interval": monitor, "replica": replica}],
-        }))
+        } | {key.replace("_", "-"): value for key, value in top.items()}))
 
     def __enter__(self) -> "Replicate":
         with self.log.open("wb") as log:

@@ -87,6 +87,8 @@ class Recorder:
     def __init__(self, *answers: int):
         self.answers = list(answers) or [200]
         self.requests: list[tuple[str, dict, bytes]] = []
+        self.times: list[float] = []
+        """When each of them came, in seconds of the monotonic clock."""
         recorder = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -94,6 +96,7 @@ class Recorder:
                 body = self.rfile.read(int(self.headers.get("content-length") or 0))
                 headers = {key.lower(): value for key, value in self.headers.items()}
                 recorder.requests.append((self.path, headers, body))
+                recorder.times.append(time.monotonic())
                 answers = recorder.answers
                 self.send_response(answers.pop(0) if len(answers) > 1 else answers[0])
                 self.send_header("content-length", "0")
