@@ -53,7 +53,7 @@ MUTATIONS = [
         ("src/primary/file_fingerprint.rs", ".is_some_and(|age| age >= YOUNG)", ".is_some_and(|age| age >= YOUNG) || true"),
     ]),
     Mutation("pages of a file that landed beyond the cursor are not sent again", [
-        (SHIPPER + "begin.rs", "shipper.with_capture(|capture| capture.add_dirty(&pages))?;", "drop(pages);"),
+        (SHIPPER + "begin.rs", "Some(pages) => capture.add_dirty(&pages),", "Some(_) => {}"),
     ]),
     Mutation("dirty pages are not remembered", [
         (SHIPPER + "state.rs", "self.dirty = (!dirty.is_empty()).then(|| BASE64.encode(dirty.encode()));",
@@ -63,7 +63,7 @@ MUTATIONS = [
         (SHIPPER + "state.rs", "self.boot.is_some() && self.boot == boot()", "self.boot.is_some()"),
     ]),
     Mutation("conditional PUT: a file is written whatever is there", [
-        (SHIPPER + "send.rs", "if_absent: true };\n    let body", "if_absent: false };\n    let body"),
+        (SHIPPER + "send.rs", "if_absent: true };\n    let out", "if_absent: false };\n    let out"),
         (SHIPPER + "copy.rs", "if_absent: true", "if_absent: false"),
     ]),
     Mutation("a file is not announced before it is sent", [

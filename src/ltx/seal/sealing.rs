@@ -47,6 +47,11 @@ pub(crate) fn sample_recipients(places: &[usize]) -> Recipients {
     Recipients::parse(&places.iter().map(of).collect::<Vec<_>>().join("\n")).unwrap()
 }
 
+/// The bytes of the public key of the sample with this place.
+pub(crate) fn sample_public(place: usize) -> [u8; 32] {
+    *sample_recipients(&[place]).iter().next().unwrap().bytes()
+}
+
 /// The content key of the sealed file that begins with `head`; `None` if none of `identities` opens it, or it ends before.
 pub(crate) fn content_key_of(head: &[u8], identities: &Identities) -> Option<[u8; 32]> {
     let header = Header::decode(head.first_chunk()?).ok()?;

@@ -79,6 +79,25 @@ impl Sealing {
         }
     }
 
+    /// Gives up, before anything sealed follows, what was begun to be sent before and never ended: it is not sealed. What the
+    /// store refuses to give up is told.
+    pub(super) async fn give_up_plain_uploads(self, shipper: &Shipper) {
+        if self != Self::Begins {
+            return;
+        }
+        let url = shipper.store.url();
+        match shipper.store.abort_uploads().await {
+            Ok(0) => {}
+            Ok(count) => {
+                tracing::info!("{url}: {count} unfinished uploads from before encryption were removed")
+            }
+            Err(e) => tracing::warn!(
+                "{url}: whether there are unfinished uploads from before encryption is not known, and they are not \
+                 removed: {e}. Have the store remove them"
+            ),
+        }
+    }
+
     /// Notes, before anything is published after `last`, whom that is sealed to; `is_sealed`: the newest file is sealed, which
     /// local state did not say.
     ///

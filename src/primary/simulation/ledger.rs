@@ -198,3 +198,86 @@ fn nonces(file: &[u8]) -> Vec<[u8; 12]> {
     }
     nonces
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::ltx::sealing::{Sealing, sample_public};
+    use crate::ltx::{Encoder, FileName, Txid};
+    use crate::page::{PageCount, PageSize, Pgno};
+
+    fn ledger() -> Ledger {
+        let mut ledger = Ledger::new();
+        ledger.begin(true, Level::new(2).unwrap());
+        ledger
+    }
+
+    fn plain() -> Vec<u8> {
+        let name = FileName::single(Txid::new(2).unwrap());
+        let header = Header::new(PageSize::MIN, PageCount::new(1), name, Timestamp::from_millis(0));
+        let mut encoder = Encoder::new(Vec::new(), header).unwrap();
+        let mut page = [0; 512];
+        page[..TOKEN.len()].copy_from_slice(TOKEN);
+        encoder.page(Pgno::ONE, &page).unwrap();
+        encoder.finish().unwrap().0
+    }
+
+    fn sealed() -> Sealing {
+        Sealing::of(&plain(), &[sample_public(IDENTITY)])
+    }
+
+    const KEY_OF_FILE: &str = "ltx/0/0000000000000002-0000000000000002.ltx";
+
+    #[test]
+    fn a_retry_and_a_beginning_are_the_same_file() {
+        let (mut ledger, file) = (ledger(), sealed().file());
+        for len in [file.len(), 300, file.len()] {
+            ledger.sent("one", KEY_OF_FILE, &file[..len]);
+        }
+        ledger.sent("one", KEY_OF_FILE, &sealed().file());
+        ledger.end();
+        assert_eq!(ledger.files(), 2);
+    }
+
+    #[test]
+    #[should_panic(expected = "which has other bytes")]
+    fn a_content_key_of_two_files_is_noticed() {
+        let (mut ledger, mut sealing) = (ledger(), sealed());
+        ledger.sent("one", KEY_OF_FILE, &sealing.file());
+        sealing.frames[0].1 = sealing.frame(1, &lz4_flex::block::compress(&[7; 512]));
+        ledger.found(Path::new("spool/2"), &sealing.file());
+    }
+
+    #[test]
+    #[should_panic(expected = "a nonce of")]
+    fn a_nonce_of_two_files_is_noticed() {
+        let (mut ledger, mut other) = (ledger(), sealed());
+        let one = sealed();
+        ledger.sent("one", KEY_OF_FILE, &one.file());
+        other.frames.clone_from(&one.frames);
+        ledger.sent("one", KEY_OF_FILE, &other.file());
+        ledger.end();
+    }
+
+    #[test]
+    #[should_panic(expected = "is not sealed")]
+    fn a_file_that_is_not_sealed_is_noticed() {
+        ledger().sent("one", KEY_OF_FILE, &plain());
+    }
+
+    #[test]
+    #[should_panic(expected = "has a page in clear")]
+    fn a_page_in_clear_is_noticed() {
+        ledger().found(Path::new("restored"), TOKEN);
+    }
+
+    #[test]
+    #[should_panic(expected = "which is never merged")]
+    fn a_key_of_a_snapshot_is_noticed() {
+        let (mut ledger, sealing) = (ledger(), sealed());
+        ledger.sent("one", "ltx/9/0000000000000002-0000000000000002.ltx", &sealing.file());
+        let slot = [&[1; 56][..], &sealing.content_key, &[0; 8]].concat();
+        ledger.found(Path::new("replicas/one/keys"), &slot);
+    }
+}

@@ -160,6 +160,11 @@ impl Bucket for Network {
         self.send(async move { inner.delete(&keys).await }).await
     }
 
+    async fn abort_uploads(&self, prefix: &str) -> Result<usize> {
+        self.go().await?;
+        self.inner.abort_uploads(prefix).await
+    }
+
     fn fencing(&self) -> Fencing {
         self.inner.fencing()
     }

@@ -331,6 +331,10 @@ impl Bucket for Hooked {
     async fn delete(&self, keys: &[String]) -> Result<()> {
         self.inner.delete(keys).await
     }
+    async fn abort_uploads(&self, prefix: &str) -> Result<usize> {
+        self.inner.abort_uploads(prefix).await
+    }
+
     fn fencing(&self) -> Fencing {
         self.inner.fencing()
     }
