@@ -45,6 +45,10 @@ BUN ?= $(CURDIR)/.tools/bun/node_modules/.bin/bun
 # Frameworks, for the Python that loads extensions.
 SYSTEM_PYTHON ?= /usr/bin/python3
 PYTHON_HOSTS ?= $(CURDIR)/.tools/python-hosts
+# The official clients of MCP, for the tests' Python and for Node.
+MCP_SDK_VERSION := 1.32.2
+MCP_PYTHON ?= $(CURDIR)/.tools/mcp-python
+MCP_NODE ?= $(CURDIR)/.tools/mcp-node
 # An apsw whose SQLite encrypts.
 SQLITE3MC_VERSION := 3.54.0.0
 SQLITE3MC ?= $(CURDIR)/.tools/sqlite3mc
@@ -54,7 +58,7 @@ PYTEST  ?=
 
 LITESTREAM_VFS_LIB ?= $(CURDIR)/dist/litestream_vfs.$(SUFFIX)
 export LITESTREAM_VFS_LIB S3S_FS LITESTREAM_03 SQLITE3MC LITESTREAM_TEST_FAKE_GCS LITESTREAM_TEST_AZURITE \
-	LITESTREAM_TEST_RCLONE LITESTREAM_TEST_NATS NODE_HOSTS NEWER_NODE BUN PYTHON_HOSTS SYSTEM_PYTHON
+	LITESTREAM_TEST_RCLONE LITESTREAM_TEST_NATS NODE_HOSTS NEWER_NODE BUN PYTHON_HOSTS SYSTEM_PYTHON MCP_PYTHON MCP_NODE
 
 # As a shared library only: with the other form of a library beside it, cargo does not optimise across crates.
 build:
@@ -97,6 +101,7 @@ bench: tools build
 	$(VENV)/bin/python benches/many.py --counts 1 100
 	$(VENV)/bin/python benches/hot.py
 	$(VENV)/bin/python benches/restore.py
+	$(VENV)/bin/python benches/first_copy.py
 
 install: build
 	install -d $(DESTDIR)$(PREFIX)/lib
@@ -113,7 +118,8 @@ preflight:
 # What the tests need beside a compiler: pinned Python packages, a real S3 server, emulators of other stores, a SQLite
 # that encrypts.
 tools: $(VENV)/.stamp $(S3S_FS) $(LITESTREAM_03) $(LITESTREAM_TEST_FAKE_GCS) $(LITESTREAM_TEST_AZURITE) $(SQLITE3MC)/.stamp \
-	$(CURDIR)/.tools/openssh $(NODE_HOSTS)/.stamp $(NEWER_NODE) $(BUN) $(PYTHON_HOSTS)/.stamp
+	$(CURDIR)/.tools/openssh $(NODE_HOSTS)/.stamp $(NEWER_NODE) $(BUN) $(PYTHON_HOSTS)/.stamp \
+	$(MCP_PYTHON)/.stamp $(MCP_NODE)/.stamp
 
 $(VENV)/.stamp: tests/requirements.txt
 	$(PYTHON) -m venv $(VENV)
@@ -159,6 +165,14 @@ $(CURDIR)/.tools/bun/node_modules/.bin/bun:
 $(CURDIR)/.tools/python-hosts/.stamp: tests/frameworks.txt | $(VENV)/.stamp
 	$(VENV)/bin/python -m pip --python $(SYSTEM_PYTHON) install --quiet --disable-pip-version-check --no-deps --upgrade \
 		--target .tools/python-hosts -r $<
+	@touch $@
+
+$(CURDIR)/.tools/mcp-python/.stamp: tests/mcp.txt | $(VENV)/.stamp
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target .tools/mcp-python -r $<
+	@touch $@
+
+$(CURDIR)/.tools/mcp-node/.stamp: Makefile
+	npm install --silent --no-audit --no-fund --prefix .tools/mcp-node @modelcontextprotocol/sdk@$(MCP_SDK_VERSION)
 	@touch $@
 
 # An SSH server, for tests/sshd.sh.

@@ -1,44 +1,53 @@
 #!/usr/bin/env python3
-"""What a restore costs: this library, `litestream restore`, and curl fetching the same bytes.
+"""What a restore costs: this library, an earlier release of it (`old`, which LITESTREAM_VFS_OLD names), `litestream restore`,
+and the same bytes fetched and written by programs that do nothing else.
 
-The replica is one full copy of a database and many small files, on an S3 server on loopback. Rounds go
-in turn, so that a machine whose speed drifts does not tilt the ratio. "curl" fetches the objects and
-throws them away, then a file of the database's size is written and synced.
+The replica is one full copy of a database, then `--files` small files; in a folder, or on an S3 server on loopback behind a
+network with a round trip of `--rtt` milliseconds. Rounds go in turn, so that a machine whose speed drifts does not tilt
+the ratio. "cp" copies the database and syncs it; "curl" fetches the objects and throws them away, then a file of the
+database's size is written and synced.
+
+    .venv/bin/python benches/restore.py --store file --mib 2048 --files 0
+    .venv/bin/python benches/restore.py --store s3 --rtt 20 --mib 2048 --files 0
 """
 
 import argparse
 import filecmp
-import hashlib
-import hmac
 import json
 import os
 import statistics
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlencode
+from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "e2e"))
 
 from harness import big, litestream  # noqa: E402
 from harness.location import Location  # noqa: E402
-from harness.paths import LIBRARY, LITESTREAM, SQLITE_SHELL, clean_env  # noqa: E402
+from harness.paths import LIBRARY, LITESTREAM, OLD_LIBRARY, SQLITE_SHELL, clean_env  # noqa: E402
 from harness.s3 import ACCESS_KEY, REGION, SECRET_KEY  # noqa: E402
 from harness.scratch import scratch  # noqa: E402
 from harness.sql import sync  # noqa: E402
 from harness.worker import Worker  # noqa: E402
+from network import Network  # noqa: E402
+from presign import presigned  # noqa: E402
+
+WAYS = ("ours", "old", "litestream", "cp", "curl")
 
 
 def replicate(location: Location, folder: Path, size: int, files: int) -> Path:
     """The database, whose replica is a full copy and so many small files."""
-    source = folder / "app.db"
+    source, made = folder / "app.db", Location.file(folder / "made")
     big.make(source, size)
-    worker = Worker("apsw", env=location.env)
+    worker = Worker("apsw")
     try:
-        db = worker.open(location.primary(source, sync_interval="10ms"))
+        db = worker.open(made.primary(source, sync_interval="10ms"))
         db.rows("SELECT litestream_sync(600)", deadline=600)
         for n in range(files):
             db.rows("UPDATE t SET name = 'changed ' || ? WHERE id = ?", n, 1 + n * 7 % (size // 100_000))
@@ -47,7 +56,29 @@ def replicate(location: Location, folder: Path, size: int, files: int) -> Path:
         db.close()
     finally:
         worker.kill()
+    for file in made.files():
+        store(location, location.level(file.level) / file.path.name, file.path)
     return source
+
+
+def store(location: Location, path: Path, content: Path) -> None:
+    """Puts a file into the replica. Not in parts: s3s-fs hashes a whole object for each range of one that came in parts."""
+    if not location.is_s3:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        content.rename(path)
+        return
+    with content.open("rb") as body:
+        url = signed("PUT", location, path)
+        headers = {"Content-Length": str(content.stat().st_size), "Content-Type": "application/octet-stream"}
+        urlopen(Request(url, data=body, headers=headers, method="PUT")).close()
+    content.unlink()
+
+
+def signed(method: str, location: Location, path: Path) -> str:
+    """A URL of an object that needs no further credentials."""
+    bucket = location.folder.parent
+    url = f"{location.settings['endpoint']}/{bucket.name}/{path.relative_to(bucket)}"
+    return presigned(method, url, REGION, ACCESS_KEY, SECRET_KEY)
 
 
 @dataclass(frozen=True)
@@ -75,22 +106,6 @@ def measured(command: list, env: dict) -> Cost:
     return Cost(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
 
 
-def presigned(endpoint: str, path: str) -> str:
-    """A URL that gets an object without further credentials (AWS Signature Version 4, in the query)."""
-    now = time.gmtime()
-    day, stamp = time.strftime("%Y%m%d", now), time.strftime("%Y%m%dT%H%M%SZ", now)
-    scope = f"{day}/{REGION}/s3/aws4_request"
-    query = urlencode({"X-Amz-Algorithm": "AWS4-HMAC-SHA256", "X-Amz-Credential": f"{ACCESS_KEY}/{scope}",
-                       "X-Amz-Date": stamp, "X-Amz-Expires": 3600, "X-Amz-SignedHeaders": "host"})
-    host = endpoint.removeprefix("http://")
-    request = f"GET\n{path}\n{query}\nhost:{host}\n\nhost\nUNSIGNED-PAYLOAD"
-    text = f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{hashlib.sha256(request.encode()).hexdigest()}"
-    key = f"AWS4{SECRET_KEY}".encode()
-    for part in (day, REGION, "s3", "aws4_request", text):
-        key = hmac.digest(key, part.encode(), "sha256")
-    return f"{endpoint}{path}?{query}&X-Amz-Signature={key.hex()}"
-
-
 class Bench:
     """Restores of one replica."""
 
@@ -106,18 +121,23 @@ class Bench:
             raise RuntimeError(f"{way} restored something else")
         return cost
 
-    def ours(self) -> Cost:
+    def ours(self, library: Path = LIBRARY) -> Cost:
         sql = f"SELECT litestream_restore('{self.location.full_url}', '{self.output}');"
-        return measured([SQLITE_SHELL, ":memory:", "-cmd", f".load {LIBRARY.with_suffix('')}", sql], self.env)
+        return measured([SQLITE_SHELL, ":memory:", "-cmd", f".load {library.with_suffix('')}", sql], self.env)
+
+    def old(self) -> Cost:
+        return self.ours(OLD_LIBRARY)
 
     def litestream(self) -> Cost:
         return measured([LITESTREAM, "restore", "-o", self.output, litestream.url_of(self.location)], self.env)
 
+    def cp(self) -> Cost:
+        return measured(["sh", "-c", 'cp "$1" "$2" && sync "$2"', "cp", self.source, self.output], self.env)
+
     def curl(self) -> Cost:
-        endpoint, bucket = self.location.settings["endpoint"], self.location.folder.parent
         wishes = self.folder / "curl.txt"
-        paths = [f"/{bucket.name}/{file.path.relative_to(bucket)}" for file in self.location.files()]
-        wishes.write_text("".join(f'url = "{presigned(endpoint, path)}"\noutput = "/dev/null"\n' for path in paths))
+        urls = [signed("GET", self.location, file.path) for file in self.location.files()]
+        wishes.write_text("".join(f'url = "{url}"\noutput = "/dev/null"\n' for url in urls))
         fetch = measured(["curl", "-sSf", "-Z", "--parallel-max", "8", "-K", wishes], self.env)
         write = measured(["dd", f"if={self.source}", f"of={self.output}", "bs=1M", "conv=fsync", "status=none"], self.env)
         return fetch + write
@@ -135,25 +155,32 @@ def table(results: dict[str, list[Cost]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--store", default="s3", choices=("s3", "file"))
+    parser.add_argument("--rtt", type=float, default=0, help="milliseconds to the S3 server and back")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--mib", type=int, default=1024)
     parser.add_argument("--files", type=int, default=1000)
     parser.add_argument("--folder", help="where everything is")
-    parser.add_argument("--ways", nargs="+", default=["litestream", "ours", "curl"], choices=("litestream", "ours", "curl"))
+    parser.add_argument("--ways", nargs="+", choices=WAYS, help="all that are there, if not given")
     arguments = parser.parse_args()
-    with scratch("s3", arguments.folder) as (folder, location):
+    is_s3 = arguments.store == "s3"
+    left_out = {"cp" if is_s3 else "curl", None if OLD_LIBRARY else "old"}
+    ways = arguments.ways or [way for way in WAYS if way not in left_out]
+    with scratch(arguments.store, arguments.folder) as (folder, location):
         source = replicate(location, folder, arguments.mib << 20, arguments.files)
         files = location.files()
         print(json.dumps({"database": source.stat().st_size, "replica": sum(f.size for f in files), "files": len(files)}),
               flush=True)
-        bench = Bench(folder, location, source)
-        results: dict[str, list[Cost]] = {way: [] for way in arguments.ways}
-        for n in range(arguments.rounds):
-            for way, runs in results.items():
-                runs.append(bench.run(way))
-                print(f"round {n + 1} {way}: {runs[-1].seconds:.2f} s, {runs[-1].cpu:.2f} s of processor, "
-                      f"{runs[-1].memory:.0f} MiB", flush=True)
-        print(table(results))
+        port = urlsplit(location.settings["endpoint"]).port if is_s3 and arguments.rtt else None
+        with Network(port, arguments.rtt) if port else nullcontext() as network:
+            bench = Bench(folder, location.at(network.endpoint) if network else location, source)
+            results: dict[str, list[Cost]] = {way: [] for way in ways}
+            for n in range(arguments.rounds):
+                for way, runs in results.items():
+                    runs.append(bench.run(way))
+                    print(f"round {n + 1} {way}: {runs[-1].seconds:.2f} s, {runs[-1].cpu:.2f} s of processor, "
+                          f"{runs[-1].memory:.0f} MiB", flush=True)
+            print(table(results))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::config::{self, ProcessEnv};
 use crate::primary::Primary;
 use crate::sqlite::{self, HostApi, HostConnection, HostErrorSlot, Wiring};
-use crate::{follow, functions, vfs};
+use crate::{follow, functions, monitor, vfs};
 
 /// What the host gets: the VFS for `?vfs=litestream`, and the functions.
 static WIRING: Wiring = Wiring {
@@ -31,6 +31,11 @@ fn at_exit() {
     Primary::flush_at_exit();
 }
 
+fn load(db: HostConnection, error: HostErrorSlot, api: HostApi) -> c_int {
+    monitor::answer_with(functions::answer_message);
+    sqlite::load(db, error, api, &WIRING)
+}
+
 /// The library was loaded by the entry point that makes its VFS the default.
 static DEFAULT_BY_ENTRY: AtomicBool = AtomicBool::new(false);
 
@@ -41,13 +46,13 @@ pub extern "C" fn sqlite3_litestreamvfs_init(
     error: HostErrorSlot,
     api: HostApi,
 ) -> c_int {
-    sqlite::load(db, error, api, &WIRING)
+    load(db, error, api)
 }
 
 /// The entry point of the library under any other file name.
 #[unsafe(no_mangle)]
 pub extern "C" fn sqlite3_extension_init(db: HostConnection, error: HostErrorSlot, api: HostApi) -> c_int {
-    sqlite::load(db, error, api, &WIRING)
+    load(db, error, api)
 }
 
 /// The entry point that also makes the VFS the default for connections that name no other: for hosts that pass no URI.
@@ -58,5 +63,5 @@ pub extern "C" fn sqlite3_litestreamdefault_init(
     api: HostApi,
 ) -> c_int {
     DEFAULT_BY_ENTRY.store(true, Ordering::Relaxed);
-    sqlite::load(db, error, api, &WIRING)
+    load(db, error, api)
 }

@@ -13,6 +13,7 @@
 //! | [`restore`] | a replica becomes a database file |
 //! | [`verify`] | whether a replica can be restored |
 //! | [`follow`] | a database file follows a replica, for any reader |
+//! | [`mcp`] | the protocol by which an assistant calls tools |
 //! | [`monitor`] | what an operator sees: metrics, a page, alarms |
 //! | [`config`] | URI and environment become one typed configuration |
 //! | [`sqlite`] | the only room with `unsafe`: trampolines and the host's API |
@@ -41,6 +42,7 @@ pub mod fork;
 pub mod functions;
 pub mod logging;
 pub mod ltx;
+pub mod mcp;
 pub mod metrics;
 pub mod monitor;
 pub mod page;

@@ -11,7 +11,7 @@ const LEAVES: [&str; 12] = [
 ];
 
 /// Each room, and the rooms that it may use beside itself and the leaves.
-const ARROWS: [(&str, &[&str]); 26] = [
+const ARROWS: [(&str, &[&str]); 27] = [
     ("events", &[]),
     ("page", &[]),
     ("metrics", &[]),
@@ -33,14 +33,15 @@ const ARROWS: [(&str, &[&str]); 26] = [
     ("restore", &["wal", "ltx", "store", "replica"]),
     ("verify", &["ltx", "store", "replica"]),
     ("follow", &["ltx", "sqlite", "store", "replica", "restore"]),
-    ("monitor", &["ltx", "store", "primary", "replica", "follow"]),
+    ("monitor", &["ltx", "store", "primary", "replica", "follow", "mcp"]),
+    ("mcp", &[]),
     ("config", &["ltx", "store", "primary", "replica", "monitor"]),
     ("vfs", &["ltx", "wal", "sqlite", "store", "primary", "replica", "restore", "config", "monitor"]),
     (
         "functions",
         &[
             "ltx", "wal", "sqlite", "store", "primary", "replica", "restore", "verify", "follow", "config",
-            "monitor",
+            "monitor", "mcp",
         ],
     ),
     (
@@ -57,6 +58,7 @@ const ARROWS: [(&str, &[&str]); 26] = [
             "follow",
             "config",
             "monitor",
+            "mcp",
             "vfs",
             "functions",
         ],

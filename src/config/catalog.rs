@@ -440,6 +440,21 @@ settings! {
         "What shows the status page, to whoever has it and nobody else. Without it the page is for this machine only.",
     )
     .env(&["LITESTREAM_LISTEN_TOKEN"]);
+    MCP_ADDR: Option<String> = Setting::new(
+        Scope::Monitor,
+        "mcp_addr",
+        Kind::Text,
+        "Address and port at which an assistant calls tools, such as `127.0.0.1:3001`, see [assistants](operating.md#assistants). \
+         Without it nothing listens there.",
+    )
+    .env(&["LITESTREAM_MCP_ADDR"]);
+    MCP_TOKEN: Option<String> = Setting::new(
+        Scope::Monitor,
+        "mcp_token",
+        Kind::Secret,
+        "What who calls them must know. An address that other machines reach needs it.",
+    )
+    .env(&["LITESTREAM_MCP_TOKEN"]);
     MAX_LAG: Duration = Setting::new(
         Scope::Monitor,
         "max_lag",

@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use super::Env;
+use super::catalog::REPLICA_URL;
 use super::layer::{Given, file};
-use super::resolve::Layers;
+use super::resolve::{FoundReplica, Layers, history, located_at};
+use super::{Env, RetentionConfig};
 use crate::error::{Error, Result};
 use crate::files;
-use crate::store::Location;
 
 /// A database of the configuration file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,7 +17,7 @@ pub struct ConfiguredDatabase {
     /// Its folder of local state, which need not be there.
     pub state_folder: PathBuf,
     /// Its replicas, in the order of the file.
-    pub replicas: Vec<Location>,
+    pub replicas: Vec<RetentionConfig>,
 }
 
 /// The databases of the configuration file, in its order; of an entry for a folder, those that are in it now.
@@ -32,9 +32,33 @@ pub fn databases(env: &dyn Env) -> Result<Vec<ConfiguredDatabase>> {
     paths.into_iter().map(|path| database(path, env)).collect()
 }
 
+/// The configuration file that is in force, if there is one.
+///
+/// # Errors
+/// `Config`: it is wrong; `Io`, `Denied`: it cannot be read.
+pub fn configuration_file(env: &dyn Env) -> Result<Option<PathBuf>> {
+    Ok(Given::environment(env).document()?.map(|document| document.file.to_path_buf()))
+}
+
+/// The replica that `LITESTREAM_REPLICA_URL` names, if it is set.
+///
+/// # Errors
+/// `Config`: it is no URL of a replica.
+pub fn replica_in_environment(env: &dyn Env) -> Result<Option<RetentionConfig>> {
+    let given = Given::environment(env);
+    let Some(found) = given.env(&REPLICA_URL) else { return Ok(None) };
+    let replica = located_at(&given, &found.text, &found.origin)?;
+    let history = history(&replica.given)?.settings();
+    Ok(Some(RetentionConfig { target: replica.location, history }))
+}
+
 fn database(path: PathBuf, env: &dyn Env) -> Result<ConfiguredDatabase> {
     let layers = Layers::with(Some(&path), Given::environment(env))?;
-    let replicas = layers.configured()?.into_iter().map(|replica| replica.location).collect();
+    let kept = |replica: FoundReplica<'_>| {
+        let history = history(&replica.given)?.settings();
+        Ok(RetentionConfig { target: replica.location, history })
+    };
+    let replicas = layers.configured()?.into_iter().map(kept).collect::<Result<_>>()?;
     let moved = layers.entries.iter().find_map(file::Matched::state_folder);
     let state_folder = moved.unwrap_or_else(|| files::state_folder(&path));
     Ok(ConfiguredDatabase { path, state_folder, replicas })
@@ -61,10 +85,10 @@ mod tests {
         std::fs::write(at("litestream.yml"), text).unwrap();
         let config: &'static str = at("litestream.yml").display().to_string().leak();
         let found = databases(&[("LITESTREAM_CONFIG", config)]).unwrap();
-        let shown: Vec<_> = found.iter().map(|db| (db.path.clone(), db.replicas[0].kind())).collect();
+        let shown: Vec<_> = found.iter().map(|db| (db.path.clone(), db.replicas[0].target.kind())).collect();
         assert_eq!(shown, [(at("app.db"), "s3"), (at("t/a.db"), "file"), (at("t/b.db"), "file")]);
         assert_eq!(found[0].state_folder, at("m"));
-        assert_eq!(found[1].replicas[0].to_string(), format!("file://{}", at("r/a.db").display()));
+        assert_eq!(found[1].replicas[0].target.to_string(), format!("file://{}", at("r/a.db").display()));
         let e = databases(&[("LITESTREAM_CONFIG", "off")]).unwrap_err().to_string();
         assert!(e.contains("there is no configuration file"), "{e}");
     }

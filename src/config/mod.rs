@@ -21,7 +21,7 @@ mod value;
 
 pub use catalog::{SETTINGS, settings_markdown};
 pub use database_file::{database_file, uri_parameters};
-pub use databases::{ConfiguredDatabase, databases};
+pub use databases::{ConfiguredDatabase, configuration_file, databases, replica_in_environment};
 pub use layer::file::{configure, forget};
 pub use layer::{Env, ProcessEnv};
 pub use point::point;
@@ -31,7 +31,8 @@ pub use resolve::{
     Config, PrimaryConfig, ReplicaConfig, commit_mode, is_asked_for, resolve, resolve_configured,
 };
 pub use restore::{
-    FollowConfig, RestoreConfig, RetentionConfig, VerifyConfig, follow, restore, retention, target, verify,
+    FollowConfig, RestoreConfig, RetentionConfig, VerifyConfig, follow, restore, restore_from, retention,
+    target, verify,
 };
 pub use setting::{Declared, IntegrityCheck, Kind, Scope};
 pub use start::{monitor_options, start_logging, start_logging_with, wants_default_vfs};

@@ -284,7 +284,7 @@ pub fn resolve_configured(
 const ENDPOINT: &str = "endpoint";
 
 /// The replica at `url`.
-fn located_at<'a>(given: &Given<'a>, url: &str, origin: &Origin) -> Result<FoundReplica<'a>> {
+pub(super) fn located_at<'a>(given: &Given<'a>, url: &str, origin: &Origin) -> Result<FoundReplica<'a>> {
     let named = |e: Error| e.context(origin.label());
     let (given, rest) =
         given.of_replica(url, &[Scope::Shipper, Scope::Either, Scope::Seal]).map_err(named)?;

@@ -47,10 +47,22 @@ pub struct RestoreConfig {
 pub fn restore(url: &str, options: Option<&str>, env: &dyn Env) -> Result<RestoreConfig> {
     let scopes = [Scope::Restore, Scope::State, Scope::Store, Scope::Seal];
     let given = Given::options(&json_params(options)?, env, &scopes)?;
-    let point = given.state(&[&TXID, &TIMESTAMP])?;
+    restore_with(replica_at(url, &given)?, &given)
+}
+
+/// The same of a replica that was found already, whose settings are not asked for.
+///
+/// # Errors
+/// As [`restore`].
+pub fn restore_from(target: Location, options: &str, env: &dyn Env) -> Result<RestoreConfig> {
+    let scopes = [Scope::Restore, Scope::State];
+    restore_with(target, &Given::options(&json_params(Some(options))?, env, &scopes)?)
+}
+
+fn restore_with(target: Location, given: &Given<'_>) -> Result<RestoreConfig> {
     Ok(RestoreConfig {
-        target: replica_at(url, &given)?,
-        point,
+        target,
+        point: given.state(&[&TXID, &TIMESTAMP])?,
         force: given.get(&FORCE)?,
         parallelism: given.get(&PARALLELISM)? as usize,
         if_db_not_exists: given.get(&IF_DB_NOT_EXISTS)?,

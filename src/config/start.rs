@@ -2,11 +2,11 @@
 
 use super::catalog::{
     DEFAULT_VFS, DISK_RESERVE, HEARTBEAT_INTERVAL, HEARTBEAT_URL, LISTEN, LISTEN_TOKEN, LOG_FILE, LOG_FORMAT,
-    LOG_LEVEL, MAX_LAG,
+    LOG_LEVEL, MAX_LAG, MCP_ADDR, MCP_TOKEN,
 };
 use super::layer::{Assigned, Given};
 use super::resolve::SCOPES;
-use super::setting::Scope;
+use super::setting::{Scope, Setting};
 use super::{Env, Params};
 use crate::error::{Error, Result};
 use crate::logging::{self, LogFormat};
@@ -56,28 +56,29 @@ pub fn monitor_options(params: &dyn Params, env: &dyn Env) -> Result<monitor::Op
     let document = given.document().ok().flatten();
     let webhooks = document.as_ref().map_or_else(Vec::new, |document| document.webhooks.clone());
     let given = given.before(document.map_or_else(Vec::new, |document| document.process.clone()));
-    let listen = given.get(&LISTEN)?;
-    if let Some(address) = &listen {
-        check_address(address)?;
-    }
+    let listen = address(&given, &LISTEN)?;
+    let mcp_addr = address(&given, &MCP_ADDR)?;
     let interval = given.get(&HEARTBEAT_INTERVAL)?;
     let heartbeat = given.get(&HEARTBEAT_URL)?.map(|url| monitor::Heartbeat { url, interval });
     Ok(monitor::Options {
         listen,
         listen_token: given.get(&LISTEN_TOKEN)?,
+        mcp_addr,
+        mcp_token: given.get(&MCP_TOKEN)?,
         limits: monitor::Limits { max_lag: given.get(&MAX_LAG)?, disk_reserve: given.get(&DISK_RESERVE)? },
         heartbeat,
         webhooks,
     })
 }
 
-/// Makes sure that an address has a port.
-fn check_address(address: &str) -> Result<()> {
-    let port = address.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
-    match port {
-        Some(_) => Ok(()),
+/// The address of `setting`, which must have a port.
+fn address(given: &Given<'_>, setting: &Setting<Option<String>>) -> Result<Option<String>> {
+    let Some(address) = given.get(setting)? else { return Ok(None) };
+    match address.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok()) {
+        Some(_) => Ok(Some(address)),
         None => Err(Error::config(format!(
-            "listen: '{address}' has no port; write 127.0.0.1:9090, or :9090 for all addresses"
+            "{}: '{address}' has no port; write 127.0.0.1:9090, or :9090 for all addresses",
+            setting.declared.name
         ))),
     }
 }

@@ -26,12 +26,13 @@ impl Table for ConfiguredTable {
         // It shows what is in a file, and which files there are.
         permit(conn)?;
         config::start_logging(&ProcessEnv);
-        let databases = config::databases(&ProcessEnv)?;
-        let rows = databases.iter().flat_map(|database| {
-            database.replicas.iter().map(|replica| row(database, replica)).collect::<Vec<_>>()
-        });
-        Ok(rows.collect())
+        Ok(config::databases(&ProcessEnv)?.iter().flat_map(rows).collect())
     }
+}
+
+/// The rows of a database.
+pub(super) fn rows(database: &ConfiguredDatabase) -> Vec<Row> {
+    database.replicas.iter().map(|replica| row(database, &replica.target)).collect()
 }
 
 /// Path, URL and kind of the replica, and how far the database was published there, as Litestream's `status` says it.

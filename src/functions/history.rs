@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rusqlite::Connection;
 use rusqlite::types::Value;
 
-use super::ltx::target;
+use super::ltx::{all, target};
 use super::permission::permit;
 use crate::error::Result;
 use crate::replica::{self, HistoryPoint, Wanted};
@@ -28,20 +28,18 @@ impl Table for HistoryTable {
     const SAFETY: Safety = Safety::DirectOnly;
 
     fn rows(conn: &Connection, arguments: &[Value]) -> Result<Vec<Row>> {
-        let mut points = Points::list(conn, arguments, Columns::ALL)?;
-        let mut rows = Vec::new();
-        while let Some(row) = points.next(conn)? {
-            rows.push(row);
-        }
-        Ok(rows)
+        all(&mut *Self::scan(conn, arguments, Columns::ALL)?, conn)
     }
 
     fn scan(conn: &Connection, arguments: &[Value], wanted: Columns) -> Result<Box<dyn Rows>> {
-        Ok(Box::new(Points::list(conn, arguments, wanted)?))
+        permit(conn)?;
+        let store = target(arguments, Self::NAME)?.connect();
+        Ok(Box::new(Points::list(store, wanted, &|| sqlite::is_interrupted(conn))?))
     }
 }
 
-struct Points {
+/// The points of a replica.
+pub(super) struct Points {
     store: Arc<Replica>,
     wanted: Wanted,
     /// Those that were not yet looked at, the latest last.
@@ -50,30 +48,46 @@ struct Points {
 }
 
 impl Points {
-    fn list(conn: &Connection, arguments: &[Value], columns: Columns) -> Result<Self> {
-        permit(conn)?;
-        let store = target(arguments, "litestream_history")?.connect();
+    /// Lists them.
+    ///
+    /// # Errors
+    /// Those of the store; `Interrupted`.
+    pub(super) fn list(
+        store: Arc<Replica>,
+        columns: Columns,
+        interrupted: &dyn Fn() -> bool,
+    ) -> Result<Self> {
         let listed = store.clone();
-        let mut files =
-            wait_for(|| sqlite::is_interrupted(conn), async move { replica::points(listed).await })?;
+        let mut files = wait_for(interrupted, async move { replica::points(listed).await })?;
         files.reverse();
         let wanted = Wanted { time: columns.has(1), pages: columns.has(2) };
         Ok(Self { store, wanted, files, batch: Vec::new().into_iter() })
+    }
+
+    /// How many were not yet shown.
+    pub(super) fn left(&self) -> usize {
+        self.files.len() + self.batch.len()
+    }
+
+    /// The next one, the latest first.
+    ///
+    /// # Errors
+    /// Those of the store; `Interrupted`.
+    pub(super) fn next_row(&mut self, interrupted: &dyn Fn() -> bool) -> Result<Option<Row>> {
+        while self.batch.len() == 0 && !self.files.is_empty() {
+            let mut files = self.files.split_off(self.files.len().saturating_sub(BATCH));
+            files.reverse();
+            let (store, wanted) = (self.store.clone(), self.wanted);
+            let batch = wait_for(interrupted, async move { replica::describe(store, &files, wanted).await })?;
+            self.batch = batch.into_iter();
+        }
+        Ok(self.batch.next().map(|point| row(&point)))
     }
 }
 
 impl Rows for Points {
     fn next(&mut self, conn: &Connection) -> Result<Option<Row>> {
-        while self.batch.len() == 0 && !self.files.is_empty() {
-            let mut files = self.files.split_off(self.files.len().saturating_sub(BATCH));
-            files.reverse();
-            let (store, wanted) = (self.store.clone(), self.wanted);
-            let batch = wait_for(|| sqlite::is_interrupted(conn), async move {
-                replica::describe(store, &files, wanted).await
-            })?;
-            self.batch = batch.into_iter();
-        }
-        Ok(self.batch.next().map(|point| row(&point)))
+        self.next_row(&|| sqlite::is_interrupted(conn))
     }
 }
 

@@ -38,17 +38,40 @@ impl Table for LtxTable {
     const SAFETY: Safety = Safety::DirectOnly;
 
     fn rows(conn: &Connection, arguments: &[Value]) -> Result<Vec<Row>> {
-        let mut files = Files::list(conn, arguments, Columns::ALL)?;
-        let mut rows = Vec::new();
-        while let Some(row) = files.next(conn)? {
-            rows.push(row);
-        }
-        Ok(rows)
+        all(&mut *Self::scan(conn, arguments, Columns::ALL)?, conn)
     }
 
     fn scan(conn: &Connection, arguments: &[Value], wanted: Columns) -> Result<Box<dyn Rows>> {
-        Ok(Box::new(Files::list(conn, arguments, wanted)?))
+        permit(conn)?;
+        let store = target(arguments, Self::NAME)?.connect();
+        let interrupted = || sqlite::is_interrupted(conn);
+        let files = list(store.clone(), &interrupted)?.into_iter();
+        Ok(Box::new(Files { store, wants_seal: wanted.has(SEALED), files, batch: Vec::new().into_iter() }))
     }
+}
+
+/// All rows of a scan.
+pub(super) fn all(scan: &mut dyn Rows, conn: &Connection) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    while let Some(row) = scan.next(conn)? {
+        rows.push(row);
+    }
+    Ok(rows)
+}
+
+/// The files of the replica `store`, by level and transaction.
+///
+/// # Errors
+/// Those of the store; `Interrupted`.
+pub(super) fn list(store: Arc<Replica>, interrupted: &dyn Fn() -> bool) -> Result<Vec<FileInfo>> {
+    let files = wait_for(interrupted, async move {
+        let levels = Level::all().map(|level| {
+            let store = &store;
+            async move { store.list(level, Txid::ONE).await }
+        });
+        futures_util::future::try_join_all(levels).await
+    })?;
+    Ok(files.concat())
 }
 
 struct Files {
@@ -57,23 +80,6 @@ struct Files {
     /// Those that are still to be shown.
     files: std::vec::IntoIter<FileInfo>,
     batch: std::vec::IntoIter<Row>,
-}
-
-impl Files {
-    fn list(conn: &Connection, arguments: &[Value], wanted: Columns) -> Result<Self> {
-        permit(conn)?;
-        let store = target(arguments, LtxTable::NAME)?.connect();
-        let listed = store.clone();
-        let files = wait_for(|| sqlite::is_interrupted(conn), async move {
-            let levels = Level::all().map(|level| {
-                let store = &listed;
-                async move { store.list(level, Txid::ONE).await }
-            });
-            futures_util::future::try_join_all(levels).await
-        })?;
-        let files = files.concat().into_iter();
-        Ok(Self { store, wants_seal: wanted.has(SEALED), files, batch: Vec::new().into_iter() })
-    }
 }
 
 impl Rows for Files {

@@ -26,6 +26,7 @@
 //! | `litestream_default_vfs(on)` | makes the library the default VFS, or not any more | statements of the application |
 //! | `litestream_configure(path, settings)` | gives a database its entry for this process | statements of the application |
 //! | `litestream_keygen()`, `litestream_recipient(hex)` | a new pair of keys, and a public key as age writes it | statements of the application |
+//! | `litestream_mcp(message)` | answers a message of an assistant | statements of the application |
 //! | `litestream_restores` | table of the restores of this process | also trusted schemas |
 //!
 //! What writes files, takes a URL or shows what other connections have open asks [`permission`] first, on each
@@ -39,6 +40,7 @@ mod follow;
 mod history;
 mod ltx;
 mod metrics;
+mod object;
 mod permission;
 mod plan;
 mod position;
@@ -52,12 +54,14 @@ mod snapshot;
 mod status;
 mod sync;
 mod time;
+mod tools;
 mod verify;
 mod wait;
 
 use rusqlite::Connection;
 use rusqlite::types::Value;
 
+pub use self::tools::answer as answer_message;
 use crate::error::Result;
 use crate::sqlite::{Call, Safety, create_function, create_table_function};
 
@@ -99,6 +103,7 @@ pub fn register(conn: &Connection) -> rusqlite::Result<()> {
     }
     create_function(conn, "litestream_status", 0, Safety::TrustedSchema, status::status)?;
     create_function(conn, "litestream_metrics", 0, Safety::DirectOnly, metrics::metrics)?;
+    create_function(conn, "litestream_mcp", 1, Safety::DirectOnly, tools::mcp)?;
     create_table_function::<status::StatusTable>(conn)?;
     create_table_function::<status::DatabasesTable>(conn)?;
     create_table_function::<verify::VerifyTable>(conn)?;

@@ -21,10 +21,18 @@ pub(super) fn reset(call: &Call<'_>) -> Result<Value> {
     permit(call.connection())?;
     let name =
         call.arg::<String>(0)?.ok_or_else(|| Error::config("litestream_reset(path): the path is NULL"))?;
-    let path = files::resolved(&config::database_file(&name)?);
+    forget(&config::database_file(&name)?).map(|answer| Value::Text(answer.to_string()))
+}
+
+/// Does it to the database file `path`.
+///
+/// # Errors
+/// As [`reset`].
+pub(super) fn forget(path: &Path) -> Result<serde_json::Value> {
+    let path = files::resolved(path);
     place(&path);
     let waiting = Primary::reset(&path)?;
-    Ok(Value::Text(json!({ "path": path.display().to_string(), "waiting_files": waiting }).to_string()))
+    Ok(json!({ "path": path.display().to_string(), "waiting_files": waiting }))
 }
 
 /// Has the state be looked for where the configuration file puts it, unless an open has.

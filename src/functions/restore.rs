@@ -1,7 +1,7 @@
 //! `litestream_restore(url, path [, options])`.
 
 use std::cell::RefCell;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -30,10 +30,23 @@ pub(super) fn restore(call: &Call<'_>) -> Result<Value> {
     let options: Option<String> = call.arg(2)?;
     config::start_logging(&ProcessEnv);
     let config = config::restore(&url, options.as_deref(), &ProcessEnv)?;
-    let store = config.target.connect();
     let path = config::database_file(&path)?;
+    let answer = write(config, path, &|| sqlite::is_interrupted(call.connection()))?;
+    Ok(Value::Text(answer.to_string()))
+}
+
+/// Writes the database file `path`, unless that is `interrupted`.
+///
+/// # Errors
+/// Those of [`restore::restore`].
+pub(super) fn write(
+    config: RestoreConfig,
+    path: PathBuf,
+    interrupted: &dyn Fn() -> bool,
+) -> Result<serde_json::Value> {
+    let store = config.target.connect();
     if config.if_db_not_exists && path.exists() {
-        return Ok(Value::Text(left_alone(&path, "the file exists")));
+        return Ok(left_alone(&path, "the file exists"));
     }
     let progress = (!config.dry_run).then(|| Progress::begin(store.url(), &path));
     let line = RefCell::new(Line::new());
@@ -41,11 +54,10 @@ pub(super) fn restore(call: &Call<'_>) -> Result<Value> {
         if let Some(progress) = &progress {
             line.borrow_mut().update(|| progress.standing());
         }
-        sqlite::is_interrupted(call.connection())
+        interrupted()
     };
     let shown = progress.clone();
-    let answer = run(interrupted, move |stop| work(&store, &path, &config, shown, &stop))?;
-    Ok(Value::Text(answer))
+    run(interrupted, move |stop| work(&store, &path, &config, shown, &stop))
 }
 
 /// Does it, on a thread that may block.
@@ -55,7 +67,7 @@ fn work(
     config: &RestoreConfig,
     progress: Option<Arc<Progress>>,
     stop: &Arc<AtomicBool>,
-) -> Result<String> {
+) -> Result<serde_json::Value> {
     let stopped = {
         let stop = stop.clone();
         move || stop.load(Ordering::Relaxed)
@@ -136,7 +148,7 @@ fn check(check: IntegrityCheck, stop: impl Fn() -> bool + Send + Sync + 'static)
 }
 
 /// The report as JSON; `duration` is in seconds.
-fn restored(report: &Report) -> String {
+fn restored(report: &Report) -> serde_json::Value {
     json!({
         "restored": true,
         "path": report.path.to_string_lossy(),
@@ -149,11 +161,10 @@ fn restored(report: &Report) -> String {
         "sealed": report.sealed,
         "duration": report.duration.as_secs_f64(),
     })
-    .to_string()
 }
 
 /// What would be restored; `download` is in bytes.
-fn foretold(path: &Path, forecast: &Forecast) -> String {
+fn foretold(path: &Path, forecast: &Forecast) -> serde_json::Value {
     json!({
         "restored": false,
         "dry_run": true,
@@ -166,12 +177,11 @@ fn foretold(path: &Path, forecast: &Forecast) -> String {
         "files": forecast.files,
         "download": forecast.download,
     })
-    .to_string()
 }
 
 /// Why nothing was done.
-fn left_alone(path: &Path, reason: &str) -> String {
-    json!({ "restored": false, "path": path.to_string_lossy(), "reason": reason }).to_string()
+fn left_alone(path: &Path, reason: &str) -> serde_json::Value {
+    json!({ "restored": false, "path": path.to_string_lossy(), "reason": reason })
 }
 
 fn missing(what: &str) -> Error {

@@ -34,7 +34,8 @@ impl Table for RestoresTable {
     }
 }
 
-fn row(restore: Standing) -> Row {
+/// The row of one.
+pub(super) fn row(restore: Standing) -> Row {
     let number = |n: u64| Value::Integer(i64::try_from(n).unwrap_or(i64::MAX));
     let text = |text: Option<String>| text.map_or(Value::Null, Value::Text);
     vec![

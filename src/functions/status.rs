@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 use rusqlite::types::Value;
-use serde_json::{Map, json};
+use serde_json::json;
 
 use super::database::{Database, Facts, all, find};
+use super::object::objects;
 use super::permission::permit;
 use crate::error::Result;
 use crate::failures::{self, Attempt, Failure};
@@ -15,10 +16,9 @@ use crate::sqlite::{Call, Row, Safety, Table};
 /// `litestream_status()`: an object with the `databases` of the connection and the latest
 /// `failures` of this process to open, read or write one.
 pub(super) fn status(call: &Call<'_>) -> Result<Value> {
-    let objects = |rows: Vec<Row>| rows.into_iter().map(object).collect::<Vec<_>>();
-    let databases = find(call.connection()).iter().flat_map(database_rows).collect();
-    let failures = failures::recent().into_iter().rev().map(failure_row).collect();
-    let status = json!({ "databases": objects(databases), "failures": objects(failures) });
+    let databases = objects(StatusTable::COLUMNS, find(call.connection()).iter().flat_map(database_rows));
+    let failures = objects(StatusTable::COLUMNS, failures::recent().into_iter().rev().map(failure_row));
+    let status = json!({ "databases": databases, "failures": failures });
     Ok(Value::Text(status.to_string()))
 }
 
@@ -156,21 +156,6 @@ fn number(value: Option<impl TryInto<i64>>) -> Value {
     value.map_or(Value::Null, |n| Value::Integer(n.try_into().unwrap_or(i64::MAX)))
 }
 
-/// The row as JSON, without the columns that are NULL.
-fn object(row: Row) -> serde_json::Value {
-    let names = StatusTable::COLUMNS.iter().map(|c| c.split(' ').next().unwrap_or(c));
-    let members = names.zip(row).filter_map(|(name, value)| {
-        let value = match value {
-            Value::Null | Value::Blob(_) => return None,
-            Value::Integer(n) => json!(n),
-            Value::Real(x) => json!(x),
-            Value::Text(text) => json!(text),
-        };
-        Some((name.to_owned(), value))
-    });
-    serde_json::Value::Object(members.collect::<Map<_, _>>())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -187,7 +172,7 @@ mod tests {
         let row = failure_row(failure);
         assert_eq!(row.len(), StatusTable::COLUMNS.len());
         assert_eq!(
-            object(row),
+            objects(StatusTable::COLUMNS, [row])[0],
             json!({
                 "path": "/data/app.db",
                 "state": "open refused",

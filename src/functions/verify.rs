@@ -6,7 +6,7 @@ use rusqlite::types::Value;
 use super::ltx::url_and_options;
 use super::permission::permit;
 use crate::clock::{Clock as _, SystemClock};
-use crate::config::{self, ProcessEnv};
+use crate::config::{self, ProcessEnv, VerifyConfig};
 use crate::error::Result;
 use crate::runtime::run;
 use crate::sqlite::{self, Row, Safety, Table};
@@ -34,17 +34,22 @@ impl Table for VerifyTable {
         let (url, options) = url_and_options(arguments, Self::NAME)?;
         config::start_logging(&ProcessEnv);
         let config = config::verify(url, options, &ProcessEnv)?;
-        let store = config.target.connect();
-        let outcome = run(
-            || sqlite::is_interrupted(conn),
-            move |stop| {
-                let thinned = config.history.thins(SystemClock.now());
-                let options = Options { quick: config.quick, thinned, stop, ..Options::default() };
-                verify::verify(store, &options)
-            },
-        )?;
-        Ok(outcome.findings.into_iter().map(row).collect())
+        findings(config, &|| sqlite::is_interrupted(conn))
     }
+}
+
+/// The rows of a verification.
+///
+/// # Errors
+/// Those of [`verify::verify`]; `Interrupted`.
+pub(super) fn findings(config: VerifyConfig, interrupted: &dyn Fn() -> bool) -> Result<Vec<Row>> {
+    let store = config.target.connect();
+    let outcome = run(interrupted, move |stop| {
+        let thinned = config.history.thins(SystemClock.now());
+        let options = Options { quick: config.quick, thinned, stop, ..Options::default() };
+        verify::verify(store, &options)
+    })?;
+    Ok(outcome.findings.into_iter().map(row).collect())
 }
 
 fn row(finding: Finding) -> Row {

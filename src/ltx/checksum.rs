@@ -47,6 +47,11 @@ impl DatabaseChecksum {
         self.0 = CHECKSUM_FLAG | (self.0 ^ hasher.crc());
     }
 
+    /// Adds pages of which none was added before.
+    pub(super) fn join(&mut self, pages: Self) {
+        self.0 = CHECKSUM_FLAG | (self.0 ^ pages.0);
+    }
+
     pub(super) fn get(self) -> u64 {
         self.0
     }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::bytes::u32_at;
-use super::frame::{self, FRAME_HEADER_SIZE, HAS_SIZE};
+use super::frame::{self, FRAME_HEADER_SIZE, HAS_SIZE, Wanted};
 use super::seal::{Cipher, ContentKey, OVERHEAD, SealId, TAG, head_size};
 use super::source::{Slice, Source};
 use super::{Header, Shape, lz4};
@@ -121,12 +121,27 @@ impl FrameCodec {
         &self,
         source: &mut impl Source,
         page: &mut [u8],
+        hash: impl FnMut(&[u8]),
+    ) -> Result<Option<Pgno>> {
+        self.read_wanted(source, page, Wanted::Page, hash)
+    }
+
+    /// As [`FrameCodec::read`], up to the end of the frame: the page is not decoded. `page` holds anything afterwards.
+    pub(super) fn skip(&self, source: &mut impl Source, page: &mut [u8]) -> Result<Option<Pgno>> {
+        self.read_wanted(source, page, Wanted::End, |_| ())
+    }
+
+    fn read_wanted(
+        &self,
+        source: &mut impl Source,
+        page: &mut [u8],
+        wanted: Wanted,
         mut hash: impl FnMut(&[u8]),
     ) -> Result<Option<Pgno>> {
         if self.is_sealed() {
-            self.read_sealed(source, page, &mut hash)
+            self.read_sealed(source, page, wanted, &mut hash)
         } else {
-            frame::read_frame(source, page, hash)
+            frame::read_frame(source, page, wanted, hash)
         }
     }
 
@@ -134,6 +149,7 @@ impl FrameCodec {
         &self,
         source: &mut impl Source,
         page: &mut [u8],
+        wanted: Wanted,
         hash: &mut impl FnMut(&[u8]),
     ) -> Result<Option<Pgno>> {
         let head: [u8; FRAME_HEADER_SIZE] =
@@ -157,7 +173,7 @@ impl FrameCodec {
         }
         let sealed = source.take(size)?;
         hash(sealed);
-        if let Cover::Opened(cipher) = &self.cover {
+        if let (Cover::Opened(cipher), Wanted::Page) = (&self.cover, wanted) {
             let block = cipher.open(&head, sealed).map_err(named)?;
             lz4::decompress(&block, page).map_err(named)?;
         }

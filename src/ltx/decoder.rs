@@ -8,11 +8,13 @@ use aws_lc_rs::digest::{self, SHA256};
 use super::bytes::u64_at;
 use super::checksum::{DatabaseChecksum, Hasher};
 use super::file::PageSequence;
-use super::frame::check_buffer;
+use super::frame::{END_OF_PAGES, FRAME_SIZES, check_buffer};
 use super::index::{self, ExpectedIndex, SIZE_FIELD};
 use super::seal::{ContentKey, ENTRY, SealHasher, SealId, TAG};
 use super::source::{Source, Stream};
-use super::{FrameCodec, Header, Keyring, Shape, Summary, Trailer};
+use super::{
+    FrameCodec, Frames, FramesSum, Header, Keyring, PartChecksum, PartHasher, Shape, Summary, Trailer,
+};
 use crate::error::{Error, ErrorKind, Result};
 use crate::page::Pgno;
 
@@ -27,7 +29,9 @@ pub struct Decoder<R: Read> {
     stream: Stream<R>,
     header: Header,
     codec: FrameCodec,
-    hasher: Hasher,
+    /// What was joined of the file's beginning, apart from what `hasher` has.
+    joined: PartChecksum,
+    hasher: PartHasher,
     pages: PageSequence,
     index: ExpectedIndex,
     /// SHA-256 of what a sealed file has for its recipients.
@@ -35,6 +39,8 @@ pub struct Decoder<R: Read> {
     /// Only of a snapshot that keeps checksums: of other files the database is not known.
     database: Option<DatabaseChecksum>,
     state: State,
+    /// What is wrong behind the frames that were cut last.
+    behind: Option<Error>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +56,7 @@ enum State {
 /// What precedes the pages.
 struct Beginning<R: Read> {
     stream: Stream<R>,
-    hasher: Hasher,
+    hasher: PartHasher,
     bytes: [u8; Header::SIZE],
     header: Header,
 }
@@ -58,7 +64,7 @@ struct Beginning<R: Read> {
 impl<R: Read> Beginning<R> {
     fn read(reader: R) -> Result<Self> {
         let mut stream = Stream::new(reader);
-        let mut hasher = Hasher::new();
+        let mut hasher = PartHasher::default();
         let bytes: [u8; Header::SIZE] =
             stream.take(Header::SIZE)?.try_into().expect("BUG: the header's size was taken");
         hasher.update(&bytes);
@@ -112,12 +118,14 @@ impl<R: Read> Beginning<R> {
             stream,
             header,
             codec,
+            joined: PartChecksum::EMPTY,
             hasher,
             pages: PageSequence::default(),
             index: ExpectedIndex::new(header.shape()),
             recipients,
             database: tracked.then_some(DatabaseChecksum::EMPTY),
             state: State::Pages,
+            behind: None,
         }
     }
 }
@@ -211,6 +219,74 @@ impl<R: Read> Decoder<R> {
         Ok(Some(pgno))
     }
 
+    /// Cuts off the next frames, about `most` bytes of them, to be decoded elsewhere; `None` after the last one. What
+    /// comes of them is to be given to [`Decoder::join`], in their order. The next ones are collected in `buffer`.
+    ///
+    /// Frames in front of what is damaged come first, and then its error, as [`Decoder::next_page`] would find them.
+    ///
+    /// # Errors
+    /// As [`Decoder::next_page`].
+    pub fn next_frames(&mut self, most: usize, buffer: Vec<u8>) -> Result<Option<Frames>> {
+        if let Some(behind) = self.behind.take() {
+            return Err(behind);
+        }
+        match self.state {
+            State::Pages => {}
+            State::Tail => return Ok(None),
+            State::Failed => return Err(failed_before()),
+        }
+        self.state = State::Failed;
+        if self.joined == PartChecksum::EMPTY {
+            self.joined = std::mem::take(&mut self.hasher).finish();
+        }
+        let (len, found) = self.look_ahead(most);
+        match found {
+            Ok(()) => self.state = State::Pages,
+            Err(e) if len == 0 => return Err(e),
+            Err(e) => self.behind = Some(e),
+        }
+        if len == 0 {
+            let end = self.stream.take(END_OF_PAGES.len())?;
+            self.hasher.update(end);
+            self.state = State::Tail;
+            return Ok(None);
+        }
+        let cut = self.stream.cut(len, buffer, most + *FRAME_SIZES.end() as usize);
+        Ok(Some(Frames::new(self.codec.clone(), cut, self.database.is_some())))
+    }
+
+    /// The size of the frames ahead, at least `most` unless the page block ends before, and what is wrong behind them. Where
+    /// each of them belongs has been checked.
+    fn look_ahead(&mut self, most: usize) -> (usize, Result<()>) {
+        let mut page = vec![0; self.header.page_size.bytes()];
+        let mut len = 0;
+        while len < most {
+            let mut ahead = self.stream.ahead(len);
+            let pgno = match self.codec.skip(&mut ahead, &mut page) {
+                Ok(Some(pgno)) => pgno,
+                Ok(None) => break,
+                Err(e) => return (len, Err(e)),
+            };
+            let end = ahead.seen();
+            if let Err(e) = self.pages.push(&self.header, pgno) {
+                // Its content is looked at first, wherever it is done.
+                let content = self.codec.read(&mut self.stream.ahead(len), &mut page, |_| ());
+                return (len, content.and(Err(e)));
+            }
+            self.index.push(pgno, (end - len) as u64);
+            len = end;
+        }
+        (len, Ok(()))
+    }
+
+    /// Takes what came of the next frames that [`Decoder::next_frames`] cut off.
+    pub fn join(&mut self, sum: FramesSum) {
+        self.joined = self.joined.then(sum.part);
+        if let Some(database) = &mut self.database {
+            database.join(sum.database);
+        }
+    }
+
     /// Reads what is left and verifies the whole: that a snapshot has all pages, the page index
     /// agrees with the pages and is the one of a sealed file, the checksums hold, and nothing follows.
     ///
@@ -284,7 +360,8 @@ impl<R: Read> Decoder<R> {
             self.stream.take(Trailer::SIZE)?.try_into().expect("BUG: the trailer's size was taken");
         self.hasher.update(&bytes[..8]);
         let trailer = Trailer::decode(bytes, &self.header)?;
-        if trailer.file_checksum != self.hasher.checksum() {
+        let all = self.joined.then(std::mem::take(&mut self.hasher).finish());
+        if trailer.file_checksum != all.of_file() {
             return Err(Error::corrupt("the LTX file fails its checksum"));
         }
         match self.database {

@@ -37,11 +37,21 @@ pub(super) fn block_frame_header(pgno: Pgno, size: u32) -> [u8; BLOCK_OFFSET] {
     bytes
 }
 
+/// Whether the page of a frame is decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// It is.
+    Page,
+    /// Only where the frame ends is to be known. The buffer for its page holds anything then.
+    End,
+}
+
 /// Reads one frame of a plain file into `page`, or the end of the page block as `None`. What the file checksum
 /// covers goes to `hash`: all but the page as it is compressed, then the page.
 pub(super) fn read_frame(
     source: &mut impl Source,
     page: &mut [u8],
+    wanted: Wanted,
     mut hash: impl FnMut(&[u8]),
 ) -> Result<Option<Pgno>> {
     let header = source.take(FRAME_HEADER_SIZE)?;
@@ -52,7 +62,7 @@ pub(super) fn read_frame(
     let flags = u16::from_be_bytes([header[4], header[5]]);
     let pgno = pgno_of(header)?;
     match flags {
-        HAS_SIZE => read_block(source, page, &mut hash),
+        HAS_SIZE => read_block(source, page, wanted, &mut hash),
         0 => lz4::read_frame(source, page),
         _ => {
             let message = format!("the flags {flags:#x} are unknown; a newer version may read the file");
@@ -69,14 +79,20 @@ pub(super) fn pgno_of(head: &[u8]) -> Result<Pgno> {
     Pgno::new(u32_at(head, 0)).ok_or_else(|| Error::corrupt("LTX page frame: the page number is zero"))
 }
 
-fn read_block(source: &mut impl Source, page: &mut [u8], hash: &mut impl FnMut(&[u8])) -> Result<()> {
+fn read_block(
+    source: &mut impl Source,
+    page: &mut [u8],
+    wanted: Wanted,
+    hash: &mut impl FnMut(&[u8]),
+) -> Result<()> {
     let size = source.take(4)?;
     hash(size);
     let size = u32_at(size, 0) as usize;
     if size > lz4::max_compressed(page.len()) {
         return Err(Error::corrupt(format!("a size of {size} bytes is more than a page can need")));
     }
-    lz4::decompress(source.take(size)?, page)
+    let block = source.take(size)?;
+    if wanted == Wanted::Page { lz4::decompress(block, page) } else { Ok(()) }
 }
 
 /// Refuses a buffer that is not exactly one page.

@@ -19,6 +19,9 @@ pub struct PartChecksum {
 }
 
 impl PartChecksum {
+    /// The checksum of nothing.
+    pub const EMPTY: Self = Self { crc: 0, len: 0 };
+
     /// The checksum of this part and of `next`, which follows it.
     #[must_use]
     pub fn then(self, next: Self) -> Self {
@@ -123,6 +126,15 @@ mod tests {
         let end = bytes.len() - Trailer::SIZE / 2;
         parts.push(of(&bytes[(last.offset + last.size) as usize..end]));
         Ok(parts)
+    }
+
+    #[test]
+    fn nothing_adds_nothing() {
+        let mut hasher = PartHasher::default();
+        assert_eq!(PartHasher::default().finish(), PartChecksum::EMPTY);
+        hasher.update(b"something");
+        let part = hasher.finish();
+        assert_eq!((PartChecksum::EMPTY.then(part), part.then(PartChecksum::EMPTY)), (part, part));
     }
 
     #[test]

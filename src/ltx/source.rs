@@ -14,6 +14,7 @@ pub(super) trait Source {
 }
 
 /// Bytes in memory.
+#[derive(Debug)]
 pub(super) struct Slice<'a>(pub(super) &'a [u8]);
 
 impl Source for Slice<'_> {
@@ -71,6 +72,39 @@ impl<R: Read> Stream<R> {
         }
     }
 
+    /// Reads until there are `n` bytes that were not taken.
+    fn await_bytes(&mut self, n: usize) -> Result<()> {
+        if self.end - self.start < n {
+            self.reserve(n);
+        }
+        while self.end - self.start < n {
+            if self.fill()? == 0 {
+                let size = self.taken + (self.end - self.start) as u64;
+                return Err(Error::corrupt(format!("LTX file is truncated: it ends after {size} bytes")));
+            }
+        }
+        Ok(())
+    }
+
+    /// The bytes behind the next `skipped` ones; none of them is taken.
+    pub(super) fn ahead(&mut self, skipped: usize) -> Ahead<'_, R> {
+        Ahead { stream: self, seen: skipped }
+    }
+
+    /// Takes the next `n` bytes, which were seen ahead, with the buffer that they are in and their place in it. What
+    /// follows them goes on in `buf`, which gets room for `room` bytes at least.
+    pub(super) fn cut(&mut self, n: usize, mut buf: Vec<u8>, room: usize) -> (Vec<u8>, usize, usize) {
+        let (start, end) = (self.start, self.start + n);
+        let left = self.end - end;
+        if buf.len() < room.max(left) {
+            buf.resize(room.max(left), 0);
+        }
+        buf[..left].copy_from_slice(&self.buf[end..self.end]);
+        (self.start, self.end) = (0, left);
+        self.taken += n as u64;
+        (std::mem::replace(&mut self.buf, buf), start, end)
+    }
+
     /// Makes room for `n` bytes from `start` on.
     fn reserve(&mut self, n: usize) {
         if self.start + n > self.buf.len() {
@@ -85,19 +119,34 @@ impl<R: Read> Stream<R> {
 
 impl<R: Read> Source for Stream<R> {
     fn take(&mut self, n: usize) -> Result<&[u8]> {
-        if self.end - self.start < n {
-            self.reserve(n);
-        }
-        while self.end - self.start < n {
-            if self.fill()? == 0 {
-                let size = self.taken + (self.end - self.start) as u64;
-                return Err(Error::corrupt(format!("LTX file is truncated: it ends after {size} bytes")));
-            }
-        }
+        self.await_bytes(n)?;
         let taken = &self.buf[self.start..self.start + n];
         self.start += n;
         self.taken += n as u64;
         Ok(taken)
+    }
+}
+
+/// The bytes of a stream that are looked at before they are taken.
+pub(super) struct Ahead<'a, R> {
+    stream: &'a mut Stream<R>,
+    seen: usize,
+}
+
+impl<R> Ahead<'_, R> {
+    /// How many bytes were seen, those included that were skipped.
+    pub(super) fn seen(&self) -> usize {
+        self.seen
+    }
+}
+
+impl<R: Read> Source for Ahead<'_, R> {
+    fn take(&mut self, n: usize) -> Result<&[u8]> {
+        let end = self.seen + n;
+        self.stream.await_bytes(end)?;
+        let start = self.stream.start + self.seen;
+        self.seen = end;
+        Ok(&self.stream.buf[start..start + n])
     }
 }
 

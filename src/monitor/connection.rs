@@ -1,4 +1,4 @@
-//! One request to the listener, and its answer.
+//! One request to the port of the page, and its answer.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,7 +8,8 @@ use serde_json::json;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use super::http::{Answer, Request, Status};
+use super::http::{Answer, Request, Status, is_token};
+use super::listener::Door;
 use super::peers::{Peers, Question};
 use super::report::Machine;
 use super::{Monitor, exposition, page};
@@ -23,16 +24,17 @@ const ASKED: usize = 8;
 
 /// What answers requests.
 pub(super) struct Front {
-    monitor: Arc<Monitor>,
+    pub(super) monitor: Arc<Monitor>,
     pub(super) peers: Arc<Peers>,
-    local: SocketAddr,
+    pub(super) door: Door,
+    pub(super) local: SocketAddr,
     /// What was known last; who asks meanwhile waits for the same.
     known: Mutex<Option<(Instant, Arc<Machine>)>>,
 }
 
 impl Front {
-    pub(super) fn new(monitor: Arc<Monitor>, local: SocketAddr) -> Self {
-        Self { monitor, peers: Arc::default(), local, known: Mutex::default() }
+    pub(super) fn new(monitor: Arc<Monitor>, door: Door, local: SocketAddr) -> Self {
+        Self { monitor, peers: Arc::default(), door, local, known: Mutex::default() }
     }
 
     /// What the processes of the machine know.
@@ -68,27 +70,12 @@ impl Front {
 
     /// Whether who asks may see URLs: who has the token or, if there is none, who is on this machine and names it.
     fn admits(&self, request: &Request) -> bool {
-        let host = request.host.as_deref().unwrap_or_default();
         let Some(token) = &self.monitor.options.listen_token else {
-            // A page of somebody else's that has its name lead here (DNS rebinding) comes with that name.
-            return self.local.ip().is_loopback() && is_this_machine(host);
+            return self.local.ip().is_loopback() && request.names_this_machine();
         };
-        let bearer = request.authorization.as_deref().and_then(|given| given.strip_prefix("Bearer "));
         let in_query = request.query.iter().find(|(key, _)| key == "token").map(|(_, value)| value.as_str());
-        bearer.or(in_query).is_some_and(|given| {
-            aws_lc_rs::constant_time::verify_slices_are_equal(given.as_bytes(), token.as_bytes()).is_ok()
-        })
+        request.bearer().or(in_query).is_some_and(|given| is_token(given, token))
     }
-}
-
-/// Whether the header `Host` names this machine.
-fn is_this_machine(host: &str) -> bool {
-    let name = match host.strip_prefix('[') {
-        Some(rest) => rest.split(']').next().unwrap_or_default(),
-        None => host.split(':').next().unwrap_or_default(),
-    };
-    name.eq_ignore_ascii_case("localhost")
-        || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 fn ask_publishers(paths: &[String]) -> Vec<DatabaseFigures> {
@@ -106,7 +93,7 @@ Bearer ...'. Without listen_token nobody else may see it. /metrics and /healthz 
 /// The answer to `request`.
 pub(super) async fn answer(front: &Arc<Front>, request: &Request) -> Answer {
     if !matches!(&*request.method, "GET" | "HEAD") {
-        return Answer::text(Status::MethodNotAllowed, "nothing here can be changed\n");
+        return Answer::text(Status::MethodNotAllowed("GET, HEAD"), "nothing here can be changed\n");
     }
     match &*request.path {
         "/metrics" => {
@@ -188,8 +175,8 @@ mod tests {
             listen_token: token.map(str::to_owned),
             ..Options::default()
         };
-        let monitor = Monitor { options, started: 0, lags: Default::default() };
-        Front::new(Arc::new(monitor), local.parse().unwrap())
+        let monitor = Monitor::new(options, 0);
+        Front::new(Arc::new(monitor), Door::Page, local.parse().unwrap())
     }
 
     fn request(host: &str, authorization: Option<&str>, token: Option<&str>) -> Request {

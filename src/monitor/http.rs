@@ -1,5 +1,5 @@
-//! Requests and answers of HTTP/1.1, as far as a listener needs them that only shows: a head of a few kilobytes, no body,
-//! one answer for each connection. The head is parsed by `httparse`, as it is in the client of the stores.
+//! Requests and answers of HTTP/1.1, as far as a listener needs them: a head of a few kilobytes, a body of some more where
+//! one is wanted, one answer for each connection. The head is parsed by `httparse`, as it is in the client of the stores.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -9,6 +9,10 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 /// The longest head of a request.
 const LONGEST_HEAD: usize = 8 << 10;
 const MOST_HEADERS: usize = 64;
+/// What is read at most of somebody who goes on to send.
+const LINGER: usize = 64 << 10;
+/// The longest body of a request.
+const LONGEST_BODY: u64 = 64 << 10;
 
 /// The head of a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,6 +24,45 @@ pub(super) struct Request {
     pub(super) query: Vec<(String, String)>,
     pub(super) host: Option<String>,
     pub(super) authorization: Option<String>,
+    pub(super) origin: Option<String>,
+    pub(super) accept: Option<String>,
+    pub(super) content_type: Option<String>,
+    /// The header `MCP-Protocol-Version`.
+    pub(super) protocol_version: Option<String>,
+    pub(super) content_length: Option<String>,
+    /// It waits to be told that its body is wanted.
+    pub(super) expects: bool,
+    /// What came of the body together with the head.
+    pub(super) begun: Vec<u8>,
+}
+
+impl Request {
+    /// What it gives in the header `Authorization`.
+    pub(super) fn bearer(&self) -> Option<&str> {
+        let (scheme, token) = self.authorization.as_deref()?.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+    }
+
+    /// Whether it names this machine by its header `Host`. A page of somebody else's that has its name lead here (DNS
+    /// rebinding) comes with that name.
+    pub(super) fn names_this_machine(&self) -> bool {
+        is_this_machine(self.host.as_deref().unwrap_or_default())
+    }
+}
+
+/// Whether a name, or an address, with or without a port, is one of this machine.
+pub(super) fn is_this_machine(host: &str) -> bool {
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    name.eq_ignore_ascii_case("localhost")
+        || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// Whether a token that was given is the right one, in a time that does not tell how much of it is.
+pub(super) fn is_token(given: &str, token: &str) -> bool {
+    aws_lc_rs::constant_time::verify_slices_are_equal(given.as_bytes(), token.as_bytes()).is_ok()
 }
 
 /// An answer.
@@ -34,11 +77,18 @@ pub(super) struct Answer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Status {
     Ok,
+    Accepted,
     BadRequest,
     Unauthorized,
+    Forbidden,
     NotFound,
-    MethodNotAllowed,
-    TooLarge,
+    /// With the methods that are.
+    MethodNotAllowed(&'static str),
+    NotAcceptable,
+    LengthRequired,
+    BodyTooLarge,
+    UnsupportedMediaType,
+    HeadTooLarge,
     Unavailable,
 }
 
@@ -46,11 +96,17 @@ impl Status {
     const fn line(self) -> &'static str {
         match self {
             Self::Ok => "200 OK",
+            Self::Accepted => "202 Accepted",
             Self::BadRequest => "400 Bad Request",
             Self::Unauthorized => "401 Unauthorized",
+            Self::Forbidden => "403 Forbidden",
             Self::NotFound => "404 Not Found",
-            Self::MethodNotAllowed => "405 Method Not Allowed",
-            Self::TooLarge => "431 Request Header Fields Too Large",
+            Self::MethodNotAllowed(_) => "405 Method Not Allowed",
+            Self::NotAcceptable => "406 Not Acceptable",
+            Self::LengthRequired => "411 Length Required",
+            Self::BodyTooLarge => "413 Content Too Large",
+            Self::UnsupportedMediaType => "415 Unsupported Media Type",
+            Self::HeadTooLarge => "431 Request Header Fields Too Large",
             Self::Unavailable => "503 Service Unavailable",
         }
     }
@@ -78,7 +134,9 @@ impl Answer {
         .expect("BUG: writing to a string failed");
         match self.status {
             Status::Unauthorized => head.push_str("WWW-Authenticate: Bearer realm=\"litestream\"\r\n"),
-            Status::MethodNotAllowed => head.push_str("Allow: GET, HEAD\r\n"),
+            Status::MethodNotAllowed(allowed) => {
+                write!(head, "Allow: {allowed}\r\n").expect("BUG: writing to a string failed");
+            }
             _ => {}
         }
         head.push_str("\r\n");
@@ -106,7 +164,53 @@ pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> Result<Reques
             return Ok(request);
         }
         if head.len() > LONGEST_HEAD {
-            return Err(Some(Answer::text(Status::TooLarge, "the head of the request is too long\n")));
+            return Err(Some(Answer::text(Status::HeadTooLarge, "the head of the request is too long\n")));
+        }
+    }
+}
+
+/// Reads the body of a request whose head was read.
+///
+/// # Errors
+/// As [`read`].
+pub(super) async fn read_body(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    request: &mut Request,
+) -> Result<Vec<u8>, Option<Answer>> {
+    let refused = |status, why: &str| Err(Some(Answer::text(status, format!("{why}\n"))));
+    let Some(length) = &request.content_length else {
+        return refused(
+            Status::LengthRequired,
+            "the request does not say how long it is: give it a Content-Length",
+        );
+    };
+    let Ok(length) = length.parse::<u64>() else {
+        return refused(Status::BadRequest, "Content-Length is no number");
+    };
+    if length > LONGEST_BODY {
+        return refused(Status::BodyTooLarge, &format!("the request has more than {LONGEST_BODY} bytes"));
+    }
+    let mut body = std::mem::take(&mut request.begun);
+    let missing = length.saturating_sub(body.len() as u64);
+    if request.expects && missing > 0 && stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await.is_err() {
+        return Err(None);
+    }
+    match stream.take(missing).read_to_end(&mut body).await {
+        Ok(read) if read as u64 == missing => {}
+        Ok(_) | Err(_) => return Err(None),
+    }
+    body.truncate(length as usize);
+    Ok(body)
+}
+
+/// Waits until the other side is gone, or sends more than anybody who waits for an answer.
+pub(super) async fn gone(stream: &mut (impl AsyncRead + Unpin)) {
+    let mut read = 0;
+    let mut unasked = [0; 1024];
+    while let Ok(len @ 1..) = stream.read(&mut unasked).await {
+        read += len;
+        if read > LINGER {
+            return;
         }
     }
 }
@@ -119,17 +223,24 @@ fn parse(head: &[u8]) -> Result<Option<Request>, Answer> {
     let bad = |what: &str| Answer::text(Status::BadRequest, format!("{what}\n"));
     let mut headers = [httparse::EMPTY_HEADER; MOST_HEADERS];
     let mut parsed = httparse::Request::new(&mut headers);
-    match parsed.parse(head) {
-        Ok(httparse::Status::Complete(_)) => {}
+    let len = match parsed.parse(head) {
+        Ok(httparse::Status::Complete(len)) => len,
         Ok(httparse::Status::Partial) => return Ok(None),
         Err(e) => return Err(bad(&format!("this is no request: {e}"))),
-    }
+    };
     let target = parsed.path.unwrap_or_default();
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let header = |name: &str| {
         let mut values = parsed.headers.iter().filter(|header| header.name.eq_ignore_ascii_case(name));
         let value = values.next().map(|header| String::from_utf8_lossy(header.value).trim().to_owned());
         if values.next().is_some() { Err(bad(&format!("{name} is given twice"))) } else { Ok(value) }
+    };
+    let has = |name: &str| parsed.headers.iter().any(|header| header.name.eq_ignore_ascii_case(name));
+    let list = |name: &str| {
+        let values = parsed.headers.iter().filter(|header| header.name.eq_ignore_ascii_case(name));
+        let values: Vec<_> =
+            values.map(|header| String::from_utf8_lossy(header.value).into_owned()).collect();
+        (!values.is_empty()).then(|| values.join(","))
     };
     Ok(Some(Request {
         method: parsed.method.unwrap_or_default().to_owned(),
@@ -139,28 +250,23 @@ fn parse(head: &[u8]) -> Result<Option<Request>, Answer> {
             .collect(),
         host: header("host")?,
         authorization: header("authorization")?,
+        origin: header("origin")?,
+        accept: list("accept"),
+        content_type: header("content-type")?,
+        protocol_version: header("mcp-protocol-version")?,
+        content_length: header("content-length")?.filter(|_| !has("transfer-encoding")),
+        expects: header("expect")?.is_some_and(|what| what.eq_ignore_ascii_case("100-continue")),
+        begun: head[len..].to_vec(),
     }))
 }
 
 /// Sends the answer, and waits until the other side has it: a connection that is closed while something unread has come
 /// takes what was sent with it.
 pub(super) async fn send(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), answer: &Answer, is_head: bool) {
-    /// What is read at most of somebody who goes on to send.
-    const LINGER: usize = 64 << 10;
     if stream.write_all(&answer.bytes(is_head)).await.is_err() || stream.shutdown().await.is_err() {
         return;
     }
-    let mut read = 0;
-    let mut rest = [0; 1024];
-    let drain = async {
-        while let Ok(len @ 1..) = stream.read(&mut rest).await {
-            read += len;
-            if read > LINGER {
-                break;
-            }
-        }
-    };
-    let _ = tokio::time::timeout(Duration::from_secs(1), drain).await;
+    let _ = tokio::time::timeout(Duration::from_secs(1), gone(stream)).await;
 }
 
 #[cfg(test)]
@@ -189,11 +295,57 @@ mod tests {
         assert_eq!(parse(many.as_bytes()).unwrap_err().status, Status::BadRequest);
     }
 
+    /// The body of the request `text`, or the status of its refusal.
+    async fn body_of(text: &str) -> Result<String, Option<Status>> {
+        let mut stream = connection(text);
+        let mut request = read(&mut stream).await.unwrap();
+        let body = read_body(&mut stream, &mut request).await;
+        body.map(|body| String::from_utf8(body).unwrap()).map_err(|e| e.map(|answer| answer.status))
+    }
+
+    /// A connection on which `text` comes, and then the end.
+    fn connection(text: &str) -> impl AsyncRead + AsyncWrite + Unpin {
+        tokio::io::join(std::io::Cursor::new(text.as_bytes().to_vec()), tokio::io::sink())
+    }
+
+    #[tokio::test]
+    async fn a_body_is_as_long_as_it_says() {
+        let head = "POST / HTTP/1.1\r\nHost: a\r\n";
+        assert_eq!(
+            body_of(&format!("{head}Content-Length: 4\r\n\r\nwhat more")).await,
+            Ok("what".to_owned())
+        );
+        assert_eq!(body_of(&format!("{head}Content-Length: 5\r\n\r\nwhat")).await, Err(None));
+        let long = "x".repeat(5000);
+        assert_eq!(body_of(&format!("{head}content-length: 5000\r\n\r\n{long}")).await, Ok(long));
+        for (header, status) in [
+            ("", Status::LengthRequired),
+            ("Transfer-Encoding: chunked\r\nContent-Length: 4\r\n", Status::LengthRequired),
+            ("Content-Length: -1\r\n", Status::BadRequest),
+            ("Content-Length: 65537\r\n", Status::BodyTooLarge),
+            ("Content-Length: 10000000000000\r\n", Status::BodyTooLarge),
+        ] {
+            assert_eq!(body_of(&format!("{head}{header}\r\n")).await, Err(Some(status)), "{header}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_a_bearers() {
+        let bearer = |text: &str| {
+            let request = Request { authorization: Some(text.to_owned()), ..Request::default() };
+            request.bearer().map(str::to_owned)
+        };
+        assert_eq!(bearer("Bearer x").as_deref(), Some("x"));
+        assert_eq!(bearer("bearer  x ").as_deref(), Some("x"));
+        assert_eq!(bearer("Basic x"), None);
+        assert_eq!(bearer("x"), None);
+    }
+
     #[tokio::test]
     async fn a_head_without_end_is_refused() {
         let endless = vec![b'a'; 1 << 20];
         let head = [b"GET /".as_slice(), &endless].concat();
         let refused = read(&mut head.as_slice()).await.unwrap_err().unwrap();
-        assert_eq!(refused.status, Status::TooLarge);
+        assert_eq!(refused.status, Status::HeadTooLarge);
     }
 }

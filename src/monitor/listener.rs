@@ -14,14 +14,15 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::AbortHandle;
 
 use super::connection::{self, Front};
-use super::{Monitor, peers};
+use super::http::{self, Answer, Request};
+use super::{Monitor, mcp, peers};
 use crate::fork::ClosedInChild;
 
 /// The wait before the port is tried again, where another program seems to have it; it doubles up to `WAIT_MAX`.
 const WAIT_MIN: Duration = Duration::from_millis(50);
 const WAIT_MAX: Duration = Duration::from_secs(5);
 
-/// How long the head of a request may take.
+/// How long a request may take to come.
 const HEAD: Duration = Duration::from_secs(5);
 /// How long an answer may take, with all that it waits for.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -32,13 +33,21 @@ const OPEN: usize = 128;
 /// Requests that are answered at the same time.
 const ANSWERING: usize = 16;
 
-/// Listens, or waits until it may, until the process ends.
-pub(super) async fn run(monitor: Arc<Monitor>) {
-    let address = monitor.options.listen.clone().unwrap_or_default();
+/// What is behind a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Door {
+    /// The page, metrics, health.
+    Page,
+    /// The tools of an assistant.
+    Tools,
+}
+
+/// Listens at `address`, or waits until it may, until the process ends.
+pub(super) async fn run(monitor: Arc<Monitor>, door: Door, address: String) {
     let (mut wait, mut is_told) = (WAIT_MIN, false);
     loop {
         let refused = match bind(&address).await {
-            Ok(listener) => hold(&monitor, listener).await,
+            Ok(listener) => hold(&monitor, door, listener).await,
             Err(e) => e,
         };
         if refused.kind() == io::ErrorKind::AddrInUse
@@ -72,16 +81,19 @@ async fn bind(address: &str) -> io::Result<TcpListener> {
 }
 
 /// Answers requests, and asks the other processes, as long as the port is there.
-async fn hold(monitor: &Arc<Monitor>, listener: TcpListener) -> io::Error {
+async fn hold(monitor: &Arc<Monitor>, door: Door, listener: TcpListener) -> io::Error {
     let _in_child = ClosedInChild::of(&listener);
     let local = match listener.local_addr() {
         Ok(local) => local,
         Err(e) => return e,
     };
-    tracing::info!("metrics and status at http://{local}/");
-    let front = Arc::new(Front::new(Arc::clone(monitor), local));
+    match door {
+        Door::Page => tracing::info!("metrics and status at http://{local}/"),
+        Door::Tools => tracing::info!("tools of MCP at http://{local}/"),
+    }
+    let front = Arc::new(Front::new(Arc::clone(monitor), door, local));
     let mut beside = vec![tokio::spawn(peers::hold(Arc::clone(&front.peers), local))];
-    if let Some(heartbeat) = monitor.options.heartbeat.clone() {
+    if let Some(heartbeat) = monitor.options.heartbeat.clone().filter(|_| door == Door::Page) {
         let front = Arc::clone(&front);
         let machine = move || {
             let front = Arc::clone(&front);
@@ -170,22 +182,53 @@ impl Crowd {
         (mut stream, _in_child): (TcpStream, ClosedInChild),
         from: SocketAddr,
     ) {
-        let read = tokio::time::timeout(HEAD, super::http::read(&mut stream)).await;
+        let read = tokio::time::timeout(HEAD, receive(front, &mut stream)).await;
         self.reading().tasks.retain(|(other, _)| *other != id);
         let request = match read {
             Err(_) | Ok(Err(None)) => return,
             Ok(request) => request,
         };
-        let answered = async {
-            let Ok(_permit) = self.answering.acquire().await else { return };
-            let (answer, is_head) = match request {
-                Ok(request) => (connection::answer(front, &request).await, request.method == "HEAD"),
-                Err(answer) => (answer.unwrap_or_else(|| unreachable!("BUG: nobody is there")), false),
-            };
-            super::http::send(&mut stream, &answer, is_head).await;
+        let Ok(_permit) = self.answering.acquire().await else { return };
+        let (answer, is_head) = match request {
+            Ok(request) => match answer(front, &request, &mut stream).await {
+                Some(answer) => (answer, request.head.method == "HEAD"),
+                None => return tracing::debug!("an answer to {from} took too long, or nobody waited for it"),
+            },
+            Err(answer) => (answer.unwrap_or_else(|| unreachable!("BUG: nobody is there")), false),
         };
-        if tokio::time::timeout(ANSWER, answered).await.is_err() {
-            tracing::debug!("an answer to {from} took too long");
+        if tokio::time::timeout(ANSWER, http::send(&mut stream, &answer, is_head)).await.is_err() {
+            tracing::debug!("{from} was too slow to take an answer");
         }
+    }
+}
+
+/// A request, with its body where one is wanted.
+struct Received {
+    head: Request,
+    body: Vec<u8>,
+}
+
+/// Reads a request. Of who is not let in no body is read.
+///
+/// # Errors
+/// The answer to what is none, or `None` where nobody is left to answer.
+async fn receive(front: &Front, stream: &mut TcpStream) -> Result<Received, Option<Answer>> {
+    let mut head = http::read(stream).await?;
+    let body = match front.door {
+        Door::Page => Vec::new(),
+        Door::Tools => {
+            mcp::admit(front, &head).map_err(Some)?;
+            http::read_body(stream, &mut head).await?
+        }
+    };
+    Ok(Received { head, body })
+}
+
+/// The answer to a request; `None` if it takes too long or nobody waits for it any more. What tools do may take as long as
+/// somebody waits.
+async fn answer(front: &Arc<Front>, request: &Received, stream: &mut TcpStream) -> Option<Answer> {
+    match front.door {
+        Door::Page => tokio::time::timeout(ANSWER, connection::answer(front, &request.head)).await.ok(),
+        Door::Tools => mcp::answer(front, request.body.clone(), http::gone(stream)).await,
     }
 }

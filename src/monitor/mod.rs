@@ -1,5 +1,5 @@
-//! What an operator sees: metrics, a status page, a health check, alarms. Nothing here writes to a database or a replica,
-//! or is in the way of a commit.
+//! What an operator sees: metrics, a status page, a health check, alarms; and the port at which an assistant calls tools.
+//! Nothing here writes to a database or a replica, or is in the way of a commit: what the tools do is not done here.
 //!
 //! | file | what it is |
 //! | --- | --- |
@@ -9,7 +9,10 @@
 //! | `lag_history` | the lag of the last hour |
 //! | `listener` | who has the port: the first process, and the next one when it ends |
 //! | `peers` | how the processes that do not have the port report to the one that does |
-//! | `connection`, `http` | one request and its answer |
+//! | `http` | one request and its answer, as bytes |
+//! | `connection` | what is shown at the port of the page |
+//! | `mcp` | what is let through to the tools, at the port of theirs |
+//! | `overview` | what the tools are told of the machine |
 //! | `page` | the page for people |
 //! | `watch` | a look now and then: the lag, the disk |
 //! | `webhooks` | events are posted to addresses of the user's |
@@ -25,23 +28,28 @@ mod http;
 mod lag_history;
 mod limits;
 mod listener;
+mod mcp;
+mod overview;
 mod page;
 mod peers;
 mod report;
 mod watch;
 mod webhooks;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 pub use heartbeat::Heartbeat;
 pub use limits::Limits;
+pub use overview::Overview;
 pub use webhooks::Webhook;
 
 use self::lag_history::LagHistory;
+use self::listener::Door;
 use self::report::{Machine, Report};
 use crate::clock::{Clock as _, SystemClock};
 use crate::events;
 use crate::fork::PerProcess;
+use crate::mcp::Reply;
 use crate::runtime;
 
 /// What a process shows, and to whom.
@@ -51,6 +59,10 @@ pub struct Options {
     pub listen: Option<String>,
     /// What who is not on this machine must know to see the page.
     pub listen_token: Option<String>,
+    /// The address and port at which an assistant calls tools; `None` for none.
+    pub mcp_addr: Option<String>,
+    /// What who calls tools must know.
+    pub mcp_token: Option<String>,
     /// What is still healthy.
     pub limits: Limits,
     /// Where a heartbeat goes.
@@ -62,8 +74,29 @@ pub struct Options {
 impl Options {
     /// Whether anything is to be done in the background.
     fn is_active(&self) -> bool {
-        self.listen.is_some() || self.heartbeat.is_some() || !self.webhooks.is_empty()
+        self.listen.is_some()
+            || self.mcp_addr.is_some()
+            || self.heartbeat.is_some()
+            || !self.webhooks.is_empty()
     }
+}
+
+/// Somebody who calls tools.
+pub struct Caller<'a> {
+    /// What the processes of the machine know.
+    pub overview: &'a dyn Fn() -> Overview,
+    /// Whether the answer is not wanted any more.
+    pub is_stopped: &'a dyn Fn() -> bool,
+}
+
+/// What answers a message of the Model Context Protocol.
+pub type Tools = fn(&Caller<'_>, &[u8]) -> Reply;
+
+static TOOLS: OnceLock<Tools> = OnceLock::new();
+
+/// From now on `tools` answer what comes to the port of theirs.
+pub fn answer_with(tools: Tools) {
+    TOOLS.get_or_init(|| tools);
 }
 
 /// The monitor of this process.
@@ -88,20 +121,14 @@ pub fn start(options: &Options) {
         let mut monitor = monitor();
         match &*monitor {
             Some(before) if before.options.is_active() || !options.is_active() => {
-                if options.listen.is_some() && before.options.listen != options.listen {
-                    tracing::warn!(
-                        "listen={} has no effect: an earlier open of this process decided what it shows ({})",
-                        options.listen.as_deref().unwrap_or_default(),
-                        before.options.listen.as_deref().unwrap_or("no listener"),
-                    );
-                }
+                warn_of_other("listen", options.listen.as_deref(), before.options.listen.as_deref());
+                warn_of_other("mcp_addr", options.mcp_addr.as_deref(), before.options.mcp_addr.as_deref());
                 return;
             }
             before => {
                 let now = || SystemClock.now().as_millis();
                 let started = before.as_ref().map_or_else(now, |before| before.started);
-                let new = Monitor { options: options.clone(), started, lags: LagHistory::default() };
-                Arc::clone(monitor.insert(Arc::new(new)))
+                Arc::clone(monitor.insert(Arc::new(Monitor::new(options.clone(), started))))
             }
         }
     };
@@ -113,14 +140,30 @@ pub fn start(options: &Options) {
     }
 }
 
+/// Says that an address comes too late.
+fn warn_of_other(setting: &str, wanted: Option<&str>, before: Option<&str>) {
+    if let Some(wanted) = wanted.filter(|_| wanted != before) {
+        tracing::warn!(
+            "{setting}={wanted} has no effect: an earlier open of this process decided what it shows ({})",
+            before.unwrap_or("no listener"),
+        );
+    }
+}
+
 fn begin(monitor: &Arc<Monitor>, runtime: &tokio::runtime::Handle) {
     let options = &monitor.options;
     if !options.webhooks.is_empty() {
         events::keep();
         runtime.spawn(webhooks::run(options.webhooks.clone()));
     }
-    if options.listen.is_some() {
-        runtime.spawn(listener::run(Arc::clone(monitor)));
+    if let Some(address) = &options.mcp_addr {
+        match mcp::objection(options) {
+            None => drop(runtime.spawn(listener::run(Arc::clone(monitor), Door::Tools, address.clone()))),
+            Some(why) => tracing::error!("mcp_addr={address}: no tools are offered there: {why}"),
+        }
+    }
+    if let Some(address) = &options.listen {
+        runtime.spawn(listener::run(Arc::clone(monitor), Door::Page, address.clone()));
     } else if let Some(heartbeat) = options.heartbeat.clone() {
         // With a listener, who has the port sends it, for all processes.
         let monitor = Arc::clone(monitor);
@@ -145,6 +188,10 @@ pub fn closed(before: u64) {
 }
 
 impl Monitor {
+    fn new(options: Options, started: i64) -> Self {
+        Self { options, started, lags: LagHistory::default() }
+    }
+
     /// What this process knows. Waits for other processes, half a second for each database, if `ask_publishers`.
     fn report(&self, ask_publishers: bool) -> Report {
         let mut report = Report::here(self.started, ask_publishers);
@@ -156,10 +203,21 @@ impl Monitor {
 /// The metrics of this process, as Prometheus reads them. Where another process publishes a database, half a second is
 /// waited for what that one says.
 pub fn metrics() -> String {
+    let (machine, limits) = this_process();
+    exposition::text(&machine, &limits)
+}
+
+/// What this process knows. Waits as [`metrics`] does.
+pub fn overview() -> Overview {
+    let (machine, limits) = this_process();
+    Overview::of(&machine, &limits)
+}
+
+fn this_process() -> (Machine, Limits) {
     let monitor = monitor().clone();
     let (report, limits) = match monitor {
         Some(monitor) => (monitor.report(true), monitor.options.limits.clone()),
         None => (Report::here(SystemClock.now().as_millis(), true), Limits::default()),
     };
-    exposition::text(&Machine::of(vec![report]), &limits)
+    (Machine::of(vec![report]), limits)
 }

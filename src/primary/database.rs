@@ -75,8 +75,13 @@ impl Primary {
         &self.owner.options
     }
 
+    /// Its replicas, in the order in which they were named.
+    pub fn replica_configs(&self) -> &[ReplicaConfig] {
+        &self.replicas
+    }
+
     /// The database file.
-    fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         &self.db.path
     }
 

@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 use std::sync::Arc;
+use std::sync::mpsc::Receiver;
 
 use bytes::{Bytes, BytesMut};
 use tokio::runtime::Handle;
@@ -27,17 +28,20 @@ pub(super) async fn upload<T: Send + 'static>(
 ) -> Result<(Box<dyn Upload>, T)> {
     let mut upload = store.upload(id, options).await?;
     let (sender, mut parts) = mpsc::channel::<Bytes>(1);
+    let (emptied, spare) = std::sync::mpsc::channel();
     let part_size = upload.part_size();
     let runtime = Handle::current();
     let encoding = runtime::long_blocking(move || {
-        let out = PartWriter { part: BytesMut::new(), part_size, runtime, sender };
+        let out = PartWriter { part: BytesMut::new(), part_size, runtime, sender, spare };
         let (out, encoded) = encode(out)?;
         out.finish().map(|()| encoded)
     });
     let sending = async {
         while let Some(part) = parts.recv().await {
-            let bytes = part.len();
+            let (bytes, kept) = (part.len(), part.clone());
             upload.part(part).await?;
+            // Who still holds it needs it: the next part gets new memory then. Nobody listens at the end.
+            let _ = kept.try_into_mut().map(|memory| emptied.send(memory));
             sent(bytes);
         }
         Ok(())
@@ -78,6 +82,8 @@ pub(super) struct PartWriter {
     part_size: usize,
     runtime: Handle,
     sender: mpsc::Sender<Bytes>,
+    /// The memory of parts that were sent.
+    spare: Receiver<BytesMut>,
 }
 
 impl PartWriter {
@@ -98,6 +104,8 @@ impl PartWriter {
 impl Write for PartWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.part.is_empty() {
+            self.part = self.spare.try_recv().unwrap_or_default();
+            self.part.clear();
             self.part.reserve(self.part_size);
         }
         let n = bytes.len().min(self.part_size - self.part.len());

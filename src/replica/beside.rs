@@ -38,10 +38,10 @@ impl Beside {
         Self { lower, left: sums.0, differs: None }
     }
 
-    /// Takes up a page of the higher file.
+    /// Takes up a page of the higher file. They may come in any order.
     pub(crate) fn take(&mut self, pgno: Pgno, page: &[u8]) {
         if self.left.remove(&pgno).is_some_and(|sum| sum != sum_of(page)) {
-            self.differs.get_or_insert(pgno);
+            self.differs = Some(self.differs.map_or(pgno, |first| first.min(pgno)));
         }
     }
 

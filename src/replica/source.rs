@@ -302,6 +302,29 @@ impl Source {
         Ok(())
     }
 
+    /// Bytes of a file, in the parts that they came in: they are not copied once more.
+    ///
+    /// # Errors
+    /// As [`Source::stream`].
+    pub(crate) async fn parts(&self, file: &FileInfo, range: ByteRange) -> Result<Vec<Bytes>> {
+        let asked = Instant::now();
+        let (mut body, len) = self.stream(file, range).await?;
+        let begun = Instant::now();
+        let (mut parts, mut come) = (Vec::new(), 0);
+        while let Some(part) = body.next().await.transpose()? {
+            come += part.len();
+            if come > len {
+                break;
+            }
+            parts.push(part);
+        }
+        if come != len {
+            return Err(wrong_length(file, come, len));
+        }
+        self.pace.note(begun - asked, begun.elapsed(), len);
+        Ok(parts)
+    }
+
     /// The header of a file, checked against its name.
     ///
     /// # Errors

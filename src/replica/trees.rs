@@ -44,6 +44,11 @@ impl Home {
         self.node.may_have(self.at, key)
     }
 
+    /// Whether the page is one of a table.
+    pub(super) fn is_in_table(&self) -> bool {
+        self.node.is_table()
+    }
+
     /// The parent's children.
     pub(super) fn children(&self) -> &[Pgno] {
         &self.node.children

@@ -1,14 +1,16 @@
 //! Applies the files of a plan, and makes a new plan when compaction removes one of them meanwhile.
 
+use std::io::Read;
 use std::sync::Arc;
 
+use super::crew::{self, Division};
 use super::histories::{self, Lower};
 use super::output::Draft;
 use super::segments::{SegmentReader, Segments};
 use super::{Cancel, Options, Progress};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::{Decoder, Header, Lineage, Summary, Txid};
-use crate::replica::{Plan, RestorePoint, Source, Survey, check_name};
+use crate::replica::{Beside, Plan, RestorePoint, Source, Survey, check_name};
 use crate::runtime;
 use crate::store::FileInfo;
 
@@ -33,6 +35,8 @@ pub(super) struct Applier {
     source: Arc<Source>,
     point: RestorePoint,
     parallelism: usize,
+    /// How the pages of a large file are applied.
+    division: Division,
     cancel: Cancel,
     progress: Arc<Progress>,
     applied: Option<Applied>,
@@ -49,6 +53,7 @@ impl Applier {
             source,
             point,
             parallelism,
+            division: Division::for_this_machine(),
             cancel,
             progress,
             applied: None,
@@ -158,13 +163,12 @@ impl Applier {
         let header = *decoder.header();
         check_name(file, &header)?;
         self.check_continues(&header)?;
-        let mut page = vec![0; header.page_size.bytes()];
         let mut lower = self.lower.beside(file.id);
-        while let Some(pgno) = decoder.next_page(&mut page)? {
-            draft.write(pgno, &page)?;
-            if let Some((_, beside)) = &mut lower {
-                beside.take(pgno, &page);
-            }
+        let beside = lower.as_mut().map(|(_, beside)| beside);
+        if self.division.is_worthwhile(file.size) {
+            crew::apply(&mut decoder, draft, beside, self.division)?;
+        } else {
+            apply_pages(&mut decoder, draft, beside)?;
         }
         let Summary { header, .. } = decoder.finish()?;
         if let Some((commit, beside)) = &lower {
@@ -198,6 +202,22 @@ impl Applier {
         }
         Lineage::with(self.lineage(), header).map(drop)
     }
+}
+
+/// Applies the pages of a file one by one, and shows them to `beside`.
+pub(super) fn apply_pages<R: Read>(
+    decoder: &mut Decoder<R>,
+    draft: &mut Draft,
+    mut beside: Option<&mut Beside>,
+) -> Result<()> {
+    let mut page = vec![0; decoder.header().page_size.bytes()];
+    while let Some(pgno) = decoder.next_page(&mut page)? {
+        draft.write(pgno, &page)?;
+        if let Some(beside) = &mut beside {
+            beside.take(pgno, &page);
+        }
+    }
+    Ok(())
 }
 
 /// Refuses a plan in which files of one level overlap: compaction never makes such, two writers do, and

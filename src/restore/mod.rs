@@ -5,7 +5,7 @@
 //! large the database is. Whatever goes wrong, nothing is left behind and the target is as it was.
 
 mod apply;
-mod early_sync;
+mod crew;
 mod generations;
 mod histories;
 mod in_use;

@@ -7,10 +7,10 @@ use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _, fch
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::early_sync::EarlySync;
 use super::in_use::{Exclusion, keep_out, refuse_if_open};
 use super::leftovers;
 use crate::error::{Error, ErrorKind, Result};
+use crate::files::EarlySync;
 use crate::page::{PageCount, PageSize, Pgno};
 
 /// Neighbouring pages are written together up to this many bytes.
@@ -85,12 +85,12 @@ impl Output {
         folders.create(&folder)?;
         leftovers::remove(&folder);
         let (temporary, file) = leftovers::create(&folder)?;
+        let target = self.target.clone();
         let draft = Draft {
             output: self,
             folder,
             folders,
-            temporary,
-            file: Arc::new(file),
+            file: Arc::new(DraftFile { path: temporary, target, file: Arc::new(file) }),
             early_sync: EarlySync::default(),
             run: Vec::new(),
             run_start: 0,
@@ -110,8 +110,7 @@ pub(super) struct Draft {
     output: Output,
     folder: PathBuf,
     folders: CreatedFolders,
-    temporary: PathBuf,
-    file: Arc<File>,
+    file: Arc<DraftFile>,
     early_sync: EarlySync,
     /// Pages that are not yet written, and where they belong.
     run: Vec<u8>,
@@ -120,10 +119,32 @@ pub(super) struct Draft {
     len: u64,
 }
 
+/// The temporary file of a draft. Any thread may write to it.
+#[derive(Debug)]
+pub(super) struct DraftFile {
+    path: PathBuf,
+    target: PathBuf,
+    file: Arc<File>,
+}
+
+impl DraftFile {
+    /// Writes `bytes` at `offset`.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub(super) fn write_at(&self, bytes: &[u8], offset: u64) -> Result<()> {
+        self.file.write_all_at(bytes, offset).map_err(|e| self.cannot("write", e))
+    }
+
+    fn cannot(&self, what: &str, e: io::Error) -> Error {
+        Error::io(format!("cannot {what} {} for {}", self.path.display(), self.target.display()), e)
+    }
+}
+
 impl Draft {
     /// Where it is until it is published.
     pub(super) fn path(&self) -> &Path {
-        &self.temporary
+        &self.file.path
     }
 
     /// Says that the file is read before it is published.
@@ -150,6 +171,25 @@ impl Draft {
         Ok(())
     }
 
+    /// The file, to write to by position; what was written before is in it. [`Draft::wrote`] is to be told.
+    pub(super) fn shared(&mut self) -> Result<Arc<DraftFile>> {
+        self.flush()?;
+        Ok(Arc::clone(&self.file))
+    }
+
+    /// From now on pages go to `file`.
+    #[cfg(test)]
+    pub(super) fn writes_to(&mut self, file: File) {
+        let (path, target) = (self.file.path.clone(), self.file.target.clone());
+        self.file = Arc::new(DraftFile { path, target, file: Arc::new(file) });
+    }
+
+    /// Notes that `bytes` were written to what [`Draft::shared`] gave, the last of them in front of `end`.
+    pub(super) fn wrote(&mut self, bytes: usize, end: u64) {
+        self.early_sync.wrote(&self.file.file, bytes);
+        self.len = self.len.max(end);
+    }
+
     /// Cuts off what is beyond the end of the database after a file.
     pub(super) fn resize(&mut self, commit: PageCount, page_size: PageSize) -> Result<()> {
         let len = commit.bytes(page_size);
@@ -163,29 +203,22 @@ impl Draft {
     /// too.
     pub(super) fn finish(&mut self, commit: PageCount, page_size: PageSize) -> Result<()> {
         self.set_len(commit.bytes(page_size))?;
-        self.early_sync.finish().map_err(|e| self.cannot("sync", e))?;
-        self.file.sync_all().map_err(|e| self.cannot("sync", e))
+        self.early_sync.finish().map_err(|e| self.file.cannot("sync", e))?;
+        self.file.file.sync_all().map_err(|e| self.file.cannot("sync", e))
     }
 
     fn set_len(&mut self, len: u64) -> Result<()> {
         self.flush()?;
-        self.file.set_len(len).map_err(|e| self.cannot("resize", e))?;
+        self.file.file.set_len(len).map_err(|e| self.file.cannot("resize", e))?;
         self.len = len;
         Ok(())
     }
 
     fn flush(&mut self) -> Result<()> {
-        self.file.write_all_at(&self.run, self.run_start).map_err(|e| self.cannot("write", e))?;
-        self.early_sync.wrote(&self.file, self.run.len());
+        self.file.write_at(&self.run, self.run_start)?;
+        self.early_sync.wrote(&self.file.file, self.run.len());
         self.run.clear();
         Ok(())
-    }
-
-    fn cannot(&self, what: &str, e: io::Error) -> Error {
-        Error::io(
-            format!("cannot {what} {} for {}", self.temporary.display(), self.output.target.display()),
-            e,
-        )
     }
 
     /// Gives the database its name.
@@ -203,16 +236,17 @@ impl Draft {
 
     /// Takes the target's name if nobody has it.
     fn appear(&self) -> Result<()> {
-        let mode = usual_mode(&self.folder).map_err(|e| self.cannot("look at the permissions of", e))?;
-        self.file.set_permissions(mode).map_err(|e| self.cannot("set permissions of", e))?;
+        let file = &self.file;
+        let mode = usual_mode(&self.folder).map_err(|e| file.cannot("look at the permissions of", e))?;
+        file.file.set_permissions(mode).map_err(|e| file.cannot("set permissions of", e))?;
         let target = &self.output.target;
-        match fs::hard_link(&self.temporary, target) {
+        match fs::hard_link(&file.path, target) {
             // The temporary name goes when the draft is dropped.
             Ok(()) => Ok(()),
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Err(exists(target)),
             // A file system without links: a target that appears in this moment would be lost.
             Err(_) if metadata(target)?.is_none() => {
-                fs::rename(&self.temporary, target).map_err(|e| self.cannot("rename", e))
+                fs::rename(&file.path, target).map_err(|e| file.cannot("rename", e))
             }
             Err(_) => Err(exists(target)),
         }
@@ -251,22 +285,23 @@ impl Draft {
 
     fn take_place_of(&self, old: &fs::Metadata) -> Result<()> {
         self.adopt(old)?;
-        fs::rename(&self.temporary, &self.output.target).map_err(|e| self.cannot("rename", e))
+        fs::rename(&self.file.path, &self.output.target).map_err(|e| self.file.cannot("rename", e))
     }
 
     /// Gives the new file the owner and the permissions of the old one.
     fn adopt(&self, old: &fs::Metadata) -> Result<()> {
         self.adopt_owner(old)?;
-        self.file.set_permissions(old.permissions()).map_err(|e| self.cannot("set permissions of", e))
+        let file = &self.file;
+        file.file.set_permissions(old.permissions()).map_err(|e| file.cannot("set permissions of", e))
     }
 
     fn adopt_owner(&self, old: &fs::Metadata) -> Result<()> {
-        let new = self.file.metadata().map_err(|e| self.cannot("stat", e))?;
+        let new = self.file.file.metadata().map_err(|e| self.file.cannot("stat", e))?;
         let owner = (old.uid(), old.gid());
         if (new.uid(), new.gid()) == owner {
             return Ok(());
         }
-        fchown(&*self.file, Some(owner.0), Some(owner.1)).map_err(|e| {
+        fchown(&*self.file.file, Some(owner.0), Some(owner.1)).map_err(|e| {
             let what = format!(
                 "cannot replace {}: it belongs to user {} and group {}, and the new file could not; restore \
                  as that user or as root, or to another path",
@@ -282,7 +317,7 @@ impl Draft {
 impl Drop for Draft {
     fn drop(&mut self) {
         // Renamed already when it took the place of another file.
-        let _ = fs::remove_file(&self.temporary);
+        let _ = fs::remove_file(&self.file.path);
         self.folders.remove();
     }
 }

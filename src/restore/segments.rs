@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::io::{self, Read};
 use std::sync::Arc;
+use std::vec;
 
 use bytes::{Buf as _, Bytes};
 use futures_util::StreamExt as _;
@@ -39,6 +40,8 @@ pub(super) struct Segments {
     window: Window,
     /// The rest of the file that is being read, if that comes in one request.
     stream: Option<Stream>,
+    /// The rest of the piece that is being read.
+    parts: vec::IntoIter<Bytes>,
     /// Pieces that follow.
     ahead: VecDeque<Piece>,
     /// Their size in bytes.
@@ -51,7 +54,7 @@ pub(super) struct Segments {
 #[derive(Debug)]
 struct Piece {
     len: u64,
-    task: JoinHandle<Result<Bytes>>,
+    task: JoinHandle<Result<Vec<Bytes>>>,
 }
 
 /// A file, or the rest of one, in one request.
@@ -77,6 +80,7 @@ impl Segments {
             progress,
             window: Window::new(parallelism),
             stream: None,
+            parts: Vec::new().into_iter(),
             ahead: VecDeque::new(),
             ahead_bytes: 0,
             next: (0, 0),
@@ -86,6 +90,9 @@ impl Segments {
     /// The next bytes.
     fn next_bytes(&mut self) -> Result<Bytes> {
         loop {
+            if let Some(part) = self.parts.next() {
+                return Ok(part);
+            }
             if let Some(stream) = &mut self.stream {
                 match wait(&self.runtime, &self.cancel, stream.parts.recv())? {
                     Some(part) => return part,
@@ -95,11 +102,13 @@ impl Segments {
             self.fill();
             if let Some(Piece { len, task }) = self.ahead.pop_front() {
                 self.ahead_bytes -= len;
-                return wait(&self.runtime, &self.cancel, task)?.unwrap_or_else(|e| {
+                let parts = wait(&self.runtime, &self.cancel, task)?.unwrap_or_else(|e| {
                     Err(Error::new(ErrorKind::Interrupted, format!("a download ended early: {e}")))
                 });
+                self.parts = parts?.into_iter();
+            } else {
+                self.start_stream();
             }
-            self.start_stream();
         }
     }
 
@@ -109,7 +118,7 @@ impl Segments {
             let file = self.next.0;
             let range = self.advance(len);
             let (source, files) = (self.source.clone(), self.files.clone());
-            let task = self.runtime.spawn(async move { source.read(&files[file], range).await });
+            let task = self.runtime.spawn(async move { source.parts(&files[file], range).await });
             self.ahead.push_back(Piece { len, task });
             self.ahead_bytes += len;
         }

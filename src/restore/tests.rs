@@ -1,5 +1,6 @@
 //! A restored file is the database at the point asked for, or there is no file.
 
+mod crew;
 mod sealed;
 
 use std::fs;

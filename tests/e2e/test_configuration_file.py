@@ -186,7 +186,7 @@ def test_a_documented_configuration_works_unchanged(start, configured, tmp_path,
 
 
 def test_each_setting_names_its_origin(start, configured, tmp_path):
-    config = configured("sync-interval: 4s\nquux: 1\nmcp-addr: ':9090'\ndbs:\n- path: {folder}/app.db\n  close-timeout: 6s\n  replica:\n"
+    config = configured("sync-interval: 4s\nquux: 1\nexec: serve\ndbs:\n- path: {folder}/app.db\n  close-timeout: 6s\n  replica:\n"
                         "    url: file://{folder}/replica\n")
     worker = start("python", env={"LITESTREAM_CONFIG": config, "LITESTREAM_VERIFY_INTERVAL": "11s"})
     db = worker.open(sqlite_uri(tmp_path / "app.db", vfs="litestream", watch_interval="8s"))
@@ -200,7 +200,7 @@ def test_each_setting_names_its_origin(start, configured, tmp_path):
     assert rows["watch_interval"] == ("8s", "URI parameter watch_interval", None)
     assert rows["verify_interval"] == ("11s", "LITESTREAM_VERIFY_INTERVAL", None)
     assert rows["spool_limit"] == ("1GiB", "default", None)
-    assert rows["mcp-addr"][1] == f"{config}:3" and "no effect" in rows["mcp-addr"][2]
+    assert rows["exec"][1] == f"{config}:3" and "no effect" in rows["exec"][2]
     assert "unknown key 'quux'" in rows["quux"][2]
     # A database that is not open, named as for an open: only where SQL may see files.
     ask = ("SELECT value FROM litestream_config(?) WHERE setting = 'close_timeout'", f"{tmp_path}/app.db")

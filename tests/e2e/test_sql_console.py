@@ -79,7 +79,7 @@ def test_a_stranger_reaches_nothing(kind, site, start, host, tmp_path):
         remedies[0] = kind
     if kind == "query_only":
         db.run("PRAGMA query_only=1")
-    for message in refusals(db, [*statements(site, tmp_path), "SELECT * FROM litestream_configured"]):
+    for message in refusals(db, [*statements(site, tmp_path), "SELECT * FROM litestream_configured", "SELECT litestream_mcp('{}')"]):
         assert message.startswith("litestream_") and all(remedy in message for remedy in remedies), message
     refusals(db, attachments(site, tmp_path))
     told = str(db.rows("SELECT last_error FROM litestream_status"))

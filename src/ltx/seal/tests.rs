@@ -7,6 +7,7 @@ use super::sealing::{Sealing, for_a_crowd, keyring, pair, sample_keyring, seal, 
 use super::*;
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
+use crate::ltx::tests::frames::agree_on;
 use crate::ltx::{
     Decoder, Encoder, FileName, FrameCodec, Header, Outline, OutlineRead, PageIndex, PartHasher, Summary,
     TailRead, Txid,
@@ -186,6 +187,18 @@ fn every_flipped_bit_is_noticed() {
         for page in on_demand(&forged, &keyring).into_iter().flatten().flatten() {
             assert!(pages.contains(&page), "bit {bit}, on demand");
         }
+    }
+}
+
+#[test]
+fn frames_that_are_cut_off_give_what_the_decoder_gives() {
+    let sealed = seal(&plain(7, 3, 4), &[1, 2]);
+    let keyring = keyring(&[2], Plain::None);
+    agree_on(|| Decoder::open(&sealed[..], &keyring), 600);
+    for bit in (0..sealed.len() * 8).step_by(5) {
+        let mut flipped = sealed.clone();
+        flipped[bit / 8] ^= 1 << (bit % 8);
+        agree_on(|| Decoder::open(&flipped[..], &keyring), 600);
     }
 }
 

@@ -1,6 +1,7 @@
 //! Tests of the codec as a whole: files of real Litestream, properties against a naive oracle, damage.
 
 mod damage;
+pub(super) mod frames;
 mod golden;
 mod merging;
 pub(super) mod oracle;

@@ -11,7 +11,7 @@ fn sizes() -> impl Strategy<Value = u32> {
 }
 
 /// A file's header and pages: a snapshot of all pages, or some pages of a larger database.
-fn files() -> impl Strategy<Value = (Header, Pages)> {
+pub(super) fn files() -> impl Strategy<Value = (Header, Pages)> {
     let fields = (any::<i64>(), any::<u64>(), 1..1000_u64, 0..5_u64);
     (sizes(), 1..24_u32, any::<u32>(), any::<u32>(), fields).prop_map(
         |(size, commit, seed, mask, (ms, node_id, min, more))| {
@@ -25,7 +25,7 @@ fn files() -> impl Strategy<Value = (Header, Pages)> {
     )
 }
 
-fn styles() -> impl Strategy<Value = FrameStyle> {
+pub(super) fn styles() -> impl Strategy<Value = FrameStyle> {
     (1..4_usize, any::<[bool; 4]>()).prop_map(
         |(blocks, [stored, block_checksum, content_size, content_checksum])| FrameStyle {
             blocks,

@@ -32,7 +32,8 @@ impl Fetcher {
         home: &Home,
         lookups: &mut Lookups,
     ) -> Result<()> {
-        let miss = Miss { tree: self.0.trees.tree_of(pgno), may_have: &|key| home.may_have(key) };
+        let tree = self.0.trees.tree_of(pgno);
+        let miss = Miss { tree, is_table: home.is_in_table(), may_have: &|key| home.may_have(key) };
         if let Some(batch) = lookups.missed(&miss, &Near { shared: &self.0, state }) {
             runtime::handle()?.spawn(self.0.clone().look_up(state.clone(), batch));
         }

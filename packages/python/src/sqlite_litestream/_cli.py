@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Callable, NamedTuple, NoReturn
 
 from ._exit import Exit
+from ._mcp import serve
 from ._restore import dumps, follow, query, restore, unfollow
 
 USAGE = """\
@@ -28,6 +29,7 @@ The commands are:
     history      list the points that a replica can be restored to
     keygen       print a new pair of keys of encrypted replicas
     ltx          list the LTX files of a replica
+    mcp          offer these commands to an assistant as tools, over standard input and output
     reset        forget the local state of a database that nobody has open
     restore      write a database from a replica
     status       show how far databases were published
@@ -54,7 +56,6 @@ INSTEAD = {
     "start": "opening the database: it replicates while it is open",
     "stop": "closing the database: it replicates while it is open",
     "replicate": "the program itself, which loads the library: file:app.db?vfs=litestream&replica=URL",
-    "mcp": "SQL: each of its tools is a function or a table",
 }
 """Commands of Litestream that speak to its daemon, and what does the same here."""
 
@@ -321,6 +322,14 @@ def _status(given: Given, path: str | None = None) -> None:
     _print(given, names, [name.replace("_", " ") for name in names], rows)
 
 
+def _mcp(given: Given, url: str | None = None) -> None:
+    if url is not None and not _is_url(url):
+        raise Refused(f"{url} is not the URL of a replica; databases are those of the configuration file")
+    if url is not None:
+        os.environ["LITESTREAM_REPLICA_URL"] = url
+    serve()
+
+
 def _keygen(given: Given) -> None:
     print(query("SELECT litestream_keygen()")[0][0], end="")
 
@@ -371,6 +380,7 @@ COMMANDS: dict[str, tuple[Callable[..., int | None], list[Flag], str]] = {
     "history": (_history, [CONFIG, JSON, Flag("limit", "How many points, the latest first.", "NUM")], "DB_PATH|REPLICA_URL"),
     "verify": (_verify, [CONFIG, JSON, Flag("quick", "Only list the files and check their page indexes."), IDENTITY,
                          Flag("plain-until", "The last transaction before encryption was turned on.", "TXID")], "DB_PATH|REPLICA_URL"),
+    "mcp": (_mcp, [CONFIG], "[REPLICA_URL]"),
     "keygen": (_keygen, [], ""),
     "reset": (_reset, [CONFIG], "DB_PATH"),
     "databases": (_databases, [CONFIG, JSON], ""),

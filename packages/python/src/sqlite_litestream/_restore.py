@@ -57,14 +57,14 @@ def dumps(options: dict[str, Any]) -> str:
 
 def query(sql: str, *parameters: Any) -> list[list[Any]]:
     """The rows of a statement, on a connection that may write files and reach stores. Control-C interrupts it."""
-    connection = _connection()
+    own = connection()
     try:
         with ThreadPoolExecutor(1) as pool:
-            rows = pool.submit(lambda: [list(row) for row in connection.execute(sql, parameters)])
+            rows = pool.submit(lambda: [list(row) for row in own.execute(sql, parameters)])
             try:
                 return rows.result()
             except KeyboardInterrupt:
-                connection.interrupt()
+                own.interrupt()
                 raise
     except Exception as error:
         if isinstance(error, sqlite3.Error):
@@ -73,25 +73,26 @@ def query(sql: str, *parameters: Any) -> list[list[Any]]:
         wrapped.sqlite_errorcode = getattr(error, "extendedresult", 0)
         raise wrapped from error
     finally:
-        connection.close()
+        own.close()
 
 
-def _connection() -> Any:
-    connection: Any = sqlite3.connect(":memory:", check_same_thread=False)
+def connection() -> Any:
+    """A connection that may write files and reach stores, of any thread."""
+    own: Any = sqlite3.connect(":memory:", check_same_thread=False)
     try:
-        load(connection)
+        load(own)
     except NotLoadable:
-        connection.close()
+        own.close()
         try:
             import apsw
         except ImportError:
             pass
         else:
-            connection = apsw.Connection(":memory:")
-            load(connection)
-            return connection
+            own = apsw.Connection(":memory:")
+            load(own)
+            return own
         raise
     except BaseException:
-        connection.close()
+        own.close()
         raise
-    return connection
+    return own

@@ -2,7 +2,6 @@
 
 /// Keys of the whole file without effect, and why.
 pub(super) const GLOBAL: &[(&str, &str)] = &[
-    ("mcp-addr", "there is no MCP server here"),
     ("exec", "the program itself loads the library"),
     ("socket", "there is no control socket of Litestream here; use SQL functions"),
     ("l0-retention-check-interval", "files are deleted when they fall due, without a timer"),

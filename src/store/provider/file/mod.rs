@@ -6,7 +6,7 @@
 //! temporary name is none that we or Litestream take for an LTX file.
 
 use std::fs::{self, File, FileTimes};
-use std::io::{self, ErrorKind as IoKind, Write as _};
+use std::io::{self, ErrorKind as IoKind};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,7 +19,7 @@ use futures_util::stream::{self, BoxStream, StreamExt as _};
 
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
-use crate::files::{self, Rights};
+use crate::files::{self, EarlySync, Rights};
 use crate::runtime::blocking;
 use crate::store::clock::{StoreClock, StoreTime};
 use crate::store::{
@@ -316,7 +316,8 @@ fn folder_of(path: &Path) -> &Path {
 
 /// A file that has no name of its own yet. It is removed when this is dropped.
 struct Temporary {
-    file: File,
+    file: Arc<File>,
+    early_sync: EarlySync,
     path: PathBuf,
     key: String,
 }
@@ -338,11 +339,16 @@ impl Temporary {
             other => other,
         };
         let file = file.map_err(|e| io_error("create", &path, e))?;
-        Ok(Self { file, path, key: key.to_owned() })
+        let mut early_sync = EarlySync::default();
+        // What is stored is soon merged, or read by a replica.
+        early_sync.stay_cached();
+        Ok(Self { file: Arc::new(file), early_sync, path, key: key.to_owned() })
     }
 
     fn write_at(&mut self, bytes: &[u8], offset: u64) -> Result<()> {
-        self.file.write_all_at(bytes, offset).map_err(|e| io_error("write", &self.path, e))
+        self.file.write_all_at(bytes, offset).map_err(|e| io_error("write", &self.path, e))?;
+        self.early_sync.wrote(&self.file, bytes.len());
+        Ok(())
     }
 
     /// The file was just written: its time is that of the file system's clock.
@@ -356,8 +362,9 @@ impl Temporary {
     fn publish(&mut self, bucket: &FileBucket, options: &PutOptions) -> Result<()> {
         self.tell_time(bucket);
         let times = FileTimes::new().set_modified(system_time(options.timestamp));
-        self.file
-            .flush()
+        // An error of an earlier sync may not come again.
+        self.early_sync
+            .finish()
             .and_then(|()| self.file.set_times(times))
             .and_then(|()| self.file.sync_all())
             .map_err(|e| io_error("write", &self.path, e))?;

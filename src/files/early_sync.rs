@@ -1,6 +1,6 @@
 //! Brings a large file to the disk while it is still being written, so that the sync at its end has little
 //! left to wait for. What is on the disk leaves the page cache but for the beginning of the file, so that a
-//! restore does not take the machine's memory from everybody else.
+//! restore does not take the machine's memory from everybody else; or it stays, if somebody is going to read it.
 
 use std::fs::File;
 use std::io;
@@ -21,7 +21,7 @@ const CACHED: u64 = 128 * 1024 * 1024;
 ///
 /// Dropped before [`EarlySync::finish`], the thread ends by itself.
 #[derive(Debug, Default)]
-pub(super) struct EarlySync {
+pub struct EarlySync {
     /// Bytes that were written since the thread was last asked to sync.
     written: u64,
     /// Somebody is going to read the file.
@@ -37,12 +37,12 @@ struct Thread {
 
 impl EarlySync {
     /// Leaves all of the file in the page cache, as it is read soon.
-    pub(super) fn stay_cached(&mut self) {
+    pub fn stay_cached(&mut self) {
         self.stays_cached = true;
     }
 
     /// Notes that `bytes` were written to `file`, the same in every call.
-    pub(super) fn wrote(&mut self, file: &Arc<File>, bytes: usize) {
+    pub fn wrote(&mut self, file: &Arc<File>, bytes: usize) {
         self.written += bytes as u64;
         if self.written < WORTHWHILE {
             return;
@@ -61,7 +61,7 @@ impl EarlySync {
     ///
     /// # Errors
     /// That of an earlier sync: the system may tell it only once.
-    pub(super) fn finish(&mut self) -> io::Result<()> {
+    pub fn finish(&mut self) -> io::Result<()> {
         let Some(Thread { wish, handle }) = self.thread.take() else { return Ok(()) };
         drop(wish);
         handle.join().unwrap_or_else(|_| Err(io::Error::other("the thread that syncs has panicked")))
