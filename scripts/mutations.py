@@ -17,6 +17,7 @@ from simulate import ROOT, build, search  # noqa: E402
 
 DIRTY = "src/primary/dirty/"
 SHIPPER = "src/primary/shipper/"
+SEALS = "src/primary/seals.rs"
 
 
 @dataclass
@@ -52,7 +53,7 @@ MUTATIONS = [
         ("src/primary/file_fingerprint.rs", ".is_some_and(|age| age >= YOUNG)", ".is_some_and(|age| age >= YOUNG) || true"),
     ]),
     Mutation("pages of a file that landed beyond the cursor are not sent again", [
-        (SHIPPER + "begin.rs", "shipper.with_capture(|capture| capture.add_dirty(&pages))?;", "drop(pages);"),
+        (SHIPPER + "begin.rs", "Some(pages) => capture.add_dirty(&pages),", "Some(_) => {}"),
     ]),
     Mutation("dirty pages are not remembered", [
         (SHIPPER + "state.rs", "self.dirty = (!dirty.is_empty()).then(|| BASE64.encode(dirty.encode()));",
@@ -62,7 +63,7 @@ MUTATIONS = [
         (SHIPPER + "state.rs", "self.boot.is_some() && self.boot == boot()", "self.boot.is_some()"),
     ]),
     Mutation("conditional PUT: a file is written whatever is there", [
-        (SHIPPER + "send.rs", "if_absent: true };\n    let body", "if_absent: false };\n    let body"),
+        (SHIPPER + "send.rs", "if_absent: true };\n    let out", "if_absent: false };\n    let out"),
         (SHIPPER + "copy.rs", "if_absent: true", "if_absent: false"),
     ]),
     Mutation("a file is not announced before it is sent", [
@@ -84,13 +85,35 @@ MUTATIONS = [
     Mutation("a broken chain is no reason to compare", [
         (SHIPPER + "capture/view.rs", "self.lost(why);\n", "let _ = why;\n"),
     ]),
+    Mutation("seals: a file has the content key of another", [
+        ("src/ltx/seal/file_seal.rs", "let key = ContentKey::generate()?;",
+         "static ONE: std::sync::OnceLock<ContentKey> = std::sync::OnceLock::new();\n"
+         "        let fresh = ContentKey::generate()?;\n"
+         "        let key = ONE.get_or_init(|| fresh).clone();"),
+    ]),
+    Mutation("seals: a key is kept after its file was merged", [
+        (SEALS, "id.level < to.level && is_behind(*id)", "id.level < Level::L0 && is_behind(*id)"),
+    ]),
+    Mutation("seals: the key of a snapshot is kept", [
+        (SHIPPER + "snapshot.rs", "seals.encoder(out, header, subject, Keep::Nothing)?",
+         "seals.encoder(out, header, subject, Keep::Key)?"),
+    ]),
+    Mutation("seals: a merge that landed before a kill is another writer's", [
+        ("src/primary/maintenance/compactor.rs", "into_iter().filter_map(covering).collect();",
+         "into_iter().filter_map(covering).collect();\n        let merged: Vec<FileId> = merged.iter().chain(&merged).copied().collect();"),
+    ]),
+    Mutation("seals: waiting files are not sealed", [
+        (SHIPPER + "spool.rs", "let mut encoder = seals.encoder(create(&temporary)?, header, subject, Keep::Key)?.stored();",
+         "let mut encoder = crate::ltx::Encoder::new(create(&temporary)?, header)?.stored();"),
+    ]),
 ]
 
 
 def mutate(tree: Path, mutation: Mutation) -> None:
     """Copies the sources into `tree`, and changes them."""
     texts = {}
-    for name in ("src", "Cargo.toml", "Cargo.lock", "build.rs", "benches", "sql", "docs", "clippy.toml"):
+    for name in ("src", "Cargo.toml", "Cargo.lock", "build.rs", "benches", "sql", "docs", "clippy.toml",
+                 "tests/golden/ltx4"):
         found = [ROOT / name] if (ROOT / name).is_file() else sorted((ROOT / name).rglob("*"))
         texts |= {str(path.relative_to(ROOT)): path.read_bytes() for path in found if path.is_file()}
     for name, old, new in mutation.changes:

@@ -4,6 +4,8 @@
     scripts/simulate.py --minutes 60              as many as there is time for
     scripts/simulate.py --seeds 1000000           a million seeds
     scripts/simulate.py --seed 4711               one, again, with all that happened in it
+    scripts/simulate.py --files 100000            seeds with encrypted replicas, until they sealed so many files: no content
+                                                  key and no nonce comes twice in any request or file
 
 Prints the first seed that fails, and how to run it again. A CI run has the 25 seeds of `cargo test` (`SEEDS` in
 src/primary/simulation/mod.rs), which take 10 s of processor time without optimisation; `--first` skips those.
@@ -21,6 +23,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 TEST = "primary::simulation::every_seed_ends_in_what_was_committed"
+KEYS = "primary::simulation::no_content_key_and_no_nonce_is_used_twice"
 # The number of seeds that one process runs.
 CHUNK = 100
 
@@ -47,6 +50,14 @@ def run(program: Path, first: int, count: int, log: bool = False) -> subprocess.
     if log:
         variables["SIMULATION_LOG"] = "1"
     return subprocess.run([program, "--exact", TEST, "--nocapture"], cwd=ROOT, env=os.environ | variables,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def seal(program: Path, first: int, files: int) -> subprocess.CompletedProcess[str]:
+    """Runs seeds with encrypted replicas from `first` on until they sealed `files` files, in one process, which remembers
+    all keys."""
+    variables = {"SIMULATION_SEED": str(first), "SIMULATION_FILES": str(files), "RUST_BACKTRACE": "0"}
+    return subprocess.run([program, "--exact", KEYS, "--nocapture"], cwd=ROOT, env=os.environ | variables,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -91,11 +102,16 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--seeds", type=int)
     parser.add_argument("--minutes", type=float)
+    parser.add_argument("--files", type=int, help="of encrypted replicas: compare the keys of so many")
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     arguments = parser.parse_args()
     program = build(ROOT, ROOT / "target" / "simulation")
     if arguments.seed is not None:
         result = run(program, arguments.seed, 1, log=True)
+        print(result.stdout)
+        raise SystemExit(result.returncode)
+    if arguments.files is not None:
+        result = seal(program, arguments.first, arguments.files)
         print(result.stdout)
         raise SystemExit(result.returncode)
     if arguments.seeds is None and arguments.minutes is None:

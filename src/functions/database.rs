@@ -57,6 +57,8 @@ pub(super) struct Facts {
     pub(super) waiting: Option<(usize, u64)>,
     /// How well the store keeps two writers apart.
     pub(super) fencing: Option<&'static str>,
+    /// The first transaction that is sealed, and to whom.
+    pub(super) sealed: Option<(Txid, String)>,
     pub(super) page_size: Option<u32>,
     pub(super) pages: Option<u32>,
     /// Bytes of the page cache.
@@ -121,6 +123,7 @@ fn of_status(status: Status) -> Facts {
             Fencing::Unproven => "unproven",
             Fencing::LookFirst => "look first",
         }),
+        sealed: status.sealed,
         verified: status.verified,
         waits: status.waits,
         commits_per_upload: status.commits_per_upload,

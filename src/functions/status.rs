@@ -46,6 +46,8 @@ impl Table for StatusTable {
         "requests INTEGER",
         "files INTEGER",
         "sealed_files INTEGER",
+        "sealed_since TEXT",
+        "sealed_to TEXT",
         "verified_txid TEXT",
         "verified_at TEXT",
         "commits_waited INTEGER",
@@ -108,6 +110,7 @@ fn row(schema: Option<String>, facts: Facts) -> Row {
     let (waiting_files, waiting_bytes) = facts.waiting.unzip();
     let (verified_txid, verified_at) = facts.verified.unzip();
     let (files, sealed_files) = facts.files.unzip();
+    let (sealed_since, sealed_to) = facts.sealed.unzip();
     vec![
         text(schema),
         text(facts.path.map(|p| p.display().to_string())),
@@ -126,6 +129,8 @@ fn row(schema: Option<String>, facts: Facts) -> Row {
         number(facts.requests),
         number(files),
         number(sealed_files),
+        text(sealed_since),
+        text(sealed_to),
         text(verified_txid),
         text(verified_at),
         number(facts.waits.map(|waits| waits.count)),

@@ -11,14 +11,15 @@
 //!   1  level     2  1: there is a key     3  five zeros     8  min u64     16  max u64
 //!  24  id of the file, 32     56  content key, 32     88  CRC of what precedes
 //! ```
-//! Nothing here is synced: a file whose key was lost is left out of merges.
+//! What is made of others is noted on the disk itself before it is sent: after a power failure it would be another
+//! writer's. All else is not synced: a file whose key was lost is left out of merges.
 
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use zeroize::Zeroizing;
@@ -69,7 +70,7 @@ struct Kept {
     /// By their place in the file.
     slots: Vec<Option<Slot>>,
     /// Open as soon as there is something to write.
-    file: Option<File>,
+    file: Option<Arc<File>>,
     /// The first transaction that was sealed, once it is known.
     since: Option<Txid>,
 }
@@ -263,6 +264,34 @@ impl Seals {
         self.forget_if(|subject| subjects.contains(subject))
     }
 
+    /// The file `to` is there, made of others: what its source levels have up to its last transaction is merged no more,
+    /// whether it became a file or was only attempted. If nothing is made of `to` either, it is forgotten at last that it was
+    /// written here.
+    ///
+    /// # Errors
+    /// `Io`, naming the file.
+    pub(in crate::primary) fn merged(&self, to: FileId) -> Result<()> {
+        let is_behind = |id: FileId| id.name.max() <= to.name.max();
+        self.forget_if(
+            |subject| matches!(subject, Subject::Replica(id) if id.level < to.level && is_behind(*id)),
+        )?;
+        if self.keep_of(to.level) == Keep::Key {
+            return Ok(());
+        }
+        self.forget_if(
+            |subject| matches!(subject, Subject::Replica(id) if id.level == to.level && is_behind(*id)),
+        )
+    }
+
+    /// Forgets the keys of all files of the replica up to the transaction `last`: nothing is merged of them, and whatever
+    /// stands in the place of a merge is no conflict then.
+    ///
+    /// # Errors
+    /// `Io`, naming the file.
+    pub(in crate::primary) fn forget_until(&self, last: Txid) -> Result<()> {
+        self.forget_if(|subject| matches!(subject, Subject::Replica(id) if id.name.max() <= last))
+    }
+
     /// Forgets the keys of waiting files but those that `are_there`.
     ///
     /// # Errors
@@ -300,6 +329,7 @@ impl Seals {
     }
 
     fn note(&self, slot: Slot) -> Result<()> {
+        let is_made_of_others = matches!(slot.subject, Subject::Replica(id) if id.level > Level::L0);
         let mut kept = self.lock();
         let place = kept.slots.iter().position(Option::is_none).unwrap_or(kept.slots.len());
         self.write(&mut kept, place, &slot.encode())?;
@@ -307,13 +337,16 @@ impl Seals {
             kept.slots.push(None);
         }
         kept.slots[place] = Some(slot);
-        Ok(())
+        let file = kept.file.clone().filter(|_| is_made_of_others);
+        // Commits do not wait for the disk.
+        drop(kept);
+        file.map_or(Ok(()), |file| file.sync_data()).map_err(|e| self.io("sync", e))
     }
 
     fn write(&self, kept: &mut Kept, place: usize, bytes: &[u8; SLOT]) -> Result<()> {
         if kept.file.is_none() {
             let opened = files::open_secret(&self.path, OpenOptions::new().write(true));
-            kept.file = Some(opened.map_err(|e| self.io("create", e))?);
+            kept.file = Some(Arc::new(opened.map_err(|e| self.io("create", e))?));
         }
         let file = kept.file.as_ref().expect("BUG: the file was opened");
         file.write_all_at(bytes, (place * SLOT) as u64).map_err(|e| self.io("write", e))
@@ -464,6 +497,33 @@ mod tests {
             assert!(!seals.wrote(Subject::Replica(id), &write(&seals, id)[..Header::SIZE + 79]));
             assert!(seals.open(&bytes[..]).is_err());
         }
+        assert!(seals.with_keys().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_merge_ends_what_was_attempted_below_it_and_at_last_itself() {
+        let home = tempfile::tempdir().unwrap();
+        let seals = seals(home.path());
+        let range = |level: u8, min: u64, max: u64| {
+            let name = FileName::new(Txid::new(min).unwrap(), Txid::new(max).unwrap());
+            FileId::new(Level::new(level).unwrap(), name.unwrap())
+        };
+        // The last of level 2 never became a file; nor did the first of level 3.
+        let below = [range(2, 2, 3), range(2, 4, 5), range(2, 2, 5)];
+        let (never, to, later) = (range(3, 2, 3), range(3, 2, 5), range(2, 6, 7));
+        let heads = [never, to].map(|id| write(&seals, id)[..Header::SIZE + 80].to_vec());
+        below.iter().chain([&later]).for_each(|id| drop(write(&seals, *id)));
+        seals.merged(to).unwrap();
+        assert_eq!(seals.with_keys().unwrap().into_iter().collect::<Vec<_>>(), [later]);
+        for (id, head) in [never, to].into_iter().zip(heads) {
+            assert!(!seals.wrote(Subject::Replica(id), &head), "{id}");
+        }
+        // Of a level that is merged the keys stay, and go by force.
+        seals.merged(range(2, 2, 9)).unwrap();
+        assert_eq!(seals.with_keys().unwrap().len(), 1);
+        seals.forget_until(Txid::new(6).unwrap()).unwrap();
+        assert_eq!(seals.with_keys().unwrap().len(), 1);
+        seals.forget_until(Txid::new(7).unwrap()).unwrap();
         assert!(seals.with_keys().unwrap().is_empty());
     }
 

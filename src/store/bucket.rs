@@ -59,6 +59,12 @@ pub trait Bucket: Send + Sync + fmt::Debug {
     /// Deletes objects, any number of them; those that are not there are no error.
     async fn delete(&self, keys: &[String]) -> Result<()>;
 
+    /// Gives up all uploads of objects below `prefix`, a folder's with its slash, that were begun and neither completed nor
+    /// aborted, whoever began them; returns their number. A store that keeps none, or cannot say which there are, does nothing.
+    async fn abort_uploads(&self, _prefix: &str) -> Result<usize> {
+        Ok(0)
+    }
+
     /// How well `if_absent` is kept, as far as it has shown by now.
     fn fencing(&self) -> Fencing;
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::future;
 use tokio::sync::OnceCell;
 
 use super::bucket::{Bucket, ByteRange, Content, Fencing, Next, ObjectInfo, Place, PutOptions, Upload};
@@ -382,6 +383,15 @@ impl Replica {
     /// and is made if there is none.
     pub fn stay_at(&self, place: Option<Place>) {
         self.bucket.stay_at(place);
+    }
+
+    /// Gives up all uploads of files that were begun and neither completed nor aborted, as [`Bucket::abort_uploads`]; returns
+    /// their number.
+    pub async fn abort_uploads(&self) -> Result<usize> {
+        let prefix = self.prefix().await?;
+        let folders = Level::all().map(|level| format!("{prefix}{}/", self.layout.folder(level)));
+        let aborted = folders.map(|folder| async move { self.bucket.abort_uploads(&folder).await });
+        Ok(future::try_join_all(aborted).await?.into_iter().sum())
     }
 
     /// How well `if_absent` is kept, as far as it has shown by now.

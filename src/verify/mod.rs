@@ -26,7 +26,7 @@ use std::thread;
 
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
-use crate::ltx::{FileId, Header, Txid};
+use crate::ltx::{FileId, Header, Level, Txid};
 use crate::replica::{Beside, PageSums, Plan, RestorePoint, Source, check_name};
 use crate::runtime;
 use crate::store::{FileInfo, Replica};
@@ -130,6 +130,7 @@ fn conclude(listing: &Listing, read: Read, options: &Options) -> Outcome {
     let still = |id: &FileId| listing.files.iter().any(|file| file.id == *id);
     let mut findings = listing.findings(options.thinned);
     findings.extend(read.findings.iter().filter(|(id, _)| still(id)).map(|(_, finding)| finding.clone()));
+    findings.retain(|finding| !is_left_out(finding, &read.seen));
     findings.extend(finding_of_page_sizes(&read.seen));
     // A look at headers and page indexes does not promise more.
     findings.extend(finding_of_seals(&read.seen).filter(|_| !options.quick));
@@ -156,6 +157,15 @@ fn proven(files: &[FileInfo], seen: &[Seen]) -> Option<Proven> {
     let plan = Plan::new(files, RestorePoint::Latest).ok()?;
     let Seen { header, .. } = seen.iter().find(|seen| seen.id == plan.last().id)?;
     Some(Proven { txid: header.max, timestamp: header.timestamp })
+}
+
+/// Whether a finding is a gap of one level, which other levels fill, before a sealed file. A merge of a sealed replica takes
+/// no files that are not sealed, nor those whose keys are lost, and continues behind them.
+fn is_left_out(finding: &Finding, seen: &[Seen]) -> bool {
+    let is_gap = (finding.severity, finding.problem) == (Severity::Warning, Problem::Gap);
+    let Some((_, last)) = finding.txids.filter(|_| is_gap) else { return false };
+    let follows = |seen: &Seen| seen.header.min == last.next() && seen.id.level != Level::L0;
+    seen.iter().any(|seen| seen.header.is_sealed() && follows(seen))
 }
 
 /// Sealed files whose content was not looked at.

@@ -364,6 +364,12 @@ def test_turned_on_for_a_replica_with_a_history(start, in_folder, tmp_path, iden
         assert file.max <= last or file.path.read_bytes()[:4] == b"LTX4", file
     same(start, in_folder, identity, tmp_path / "new.db", db.content())
     same(start, in_folder, identity, tmp_path / "old.db", plain, txid=last, plain_until=last)
+    [row] = db.rows("SELECT sealed_since, sealed_to FROM litestream_status")
+    assert list(row) == [f"{last + 1:016x}", TO[0][:12] + "..."]
+    # Level 1 continues behind what was not encrypted: that is no gap.
+    options = json.dumps({"age_identity_file": identity, "plain_until": last})
+    reader = start("python", load=False).open(":memory:").load()
+    assert reader.rows("SELECT severity, message FROM litestream_verify(?, ?)", in_folder.url, options) == []
     worker.end()
     db = start("python", in_folder).open(uri)
     insert(db)

@@ -13,7 +13,7 @@ from harness.wait import until
 from harness.worker import SqlError
 
 COLUMNS = ["schema", "path", "role", "url", "state", "txid", "time", "lag", "waiting_files", "waiting_bytes",
-           "fencing", "page_size", "pages", "cache_bytes", "requests", "files", "sealed_files",
+           "fencing", "page_size", "pages", "cache_bytes", "requests", "files", "sealed_files", "sealed_since", "sealed_to",
            "verified_txid", "verified_at", "commits_waited", "commit_wait_median", "commit_wait_p99", "commits_per_upload",
            "notice", "last_error"]
 

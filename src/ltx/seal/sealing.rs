@@ -8,8 +8,8 @@ use aws_lc_rs::aead::{Aad, LessSafeKey, Nonce};
 use aws_lc_rs::agreement::{PrivateKey, UnparsedPublicKey, X25519, agree};
 use aws_lc_rs::digest::{SHA256, digest};
 
-use super::hpke::{ENTRY, expand, seal_schedule, unbound};
-use super::{Identities, Keyring, Plain};
+use super::hpke::{self, ENTRY, expand, seal_schedule, unbound};
+use super::{Identities, Keyring, Plain, Recipients};
 use crate::ltx::tests::oracle::crc;
 use crate::ltx::{Decoder, Header, HeaderFlags};
 
@@ -38,6 +38,27 @@ pub(crate) fn sample_keyring(places: &[usize], plain: Plain) -> Keyring {
     let identities =
         if places.is_empty() { Identities::default() } else { Identities::parse(&text).unwrap() };
     Keyring::new(identities, plain)
+}
+
+/// The public keys of the samples with these places.
+pub(crate) fn sample_recipients(places: &[usize]) -> Recipients {
+    let keys: serde_json::Value = serde_json::from_slice(&fs::read(sample("keys.json")).unwrap()).unwrap();
+    let of = |place: &usize| keys[place]["recipient"].as_str().unwrap().to_owned();
+    Recipients::parse(&places.iter().map(of).collect::<Vec<_>>().join("\n")).unwrap()
+}
+
+/// The bytes of the public key of the sample with this place.
+pub(crate) fn sample_public(place: usize) -> [u8; 32] {
+    *sample_recipients(&[place]).iter().next().unwrap().bytes()
+}
+
+/// The content key of the sealed file that begins with `head`; `None` if none of `identities` opens it, or it ends before.
+pub(crate) fn content_key_of(head: &[u8], identities: &Identities) -> Option<[u8; 32]> {
+    let header = Header::decode(head.first_chunk()?).ok()?;
+    let entries = head.get(Header::SIZE..super::head_size(&header))?.as_chunks::<ENTRY>().0;
+    let identities = identities.at_work().unwrap();
+    let open = |entry| identities.iter().find_map(|one| hpke::open(&one.secret, &one.public, entry));
+    entries.iter().find_map(open).map(|key| *key.bytes())
 }
 
 /// A private key for each `seed`, and its public key.
@@ -147,6 +168,43 @@ impl Sealing {
         ];
         whole(parts.concat())
     }
+}
+
+/// All forms of the sealed file `of`, for `name` to tell them apart, that have one part of `other` in place of their own, and
+/// a file checksum that holds.
+pub(crate) fn with_parts_of(of: &Sealing, other: &Sealing) -> Vec<(&'static str, Vec<u8>)> {
+    let changed = |change: fn(&mut Sealing, &Sealing)| {
+        let mut forged = of.clone();
+        change(&mut forged, other);
+        forged.file()
+    };
+    vec![
+        ("header", changed(|forged, other| forged.header = other.header)),
+        ("recipients", changed(|forged, other| forged.recipients.clone_from(&other.recipients))),
+        ("first frame", changed(|forged, other| forged.frames[0] = other.frames[0].clone())),
+        ("frames", changed(|forged, other| forged.frames.clone_from(&other.frames))),
+        ("index tag", changed(|forged, other| forged.tag = Some(other.own_tag()))),
+        (
+            "index",
+            changed(|forged, _| {
+                let tag = forged.own_tag();
+                forged.frames.pop();
+                forged.tag = Some(tag);
+            }),
+        ),
+        (
+            "all but the header",
+            changed(|forged, other| *forged = Sealing { header: forged.header, ..other.clone() }),
+        ),
+    ]
+}
+
+/// The plain file `plain`, which says that it is sealed to as many as there can be, to none of whom it is.
+pub(crate) fn for_a_crowd(plain: &[u8]) -> Vec<u8> {
+    let mut crowd = Sealing::of(plain, &[pair(1).1]);
+    crowd.header.recipients = u16::MAX;
+    crowd.recipients = (0..usize::from(u16::MAX) * ENTRY).map(|n| (n / 3) as u8).collect();
+    crowd.file()
 }
 
 /// The bytes of a file but its checksum, and that.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use super::sealing::{Sealing, keyring, pair, sample_keyring, seal, whole};
+use super::sealing::{Sealing, for_a_crowd, keyring, pair, sample_keyring, seal, whole};
 use super::*;
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
@@ -355,10 +355,7 @@ fn parts_make_the_checksum_of_a_sealed_file() {
 
 #[test]
 fn as_many_recipients_as_there_can_be_take_bounded_time() {
-    let mut crowd = Sealing::of(&plain(7, 3, 2), &[pair(1).1]);
-    crowd.header.recipients = u16::MAX;
-    crowd.recipients = (0..usize::from(u16::MAX) * ENTRY).map(|n| (n / 3) as u8).collect();
-    let (file, begun) = (crowd.file(), Instant::now());
+    let (file, begun) = (for_a_crowd(&plain(7, 3, 2)), Instant::now());
     let e = decode(&file, &keyring(&[1], Plain::None)).unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Denied);
     assert!(e.to_string().contains("65535 recipients"), "{e}");

@@ -32,6 +32,8 @@ pub struct Status {
     pub waiting_bytes: u64,
     /// How well the store keeps two writers apart.
     pub fencing: Fencing,
+    /// The first transaction that is sealed, and to whom, shortened; `None` if the replica is not sealed.
+    pub sealed: Option<(Txid, String)>,
     /// What was found and repaired last.
     pub notice: Option<String>,
     /// The last transaction that is proven restorable, and when that was proven.
@@ -106,6 +108,7 @@ impl Primary {
             waiting_files: report.waiting_files,
             waiting_bytes: report.waiting_bytes,
             fencing: shipper.store.fencing(),
+            sealed: shipper.sealed_since(),
             notice: progress.shown_notice().or_else(|| report.notice.clone()),
             verified: report.verified(),
             error,
@@ -130,6 +133,7 @@ impl Primary {
             waiting_files,
             waiting_bytes,
             fencing: shipper.store.fencing(),
+            sealed: shipper.sealed_since(),
             notice: progress.shown_notice(),
             verified,
             error: shipper.trouble(&progress),

@@ -1,5 +1,6 @@
 //! The compactor of a replica's history: what its background task does.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
@@ -348,15 +349,17 @@ impl Compactor {
         let Some(with_keys) = self.seals.with_keys() else { return Ok(()) };
         let published = self.history.lock().last;
         self.seals.forget_unmerged(published)?;
-        for id in with_keys {
-            let Some(to) = Level::new(id.level.get() + 1).filter(|to| *to != Level::SNAPSHOT) else {
-                continue;
-            };
+        let covering = |id: FileId| {
+            let to = Level::new(id.level.get() + 1).filter(|to| *to != Level::SNAPSHOT)?;
             let covers =
                 |file: &&FileInfo| file.id.name.min() <= id.name.min() && id.name.max() <= file.id.name.max();
-            let Some(merged) = files.level(to).find(covers).map(|file| file.id) else { continue };
-            self.seals.check_ours(&self.store, merged).await.inspect_err(|e| self.note_conflict(e))?;
-            merge::merged(&self.seals, merged, std::iter::once(id))?;
+            files.level(to).find(covers).map(|file| file.id)
+        };
+        // One may be made of several, and is known to be ours until it is said of it that it is there.
+        let merged: BTreeSet<FileId> = with_keys.into_iter().filter_map(covering).collect();
+        for id in merged {
+            self.seals.check_ours(&self.store, id).await.inspect_err(|e| self.note_conflict(e))?;
+            self.seals.merged(id)?;
         }
         Ok(())
     }

@@ -12,7 +12,7 @@ use crate::clock::Timestamp;
 use crate::error::{Error, Result};
 use crate::ltx::{FileId, Header, Lineage, merge};
 use crate::primary::maintenance::due::{Merge, SMALL};
-use crate::primary::seals::{Keep, Seals, Subject};
+use crate::primary::seals::{Seals, Subject};
 use crate::primary::streaming_upload::{self, PartWriter};
 use crate::replica::{PackBuilder, Packed};
 use crate::runtime;
@@ -66,21 +66,8 @@ pub(super) async fn run(
     let (upload, (size, pack)) =
         streaming_upload::upload(store, work.to, options, encode, |_| (), stop).await?;
     seals.complete(store, work.to, upload).await?;
-    merged(seals, work.to, work.inputs.iter().map(|file| file.id))?;
+    seals.merged(work.to)?;
     Ok((FileInfo { id: work.to, size, timestamp: work.timestamp() }, time, pack))
-}
-
-/// The file `to` is there, which holds what `inputs` do: their keys are forgotten, and then that it was attempted, if nothing
-/// will be made of it.
-///
-/// # Errors
-/// `Io` on the file of keys.
-pub(super) fn merged(seals: &Seals, to: FileId, inputs: impl Iterator<Item = FileId>) -> Result<()> {
-    seals.forget(&inputs.map(Subject::Replica).collect::<Vec<_>>())?;
-    if seals.keep_of(to.level) == Keep::Nothing {
-        seals.forget(&[Subject::Replica(to)])?;
-    }
-    Ok(())
 }
 
 /// A file to be read.

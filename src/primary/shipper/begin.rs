@@ -106,6 +106,10 @@ async fn decide(shipper: &Arc<Shipper>) -> Result<bool> {
     let is_new = newest.is_none() && known.is_none();
     shipper.with_capture(|capture| capture.continue_lineage(is_new, lineage))?;
     let last = newest.map(|newest| newest.header.max).max(local.claim.txid());
+    if let Some(last) = last.filter(|_| local.forced) {
+        shipper.seals.forget_until(last)?;
+    }
+    sealing.give_up_plain_uploads(shipper).await;
     sealing.begin(shipper, last, newest.is_some_and(|newest| newest.header.is_sealed()))?;
     let is_settled = act(shipper, &local, standing, lost).await?;
     if let Standing::Newest(last) | Standing::AfterSidecar(last) = standing

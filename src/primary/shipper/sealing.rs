@@ -9,9 +9,19 @@ use super::Shipper;
 use super::misfit;
 use super::newest::Newest;
 use super::resume::Local;
-use super::state::Sealed;
+use super::state::{Sealed, State};
 use crate::error::Result;
 use crate::ltx::Txid;
+
+impl Shipper {
+    /// The first transaction that is sealed, and to whom, shortened, as local state has it; `None` if the replica is not
+    /// sealed, or nothing was published since recipients were set.
+    pub(in crate::primary) fn sealed_since(&self) -> Option<(Txid, String)> {
+        let state = self.seals.are_on().then(|| State::read(&self.folder))?;
+        let sealed = state?.sealed?;
+        Some((Txid::new(sealed.since)?, misfit::shortened(&sealed.recipients)))
+    }
+}
 
 /// How the sealing of a replica continues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +76,25 @@ impl Sealing {
     pub(super) fn goes_on(self, shipper: &Shipper) {
         if let Self::Same(since) = self {
             shipper.seals.are_on_since(since);
+        }
+    }
+
+    /// Gives up, before anything sealed follows, what was begun to be sent before and never ended: it is not sealed. What the
+    /// store refuses to give up is told.
+    pub(super) async fn give_up_plain_uploads(self, shipper: &Shipper) {
+        if self != Self::Begins {
+            return;
+        }
+        let url = shipper.store.url();
+        match shipper.store.abort_uploads().await {
+            Ok(0) => {}
+            Ok(count) => {
+                tracing::info!("{url}: {count} unfinished uploads from before encryption were removed")
+            }
+            Err(e) => tracing::warn!(
+                "{url}: whether there are unfinished uploads from before encryption is not known, and they are not \
+                 removed: {e}. Have the store remove them"
+            ),
         }
     }
 

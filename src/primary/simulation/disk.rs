@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
+use super::ledger::{Ledger, is_keys};
 use crate::runtime::simulated::Simulation;
 
 /// The clock that the file system takes its times from.
@@ -161,8 +162,8 @@ impl StateFolder {
         Self { path: path.to_owned(), versions: BTreeMap::new() }
     }
 
-    /// Looks at all files.
-    pub(super) fn look(&mut self) {
+    /// Looks at all files, and shows them to `ledger`.
+    pub(super) fn look(&mut self, ledger: &mut Ledger) {
         let mut folders = vec![self.path.clone()];
         while let Some(folder) = folders.pop() {
             for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
@@ -174,6 +175,7 @@ impl StateFolder {
                 {
                     let versions = self.versions.entry(entry.path()).or_default();
                     if versions.last() != Some(&bytes) {
+                        ledger.found(&entry.path(), &bytes);
                         versions.push(bytes);
                     }
                     if versions.len() > VERSIONS {
@@ -184,9 +186,15 @@ impl StateFolder {
         }
     }
 
+    /// What is in the files of kept keys.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &[u8]> {
+        let there = self.versions.iter().filter(|(path, _)| is_keys(path) && path.exists());
+        there.filter_map(|(_, versions)| Some(versions.last()?.as_slice()))
+    }
+
     /// The machine goes down.
-    pub(super) fn fail(&mut self, simulation: &Simulation) {
-        self.look();
+    pub(super) fn fail(&mut self, simulation: &Simulation, ledger: &mut Ledger) {
+        self.look(ledger);
         // Often all of it was written long before.
         if simulation.below(3) == 0 {
             return;

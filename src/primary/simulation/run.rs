@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -11,11 +11,13 @@ use tracing::level_filters::LevelFilter;
 
 use super::disk::StateFolder;
 use super::host::{Database, step};
+use super::is_sealed;
+use super::ledger::{Ledger, Place};
 use super::sqlite::{Process, Sqlite, digest};
 use super::store::{Network, Weather};
 use crate::error::{ErrorKind, Result};
 use crate::logging::{self, LogFormat};
-use crate::ltx::{Decoder, FileId, Header, Level};
+use crate::ltx::{Decoder, FileId, Header, Keyring, Level};
 use crate::primary::{
     Asked, Calendar, HistoryOptions, HistorySettings, Host, NamedSettings, Options, Phase, Primary,
     ReplicaConfig, ReplicaOptions, Rewound, SnapshotAt, state_folder,
@@ -34,8 +36,8 @@ struct Seen {
     network: Network,
     /// By transaction: the digest of its file, and the state after it.
     files: BTreeMap<u64, (u64, u64)>,
-    /// The pages after the last of them.
-    pages: Vec<Vec<u8>>,
+    /// The pages after each of them.
+    states: Vec<Vec<Vec<u8>>>,
     /// The state that a sync confirmed last.
     confirmed: Option<u64>,
     /// Replication was made to go on by force after this transaction.
@@ -52,7 +54,10 @@ struct Run {
     closed: Option<Arc<Primary>>,
     replicas: Vec<Seen>,
     state: StateFolder,
+    ledger: Arc<Mutex<Ledger>>,
     options: ReplicaOptions,
+    /// No process has the database open without the library.
+    all_have_library: bool,
     patient: bool,
     power_failed: bool,
     /// What happened: of two runs of one seed the same.
@@ -65,14 +70,14 @@ impl Drop for Run {
     }
 }
 
-/// Runs a seed. Returns a digest of what happened.
-pub(super) fn run(seed: u64) -> u64 {
+/// Runs a seed, of which `ledger` sees what is sent and kept. Returns a digest of what happened.
+pub(super) fn run(seed: u64, ledger: &Arc<Mutex<Ledger>>) -> u64 {
     if std::env::var_os("SIMULATION_LOG").is_some() {
         let (level, format) = (LevelFilter::DEBUG, LogFormat::Text);
         logging::install(|| logging::Options { level, file: None, format, complaints: Vec::new() });
     }
     simulated::simulate(seed, || {
-        let mut run = Run::new();
+        let mut run = Run::new(is_sealed(seed), ledger);
         let steps = 20 + run.simulation.below(180);
         for _ in 0..steps {
             run.step();
@@ -83,9 +88,9 @@ pub(super) fn run(seed: u64) -> u64 {
 }
 
 /// Files stay as they are published.
-fn no_history() -> HistoryOptions {
+fn no_history() -> HistorySettings {
     let day = Duration::from_secs(24 * 3600);
-    let defaults = HistorySettings {
+    HistorySettings {
         levels: Vec::new(),
         snapshot_interval: day,
         snapshot_at: SnapshotAt::Anytime,
@@ -93,8 +98,19 @@ fn no_history() -> HistoryOptions {
         l0_retention: day,
         retention: false,
         calendar: Calendar::default(),
-    };
-    HistoryOptions { named: NamedSettings::default(), defaults }
+    }
+}
+
+/// Files are merged within seconds, and often deleted within minutes.
+fn brief_history(simulation: &Simulation) -> HistorySettings {
+    HistorySettings {
+        levels: [1, 10].map(Duration::from_secs).to_vec(),
+        snapshot_interval: Duration::from_secs([60, 3600][simulation.below(2) as usize]),
+        snapshot_retention: Duration::from_secs(300),
+        l0_retention: Duration::from_secs(10),
+        retention: simulation.below(2) == 0,
+        ..no_history()
+    }
 }
 
 fn temporary() -> TempDir {
@@ -103,8 +119,14 @@ fn temporary() -> TempDir {
 }
 
 impl Run {
-    fn new() -> Self {
+    fn new(is_sealed: bool, ledger: &Arc<Mutex<Ledger>>) -> Self {
         let simulation = simulated::current().expect("a simulation");
+        let settings = if is_sealed { brief_history(&simulation) } else { no_history() };
+        let top = Level::new(settings.levels.len() as u8).expect("a level");
+        let mut begun = lock(ledger);
+        begun.begin(is_sealed, top);
+        let recipients = begun.recipients();
+        drop(begun);
         let folder = temporary();
         let path = folder.path().join("app.db");
         let sqlite = Sqlite::new(&path, &state_folder(&path), Arc::clone(&simulation));
@@ -112,12 +134,13 @@ impl Run {
             let memory = MemoryStore::new();
             let weather = Arc::default();
             let inner = memory.bucket();
-            let network = Network { name, inner, weather };
+            let (ledger, landed) = (Arc::clone(ledger), Arc::default());
+            let network = Network { name, inner, weather, ledger, landed };
             Seen {
                 memory,
                 network,
                 files: BTreeMap::new(),
-                pages: Vec::new(),
+                states: Vec::new(),
                 confirmed: None,
                 forced_after: None,
             }
@@ -129,10 +152,10 @@ impl Run {
             verify_interval: Duration::ZERO,
             rewound: Rewound::Forward,
             auto_recover: true,
-            recipients: crate::ltx::Recipients::default(),
+            recipients,
             pack: true,
             spool_limit: limits[simulation.below(4) as usize],
-            history: no_history(),
+            history: HistoryOptions { named: NamedSettings::default(), defaults: settings },
             named: Vec::new(),
         };
         Self {
@@ -141,7 +164,9 @@ impl Run {
             closed: None,
             replicas: NAMES.into_iter().map(replica).collect(),
             state: StateFolder::new(&state_folder(&path)),
+            ledger: Arc::clone(ledger),
             options,
+            all_have_library: is_sealed && simulation.below(2) == 0,
             patient: simulation.below(2) == 0,
             power_failed: false,
             log: Vec::new(),
@@ -186,7 +211,7 @@ impl Run {
             _ if self.below(4) == 0 => self.fail_power(),
             _ => self.act(),
         };
-        self.state.look();
+        self.state.look(&mut lock(&self.ledger));
         self.note(what);
         self.check();
     }
@@ -316,7 +341,7 @@ impl Run {
     }
 
     fn another(&self) -> Process {
-        if self.below(2) == 0 { Process::Neighbour } else { Process::Foreign }
+        if self.all_have_library || self.below(2) == 0 { Process::Neighbour } else { Process::Foreign }
     }
 
     fn open_another(&mut self) -> String {
@@ -343,7 +368,7 @@ impl Run {
         self.kill();
         self.simulation.fail_power();
         self.database.lock().fail_power();
-        self.state.fail(&self.simulation);
+        self.state.fail(&self.simulation, &mut lock(&self.ledger));
         self.power_failed = true;
         "the power fails".to_owned()
     }
@@ -362,42 +387,27 @@ impl Run {
     }
 
     fn check_replica(&mut self, at: usize) {
+        let keyring = lock(&self.ledger).keyring();
         let mut sqlite = self.database.lock();
         let now = sqlite.pages();
         let seen = &mut self.replicas[at];
-        let mut files: Vec<u64> = Vec::new();
-        for (id, _) in seen.memory.files() {
-            if id.level == Level::L0 {
-                files.push(id.name.max().get());
-                let bytes = seen.memory.bytes_of(id).to_vec();
-                let sum = digest(std::slice::from_ref(&bytes));
-                let txid = id.name.max().get();
-                match seen.files.get(&txid) {
-                    Some((known, _)) => assert_eq!(*known, sum, "transaction {txid} of {at} was overwritten"),
-                    None => {
-                        apply(id, &bytes, &mut seen.pages);
-                        let state = digest(&seen.pages);
-                        assert_eq!(txid, seen.files.len() as u64 + 1, "a gap in {at}");
-                        let is_known = sqlite.history.has(state);
-                        let differing = differing(&seen.pages, &now);
-                        assert!(
-                            is_known,
-                            "transaction {txid} of {at} was never committed; it has {:?}, and now it is other in {differing:?}",
-                            pages_of(&bytes)
-                        );
-                        if let Some((_, before)) = seen.files.get(&(txid - 1))
-                            && seen.forced_after != Some(txid - 1)
-                            && !sqlite.has_lost
-                        {
-                            let follows = sqlite.history.descends(state, *before);
-                            assert!(follows, "transaction {txid} of {at} was not made of the one before");
-                        }
-                        seen.files.insert(txid, (sum, state));
-                    }
-                }
+        let landed = std::mem::take(&mut *lock(&seen.network.landed));
+        for (id, bytes) in landed {
+            match id.level {
+                Level::L0 => seen.check_transaction(at, id, &bytes, &keyring, &sqlite, &now),
+                _ => seen.check_merged(at, id, &bytes, &keyring),
             }
         }
-        assert_eq!(files.len(), seen.files.len(), "files of {at} are gone");
+        let mut count = 0;
+        for (id, _) in seen.memory.files().iter().filter(|(id, _)| id.level == Level::L0) {
+            let (txid, sum) = (id.name.max().get(), digest(&[seen.memory.bytes_of(*id).to_vec()]));
+            assert_eq!(seen.files[&txid].0, sum, "transaction {txid} of {at} was overwritten");
+            count += 1;
+        }
+        let retention = self.options.history.defaults.retention;
+        assert!(retention || count == seen.files.len(), "files of {at} are gone");
+        let (last, _) = chain(&seen.memory);
+        assert_eq!(last, seen.files.len() as u64, "the files of {at} do not lead to its last transaction");
         if let Some(confirmed) = seen.confirmed.filter(|_| !sqlite.has_lost) {
             let last = seen.files.values().last().map(|(_, state)| *state);
             let is_there = last.is_some_and(|last| sqlite.history.descends(last, confirmed));
@@ -432,20 +442,72 @@ impl Run {
         }
         self.check();
         synced.unwrap_or_else(|e| panic!("what was committed is not in the replicas: {e}"));
+        self.let_history_be_kept();
+        self.check_end();
+        self.note("the end".to_owned());
+    }
+
+    /// What is to be merged is, in time.
+    fn let_history_be_kept(&mut self) {
+        if !self.options.recipients.is_empty() {
+            self.simulation.pass(Duration::from_secs(3 * 3600));
+            self.state.look(&mut lock(&self.ledger));
+            self.check();
+            self.check_keys();
+        } else {
+            assert!(!lock(&self.ledger).saw_nothing_plain(), "the token is not found in plain files either");
+        }
+    }
+
+    /// Both replicas restore to the database.
+    fn check_end(&self) {
+        let keyring = lock(&self.ledger).keyring();
         let pages = self.database.lock().pages();
         for (at, seen) in self.replicas.iter().enumerate() {
-            let differing = differing(&seen.pages, &pages);
+            let mut restored = Vec::new();
+            for id in chain(&seen.memory).1 {
+                apply(id, &seen.memory.bytes_of(id), &keyring, &mut restored);
+            }
+            let differing = differing(&restored, &pages);
             assert!(
                 differing.is_empty(),
                 "pages of replica {at} are not those of the database: {differing:?}"
             );
         }
-        self.note("the end".to_owned());
     }
 
-    /// Whether replication may stop by itself: the database lost commits.
+    /// Keys are kept of files only that wait for a merge.
+    fn check_keys(&self) {
+        let ledger = lock(&self.ledger);
+        let top = self.options.history.defaults.levels.len() as u8;
+        for place in self.state.keys().flat_map(|keys| ledger.kept(keys)) {
+            let waits = match place {
+                Place::Replica(name, id) => {
+                    let files = self.replicas
+                        [NAMES.iter().position(|one| *one == name).expect("one of them")]
+                    .memory
+                    .files();
+                    let holds = |file: &FileId| {
+                        file.level.get() == id.level.get() + 1
+                            && file.name.min() <= id.name.min()
+                            && id.name.max() <= file.name.max()
+                    };
+                    let is_there = files.iter().any(|(file, _)| *file == id);
+                    is_there && id.level.get() < top && !files.iter().any(|(file, _)| holds(file))
+                }
+                // Nothing waits any more.
+                Place::StateFolder => false,
+            };
+            assert!(waits, "the key of {place:?} is kept, which does not wait for a merge");
+        }
+    }
+
+    /// Whether replication may stop by itself: the database lost commits; or the replicas are encrypted, so that the publisher
+    /// cannot compare with them, and the WAL was restarted or removed in a way that it cannot follow.
     fn may_stop(&self) -> bool {
-        self.power_failed || self.database.lock().has_lost
+        let sqlite = self.database.lock();
+        let cannot_compare = !self.options.recipients.is_empty() && sqlite.has_unfollowed.get();
+        self.power_failed || sqlite.has_lost || cannot_compare
     }
 
     fn kill_others(&mut self) {
@@ -460,23 +522,77 @@ fn differing(one: &[Vec<u8>], other: &[Vec<u8>]) -> Vec<usize> {
     (1..=one.len().max(other.len())).filter(|pgno| one.get(*pgno - 1) != other.get(*pgno - 1)).collect()
 }
 
-/// The pages of a file.
-fn pages_of(bytes: &[u8]) -> Vec<u32> {
-    let mut decoder = Decoder::new(bytes).unwrap();
-    let mut page = vec![0; decoder.header().page_size.bytes()];
-    std::iter::from_fn(|| decoder.next_page(&mut page).unwrap().map(|pgno| pgno.get())).collect()
+impl Seen {
+    /// A transaction was published: it is a state that was committed, made of the one before.
+    fn check_transaction(
+        &mut self,
+        at: usize,
+        id: FileId,
+        bytes: &[u8],
+        keyring: &Keyring,
+        sqlite: &Sqlite,
+        now: &[Vec<u8>],
+    ) {
+        let txid = id.name.max().get();
+        let mut pages = self.states.last().cloned().unwrap_or_default();
+        let changed = apply(id, bytes, keyring, &mut pages);
+        let state = digest(&pages);
+        assert_eq!(txid, self.files.len() as u64 + 1, "a gap in {at}");
+        let differing = differing(&pages, now);
+        assert!(
+            sqlite.history.has(state),
+            "transaction {txid} of {at} was never committed; it has {changed:?}, and now it is other in {differing:?}"
+        );
+        if let Some((_, before)) = self.files.get(&(txid - 1))
+            && self.forced_after != Some(txid - 1)
+            && !sqlite.has_lost
+        {
+            let follows = sqlite.history.descends(state, *before);
+            assert!(follows, "transaction {txid} of {at} was not made of the one before");
+        }
+        self.files.insert(txid, (digest(&[bytes.to_vec()]), state));
+        self.states.push(pages);
+    }
+
+    /// A file of another level leads to the state that it says.
+    fn check_merged(&self, at: usize, id: FileId, bytes: &[u8], keyring: &Keyring) {
+        let before = (id.name.min().get() - 1).checked_sub(1).map(|place| &self.states[place as usize]);
+        let mut pages = before.cloned().unwrap_or_default();
+        apply(id, bytes, keyring, &mut pages);
+        let differing = differing(&pages, &self.states[id.name.max().get() as usize - 1]);
+        assert!(differing.is_empty(), "{id} of {at} leads to another state: {differing:?} differ");
+    }
 }
 
-/// Applies a file to the pages of a database.
-fn apply(id: FileId, bytes: &[u8], database: &mut Vec<Vec<u8>>) {
-    let mut decoder = Decoder::new(bytes).unwrap();
+/// The files that lead furthest from nothing, and where to.
+fn chain(store: &MemoryStore) -> (u64, Vec<FileId>) {
+    let files = store.files();
+    let (mut last, mut chain) = (0, Vec::new());
+    loop {
+        let follows =
+            files.iter().filter(|(id, _)| id.name.min().get() <= last + 1 && id.name.max().get() > last);
+        let Some((next, _)) = follows.max_by_key(|(id, _)| id.name.max()) else { return (last, chain) };
+        last = next.name.max().get();
+        chain.push(*next);
+    }
+}
+
+/// Applies a file to the pages of a database; returns which it has.
+fn apply(id: FileId, bytes: &[u8], keyring: &Keyring, database: &mut Vec<Vec<u8>>) -> Vec<u32> {
+    let mut decoder = Decoder::open(bytes, keyring).unwrap();
     let header: Header = *decoder.header();
     assert_eq!(header.name(), id.name);
     let size = header.page_size.bytes();
     database.resize(header.commit.get() as usize, vec![0; size]);
-    let mut page = vec![0; size];
+    let (mut page, mut pages) = (vec![0; size], Vec::new());
     while let Some(pgno) = decoder.next_page(&mut page).unwrap() {
         database[pgno.get() as usize - 1].clone_from(&page);
+        pages.push(pgno.get());
     }
     decoder.finish().unwrap();
+    pages
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -3,6 +3,7 @@
 //!
 //! What the hooks of the library see is as in `vfs/hooks.rs`, for connections of processes that have loaded it.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
@@ -18,6 +19,8 @@ use crate::wal::{ByteOrder, Checksum, FrameHeader, FrameNo, IndexHeader, READ_MA
 
 pub(super) const PAGE: usize = PageSize::MIN.bytes();
 const FRAME: usize = FrameHeader::SIZE + PAGE;
+/// What every page has in its middle.
+pub(super) const TOKEN: &[u8; 16] = b"pages have this!";
 /// A read mark that stands for nothing.
 const UNUSED: u32 = u32::MAX;
 /// The largest database, in pages.
@@ -149,6 +152,8 @@ pub(super) struct Sqlite {
     pub(super) is_old: bool,
     /// A recovery lost commits, as SQLite 3.40 does.
     pub(super) has_lost: bool,
+    /// The WAL was restarted or removed by a process without the library, or removed while nobody published.
+    pub(super) has_unfollowed: Cell<bool>,
     /// A power failure tore the database, of which nothing was synced: it is what it never was.
     is_torn: bool,
     /// Nobody does anything while the library looks.
@@ -216,6 +221,7 @@ impl Sqlite {
             unsealed: None,
             is_old: false,
             has_lost: false,
+            has_unfollowed: Cell::new(false),
             is_torn: false,
             is_quiet: false,
             tells: std::env::var_os("SIMULATION_LOG").is_some(),
@@ -252,6 +258,7 @@ impl Sqlite {
         let count = self.count;
         let mut page: Vec<u8> = (0..PAGE).map(|at| (at as u32).wrapping_mul(count) as u8 | 1).collect();
         page[100..104].copy_from_slice(&count.to_be_bytes());
+        page[104..104 + TOKEN.len()].copy_from_slice(TOKEN);
         if pgno == 1 {
             page[..16].copy_from_slice(b"SQLite format 3\0");
             page[16..24].copy_from_slice(&[(PAGE >> 8) as u8, PAGE as u8, 2, 2, 0, 64, 32, 32]);
@@ -466,6 +473,7 @@ impl Sqlite {
 
     fn generation_ends(&self, process: Process) {
         self.note("ends a generation", Some(process));
+        self.has_unfollowed.set(self.has_unfollowed.get() || process == Process::Foreign);
         let mut index = self.index();
         if index.header.is_none_or(|header| header.mx_frame == FrameNo::ZERO) {
             return;
@@ -479,6 +487,7 @@ impl Sqlite {
 
     fn generation_begins(&self, process: Process, header: &[u8]) {
         self.note("begins a generation", Some(process));
+        self.has_unfollowed.set(self.has_unfollowed.get() || process == Process::Foreign);
         let mut index = self.index();
         match (process, &self.primary, &self.neighbour) {
             (Process::Publisher, Some(primary), _) => {
@@ -495,6 +504,9 @@ impl Sqlite {
 
     fn generation_closes(&self, process: Process) {
         self.note("closes a generation", Some(process));
+        // The stamp of a file that was written a moment ago says little, and nobody looks at it again.
+        let is_alone = process == Process::Neighbour && self.primary.is_none();
+        self.has_unfollowed.set(self.has_unfollowed.get() || is_alone || process == Process::Foreign);
         let mut index = self.index();
         match (process, &self.primary, &self.neighbour) {
             (Process::Publisher, Some(primary), _) => primary.closes_generation(&mut index),

@@ -1,15 +1,18 @@
 //! A bucket in memory behind a network: requests take their time, are refused, their answers are lost, and one whose
-//! sender was killed may still be done later.
+//! sender was killed may still be done later. All that is sent is noted, whatever becomes of it.
 
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
+use super::ledger::Ledger;
 use crate::error::{Error, ErrorKind, Result};
+use crate::ltx::FileId;
 use crate::runtime::simulated::{self, Simulation};
-use crate::store::{Bucket, ByteRange, Content, Fencing, Next, ObjectInfo, Page, PutOptions, Upload};
+use crate::store::{Bucket, ByteRange, Content, Fencing, Layout, Next, ObjectInfo, Page, PutOptions, Upload};
 
 /// How a bucket answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,11 +28,20 @@ pub(super) struct Weather {
 }
 
 /// The bucket.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Network {
     pub(super) name: &'static str,
     pub(super) inner: Arc<dyn Bucket>,
     pub(super) weather: Arc<Mutex<Weather>>,
+    pub(super) ledger: Arc<Mutex<Ledger>>,
+    /// The files that got into the bucket and were not looked at yet.
+    pub(super) landed: Arc<Mutex<Vec<(FileId, Bytes)>>>,
+}
+
+impl fmt::Debug for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
 }
 
 fn simulation() -> Arc<Simulation> {
@@ -45,6 +57,16 @@ fn failed(what: &str) -> Error {
 impl Network {
     fn weather(&self) -> Weather {
         *self.weather.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn sent(&self, key: &str, body: &[u8]) {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner).sent(self.name, key, body);
+    }
+
+    fn landed(&self, key: &str, body: Bytes) {
+        if let Some(id) = Layout::Ltx.file(key) {
+            self.landed.lock().unwrap_or_else(PoisonError::into_inner).push((id, body));
+        }
     }
 
     /// The way to the store.
@@ -112,12 +134,15 @@ impl Bucket for Network {
     }
 
     async fn put(&self, key: &str, body: Bytes, options: &PutOptions) -> Result<()> {
-        let (inner, key, options) = (Arc::clone(&self.inner), key.to_owned(), options.clone());
+        self.sent(key, &body);
+        let (network, key, options) = (self.clone(), key.to_owned(), options.clone());
         // One that hangs in the network of a process that is gone.
         let late = if simulation().below(16) == 0 { simulation().below(3000) } else { 0 };
         self.send(async move {
             tokio::time::sleep(Duration::from_millis(late)).await;
-            inner.put(&key, body, &options).await
+            network.inner.put(&key, body.clone(), &options).await?;
+            network.landed(&key, body);
+            Ok(())
         })
         .await
     }
@@ -126,12 +151,18 @@ impl Bucket for Network {
         self.go().await?;
         let upload = self.inner.upload(key, options).await;
         let upload = self.back(upload).await?;
-        Ok(Box::new(Sending { network: self.clone(), inner: Some(upload) }))
+        let (network, key) = (self.clone(), key.to_owned());
+        Ok(Box::new(Sending { network, key, body: BytesMut::new(), inner: Some(upload) }))
     }
 
     async fn delete(&self, keys: &[String]) -> Result<()> {
         let (inner, keys) = (Arc::clone(&self.inner), keys.to_vec());
         self.send(async move { inner.delete(&keys).await }).await
+    }
+
+    async fn abort_uploads(&self, prefix: &str) -> Result<usize> {
+        self.go().await?;
+        self.inner.abort_uploads(prefix).await
     }
 
     fn fencing(&self) -> Fencing {
@@ -141,6 +172,9 @@ impl Bucket for Network {
 
 struct Sending {
     network: Network,
+    key: String,
+    /// The parts that got there.
+    body: BytesMut,
     /// `None` once it is completed.
     inner: Option<Box<dyn Upload>>,
 }
@@ -152,16 +186,24 @@ impl Upload for Sending {
     }
 
     async fn part(&mut self, part: Bytes) -> Result<()> {
+        self.network.sent(&self.key, &[&self.body, &part[..]].concat());
         self.network.go().await?;
         let Some(inner) = &mut self.inner else { return Err(failed("the upload is over")) };
-        inner.part(part).await?;
+        inner.part(part.clone()).await?;
+        self.body.extend_from_slice(&part);
         simulation().take_a_while().await;
         Ok(())
     }
 
     async fn complete(&mut self) -> Result<()> {
         let Some(mut inner) = self.inner.take() else { return Err(failed("the upload is over")) };
-        self.network.send(async move { inner.complete().await }).await
+        let (network, key, body) = (self.network.clone(), self.key.clone(), self.body.clone().freeze());
+        let complete = async move {
+            inner.complete().await?;
+            network.landed(&key, body);
+            Ok(())
+        };
+        self.network.send(complete).await
     }
 
     async fn abort(&mut self) -> Result<()> {

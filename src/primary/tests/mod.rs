@@ -28,6 +28,7 @@ mod clocks;
 mod closing;
 mod commits;
 mod conflict;
+mod encryption;
 mod foreign;
 mod handover;
 mod history;

@@ -52,6 +52,16 @@ impl History {
         }
     }
 
+    /// The same database, whose replica lacks nothing but has `bytes` as the file `id`.
+    pub(crate) fn with_file(&self, id: FileId, bytes: Vec<u8>) -> Self {
+        let forged = self.with_store(&MemoryStore::new());
+        for (file, _) in self.store.files() {
+            let content = if file == id { bytes.clone().into() } else { self.store.bytes_of(file) };
+            forged.put_bytes(file, content, file.name.max().get());
+        }
+        forged
+    }
+
     /// The same database, with another replica.
     pub(crate) fn with_store(&self, store: &MemoryStore) -> Self {
         Self { store: store.clone(), ..self.clone() }
@@ -321,6 +331,10 @@ impl Bucket for Hooked {
     async fn delete(&self, keys: &[String]) -> Result<()> {
         self.inner.delete(keys).await
     }
+    async fn abort_uploads(&self, prefix: &str) -> Result<usize> {
+        self.inner.abort_uploads(prefix).await
+    }
+
     fn fencing(&self) -> Fencing {
         self.inner.fencing()
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::fixtures::in_folder;
 use super::*;
-use crate::ltx::sealing::{Sealing, keyring, pair, sample, sample_keyring, seal};
+use crate::ltx::sealing::{Sealing, for_a_crowd, keyring, pair, sample, sample_keyring, seal, with_parts_of};
 use crate::ltx::{FileId, Keyring, Plain};
 use crate::store::Replica;
 
@@ -259,4 +259,91 @@ fn listings_and_histories_need_no_key() {
     let counts = |points: &[HistoryPoint]| points.iter().map(|point| point.pages).collect::<Vec<_>>();
     assert_eq!(counts(&all), counts(&pages));
     assert_eq!(seals, [Some(true); 5]);
+}
+
+/// Three transactions of two pages, each a file, sealed.
+fn tiny() -> History {
+    let mut history = History::new(512, 5);
+    history.commit(2, &[]);
+    history.put(9, 1, 1);
+    for _ in 0..2 {
+        let txid = history.commit(2, &[1, 2]);
+        history.put(0, txid, txid);
+    }
+    seal_all(&history);
+    history
+}
+
+/// Reads a replica that somebody changed: each page is an error, or what it is. Returns whether any was an error.
+fn is_noticed(history: &History, what: &str) -> bool {
+    let Ok(core) = open(history, ours(), &still()) else { return true };
+    let last = core.status().txid.get();
+    assert_eq!(last, history.last(), "{what}");
+    let mut view = View::new(core);
+    let mut right = history.image(last);
+    // A replica shows itself as a database with a rollback journal, and counts the changes by transactions.
+    let mut noticed = false;
+    for (n, right) in right.chunks_mut(512).enumerate() {
+        let mut page = vec![0; 512];
+        if view.read(&mut page, (n * 512) as u64).is_err() {
+            noticed = true;
+            continue;
+        }
+        for made in if n == 0 { vec![18..20, 24..32, 92..96] } else { Vec::new() } {
+            right[made.clone()].copy_from_slice(&page[made]);
+        }
+        assert!(page == right, "{what}: page {}", n + 1);
+    }
+    noticed
+}
+
+#[test]
+fn whatever_byte_is_flipped_and_wherever_a_file_ends_no_page_is_another() {
+    let history = tiny();
+    assert!(!is_noticed(&history, "nothing"));
+    let mut count = 0;
+    for file in [id(9, 1, 1), id(0, 2, 2), id(0, 3, 3)] {
+        let bytes = history.store.bytes_of(file).to_vec();
+        for at in 0..bytes.len() {
+            let mut flipped = bytes.clone();
+            flipped[at] ^= 1 << (at % 8);
+            for (how, bytes) in [("flipped", flipped), ("cut", bytes[..at].to_vec())] {
+                count += u32::from(is_noticed(
+                    &history.with_file(file, bytes),
+                    &format!("{file} is {how} at {at}"),
+                ));
+            }
+        }
+    }
+    assert!(count > 1000, "{count} are noticed");
+}
+
+#[test]
+fn parts_of_another_file_give_no_other_page() {
+    let history = tiny();
+    let parts = |txid| Sealing::of(&history.encode(txid, txid), &[pair(2).1]);
+    let file = id(0, 3, 3);
+    for (part, bytes) in with_parts_of(&parts(3), &parts(2)) {
+        assert!(is_noticed(&history.with_file(file, bytes), part), "the {part} of another file");
+    }
+}
+
+#[test]
+fn plain_files_are_refused_in_every_place_and_so_is_a_file_for_a_crowd() {
+    let history = tiny();
+    let files: Vec<FileId> = history.store.files().into_iter().map(|(file, _)| file).collect();
+    for file in &files {
+        let plain = history.encode(file.name.min().get(), file.name.max().get());
+        let e = open(&history.with_file(*file, plain.to_vec()), ours(), &still()).unwrap_err();
+        assert!(e.to_string().contains("not sealed"), "{file}: {e}");
+    }
+    for file in files {
+        let plain = history.encode(file.name.min().get(), file.name.max().get());
+        history.store.tamper(file, |bytes| *bytes = plain.to_vec());
+    }
+    let e = open(&history, ours(), &still()).unwrap_err();
+    assert!(e.to_string().contains("not sealed"), "all of them: {e}");
+    let history = tiny();
+    let crowd = for_a_crowd(&history.encode(3, 3));
+    assert!(open(&history.with_file(id(0, 3, 3), crowd), ours(), &still()).is_err());
 }

@@ -1,7 +1,9 @@
 //! Sealed replicas are restored with the right identities, and otherwise not at all.
 
 use super::*;
-use crate::ltx::sealing::{keyring, sample, sample_keyring, seal};
+use std::time::{Duration, Instant};
+
+use crate::ltx::sealing::{Sealing, for_a_crowd, keyring, pair, sample, sample_keyring, seal, with_parts_of};
 use crate::ltx::{Keyring, Plain};
 
 fn read_with(store: &Replica, keyring: Keyring) -> Arc<Replica> {
@@ -127,4 +129,68 @@ fn files_do_not_change_places() {
             assert!(database == history.image(10), "{b} as {a}");
         }
     }
+}
+
+/// Three transactions of two pages, each a file, sealed.
+fn three_sealed() -> History {
+    let mut history = History::new(512, 5);
+    history.commit(2, &[]);
+    history.put(9, 1, 1);
+    for _ in 0..2 {
+        let txid = history.commit(2, &[1, 2]);
+        history.put(0, txid, txid);
+    }
+    for (file, _) in history.store.files() {
+        history.store.tamper(file, |bytes| *bytes = seal(bytes, &[1]));
+    }
+    history
+}
+
+fn restored_with_ours(history: &History) -> Result<Vec<u8>> {
+    let store = read_with(&history.store(), keyring(&[1], Plain::None));
+    restored(store, RestorePoint::Latest).map(|(database, _)| database)
+}
+
+#[test]
+fn each_flipped_byte_and_each_cut_is_an_error() {
+    let history = three_sealed();
+    assert!(restored_with_ours(&history).unwrap() == history.image(3));
+    for file in [id(9, 1, 1), id(0, 3, 3)] {
+        let bytes = history.store.bytes_of(file).to_vec();
+        for at in 0..bytes.len() {
+            let mut flipped = bytes.clone();
+            flipped[at] ^= 1 << (at % 8);
+            assert!(
+                restored_with_ours(&history.with_file(file, flipped)).is_err(),
+                "{file} is flipped at {at}"
+            );
+            // The decoder is tried with every length: `ltx/seal/tests.rs`.
+            let cut = (at % 16 == 0).then(|| history.with_file(file, bytes[..at].to_vec()));
+            assert!(cut.is_none_or(|cut| restored_with_ours(&cut).is_err()), "{file} is cut at {at}");
+        }
+    }
+}
+
+#[test]
+fn parts_of_another_file_are_an_error() {
+    let history = three_sealed();
+    let parts = |txid| Sealing::of(&history.encode(txid, txid), &[pair(1).1]);
+    for (txid, other) in [(2, 3), (3, 2)] {
+        let file = id(0, txid, txid);
+        assert!(restored_with_ours(&history.with_file(file, parts(txid).file())).is_ok());
+        for (part, bytes) in with_parts_of(&parts(txid), &parts(other)) {
+            let opened = restored_with_ours(&history.with_file(file, bytes));
+            assert!(opened.is_err(), "{file} has the {part} of {other}");
+        }
+    }
+}
+
+#[test]
+fn a_file_for_a_crowd_is_an_error_in_bounded_time() {
+    let history = three_sealed();
+    let begun = Instant::now();
+    let e =
+        restored_with_ours(&history.with_file(id(0, 3, 3), for_a_crowd(&history.encode(3, 3)))).unwrap_err();
+    assert!(e.to_string().contains("65535 recipients"), "{e}");
+    assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
 }

@@ -87,6 +87,11 @@ impl MemoryStore {
         files
     }
 
+    /// The number of uploads that were neither completed nor aborted.
+    pub fn unfinished(&self) -> usize {
+        self.bucket.unfinished().len()
+    }
+
     /// The keys of all objects, in order.
     pub fn keys(&self) -> Vec<String> {
         self.bucket.lock().keys().cloned().collect()
@@ -110,6 +115,8 @@ impl MemoryStore {
 #[derive(Clone, Debug, Default)]
 struct MemoryBucket {
     objects: Arc<Mutex<BTreeMap<String, Object>>>,
+    /// The keys of uploads that were neither completed nor aborted.
+    unfinished: Arc<Mutex<Vec<String>>>,
     /// The store's own clock, if it has one.
     clock: Arc<Mutex<Option<Arc<dyn Clock>>>>,
 }
@@ -136,6 +143,18 @@ impl MemoryBucket {
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Object>> {
         self.objects.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn unfinished(&self) -> MutexGuard<'_, Vec<String>> {
+        self.unfinished.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// An upload to `key` is over.
+    fn finish(&self, key: &str) {
+        let mut unfinished = self.unfinished();
+        if let Some(place) = unfinished.iter().position(|begun| begun == key) {
+            unfinished.remove(place);
+        }
     }
 
     fn find(&self, key: &str) -> Result<Object> {
@@ -190,6 +209,7 @@ impl Bucket for MemoryBucket {
 
     async fn upload(&self, key: &str, options: &PutOptions) -> Result<Box<dyn Upload>> {
         let (bucket, key, options) = (self.clone(), key.to_owned(), options.clone());
+        bucket.unfinished().push(key.clone());
         Ok(Box::new(MemoryUpload { bucket, key, options, body: BytesMut::new() }))
     }
 
@@ -199,6 +219,13 @@ impl Bucket for MemoryBucket {
             objects.remove(key);
         }
         Ok(())
+    }
+
+    async fn abort_uploads(&self, prefix: &str) -> Result<usize> {
+        let mut unfinished = self.unfinished();
+        let before = unfinished.len();
+        unfinished.retain(|key| !key.starts_with(prefix));
+        Ok(before - unfinished.len())
     }
 
     fn fencing(&self) -> Fencing {
@@ -243,11 +270,14 @@ impl Upload for MemoryUpload {
     }
 
     async fn complete(&mut self) -> Result<()> {
-        self.bucket.write(&self.key, self.body.clone().freeze(), &self.options)
+        self.bucket.write(&self.key, self.body.clone().freeze(), &self.options)?;
+        self.bucket.finish(&self.key);
+        Ok(())
     }
 
     async fn abort(&mut self) -> Result<()> {
         self.body.clear();
+        self.bucket.finish(&self.key);
         Ok(())
     }
 }

@@ -81,6 +81,11 @@ impl Bucket for Counted {
         self.tally.note(Operation::Delete, begun, self.inner.delete(keys).await)
     }
 
+    async fn abort_uploads(&self, prefix: &str) -> Result<usize> {
+        let begun = Instant::now();
+        self.tally.note(Operation::List, begun, self.inner.abort_uploads(prefix).await)
+    }
+
     fn fencing(&self) -> Fencing {
         self.inner.fencing()
     }

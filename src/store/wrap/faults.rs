@@ -251,6 +251,11 @@ impl Bucket for FaultyBucket {
         end(Op::Delete, fault, self.inner.delete(keys).await)
     }
 
+    async fn abort_uploads(&self, prefix: &str) -> Result<usize> {
+        let fault = self.begin(Op::Abort).await?;
+        end(Op::Abort, fault, self.inner.abort_uploads(prefix).await)
+    }
+
     fn fencing(&self) -> Fencing {
         self.inner.fencing()
     }

@@ -86,6 +86,10 @@ impl Bucket for Meter {
         self.inner.delete(keys).await
     }
 
+    async fn abort_uploads(&self, prefix: &str) -> Result<usize> {
+        self.inner.abort_uploads(prefix).await
+    }
+
     fn fencing(&self) -> Fencing {
         self.inner.fencing()
     }

@@ -173,6 +173,15 @@ impl Bucket for Retry {
         .await
     }
 
+    async fn abort_uploads(&self, prefix: &str) -> Result<usize> {
+        let prefix: Arc<str> = prefix.into();
+        self.again(Attempts::Write, |bucket| {
+            let prefix = Arc::clone(&prefix);
+            async move { bucket.abort_uploads(&prefix).await }.boxed()
+        })
+        .await
+    }
+
     fn fencing(&self) -> Fencing {
         self.inner.fencing()
     }

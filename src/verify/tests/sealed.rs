@@ -76,3 +76,23 @@ fn every_flipped_byte_is_found() {
         }
     }
 }
+
+#[test]
+fn a_level_that_was_begun_when_encryption_was_turned_on_has_no_gap_before() {
+    // What follows transaction 16 is sealed; level 1 continues behind what was not, and still waited for its merge.
+    for is_sealed in [true, false] {
+        let mut history = twenty();
+        history.delete(&[id(1, 13, 16)]);
+        history.grow(24);
+        history.put(1, 17, 20);
+        let files = history.store.files().into_iter().map(|(file, _)| file);
+        for file in files.filter(|file| is_sealed && file.name.min() >= txid(17)) {
+            history.store.tamper(file, |bytes| *bytes = seal(bytes, &[1]));
+        }
+        let plain = if is_sealed { Plain::UpTo(txid(16)) } else { Plain::Any };
+        let outcome = with(&history, keyring(&[1], plain), false);
+        let problems: Vec<_> = brief(&outcome.findings).into_iter().map(|(_, problem, _)| problem).collect();
+        assert_eq!(problems, if is_sealed { vec![] } else { vec![Problem::Gap] });
+        assert_eq!(outcome.proven.map(|proven| proven.txid), Some(txid(24)));
+    }
+}

@@ -281,6 +281,11 @@ impl Bucket for FileBucket {
         .await
     }
 
+    async fn abort_uploads(&self, prefix: &str) -> Result<usize> {
+        let prefix = prefix.to_owned();
+        self.blocking(move |bucket| Ok(remove_temporaries(&bucket.path(&prefix), |_| true))).await
+    }
+
     async fn place(&self) -> Option<Place> {
         let looked = self.blocking(|bucket| {
             let parent = bucket.root.parent().and_then(inode_of);
@@ -503,14 +508,21 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
 /// Removes what crashed uploads left in `folder`, as far as that is possible: what is old by the clock that
 /// `fresh`, which was just made, has its time from.
 fn remove_abandoned(folder: &Path, fresh: &File) {
-    let Ok(entries) = fs::read_dir(folder) else { return };
     let Ok(now) = fresh.metadata().and_then(|metadata| metadata.modified()) else { return };
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        let ours = name.to_str().is_some_and(|n| n.starts_with(TEMPORARY.0) && n.ends_with(TEMPORARY.1));
+    remove_temporaries(folder, |entry| {
         let age = entry.metadata().and_then(|m| m.modified()).ok().and_then(|at| now.duration_since(at).ok());
-        if ours && age.is_some_and(|age| age > ABANDONED) {
-            let _ = fs::remove_file(entry.path());
-        }
-    }
+        age.is_some_and(|age| age > ABANDONED)
+    });
+}
+
+/// Removes the files in `folder` that have no names of their own and are `abandoned`, as far as that is possible; returns
+/// how many there were.
+fn remove_temporaries(folder: &Path, abandoned: impl Fn(&fs::DirEntry) -> bool) -> usize {
+    let Ok(entries) = fs::read_dir(folder) else { return 0 };
+    let is_ours = |entry: &fs::DirEntry| {
+        let name = entry.file_name();
+        name.to_str().is_some_and(|n| n.starts_with(TEMPORARY.0) && n.ends_with(TEMPORARY.1))
+    };
+    let ours = entries.flatten().filter(|entry| is_ours(entry) && abandoned(entry));
+    ours.filter(|entry| fs::remove_file(entry.path()).is_ok()).count()
 }

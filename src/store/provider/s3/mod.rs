@@ -36,6 +36,7 @@ mod requests;
 mod session;
 #[cfg(test)]
 mod tests;
+mod unfinished;
 mod upload;
 
 pub(in crate::store::provider) use dialect::Dialect;
@@ -233,6 +234,10 @@ impl Bucket for S3Bucket {
 
     async fn delete(&self, keys: &[String]) -> Result<()> {
         self.delete_objects(keys).await
+    }
+
+    async fn abort_uploads(&self, prefix: &str) -> Result<usize> {
+        self.abort_unfinished(prefix).await
     }
 
     fn fencing(&self) -> Fencing {

@@ -963,3 +963,39 @@ fn a_bundle_of_certificates_that_cannot_be_used_is_named() {
         assert!(result.starts_with("Config") && result.contains(bundle), "{result}");
     }
 }
+
+#[test]
+fn unfinished_uploads_are_given_up_page_by_page_and_no_others() {
+    let page = |more: &str, uploads: &[(&str, &str)]| {
+        let upload =
+            |(key, id): &(&str, &str)| format!("<Upload><Key>{key}</Key><UploadId>{id}</UploadId></Upload>");
+        let uploads: String = uploads.iter().map(upload).collect();
+        let text = format!("<ListMultipartUploadsResult>{more}{uploads}</ListMultipartUploadsResult>");
+        status(200).body(text)
+    };
+    let more = "<IsTruncated>true</IsTruncated><NextKeyMarker>p/0000/b</NextKeyMarker>\
+                <NextUploadIdMarker>two</NextUploadIdMarker>";
+    let first = page(more, &[("p/0000/a", "one"), ("p/0000/b", "two")]);
+    let last = page("", &[("p/0000/b", "three"), ("another", "four")]);
+    let server = Recorder::start(move |seen| match (&*seen.method, &*seen.path) {
+        ("DELETE", _) => status(204),
+        (_, path) if path.contains("key-marker") => last.clone(),
+        _ => first.clone(),
+    });
+    let bucket = S3Bucket::new(server.target("&region=us-east-1"));
+    assert_eq!(block_on(async move { bucket.abort_uploads("p/0000/").await }).unwrap(), 3);
+    assert_eq!(
+        server.requests(),
+        [
+            "GET /bucket/?prefix=p%2F0000%2F&uploads=",
+            "DELETE /bucket/p/0000/a?uploadId=one",
+            "DELETE /bucket/p/0000/b?uploadId=two",
+            "GET /bucket/?key-marker=p%2F0000%2Fb&prefix=p%2F0000%2F&upload-id-marker=two&uploads=",
+            "DELETE /bucket/p/0000/b?uploadId=three",
+        ]
+    );
+    // A store that does not know this has none to give up.
+    let server = Recorder::start(|_| refusal(501, "NotImplemented"));
+    let bucket = S3Bucket::new(server.target("&region=us-east-1"));
+    assert_eq!(block_on(async move { bucket.abort_uploads("p/0000/").await }).unwrap(), 0);
+}

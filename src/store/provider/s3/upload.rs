@@ -259,7 +259,11 @@ impl Drop for S3Upload {
     }
 }
 
-async fn abort(bucket: &S3Bucket, key: &str, upload_id: &str) -> Result<()> {
+/// Gives up an upload.
+///
+/// # Errors
+/// Those of the store.
+pub(super) async fn abort(bucket: &S3Bucket, key: &str, upload_id: &str) -> Result<()> {
     let session = bucket.session().await?;
     let request = Request::object(Method::DELETE, key.to_owned()).query("uploadId", upload_id);
     match session.send(&request, bucket.way).await {
