@@ -268,12 +268,18 @@ impl Seals {
     /// whether it became a file or was only attempted. If nothing is made of `to` either, it is forgotten at last that it was
     /// written here.
     ///
+    /// Transactions up to `published` are known to be there. A file of level 0 beyond may have been listed, and merged, before
+    /// its upload was answered: who sends it again must still find that it was written here, and only its key goes.
+    ///
     /// # Errors
     /// `Io`, naming the file.
-    pub(in crate::primary) fn merged(&self, to: FileId) -> Result<()> {
+    pub(in crate::primary) fn merged(&self, to: FileId, published: Option<Txid>) -> Result<()> {
         let is_behind = |id: FileId| id.name.max() <= to.name.max();
+        let is_input = |id: FileId| id.level < to.level && is_behind(id);
+        let is_on_its_way = |id: FileId| id.level == Level::L0 && Some(id.name.max()) > published;
+        self.forget_keys_if(|id| is_input(id) && is_on_its_way(id))?;
         self.forget_if(
-            |subject| matches!(subject, Subject::Replica(id) if id.level < to.level && is_behind(*id)),
+            |subject| matches!(subject, Subject::Replica(id) if is_input(*id) && !is_on_its_way(*id)),
         )?;
         if self.keep_of(to.level) == Keep::Key {
             return Ok(());
@@ -315,6 +321,21 @@ impl Seals {
     fn forget_if(&self, is_gone: impl Fn(&Subject) -> bool) -> Result<()> {
         let mut kept = self.lock();
         self.clear(&mut kept, |slot| is_gone(&slot.subject))
+    }
+
+    /// Forgets the keys of files of the replica, but not that they were written here.
+    fn forget_keys_if(&self, is_spent: impl Fn(FileId) -> bool) -> Result<()> {
+        let mut kept = self.lock();
+        for place in 0..kept.slots.len() {
+            let spent = kept.slots[place].as_mut().filter(|slot| {
+                slot.key.is_some() && matches!(slot.subject, Subject::Replica(id) if is_spent(id))
+            });
+            let Some(slot) = spent else { continue };
+            slot.key = None;
+            let bytes = slot.encode();
+            self.write(&mut kept, place, &bytes)?;
+        }
+        Ok(())
     }
 
     fn clear(&self, kept: &mut Kept, is_gone: impl Fn(&Slot) -> bool) -> Result<()> {
@@ -501,6 +522,26 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_is_merged_before_its_upload_is_answered_stays_ours() {
+        let home = tempfile::tempdir().unwrap();
+        let seals = seals(home.path());
+        let (published, on_its_way, merge) = (id(0, 2), id(0, 3), id(1, 3));
+        let heads = [published, on_its_way].map(|id| write(&seals, id)[..Header::SIZE + 80].to_vec());
+        let key = seals.lock().slots[1].as_ref().unwrap().key.clone().unwrap();
+        seals.merged(merge, Some(published.name.max())).unwrap();
+        assert!(
+            !std::fs::read(home.path().join("keys")).unwrap().windows(32).any(|bytes| bytes == key.bytes())
+        );
+        for seals in [&seals, &self::seals(home.path())] {
+            assert!(seals.with_keys().unwrap().is_empty());
+            assert!(!seals.wrote(Subject::Replica(published), &heads[0]));
+            assert!(seals.wrote(Subject::Replica(on_its_way), &heads[1]));
+        }
+        seals.merged(merge, Some(on_its_way.name.max())).unwrap();
+        assert!(!seals.wrote(Subject::Replica(on_its_way), &heads[1]));
+    }
+
+    #[test]
     fn a_merge_ends_what_was_attempted_below_it_and_at_last_itself() {
         let home = tempfile::tempdir().unwrap();
         let seals = seals(home.path());
@@ -513,13 +554,13 @@ mod tests {
         let (never, to, later) = (range(3, 2, 3), range(3, 2, 5), range(2, 6, 7));
         let heads = [never, to].map(|id| write(&seals, id)[..Header::SIZE + 80].to_vec());
         below.iter().chain([&later]).for_each(|id| drop(write(&seals, *id)));
-        seals.merged(to).unwrap();
+        seals.merged(to, Some(to.name.max())).unwrap();
         assert_eq!(seals.with_keys().unwrap().into_iter().collect::<Vec<_>>(), [later]);
         for (id, head) in [never, to].into_iter().zip(heads) {
             assert!(!seals.wrote(Subject::Replica(id), &head), "{id}");
         }
         // Of a level that is merged the keys stay, and go by force.
-        seals.merged(range(2, 2, 9)).unwrap();
+        seals.merged(range(2, 2, 9), None).unwrap();
         assert_eq!(seals.with_keys().unwrap().len(), 1);
         seals.forget_until(Txid::new(6).unwrap()).unwrap();
         assert_eq!(seals.with_keys().unwrap().len(), 1);

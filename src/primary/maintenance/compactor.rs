@@ -359,7 +359,7 @@ impl Compactor {
         let merged: BTreeSet<FileId> = with_keys.into_iter().filter_map(covering).collect();
         for id in merged {
             self.seals.check_ours(&self.store, id).await.inspect_err(|e| self.note_conflict(e))?;
-            self.seals.merged(id)?;
+            self.seals.merged(id, published)?;
         }
         Ok(())
     }
@@ -477,6 +477,8 @@ impl Compactor {
             merge::run(&self.store, work, kept, (node_id, &self.seals), builder, stop)
                 .await
                 .inspect_err(|e| self.note_conflict(e))?;
+        let published = self.history.lock().last;
+        self.seals.merged(written.id, published)?;
         tracing::info!("{}: {} holds {} files", self.store.url(), written.id, work.inputs.len());
         if level == Level::SNAPSHOT {
             self.history.figures.snapshots.note(begun.elapsed());

@@ -24,9 +24,8 @@ const PARALLEL: usize = 8;
 /// Writes the file that `work` is about; returns what is there then, and when its last transaction was committed.
 ///
 /// `kept` gives what is in memory, `node_id` becomes that of the new file, whose pack `builder` makes, by its header, if it
-/// gets one. As soon as `stop` ends, the
-/// work is given up. If a file of that name is there, an earlier attempt has done it. Where `seals` are on, the keys of the
-/// inputs are forgotten when the file is there.
+/// gets one. As soon as `stop` ends, the work is given up. If a file of that name is there, an earlier attempt has done it. Where
+/// `seals` are on, the keys of the inputs are to be forgotten then ([`Seals::merged`]).
 ///
 /// # Errors
 /// Those of the store; `Corrupt` naming the file; `Conflict` if the files are of two lineages, or another writer's is there;
@@ -66,7 +65,6 @@ pub(super) async fn run(
     let (upload, (size, pack)) =
         streaming_upload::upload(store, work.to, options, encode, |_| (), stop).await?;
     seals.complete(store, work.to, upload).await?;
-    seals.merged(work.to)?;
     Ok((FileInfo { id: work.to, size, timestamp: work.timestamp() }, time, pack))
 }
 

@@ -1,5 +1,6 @@
 //! Restore points by the calendar: after each commit every point that is promised restores to what it was, and of what is
-//! older than the retention nothing else is there a round later. Stores fail for hours, processes are killed, and commits of an
+//! older than the retention nothing else is there a round later, by when the store got it: more is not known of a file that is
+//! listed. Stores fail for hours, processes are killed, and commits of an
 //! outage are published when it is over, as they were made.
 //!
 //! `cargo test` runs some weeks; `scripts/calendar.py` runs years, with more policies.
@@ -52,8 +53,8 @@ struct Years {
     waiting: Vec<Timestamp>,
     /// Until when the store is away.
     away: Option<Timestamp>,
-    /// When transactions were published.
-    published: BTreeMap<u64, Timestamp>,
+    /// Since when each snapshot is known to be there.
+    snapshots: BTreeMap<FileId, Timestamp>,
     most_bytes: u64,
 }
 
@@ -68,7 +69,7 @@ impl Years {
         };
         let world = World::new(seed, settings);
         world.memory.set_clock(world.clock.clone());
-        Self { world, calendar, waiting: Vec::new(), away: None, published: BTreeMap::new(), most_bytes: 0 }
+        Self { world, calendar, waiting: Vec::new(), away: None, snapshots: BTreeMap::new(), most_bytes: 0 }
     }
 
     fn hour(&mut self) {
@@ -93,6 +94,10 @@ impl Years {
                 self.away = Some(Timestamp::from_millis(end));
             }
         }
+        let now = self.world.now();
+        for snapshot in self.world.files(Level::SNAPSHOT.get()) {
+            self.snapshots.entry(snapshot.id).or_insert(now);
+        }
         self.world.pass(MINUTE);
     }
 
@@ -100,7 +105,6 @@ impl Years {
         self.away = None;
         for time in std::mem::take(&mut self.waiting) {
             self.world.commit_of(time);
-            self.published.insert(self.world.last(), self.world.now());
         }
     }
 
@@ -127,8 +131,7 @@ impl Years {
         let needed: BTreeSet<FileId> =
             promised.iter().flat_map(|txid| plan(&files, *txid).unwrap()).map(|file| file.id).collect();
         let since = before(before(self.world.now(), self.world.settings.snapshot_retention), HOUR * 3);
-        let is_base =
-            |id: &FileId| id.level == Level::SNAPSHOT && self.published[&id.name.max().get()] <= since;
+        let is_base = |id: &FileId| self.snapshots.get(id).is_some_and(|there| *there <= since);
         let Some(base) = files.iter().map(|file| file.id).filter(is_base).max_by_key(|id| id.name.max())
         else {
             return;
