@@ -97,6 +97,8 @@ bench: tools build
 	$(VENV)/bin/python benches/replica.py
 	$(VENV)/bin/python benches/cold.py
 	$(VENV)/bin/python benches/primary.py
+	$(VENV)/bin/python benches/listener.py
+	$(VENV)/bin/python benches/restarts.py
 	$(VENV)/bin/python benches/opens.py
 	$(VENV)/bin/python benches/many.py --counts 1 100
 	$(VENV)/bin/python benches/hot.py
