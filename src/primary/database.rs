@@ -294,6 +294,11 @@ impl Primary {
 
 #[cfg(test)]
 impl Primary {
+    /// What who restarts the WAL finds of the positions of shippers, in their order.
+    pub(in crate::primary) fn positions(&self) -> Vec<crate::primary::dirty::Position> {
+        self.db.recorder.positions().read()
+    }
+
     /// Whether no shipper does anything until its time has come or a caller waits.
     pub(crate) fn is_at_rest(&self) -> bool {
         self.shippers().iter().all(|shipper| shipper.signal.is_at_rest())

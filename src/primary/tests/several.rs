@@ -68,3 +68,31 @@ fn one_that_fails_or_stops_holds_the_other_up_in_nothing() {
     }
     assert_eq!(bench.copies(), 1);
 }
+
+/// The next process has heard nothing of the second replica yet, and the first has moved on: whoever restarts the WAL then is
+/// to bear in mind where the second is, or all pages would have to be compared with it.
+#[test]
+fn positions_of_one_that_is_not_heard_of_stay_until_it_is() {
+    let mut bench = Bench::with_two_replicas(5);
+    bench.database.sync_replicas = SyncReplicas::AtLeast(1);
+    bench.open();
+    bench.db.change(1);
+    sync(&bench);
+    bench.until("the second replica", second_is_current);
+    bench.until("rest", |bench| bench.primary().status().iter().all(|replica| replica.phase == Phase::Idle));
+    let of_second = bench.primary().positions().pop().unwrap();
+    let second = bench.second.as_ref().unwrap().1.clone();
+    bench.kill();
+    for op in [Op::List, Op::Get, Op::Head, Op::Put, Op::Upload] {
+        second.often(op, 1000, Fault::Refuse(ErrorKind::Unavailable));
+    }
+    bench.open();
+    for pgno in 1..=3 {
+        bench.db.change(pgno);
+        bench.until("the first replica", |bench| bench.replay().1 == bench.db.pages);
+    }
+    let now = bench.primary().positions();
+    assert!(now.contains(&of_second) && now[0] != of_second, "{of_second:?}, then {now:?}");
+    second.heal();
+    bench.until("the second replica", second_is_current);
+}

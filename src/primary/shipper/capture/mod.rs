@@ -173,7 +173,11 @@ impl Capture {
             claim,
         };
         match capture.cursor {
-            Some(cursor) => db.cursors.needs_after(capture.number, cursor, Mark::default()),
+            Some(cursor) => {
+                // Before another shipper writes down its own: who restarts the WAL is to bear all of them in mind.
+                capture.note_positions();
+                db.cursors.needs_after(capture.number, cursor, Mark::default());
+            }
             None => {
                 db.cursors.gives_up(capture.number);
                 capture.state.forget_cursor();
