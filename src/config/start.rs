@@ -64,7 +64,10 @@ pub fn monitor_options(params: &dyn Params, env: &dyn Env) -> Result<monitor::Op
         listen,
         listen_token: given.get(&LISTEN_TOKEN)?,
         mcp_addr,
-        mcp_token: given.get(&MCP_TOKEN)?,
+        // One that is set to nothing was meant to be a token: it lets nobody in.
+        mcp_token: given
+            .get(&MCP_TOKEN)?
+            .or_else(|| given.empty_variable(&[&MCP_TOKEN.declared]).map(|found| found.text)),
         limits: monitor::Limits { max_lag: given.get(&MAX_LAG)?, disk_reserve: given.get(&DISK_RESERVE)? },
         heartbeat,
         webhooks,

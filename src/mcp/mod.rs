@@ -39,6 +39,11 @@ pub enum Reply {
     NoMessage(String),
 }
 
+/// Messages that are answered together, at most.
+const MOST_TOGETHER: usize = 16;
+/// Bytes of answers after which no more messages of a list are answered.
+const LONGEST_TOGETHER: usize = 1 << 20;
+
 /// What calls a tool.
 pub type Calling<'a> = &'a dyn Fn(&Tool, &Arguments) -> Result<Output>;
 
@@ -64,14 +69,16 @@ impl Fault {
     }
 }
 
-/// Answers `message`, of somebody to whom `tools` are offered.
-pub fn reply(tools: &[&Tool], message: &[u8], call: Calling<'_>) -> Reply {
+/// Answers `message`, of somebody to whom `tools` are offered, and who may be gone before all of it is answered.
+pub fn reply(tools: &[&Tool], message: &[u8], call: Calling<'_>, is_gone: &dyn Fn() -> bool) -> Reply {
     let messages = match serde_json::from_slice(message) {
         // Versions before 2025-06-18 may send several at once.
-        Ok(Value::Array(messages)) if !messages.is_empty() => messages,
+        Ok(Value::Array(messages)) if (1..=MOST_TOGETHER).contains(&messages.len()) => messages,
         Ok(Value::Array(_)) => {
-            let fault = Fault::new(Fault::INVALID_REQUEST, "there is no message in the list");
-            return Reply::NoMessage(fault.message(&Value::Null).to_string());
+            let why = format!("a list has 1 to {MOST_TOGETHER} messages");
+            return Reply::NoMessage(
+                Fault::new(Fault::INVALID_REQUEST, why).message(&Value::Null).to_string(),
+            );
         }
         Ok(message) => {
             return answer(tools, &message, call)
@@ -82,8 +89,21 @@ pub fn reply(tools: &[&Tool], message: &[u8], call: Calling<'_>) -> Reply {
             return Reply::NoMessage(fault.message(&Value::Null).to_string());
         }
     };
-    let answers: Vec<Value> = messages.iter().filter_map(|message| answer(tools, message, call)).collect();
-    if answers.is_empty() { Reply::Nothing } else { Reply::Message(Value::Array(answers).to_string()) }
+    let mut answers = String::new();
+    for message in messages.iter().take_while(|_| !is_gone()) {
+        let answer = if answers.len() < LONGEST_TOGETHER {
+            answer(tools, message, call)
+        } else {
+            let id = message.get("id").unwrap_or(&Value::Null);
+            let why = "the answers to the messages before it are long: ask for this alone";
+            Some(Fault::new(Fault::INVALID_REQUEST, why).message(id))
+        };
+        if let Some(answer) = answer {
+            answers.push(if answers.is_empty() { '[' } else { ',' });
+            answers.push_str(&answer.to_string());
+        }
+    }
+    if answers.is_empty() { Reply::Nothing } else { Reply::Message(answers + "]") }
 }
 
 /// The answer to one message, if it is a request.
@@ -203,7 +223,7 @@ mod tests {
             }
             Ok(Output::of(json!({ "said": what, "times": arguments.number("times") })))
         };
-        reply(&[&ECHO], message.as_bytes(), &call)
+        reply(&[&ECHO], message.as_bytes(), &call, &|| false)
     }
 
     fn message(text: &str) -> Value {
@@ -215,6 +235,30 @@ mod tests {
 
     fn request(method: &str, params: &Value) -> Value {
         message(&json!({ "jsonrpc": "2.0", "id": 7, "method": method, "params": params }).to_string())
+    }
+
+    #[test]
+    fn a_list_is_short_and_so_is_its_answer_and_nobody_is_answered_who_is_gone() {
+        let ask = |what: &str| {
+            json!({ "jsonrpc": "2.0", "id": what.len(), "method": "tools/call",
+                                       "params": { "name": "echo", "arguments": { "what": what } } })
+        };
+        let list = |count: usize, what: &str| Value::Array(vec![ask(what); count]).to_string();
+        assert_eq!(message(&list(MOST_TOGETHER, "a")).as_array().unwrap().len(), MOST_TOGETHER);
+        assert!(matches!(say(&list(MOST_TOGETHER + 1, "a")), Reply::NoMessage(_)));
+        // Each answer has it twice.
+        let long = "a".repeat(LONGEST_TOGETHER / 4);
+        let answers = message(&list(5, &long));
+        let is_refused = |answer: &Value| answer.get("error").is_some();
+        assert_eq!(answers.as_array().unwrap().iter().filter(|answer| is_refused(answer)).count(), 3);
+        assert_eq!(answers[4]["id"], long.len());
+        let asked = std::cell::Cell::new(0);
+        let call = |_: &Tool, _: &Arguments| {
+            asked.set(asked.get() + 1);
+            Ok(Output::of(json!({})))
+        };
+        reply(&[&ECHO], list(5, "a").as_bytes(), &call, &|| asked.get() == 2);
+        assert_eq!(asked.get(), 2);
     }
 
     #[test]

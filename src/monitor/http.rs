@@ -52,10 +52,14 @@ impl Request {
 
 /// Whether a name, or an address, with or without a port, is one of this machine.
 pub(super) fn is_this_machine(host: &str) -> bool {
-    let name = match host.strip_prefix('[') {
-        Some(rest) => rest.split(']').next().unwrap_or_default(),
-        None => host.split(':').next().unwrap_or_default(),
+    let (name, port) = match host.strip_prefix('[') {
+        Some(rest) => rest.split_once(']').unwrap_or_default(),
+        None => host.split_at(host.find(':').unwrap_or(host.len())),
     };
+    let is_digits = |port: &str| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+    if !port.is_empty() && !port.strip_prefix(':').is_some_and(is_digits) {
+        return false;
+    }
     name.eq_ignore_ascii_case("localhost")
         || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
@@ -184,7 +188,7 @@ pub(super) async fn read_body(
             "the request does not say how long it is: give it a Content-Length",
         );
     };
-    let Ok(length) = length.parse::<u64>() else {
+    let Some(length) = length.parse::<u64>().ok().filter(|_| !length.starts_with('+')) else {
         return refused(Status::BadRequest, "Content-Length is no number");
     };
     if length > LONGEST_BODY {
@@ -322,6 +326,7 @@ mod tests {
             ("", Status::LengthRequired),
             ("Transfer-Encoding: chunked\r\nContent-Length: 4\r\n", Status::LengthRequired),
             ("Content-Length: -1\r\n", Status::BadRequest),
+            ("Content-Length: +1\r\n", Status::BadRequest),
             ("Content-Length: 65537\r\n", Status::BodyTooLarge),
             ("Content-Length: 10000000000000\r\n", Status::BodyTooLarge),
         ] {

@@ -24,6 +24,9 @@ const PATHS: [&str; 3] = ["/", "/mcp", "/mcp/"];
 pub(super) fn objection(options: &Options) -> Option<String> {
     let address = options.mcp_addr.as_deref()?;
     let (host, port) = address.rsplit_once(':').unwrap_or((address, ""));
+    if options.mcp_token.as_deref() == Some("") {
+        return Some("LITESTREAM_MCP_TOKEN is set to nothing: give a token, or unset it".to_owned());
+    }
     if options.mcp_token.is_none() && !is_loopback(host) {
         return Some(format!(
             "other machines reach that address, and there is no mcp_token: set it, or LITESTREAM_MCP_TOKEN, or write \
@@ -191,6 +194,7 @@ mod tests {
 
     #[test]
     fn other_machines_need_a_token() {
+        assert!(objection(&options("127.0.0.1:3001", Some(""))).unwrap().contains("set to nothing"));
         for address in ["127.0.0.1:3001", "localhost:3001", "[::1]:3001", "127.8.0.1:1"] {
             assert_eq!(objection(&options(address, None)), None, "{address}");
         }

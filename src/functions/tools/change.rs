@@ -1,6 +1,7 @@
 //! What writes: a restore, and the local state forgotten.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::Value;
 
@@ -9,6 +10,7 @@ use super::replica::{restore_config, target};
 use crate::config::RestoreConfig;
 use crate::error::{Error, ErrorKind, Result};
 use crate::files;
+use crate::fork::PerProcess;
 use crate::functions::{reset as forgetting, restore as restoring};
 use crate::mcp::{Arguments, Output};
 use crate::monitor::Caller;
@@ -17,6 +19,8 @@ use crate::monitor::Caller;
 pub(super) fn restore(caller: &Caller<'_>, arguments: &Arguments) -> Result<Output> {
     let target = target(arguments)?;
     let path = target.output(arguments.text("o"))?;
+    known::check_output(&target, &path)?;
+    let _alone = Alone::take()?;
     let config = restore_config(&target, arguments)?;
     if !config.if_db_not_exists && path.symlink_metadata().is_ok() {
         let message = format!(
@@ -27,6 +31,31 @@ pub(super) fn restore(caller: &Caller<'_>, arguments: &Arguments) -> Result<Outp
     }
     leave_space(caller, &config, &path)?;
     restoring::write(config, path, caller.is_stopped).map(Output::of)
+}
+
+/// The one restore that tools have under way: several would each count on the same space.
+struct Alone;
+
+static IS_RESTORING: PerProcess<AtomicBool> = PerProcess::new();
+
+impl Alone {
+    /// Begins it.
+    ///
+    /// # Errors
+    /// `Busy`: another one is under way.
+    fn take() -> Result<Self> {
+        if IS_RESTORING.get().swap(true, Ordering::SeqCst) {
+            let message = "a restore by a tool is under way in this process: try again when it has ended";
+            return Err(Error::new(ErrorKind::Busy, message));
+        }
+        Ok(Self)
+    }
+}
+
+impl Drop for Alone {
+    fn drop(&mut self) {
+        IS_RESTORING.get().store(false, Ordering::SeqCst);
+    }
 }
 
 /// Makes sure that the disk has `disk_reserve` left after a restore: databases that are written there need it.

@@ -91,20 +91,50 @@ pub(super) fn database<'a>(all: &'a [Known], name: &str) -> Option<&'a Known> {
     all.iter().find(|known| known.path.as_deref() == Some(&*path))
 }
 
+/// The database that `name` means, by its path or by the URL of one of its replicas.
+pub(super) fn named<'a>(all: &'a [Known], name: &str) -> Option<&'a Known> {
+    by_url(all, name).map(|(known, _)| known).or_else(|| database(all, name))
+}
+
+fn by_url<'a>(all: &'a [Known], url: &str) -> Option<(&'a Known, &'a RetentionConfig)> {
+    let place = url.split('?').next().unwrap_or_default().trim_end_matches('/');
+    let is_named = |replica: &&RetentionConfig| replica.target.to_string().trim_end_matches('/') == place;
+    all.iter().find_map(|known| Some((known, known.replicas.iter().find(is_named)?)))
+}
+
 /// What `name` means: a database, whose first replica it is, or the URL of a replica.
 ///
 /// # Errors
 /// `Denied`: tools reach nothing of that name; those of [`all`].
 pub(super) fn find(name: &str) -> Result<Target> {
     let all = all()?;
-    let place = name.split('?').next().unwrap_or_default().trim_end_matches('/');
-    let is_named = |replica: &&RetentionConfig| replica.target.to_string().trim_end_matches('/') == place;
-    let by_url = all.iter().find_map(|known| Some((known, known.replicas.iter().find(is_named)?)));
     let by_path = || database(&all, name).and_then(|known| Some((known, known.replicas.first()?)));
-    match by_url.or_else(by_path) {
+    match by_url(&all, name).or_else(by_path) {
         Some((known, replica)) => Ok(Target { replica: replica.clone(), path: known.path.clone() }),
         None => Err(unknown(name, &all)),
     }
+}
+
+/// Whether a character ends a line, moves about, or changes the direction of what follows.
+fn is_invisible(c: char) -> bool {
+    let turns = ['\u{200b}'..='\u{200f}', '\u{2028}'..='\u{202e}', '\u{2066}'..='\u{2069}'];
+    c.is_control() || turns.iter().any(|range| range.contains(&c))
+}
+
+/// Makes sure that the file `path`, which a restore is to write, is not a database of its own that tools reach, but that of
+/// `target`: what is restored there would be published as its newest state.
+///
+/// # Errors
+/// `Denied`; those of [`all`].
+pub(super) fn check_output(target: &Target, path: &Path) -> Result<()> {
+    let is_another =
+        |known: &Known| known.path.as_deref() == Some(path) && target.path.as_deref() != Some(path);
+    if all()?.iter().any(is_another) {
+        let message =
+            format!("o: {} is a database with replicas of its own: name another file", path.display());
+        return Err(Error::new(ErrorKind::Denied, message));
+    }
+    Ok(())
 }
 
 /// The error for what tools do not reach.
@@ -156,6 +186,13 @@ impl Target {
             Some(folder) => folder.to_path_buf(),
             None => files::resolved(&here()?),
         };
+        // It is shown to people and assistants in lines of text.
+        if let Some(c) = name.chars().find(|c| is_invisible(*c)) {
+            return Err(Error::new(
+                ErrorKind::Denied,
+                format!("o: tools write no file whose name has the character U+{:04X}", u32::from(c)),
+            ));
+        }
         let path = files::resolved(&folder.join(config::database_file(name)?));
         let is_there = path.parent() == Some(&*folder);
         if !is_there || Some(&*path) != self.path.as_deref() && !self.is_named_as_a_database(&path) {
@@ -223,6 +260,9 @@ mod tests {
                 "copy.py",
                 "..",
                 "~/copy.db",
+                "x\n- all is lost.db",
+                "a\u{1b}[2J.db",
+                "gpj.\u{202e}bd.db",
                 ":memory:",
                 "file:///etc/x.db",
             ] {

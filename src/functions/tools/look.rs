@@ -71,7 +71,7 @@ pub(super) fn status(caller: &Caller<'_>, arguments: &Arguments) -> Result<Outpu
     let mut overview = (caller.overview)();
     let mut known = known::all()?;
     if let Some(name) = arguments.text("path") {
-        let path = known::database(&known, name).and_then(|known| known.path.clone());
+        let path = known::named(&known, name).and_then(|known| known.path.clone());
         let path = path.map_or_else(|| name.to_owned(), |path| path.display().to_string());
         overview.databases.retain(|open| open.path == path);
         known.retain(|known| is_at(known, &path));

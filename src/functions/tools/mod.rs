@@ -1,4 +1,4 @@
-//! The tools of an assistant: those of Litestream's server, with their names and arguments, and four more. Each is another
+//! The tools of an assistant: those of Litestream's server, with their names and arguments, and three more. Each is another
 //! way to what a SQL function does.
 //!
 //! | file | what it is |
@@ -257,7 +257,7 @@ pub(super) fn mcp(call: &Call<'_>) -> Result<Value> {
 /// Answers a message of an assistant.
 pub fn answer(caller: &Caller<'_>, message: &[u8]) -> Reply {
     let tools: Vec<&Tool> = TOOLS.iter().map(|offered| &offered.tool).collect();
-    mcp::reply(&tools, message, &|tool, arguments| call(caller, tool, arguments))
+    mcp::reply(&tools, message, &|tool, arguments| call(caller, tool, arguments), caller.is_stopped)
 }
 
 fn call(caller: &Caller<'_>, tool: &Tool, arguments: &Arguments) -> Result<Output> {

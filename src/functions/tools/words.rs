@@ -11,8 +11,12 @@ use crate::primary::{DatabaseFigures, ReplicaFigures};
 
 /// What is wrong first, then databases that are open, those that are `closed`, and `restores` that are under way or ended.
 pub(super) fn status(overview: &Overview, closed: &[Value], restores: &[Value]) -> String {
+    let mut replicas = overview.databases.iter().flat_map(|database| &database.replicas);
     let mut text = match &overview.unhealthy[..] {
         [] if overview.databases.is_empty() => "No database is open here.\n".to_owned(),
+        [] if replicas.any(|replica| replica.failing_since.is_some()) => {
+            "Something fails and is tried again; no limit is exceeded yet.\n".to_owned()
+        }
         [] => "All is well.\n".to_owned(),
         wrong => format!("Something is wrong:\n{}", lines(wrong)),
     };
@@ -72,6 +76,7 @@ fn of_replica(replica: &ReplicaFigures) -> String {
         "empty" => "the database has no pages yet",
         "copying" => "the whole database, or what differs of it, is being sent",
         "publishing" => "a file is on its way",
+        "idle" if replica.lag > 0 => "a commit is about to be sent",
         "idle" => "every commit is in the replica",
         "retrying" => "replication fails and is tried again",
         "stopped" => "replication is stopped until somebody decides",
