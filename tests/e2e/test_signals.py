@@ -161,7 +161,8 @@ print(signal.pthread_sigmask(signal.SIG_BLOCK, []), signal.getsignal(signal.SIGP
     assert ran.returncode == 0, ran.stderr
     masks, names, of_the_host, rest = ran.stdout.splitlines()
     assert all(int(mask) & ALL == ALL for mask in masks.split()), masks
-    assert set(names.split()) == {"litestream", "litestream-pool", "litestream-work", "litestream-sync"}
+    # On one core nobody helps a restore to decode.
+    assert set(names.split()) - {"litestream-deco"} == {"litestream", "litestream-pool", "litestream-work", "litestream-sync"}
     assert (of_the_host, rest) == ("{0}", "set() True")
 
 
