@@ -106,9 +106,9 @@ def test_a_database_of_one_page_and_one_of_many_megabytes(start, in_folder, tmp_
     db = start("python", in_folder).open(in_folder.primary(tmp_path / "app.db", age_recipient=TO[0]))
     db.run("PRAGMA journal_mode=WAL", "PRAGMA user_version=7")
     sync(db)
-    [first] = in_folder.files(0)
-    data = first.path.read_bytes()
-    assert list(ltx4.pages(data, ltx4.content_key(data, SECRETS[0]))) == [1]
+    for file in in_folder.files(0):
+        data = file.path.read_bytes()
+        assert list(ltx4.pages(data, ltx4.content_key(data, SECRETS[0]))) == [1]
     # Of more than fits into memory at once: it goes through a waiting file.
     db.run("CREATE TABLE big(v)", "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 400) "
                                   "INSERT INTO big SELECT randomblob(60000) FROM n")
@@ -434,10 +434,11 @@ def test_with_an_identity_for_one_open_a_lost_state_folder_costs_nothing(start, 
     sync(db)
     db.close()
     worker.end()
+    last = in_folder.last_txid()
     shutil.rmtree(tmp_path / ".app.db-litestream")
     db = start("python", in_folder).open(in_folder.primary(tmp_path / "app.db", age_recipient=TO[0], age_identity_file=identity))
     insert(db)
-    assert sync(db) == 2
+    assert sync(db) == last + 1
     same(start, in_folder, identity, tmp_path / "r.db", db.content())
 
 
