@@ -9,7 +9,6 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::http::{Answer, Request, Status, is_token};
-use super::listener::Door;
 use super::peers::{Peers, Question};
 use super::report::Machine;
 use super::{Monitor, exposition, page};
@@ -21,6 +20,15 @@ use crate::runtime;
 const FRESH: Duration = Duration::from_millis(500);
 /// Databases that only a process without a listener publishes, which is asked by its control socket, at most.
 const ASKED: usize = 8;
+
+/// What is behind a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Door {
+    /// The page, metrics, health.
+    Page,
+    /// The tools of an assistant.
+    Tools,
+}
 
 /// What answers requests.
 pub(super) struct Front {

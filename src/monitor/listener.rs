@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::AbortHandle;
 
-use super::connection::{self, Front};
+use super::connection::{self, Door, Front};
 use super::http::{self, Answer, Request};
 use super::{Monitor, mcp, peers};
 use crate::fork::ClosedInChild;
@@ -32,15 +32,6 @@ const READING: usize = 64;
 const OPEN: usize = 128;
 /// Requests that are answered at the same time.
 const ANSWERING: usize = 16;
-
-/// What is behind a port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Door {
-    /// The page, metrics, health.
-    Page,
-    /// The tools of an assistant.
-    Tools,
-}
 
 /// Listens at `address`, or waits until it may, until the process ends.
 pub(super) async fn run(monitor: Arc<Monitor>, door: Door, address: String) {

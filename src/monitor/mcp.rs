@@ -155,7 +155,7 @@ fn as_answer(reply: Reply) -> Answer {
 #[cfg(test)]
 mod tests {
     use super::super::Monitor;
-    use super::super::listener::Door;
+    use super::super::connection::Door;
     use super::*;
 
     fn options(address: &str, token: Option<&str>) -> Options {

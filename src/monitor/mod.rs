@@ -43,8 +43,8 @@ pub use limits::Limits;
 pub use overview::Overview;
 pub use webhooks::Webhook;
 
+use self::connection::Door;
 use self::lag_history::LagHistory;
-use self::listener::Door;
 use self::report::{Machine, Report};
 use crate::clock::{Clock as _, SystemClock};
 use crate::events;

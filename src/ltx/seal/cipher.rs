@@ -6,14 +6,12 @@ use aws_lc_rs::aead::{Aad, LessSafeKey, NONCE_LEN, Nonce};
 use aws_lc_rs::digest::{SHA256, digest};
 
 use super::content_key::ContentKey;
-use super::hpke::{expand, unbound};
+use super::hpke::{TAG, expand, unbound};
 use super::random;
 use crate::error::{Error, Result};
 use crate::ltx::Header;
 use crate::ltx::frame::FRAME_HEADER_SIZE;
 
-/// The size of an authentication tag.
-pub(in crate::ltx) const TAG: usize = 16;
 /// The size of the nonce before a sealed LZ4 block.
 pub(in crate::ltx) const NONCE: usize = NONCE_LEN;
 /// What a sealed LZ4 block has beside its bytes: nonce and tag.

@@ -9,7 +9,6 @@ use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Prk};
 use aws_lc_rs::hmac;
 use zeroize::Zeroizing;
 
-use super::cipher::TAG;
 use super::content_key::ContentKey;
 use super::random;
 use crate::error::{Error, ErrorKind, Result};
@@ -18,6 +17,8 @@ use crate::error::{Error, ErrorKind, Result};
 const ENCAPSULATED: usize = 32;
 /// The size of a content key.
 const CONTENT_KEY: usize = 32;
+/// The size of an authentication tag.
+pub(in crate::ltx) const TAG: usize = 16;
 /// The size of what one recipient has in a file: encapsulated key, sealed content key, tag.
 pub(in crate::ltx) const ENTRY: usize = ENCAPSULATED + CONTENT_KEY + TAG;
 /// What content keys are sealed for.

@@ -38,11 +38,11 @@ pub(crate) mod sealing;
 #[cfg(test)]
 mod tests;
 
-pub(super) use cipher::{Cipher, NONCE, OVERHEAD, TAG};
+pub(super) use cipher::{Cipher, NONCE, OVERHEAD};
 pub use content_key::{ContentKey, SealId};
 pub(super) use content_key::{SealHasher, head_size};
 pub use file_seal::Seal;
-pub(super) use hpke::ENTRY;
+pub(super) use hpke::{ENTRY, TAG};
 pub use identity::{Identities, Identity, keygen};
 pub use keyring::{Keyring, Plain};
 pub use recipient::{Recipient, Recipients};
