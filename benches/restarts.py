@@ -2,7 +2,7 @@
 """What the restart of a WAL costs the committing thread: `benches/restarts.py`, with a release build of the library.
 
 Autocommitted inserts at SQLite's default checkpoint, plain SQLite and a primary in turn, on tmpfs, where no fsync hides what
-replication costs. Only the commits that begin the WAL anew are counted: there the library takes note of the page numbers of the
+replication costs. Only the commits that restart the WAL are counted: there the library takes note of the page numbers of the
 WAL that ends. Prints a histogram of both, their percentiles and the differences.
 """
 

@@ -92,7 +92,7 @@ impl<R: Read> Stream<R> {
     }
 
     /// Takes the next `n` bytes, which were seen ahead, with the buffer that they are in and their place in it. What
-    /// follows them goes on in `buf`, which gets room for `room` bytes at least.
+    /// follows them continues in `buf`, which gets room for `room` bytes at least.
     pub(super) fn cut(&mut self, n: usize, mut buf: Vec<u8>, room: usize) -> (Vec<u8>, usize, usize) {
         let (start, end) = (self.start, self.start + n);
         let left = self.end - end;

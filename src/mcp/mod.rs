@@ -41,7 +41,7 @@ pub enum Reply {
 
 /// Messages that are answered together, at most.
 const MOST_TOGETHER: usize = 16;
-/// Bytes of answers after which no more messages of a list are answered.
+/// Bytes of answers after which further messages of a list are refused.
 const LONGEST_TOGETHER: usize = 1 << 20;
 
 /// What calls a tool.

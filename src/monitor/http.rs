@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 /// The longest head of a request.
 const LONGEST_HEAD: usize = 8 << 10;
 const MOST_HEADERS: usize = 64;
-/// What is read at most of somebody who goes on to send.
+/// Bytes that are read at most of a client that continues to send.
 const LINGER: usize = 64 << 10;
 /// The longest body of a request.
 const LONGEST_BODY: u64 = 64 << 10;

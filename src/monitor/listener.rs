@@ -181,8 +181,8 @@ impl Crowd {
         };
         let Ok(_permit) = self.answering.acquire().await else { return };
         let (answer, is_head) = match request {
-            Ok(request) => match answer(front, &request, &mut stream).await {
-                Some(answer) => (answer, request.head.method == "HEAD"),
+            Ok(Received { head, body }) => match answer(front, &head, body, &mut stream).await {
+                Some(answer) => (answer, head.method == "HEAD"),
                 None => return tracing::debug!("an answer to {from} took too long, or nobody waited for it"),
             },
             Err(answer) => (answer.unwrap_or_else(|| unreachable!("BUG: nobody is there")), false),
@@ -217,9 +217,9 @@ async fn receive(front: &Front, stream: &mut TcpStream) -> Result<Received, Opti
 
 /// The answer to a request; `None` if it takes too long or nobody waits for it any more. What tools do may take as long as
 /// somebody waits.
-async fn answer(front: &Arc<Front>, request: &Received, stream: &mut TcpStream) -> Option<Answer> {
+async fn answer(front: &Arc<Front>, head: &Request, body: Vec<u8>, stream: &mut TcpStream) -> Option<Answer> {
     match front.door {
-        Door::Page => tokio::time::timeout(ANSWER, connection::answer(front, &request.head)).await.ok(),
-        Door::Tools => mcp::answer(front, request.body.clone(), http::gone(stream)).await,
+        Door::Page => tokio::time::timeout(ANSWER, connection::answer(front, head)).await.ok(),
+        Door::Tools => mcp::answer(front, body, http::gone(stream)).await,
     }
 }

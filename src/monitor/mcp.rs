@@ -213,7 +213,16 @@ mod tests {
     fn a_page_of_another_site_is_kept_out() {
         let here = front("127.0.0.1:3001", None);
         assert_eq!(status(&here, |_| ()), None);
-        for host in ["evil.example:3001", "localhost.evil.example", "10.0.0.1:3001", ""] {
+        for host in [
+            "evil.example:3001",
+            "localhost.evil.example",
+            "localhost:evil.example",
+            "localhost:",
+            "[::1].evil.example",
+            "[::1",
+            "10.0.0.1:3001",
+            "",
+        ] {
             assert_eq!(status(&here, |r| r.host = some(host)), Some(Status::Forbidden), "{host}");
         }
         assert_eq!(status(&here, |r| r.host = None), Some(Status::Forbidden));
@@ -226,6 +235,7 @@ mod tests {
             "file://",
             "http://localhost.evil.example",
             "http://127.0.0.1.nip.io",
+            "http://localhost:1@evil.example",
         ] {
             assert_eq!(status(&here, |r| r.origin = some(origin)), Some(Status::Forbidden), "{origin}");
         }

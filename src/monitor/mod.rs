@@ -81,7 +81,7 @@ impl Options {
     }
 }
 
-/// Somebody who calls tools.
+/// The caller of a tool.
 pub struct Caller<'a> {
     /// What the processes of the machine know.
     pub overview: &'a dyn Fn() -> Overview,

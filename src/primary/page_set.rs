@@ -10,7 +10,7 @@ use crate::page::{PageCount, PageSize, Pgno};
 pub struct PageSet(RoaringBitmap);
 
 impl PageSet {
-    /// So many pages at a time are given to [`PageSet::insert_all`] where there may be millions.
+    /// The number of pages that [`PageSet::insert_all`] is given at a time where there may be millions.
     pub const AT_ONCE: usize = 4096;
 
     /// Every page of a database of `pages` pages.

@@ -264,7 +264,7 @@ impl Seals {
         self.forget_if(|subject| subjects.contains(subject))
     }
 
-    /// The file `to` is there, made of others: what its source levels have up to its last transaction is merged no more,
+    /// The file `to` is there, made of others: what its source levels have up to its last transaction is not merged again,
     /// whether it became a file or was only attempted. If nothing is made of `to` either, it is forgotten at last that it was
     /// written here.
     ///

@@ -166,6 +166,18 @@ def test_other_machines_need_a_token(start, in_folder, port, tmp_path):
         socket.create_connection(("127.0.0.1", port), 5)
 
 
+def test_a_token_that_is_empty_lets_nobody_in(start, in_folder, port, tmp_path):
+    """A variable that a unit file or a compose file sets to another one, which is not set."""
+    log = tmp_path / "log"
+    db = start("python", env={"LITESTREAM_LOG_FILE": str(log), "LITESTREAM_MCP_TOKEN": ""}).open(
+        in_folder.primary(tmp_path / "app.db", mcp_addr=f"127.0.0.1:{port}"))
+    fill(db)
+    sync(db)
+    until(lambda: log.exists() and "LITESTREAM_MCP_TOKEN is set to nothing" in log.read_text(), 10, "it is said why")
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port), 5)
+
+
 def test_hostile_requests_cost_nothing(db, start, port, tmp_path):
     pid = db.worker.pid
     sync(db)
@@ -250,6 +262,28 @@ def test_a_call_ends_with_who_waits_for_it(start, through_proxy, proxy, port, tm
     until(lambda: not result(port, "tools/call", name="litestream_version", arguments={})["isError"], 20, "they have ended")
 
 
+def test_one_restore_is_under_way_at_a_time(start, through_proxy, proxy, port, tmp_path):
+    """Each makes sure that there is space, and another one would count on the same."""
+    db = start("python", through_proxy).open(through_proxy.primary(tmp_path / "app.db", mcp_addr=f"127.0.0.1:{port}"))
+    fill(db)
+    sync(db)
+    until(lambda: mcp.is_there(port), 10, "tools are offered")
+    proxy.fault = lambda request: Hang() if request.kind == "LIST" else None
+    message = json.dumps(request("tools/call", name="litestream_restore", arguments={"path": through_proxy.url, "o": "a.db"})).encode()
+    head = f"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(message)}\r\n\r\n".encode()
+
+    def other() -> dict:
+        return result(port, "tools/call", name="litestream_restore", arguments={"path": through_proxy.url, "o": "b.db"})
+
+    with socket.create_connection(("127.0.0.1", port), 5) as connection:
+        connection.sendall(head + message)
+        until(lambda: any(request.kind == "LIST" for request in list(proxy.requests)[-1:]), 20, "it asks for the files")
+        assert "a restore by a tool is under way" in other()["content"][0]["text"]
+    proxy.fault = lambda request: None
+    until(lambda: not other()["isError"], 30, "it has ended")
+    assert not (tmp_path / "a.db").exists() and (tmp_path / "b.db").exists()
+
+
 def test_the_next_process_takes_over(start, port, tmp_path):
     workers = []
     for name in ("a.db", "b.db"):
@@ -296,6 +330,9 @@ def test_the_address_and_the_token_are_in_litestreams_file(start, configured, po
     assert (info["config"], info["databases"], info["open"]) == (str(configured), 2, 1)
     status = result(port, "tools/call", bearer, name="litestream_status", arguments={})
     assert "gone.db" in status["content"][0]["text"] and "is not there" in status["content"][0]["text"]
+    # What is written there would be published as its newest state.
+    other = result(port, "tools/call", bearer, name="litestream_restore", arguments={"path": str(tmp_path / "app.db"), "o": "gone.db"})
+    assert other["isError"] and "replicas of its own" in other["content"][0]["text"] and not (tmp_path / "gone.db").exists()
     # The disaster that all this is for.
     report = call(port, "litestream_restore", bearer, path=str(tmp_path / "gone.db"))
     assert report["restored"] and start("python").open(tmp_path / "gone.db").content() == db.content()

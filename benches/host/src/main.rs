@@ -4,7 +4,7 @@
 //! bench-host prepare PATH ROWS                         a database of ROWS rows with two indexes
 //! bench-host insert  URI SECONDS [LIBRARY [wait]]      autocommitted inserts as fast as they go
 //! bench-host single  URI COUNT INTERVAL_MS [LIBRARY]   single commits, each after a pause
-//! bench-host restarts URI SECONDS [LIBRARY]            the same, and how long commits take that begin the WAL anew
+//! bench-host restarts URI SECONDS [LIBRARY]            the same, and how long commits take that restart the WAL
 //! bench-host points  URI SECONDS ROWS KIB [LIBRARY]    single rows of the first ROWS by primary key
 //! ```
 //!

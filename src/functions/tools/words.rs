@@ -195,6 +195,21 @@ mod tests {
     }
 
     #[test]
+    fn what_fails_within_its_limits_is_not_well_and_what_waits_is_not_there() {
+        let failing = overview(|replica| {
+            replica.state = "retrying".to_owned();
+            replica.failing_since = Some(0);
+        });
+        let text = status(&failing, &[], &[]);
+        assert!(
+            text.starts_with("Something fails and is tried again") && !text.contains("All is well"),
+            "{text}"
+        );
+        let text = status(&overview(|replica| replica.lag = 800), &[], &[]);
+        assert!(text.contains("a commit is about to be sent") && !text.contains("every commit"), "{text}");
+    }
+
+    #[test]
     fn a_database_that_is_closed_has_its_words_too() {
         let row = |state: &str, txid: Option<&str>| {
             let row = json!({ "path": "/d/b.db", "url": "file:///r", "state": state, "txid": txid });

@@ -274,7 +274,7 @@ impl Due<'_> {
     }
 
     /// Whether a file of a level above that of `id`, and below the snapshots, holds all of its transactions.
-    pub(super) fn is_merged_above(&self, id: FileId) -> bool {
+    fn is_merged_above(&self, id: FileId) -> bool {
         let name = id.name;
         let levels = Level::all().filter(|level| *level > id.level && *level != Level::SNAPSHOT);
         let mut files = levels.flat_map(|level| self.inventory.level(level).rev());

@@ -52,6 +52,18 @@ impl History {
         }
     }
 
+    /// Three transactions of two pages, each a file.
+    pub(crate) fn tiny() -> Self {
+        let mut history = Self::new(512, 5);
+        history.commit(2, &[]);
+        history.put(9, 1, 1);
+        for _ in 0..2 {
+            let txid = history.commit(2, &[1, 2]);
+            history.put(0, txid, txid);
+        }
+        history
+    }
+
     /// The same database, whose replica lacks nothing but has `bytes` as the file `id`.
     pub(crate) fn with_file(&self, id: FileId, bytes: Vec<u8>) -> Self {
         let forged = self.with_store(&MemoryStore::new());

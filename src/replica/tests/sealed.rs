@@ -261,15 +261,9 @@ fn listings_and_histories_need_no_key() {
     assert_eq!(seals, [Some(true); 5]);
 }
 
-/// Three transactions of two pages, each a file, sealed.
+/// [`History::tiny`], sealed.
 fn tiny() -> History {
-    let mut history = History::new(512, 5);
-    history.commit(2, &[]);
-    history.put(9, 1, 1);
-    for _ in 0..2 {
-        let txid = history.commit(2, &[1, 2]);
-        history.put(0, txid, txid);
-    }
+    let history = History::tiny();
     seal_all(&history);
     history
 }

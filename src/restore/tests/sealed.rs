@@ -131,15 +131,9 @@ fn files_do_not_change_places() {
     }
 }
 
-/// Three transactions of two pages, each a file, sealed.
-fn three_sealed() -> History {
-    let mut history = History::new(512, 5);
-    history.commit(2, &[]);
-    history.put(9, 1, 1);
-    for _ in 0..2 {
-        let txid = history.commit(2, &[1, 2]);
-        history.put(0, txid, txid);
-    }
+/// [`History::tiny`], sealed.
+fn tiny() -> History {
+    let history = History::tiny();
     for (file, _) in history.store.files() {
         history.store.tamper(file, |bytes| *bytes = seal(bytes, &[1]));
     }
@@ -153,7 +147,7 @@ fn restored_with_ours(history: &History) -> Result<Vec<u8>> {
 
 #[test]
 fn each_flipped_byte_and_each_cut_is_an_error() {
-    let history = three_sealed();
+    let history = tiny();
     assert!(restored_with_ours(&history).unwrap() == history.image(3));
     for file in [id(9, 1, 1), id(0, 3, 3)] {
         let bytes = history.store.bytes_of(file).to_vec();
@@ -173,7 +167,7 @@ fn each_flipped_byte_and_each_cut_is_an_error() {
 
 #[test]
 fn parts_of_another_file_are_an_error() {
-    let history = three_sealed();
+    let history = tiny();
     let parts = |txid| Sealing::of(&history.encode(txid, txid), &[pair(1).1]);
     for (txid, other) in [(2, 3), (3, 2)] {
         let file = id(0, txid, txid);
@@ -187,7 +181,7 @@ fn parts_of_another_file_are_an_error() {
 
 #[test]
 fn a_file_for_a_crowd_is_an_error_in_bounded_time() {
-    let history = three_sealed();
+    let history = tiny();
     let begun = Instant::now();
     let e =
         restored_with_ours(&history.with_file(id(0, 3, 3), for_a_crowd(&history.encode(3, 3)))).unwrap_err();
