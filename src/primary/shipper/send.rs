@@ -96,8 +96,7 @@ async fn stream(
         write_as_one(&files, parts, header, &maker.seals).or_else(|e| not_made(&maker, &header, e))
     };
     let id = FileId::single(out.txid);
-    let made =
-        streaming_upload::upload(&shipper.store, id, options, encode, |_| (), std::future::pending()).await?;
+    let made = streaming_upload::upload(&shipper.store, id, options, encode, std::future::pending()).await?;
     let mut upload;
     (upload, *sums) = made;
     let completed = upload.complete().await;
