@@ -69,7 +69,6 @@ async fn unless_equal(
     let pages = pages.await?;
     if pages.is_none() {
         shipper.with_capture(|capture| capture.adopt(last, None))?;
-        shipper.give_up_unfinished().await;
         shipper.all_published(covers);
     }
     Ok(pages)

@@ -84,7 +84,8 @@ impl Shipper {
         let _ = self.with_capture(|capture| capture.gives_copy_up(percent));
         Some(match self.kept_of_copy() {
             Some(kept) => format!(
-                "the copy of the database, which came to {percent} %, is not finished: the {} that arrived are kept for a                  week, and the next open sends the rest: {REMEDY}",
+                "the copy of the database, which came to {percent} %, is not finished: the {} that arrived are kept for a \
+                 week, and the next open sends the rest: {REMEDY}",
                 mebibytes(kept)
             ),
             None => format!(

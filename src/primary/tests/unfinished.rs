@@ -52,12 +52,16 @@ fn it_is_given_up_when_nothing_differs_from_the_replica() {
 
 #[test]
 fn it_is_given_up_when_encryption_is_turned_on() {
-    let mut bench = Bench::synced(5);
+    let mut bench = Bench::new(20);
+    bench.database.close_timeout = Duration::ZERO;
+    bench.store.often(Op::Part, 1000, Fault::Refuse(ErrorKind::Denied));
+    bench.open();
+    bench.until("fails", |bench| bench.store.count(Op::Part) > 0);
     bench.close();
     let path = leave_an_upload(&bench);
+    bench.store.heal();
     bench.options.recipients = sample_recipients(&[0]);
     bench.open();
-    bench.db.change(1);
     bench.sync();
     assert!(!path.exists());
 }
