@@ -53,7 +53,8 @@ pub(in crate::primary) fn of_former(folder: &Path, url: &str) -> Option<String> 
     let begun = PartLog::open(folder.join(NAME), Timestamp::from_millis(0)).begun()?;
     let (key, id) = begun.name();
     Some(format!(
-        "an upload of {key} to {url} was not finished, and what arrived of it stays there and costs money: have the store          remove it, whose upload id is {id}"
+        "an upload of {key} to {url} was not finished, and what arrived of it stays there and costs money: have the store \
+         remove it, whose upload id is {id}"
     ))
 }
 
