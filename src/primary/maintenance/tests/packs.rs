@@ -16,7 +16,7 @@ use crate::primary::seals::Seals;
 use crate::primary::time::Time;
 use crate::replica::Pack;
 use crate::replica::tests::fixtures::{self, id};
-use crate::store::{ByteRange, Fault, Faults, Op};
+use crate::store::{ByteRange, Fault, Faults, FileInfo, Op};
 
 const PAGES: u32 = 1200;
 /// An interior page.
@@ -66,7 +66,8 @@ impl Large {
     fn commit(&mut self) {
         let txid = self.pages.commit(PAGES, &[5]);
         let file = self.pages.put(0, txid, txid);
-        self.history.published(file, self.clock.now(), self.clock.now(), None);
+        let file = run(self.store.replica().head(file)).unwrap();
+        self.history.published(FileInfo { timestamp: self.clock.now(), ..file }, self.clock.now(), None);
     }
 
     /// Merges the first files into all levels, and makes a snapshot of them and one more.
