@@ -7,11 +7,11 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::{LARGEST, Pack, is_worth_it};
+use super::{LARGEST, Pack, PackedIndex, is_worth_it};
 use crate::error::ErrorKind;
 use crate::ltx::IndexEntry;
 use crate::replica::source::Source;
-use crate::store::FileInfo;
+use crate::store::{ByteRange, FileInfo};
 
 /// What the packs of one replica may take in memory.
 const MEMORY: usize = 2 * LARGEST;
@@ -62,7 +62,8 @@ impl Packs {
             return None;
         }
         let (slot, memory, file) = (Slot::default(), Arc::clone(&self.memory), file.clone());
-        let (to, answer) = (Arc::clone(&slot), source.pack(file.id, LARGEST));
+        let front = ByteRange::Prefix { len: LARGEST as u64 };
+        let (to, answer) = (Arc::clone(&slot), source.pack(file.id, front));
         let task = tokio::spawn(async move {
             match answer.await.and_then(|bytes| Pack::parse(&file, bytes)) {
                 Ok(pack) => {
@@ -111,6 +112,12 @@ impl FilePack {
     /// Shows each page that is here to `visit`, with its frame.
     pub(in crate::replica) fn each(&self, visit: impl FnMut((IndexEntry, &[u8]))) {
         self.pack().into_iter().flat_map(Pack::frames).for_each(visit);
+    }
+
+    /// The page index of the file, if it is here; its blocks are fetched with [`Source::pack`].
+    #[cfg_attr(not(test), expect(dead_code, reason = "page maps read it, once they come in blocks"))]
+    pub(in crate::replica) fn index(&self) -> Option<&PackedIndex> {
+        self.pack()?.index()
     }
 
     /// The pack, if it is one of this very file.

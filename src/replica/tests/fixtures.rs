@@ -190,11 +190,16 @@ impl History {
         (bytes.into(), summary)
     }
 
-    /// The pack of the file that holds `min` to `max` on `level`.
+    /// The pack of the file that holds `min` to `max` on `level`, without the blocks of its index.
     pub(crate) fn pack(&self, level: u8, min: u64, max: u64) -> Bytes {
+        self.pack_with_blocks_from(u64::MAX, level, min, max)
+    }
+
+    /// As [`History::pack`], with the blocks of the index of a file of at least `size` bytes.
+    pub(crate) fn pack_with_blocks_from(&self, size: u64, level: u8, min: u64, max: u64) -> Bytes {
         let commit = PageCount::new(self.states[max as usize].len() as u32);
         let header = Header::new(self.page_size, commit, name(min, max), self.time(max));
-        let mut pack = PackBuilder::new(id(level, min, max), &header).unwrap();
+        let mut pack = PackBuilder::new(id(level, min, max), &header).unwrap().with_blocks_from(size);
         let (_, summary) = self.encode_watched(min, max, |page, entry, frame| pack.page(page, entry, frame));
         pack.finish(&summary).unwrap().bytes
     }
