@@ -37,6 +37,7 @@
 mod ask_next;
 mod bandwidth;
 mod beside;
+mod blocks;
 mod btree;
 mod by_name;
 mod cache;

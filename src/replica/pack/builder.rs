@@ -125,7 +125,7 @@ impl PackBuilder {
 
     /// The pack of the file, which was written as `summary` says; `None` if it needs none, or cannot have one.
     pub(crate) fn finish(self, summary: &Summary) -> Option<Packed> {
-        if !is_worth_it(self.id, summary.size) {
+        if summary.size < self.blocks_from && !is_worth_it(self.id, summary.size) {
             return None;
         }
         let pages = if self.is_over || self.interior.is_empty() { &[] } else { self.pages.as_slice() };

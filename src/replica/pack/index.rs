@@ -232,6 +232,11 @@ impl PackedIndex {
         self.last
     }
 
+    /// Where the last frame ends in the LTX file.
+    pub fn end(&self) -> u64 {
+        self.end
+    }
+
     /// Where a block is in the pack; `None` if it has no pages, or there is no such block.
     pub fn range(&self, block: usize) -> Option<ByteRange> {
         let (block, offset) = self.blocks.get(block).filter(|(block, _)| block.pages > 0)?;
@@ -304,5 +309,12 @@ impl PackedIndex {
     /// What it takes in memory, beside what came with the front.
     pub(super) fn memory(&self) -> usize {
         size_of_val(self.blocks.as_slice())
+    }
+}
+
+#[cfg(test)]
+impl PackedIndex {
+    pub(super) fn without_blocks_that_came(self) -> Self {
+        Self { came: Bytes::new(), ..self }
     }
 }

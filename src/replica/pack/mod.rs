@@ -50,7 +50,7 @@ use crc_fast::{CrcAlgorithm, Digest};
 pub(crate) use self::builder::{PackBuilder, Packed};
 pub use self::index::PackedIndex;
 use self::index::{BLOCK_ENTRY, Blocks};
-pub(super) use self::slot::{FilePack, Packs};
+pub(super) use self::slot::{Asked, FilePack, Packs};
 use crate::error::{Error, Result};
 use crate::ltx::{FRAME_SIZES, FileId, Header, IndexEntry};
 use crate::page::Pgno;
@@ -67,7 +67,7 @@ const CHECKSUM: usize = 8;
 /// The largest front, in bytes. A smaller one has all interior pages of a database of a few GB.
 const LARGEST: usize = 8 * 1024 * 1024;
 /// A file of at least this many bytes gets the blocks of its page index.
-const BLOCKS_FROM: u64 = 1024 * 1024 * 1024;
+pub(super) const BLOCKS_FROM: u64 = 1024 * 1024 * 1024;
 /// A file of up to this many bytes comes whole: it needs no pack.
 pub(super) const WHOLE: u64 = 1024 * 1024;
 
@@ -233,6 +233,14 @@ impl Pack {
         (found.pgno == entry.pgno && u64::from(found.size) == entry.size).then(|| self.bytes_of(found))
     }
 
+    /// What a page index has of page `pgno`, if that page is here.
+    pub fn entry(&self, pgno: Pgno) -> Option<IndexEntry> {
+        // As in the file, which lists pages by their numbers.
+        let place = self.entries.binary_search_by_key(&pgno, |entry| entry.pgno).ok()?;
+        let Entry { offset, size, .. } = self.entries[place];
+        Some(IndexEntry { pgno, offset, size: size.into() })
+    }
+
     /// All pages, as a page index has them, and their frames.
     pub fn frames(&self) -> impl Iterator<Item = (IndexEntry, &[u8])> {
         self.entries.iter().map(|entry| {
@@ -271,6 +279,13 @@ fn entries(file: &FileInfo, listed: &[u8], frames: &[u8], start: usize) -> Resul
         (at, next) = (at + size as usize, end);
     }
     if at == frames.len() { Ok(entries) } else { Err(broken("bytes follow its frames")) }
+}
+
+#[cfg(test)]
+impl Pack {
+    fn without_blocks_that_came(self) -> Self {
+        Self { index: self.index.map(PackedIndex::without_blocks_that_came), ..self }
+    }
 }
 
 fn checksum(bytes: &[u8]) -> u64 {

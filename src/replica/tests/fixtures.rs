@@ -204,10 +204,22 @@ impl History {
         pack.finish(&summary).unwrap().bytes
     }
 
+    /// Stores the file that holds `min` to `max`, and its pack, which has the page index in blocks.
+    pub(crate) fn put_in_blocks(&self, level: u8, min: u64, max: u64) -> FileId {
+        self.put_pack(id(level, min, max), self.pack_with_blocks_from(0, level, min, max));
+        self.put(level, min, max)
+    }
+
     /// Stores `pack` as that of the file `id`.
     pub(crate) fn put_pack(&self, id: FileId, pack: Bytes) {
         let (store, time) = (self.store.clone(), self.time(id.name.max().get()));
         runtime::block_on(async move { store.put_pack(id, pack, time).await }).unwrap();
+    }
+
+    /// Removes the pack of the file `id`.
+    pub(crate) fn delete_pack(&self, id: FileId) {
+        let store = self.store.replica();
+        runtime::block_on(async move { store.delete_packs(&[id]).await }).unwrap();
     }
 
     /// Makes of the last state's page 1 one of SQLite's, without a schema.

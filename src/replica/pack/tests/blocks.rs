@@ -323,7 +323,7 @@ fn asked(history: &History, checksum: u64) -> FilePack {
     let source = Arc::new(Source::new(history.store()));
     runtime::block_on(async move {
         let file = source.list(crate::ltx::Level::SNAPSHOT, crate::ltx::Txid::ONE).await?.remove(0);
-        Ok(Packs::new(true).ask(&source, &file).unwrap().of(checksum).await)
+        Ok(Packs::new(true, 0).ask(&source, &file).unwrap().of(checksum).await)
     })
     .unwrap()
 }
