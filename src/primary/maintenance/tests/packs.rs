@@ -106,7 +106,7 @@ fn a_snapshot_gets_a_pack_of_its_own_frames() {
     assert!(large.packs().contains(&snapshot));
     let store = &large.pages.store;
     let info = run(store.head(snapshot)).unwrap();
-    let bytes = run(async { store.get_pack(snapshot).await?.bytes().await }).unwrap();
+    let bytes = run(async { store.get_pack(snapshot, ByteRange::All).await?.bytes().await }).unwrap();
     let (file, pack) = (store.bytes_of(snapshot), Pack::parse(&info, bytes).unwrap());
     assert_eq!(file[file.len() - 8..], pack.checksum().to_be_bytes());
     let TailRead::Index(index) = PageIndex::from_tail(&file, info.size, Shape::PLAIN).unwrap() else {
