@@ -11,10 +11,10 @@ use tokio::sync::mpsc;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::FileId;
 use crate::runtime;
-use crate::store::{PutOptions, Replica, Upload};
+use crate::store::{PartLog, PutOptions, Replica, Taken, Upload};
 
 /// Uploads what `encode` writes: at most three parts are in memory. The upload is still to be
-/// completed. `sent` hears of each part that the store has. It is given up as soon as `stop` ends.
+/// completed. It is given up as soon as `stop` ends.
 ///
 /// # Errors
 /// Those of `encode` and of the store; `Interrupted`. Nothing is left in the store then.
@@ -23,10 +23,52 @@ pub(super) async fn upload<T: Send + 'static>(
     id: FileId,
     options: PutOptions,
     encode: impl FnOnce(PartWriter) -> Result<(PartWriter, T)> + Send + 'static,
-    sent: impl Fn(usize),
     stop: impl Future<Output = ()>,
 ) -> Result<(Box<dyn Upload>, T)> {
     let mut upload = store.upload(id, options).await?;
+    match fill(&mut *upload, id, encode, |_| (), stop).await {
+        Ok(encoded) => Ok((upload, encoded)),
+        Err(e) => {
+            abort(upload).await;
+            Err(e)
+        }
+    }
+}
+
+/// As [`upload`]. What `log` says of an earlier attempt is taken up, and what the store has stays for the next one if this one fails. `has`
+/// hears of each part that the store has.
+///
+/// # Errors
+/// Those of `encode` and of the store.
+pub(super) async fn resume<T: Send + 'static>(
+    store: &Arc<Replica>,
+    id: FileId,
+    options: PutOptions,
+    log: Option<Arc<PartLog>>,
+    encode: impl FnOnce(PartWriter) -> Result<(PartWriter, T)> + Send + 'static,
+    has: impl Fn(usize),
+) -> Result<(Box<dyn Upload>, T)> {
+    let mut upload = match &log {
+        Some(log) => store.resume_upload(id, options, Arc::clone(log)).await?,
+        None => store.upload(id, options).await?,
+    };
+    match fill(&mut *upload, id, encode, has, std::future::pending()).await {
+        Ok(encoded) => Ok((upload, encoded)),
+        Err(e) => {
+            leave(upload, log.as_deref()).await;
+            Err(e)
+        }
+    }
+}
+
+/// Gives the `upload` what `encode` writes. `has` hears of each part that the store has.
+async fn fill<T: Send + 'static>(
+    upload: &mut dyn Upload,
+    id: FileId,
+    encode: impl FnOnce(PartWriter) -> Result<(PartWriter, T)> + Send + 'static,
+    has: impl Fn(usize),
+    stop: impl Future<Output = ()>,
+) -> Result<T> {
     let (sender, mut parts) = mpsc::channel::<Bytes>(1);
     let (emptied, spare) = std::sync::mpsc::channel();
     let part_size = upload.part_size();
@@ -39,10 +81,12 @@ pub(super) async fn upload<T: Send + 'static>(
     let sending = async {
         while let Some(part) = parts.recv().await {
             let (bytes, kept) = (part.len(), part.clone());
-            upload.part(part).await?;
+            let taken = upload.part(part).await?;
             // Who still holds it needs it: the next part gets new memory then. Nobody listens at the end.
             let _ = kept.try_into_mut().map(|memory| emptied.send(memory));
-            sent(bytes);
+            if taken != Taken::Later {
+                has(bytes);
+            }
         }
         Ok(())
     };
@@ -54,17 +98,17 @@ pub(super) async fn upload<T: Send + 'static>(
     drop(parts);
     let Some(sent) = sent else {
         // The encoder may wait for a server that is silent: it ends by itself.
-        abort(upload).await;
         return Err(Error::new(ErrorKind::Interrupted, format!("{id} was not written to its end")));
     };
     let encoded = encoding.await;
     // An upload that fails closes the channel, so its error is the cause of the encoder's.
-    match sent.and(encoded) {
-        Ok(encoded) => Ok((upload, encoded)),
-        Err(e) => {
-            abort(upload).await;
-            Err(e)
-        }
+    sent.and(encoded)
+}
+
+/// Leaves to the next attempt what the store has of an upload, if `log` has anything of it; else it is removed.
+pub(super) async fn leave(upload: Box<dyn Upload>, log: Option<&PartLog>) {
+    if log.and_then(PartLog::begun).is_none() {
+        abort(upload).await;
     }
 }
 

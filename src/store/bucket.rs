@@ -10,6 +10,7 @@ use futures_util::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 
 use super::clock::StoreTime;
+use super::part_log::PartLog;
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
 
@@ -55,6 +56,18 @@ pub trait Bucket: Send + Sync + fmt::Debug {
 
     /// Begins to write an object of any size in parts. Nothing is visible before [`Upload::complete`].
     async fn upload(&self, key: &str, options: &PutOptions) -> Result<Box<dyn Upload>>;
+
+    /// As [`Bucket::upload`], where `log` says which parts of an upload of this object the store has from an earlier attempt
+    /// that broke off: those are not sent again. What is dropped without [`Upload::complete`] and [`Upload::abort`] stays in the store, and in
+    /// the log. An upload of another object that the log names is given up. A store that cannot do this begins anew.
+    async fn resume_upload(
+        &self,
+        key: &str,
+        options: &PutOptions,
+        _log: Arc<PartLog>,
+    ) -> Result<Box<dyn Upload>> {
+        self.upload(key, options).await
+    }
 
     /// Deletes objects, any number of them; those that are not there are no error.
     async fn delete(&self, keys: &[String]) -> Result<()>;
@@ -142,7 +155,7 @@ pub trait Upload: Send {
     fn part_size(&self) -> usize;
 
     /// Adds the next part. After an error the same part may be given again.
-    async fn part(&mut self, part: Bytes) -> Result<()>;
+    async fn part(&mut self, part: Bytes) -> Result<Taken>;
 
     /// Makes the file visible.
     ///
@@ -152,6 +165,17 @@ pub trait Upload: Send {
 
     /// Gives up and removes what was stored.
     async fn abort(&mut self) -> Result<()>;
+}
+
+/// What became of a part of an upload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// It was sent, or goes with the next one.
+    Sent,
+    /// It is sent when the upload is completed.
+    Later,
+    /// The store has it from an earlier attempt, and it was not sent.
+    Kept,
 }
 
 /// A part of a listing.

@@ -14,6 +14,7 @@ mod http;
 mod identity;
 mod layout;
 mod location;
+mod part_log;
 mod paths;
 mod provider;
 mod replica;
@@ -25,13 +26,14 @@ mod tests;
 mod wrap;
 
 pub use bucket::{
-    Bucket, ByteRange, Content, Fencing, Inode, Next, ObjectInfo, Page, Place, PutOptions, Upload,
+    Bucket, ByteRange, Content, Fencing, Inode, Next, ObjectInfo, Page, Place, PutOptions, Taken, Upload,
 };
 pub use clock::StoreTime;
 pub use http::notify::{Notification, host_of, notify};
 pub use identity::ReplicaIdentity;
 pub use layout::{Layout, may_have_pack};
 pub use location::{Location, without_secrets};
+pub use part_log::PartLog;
 pub use provider::PROVIDERS;
 pub use provider::memory::MemoryStore;
 pub use replica::{FileInfo, Listing, RawInfo, Replica};

@@ -9,6 +9,7 @@ use tokio::sync::OnceCell;
 use super::bucket::{Bucket, ByteRange, Content, Fencing, Next, ObjectInfo, Place, PutOptions, Upload};
 use super::clock::StoreTime;
 use super::layout::{self, Layout, PACKS};
+use super::part_log::PartLog;
 use super::requests::Requests;
 use super::wrap::{Counted, Meter, Retry, RetryPolicy};
 use crate::clock::Timestamp;
@@ -294,6 +295,25 @@ impl Replica {
     /// [`Upload::complete`].
     pub async fn upload(&self, id: FileId, options: PutOptions) -> Result<Box<dyn Upload>> {
         self.bucket.upload(&self.key_to_write(id).await?, &options).await
+    }
+
+    /// As [`Replica::upload`], which takes up what an earlier attempt left, as [`Bucket::resume_upload`].
+    pub async fn resume_upload(
+        &self,
+        id: FileId,
+        options: PutOptions,
+        log: Arc<PartLog>,
+    ) -> Result<Box<dyn Upload>> {
+        self.bucket.resume_upload(&self.key_to_write(id).await?, &options, log).await
+    }
+
+    /// Gives up the upload that `log` names, if it names one.
+    pub async fn give_up_upload(&self, log: &Arc<PartLog>) -> Result<()> {
+        let Some(begun) = log.begun() else { return Ok(()) };
+        let options = PutOptions { timestamp: begun.since(), if_absent: true };
+        self.bucket.resume_upload(begun.name().0, &options, Arc::clone(log)).await?.abort().await?;
+        log.forget();
+        Ok(())
     }
 
     /// Deletes files, and what is beside them: their packs. Those that are not there are no error.

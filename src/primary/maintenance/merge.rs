@@ -62,8 +62,7 @@ pub(super) async fn run(
         Ok((out, (summary.size, pack.and_then(|pack| pack.finish(&summary)))))
     };
     let options = PutOptions { timestamp: header.timestamp, if_absent: true };
-    let (upload, (size, pack)) =
-        streaming_upload::upload(store, work.to, options, encode, |_| (), stop).await?;
+    let (upload, (size, pack)) = streaming_upload::upload(store, work.to, options, encode, stop).await?;
     seals.complete(store, work.to, upload).await?;
     Ok((FileInfo { id: work.to, size, timestamp: work.timestamp() }, time, pack))
 }

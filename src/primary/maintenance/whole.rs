@@ -47,7 +47,7 @@ pub(in crate::primary) async fn snapshot_of_copy(
     };
     let options = PutOptions { timestamp: header.timestamp, if_absent: true };
     let (upload, (size, pack)) =
-        streaming_upload::upload(store, id, options, encode, |_| (), std::future::pending()).await?;
+        streaming_upload::upload(store, id, options, encode, std::future::pending()).await?;
     seals.complete(store, id, upload).await?;
     // The copy's own key may go where it is not merged.
     let spent = [Some(subject), seals.never_merges(Level::L0).then_some(Subject::Replica(from))];

@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::primary::shipper::ReplicaId;
 use crate::primary::shipper::state::{Former, State};
+use crate::primary::shipper::unfinished;
 
 /// The file that names the format.
 const FORMAT: &str = "format.json";
@@ -167,6 +168,9 @@ impl Prepared<'_> {
             }
             if !state.url.is_empty() {
                 tracing::info!("{}: {} is not replicated to any more", self.folder.display(), state.url);
+            }
+            if let Some(left) = unfinished::of_former(&path, &state.url) {
+                tracing::warn!("{left}");
             }
             self.remember(state.clone().into_former());
             self.last = Some(state);

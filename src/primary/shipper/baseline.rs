@@ -14,7 +14,7 @@ use crate::primary::shipper::copying::{Copying, Counted};
 use crate::primary::shipper::sums::{self, Base, NewSums, Purpose, Sums};
 use crate::primary::streaming_upload::{self, PartWriter};
 use crate::replica::{PackBuilder, Packed};
-use crate::store::{PutOptions, Upload};
+use crate::store::{PartLog, PutOptions, Upload};
 
 /// How much of the database file is read at once.
 const READ_BYTES: usize = 256 * 1024;
@@ -169,7 +169,7 @@ pub(in crate::primary) struct Encoded {
 /// gets one.
 ///
 /// # Errors
-/// Those of the view and of the store; nothing is left in the store then.
+/// Those of the view and of the store, where the next attempt finds what `log` has then.
 pub(in crate::primary) async fn upload(
     shipper: &Shipper,
     id: FileId,
@@ -177,6 +177,7 @@ pub(in crate::primary) async fn upload(
     mut pages: ViewPages,
     header: Header,
     mut sums: Compared,
+    log: Option<Arc<PartLog>>,
 ) -> Result<(Box<dyn Upload>, Encoded)> {
     let (store, copying, seals) = (&shipper.store, Arc::clone(&shipper.copying), Arc::clone(&shipper.seals));
     copying.begins(pages.commit());
@@ -189,6 +190,6 @@ pub(in crate::primary) async fn upload(
         let pack = pack.and_then(|pack| pack.finish(&summary));
         Ok((out, Encoded { compared: sums, pack, size: summary.size }))
     };
-    let sent = |bytes| shipper.copying.sent(bytes);
-    streaming_upload::upload(store, id, options, encode, sent, std::future::pending()).await
+    let has = |bytes| shipper.copying.has(bytes);
+    streaming_upload::resume(store, id, options, log, encode, has).await
 }

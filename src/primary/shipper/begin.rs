@@ -28,11 +28,20 @@ use crate::verify;
 /// # Errors
 /// `Conflict` if it must not; those of database and store.
 pub(in crate::primary) async fn begin(shipper: &Arc<Shipper>) -> Result<()> {
-    while !decide(shipper).await? {
-        // Another replica brought the database forward: what was seen of it is void.
-        shipper.forget_survey();
+    let begun = loop {
+        match decide(shipper).await {
+            Ok(true) => break Ok(()),
+            // Another replica brought the database forward: what was seen of it is void.
+            Ok(false) => shipper.forget_survey(),
+            Err(e) => break Err(e),
+        }
+    };
+    let copies = shipper.with_capture(|capture| capture.anchor_reason().is_some()).unwrap_or(true);
+    match begun.is_ok() && !copies {
+        true => shipper.give_up_unfinished().await,
+        false => shipper.give_up_stale().await,
     }
-    Ok(())
+    begun
 }
 
 /// As [`begin`]; `false` if the database became another one meanwhile.

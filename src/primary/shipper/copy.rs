@@ -86,15 +86,18 @@ async fn send_copy(
     let options = PutOptions { timestamp: header.timestamp, if_absent: true };
     sync_before(shipper).await?;
     shipper.with_capture(|capture| capture.sends_copy(&header))?;
+    shipper.give_up_stale().await;
+    let log = shipper.part_log();
     let done = async {
-        let (mut upload, uploaded) = baseline::upload(shipper, id, options, pages, header, compared).await?;
+        let uploading = baseline::upload(shipper, id, options, pages, header, compared, log.clone());
+        let (mut upload, uploaded) = uploading.await?;
         let completed = upload.complete().await;
         match &completed {
             Ok(()) => {}
             Err(e) if e.kind() == ErrorKind::AlreadyExists => streaming_upload::abort(upload).await,
             Err(_) => {
                 shipper.with_capture(|capture| capture.attempted(header))?;
-                streaming_upload::abort(upload).await;
+                streaming_upload::leave(upload, log.as_deref()).await;
             }
         }
         completed.map(|()| uploaded)

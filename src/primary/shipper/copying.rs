@@ -15,7 +15,7 @@ pub(in crate::primary) struct Copying {
     /// The last page that was encoded.
     encoded: AtomicU32,
     encoded_bytes: AtomicU64,
-    sent_bytes: AtomicU64,
+    stored_bytes: AtomicU64,
 }
 
 impl Copying {
@@ -23,7 +23,7 @@ impl Copying {
     pub(super) fn begins(&self, pages: PageCount) {
         self.encoded.store(0, Ordering::Relaxed);
         self.encoded_bytes.store(0, Ordering::Relaxed);
-        self.sent_bytes.store(0, Ordering::Relaxed);
+        self.stored_bytes.store(0, Ordering::Relaxed);
         self.pages.store(pages.get(), Ordering::Relaxed);
     }
 
@@ -37,19 +37,19 @@ impl Copying {
     }
 
     /// The store has `bytes` more of it.
-    pub(super) fn sent(&self, bytes: usize) {
-        self.sent_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    pub(super) fn has(&self, bytes: usize) {
+        self.stored_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     /// How much of the database the store has, in percent; `None` while nothing is copied.
     pub(in crate::primary) fn percent(&self) -> Option<u8> {
         let pages = self.pages.load(Ordering::Relaxed);
-        let (encoded, sent) =
-            (self.encoded_bytes.load(Ordering::Relaxed), self.sent_bytes.load(Ordering::Relaxed));
+        let (encoded, stored) =
+            (self.encoded_bytes.load(Ordering::Relaxed), self.stored_bytes.load(Ordering::Relaxed));
         if pages == 0 {
             return None;
         }
-        let of_encoded = sent as f64 / encoded.max(sent).max(1) as f64;
+        let of_encoded = stored as f64 / encoded.max(stored).max(1) as f64;
         let share = of_encoded * f64::from(self.encoded.load(Ordering::Relaxed)) / f64::from(pages);
         Some((share * 100.0).clamp(0.0, 100.0) as u8)
     }
@@ -78,24 +78,47 @@ const REMEDY: &str = "keep the database open until it is there, as SELECT litest
                       close_timeout";
 
 impl Shipper {
-    /// The last close gives up a copy that is under way, of which the next open says so. What to tell of it.
+    /// The last close ends a copy that is under way, of which the next open says so. What to tell of it.
     pub(in crate::primary) fn gives_copy_up(&self) -> Option<String> {
         let percent = self.copying.percent()?;
         let _ = self.with_capture(|capture| capture.gives_copy_up(percent));
-        Some(format!(
-            "the copy of the database, which came to {percent} %, is given up and begins again at the next open: {REMEDY}"
-        ))
+        Some(match self.kept_of_copy() {
+            Some(kept) => format!(
+                "the copy of the database, which came to {percent} %, is not finished: the {} that arrived are kept for a \
+                 week, and the next open sends the rest: {REMEDY}",
+                mebibytes(kept)
+            ),
+            None => format!(
+                "the copy of the database, which came to {percent} %, is given up and begins again at the next open: {REMEDY}"
+            ),
+        })
     }
 
-    /// Tells, as a new copy begins, of the one before that the last close gave up.
+    /// Tells, as a new copy begins, of the one before that did not come to its end.
     pub(super) fn tell_of_copy_before(&self) {
-        if let Ok(Some(percent)) = self.with_capture(|capture| capture.copy_given_up()) {
-            self.notice(format!(
-                "the last copy of the database had come to {percent} % when it was closed, and was given up; another one \
-                 has begun: {REMEDY}"
-            ));
+        let given_up = self.with_capture(|capture| capture.copy_given_up()).ok().flatten();
+        let before = match given_up {
+            Some(percent) => {
+                format!("the last copy of the database had come to {percent} % when it was closed")
+            }
+            None => "the last copy of the database broke off".to_owned(),
+        };
+        match (self.kept_of_copy(), given_up) {
+            (Some(kept), _) => self.notice(format!(
+                "{before}: the {} that arrived are kept, and what is missing is sent now: {REMEDY}",
+                mebibytes(kept)
+            )),
+            (None, Some(_)) => {
+                self.notice(format!("{before}, and was given up; another one has begun: {REMEDY}"));
+            }
+            (None, None) => {}
         }
     }
+}
+
+/// A number of bytes in words.
+fn mebibytes(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }
 
 #[cfg(test)]
@@ -112,9 +135,9 @@ mod tests {
         let mut out = Counted { out: Vec::new(), copying: Arc::clone(&copying) };
         out.write_all(&[0; 1000]).unwrap();
         assert_eq!(copying.percent(), Some(0), "it is in memory");
-        copying.sent(500);
+        copying.has(500);
         assert_eq!(copying.percent(), Some(25));
-        copying.sent(500);
+        copying.has(500);
         assert_eq!(copying.percent(), Some(50));
         copying.ends();
         assert_eq!(copying.percent(), None);

@@ -58,6 +58,7 @@ mod spool;
 pub(in crate::primary) mod state;
 pub(in crate::primary) mod sums;
 mod survey;
+pub(in crate::primary) mod unfinished;
 mod wait;
 
 use std::path::{Path, PathBuf};

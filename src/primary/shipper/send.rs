@@ -101,8 +101,7 @@ async fn stream(
         Ok((parts, (summary.size, sums)))
     };
     let id = FileId::single(out.txid);
-    let made =
-        streaming_upload::upload(&shipper.store, id, options, encode, |_| (), std::future::pending()).await?;
+    let made = streaming_upload::upload(&shipper.store, id, options, encode, std::future::pending()).await?;
     let (mut upload, size);
     (upload, (size, *sums)) = made;
     let completed = upload.complete().await;

@@ -92,7 +92,7 @@ pub(super) async fn send(shipper: &Arc<Shipper>, view: SnapshotView) -> Result<F
         Ok((out, summary.size))
     };
     let stop = shipper.history.told_to_stop();
-    let (upload, size) = streaming_upload::upload(&shipper.store, id, options, encode, |_| (), stop).await?;
+    let (upload, size) = streaming_upload::upload(&shipper.store, id, options, encode, stop).await?;
     shipper.seals.complete(&shipper.store, id, upload).await?;
     shipper.seals.forget(&[subject])?;
     Ok(FileInfo { id, size, timestamp: header.timestamp })

@@ -12,7 +12,9 @@ use super::ledger::Ledger;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::FileId;
 use crate::runtime::simulated::{self, Simulation};
-use crate::store::{Bucket, ByteRange, Content, Fencing, Layout, Next, ObjectInfo, Page, PutOptions, Upload};
+use crate::store::{
+    Bucket, ByteRange, Content, Fencing, Layout, Next, ObjectInfo, Page, PutOptions, Taken, Upload,
+};
 
 /// How a bucket answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -185,14 +187,14 @@ impl Upload for Sending {
         1500
     }
 
-    async fn part(&mut self, part: Bytes) -> Result<()> {
+    async fn part(&mut self, part: Bytes) -> Result<Taken> {
         self.network.sent(&self.key, &[&self.body, &part[..]].concat());
         self.network.go().await?;
         let Some(inner) = &mut self.inner else { return Err(failed("the upload is over")) };
         inner.part(part.clone()).await?;
         self.body.extend_from_slice(&part);
         simulation().take_a_while().await;
-        Ok(())
+        Ok(Taken::Sent)
     }
 
     async fn complete(&mut self) -> Result<()> {

@@ -45,3 +45,4 @@ mod several;
 mod spool;
 mod sqlite;
 mod state;
+mod unfinished;

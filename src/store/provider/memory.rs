@@ -15,7 +15,8 @@ use crate::error::Result;
 use crate::ltx::FileId;
 use crate::store::clock::StoreTime;
 use crate::store::{
-    Bucket, ByteRange, Content, Fencing, Layout, Next, ObjectInfo, Page, PutOptions, Replica, Upload, errors,
+    Bucket, ByteRange, Content, Fencing, Layout, Next, ObjectInfo, Page, PutOptions, Replica, Taken, Upload,
+    errors,
 };
 
 /// The pieces in which content arrives: small, so that tests see more than one.
@@ -264,9 +265,9 @@ impl Upload for MemoryUpload {
         4096
     }
 
-    async fn part(&mut self, part: Bytes) -> Result<()> {
+    async fn part(&mut self, part: Bytes) -> Result<Taken> {
         self.body.extend_from_slice(&part);
-        Ok(())
+        Ok(Taken::Sent)
     }
 
     async fn complete(&mut self) -> Result<()> {

@@ -10,7 +10,9 @@ use tokio::time::Instant;
 use crate::error::{Error, Result};
 use crate::store::clock::StoreTime;
 use crate::store::requests::{Operation, Requests, Tally};
-use crate::store::{Bucket, ByteRange, Content, Fencing, Next, ObjectInfo, Page, Place, PutOptions, Upload};
+use crate::store::{
+    Bucket, ByteRange, Content, Fencing, Next, ObjectInfo, Page, PartLog, Place, PutOptions, Taken, Upload,
+};
 
 /// A bucket whose requests are counted. It is the innermost wrapper: what it counts is what the store is asked.
 #[derive(Clone, Debug)]
@@ -73,6 +75,18 @@ impl Bucket for Counted {
     async fn upload(&self, key: &str, options: &PutOptions) -> Result<Box<dyn Upload>> {
         let begun = Instant::now();
         let inner = self.tally.note(Operation::Put, begun, self.inner.upload(key, options).await)?;
+        Ok(Box::new(CountedUpload { inner, tally: self.tally.clone() }))
+    }
+
+    async fn resume_upload(
+        &self,
+        key: &str,
+        options: &PutOptions,
+        log: Arc<PartLog>,
+    ) -> Result<Box<dyn Upload>> {
+        let begun = Instant::now();
+        let upload = self.inner.resume_upload(key, options, log).await;
+        let inner = self.tally.note(Operation::Put, begun, upload)?;
         Ok(Box::new(CountedUpload { inner, tally: self.tally.clone() }))
     }
 
@@ -146,11 +160,11 @@ impl Upload for CountedUpload {
         self.inner.part_size()
     }
 
-    async fn part(&mut self, part: Bytes) -> Result<()> {
+    async fn part(&mut self, part: Bytes) -> Result<Taken> {
         let begun = Instant::now();
         let size = part.len();
         let answer = self.tally.note(Operation::Put, begun, self.inner.part(part).await);
-        if answer.is_ok() {
+        if matches!(answer, Ok(Taken::Sent | Taken::Later)) {
             self.tally.moved(Operation::Put, size);
         }
         answer

@@ -12,7 +12,8 @@ use futures_util::stream::{self, StreamExt as _};
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::clock::StoreTime;
 use crate::store::{
-    Bucket, ByteRange, Content, Fencing, Next, ObjectInfo, Page, Place, PutOptions, Replica, Upload,
+    Bucket, ByteRange, Content, Fencing, Next, ObjectInfo, Page, PartLog, Place, PutOptions, Replica, Taken,
+    Upload,
 };
 
 /// A kind of request.
@@ -246,6 +247,18 @@ impl Bucket for FaultyBucket {
         Ok(Box::new(FaultyUpload { inner, faults: self.clone() }))
     }
 
+    async fn resume_upload(
+        &self,
+        key: &str,
+        options: &PutOptions,
+        log: Arc<PartLog>,
+    ) -> Result<Box<dyn Upload>> {
+        let fault = self.begin(Op::Upload).await?;
+        let upload = self.inner.resume_upload(key, options, log).await;
+        let inner = end(Op::Upload, fault, upload)?;
+        Ok(Box::new(FaultyUpload { inner, faults: self.clone() }))
+    }
+
     async fn delete(&self, keys: &[String]) -> Result<()> {
         let fault = self.begin(Op::Delete).await?;
         end(Op::Delete, fault, self.inner.delete(keys).await)
@@ -314,7 +327,7 @@ impl Upload for FaultyUpload {
     }
 
     /// A lost answer is a refusal here: a part that is given again replaces the one before.
-    async fn part(&mut self, part: Bytes) -> Result<()> {
+    async fn part(&mut self, part: Bytes) -> Result<Taken> {
         match self.faults.begin(Op::Part).await? {
             Some(Fault::LoseAnswer(kind)) => Err(injected(Op::Part, kind)),
             _ => self.inner.part(part).await,

@@ -9,7 +9,9 @@ use futures_util::StreamExt as _;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::clock::StoreTime;
-use crate::store::{Bucket, ByteRange, Content, Fencing, Next, ObjectInfo, Page, Place, PutOptions, Upload};
+use crate::store::{
+    Bucket, ByteRange, Content, Fencing, Next, ObjectInfo, Page, PartLog, Place, PutOptions, Upload,
+};
 
 /// What an answer or a failure adds to what was heard.
 const AN_ANSWER: u64 = 1 << 20;
@@ -80,6 +82,15 @@ impl Bucket for Meter {
 
     async fn upload(&self, key: &str, options: &PutOptions) -> Result<Box<dyn Upload>> {
         self.inner.upload(key, options).await
+    }
+
+    async fn resume_upload(
+        &self,
+        key: &str,
+        options: &PutOptions,
+        log: Arc<PartLog>,
+    ) -> Result<Box<dyn Upload>> {
+        self.inner.resume_upload(key, options, log).await
     }
 
     async fn delete(&self, keys: &[String]) -> Result<()> {

@@ -15,7 +15,9 @@ use super::hedge::{Asked, Hedge};
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime::random_u64;
 use crate::store::clock::StoreTime;
-use crate::store::{Bucket, ByteRange, Content, Fencing, Next, ObjectInfo, Page, Place, PutOptions, Upload};
+use crate::store::{
+    Bucket, ByteRange, Content, Fencing, Next, ObjectInfo, Page, PartLog, Place, PutOptions, Taken, Upload,
+};
 
 /// How often and how long to try again what failed for now ([`Error::is_transient`]). What a wrong answer or a
 /// refusal came of is tried once more.
@@ -159,9 +161,21 @@ impl Bucket for Retry {
             let (key, options) = (Arc::clone(&key), options.clone());
             async move { bucket.upload(&key, &options).await }.boxed()
         });
-        let inner = begun.await?;
-        let part_size = inner.part_size();
-        Ok(Box::new(RetryUpload { inner: Arc::new(Mutex::new(inner)), part_size, retry: self.clone() }))
+        Ok(RetryUpload::of(self, begun.await?))
+    }
+
+    async fn resume_upload(
+        &self,
+        key: &str,
+        options: &PutOptions,
+        log: Arc<PartLog>,
+    ) -> Result<Box<dyn Upload>> {
+        let key: Arc<str> = key.into();
+        let begun = self.again(Attempts::Write, |bucket| {
+            let (key, options, log) = (Arc::clone(&key), options.clone(), Arc::clone(&log));
+            async move { bucket.resume_upload(&key, &options, log).await }.boxed()
+        });
+        Ok(RetryUpload::of(self, begun.await?))
     }
 
     async fn delete(&self, keys: &[String]) -> Result<()> {
@@ -239,13 +253,20 @@ struct RetryUpload {
     retry: Retry,
 }
 
+impl RetryUpload {
+    fn of(retry: &Retry, inner: Box<dyn Upload>) -> Box<dyn Upload> {
+        let part_size = inner.part_size();
+        Box::new(Self { inner: Arc::new(Mutex::new(inner)), part_size, retry: retry.clone() })
+    }
+}
+
 #[async_trait]
 impl Upload for RetryUpload {
     fn part_size(&self) -> usize {
         self.part_size
     }
 
-    async fn part(&mut self, part: Bytes) -> Result<()> {
+    async fn part(&mut self, part: Bytes) -> Result<Taken> {
         let inner = &self.inner;
         self.retry
             .again(Attempts::Write, |_| {

@@ -19,7 +19,7 @@ use super::session::Session;
 use super::write::{described, md5};
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::http::call::Call;
-use crate::store::{PutOptions, Upload};
+use crate::store::{PutOptions, Taken, Upload};
 
 /// The bytes of a block's name. All names of one blob's blocks have the same length, and those of Litestream have this.
 const NAME_LEN: usize = 64;
@@ -103,7 +103,7 @@ impl Upload for AzureUpload {
         self.bucket.site().part_size
     }
 
-    async fn part(&mut self, part: Bytes) -> Result<()> {
+    async fn part(&mut self, part: Bytes) -> Result<Taken> {
         self.alive()?;
         let session = self.bucket.session().await?;
         let path = self.bucket.site().blob_path(&self.key);
@@ -115,7 +115,7 @@ impl Upload for AzureUpload {
             Ok(_) => self.blocks += 1,
             Err(failure) => return Err(self.bucket.explain(&session, failure, &self.what())),
         }
-        Ok(())
+        Ok(Taken::Sent)
     }
 
     async fn complete(&mut self) -> Result<()> {

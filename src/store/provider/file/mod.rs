@@ -23,7 +23,8 @@ use crate::files::{self, EarlySync, Rights};
 use crate::runtime::blocking;
 use crate::store::clock::{StoreClock, StoreTime};
 use crate::store::{
-    Bucket, ByteRange, Content, Fencing, Inode, Next, ObjectInfo, Page, Place, PutOptions, Upload, errors,
+    Bucket, ByteRange, Content, Fencing, Inode, Next, ObjectInfo, Page, Place, PutOptions, Taken, Upload,
+    errors,
 };
 
 mod location;
@@ -418,11 +419,11 @@ impl Upload for FileUpload {
         PART
     }
 
-    async fn part(&mut self, part: Bytes) -> Result<()> {
+    async fn part(&mut self, part: Bytes) -> Result<Taken> {
         let (offset, len) = (self.written, part.len() as u64);
         self.with(move |temporary| temporary.write_at(&part, offset)).await?;
         self.written += len;
-        Ok(())
+        Ok(Taken::Sent)
     }
 
     async fn complete(&mut self) -> Result<()> {

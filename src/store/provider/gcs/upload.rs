@@ -17,7 +17,7 @@ use super::session::Session;
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime;
 use crate::store::http::call::Call;
-use crate::store::{PutOptions, Upload};
+use crate::store::{PutOptions, Taken, Upload};
 
 /// The description of an object is shorter.
 const MAX_ANSWER: usize = 64 << 10;
@@ -238,7 +238,7 @@ impl Upload for GcsUpload {
         self.bucket.site().part_size
     }
 
-    async fn part(&mut self, part: Bytes) -> Result<()> {
+    async fn part(&mut self, part: Bytes) -> Result<Taken> {
         self.alive()?;
         if self.held.is_some() {
             match self.send_held(false).await {
@@ -249,7 +249,7 @@ impl Upload for GcsUpload {
         if !self.exists {
             self.held = Some(part);
         }
-        Ok(())
+        Ok(Taken::Sent)
     }
 
     async fn complete(&mut self) -> Result<()> {

@@ -11,7 +11,7 @@ use super::session::{Session, WRONG_SEQUENCE};
 use super::{CHUNK, Failure, NatsBucket};
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime;
-use crate::store::{PutOptions, Site as _, Upload, errors};
+use crate::store::{PutOptions, Site as _, Taken, Upload, errors};
 
 /// The pieces in which an upload is best given.
 const PART: usize = 1 << 20;
@@ -164,14 +164,14 @@ impl Upload for NatsUpload {
         PART
     }
 
-    async fn part(&mut self, part: Bytes) -> Result<()> {
+    async fn part(&mut self, part: Bytes) -> Result<Taken> {
         self.alive()?;
         // What a part had before it failed is there already: it is given again from its begin.
         let done = (self.size as usize) % PART;
         for at in (done..part.len()).step_by(CHUNK) {
             self.chunk(part.slice(at..part.len().min(at + CHUNK))).await?;
         }
-        Ok(())
+        Ok(Taken::Sent)
     }
 
     async fn complete(&mut self) -> Result<()> {

@@ -18,7 +18,9 @@ use crate::store::clock::{StoreClock, StoreTime};
 use crate::store::fence::Fence;
 use crate::store::http::sessions::{self, Begin, Sessions};
 use crate::store::http::{self, Way};
-use crate::store::{Bucket, ByteRange, Content, Fencing, Next, ObjectInfo, Page, PutOptions, Upload, errors};
+use crate::store::{
+    Bucket, ByteRange, Content, Fencing, Next, ObjectInfo, Page, PartLog, PutOptions, Upload, errors,
+};
 
 mod address;
 mod aliyun;
@@ -30,9 +32,12 @@ mod failure;
 mod host;
 mod list;
 mod location;
+mod parts;
 mod read;
 #[cfg(test)]
 mod requests;
+#[cfg(test)]
+mod resumed;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -230,6 +235,16 @@ impl Bucket for S3Bucket {
 
     async fn upload(&self, key: &str, options: &PutOptions) -> Result<Box<dyn Upload>> {
         Ok(Box::new(upload::S3Upload::new(self.clone(), key.to_owned(), options.clone())))
+    }
+
+    async fn resume_upload(
+        &self,
+        key: &str,
+        options: &PutOptions,
+        log: Arc<PartLog>,
+    ) -> Result<Box<dyn Upload>> {
+        let resumed = upload::S3Upload::resumed(self.clone(), key.to_owned(), options.clone(), log);
+        Ok(Box::new(resumed.await?))
     }
 
     async fn delete(&self, keys: &[String]) -> Result<()> {

@@ -2,8 +2,15 @@
 //!
 //! Memory holds the part that is being sent, and at the beginning the one before it: an upload that
 //! turns out to have a single part is a single PutObject.
+//!
+//! An upload with a log is taken up where an earlier attempt stopped. Its first part is held until the end: it has the header, which
+//! is another one in each attempt, and page 1, which commits change. What is completed is what this attempt was given: a part is taken over
+//! if it has the length and the digest of what was sent as this part, and the store still lists that, when the upload
+//! is taken up and once more before it is completed, since what an earlier attempt sent may arrive late.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -17,7 +24,8 @@ use super::{S3Bucket, SessionRef};
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime;
 use crate::store::http::xml;
-use crate::store::{Bucket as _, PutOptions, Upload, errors};
+use crate::store::part_log::{Begun, Name, Part, PartDigest};
+use crate::store::{Bucket as _, PartLog, PutOptions, Taken, Upload, errors};
 
 /// The most parts that an upload may have.
 const MAX_PARTS: usize = 10_000;
@@ -34,13 +42,20 @@ pub(super) struct S3Upload {
     bucket: S3Bucket,
     key: String,
     options: PutOptions,
-    /// The first part, until it is known whether there is a second one.
+    /// The first part, until it is known whether there is a second one; with a log, until the end.
     held: Option<Bytes>,
     /// The store's name for this upload, while there is one to complete or abort.
     upload_id: Option<String>,
-    /// The ETags of the parts that were sent. Invariant: empty while `upload_id` is none.
-    etags: Vec<String>,
+    /// The ETags of the parts that the store has as they were given. Invariant: empty while `upload_id` is none.
+    etags: BTreeMap<usize, String>,
+    /// The number of parts that were given.
+    given: usize,
     size: u64,
+    log: Option<Arc<PartLog>>,
+    /// The parts that the store has from an earlier attempt.
+    kept: BTreeMap<usize, Part>,
+    /// An upload that cannot be taken up, by its key and its id: it is given up as soon as another one has begun.
+    replaced: Option<(String, String)>,
     /// Completing failed without an answer, so it may have been done.
     uncertain: bool,
     ended: bool,
@@ -54,11 +69,60 @@ impl S3Upload {
             options,
             held: None,
             upload_id: None,
-            etags: Vec::new(),
+            etags: BTreeMap::new(),
+            given: 0,
             size: 0,
+            log: None,
+            kept: BTreeMap::new(),
+            replaced: None,
             uncertain: false,
             ended: false,
         }
+    }
+
+    /// The upload that `log` names, if it is one of this object and the store still knows it.
+    ///
+    /// # Errors
+    /// Those of the store that pass.
+    pub(super) async fn resumed(
+        bucket: S3Bucket,
+        key: String,
+        options: PutOptions,
+        log: Arc<PartLog>,
+    ) -> Result<Self> {
+        let mut upload = Self::new(bucket, key, options);
+        if let Some(begun) = log.begun() {
+            upload.kept = upload.still_there(&begun).await?;
+            let Name { key, id, .. } = begun.name;
+            match upload.kept.is_empty() {
+                true => upload.replaced = Some((key, id)),
+                false => upload.upload_id = Some(id),
+            }
+        }
+        upload.log = Some(log);
+        Ok(upload)
+    }
+
+    /// The parts of an upload of this object that the store has as they were sent.
+    async fn still_there(&self, begun: &Begun) -> Result<BTreeMap<usize, Part>> {
+        let Name { key, id, part_size, .. } = &begun.name;
+        let mut parts = begun.parts.clone();
+        let is_same = *key == self.key && *part_size == self.part_size() && !parts.is_empty();
+        let listed = if is_same { self.bucket.parts(key, id).await? } else { None };
+        let Some(listed) = listed else { return Ok(BTreeMap::new()) };
+        parts.retain(|number, part| {
+            listed.has(*number, &part.etag) && listed.size(*number) == Some(part.content.size)
+        });
+        Ok(parts)
+    }
+
+    /// Sends the first part, if it is held.
+    async fn give_held(&mut self, session: &SessionRef) -> Result<()> {
+        if let Some(held) = self.held.clone() {
+            self.give(session, 1, held).await?;
+            self.held = None;
+        }
+        Ok(())
     }
 
     fn alive(&self) -> Result<()> {
@@ -87,35 +151,104 @@ impl S3Upload {
             answer.and_then(|body| xml::document::<Initiated>(&body, "InitiateMultipartUploadResult"));
         let upload_id = initiated.map_err(|e| session.explain(Failure::Error(e), &what))?.upload_id;
         self.upload_id = Some(upload_id.clone());
+        if let Some(log) = &self.log
+            && let Err(e) = log.begin(&self.key, &upload_id, self.part_size())
+        {
+            tracing::warn!("what a copy sends is sent again if it breaks off: {e}");
+            self.log = None;
+        }
+        self.give_up_replaced().await;
         Ok(upload_id)
     }
 
-    async fn send_part(&mut self, session: &SessionRef, upload_id: &str, part: Bytes) -> Result<()> {
-        let number = self.etags.len() + 1;
+    /// Gives up the upload that this one takes the place of.
+    async fn give_up_replaced(&mut self) {
+        let Some((key, id)) = self.replaced.take() else { return };
+        if let Err(e) = abort(&self.bucket, &key, &id).await {
+            tracing::warn!(error = %e, "cannot remove the parts of an upload that was given up");
+        }
+    }
+
+    /// Sends part `number`, unless the store has it from an earlier attempt.
+    async fn give(&mut self, session: &SessionRef, number: usize, part: Bytes) -> Result<Taken> {
+        let upload_id = self.initiate(session).await?;
+        let Some(log) = self.log.clone() else {
+            let (size, etag) = (part.len(), self.send_part(session, &upload_id, number, part).await?);
+            self.has(number, size, etag);
+            return Ok(Taken::Sent);
+        };
+        let content = PartDigest::of(&part).await?;
+        if let Some(kept) = self.kept.get(&number).filter(|kept| kept.content == content) {
+            let etag = kept.etag.clone();
+            self.has(number, content.size, etag);
+            return Ok(Taken::Kept);
+        }
+        let etag = self.send_part(session, &upload_id, number, part).await?;
+        self.has(number, content.size, etag.clone());
+        if let Err(e) = log.add(number, Part { content, etag }) {
+            tracing::debug!("{e}");
+        }
+        Ok(Taken::Sent)
+    }
+
+    /// The store has part `number` as it was given.
+    fn has(&mut self, number: usize, size: usize, etag: String) {
+        self.etags.insert(number, etag);
+        self.size += size as u64;
+    }
+
+    /// Sends part `number`, and returns its ETag.
+    async fn send_part(
+        &self,
+        session: &SessionRef,
+        upload_id: &str,
+        number: usize,
+        part: Bytes,
+    ) -> Result<String> {
         if number > MAX_PARTS {
             return Err(Error::config(format!(
                 "{} needs more than {MAX_PARTS} parts; raise the setting part-size",
                 self.key
             )));
         }
-        let len = part.len() as u64;
         let request = Request::object(Method::PUT, self.key.clone())
             .query("partNumber", number.to_string())
             .query("uploadId", upload_id)
             .headers(self.bucket.key_headers())
             .body(part);
         let what = format!("write part {number} of {}", &self.key);
-        let response = session
-            .send(&request, self.bucket.way)
-            .await
-            .map_err(|failure| session.explain(failure, &what))?;
-        let etag = response.headers().get(ETAG).and_then(|value| value.to_str().ok());
-        let etag = etag.ok_or_else(|| {
-            Error::new(ErrorKind::Unsupported, format!("{} gives parts no ETag", session.http.endpoint()))
+        let response = session.send(&request, self.bucket.way).await.map_err(|failure| {
+            self.forget_if_unknown(&failure);
+            session.explain(failure, &what)
         })?;
-        self.etags.push(etag.to_owned());
-        self.size += len;
-        Ok(())
+        let etag = response.headers().get(ETAG).and_then(|value| value.to_str().ok());
+        etag.map(str::to_owned).ok_or_else(|| {
+            Error::new(ErrorKind::Unsupported, format!("{} gives parts no ETag", session.http.endpoint()))
+        })
+    }
+
+    /// The next attempt begins anew where the store does not know the upload any more.
+    fn forget_if_unknown(&self, failure: &Failure) {
+        if let Some(log) = self.log.as_ref().filter(|_| is_unknown(failure)) {
+            log.forget();
+        }
+    }
+
+    /// Makes sure, of an upload that was taken up, that the store has its parts as this attempt gave them.
+    async fn check_parts(&self, upload_id: &str) -> Result<()> {
+        if self.kept.is_empty() {
+            return Ok(());
+        }
+        // One that is not known any more may have been completed, which completing it shows.
+        let Some(listed) = self.bucket.parts(&self.key, upload_id).await? else { return Ok(()) };
+        match self.etags.iter().find(|(number, etag)| !listed.has(**number, etag)) {
+            None => Ok(()),
+            Some((number, _)) => Err(Error::wrong_answer(format!(
+                "{} has another part {number} of {} than was sent; it is written again",
+                self.bucket.describe(),
+                self.key
+            ))),
+        }
     }
 
     async fn complete_multipart(&mut self, session: &SessionRef, upload_id: &str) -> Result<()> {
@@ -130,16 +263,28 @@ impl S3Upload {
             Err(failure) => Err(failure),
         };
         match outcome {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                self.give_up_others().await;
+                Ok(())
+            }
             Err(Failure::Refused(refusal)) if refusal.is_precondition_failed() => {
                 self.bucket.shared.fence.note_kept();
                 Err(errors::already_exists(&self.bucket.describe(), &self.key))
             }
-            Err(Failure::Refused(refusal)) if refusal.code == "NoSuchUpload" => self.forgotten().await,
+            Err(failure) if is_unknown(&failure) => self.forgotten().await,
             Err(Failure::Refused(refusal)) if refusal.is_conflict() && self.options.if_absent => {
                 self.conflicted(session.explain(refusal.into(), &format!("finish {}", self.key))).await
             }
             Err(failure) => Err(self.bucket.explain(session, failure, &format!("finish {}", &self.key))),
+        }
+    }
+
+    /// Gives up what others began of this object, or this one did without that its log has it: none of it can be completed any more.
+    async fn give_up_others(&self) {
+        if self.log.is_some()
+            && let Err(e) = self.bucket.abort_unfinished(&self.key).await
+        {
+            tracing::debug!("{e}");
         }
     }
 
@@ -179,8 +324,8 @@ impl S3Upload {
     fn document(&self) -> Bytes {
         let mut xml =
             String::from("<CompleteMultipartUpload xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">");
-        for (i, etag) in self.etags.iter().enumerate() {
-            let (number, etag) = (i + 1, xml::escape(etag));
+        for (number, etag) in &self.etags {
+            let etag = xml::escape(etag);
             let written = write!(xml, "<Part><PartNumber>{number}</PartNumber><ETag>{etag}</ETag></Part>");
             written.expect("BUG: writing to a string does not fail");
         }
@@ -195,19 +340,19 @@ impl Upload for S3Upload {
         self.bucket.target().part_size
     }
 
-    async fn part(&mut self, part: Bytes) -> Result<()> {
+    async fn part(&mut self, part: Bytes) -> Result<Taken> {
         self.alive()?;
-        if self.held.is_none() && self.upload_id.is_none() {
-            self.held = Some(part);
-            return Ok(());
+        if self.given == 0 {
+            (self.held, self.given) = (Some(part), 1);
+            return Ok(Taken::Later);
         }
         let session = self.bucket.session().await?;
-        let upload_id = self.initiate(&session).await?;
-        if let Some(held) = self.held.clone() {
-            self.send_part(&session, &upload_id, held).await?;
-            self.held = None;
+        if self.log.is_none() {
+            self.give_held(&session).await?;
         }
-        self.send_part(&session, &upload_id, part).await
+        let taken = self.give(&session, self.given + 1, part).await?;
+        self.given += 1;
+        Ok(taken)
     }
 
     async fn complete(&mut self) -> Result<()> {
@@ -219,10 +364,8 @@ impl Upload for S3Upload {
                 self.bucket.put_object(&self.key, body, &self.options).await
             }
             Some(upload_id) => {
-                if let Some(held) = self.held.clone() {
-                    self.send_part(&session, &upload_id, held).await?;
-                    self.held = None;
-                }
+                self.give_held(&session).await?;
+                self.check_parts(&upload_id).await?;
                 self.complete_multipart(&session, &upload_id).await
             }
         };
@@ -230,8 +373,14 @@ impl Upload for S3Upload {
             Ok(()) => {
                 self.upload_id = None;
                 self.ended = true;
+                self.give_up_replaced().await;
+                self.log.iter().for_each(|log| log.forget());
             }
-            Err(e) => self.uncertain |= e.is_transient() || e.kind() == ErrorKind::WrongAnswer,
+            Err(e) => {
+                self.uncertain |= e.is_transient() || e.kind() == ErrorKind::WrongAnswer;
+                // It may still be completed by this request: the next attempt begins anew.
+                self.log.iter().for_each(|log| log.forget());
+            }
         }
         outcome
     }
@@ -239,16 +388,22 @@ impl Upload for S3Upload {
     async fn abort(&mut self) -> Result<()> {
         self.held = None;
         self.ended = true;
-        let Some(upload_id) = self.upload_id.clone() else { return Ok(()) };
-        abort(&self.bucket, &self.key, &upload_id).await?;
-        self.upload_id = None;
+        if let Some(upload_id) = self.upload_id.clone() {
+            abort(&self.bucket, &self.key, &upload_id).await?;
+            self.upload_id = None;
+        }
+        self.give_up_replaced().await;
+        self.log.iter().for_each(|log| log.forget());
         Ok(())
     }
 }
 
 impl Drop for S3Upload {
-    /// Parts that nobody will complete cost money: they are given up in the background.
+    /// Parts that nobody will complete cost money: they are given up in the background, unless a log keeps them for the next attempt.
     fn drop(&mut self) {
+        if self.log.is_some() {
+            return;
+        }
         let (Some(upload_id), Ok(runtime)) = (self.upload_id.take(), runtime::handle()) else { return };
         let (bucket, key) = (self.bucket.clone(), self.key.clone());
         runtime.spawn(async move {
@@ -257,6 +412,11 @@ impl Drop for S3Upload {
             }
         });
     }
+}
+
+/// Whether the store does not know the upload any more.
+fn is_unknown(failure: &Failure) -> bool {
+    matches!(failure, Failure::Refused(refusal) if refusal.code == "NoSuchUpload")
 }
 
 /// Gives up an upload.

@@ -15,7 +15,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::runtime;
 use crate::store::folders::{self, folder_of, temporary_key};
 use crate::store::http::sessions::SessionRef;
-use crate::store::{PutOptions, Site as _, Upload, errors};
+use crate::store::{PutOptions, Site as _, Taken, Upload, errors};
 
 /// The pieces in which an upload is best given.
 const PART: usize = 1 << 20;
@@ -238,7 +238,7 @@ impl Upload for SftpUpload {
         PART
     }
 
-    async fn part(&mut self, part: Bytes) -> Result<()> {
+    async fn part(&mut self, part: Bytes) -> Result<Taken> {
         self.alive()?;
         let (key, begin, bucket) = (self.key.clone(), self.written, self.bucket.clone());
         let at_once = if bucket.site().concurrent_writes { PIECES } else { 1 };
@@ -251,7 +251,7 @@ impl Upload for SftpUpload {
         let written: Result<Vec<_>, SftpError> = pieces.buffer_unordered(at_once).try_collect().await;
         written.map_err(|e| bucket.explain(&file.session, e, &format!("write {key}")))?;
         self.written += len as u64;
-        Ok(())
+        Ok(Taken::Sent)
     }
 
     async fn complete(&mut self) -> Result<()> {

@@ -14,7 +14,7 @@ use super::write::Body;
 use crate::error::{Error, ErrorKind, Result};
 use crate::files;
 use crate::runtime::blocking;
-use crate::store::{PutOptions, Upload};
+use crate::store::{PutOptions, Taken, Upload};
 
 /// The pieces in which an upload is best given.
 const PART: usize = 1 << 20;
@@ -79,22 +79,22 @@ impl Upload for WebdavUpload {
         PART
     }
 
-    async fn part(&mut self, part: Bytes) -> Result<()> {
+    async fn part(&mut self, part: Bytes) -> Result<Taken> {
         match &self.content {
             Content::Held(None) => {
                 self.content = Content::Held(Some(part));
-                Ok(())
             }
             Content::Held(Some(first)) => {
                 let first = first.clone();
                 let file = self.stage().await?;
                 self.content = Content::Staged(file, 0);
                 self.append(first).await?;
-                self.append(part).await
+                self.append(part).await?;
             }
-            Content::Staged(..) => self.append(part).await,
-            Content::Ended => Err(ended()),
+            Content::Staged(..) => self.append(part).await?,
+            Content::Ended => return Err(ended()),
         }
+        Ok(Taken::Later)
     }
 
     async fn complete(&mut self) -> Result<()> {

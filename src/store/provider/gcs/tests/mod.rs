@@ -195,7 +195,7 @@ fn parts_arrive_whole_whatever_happens_to_them() {
                     let part = Bytes::copy_from_slice(part);
                     for attempt in 0.. {
                         match upload.part(part.clone()).await {
-                            Ok(()) => break,
+                            Ok(_) => break,
                             Err(e) => {
                                 assert!(e.is_transient() && attempt < 9, "trouble {n}, {len} bytes: {e}")
                             }
