@@ -96,6 +96,7 @@ bench: tools build
 	cargo build --release --locked --manifest-path benches/host/Cargo.toml
 	$(VENV)/bin/python benches/replica.py
 	$(VENV)/bin/python benches/cold.py
+	$(VENV)/bin/python benches/large.py
 	$(VENV)/bin/python benches/primary.py
 	$(VENV)/bin/python benches/listener.py
 	$(VENV)/bin/python benches/restarts.py

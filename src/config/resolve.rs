@@ -566,6 +566,7 @@ fn replica(
         hydration: hydration(path, given)?,
         disk: disk(given)?,
         pack,
+        ..replica::Options::default()
     };
     let point = given.state(&STATES)?;
     let min_txid = given.get(&MIN_TXID)?;
@@ -794,6 +795,7 @@ mod tests {
             hydration: None,
             disk: None,
             pack: true,
+            ..replica::Options::default()
         };
         assert_eq!(c.options, expected);
     }

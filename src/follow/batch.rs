@@ -5,6 +5,7 @@ use std::io::{BufReader, Write as _};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use roaring::RoaringBitmap;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -14,8 +15,11 @@ use crate::page::{PageCount, PageSize, Pgno};
 use crate::replica::{Source, check_name};
 use crate::store::{ByteRange, FileInfo};
 
+/// Downloads at the same time.
+const AT_ONCE: usize = 8;
+
 /// Downloaded files, in the order in which they are applied.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Batch {
     files: Vec<Staged>,
 }
@@ -50,36 +54,48 @@ pub(super) struct Content {
 }
 
 impl Batch {
-    /// Takes `bytes`, all of the file `info`, into `folder`.
+    /// Adds `bytes`, all of the file `info`, in `folder`.
     ///
     /// # Errors
     /// Those of the file system.
-    pub(super) fn of_bytes(info: FileInfo, bytes: &Bytes, folder: &Path) -> Result<Self> {
-        let (staged, mut file) = Staged::create(info, folder, 0)?;
+    pub(super) fn add(&mut self, info: FileInfo, bytes: &Bytes, folder: &Path) -> Result<()> {
+        let (staged, mut file) = Staged::create(info, folder, self.files.len())?;
         file.write_all(bytes).map_err(|e| staged.failed(e))?;
-        Ok(Self { files: vec![staged] })
+        self.files.push(staged);
+        Ok(())
     }
 
-    /// Downloads `infos`, at least one, into `folder`.
+    /// Downloads `infos` into `folder`, and adds them.
     ///
     /// # Errors
     /// Those of the store and of the file system.
-    pub(super) async fn download(source: &Source, infos: &[FileInfo], folder: &Path) -> Result<Self> {
-        let mut files = Vec::with_capacity(infos.len());
-        for (n, info) in infos.iter().enumerate() {
-            let (staged, mut file) = Staged::create(info.clone(), folder, n)?;
-            let mut written = Ok(());
-            let take = |bytes: &[u8]| {
-                if written.is_ok() {
-                    written = file.write_all(bytes);
-                }
-                bytes.len()
-            };
-            source.read_in_parts(info, ByteRange::All, take).await?;
-            written.map_err(|e| staged.failed(e))?;
-            files.push(staged);
-        }
-        Ok(Self { files })
+    pub(super) async fn download(
+        &mut self,
+        source: &Source,
+        infos: &[FileInfo],
+        folder: &Path,
+    ) -> Result<()> {
+        let first = self.files.len();
+        let downloads =
+            infos.iter().enumerate().map(|(n, info)| Staged::download(source, info, folder, first + n));
+        let files: Vec<_> = stream::iter(downloads).buffered(AT_ONCE).try_collect().await?;
+        self.files.extend(files);
+        Ok(())
+    }
+
+    /// Whether it has no file.
+    pub(super) fn is_empty(&self) -> bool {
+        self.files.is_empty()
+    }
+
+    /// How many files it has.
+    pub(super) fn len(&self) -> usize {
+        self.files.len()
+    }
+
+    /// The bytes of its files together.
+    pub(super) fn bytes(&self) -> u64 {
+        self.files.iter().map(|staged| staged.info.size).sum()
     }
 
     /// Verifies each file to its end. They are to continue a database of `lineage`.
@@ -139,6 +155,20 @@ impl Staged {
         let options = fs::OpenOptions::new().write(true).truncate(true).clone();
         let file = files::open(&staged.path, &options).map_err(|e| staged.failed(e))?;
         Ok((staged, file))
+    }
+
+    async fn download(source: &Source, info: &FileInfo, folder: &Path, n: usize) -> Result<Self> {
+        let (staged, mut file) = Self::create(info.clone(), folder, n)?;
+        let mut written = Ok(());
+        let take = |bytes: &[u8]| {
+            if written.is_ok() {
+                written = file.write_all(bytes);
+            }
+            bytes.len()
+        };
+        source.read_in_parts(info, ByteRange::All, take).await?;
+        written.map_err(|e| staged.failed(e))?;
+        Ok(staged)
     }
 
     fn verify(

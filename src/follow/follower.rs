@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 use tokio::time::timeout;
@@ -22,7 +22,7 @@ use crate::events::{self, Subject};
 use crate::files::RecordLock;
 use crate::ltx::Txid;
 use crate::page::{PageCount, PageSize};
-use crate::replica::{News, Source, Tail};
+use crate::replica::{Known, News, Plan, Source, Tail};
 use crate::restore::refuse_overlap;
 use crate::runtime;
 use crate::store::{FileInfo, ReplicaIdentity};
@@ -35,7 +35,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// Files that were listed may be merged away before they come, this many times in a row.
 const ATTEMPTS: usize = 3;
-/// Files taken by their names in one round. Where there are more, a listing finds all of them at once.
+/// Files taken by their names in one step. Where there are more, a listing finds all of them at once.
 const BY_NAME: usize = 2;
 /// The most bytes of files that make one transaction, unless one file has more: a process that is killed again and again gets
 /// on by as much each time.
@@ -250,9 +250,10 @@ impl Run {
             let outcome = panic::catch_unwind(round).unwrap_or_else(|panic| Err(runtime::bug(&*panic)));
             self.shared.locked().requests = self.worker.source.requests();
             let pause = match outcome {
-                Ok(()) => {
+                Ok(looked) => {
                     self.note_success();
-                    self.worker.options.interval
+                    // What came while the last was applied waits for no interval more.
+                    self.worker.options.interval.saturating_sub(looked.elapsed())
                 }
                 Err(_) if is_set(&self.shared.ends) => continue,
                 Err(e) if is_final(&e) => return self.note_end(e),
@@ -263,17 +264,17 @@ impl Run {
         events::closed(&self.worker.options.path);
     }
 
-    /// Looks for what is new until there is nothing, or all that a listing had is applied.
-    fn round(&mut self) -> Result<()> {
-        let (mut by_name, mut vanished) = (0, 0);
+    /// Looks for what is new until there is nothing, or all that a listing had is applied. Returns when the last look began.
+    fn round(&mut self) -> Result<Instant> {
+        let mut vanished = 0;
         loop {
-            let as_of = SystemClock.now();
+            let (as_of, begun) = (SystemClock.now(), Instant::now());
             let applied = self.step();
             match applied {
                 Ok(Step::Latest) => {
                     let mut standing = self.shared.locked();
                     (standing.as_of, standing.notice) = (as_of, None);
-                    return Ok(());
+                    return Ok(begun);
                 }
                 Ok(Step::Older(notice)) => {
                     let mut standing = self.shared.locked();
@@ -281,14 +282,9 @@ impl Run {
                         tracing::warn!("{}: {notice}", standing.path.display());
                         standing.notice = Some(notice);
                     }
-                    return Ok(());
+                    return Ok(begun);
                 }
-                Ok(Step::MoreByName) => {
-                    by_name += 1;
-                    if by_name == BY_NAME {
-                        self.worker.tail.doubt();
-                    }
-                }
+                Ok(Step::More) => {}
                 // It was merged with others since it was listed.
                 Err(e) if e.kind() == ErrorKind::NotFound && vanished < ATTEMPTS => {
                     vanished += 1;
@@ -302,54 +298,82 @@ impl Run {
         }
     }
 
+    /// Looks, and applies what that finds. Files that come by their names are gathered until there is no other: each
+    /// transaction waits for readers.
     fn step(&mut self) -> Result<Step> {
-        let known = self.worker.state.at().known();
-        let Self { worker, shared, runtime, .. } = self;
-        match wait(runtime, shared, worker.tail.look(&known))? {
-            News::Nothing { anchor } => {
-                if let Some(anchor) = anchor {
-                    worker.state.anchor_to(&anchor, &worker.folder)?;
+        let mut batch = Batch::default();
+        let mut known = self.worker.state.at().known();
+        loop {
+            let Self { worker, shared, runtime, .. } = self;
+            match wait(runtime, shared, worker.tail.look(&known))? {
+                News::Next(file, bytes) => {
+                    batch.add(file.clone(), &bytes, &worker.folder)?;
+                    if batch.len() == BY_NAME {
+                        worker.tail.doubt();
+                    }
+                    if batch.bytes() >= BATCH {
+                        return self.apply(&batch).map(|()| Step::More);
+                    }
+                    known = Known { txid: file.id.name.max(), anchor: Some(file), ..known };
                 }
-                worker
-                    .copy
-                    .hold()?
-                    .stamp()
-                    .and_then(|stamp| worker.state.locate(stamp, &worker.options.path))?;
-                Ok(Step::Latest)
-            }
-            News::Older { end } => Ok(Step::Older(format!(
-                "the replica lists nothing after TXID {end}, and the copy is TXID {}: a cache or a mirror lags, or files \
-                 were removed; the copy stays as it is",
-                known.txid
-            ))),
-            News::Next(file, bytes) => {
-                self.apply(&Batch::of_bytes(file, &bytes, &self.worker.folder)?)?;
-                Ok(Step::MoreByName)
-            }
-            News::More(plan) => {
-                refuse_overlap(&plan)?;
-                plan.files().chunk_by(same_batch()).try_for_each(|files| self.fetch_and_apply(files))?;
-                Ok(Step::Latest)
-            }
-            News::Anew(plan) => {
-                refuse_overlap(&plan)?;
-                tracing::info!(
-                    "{}: what follows TXID {} is not in the replica any more; all of TXID {} is copied",
-                    worker.options.path.display(),
-                    known.txid,
-                    plan.txid()
-                );
-                // All at once: what the snapshot holds may be older than the copy.
-                self.fetch_and_apply(plan.files())?;
-                Ok(Step::Latest)
+                News::More(plan) => {
+                    refuse_overlap(&plan)?;
+                    return self.apply_all(batch, plan.files()).map(|()| Step::Latest);
+                }
+                News::Nothing { .. } if !batch.is_empty() => {
+                    return self.apply(&batch).map(|()| Step::Latest);
+                }
+                // What else there is, is looked at from there.
+                _ if !batch.is_empty() => return self.apply(&batch).map(|()| Step::More),
+                News::Nothing { anchor } => return self.nothing_new(anchor.as_ref()),
+                News::Older { end } => return Ok(older(end, known.txid)),
+                News::Anew(plan) => return self.begin_anew(&plan),
             }
         }
     }
 
-    fn fetch_and_apply(&mut self, files: &[FileInfo]) -> Result<()> {
+    /// The copy has all that the replica has; `anchor` leads to its state as the known file does, and stays longer.
+    fn nothing_new(&mut self, anchor: Option<&FileInfo>) -> Result<Step> {
+        let worker = &mut self.worker;
+        if let Some(anchor) = anchor {
+            worker.state.anchor_to(anchor, &worker.folder)?;
+        }
+        let stamp = worker.copy.hold()?.stamp()?;
+        worker.state.locate(stamp, &worker.options.path)?;
+        Ok(Step::Latest)
+    }
+
+    fn begin_anew(&mut self, plan: &Plan) -> Result<Step> {
+        refuse_overlap(plan)?;
+        tracing::info!(
+            "{}: what follows TXID {} is not in the replica any more; all of TXID {} is copied",
+            self.worker.options.path.display(),
+            self.worker.state.at().txid(),
+            plan.txid()
+        );
+        // All at once: what the snapshot holds may be older than the copy.
+        let mut batch = Batch::default();
+        self.download(&mut batch, plan.files())?;
+        self.apply(&batch)?;
+        Ok(Step::Latest)
+    }
+
+    /// Downloads `files`, and applies what is in `batch` and then them, as many in one transaction as fit.
+    fn apply_all(&mut self, mut batch: Batch, mut files: &[FileInfo]) -> Result<()> {
+        while !(batch.is_empty() && files.is_empty()) {
+            let (now, later) = files.split_at(fitting(&batch, files));
+            self.download(&mut batch, now)?;
+            self.apply(&batch)?;
+            // Its files are gone before others get their names.
+            drop(std::mem::take(&mut batch));
+            files = later;
+        }
+        Ok(())
+    }
+
+    fn download(&mut self, batch: &mut Batch, files: &[FileInfo]) -> Result<()> {
         let Self { worker, shared, runtime, .. } = self;
-        let batch = wait(runtime, shared, Batch::download(&worker.source, files, &worker.folder))?;
-        self.apply(&batch)
+        wait(runtime, shared, batch.download(&worker.source, files, &worker.folder))
     }
 
     /// Puts verified files on the copy, in one transaction.
@@ -427,8 +451,8 @@ impl Run {
 enum Step {
     /// The copy has all that was found.
     Latest,
-    /// It has a file that came by its name, and there may be more.
-    MoreByName,
+    /// It has what was gathered, and there may be more.
+    More,
     /// The replica shows less than the copy has.
     Older(String),
 }
@@ -453,17 +477,22 @@ fn refuse_page_size(new: PageSize, of_copy: PageSize) -> Result<()> {
     ))
 }
 
-/// Says of each file whether it is in one transaction with the file before it.
-fn same_batch() -> impl FnMut(&FileInfo, &FileInfo) -> bool {
-    let mut bytes = 0;
-    move |before, file| {
-        bytes += before.size;
-        let same = bytes + file.size <= BATCH;
-        if !same {
-            bytes = 0;
-        }
-        same
-    }
+/// How many of `files`, from the first on, go into one transaction with `batch`: one at least, if that is empty.
+fn fitting(batch: &Batch, files: &[FileInfo]) -> usize {
+    let mut bytes = batch.bytes();
+    let fit = files.iter().take_while(|file| {
+        bytes += file.size;
+        bytes <= BATCH
+    });
+    fit.count().max(usize::from(batch.is_empty()))
+}
+
+/// The replica ends at TXID `end`, and the copy is later.
+fn older(end: Txid, copy: Txid) -> Step {
+    Step::Older(format!(
+        "the replica lists nothing after TXID {end}, and the copy is TXID {copy}: a cache or a mirror lags, or files \
+         were removed; the copy stays as it is"
+    ))
 }
 
 /// Waits for `work`, unless the copy is to end.

@@ -22,7 +22,7 @@ pub(super) const BLOCK_OFFSET: usize = FRAME_HEADER_SIZE + 4;
 /// What ends the page block.
 pub(super) const END_OF_PAGES: [u8; FRAME_HEADER_SIZE] = [0; FRAME_HEADER_SIZE];
 /// The sizes that a frame can have, whatever the page size.
-pub(super) const FRAME_SIZES: std::ops::RangeInclusive<u64> =
+pub(crate) const FRAME_SIZES: std::ops::RangeInclusive<u64> =
     (BLOCK_OFFSET + 1) as u64..=(FRAME_HEADER_SIZE + lz4::max_frame(PageSize::MAX.bytes())) as u64;
 
 /// The flag of a frame whose size follows.

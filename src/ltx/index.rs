@@ -135,16 +135,9 @@ impl PageIndex {
     /// `Corrupt`.
     pub fn from_tail(tail: &[u8], file_size: u64, shape: Shape) -> Result<TailRead> {
         let (before, after) = (shape.first_frame() + FRAME_HEADER_SIZE as u64, after_varints(shape));
-        if file_size < before + 1 + after || (tail.len() as u64) > file_size {
-            return Err(broken(format!("no LTX file has {file_size} bytes")));
-        }
-        let Some(end) = usize::try_from(after).ok().and_then(|after| tail.len().checked_sub(after)) else {
+        let Some((end, size)) = Self::size_in(tail, file_size, shape)? else {
             return Ok(TailRead::NeedMore(after + 1));
         };
-        let size = u64_at(tail, end);
-        if size == 0 || size > file_size - before - after {
-            return Err(broken(format!("a size of {size} bytes is impossible in {file_size} bytes")));
-        }
         let start = usize::try_from(size).ok().and_then(|size| end.checked_sub(size));
         let Some(start) = start else {
             return Ok(TailRead::NeedMore(size + after));
@@ -158,6 +151,32 @@ impl PageIndex {
             return Err(broken("a sealed file has at least one page"));
         }
         Ok(TailRead::Index(index))
+    }
+
+    /// Where the last frame ends in a file of `file_size` bytes and of this `shape` that ends with `tail`, as far as the
+    /// size of its index says it; `None` if the tail is too short for that.
+    ///
+    /// # Errors
+    /// `Corrupt`.
+    pub fn end_of_frames(tail: &[u8], file_size: u64, shape: Shape) -> Result<Option<u64>> {
+        let size = Self::size_in(tail, file_size, shape)?;
+        Ok(size.map(|(_, size)| file_size - after_varints(shape) - size - FRAME_HEADER_SIZE as u64))
+    }
+
+    /// Where in `tail` the varints of the index end, and their size in bytes; `None` if the tail is too short.
+    fn size_in(tail: &[u8], file_size: u64, shape: Shape) -> Result<Option<(usize, u64)>> {
+        let (before, after) = (shape.first_frame() + FRAME_HEADER_SIZE as u64, after_varints(shape));
+        if file_size < before + 1 + after || (tail.len() as u64) > file_size {
+            return Err(broken(format!("no LTX file has {file_size} bytes")));
+        }
+        let Some(end) = usize::try_from(after).ok().and_then(|after| tail.len().checked_sub(after)) else {
+            return Ok(None);
+        };
+        let size = u64_at(tail, end);
+        if size == 0 || size > file_size - before - after {
+            return Err(broken(format!("a size of {size} bytes is impossible in {file_size} bytes")));
+        }
+        Ok(Some((end, size)))
     }
 
     /// Checks that a sealed file was sealed with the index that [`PageIndex::from_tail`] read from `tail`.

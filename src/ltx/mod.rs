@@ -38,12 +38,13 @@ mod source;
 #[cfg(test)]
 mod tests;
 mod trailer;
-mod varint;
+pub(crate) mod varint;
 
 pub use codec::FrameCodec;
 pub use decoder::Decoder;
 pub use encoder::Encoder;
 pub use file::Summary;
+pub(crate) use frame::FRAME_SIZES;
 pub use frames::{FramePages, Frames, FramesSum};
 pub use header::{Header, HeaderFlags};
 pub use index::{IndexEntry, PageIndex, TailRead};

@@ -5,7 +5,7 @@
 pub(super) const MAX_LEN: usize = 10;
 
 /// Appends `n` to `out`.
-pub(super) fn put(out: &mut Vec<u8>, mut n: u64) {
+pub(crate) fn put(out: &mut Vec<u8>, mut n: u64) {
     while n >= 0x80 {
         out.push(n as u8 | 0x80);
         n >>= 7;
@@ -15,7 +15,7 @@ pub(super) fn put(out: &mut Vec<u8>, mut n: u64) {
 
 /// Takes one off the front of `bytes`; `None` if they end early, it exceeds 64 bits, or it is longer
 /// than it needs to be.
-pub(super) fn take(bytes: &mut &[u8]) -> Option<u64> {
+pub(crate) fn take(bytes: &mut &[u8]) -> Option<u64> {
     let mut n = 0_u64;
     for (i, &byte) in bytes.iter().take(MAX_LEN).enumerate() {
         let bits = u64::from(byte & 0x7f);

@@ -21,16 +21,17 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// What is wrong, each in a line that names the database and the replica, without its URL.
+    /// What is wrong, each in a line that names the database and the replica, without its URL: first what waits for a user.
     pub(super) fn unhealthy(&self, machine: &Machine) -> Vec<String> {
-        let mut wrong = Vec::new();
+        let (mut stopped, mut wrong) = (Vec::new(), Vec::new());
         for database in &machine.databases {
             if self.is_full(database) {
                 wrong.push(format!("{}: its disk is nearly full", database.path));
             }
             for replica in &database.replicas {
                 if let Some(why) = self.wrong_with(replica) {
-                    wrong.push(format!("{} to {}: {why}", database.path, replica.name));
+                    let lines = if is_stopped(replica) { &mut stopped } else { &mut wrong };
+                    lines.push(format!("{} to {}: {why}", database.path, replica.name));
                 }
             }
         }
@@ -39,7 +40,8 @@ impl Limits {
                 wrong.push(format!("{}: what is read of it is {} old", reader.name, time(reader.lag)));
             }
         }
-        wrong
+        stopped.extend(wrong);
+        stopped
     }
 
     /// Whether the disk of a database has too little space.
@@ -53,7 +55,7 @@ impl Limits {
     }
 
     fn wrong_with(&self, replica: &ReplicaFigures) -> Option<String> {
-        if replica.state == Phase::Stopped.name() {
+        if is_stopped(replica) {
             return Some("replication is stopped".to_owned());
         }
         if self.is_late(replica) {
@@ -67,6 +69,10 @@ impl Limits {
         }
         None
     }
+}
+
+fn is_stopped(replica: &ReplicaFigures) -> bool {
+    replica.state == Phase::Stopped.name()
 }
 
 fn millis(time: Duration) -> u64 {
@@ -119,5 +125,18 @@ mod tests {
         assert_eq!(wrong(|db| db.disk_free = Some(1)), ["/a.db: its disk is nearly full"]);
         assert_eq!(wrong(|db| db.replicas[0].has_hole = true).len(), 1);
         assert_eq!(wrong(|db| db.replicas[0].verification_error = Some("x".to_owned())).len(), 1);
+    }
+
+    #[test]
+    fn what_waits_for_a_user_is_said_first() {
+        let mut machine = machine(|db| db.replicas[0].lag = 303_000);
+        let mut stopped = machine.databases[0].clone();
+        "/b.db".clone_into(&mut stopped.path);
+        Phase::Stopped.name().clone_into(&mut stopped.replicas[0].state);
+        machine.databases.push(stopped);
+        let wrong = Limits::default().unhealthy(&machine);
+        let expected =
+            ["/b.db to s3: replication is stopped", "/a.db to s3: a commit has waited for 5 m 3 s"];
+        assert_eq!(wrong, expected);
     }
 }

@@ -183,7 +183,7 @@ pub(super) async fn points(db: &str, replica: &str) -> Option<Value> {
             "min": file.id.name.min().to_string(),
             "max": file.id.name.max().to_string(),
             "time": file.timestamp.as_millis(),
-            "size": Some(file.size).filter(|size| *size != u64::MAX),
+            "size": file.size,
         })
     };
     let mut files = files;

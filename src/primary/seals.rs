@@ -238,8 +238,8 @@ impl Seals {
         if !self.are_on() {
             return Ok(());
         }
-        let (header, head) = read_head(store, id).await?;
-        if header.is_sealed() && self.wrote(Subject::Replica(id), &head) {
+        let head = read_head(store, id).await?;
+        if head.header.is_sealed() && self.wrote(Subject::Replica(id), &head.bytes) {
             return Ok(());
         }
         Err(Error::new(
@@ -378,24 +378,35 @@ impl Seals {
     }
 }
 
-/// The header of the file `id`, and all that it has before its first frame.
+/// The beginning of a file of a replica.
+pub(in crate::primary) struct Head {
+    /// Its header.
+    pub(in crate::primary) header: Header,
+    /// All that the file has before its first frame.
+    pub(in crate::primary) bytes: Bytes,
+    /// The size of the whole file in bytes.
+    pub(in crate::primary) file_size: u64,
+}
+
+/// The beginning of the file `id`.
 ///
 /// # Errors
 /// Those of the store; `Corrupt` naming the file.
-pub(in crate::primary) async fn read_head(store: &Replica, id: FileId) -> Result<(Header, Bytes)> {
+pub(in crate::primary) async fn read_head(store: &Replica, id: FileId) -> Result<Head> {
     let named = |e: Error| e.context(format_args!("{} {id}", store.url()));
     let cut = || named(Error::corrupt("the header is cut short"));
     let beginning = async |len: usize| {
-        store.get(id, ByteRange::Bounded { offset: 0, len: len as u64 }).await?.bytes().await
+        let content = store.get(id, ByteRange::Bounded { offset: 0, len: len as u64 }).await?;
+        Ok::<_, Error>((content.file_size, content.bytes().await?))
     };
-    let mut bytes = beginning(Header::SIZE).await?;
+    let (file_size, mut bytes) = beginning(Header::SIZE).await?;
     let header = Header::decode(bytes.first_chunk().ok_or_else(cut)?).map_err(named)?;
     if header.name() != id.name {
         return Err(named(Error::corrupt("the header does not fit the name")));
     }
     let size = FrameCodec::head_size(&header);
     if size > Header::SIZE {
-        let first = std::mem::replace(&mut bytes, beginning(size).await?);
+        let first = std::mem::replace(&mut bytes, beginning(size).await?.1);
         if !bytes.starts_with(&first) {
             return Err(named(Error::new(ErrorKind::Unavailable, "it changed while it was read")));
         }
@@ -403,7 +414,7 @@ pub(in crate::primary) async fn read_head(store: &Replica, id: FileId) -> Result
     if bytes.len() < size {
         return Err(cut());
     }
-    Ok((header, bytes.slice(..size)))
+    Ok(Head { header, bytes: bytes.slice(..size), file_size })
 }
 
 impl Kept {

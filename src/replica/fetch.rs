@@ -11,11 +11,12 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
+use super::blocks::Blocks;
 use super::btree;
 use super::cache::FrameKey;
 use super::files::Files;
 use super::flight::{Arrival, Departure, Flight, Flights};
-use super::map::{Frame, PageMap, ReplicaFile};
+use super::map::{Found, Frame, PageMap, ReplicaFile};
 use super::read_ahead::{ReadAhead, Window};
 use super::record;
 use super::span::{Ranges, Span, spans};
@@ -91,7 +92,7 @@ impl Fetcher {
         ahead: &mut ReadAhead,
         buf: &mut [u8],
     ) -> Result<()> {
-        let Some((frame, file)) = map.get(pgno) else {
+        let Some((frame, file)) = self.find(map, pgno, ahead)? else {
             buf.fill(0);
             return Ok(());
         };
@@ -114,6 +115,25 @@ impl Fetcher {
         }
         self.learn(&State { map: map.clone(), page_size }, pgno, frame, ahead, buf);
         Ok(())
+    }
+
+    /// Where page `pgno` is, of which `map` knows at least who says it; `None` for a page that nobody wrote.
+    fn find<'a>(
+        &self,
+        map: &'a PageMap,
+        pgno: Pgno,
+        ahead: &ReadAhead,
+    ) -> Result<Option<(Frame, &'a Arc<ReplicaFile>)>> {
+        loop {
+            let (blocks, number) = match map.find(pgno) {
+                Found::At(frame, file) => return Ok(Some((frame, file))),
+                Found::Nowhere => return Ok(None),
+                Found::Away(blocks, number) => (Arc::clone(blocks), number),
+            };
+            let files = self.0.files.clone();
+            let bring = async move { blocks.bring(&files.source, number).await };
+            runtime::wait_for(|| ahead.is_interrupted(), bring)?;
+        }
     }
 
     /// Takes in what the page tells of others.
@@ -177,11 +197,10 @@ impl Fetcher {
     ) -> Result<Option<Arc<Flight>>> {
         let shared = &self.0;
         let home = shared.trees.home(wanted.pgno);
-        let is_here = |pgno| {
-            let place = state.map.get(pgno);
-            place.is_none_or(|(frame, file)| {
-                file.is_held(pgno, frame) || shared.files.cache.contains(frame.into())
-            })
+        let is_here = |pgno| match state.map.find(pgno) {
+            Found::At(frame, file) => file.is_held(pgno, frame) || shared.files.cache.contains(frame.into()),
+            Found::Nowhere => true,
+            Found::Away(..) => false,
         };
         let window = ahead.window(wanted.pgno, &shared.trees, shared.files.source.pace(), &is_here);
         let mut spans = self.spans(state, &window, ahead);
@@ -230,11 +249,20 @@ impl Fetcher {
         while pages.len() < most && (pages.is_empty() || bytes < window.bytes) {
             let before = walk.clone();
             let Some(pgno) = walk.next(trees, state.map.commit()) else { break };
-            let place = state.map.get(pgno);
             let away = |frame: Frame, file: &ReplicaFile| {
                 !file.is_held(pgno, frame) && !files.cache.contains(frame.into())
             };
-            if let Some((frame, _)) = place.filter(|(frame, file)| away(*frame, file)) {
+            let frame = match state.map.find(pgno) {
+                Found::At(frame, file) if away(frame, file) => Some(frame),
+                Found::At(..) | Found::Nowhere => None,
+                // Where it is will be known when reading comes there.
+                Found::Away(blocks, number) => {
+                    self.0.bring_early(blocks, number);
+                    walk = before;
+                    break;
+                }
+            };
+            if let Some(frame) = frame {
                 ranges.add(frame);
                 if ranges.count() > RANGES {
                     walk = before;
@@ -339,6 +367,14 @@ impl Shared {
     /// Sends a request that nobody waits for.
     fn early(self: &Arc<Self>, state: &State, span: Span) -> Option<JoinHandle<()>> {
         self.begin(span, false).and_then(|departure| self.launch(state, departure).ok())
+    }
+
+    /// Asks for a block that nobody waits for yet.
+    fn bring_early(self: &Arc<Self>, blocks: &Arc<Blocks>, number: usize) {
+        let (shared, blocks) = (Arc::clone(self), Arc::clone(blocks));
+        if let Ok(runtime) = runtime::handle() {
+            runtime.spawn(async move { blocks.bring(&shared.files.source, number).await });
+        }
     }
 
     fn launch(self: &Arc<Self>, state: &State, departure: Departure) -> Result<JoinHandle<()>> {

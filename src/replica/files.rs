@@ -10,10 +10,10 @@ use super::cache::PageCache;
 use super::disk::{Disk, DiskFile};
 use super::hydration::local::Local;
 use super::keep::Keep;
-use super::load::{Loaded, load};
-use super::map::{Frame, PageMap, ReplicaFile};
+use super::load::{Loaded, load, load_in_blocks};
+use super::map::{Frame, Index, PageMap, ReplicaFile};
 use super::options::Options;
-use super::pack::Packs;
+use super::pack::{self, Packs};
 use super::plan::Plan;
 use super::snapshot::Snapshot;
 use super::source::Source;
@@ -52,6 +52,8 @@ pub(super) struct Files {
     local: OnceLock<Arc<Local>>,
     /// Sealed files are refused: their pages would come into a local file as they are.
     without_sealed: bool,
+    /// The page indexes of snapshots from this size on come in blocks: not where all pages are wanted anyway.
+    in_blocks_from: u64,
     disk: Option<Arc<Disk>>,
     numbers: AtomicU32,
 }
@@ -62,12 +64,13 @@ impl Files {
         Self {
             source,
             cache: PageCache::new(options.cache_bytes),
-            packs: Packs::new(options.pack),
+            packs: Packs::new(options.pack, pack::WHOLE.min(options.in_blocks_from)),
             disk,
             trouble: Trouble::default(),
             keep: Keep::default(),
             local: OnceLock::new(),
             without_sealed: false,
+            in_blocks_from: if options.hydration.is_some() { u64::MAX } else { options.in_blocks_from },
             numbers: AtomicU32::new(1),
         }
     }
@@ -163,14 +166,16 @@ impl Files {
     }
 
     /// The map of `snapshot` with `files`, which end no later than it, in place of those that were merged
-    /// into them.
+    /// into them. A snapshot whose index may come in blocks takes the place of none: its index would have to be read for it.
     ///
     /// # Errors
     /// Those of the store; `NotFound` if the files are of another history; `Corrupt`.
     pub(super) async fn absorb(&self, snapshot: &Snapshot, files: &[FileInfo]) -> Result<PageMap> {
         let mut map = (*snapshot.map()).clone();
         let known = by_id(&map);
-        let is_new = |file: &&FileInfo| known.get(&file.id).is_none_or(|known| known.info != **file);
+        let is_new = |file: &&FileInfo| {
+            known.get(&file.id).is_none_or(|known| known.info != **file) && !self.may_come_in_blocks(file)
+        };
         let mut loads = self.load_all(files.iter().filter(is_new).cloned().collect());
         while let Some(next) = loads.next().await {
             let (info, loaded) = next?;
@@ -178,7 +183,9 @@ impl Files {
             check_history(snapshot, &info, &loaded.header)?;
             Lineage::with(snapshot.lineage, &loaded.header).map_err(|e| self.named(e))?;
             let file = self.number(&info, &known, &loaded);
-            runtime::busy(is_long(&loaded), || map.absorb(&file, &loaded.index))?;
+            if let Index::Whole(index) = &loaded.index {
+                runtime::busy(is_long(&loaded), || map.absorb(&file, index))?;
+            }
         }
         Ok(map)
     }
@@ -190,27 +197,45 @@ impl Files {
     /// What must be known of each file, in order.
     fn load_all(&self, files: Vec<FileInfo>) -> BoxStream<'_, Result<(FileInfo, Loaded)>> {
         let load = move |file: FileInfo| async move {
-            let disk = self.on_disk(&file);
-            // What the pack has is on the disk too, if the page index is.
-            let is_new = disk.as_ref().is_none_or(|disk| !disk.has_index());
-            let pack = is_new.then(|| self.packs.ask(&self.source, &file)).flatten();
-            let mut loaded = match load(&self.source, disk.as_ref(), &file).await {
-                // Damaged in the store, or only on its way?
-                Err(e) if e.kind() == ErrorKind::Corrupt => load(&self.source, disk.as_ref(), &file).await?,
-                loaded => loaded?,
-            };
-            if let (Some(pack), Some(checksum)) = (pack, loaded.checksum) {
-                let pack = pack.of(checksum).await;
-                if let Some(disk) = &disk {
-                    runtime::busy(true, || {
-                        pack.each(|(entry, frame)| disk.keep(vec![entry], entry.offset, frame))
-                    });
-                }
-                loaded.pack = Some(pack);
-            }
+            let loaded = self.load(&file).await?;
             Ok((file, loaded))
         };
         stream::iter(files).map(load).buffered(PARALLEL).boxed()
+    }
+
+    /// Whether the page index of `file` is read in blocks where its pack has it so.
+    fn may_come_in_blocks(&self, file: &FileInfo) -> bool {
+        file.id.name.is_snapshot() && file.size >= self.in_blocks_from
+    }
+
+    async fn load(&self, file: &FileInfo) -> Result<Loaded> {
+        let disk = self.on_disk(file);
+        // What the pack has is on the disk too, if the page index is.
+        let is_new = disk.as_ref().is_none_or(|disk| !disk.has_index());
+        let ask = || self.packs.ask(&self.source, file);
+        if is_new
+            && self.may_come_in_blocks(file)
+            && let Some(asked) = ask()
+            && let Some(loaded) = load_in_blocks(&self.source, file, asked).await?
+        {
+            return Ok(loaded);
+        }
+        let asked = is_new.then(ask).flatten();
+        let mut loaded = match load(&self.source, disk.as_ref(), file).await {
+            // Damaged in the store, or only on its way?
+            Err(e) if e.kind() == ErrorKind::Corrupt => load(&self.source, disk.as_ref(), file).await?,
+            loaded => loaded?,
+        };
+        if let (Some(asked), Some(checksum)) = (asked, loaded.checksum) {
+            let pack = asked.of(checksum).await;
+            if let Some(disk) = &disk {
+                runtime::busy(true, || {
+                    pack.each(|(entry, frame)| disk.keep(vec![entry], entry.offset, frame))
+                });
+            }
+            loaded.pack = Some(pack);
+        }
+        Ok(loaded)
     }
 
     /// The file of that listing with its number: that of `known` if it is the same file.

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use futures_util::future::try_join;
 
+use super::blocks::Blocks;
 use super::disk::DiskFile;
-use super::pack::{self, FilePack};
+use super::map::Index;
+use super::pack::{self, Asked, FilePack};
 use super::source::{Source, check_name, header_of};
 use crate::error::{Error, Result};
 use crate::ltx::{
@@ -28,6 +30,8 @@ const HEAD: u64 = 32 * 1024;
 const SMALLEST_GUESS: u64 = 64 * 1024;
 /// More than this is asked for only when it is known to be needed.
 const LARGEST_GUESS: u64 = 4 * 1024 * 1024;
+/// What a file ends with behind its page index, whoever may open it.
+const ENDING: u64 = 8 * 1024;
 
 /// Pages of a file by the offset of their frame.
 type LoadedPages = Vec<(u64, Arc<[u8]>)>;
@@ -38,7 +42,7 @@ pub(super) struct Loaded {
     /// The header; it fits the name.
     pub(super) header: Header,
     /// The page index.
-    pub(super) index: PageIndex,
+    pub(super) index: Index,
     /// How frames become pages.
     pub(super) codec: FrameCodec,
     /// Pages by the offset of their frame. Those of a small file passed its checksum.
@@ -54,8 +58,38 @@ pub(super) struct Loaded {
 impl Loaded {
     fn new(outline: Outline, pages: LoadedPages) -> Self {
         let Outline { header, index, codec } = outline;
+        let index = Index::Whole(index);
         Self { header, index, codec, pages, whole: None, checksum: None, pack: None }
     }
+}
+
+/// Reads what must be known of the snapshot `file`, whose pack `asked` was asked for, without its page index, if that pack
+/// has it in blocks; `None` if not, or if anything else is not as it should be: then [`load`] says what.
+///
+/// # Errors
+/// Those of the store.
+pub(super) async fn load_in_blocks(source: &Source, file: &FileInfo, asked: Asked) -> Result<Option<Loaded>> {
+    let ending = source.read(file, ByteRange::Suffix { len: ENDING });
+    let head = source.read(file, ByteRange::Bounded { offset: 0, len: Header::SIZE as u64 });
+    let (head, tail) = try_join(head, ending).await?;
+    let Ok(header) = header_of(file, &head) else { return Ok(None) };
+    let Ok(codec) = source.keyring().plain_codec(&header) else { return Ok(None) };
+    let Some(trailer) = tail.last_chunk().and_then(|bytes| Trailer::decode(bytes, &header).ok()) else {
+        return Ok(None);
+    };
+    let pack = asked.whenever_it_comes(trailer.file_checksum).await;
+    let end = PageIndex::end_of_frames(&tail, file.size, header.shape()).ok().flatten();
+    let fits = pack.index().is_some_and(|index| Some(index.end()) == end);
+    let blocks = Blocks::new(file, header.shape(), pack.clone()).filter(|_| fits);
+    Ok(blocks.map(|blocks| Loaded {
+        header,
+        index: Index::Blocks(Arc::new(blocks)),
+        codec,
+        pages: Vec::new(),
+        whole: None,
+        checksum: Some(trailer.file_checksum),
+        pack: Some(pack),
+    }))
 }
 
 /// Reads what must be known of `file`: from `disk`, or with one request, or two at the same time if the
@@ -121,11 +155,10 @@ pub(super) fn whole(
     if let Some(disk) = disk {
         disk.keep_outline(&outline, &bytes, &bytes, file.size);
     }
-    let loaded = Loaded::new(outline, pages);
     if let Some(disk) = disk {
-        disk.keep(loaded.index.iter().collect(), 0, &bytes);
+        disk.keep(outline.index.iter().collect(), 0, &bytes);
     }
-    Ok(Loaded { whole: Some(bytes), ..loaded })
+    Ok(Loaded { whole: Some(bytes), ..Loaded::new(outline, pages) })
 }
 
 /// The header of a large file, and of a snapshot some pages.

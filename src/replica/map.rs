@@ -8,12 +8,18 @@
 //! A page costs 16 bytes and its share of the pointers, less than 17 in all. A map is copied group by
 //! group - 153 pointers for 10 million pages - and its successor after a transaction shares all groups
 //! and chunks in which nothing changed.
+//!
+//! The pages of a large snapshot need no frames: where the pack of such a file has its page index in blocks, the map
+//! rests on that file, and what no later file has is where the block says that is brought when it is wanted.
 
+mod base;
 mod changes;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, LazyLock, OnceLock};
 
+use self::base::Base;
+use super::blocks::{Blocks, Spot};
 use super::disk::DiskFile;
 use super::keep::Kept;
 use super::pack::FilePack;
@@ -97,15 +103,37 @@ impl Frame {
     }
 }
 
+/// Where a page is.
+#[derive(Debug)]
+pub(super) enum Found<'a> {
+    /// In this frame of this file.
+    At(Frame, &'a Arc<ReplicaFile>),
+    /// Nobody wrote it, or it is beyond the end.
+    Nowhere,
+    /// The block of this number says it, and is to be brought.
+    Away(&'a Arc<Blocks>, usize),
+}
+
+/// The page index of a file.
+#[derive(Clone, Debug)]
+pub(super) enum Index {
+    /// All of it.
+    Whole(PageIndex),
+    /// What of it is asked for.
+    Blocks(Arc<Blocks>),
+}
+
 /// The pages of one state of the database, and the files that hold them.
 ///
-/// Invariants: `files` has exactly the files that some frame names, each with the number of its
-/// frames; no frame is beyond `commit`.
+/// Invariants: `files` has exactly the file of `base` and those that some frame names, each with the number of its
+/// frames, and one more for the base; no frame is beyond `commit`.
 #[derive(Clone, Debug, Default)]
 pub(super) struct PageMap {
     groups: Vec<Arc<Group>>,
     commit: PageCount,
     files: Holders,
+    /// Where pages without a frame are.
+    base: Option<Base>,
 }
 
 /// The files that hold pages, by number.
@@ -139,24 +167,68 @@ impl Holders {
     }
 }
 
+impl Index {
+    /// The last page.
+    fn last(&self) -> Option<Pgno> {
+        match self {
+            Self::Whole(index) => index.last(),
+            Self::Blocks(blocks) => blocks.last(),
+        }
+    }
+
+    /// How many pages have to be gone through.
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Whole(index) => index.len(),
+            Self::Blocks(_) => 0,
+        }
+    }
+}
+
 impl PageMap {
     /// The size of the database in pages.
     pub(super) fn commit(&self) -> PageCount {
         self.commit
     }
 
-    /// Where page `pgno` is, and in which file; `None` for a page that nobody wrote, such as the lock
-    /// page, and beyond the end.
-    pub(super) fn get(&self, pgno: Pgno) -> Option<(Frame, &Arc<ReplicaFile>)> {
-        let frame = self.frame(pgno)?;
-        Some((frame, self.files.file(frame)))
+    /// Where page `pgno` is.
+    pub(super) fn find(&self, pgno: Pgno) -> Found<'_> {
+        match self.own(pgno) {
+            Some(frame) => Found::At(frame, self.files.file(frame)),
+            None => self.base.as_ref().map_or(Found::Nowhere, |base| base.find(pgno)),
+        }
     }
 
-    /// Where page `pgno` is.
+    /// Where page `pgno` is, and in which file; `None` for a page that nobody wrote, such as the lock
+    /// page, and beyond the end, and also as long as it is not known.
+    pub(super) fn get(&self, pgno: Pgno) -> Option<(Frame, &Arc<ReplicaFile>)> {
+        match self.find(pgno) {
+            Found::At(frame, file) => Some((frame, file)),
+            Found::Nowhere | Found::Away(..) => None,
+        }
+    }
+
+    /// Where page `pgno` is, as [`PageMap::get`] has it.
     pub(super) fn frame(&self, pgno: Pgno) -> Option<Frame> {
+        self.get(pgno).map(|(frame, _)| frame)
+    }
+
+    /// The frame that page `pgno` has in the map itself.
+    fn own(&self, pgno: Pgno) -> Option<Frame> {
         let index = pgno.index();
         let frame = self.groups.get(index / GROUP)?[index / FAN % FAN][index % FAN];
         frame.is_some().then_some(frame)
+    }
+
+    /// What says where pages are that are not known yet, and the numbers of its blocks that say it of `pages`.
+    pub(super) fn unknown(&self, pages: &[Pgno]) -> Option<(&Arc<Blocks>, Vec<usize>)> {
+        let base = self.base.as_ref()?;
+        let away = |pgno: &Pgno| match self.find(*pgno) {
+            Found::Away(_, number) => Some(number),
+            Found::At(..) | Found::Nowhere => None,
+        };
+        let numbers: BTreeSet<usize> = pages.iter().filter_map(away).collect();
+        Some((base.blocks(), numbers.into_iter().collect()))
     }
 
     /// The files that hold the pages.
@@ -164,22 +236,26 @@ impl PageMap {
         self.files.0.values().map(|used| &used.file)
     }
 
-    /// Takes in the next file: the pages of `index` are its, and the database has `commit` pages.
+    /// Takes in the next file: the pages of `index` are its, and the database has `commit` pages. An index that comes in
+    /// blocks is that of a snapshot, behind which nothing of before is left.
     ///
     /// # Errors
     /// `Corrupt` if the index names what cannot be.
-    pub(super) fn apply(
-        &mut self,
-        file: &Arc<ReplicaFile>,
-        commit: PageCount,
-        index: &PageIndex,
-    ) -> Result<()> {
+    pub(super) fn apply(&mut self, file: &Arc<ReplicaFile>, commit: PageCount, index: &Index) -> Result<()> {
         if let Some(beyond) = index.last().filter(|pgno| !commit.contains(*pgno)) {
             let id = file.info.id;
             return Err(Error::corrupt(format!("{id} holds page {beyond} of a database of {commit} pages")));
         }
-        self.resize(commit);
-        self.put_all(file, index, |_, _| true)
+        match index {
+            Index::Whole(index) => {
+                self.resize(commit);
+                self.put_all(file, index, |_| true)
+            }
+            Index::Blocks(blocks) => {
+                *self = Self::resting_on(file, commit, blocks);
+                Ok(())
+            }
+        }
     }
 
     /// Takes in a file that holds again, merged, transactions which the map has: pages whose frames
@@ -192,20 +268,23 @@ impl PageMap {
     /// `Corrupt` if the index names what cannot be.
     pub(super) fn absorb(&mut self, file: &Arc<ReplicaFile>, index: &PageIndex) -> Result<()> {
         let max = file.info.id.name.max();
-        self.put_all(file, index, |files, old| {
-            old.is_some() && old.file != file.number && files.file(old).info.id.name.max() <= max
-        })
+        let is_merged = |old: &ReplicaFile| old.number != file.number && old.info.id.name.max() <= max;
+        self.put_all(file, index, |old| old.is_some_and(is_merged))
     }
 
-    /// Puts those pages of `index` into `file` whose present frames `replace` lets go. Pages beyond the
+    /// Puts those pages of `index` into `file` whose present files `replace` lets go. Pages beyond the
     /// commit, which a file that is merged into a shorter state may have, are left out.
     fn put_all(
         &mut self,
         file: &Arc<ReplicaFile>,
         index: &PageIndex,
-        replace: impl Fn(&Holders, Frame) -> bool,
+        replace: impl Fn(Option<&ReplicaFile>) -> bool,
     ) -> Result<()> {
-        let Self { groups, commit, files } = self;
+        let Self { groups, commit, files, base } = self;
+        let present = |files: &Holders, pgno, frame: Frame| match frame.is_some() {
+            true => replace(Some(files.file(frame))),
+            false => replace(base.as_ref().and_then(|base| base.holder(pgno))),
+        };
         let mut entries = index.iter().take_while(|entry| commit.contains(entry.pgno)).peekable();
         let mut news = Vec::with_capacity(FAN);
         while let Some(first) = entries.peek() {
@@ -213,7 +292,7 @@ impl PageMap {
             let (group, place) = (&mut groups[number / FAN], number % FAN);
             while let Some(entry) = entries.next_if(|entry| entry.pgno.index() / FAN == number) {
                 let slot = entry.pgno.index() % FAN;
-                if replace(files, group[place][slot]) {
+                if present(files, entry.pgno, group[place][slot]) {
                     news.push((slot, frame_of(file, entry)?));
                 }
             }
@@ -247,6 +326,9 @@ impl PageMap {
         }
         self.groups.resize_with(new.div_ceil(GROUP), || NO_GROUP.clone());
         self.commit = commit;
+        if let Some(base) = &mut self.base {
+            base.cut(commit);
+        }
     }
 }
 

@@ -37,6 +37,7 @@
 mod ask_next;
 mod bandwidth;
 mod beside;
+mod blocks;
 mod btree;
 mod by_name;
 mod cache;
@@ -88,7 +89,7 @@ pub use disk::DiskOptions;
 pub use history::{HistoryPoint, Wanted, describe, points, sealed};
 pub use hydration::{HydrationOptions, HydrationStatus};
 pub use options::Options;
-pub use pack::Pack;
+pub use pack::{Pack, PackedIndex};
 pub use plan::{Plan, RestorePoint};
 pub use read_ahead::ReadAhead;
 pub use shared::{all, open};

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::disk::DiskOptions;
 use super::hydration::HydrationOptions;
+use super::pack;
 
 /// How a replica is read.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -22,6 +23,9 @@ pub struct Options {
     pub disk: Option<DiskOptions>,
     /// Whether packs are read where there are some.
     pub pack: bool,
+    /// The page index of a snapshot of at least so many bytes is read in blocks, as they are needed, where its pack has it
+    /// so. A hydration wants all of it.
+    pub in_blocks_from: u64,
 }
 
 impl Default for Options {
@@ -34,6 +38,7 @@ impl Default for Options {
             hydration: None,
             disk: None,
             pack: true,
+            in_blocks_from: pack::BLOCKS_FROM,
         }
     }
 }

@@ -133,23 +133,27 @@ impl Source {
         }
     }
 
-    /// The pack of a file, whole, if it has at most `most` bytes.
+    /// The bytes of `range` of the pack of a file, whatever they are.
     ///
     /// # Errors
-    /// Those of the store; `NotFound`; `Corrupt` if it is larger.
-    pub(crate) fn pack(&self, id: FileId, most: usize) -> impl Future<Output = Result<Bytes>> + use<> {
+    /// Those of the store; `NotFound`; `WrongAnswer` if other bytes come.
+    pub(crate) fn pack(&self, id: FileId, range: ByteRange) -> impl Future<Output = Result<Bytes>> + use<> {
         self.requests.fetch_add(1, Ordering::Relaxed);
         let store = Arc::clone(&self.store);
         async move {
-            let mut content = store.get_pack(id).await?;
+            let mut content = store.get_pack(id, range).await?;
+            let wrong =
+                || Error::wrong_answer(format!("other bytes of the pack of {id} came than {range:?}"));
+            let (start, end) = range.within(content.file_size).ok_or_else(wrong)?;
             let mut bytes = BytesMut::new();
             while let Some(chunk) = content.body.next().await.transpose()? {
                 bytes.extend_from_slice(&chunk);
-                if content.file_size > most as u64 || bytes.len() > most {
-                    return Err(Error::corrupt(format!("its pack has more than {most} bytes")));
+                if bytes.len() as u64 > end - start {
+                    break;
                 }
             }
-            Ok(bytes.freeze())
+            let is_asked = content.offset == start && bytes.len() as u64 == end - start;
+            if is_asked { Ok(bytes.freeze()) } else { Err(wrong()) }
         }
     }
 

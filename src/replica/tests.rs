@@ -347,6 +347,7 @@ proptest! {
     fn any_order_of_events_shows_states_of_the_database(
         seed: u64,
         ours: bool,
+        in_blocks: bool,
         steps in prop::collection::vec(0u8..10, 1..60),
         cache in prop_oneof![Just(0usize), Just(4000), Just(1 << 20)],
     ) {
@@ -356,7 +357,9 @@ proptest! {
         }
         history.commit(12, &[]);
         history.put(0, 1, 1);
-        let core = Core::with_store(history.store(), &Options { cache_bytes: cache, ..still() }).unwrap();
+        let in_blocks_from = if in_blocks { 0 } else { u64::MAX };
+        let options = Options { cache_bytes: cache, in_blocks_from, ..still() };
+        let core = Core::with_store(history.store(), &options).unwrap();
         let (mut first, mut second) = (View::new(core.clone()), View::new(core.clone()));
         let mut merged = 0;
         for step in steps {
@@ -392,7 +395,7 @@ proptest! {
                     crate::runtime::block_on(async move { core.poll(by_name::Look::Cheaply).await }).unwrap();
                 }
                 _ => {
-                    history.put(9, 1, history.last());
+                    history.put_in_blocks(9, 1, history.last());
                 }
             }
         }

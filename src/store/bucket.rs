@@ -234,6 +234,11 @@ pub enum ByteRange {
         /// Number of bytes.
         len: u64,
     },
+    /// The first `len` bytes, or all if the file is smaller; `len` is not zero.
+    Prefix {
+        /// Number of bytes.
+        len: u64,
+    },
     /// The last `len` bytes, or all if the file is smaller; `len` is not zero.
     Suffix {
         /// Number of bytes.
@@ -288,6 +293,7 @@ impl ByteRange {
             Self::Bounded { offset, len } => {
                 offset.checked_add(len).filter(|end| *end <= size).map(|end| (offset, end))
             }
+            Self::Prefix { len } => Some((0, len.min(size))),
             Self::Suffix { len } => Some((size.saturating_sub(len), size)),
         }
     }

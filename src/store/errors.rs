@@ -15,6 +15,7 @@ pub(in crate::store) fn too_short(url: &str, key: &str, range: ByteRange, size: 
     let wanted = match range {
         ByteRange::All => "all of it".to_owned(),
         ByteRange::Bounded { offset, len } => format!("bytes {offset} to {}", offset.saturating_add(len)),
+        ByteRange::Prefix { len } => format!("its first {len} bytes"),
         ByteRange::Suffix { len } => format!("its last {len} bytes"),
     };
     Error::wrong_answer(format!(

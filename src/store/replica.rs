@@ -339,12 +339,12 @@ impl Replica {
         self.bucket.put(&key, body, &PutOptions { timestamp, if_absent: false }).await
     }
 
-    /// The pack of the file `id`.
+    /// The bytes of `range` of the pack of the file `id`.
     ///
     /// # Errors
     /// As [`Replica::get`].
-    pub async fn get_pack(&self, id: FileId) -> Result<Content> {
-        self.get_raw(&layout::path_of_pack(id), ByteRange::All).await
+    pub async fn get_pack(&self, id: FileId, range: ByteRange) -> Result<Content> {
+        self.get_raw(&layout::path_of_pack(id), range).await
     }
 
     /// The files that have a pack, as the packs' names say. The files themselves may be gone.

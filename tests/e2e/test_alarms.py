@@ -35,7 +35,7 @@ def configured(through_proxy, tmp_path):
 def pager():
     recorders = []
 
-    def pager(*answers: int) -> monitor.Recorder:
+    def pager(*answers: int | monitor.Slow) -> monitor.Recorder:
         recorders.append(monitor.Recorder(*answers))
         return recorders[-1]
 
@@ -144,6 +144,59 @@ def test_closes_wait_for_no_pager_that_is_dead(start, through_proxy, proxy, in_f
         other.rows("SELECT 1 FROM sqlite_schema")
         other.close()
     assert time.monotonic() - began < 6, "each waited a second"
+
+
+def test_pagers_that_are_slow(start, through_proxy, proxy, configured, pager, tmp_path):
+    """One that answers after 8 seconds or byte by byte is told of all once. One that does not answer is told again every ten
+    seconds and the pause, of the beginning, until it answers. They keep no commit and no other pager waiting."""
+    silent = pager(monitor.NEVER)
+    late, trickles, quick = pager(monitor.Slow(after=8)), pager(monitor.Slow(every=0.1)), pager()
+    env = configured("webhooks:\n" + "".join(f"- url: {one.url}\n  events: [upload_failed]\n"
+                                             for one in (silent, late, trickles, quick)))
+    db = start("python", through_proxy, env=env).open(through_proxy.primary(tmp_path / "app.db", sync_interval="50ms"))
+    fill(db)
+    sync(db)
+    proxy.refuse()
+    longest, began = 0.0, time.monotonic()
+    while not (silent.times and late.times and trickles.times and quick.times):
+        begins = time.monotonic()
+        insert(db)
+        longest = max(longest, time.monotonic() - begins)
+        assert begins - began < 20, "the pagers are not told"
+    proxy.accept()
+    firsts = [one.times[0] for one in (silent, late, trickles, quick)]
+    assert max(firsts) - min(firsts) < 1, "one waited for another"
+    begun, _ = both(quick, "upload_failed", 60)
+    assert quick.times[1] < silent.times[0] + 8, "what is over waited for a pager that is slow"
+    began = time.monotonic()
+    for _ in range(20):
+        insert(db)
+        sync(db)
+    assert longest < 1 and time.monotonic() - began < 5, "a pager that is slow is in the way of commits"
+    until(lambda: len(silent.times) > 1, 20, "an attempt at one that is silent ends")
+    assert 10 < silent.times[1] - silent.times[0] < 14
+    silent.answers[:] = [200]
+    until(lambda: len(silent.told()) > 3, 40, "it is told in the end")
+    assert [one["resolved"] for one in silent.told()] == [False, False, False, True]
+    for slow in (late, trickles):
+        both(slow, "upload_failed")
+        assert len(slow.told()) == 2
+    assert {one["id"] for one in silent.told() + late.told() + trickles.told()} == {begun["id"]}
+
+
+@pytest.mark.parametrize("slow", [monitor.NEVER, monitor.Slow(after=8), monitor.Slow(every=1)], ids=str)
+def test_a_last_close_waits_a_second_for_a_pager_that_is_slow(start, through_proxy, proxy, configured, pager, slow, tmp_path):
+    waits, quick = pager(slow), pager()
+    env = configured("webhooks:\n" + "".join(f"- url: {one.url}\n  events: [closed_unsent]\n" for one in (waits, quick)))
+    db = start("python", through_proxy, env=env).open(through_proxy.primary(tmp_path / "app.db", close_timeout="300ms"))
+    fill(db)
+    sync(db)
+    proxy.refuse()
+    insert(db)
+    began = time.monotonic()
+    db.close()
+    assert 0.9 < time.monotonic() - began < 2, "it waits for a second, and for what cannot be sent not at all"
+    assert [len(one.told("closed_unsent")) for one in (waits, quick)] == [1, 1]
 
 
 def test_refused_credentials_are_an_alarm_of_their_own(start, through_proxy, proxy, configured, pager, tmp_path):

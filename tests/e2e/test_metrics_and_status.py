@@ -17,10 +17,12 @@ import pytest
 from harness import monitor
 from harness.monitor import Metrics, get
 from harness.paths import LIBRARY, SYSTEM_PYTHON, clean_env
+from harness.proxy import LoseAnswer
 from harness.location import Location
 from harness.s3 import free_port
 from harness.sql import fill, insert, sync
 from harness.wait import until
+from harness.worker import SqlError
 
 
 @pytest.fixture
@@ -78,6 +80,40 @@ def test_figures_are_litestreams_and_ours(start, in_s3, port, tmp_path):
     # The same for a program with a /metrics of its own.
     own = Metrics(db.load().one("SELECT litestream_metrics()"))
     assert own("litestream_txid", db=path) == metrics("litestream_txid", db=path)
+
+
+@pytest.mark.parametrize("loses", [False, True], ids=["answered", "answers lost"])
+def test_restore_points_have_the_size_of_their_files(start, through_proxy, proxy, port, tmp_path, loses):
+    """Of the first copy, of a file that was made in memory, and of one that was too large for that after an outage."""
+    lost = set()
+
+    def lose(request):
+        is_new = loses and request.method in ("PUT", "POST") and request.path not in lost
+        return is_new and not lost.add(request.path) and LoseAnswer() or None
+
+    proxy.fault = lose
+    db = start("python", through_proxy).open(
+        through_proxy.primary(tmp_path / "app.db", listen=f"127.0.0.1:{port}", sync_interval="50ms"))
+    fill(db)
+    sync(db, 60)
+    insert(db)
+    sync(db, 60)
+    proxy.refuse()
+    for _ in range(2):
+        insert(db, rows=60, size=100_000)
+        with pytest.raises(SqlError):
+            sync(db, 0.3)
+    proxy.accept()
+    sync(db, 60)
+    files = {(file.level, file.min, file.max): file.path.stat().st_size for file in through_proxy.files()}
+    assert len(files) >= 3 and max(files.values()) > 4 << 20 and bool(lost) == loses
+
+    def points() -> dict:
+        shown = json.loads(get(port, f"/points.json?db={tmp_path}/app.db&replica=s3")[1])["points"] or []
+        return {(p["level"], int(p["min"], 16), int(p["max"], 16)): p["size"] for p in shown}
+
+    assert until(lambda: len(shown := points()) == len(files) and shown, 10, "all files are known") == files
+    assert Metrics.of(port)("litestream_level_bytes", db=str(tmp_path / "app.db")) == sum(files.values())
 
 
 def test_an_outage_shows_and_that_it_is_over(start, through_proxy, proxy, port, tmp_path):

@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use aws_lc_rs::agreement::{PrivateKey, X25519};
 use bech32::primitives::decode::CheckedHrpstring;
-use bech32::{Bech32, Hrp};
+use bech32::{Bech32, ByteIterExt as _, Fe32IterExt as _, Hrp};
 use zeroize::Zeroizing;
 
 use super::random;
-use super::recipient::{Recipient, bytes_of_hex};
+use super::recipient::{Recipient, read_hex};
 use crate::error::{Error, Result};
 use crate::secret::SecretBytes;
 
@@ -18,6 +18,8 @@ use crate::secret::SecretBytes;
 const PREFIX: Hrp = Hrp::parse_unchecked("age-secret-key-");
 /// The size of a private key.
 const KEY: usize = 32;
+/// More than the letters of an identity, and the end of its line.
+const LONGEST: usize = 128;
 /// Identities of age that are no X25519 keys, by how they begin.
 const OTHERS: [(&str, &str); 4] = [
     ("AGE-SECRET-KEY-PQ-", "a post-quantum one"),
@@ -44,7 +46,7 @@ impl Default for Keys {
     }
 }
 
-/// A private key at work. It wipes itself when it is dropped.
+/// A private key at work, in ordinary memory. It wipes itself when it is dropped.
 pub struct Identity {
     /// The private key.
     pub(crate) secret: PrivateKey,
@@ -91,20 +93,20 @@ impl Identities {
         self.0.public.len()
     }
 
-    /// The identities, ready to open something.
-    ///
-    /// # Errors
-    /// `Io` if there is no memory for them.
-    pub fn at_work(&self) -> Result<Vec<Identity>> {
-        let pairs = self.0.secrets.reveal().chunks_exact(KEY).zip(&self.0.public);
-        pairs.map(|(secret, public)| Ok(Identity { secret: private_key(secret)?, public: *public })).collect()
+    /// What `open` makes of the first identity with which it makes anything. Each leaves the memory for secrets only
+    /// meanwhile.
+    pub fn find_map<T>(&self, mut open: impl FnMut(&Identity) -> Option<T>) -> Option<T> {
+        let mut pairs = self.0.secrets.reveal().chunks_exact(KEY).zip(&self.0.public);
+        pairs.find_map(|(secret, public)| {
+            let secret = private_key(secret).expect("BUG: it was a key when it was read");
+            open(&Identity { secret, public: *public })
+        })
     }
 }
 
-/// Puts the private key that `word` writes into `place`.
+/// Puts the private key that `word` writes into `place`, and nowhere else.
 fn read_key(word: &str, place: &mut [u8]) -> Result<()> {
-    if let Some(bytes) = bytes_of_hex(word).map(Zeroizing::new) {
-        place.copy_from_slice(&*bytes);
+    if read_hex(word, place).is_some() {
         return Ok(());
     }
     let decoded = CheckedHrpstring::new::<Bech32>(word)
@@ -117,8 +119,11 @@ fn read_key(word: &str, place: &mut [u8]) -> Result<()> {
     }
     place.iter_mut().zip(decoded.byte_iter()).for_each(|(to, from)| *to = from);
     // Bits that no byte has are zero.
-    let canonical = Zeroizing::new(written(place));
-    if canonical.eq_ignore_ascii_case(word) { Ok(()) } else { Err(malformed("one is misspelled")) }
+    if written(place).eq(word.chars().map(|letter| letter.to_ascii_lowercase())) {
+        Ok(())
+    } else {
+        Err(malformed("one is misspelled"))
+    }
 }
 
 fn private_key(bytes: &[u8]) -> Result<PrivateKey> {
@@ -130,9 +135,10 @@ fn public_of(secret: &PrivateKey) -> Result<[u8; 32]> {
     public.as_ref().try_into().map_err(|_| malformed("one is no X25519 key"))
 }
 
-/// A private key as age writes it, in lower case.
-fn written(secret: &[u8]) -> String {
-    bech32::encode::<Bech32>(PREFIX, secret).expect("BUG: 32 bytes fit")
+/// The letters of a private key as age writes it, in lower case. They are nowhere together: `bech32::encode` would leave them
+/// on the stack.
+fn written(secret: &[u8]) -> impl Iterator<Item = char> {
+    secret.iter().copied().bytes_to_fes().with_checksum::<Bech32>(&PREFIX).chars()
 }
 
 /// A new pair of keys, as the lines of a file that `age-keygen` would write. The private key comes from the operating
@@ -143,8 +149,12 @@ fn written(secret: &[u8]) -> String {
 pub fn keygen() -> Result<Zeroizing<String>> {
     let secret = random::<KEY>()?;
     let public = Recipient::of_identity(public_of(&private_key(&*secret)?)?);
-    let identity = Zeroizing::new(written(&*secret).to_ascii_uppercase());
-    Ok(Zeroizing::new(format!("# public key: {public}\n{}\n", *identity)))
+    let comment = format!("# public key: {public}\n");
+    let mut lines = Zeroizing::new(String::with_capacity(comment.len() + LONGEST));
+    lines.push_str(&comment);
+    lines.extend(written(&*secret).map(|letter| letter.to_ascii_uppercase()));
+    lines.push('\n');
+    Ok(lines)
 }
 
 impl PartialEq for Identities {
@@ -196,7 +206,13 @@ mod tests {
         let two = Identities::parse(&format!("{IDENTITY}\n{HEX}")).unwrap();
         assert_eq!((two.len(), one.len()), (2, 1));
         assert_ne!(one, two);
-        assert_eq!(format!("{two:?} {:?}", two.at_work().unwrap()), "2 age identities [(secret), (secret)]");
+        let (mut shown, mut tried) = (format!("{two:?}"), 0);
+        let second = two.find_map(|identity| {
+            shown += &format!(" {identity:?}");
+            tried += 1;
+            (tried == 2).then_some(identity.public)
+        });
+        assert_eq!((shown.as_str(), second), ("2 age identities (secret) (secret)", Some(two.0.public[1])));
     }
 
     #[test]
@@ -229,7 +245,7 @@ mod tests {
         let (one, other) = (keygen().unwrap(), keygen().unwrap());
         assert_ne!(*one, *other);
         let identities = Identities::parse(&one).unwrap();
-        let recipient = Recipient::of_identity(identities.at_work().unwrap()[0].public);
+        let recipient = Recipient::of_identity(identities.0.public[0]);
         assert!(one.starts_with(&format!("# public key: {recipient}\nAGE-SECRET-KEY-1")), "{recipient}");
     }
 }

@@ -76,7 +76,7 @@ impl Keyring {
     ///
     /// # Errors
     /// As [`Keyring::admit`].
-    pub(in crate::ltx) fn plain_codec(&self, header: &Header) -> Result<FrameCodec> {
+    pub(crate) fn plain_codec(&self, header: &Header) -> Result<FrameCodec> {
         self.admit(header)?;
         Ok(FrameCodec::plain(header.page_size))
     }
@@ -97,13 +97,13 @@ impl Keyring {
         if self.identities.is_empty() {
             return Err(no_identity());
         }
-        Ok(Opener { identities: self.identities.at_work()?, found: None, entries: 0 })
+        Ok(Opener { identities: self.identities.clone(), found: None, entries: 0 })
     }
 }
 
 /// Looks for the content key of a file in the entries of its recipients, as they come.
 pub(in crate::ltx) struct Opener {
-    identities: Vec<Identity>,
+    identities: Identities,
     found: Option<ContentKey>,
     entries: usize,
 }
@@ -114,7 +114,7 @@ impl Opener {
         self.entries += 1;
         if self.found.is_none() {
             let open = |identity: &Identity| hpke::open(&identity.secret, &identity.public, entry);
-            self.found = self.identities.iter().find_map(open);
+            self.found = self.identities.find_map(open);
         }
     }
 

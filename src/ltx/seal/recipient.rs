@@ -37,7 +37,8 @@ impl Recipient {
     /// `Config` if they are none to which anything can be sealed. The text, which may be a private key, is not
     /// repeated.
     pub fn from_hex(text: &str) -> Result<Self> {
-        let bytes = bytes_of_hex(text).ok_or_else(|| refused("it has not 64 hexadecimal digits"))?;
+        let mut bytes = [0; 32];
+        read_hex(text, &mut bytes).ok_or_else(|| refused("it has not 64 hexadecimal digits"))?;
         Self::checked(bytes)
     }
 
@@ -50,7 +51,7 @@ impl Recipient {
         if let Some((_, what)) = OTHERS.iter().find(|(start, _)| lower.starts_with(start)) {
             return Err(refused(what));
         }
-        if bytes_of_hex(text).is_some() {
+        if is_hex(text) {
             return Err(refused(
                 "hexadecimal digits do not say whether they are a public or a private key: write it as \
                  litestream_recipient('...') gives it, beginning with age1",
@@ -171,18 +172,21 @@ impl PartialEq for Recipients {
 
 impl Eq for Recipients {}
 
-/// The bytes of 64 hexadecimal digits.
-pub(super) fn bytes_of_hex(text: &str) -> Option<[u8; 32]> {
-    let digits = text.as_bytes();
-    let mut bytes = [0; 32];
-    if digits.len() != 2 * bytes.len() {
+/// Whether `text` is the 64 hexadecimal digits of a key.
+pub(super) fn is_hex(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|digit| digit.is_ascii_hexdigit())
+}
+
+/// Puts the bytes of 64 hexadecimal digits into `place`, which has room for them; `None` if there are others.
+pub(super) fn read_hex(text: &str, place: &mut [u8]) -> Option<()> {
+    if !is_hex(text) {
         return None;
     }
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+    for (byte, pair) in place.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
         let digit = |digit: u8| (digit as char).to_digit(16);
         *byte = (digit(pair[0])? << 4 | digit(pair[1])?) as u8;
     }
-    Some(bytes)
+    Some(())
 }
 
 fn refused(why: &str) -> Error {

@@ -56,8 +56,7 @@ pub(crate) fn sample_public(place: usize) -> [u8; 32] {
 pub(crate) fn content_key_of(head: &[u8], identities: &Identities) -> Option<[u8; 32]> {
     let header = Header::decode(head.first_chunk()?).ok()?;
     let entries = head.get(Header::SIZE..super::head_size(&header))?.as_chunks::<ENTRY>().0;
-    let identities = identities.at_work().unwrap();
-    let open = |entry| identities.iter().find_map(|one| hpke::open(&one.secret, &one.public, entry));
+    let open = |entry| identities.find_map(|one| hpke::open(&one.secret, &one.public, entry));
     entries.iter().find_map(open).map(|key| *key.bytes())
 }
 

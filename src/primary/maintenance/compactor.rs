@@ -453,8 +453,8 @@ impl Compactor {
     async fn leave_out(&self, work: &Merge) -> Result<bool> {
         let mut left_out = Vec::new();
         for file in work.inputs.iter().filter(|_| self.seals.are_on()) {
-            let (header, head) = read_head(&self.store, file.id).await?;
-            if !header.is_sealed() || self.seals.codec_of(&head)?.is_none() {
+            let head = read_head(&self.store, file.id).await?;
+            if !head.header.is_sealed() || self.seals.codec_of(&head.bytes)?.is_none() {
                 tracing::warn!("{}: none of the keys that are kept opens {}", self.store.url(), file.id);
                 left_out.push(Subject::Replica(file.id));
             }

@@ -35,11 +35,6 @@ struct Total {
     bytes: u64,
 }
 
-/// The size of a file in bytes, as far as it is known.
-fn size(file: &FileInfo) -> u64 {
-    if file.size == u64::MAX { 0 } else { file.size }
-}
-
 impl Inventory {
     /// Lists all levels at the time `now`. Clocks that were wrong have left their times; those that
     /// cannot be true are corrected:
@@ -134,7 +129,7 @@ impl Inventory {
     pub(super) fn add(&mut self, file: FileInfo) {
         if let Entry::Vacant(entry) = self.files.entry(file.id) {
             let total = &mut self.totals[usize::from(file.id.level.get())];
-            (total.files, total.bytes) = (total.files + 1, total.bytes + size(&file));
+            (total.files, total.bytes) = (total.files + 1, total.bytes + file.size);
             entry.insert(file);
         }
     }
@@ -150,7 +145,7 @@ impl Inventory {
         for id in ids {
             if let Some(file) = self.files.remove(id) {
                 let total = &mut self.totals[usize::from(id.level.get())];
-                (total.files, total.bytes) = (total.files - 1, total.bytes - size(&file));
+                (total.files, total.bytes) = (total.files - 1, total.bytes - file.size);
             }
             self.damaged.remove(id);
         }

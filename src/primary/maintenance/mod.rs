@@ -209,17 +209,13 @@ impl History {
         }
     }
 
-    /// A file of level 0 was written at `time`, whose last commit was made at `committed`; `bytes` are its content if that
-    /// is in memory.
-    pub(super) fn published(&self, id: FileId, time: Timestamp, committed: Timestamp, bytes: Option<Bytes>) {
+    /// A `file` of level 0 was written, whose last commit was made at `committed`; `bytes` are its content if that is in memory.
+    pub(super) fn published(&self, file: FileInfo, committed: Timestamp, bytes: Option<Bytes>) {
         let mut inner = self.lock();
-        // One that is not in memory is large.
-        let size = bytes.as_ref().map_or(u64::MAX, |bytes| bytes.len() as u64);
         if let Some(bytes) = bytes {
-            inner.recent.add(id, bytes);
+            inner.recent.add(file.id, bytes);
         }
-        inner.last = inner.last.max(Some(id.name.max()));
-        let file = FileInfo { id, size, timestamp: time };
+        inner.last = inner.last.max(Some(file.id.name.max()));
         inner.news.published.push(Published { file, committed });
         self.news.notify_one();
     }

@@ -65,14 +65,8 @@ pub async fn retention_plan(
 /// # Errors
 /// Those of the store; `NotFound` if the file is gone; `Corrupt`.
 pub(super) async fn committed(store: &Arc<Replica>, files: &Inventory, id: FileId) -> Result<Timestamp> {
-    let size = files.get(id).map_or(u64::MAX, |file| file.size);
-    // The size of one that was just published may not be known.
-    let file = if size == u64::MAX {
-        store.head(id).await?
-    } else {
-        FileInfo { id, size, timestamp: Timestamp::from_millis(0) }
-    };
-    Source::new(Arc::clone(store)).header(&file).await.map(|header| header.timestamp)
+    let file = files.get(id).expect("BUG: a file is asked about that is not there");
+    Source::new(Arc::clone(store)).header(file).await.map(|header| header.timestamp)
 }
 
 fn due<'a>(inventory: &'a Inventory, settings: &'a Settings, store: &Replica) -> Due<'a> {

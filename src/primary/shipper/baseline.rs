@@ -156,6 +156,15 @@ impl Compared {
     }
 }
 
+/// What a copy came to.
+pub(in crate::primary) struct Encoded {
+    pub(in crate::primary) compared: Compared,
+    /// What its pack holds, if it gets one.
+    pub(in crate::primary) pack: Option<Packed>,
+    /// Its size in bytes.
+    pub(in crate::primary) size: u64,
+}
+
 /// Uploads the view, or what `sums` finds to differ. The upload is still to be completed, and its pack to be written, if it
 /// gets one.
 ///
@@ -169,7 +178,7 @@ pub(in crate::primary) async fn upload(
     header: Header,
     mut sums: Compared,
     log: Option<Arc<PartLog>>,
-) -> Result<(Box<dyn Upload>, (Compared, Option<Packed>))> {
+) -> Result<(Box<dyn Upload>, Encoded)> {
     let (store, copying, seals) = (&shipper.store, Arc::clone(&shipper.copying), Arc::clone(&shipper.seals));
     copying.begins(pages.commit());
     let mut pack =
@@ -178,7 +187,8 @@ pub(in crate::primary) async fn upload(
         let out = Counted { out, copying: Arc::clone(&copying) };
         let (Counted { out, .. }, summary) =
             pages.encode(out, header, &mut sums, &mut pack, (&copying, &seals))?;
-        Ok((out, (sums, pack.and_then(|pack| pack.finish(&summary)))))
+        let pack = pack.and_then(|pack| pack.finish(&summary));
+        Ok((out, Encoded { compared: sums, pack, size: summary.size }))
     };
     let has = |bytes| shipper.copying.has(bytes);
     streaming_upload::resume(store, id, options, log, encode, has).await

@@ -11,7 +11,7 @@ use crate::ltx::{FileId, Header, Txid};
 use crate::primary::dirty::Mark;
 use crate::primary::hooks::{CommitSeq, Noted};
 use crate::primary::seals::Subject;
-use crate::primary::shipper::baseline::{self, Compared, ViewPages};
+use crate::primary::shipper::baseline::{self, Compared, Encoded, ViewPages};
 use crate::primary::shipper::capture::header_of;
 use crate::primary::shipper::spool;
 use crate::primary::shipper::sums::Sums;
@@ -105,14 +105,14 @@ async fn send_copy(
     let (landed, compared, pack) = match done.await {
         Err(e) if e.kind() == ErrorKind::AlreadyExists => (identify(shipper, &header).await, None, None),
         Err(e) => (Err(e), None, None),
-        Ok((compared, pack)) => (Ok(Landed::This), Some(compared), pack),
+        Ok(Encoded { compared, pack, size }) => (Ok(Landed::This(size)), Some(compared), pack),
     };
-    if let Ok(Landed::This) = landed {
+    if let Ok(Landed::This(size)) = landed {
         // Before the state says so: without checksums, a process after a kill would take the database for another one.
         anchored(shipper, header.max, compared).await;
         shipper.with_capture(|capture| capture.anchored(&header))?;
         shipper.copying.ends();
-        shipper.keep_history_of(id, header.timestamp, None);
+        shipper.keep_history_of(id, size, header.timestamp, None);
         if let Some(pack) = pack {
             shipper.history.found_pack(pack);
         }

@@ -6,7 +6,7 @@ use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::{FileId, FrameCodec, Header, Level, Lineage, PageIndex, TailRead, Txid};
 use crate::primary::dirty::PageSet;
-use crate::primary::seals::{Seals, read_head};
+use crate::primary::seals::{Head, Seals, read_head};
 use crate::primary::shipper::misfit;
 use crate::store::{ByteRange, FileInfo, Replica};
 
@@ -103,9 +103,9 @@ pub(in crate::primary) async fn pages_of(
     seals: &Seals,
 ) -> Result<Option<PageSet>> {
     let named = |e: Error| e.context(format_args!("{} {id}", store.url()));
-    let (header, head) = read_head(store, id).await?;
+    let Head { header, bytes, .. } = read_head(store, id).await?;
     let codec = match header.is_sealed() {
-        true => seals.codec_of(&head).map_err(named)?,
+        true => seals.codec_of(&bytes).map_err(named)?,
         false => Some(FrameCodec::plain(header.page_size)),
     };
     let Some(codec) = codec else { return Ok(None) };

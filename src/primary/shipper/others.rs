@@ -10,6 +10,7 @@ use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::events;
 use crate::ltx::FileId;
+use crate::store::FileInfo;
 
 impl Shipper {
     /// Another process publishes the database.
@@ -93,15 +94,22 @@ impl Shipper {
         self.history_waits.store(true, Ordering::Relaxed);
     }
 
-    /// This process published the file `id` just now, whose last commit was made at `committed`; `bytes` are its content if
-    /// that is in memory.
-    pub(in crate::primary) fn keep_history_of(&self, id: FileId, committed: Timestamp, bytes: Option<Bytes>) {
+    /// This process published the file `id` of `size` bytes just now, whose last commit was made at `committed`; `bytes` are its
+    /// content if that is in memory.
+    pub(in crate::primary) fn keep_history_of(
+        &self,
+        id: FileId,
+        size: u64,
+        committed: Timestamp,
+        bytes: Option<Bytes>,
+    ) {
         if self.history_waits.swap(false, Ordering::Relaxed)
             && let Ok(node_id) = self.with_capture(|capture| capture.node_id())
         {
             self.history.begin(self.progress_txid(), node_id);
         }
-        self.history.published(id, self.time.now(), committed, bytes);
+        let file = FileInfo { id, size, timestamp: self.time.now() };
+        self.history.published(file, committed, bytes);
     }
 
     /// Something was found that the status is to tell of.

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use bytes::Bytes;
 
 use crate::error::Result;
-use crate::ltx::{Decoder, Encoder, FileId, Header, Merger, Txid};
+use crate::ltx::{Decoder, Encoder, FileId, Header, Merger, Summary, Txid};
 use crate::primary::dirty::{Cursor, PageSet};
 use crate::primary::hooks::CommitSeq;
 use crate::primary::seals::{Seals, Subject};
@@ -83,7 +83,7 @@ pub(in crate::primary) fn write_as_one<W: Write>(
     out: W,
     header: Header,
     seals: &Seals,
-) -> Result<(W, PageSums)> {
+) -> Result<(W, Summary, PageSums)> {
     let mut merger = Merger::new(files.iter().map(|file| file.open(seals)).collect::<Result<Vec<_>>>()?)?;
     let id = FileId::single(header.max);
     let mut encoder = seals.encoder(out, header, Subject::Replica(id), seals.keep_of(id.level))?;
@@ -93,7 +93,8 @@ pub(in crate::primary) fn write_as_one<W: Write>(
         sums.push((pgno, sum_of(page)));
     }
     merger.finish()?;
-    Ok((encoder.finish()?.0, sums))
+    let (out, summary) = encoder.finish()?;
+    Ok((out, summary, sums))
 }
 
 /// Copies all pages.

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::blocking;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::{FileId, Header};
-use crate::primary::seals::{self, Subject};
+use crate::primary::seals::{self, Head, Subject};
 use crate::primary::shipper::misfit;
 use crate::primary::shipper::outgoing::{Body, Outgoing, write_as_one};
 use crate::primary::shipper::sidecar;
@@ -32,14 +32,16 @@ pub(in crate::primary) async fn send(shipper: &Arc<Shipper>, out: Outgoing) -> R
     shipper.with_capture(|capture| capture.sends(&out.header, out.cursor.0))?;
     let mut sums = out.sums.clone();
     let sent = match &out.body {
-        Body::Memory(bytes) => shipper.store.put(id, bytes.clone(), options).await,
+        Body::Memory(bytes) => {
+            shipper.store.put(id, bytes.clone(), options).await.map(|()| bytes.len() as u64)
+        }
         Body::Waiting(files) => stream(shipper, &out, files, options, &mut sums).await,
     };
     match sent {
-        Ok(()) => delivered(shipper, &out, sums).await,
+        Ok(size) => delivered(shipper, &out, sums, size).await,
         Err(e) if e.kind() == ErrorKind::AlreadyExists => match identify(shipper, &out.header).await? {
             // An earlier attempt landed, and only its answer was lost.
-            Landed::This => delivered(shipper, &out, sums).await,
+            Landed::This(size) => delivered(shipper, &out, sums, size).await,
             Landed::Earlier => {
                 shipper.with_capture(|capture| capture.requeue(out.txid))??;
                 shipper.skip_to(out.txid);
@@ -67,7 +69,7 @@ async fn into_memory_if_small(shipper: &Arc<Shipper>, out: Outgoing) -> Result<O
         let Some(files) = out.small_files() else { return Ok(out) };
         // Committing threads do not wait for this.
         let made = write_as_one(files, Vec::new(), out.header, &shipper.seals);
-        let (bytes, sums) = made.or_else(|e| not_made(shipper, &out.header, e))?;
+        let (bytes, _, sums) = made.or_else(|e| not_made(shipper, &out.header, e))?;
         let out = Outgoing { body: Body::Memory(bytes.into()), sums, ..out };
         shipper.with_capture(|capture| capture.is_in_memory(&out))?;
         Ok(out)
@@ -83,30 +85,34 @@ fn not_made<T>(shipper: &Shipper, header: &Header, error: Error) -> Result<T> {
     Err(error)
 }
 
-/// Sends `out` as it is made from the waiting `files`; `sums` become the checksums of its pages as soon as it is made.
+/// Sends `out` as it is made from the waiting `files`; `sums` become the checksums of its pages as soon as it is made. Returns
+/// its size in bytes.
 async fn stream(
     shipper: &Arc<Shipper>,
     out: &Outgoing,
     files: &[Segment],
     options: PutOptions,
     sums: &mut PageSums,
-) -> Result<()> {
+) -> Result<u64> {
     let (header, files, maker) = (out.header, files.to_vec(), Arc::clone(shipper));
     let encode = move |parts: PartWriter| {
-        write_as_one(&files, parts, header, &maker.seals).or_else(|e| not_made(&maker, &header, e))
+        let made = write_as_one(&files, parts, header, &maker.seals);
+        let (parts, summary, sums) = made.or_else(|e| not_made(&maker, &header, e))?;
+        Ok((parts, (summary.size, sums)))
     };
     let id = FileId::single(out.txid);
     let made = streaming_upload::upload(&shipper.store, id, options, encode, std::future::pending()).await?;
-    let mut upload;
-    (upload, *sums) = made;
+    let (mut upload, size);
+    (upload, (size, *sums)) = made;
     let completed = upload.complete().await;
     if completed.is_err() {
         streaming_upload::abort(upload).await;
     }
-    completed
+    completed.map(|()| size)
 }
 
-async fn delivered(shipper: &Arc<Shipper>, out: &Outgoing, sums: PageSums) -> Result<bool> {
+/// `out` is in the replica, with `size` bytes.
+async fn delivered(shipper: &Arc<Shipper>, out: &Outgoing, sums: PageSums, size: u64) -> Result<bool> {
     let bytes = if let Body::Memory(bytes) = &out.body { Some(bytes.clone()) } else { None };
     // Before the state says so, and before a close that waits for it ends this task: a later open would not know this
     // transaction again.
@@ -120,11 +126,11 @@ async fn delivered(shipper: &Arc<Shipper>, out: &Outgoing, sums: PageSums) -> Re
         db = %shipper.db.path.display(),
         replica = shipper.store.url(),
         txid = %out.txid,
-        size_bytes = bytes.as_ref().map(|bytes| bytes.len() as u64),
+        size_bytes = size,
         "published"
     );
     // Before whoever waits for it hears of it and asks for a snapshot.
-    shipper.keep_history_of(FileId::single(out.txid), out.header.timestamp, bytes);
+    shipper.keep_history_of(FileId::single(out.txid), size, out.header.timestamp, bytes);
     shipper.published(out.txid, out.covers, out.header.timestamp);
     Sums::of(shipper).catch_up(shipper, Some(out.txid)).await;
     Ok(true)
@@ -164,8 +170,8 @@ fn prove_fencing(shipper: &Arc<Shipper>, out: &Outgoing, bytes: &Bytes) {
 
 /// Whose file stands where ours should.
 pub(in crate::primary) enum Landed {
-    /// The one that was just sent.
-    This,
+    /// The one that was just sent, with so many bytes.
+    This(u64),
     /// One of ours from before.
     Earlier,
 }
@@ -177,20 +183,20 @@ pub(in crate::primary) enum Landed {
 pub(in crate::primary) async fn identify(shipper: &Shipper, ours: &Header) -> Result<Landed> {
     let txid = ours.max;
     let id = FileId::single(txid);
-    let (theirs, head) = seals::read_head(shipper.store.as_ref(), id).await?;
+    let Head { header: theirs, bytes, file_size } = seals::read_head(shipper.store.as_ref(), id).await?;
     shipper.seen(theirs.timestamp);
     if theirs.is_sealed() && !shipper.seals.are_on() {
         return Err(misfit::sealed(shipper.store.as_ref(), id));
     }
     // Headers are in clear, and so anybody could write one like ours.
-    let is_ours = !theirs.is_sealed() || shipper.seals.wrote(Subject::Replica(id), &head);
+    let is_ours = !theirs.is_sealed() || shipper.seals.wrote(Subject::Replica(id), &bytes);
     // The node id proves nothing: a copy of the state folder has it too.
     if is_ours && shipper.with_capture(|capture| capture.was_attempted(&theirs))? {
         tracing::info!("transaction {txid} is in the replica from before");
         return Ok(Landed::Earlier);
     }
     if is_ours && theirs == *ours {
-        return Ok(Landed::This);
+        return Ok(Landed::This(file_size));
     }
     if theirs.is_litestreams() {
         return Err(sidecar::runs_beside(shipper, txid));

@@ -113,9 +113,7 @@ impl Shared {
         for _ in 0..tree.depth {
             let ways: Vec<(Pgno, usize)> = keys.iter().map(|key| self.trees.way_to(tree, *key)).collect();
             leaves = distinct(ways.iter().filter(|(_, level)| *level >= tree.depth).map(|(page, _)| *page));
-            for span in self.spans(state, &leaves) {
-                self.early(state, span);
-            }
+            self.send_for(state, &leaves).await;
             let interior =
                 distinct(ways.iter().filter(|(_, level)| *level < tree.depth).map(|(page, _)| *page));
             if interior.is_empty() || self.flights.is_closed() {
@@ -126,11 +124,19 @@ impl Shared {
         leaves
     }
 
-    /// Brings pages and waits until they are here, or cannot be had.
-    async fn bring(self: &Arc<Self>, state: &State, pages: &[Pgno]) {
+    /// Sends the requests for pages that are not here, once it is known where they are.
+    async fn send_for(self: &Arc<Self>, state: &State, pages: &[Pgno]) {
+        if let Some((blocks, numbers)) = state.map.unknown(pages) {
+            blocks.bring_all(&self.files.source, &numbers).await;
+        }
         for span in self.spans(state, pages) {
             self.early(state, span);
         }
+    }
+
+    /// Brings pages and waits until they are here, or cannot be had.
+    async fn bring(self: &Arc<Self>, state: &State, pages: &[Pgno]) {
+        self.send_for(state, pages).await;
         for &pgno in pages {
             let Some(frame) = state.map.frame(pgno) else { continue };
             if let Some(flight) = self.flights.find(frame.into()) {

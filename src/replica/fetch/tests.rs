@@ -64,7 +64,7 @@ fn check(view: &mut View, image: &[u8], pgno: u32) {
 
 fn len(range: &ByteRange) -> u64 {
     match range {
-        ByteRange::Bounded { len, .. } | ByteRange::Suffix { len } => *len,
+        ByteRange::Bounded { len, .. } | ByteRange::Prefix { len } | ByteRange::Suffix { len } => *len,
         ByteRange::All => u64::MAX,
     }
 }

@@ -1,4 +1,7 @@
 //! What tells two maps apart. Costs little where they share.
+//!
+//! Pages that are where a base has them have no part in it: a base is a snapshot, and a state that reads from an older one
+//! finds that there until it is removed, long after.
 
 use std::sync::Arc;
 
@@ -6,7 +9,7 @@ use super::{Chunk, FAN, Frame, GROUP, PageMap, ReplicaFile};
 use crate::page::Pgno;
 
 impl PageMap {
-    /// The pages that are not at the same place in both maps, or only in one of them, in order.
+    /// The pages whose frames are not the same in both maps, or only in one of them, in order.
     pub(in crate::replica) fn differences<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = Pgno> + 'a {
         let groups = self.groups.len().max(other.groups.len());
         (0..groups)
@@ -15,15 +18,15 @@ impl PageMap {
             .filter(|&n| !same(self.chunk(n), other.chunk(n)))
             .flat_map(|n| n * FAN + 1..=(n + 1) * FAN)
             .filter_map(|n| u32::try_from(n).ok().and_then(Pgno::new))
-            .filter(|&pgno| self.frame(pgno) != other.frame(pgno))
+            .filter(|&pgno| self.own(pgno) != other.own(pgno))
     }
 
     /// Moves the pages that are where `before` has them to where `after` has them. Both are of one
     /// state of the database, before and after files were merged.
     pub(in crate::replica) fn follow(&mut self, before: &Self, after: &Self) {
         for pgno in before.differences(after) {
-            let (Some(from), Some((to, file))) = (before.frame(pgno), after.get(pgno)) else { continue };
-            if self.frame(pgno) == Some(from) {
+            let (Some(from), Some((to, file))) = (before.own(pgno), after.get(pgno)) else { continue };
+            if self.own(pgno) == Some(from) {
                 self.set(pgno, to, file);
             }
         }

@@ -3,12 +3,18 @@
 //! Pages come in the order of the file. Which are interior is seen by each page itself; whether one is just above the
 //! leaves, by its first child, which may come later. When what is kept is more than a pack may have, the pages above leaves
 //! go: those further up are a hundredth of them, and each saves a round trip too.
+//!
+//! How large the file becomes is not known before its end, so that the blocks of the page index are made for each: two bytes a
+//! page.
 
 use std::collections::HashSet;
 
 use bytes::Bytes;
 
-use super::{ENTRY, HEAD, Identity, LARGEST, encode, is_worth_it};
+use super::index::IndexWriter;
+use super::{
+    BLOCK_ENTRY, BLOCKS_FROM, CHECKSUM, ENTRY, HEAD, Identity, LARGEST, PackedIndex, encode, is_worth_it,
+};
 use crate::clock::Timestamp;
 use crate::ltx::{FileId, Header, IndexEntry, Summary};
 use crate::page::{PageCount, Pgno};
@@ -17,8 +23,6 @@ use crate::store::may_have_pack;
 
 /// How a database file begins that can be read without a key.
 const PLAIN: &[u8] = b"SQLite format 3\0";
-/// What the pages of a pack may have together.
-const ROOM: usize = LARGEST - HEAD - 64;
 
 /// A pack that is to be stored beside its file.
 #[derive(Clone, Debug)]
@@ -43,9 +47,13 @@ pub(crate) struct PackBuilder {
     interior: HashSet<Pgno>,
     /// The pages below page 1, which are the schema, as far as they are known.
     schema: HashSet<Pgno>,
-    /// There will be no pack.
+    /// There will be no pages.
     is_over: bool,
+    /// What the pages may take.
     room: usize,
+    index: IndexWriter,
+    /// The size of the smallest file that gets the blocks of its index.
+    blocks_from: u64,
 }
 
 #[derive(Debug)]
@@ -67,13 +75,16 @@ impl PackBuilder {
             interior: HashSet::new(),
             schema: HashSet::new(),
             is_over: false,
-            room: ROOM,
+            room: room(header.commit),
+            index: IndexWriter::new(header.shape().first_frame()),
+            blocks_from: BLOCKS_FROM,
         })
     }
 
     /// Takes in the next page that was written: its content, where it is in the file, and its frame.
     pub(crate) fn page(&mut self, page: &[u8], entry: IndexEntry, frame: &[u8]) {
         let pgno = entry.pgno;
+        self.index.push(entry);
         self.is_over |= pgno == Pgno::ONE && !page.starts_with(PLAIN);
         if self.is_over {
             return;
@@ -114,18 +125,34 @@ impl PackBuilder {
 
     /// The pack of the file, which was written as `summary` says; `None` if it needs none, or cannot have one.
     pub(crate) fn finish(self, summary: &Summary) -> Option<Packed> {
-        if self.is_over || self.interior.is_empty() || !is_worth_it(self.id, summary.size) {
+        if summary.size < self.blocks_from && !is_worth_it(self.id, summary.size) {
             return None;
         }
-        let frames: Vec<_> = self.pages.iter().map(|page| (page.entry, &*page.frame)).collect();
+        let pages = if self.is_over || self.interior.is_empty() { &[] } else { self.pages.as_slice() };
+        let index = if summary.size < self.blocks_from { None } else { self.index.finish() };
+        if pages.is_empty() && index.is_none() {
+            return None;
+        }
+        let frames: Vec<_> = pages.iter().map(|page| (page.entry, &*page.frame)).collect();
         let file = Identity { id: self.id, size: summary.size, checksum: summary.trailer.file_checksum };
-        let bytes = encode(&file, &frames).into();
+        let bytes = encode(&file, &frames, index).into();
         Some(Packed { id: self.id, bytes, timestamp: summary.header.timestamp })
     }
 }
 
+/// What the pages of a pack may take, of a database of so many.
+fn room(commit: PageCount) -> usize {
+    let blocks = (commit.get() as usize).div_ceil(PackedIndex::BLOCK);
+    LARGEST - HEAD - blocks * BLOCK_ENTRY - CHECKSUM
+}
+
 #[cfg(test)]
 impl PackBuilder {
+    /// The same, with the blocks of the index of a file of at least `size` bytes.
+    pub(in crate::replica) fn with_blocks_from(self, size: u64) -> Self {
+        Self { blocks_from: size, ..self }
+    }
+
     /// The same, which keeps no more than `room` bytes.
     pub(super) fn with_room(self, room: usize) -> Self {
         Self { room, ..self }

@@ -4,20 +4,30 @@
 //! primary that writes a large file writes its pack too, below `vfs/`, where nobody but this library looks; a reader fetches
 //! it at the same time as the page index.
 //!
+//! Of a very large file it also has the page index, in blocks that are fetched one by one.
+//!
 //! ```text
+//! front
 //!    0  magic `LSVPACK1`
-//!    8  level u32               of the LTX file
-//!   12  number of pages u32
-//!   16  min TXID u64            of the LTX file, as the next three
+//!    8  size of the front u32   with its checksum; at most 8 MiB
+//!   12  level u32               of the LTX file
+//!   16  min TXID u64            of the LTX file, as the next four
 //!   24  max TXID u64
 //!   32  size in bytes u64
 //!   40  file checksum u64       that of its trailer
-//!   48  size of all frames u64
-//!   56  of each page, ascending by offset: pgno u32, size of its frame u32, offset of its frame in the LTX file u64
+//!   48  end of its frames u64   where the zero page header is; 0 without blocks
+//!   56  its last page u32       0 without blocks
+//!   60  number of pages u32
+//!   64  number of blocks u32
+//!   68  size of all frames u32
+//!   72  of each page, ascending by offset: pgno u32, size of its frame u32, offset of its frame in the LTX file u64
+//!       of each block: offset of its first frame in the LTX file u64, number of pages u32, size u32, checksum u64
 //!       frames, in that order, as they are in the LTX file
-//!  end  checksum u64            of all before it
+//!       checksum u64            of all before it
+//! blocks, in order              what is in them: [`PackedIndex`]
 //! ```
-//! Integers are big-endian.
+//! Integers are big-endian, checksums CRC-64/NVME. A reader asks for the first 8 MiB, which is all of most packs, and for single
+//! blocks by their ranges.
 //!
 //! A pack is a cache, and nothing depends on it. It counts only if it names just the LTX file that was listed (level,
 //! transactions, size) with the checksum that the file's own trailer has; of it, a frame counts only where the page map says
@@ -29,6 +39,7 @@
 //! never used by what checks: restores, verification, merges, and a hydrated file.
 
 mod builder;
+mod index;
 mod slot;
 #[cfg(test)]
 pub(super) mod tests;
@@ -37,24 +48,26 @@ use bytes::{Buf as _, BufMut as _, Bytes};
 use crc_fast::{CrcAlgorithm, Digest};
 
 pub(crate) use self::builder::{PackBuilder, Packed};
-pub(super) use self::slot::{FilePack, Packs};
+pub use self::index::PackedIndex;
+use self::index::{BLOCK_ENTRY, Blocks};
+pub(super) use self::slot::{Asked, FilePack, Packs};
 use crate::error::{Error, Result};
-use crate::ltx::{FileId, Header, IndexEntry};
+use crate::ltx::{FRAME_SIZES, FileId, Header, IndexEntry};
 use crate::page::Pgno;
 use crate::store::{FileInfo, may_have_pack};
 
 /// How a pack begins. Another format gets another magic.
 const MAGIC: &[u8; 8] = b"LSVPACK1";
 /// What precedes the pages.
-const HEAD: usize = 56;
+const HEAD: usize = 72;
 /// What is said of each page.
 const ENTRY: usize = 16;
 /// The size of the checksum.
 const CHECKSUM: usize = 8;
-/// No frame is smaller.
-const SMALLEST_FRAME: usize = 7;
-/// The largest pack, in bytes. A smaller one has all interior pages of a database of a few GB.
+/// The largest front, in bytes. A smaller one has all interior pages of a database of a few GB.
 const LARGEST: usize = 8 * 1024 * 1024;
+/// A file of at least this many bytes gets the blocks of its page index.
+pub(super) const BLOCKS_FROM: u64 = 1024 * 1024 * 1024;
 /// A file of up to this many bytes comes whole: it needs no pack.
 pub(super) const WHOLE: u64 = 1024 * 1024;
 
@@ -71,7 +84,7 @@ struct Identity {
     checksum: u64,
 }
 
-/// A pack that was read: it is whole, and one of the file that it was read for.
+/// The front of a pack that was read: it is whole, and one of the file that it was read for.
 #[derive(Debug)]
 pub struct Pack {
     bytes: Bytes,
@@ -79,6 +92,7 @@ pub struct Pack {
     checksum: u64,
     /// Ascending by offset.
     entries: Vec<Entry>,
+    index: Option<PackedIndex>,
 }
 
 /// A page of a pack.
@@ -93,53 +107,113 @@ struct Entry {
     size: u32,
 }
 
-/// The bytes of a pack of `file` with these frames, which ascend by offset.
-fn encode(file: &Identity, frames: &[(IndexEntry, &[u8])]) -> Vec<u8> {
+/// The bytes of a pack of `file` with these frames, which ascend by offset, and the `blocks` of its page index.
+fn encode(file: &Identity, frames: &[(IndexEntry, &[u8])], index: Option<Blocks>) -> Vec<u8> {
+    let (end, last) = index.as_ref().map_or((0, 0), |index| (index.end, index.last.get()));
+    let blocks = index.map_or_else(Vec::new, |index| index.blocks);
     let size: usize = frames.iter().map(|(_, frame)| frame.len()).sum();
-    let mut bytes = Vec::with_capacity(HEAD + frames.len() * ENTRY + size + CHECKSUM);
+    let front = HEAD + frames.len() * ENTRY + blocks.len() * BLOCK_ENTRY + size + CHECKSUM;
+    let mut bytes = Vec::with_capacity(front + blocks.iter().map(|(_, bytes)| bytes.len()).sum::<usize>());
     bytes.extend_from_slice(MAGIC);
+    bytes.put_u32(front as u32);
     let name = file.id.name;
     bytes.put_u32(file.id.level.get().into());
-    bytes.put_u32(frames.len() as u32);
-    for n in [name.min().get(), name.max().get(), file.size, file.checksum, size as u64] {
+    for n in [name.min().get(), name.max().get(), file.size, file.checksum, end] {
         bytes.put_u64(n);
+    }
+    for n in [last, frames.len() as u32, blocks.len() as u32, size as u32] {
+        bytes.put_u32(n);
     }
     for (entry, _) in frames {
         bytes.put_u32(entry.pgno.get());
         bytes.put_u32(entry.size as u32);
         bytes.put_u64(entry.offset);
     }
+    blocks.iter().for_each(|(block, _)| block.put(&mut bytes));
     frames.iter().for_each(|(_, frame)| bytes.extend_from_slice(frame));
     bytes.put_u64(checksum(&bytes));
+    // Each is dropped when it is written: together they may be large.
+    blocks.into_iter().for_each(|(_, block)| bytes.extend_from_slice(&block));
     bytes
 }
 
-impl Pack {
-    /// Reads `bytes` as the pack of `file`.
-    ///
-    /// # Errors
-    /// `Corrupt` if they are anything else.
-    pub fn parse(file: &FileInfo, bytes: Bytes) -> Result<Self> {
-        if !(HEAD + CHECKSUM..=LARGEST).contains(&bytes.len()) {
-            return Err(broken(format_args!("it has {} bytes", bytes.len())));
-        }
-        if !bytes.starts_with(MAGIC) {
+/// What the head of a pack says, beside which file it is of.
+struct Head {
+    /// The size of the front.
+    front: usize,
+    /// The checksum of the file.
+    checksum: u64,
+    /// Where the frames of the file end.
+    end: u64,
+    /// The last page of the file.
+    last: u32,
+    pages: usize,
+    blocks: usize,
+    /// The size of all frames.
+    frames: usize,
+}
+
+impl Head {
+    /// Reads the head of the pack of `file`, which begins with `bytes`.
+    fn parse(file: &FileInfo, bytes: &[u8]) -> Result<Self> {
+        let mut head =
+            bytes.get(..HEAD).ok_or_else(|| broken(format_args!("it has {} bytes", bytes.len())))?;
+        if !head.starts_with(MAGIC) {
             return Err(broken("it is none of this version"));
         }
-        let (body, sum) = bytes.split_at(bytes.len() - CHECKSUM);
-        if checksum(body).to_be_bytes() != sum {
-            return Err(broken("it fails its checksum"));
-        }
-        let mut head = &body[MAGIC.len()..HEAD];
-        let (level, count) = (head.get_u32(), head.get_u32() as usize);
-        let (min, max, size, of_file) = (head.get_u64(), head.get_u64(), head.get_u64(), head.get_u64());
-        let frames = head.get_u64();
+        head.advance(MAGIC.len());
+        let (front, level) = (head.get_u32() as usize, head.get_u32());
+        let (min, max, size) = (head.get_u64(), head.get_u64(), head.get_u64());
         let name = (file.id.name.min().get(), file.id.name.max().get());
         if (level, min, max, size) != (file.id.level.get().into(), name.0, name.1, file.size) {
             return Err(broken("it is one of another file"));
         }
-        let entries = entries(file, body, count, frames)?;
-        Ok(Self { checksum: of_file, entries, bytes })
+        let (checksum, end, last) = (head.get_u64(), head.get_u64(), head.get_u32());
+        let [pages, blocks, frames] = [(); 3].map(|()| head.get_u32() as usize);
+        Ok(Self { front, checksum, end, last, pages, blocks, frames })
+    }
+
+    /// Where the table of blocks begins, and where the frames do.
+    fn places(&self) -> Result<(usize, usize)> {
+        let table = self.pages.checked_mul(ENTRY).and_then(|listed| listed.checked_add(HEAD));
+        let frames =
+            table.zip(self.blocks.checked_mul(BLOCK_ENTRY)).and_then(|(at, len)| at.checked_add(len));
+        let end = frames.and_then(|at| at.checked_add(self.frames)?.checked_add(CHECKSUM));
+        table.zip(frames).filter(|_| end == Some(self.front)).ok_or_else(|| {
+            let (pages, blocks) = (self.pages, self.blocks);
+            broken(format_args!("it has no room for {pages} pages and {blocks} blocks"))
+        })
+    }
+}
+
+impl Pack {
+    /// Reads `bytes`, the first 8 MiB or all, as the pack of `file`.
+    ///
+    /// # Errors
+    /// `Corrupt` if they are anything else.
+    pub fn parse(file: &FileInfo, bytes: Bytes) -> Result<Self> {
+        let head = Head::parse(file, &bytes)?;
+        let front =
+            bytes.get(..head.front).filter(|front| (HEAD + CHECKSUM..=LARGEST).contains(&front.len()));
+        let front = front.ok_or_else(|| broken(format_args!("its front has {} bytes", head.front)))?;
+        let (body, sum) = front.split_at(front.len() - CHECKSUM);
+        if checksum(body).to_be_bytes() != sum {
+            return Err(broken("it fails its checksum"));
+        }
+        let (table, frames) = head.places()?;
+        let entries = entries(file, &body[HEAD..table], &body[frames..], frames)?;
+        let index = if head.blocks == 0 {
+            None
+        } else {
+            let (first_frame, came) = (Header::SIZE as u64, bytes.slice(head.front..));
+            let about = (first_frame, head.end, head.last);
+            Some(PackedIndex::parse(&body[table..frames], file, about, head.front as u64, came)?)
+        };
+        let size = head.front as u64 + index.as_ref().map_or(0, PackedIndex::size);
+        if bytes.len() as u64 != size.min(LARGEST as u64) {
+            return Err(broken(format_args!("{} bytes came of {size}", bytes.len())));
+        }
+        Ok(Self { checksum: head.checksum, entries, index, bytes })
     }
 
     /// The checksum of the file that it was made of.
@@ -147,11 +221,24 @@ impl Pack {
         self.checksum
     }
 
+    /// The page index of the file, if it is here: its table, the blocks of which are fetched one by one.
+    pub fn index(&self) -> Option<&PackedIndex> {
+        self.index.as_ref()
+    }
+
     /// The frame of the page that a page index has as `entry`, if it is here.
     pub fn frame(&self, entry: IndexEntry) -> Option<&[u8]> {
         let place = self.entries.binary_search_by_key(&entry.offset, |entry| entry.offset).ok()?;
         let found = self.entries[place];
         (found.pgno == entry.pgno && u64::from(found.size) == entry.size).then(|| self.bytes_of(found))
+    }
+
+    /// What a page index has of page `pgno`, if that page is here.
+    pub fn entry(&self, pgno: Pgno) -> Option<IndexEntry> {
+        // As in the file, which lists pages by their numbers.
+        let place = self.entries.binary_search_by_key(&pgno, |entry| entry.pgno).ok()?;
+        let Entry { offset, size, .. } = self.entries[place];
+        Some(IndexEntry { pgno, offset, size: size.into() })
     }
 
     /// All pages, as a page index has them, and their frames.
@@ -168,34 +255,37 @@ impl Pack {
 
     /// What it takes in memory.
     fn memory(&self) -> usize {
-        self.bytes.len() + size_of_val(self.entries.as_slice())
+        let index = self.index.as_ref().map_or(0, PackedIndex::memory);
+        self.bytes.len() + size_of_val(self.entries.as_slice()) + index
     }
 }
 
-/// Reads what `body` says of `count` pages, whose frames have `frames` bytes.
-fn entries(file: &FileInfo, body: &[u8], count: usize, frames: u64) -> Result<Vec<Entry>> {
-    let start = count.checked_mul(ENTRY).and_then(|listed| listed.checked_add(HEAD));
-    let fits = |start: &usize| {
-        let rest = body.len().checked_sub(*start);
-        rest.is_some_and(|rest| rest as u64 == frames && rest / SMALLEST_FRAME >= count)
-    };
-    let start = start.filter(fits).ok_or_else(|| broken(format_args!("it has no room for {count} pages")))?;
-    // No more than its own bytes have room for.
-    let mut entries = Vec::with_capacity(count);
-    let (mut at, mut next) = (start, Header::SIZE as u64);
-    for mut entry in body[HEAD..start].chunks_exact(ENTRY) {
+/// Reads what `listed` says of the pages whose frames are `frames`, which begin at `start` of the pack.
+fn entries(file: &FileInfo, listed: &[u8], frames: &[u8], start: usize) -> Result<Vec<Entry>> {
+    let (listed, _) = listed.as_chunks::<ENTRY>();
+    let mut entries = Vec::with_capacity(listed.len());
+    let (mut at, mut next) = (0, Header::SIZE as u64);
+    for mut entry in listed.iter().map(<[u8; ENTRY]>::as_slice) {
         let (pgno, size, offset) = (Pgno::new(entry.get_u32()), entry.get_u32(), entry.get_u64());
-        let end = offset.checked_add(size.into()).filter(|end| offset >= next && *end <= file.size);
+        let fits = |end: &u64| offset >= next && *end <= file.size && FRAME_SIZES.contains(&size.into());
+        let end = offset.checked_add(size.into()).filter(fits);
         let (Some(pgno), Some(end)) = (pgno, end) else {
             return Err(broken(format_args!("it has a frame of {size} bytes at {offset}")));
         };
-        if size as usize > body.len() - at {
+        if size as usize > frames.len() - at {
             return Err(broken("its frames are cut short"));
         }
-        entries.push(Entry { offset, pgno, at: at as u32, size });
+        entries.push(Entry { offset, pgno, at: (start + at) as u32, size });
         (at, next) = (at + size as usize, end);
     }
-    if at == body.len() { Ok(entries) } else { Err(broken("bytes follow its frames")) }
+    if at == frames.len() { Ok(entries) } else { Err(broken("bytes follow its frames")) }
+}
+
+#[cfg(test)]
+impl Pack {
+    fn without_blocks_that_came(self) -> Self {
+        Self { index: self.index.map(PackedIndex::without_blocks_that_came), ..self }
+    }
 }
 
 fn checksum(bytes: &[u8]) -> u64 {

@@ -7,11 +7,12 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::{LARGEST, Pack, is_worth_it};
+use super::{LARGEST, Pack, PackedIndex};
 use crate::error::ErrorKind;
 use crate::ltx::IndexEntry;
+use crate::page::Pgno;
 use crate::replica::source::Source;
-use crate::store::FileInfo;
+use crate::store::{ByteRange, FileInfo, may_have_pack};
 
 /// What the packs of one replica may take in memory.
 const MEMORY: usize = 2 * LARGEST;
@@ -22,6 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(in crate::replica) struct Packs {
     is_on: bool,
+    /// Of a file of up to so many bytes none is asked for.
+    least: u64,
     memory: Arc<AtomicUsize>,
 }
 
@@ -51,18 +54,19 @@ impl Held {
 }
 
 impl Packs {
-    /// None are asked for unless `is_on`.
-    pub(in crate::replica) fn new(is_on: bool) -> Self {
-        Self { is_on, memory: Arc::default() }
+    /// None are asked for unless `is_on`, nor of a file of up to `least` bytes.
+    pub(in crate::replica) fn new(is_on: bool, least: u64) -> Self {
+        Self { is_on, least, memory: Arc::default() }
     }
 
     /// Asks for the pack of `file`, if that may have one.
     pub(in crate::replica) fn ask(&self, source: &Source, file: &FileInfo) -> Option<Asked> {
-        if !self.is_on || !is_worth_it(file.id, file.size) {
+        if !self.is_on || file.size <= self.least || !may_have_pack(file.id) {
             return None;
         }
         let (slot, memory, file) = (Slot::default(), Arc::clone(&self.memory), file.clone());
-        let (to, answer) = (Arc::clone(&slot), source.pack(file.id, LARGEST));
+        let front = ByteRange::Prefix { len: LARGEST as u64 };
+        let (to, answer) = (Arc::clone(&slot), source.pack(file.id, front));
         let task = tokio::spawn(async move {
             match answer.await.and_then(|bytes| Pack::parse(&file, bytes)) {
                 Ok(pack) => {
@@ -86,6 +90,12 @@ pub(in crate::replica) struct Asked {
 }
 
 impl Asked {
+    /// The pack of the file, whose trailer has `checksum`, or none: it is waited for as long as its request takes.
+    pub(in crate::replica) async fn whenever_it_comes(self, checksum: u64) -> FilePack {
+        let _ = self.task.await;
+        FilePack { slot: self.slot, checksum }
+    }
+
     /// The pack of the file, whose trailer has `checksum`: there by now, or to come, or none.
     pub(in crate::replica) async fn of(self, checksum: u64) -> FilePack {
         // Who reads meanwhile does without.
@@ -108,14 +118,35 @@ impl FilePack {
         self.pack()?.frame(entry)
     }
 
+    /// What the file's page index has of page `pgno`, if that page is here.
+    pub(in crate::replica) fn entry(&self, pgno: Pgno) -> Option<IndexEntry> {
+        self.pack()?.entry(pgno)
+    }
+
     /// Shows each page that is here to `visit`, with its frame.
     pub(in crate::replica) fn each(&self, visit: impl FnMut((IndexEntry, &[u8]))) {
         self.pack().into_iter().flat_map(Pack::frames).for_each(visit);
     }
 
+    /// The page index of the file, if it is here; its blocks are fetched with [`Source::pack`].
+    pub(in crate::replica) fn index(&self) -> Option<&PackedIndex> {
+        self.pack()?.index()
+    }
+
     /// The pack, if it is one of this very file.
     fn pack(&self) -> Option<&Pack> {
         self.slot.get().map(|held| &held.pack).filter(|pack| pack.checksum() == self.checksum)
+    }
+}
+
+#[cfg(test)]
+impl FilePack {
+    /// That of `file`, as it is when `bytes`, its pack, are more than come with its front.
+    pub(in crate::replica) fn with_front_of(file: &FileInfo, bytes: bytes::Bytes) -> Self {
+        let pack = Pack::parse(file, bytes).unwrap().without_blocks_that_came();
+        let (slot, checksum) = (Slot::default(), pack.checksum());
+        slot.set(Held { pack, memory: Arc::default() }).unwrap();
+        Self { slot, checksum }
     }
 }
 

@@ -1,5 +1,7 @@
 //! The format against an oracle, damage of each kind, what a builder keeps, and readers that meet packs of all sorts.
 
+mod blocks;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
@@ -45,6 +47,8 @@ fn frames() -> impl Strategy<Value = Frames> {
     })
 }
 
+const SMALLEST_FRAME: usize = *FRAME_SIZES.start() as usize;
+
 fn encoded(frames: &Frames) -> Bytes {
     let entry = |(offset, (n, frame)): (&u64, &(u32, Vec<u8>))| IndexEntry {
         pgno: pgno(*n),
@@ -52,14 +56,16 @@ fn encoded(frames: &Frames) -> Bytes {
         size: frame.len() as u64,
     };
     let all: Vec<_> = frames.iter().map(|all| (entry(all), all.1.1.as_slice())).collect();
-    encode(&identity(), &all).into()
+    encode(&identity(), &all, None).into()
 }
 
-/// With the checksum that its bytes have.
+/// With the checksum that its front has.
 fn forged(mut bytes: Vec<u8>) -> Bytes {
-    let end = bytes.len() - CHECKSUM;
-    let sum = checksum(&bytes[..end]);
-    bytes[end..].copy_from_slice(&sum.to_be_bytes());
+    let front = u32::from_be_bytes(bytes[8..12].try_into().unwrap()) as usize;
+    if let Some(end) = front.checked_sub(CHECKSUM).filter(|_| front <= bytes.len()) {
+        let sum = checksum(&bytes[..end]);
+        bytes[end..front].copy_from_slice(&sum.to_be_bytes());
+    }
     bytes.into()
 }
 
@@ -102,8 +108,9 @@ proptest! {
     fn any_bytes_are_read_without_harm(head in prop::collection::vec(any::<u8>(), 0..300), named: bool) {
         let mut bytes = head;
         if named && bytes.len() > HEAD + CHECKSUM {
-            bytes[..32].copy_from_slice(&encoded(&Frames::new())[..32]);
-            bytes[32..40].copy_from_slice(&FILE_SIZE.to_be_bytes());
+            bytes[..48].copy_from_slice(&encoded(&Frames::new())[..48]);
+            let front = bytes.len() as u32;
+            bytes[8..12].copy_from_slice(&front.to_be_bytes());
             bytes = forged(bytes).to_vec();
         }
         if let Ok(pack) = Pack::parse(&file(), bytes.into()) {
@@ -156,9 +163,13 @@ fn numbers_that_lie_are_not_believed() {
         Pack::parse(&file(), forged(bytes)).unwrap_err().to_string()
     };
     for (what, place, value) in [
-        ("more pages than there is room for", 12, &u32::MAX.to_be_bytes()[..]),
-        ("more pages than are there", 12, &50_u32.to_be_bytes()),
-        ("more bytes than are there", 48, &u64::MAX.to_be_bytes()),
+        ("a front that is none", 8, &0_u32.to_be_bytes()[..]),
+        ("a front that is larger", 8, &u32::MAX.to_be_bytes()),
+        ("more pages than there is room for", 60, &u32::MAX.to_be_bytes()),
+        ("more pages than are there", 60, &50_u32.to_be_bytes()),
+        ("more blocks than there is room for", 64, &u32::MAX.to_be_bytes()),
+        ("blocks that are not there", 64, &1_u32.to_be_bytes()),
+        ("more bytes than are there", 68, &u32::MAX.to_be_bytes()),
         ("page 0", HEAD, &0_u32.to_be_bytes()),
         ("a frame beyond the pack", HEAD + 4, &u32::MAX.to_be_bytes()),
         ("a frame beyond the file", HEAD + 8, &FILE_SIZE.to_be_bytes()),
@@ -349,7 +360,7 @@ fn a_pack_of_a_file_of_the_same_size_is_told_by_the_checksum_of_the_file() {
     let size = history.store.bytes_of(id(9, 1, 1)).len() as u64;
     let good = Pack::parse(&FileInfo { id: id(9, 1, 1), size, ..file() }, history.pack(9, 1, 1)).unwrap();
     let frames: Vec<_> = good.frames().collect();
-    let stale = |checksum| encode(&Identity { id: id(9, 1, 1), size, checksum }, &frames).into();
+    let stale = |checksum| encode(&Identity { id: id(9, 1, 1), size, checksum }, &frames, None).into();
     history.put_pack(id(9, 1, 1), stale(good.checksum()));
     assert_eq!(reads(&history, &interior, &still()), 0);
     history.put_pack(id(9, 1, 1), stale(good.checksum() ^ 1));

@@ -190,19 +190,36 @@ impl History {
         (bytes.into(), summary)
     }
 
-    /// The pack of the file that holds `min` to `max` on `level`.
+    /// The pack of the file that holds `min` to `max` on `level`, without the blocks of its index.
     pub(crate) fn pack(&self, level: u8, min: u64, max: u64) -> Bytes {
+        self.pack_with_blocks_from(u64::MAX, level, min, max)
+    }
+
+    /// As [`History::pack`], with the blocks of the index of a file of at least `size` bytes.
+    pub(crate) fn pack_with_blocks_from(&self, size: u64, level: u8, min: u64, max: u64) -> Bytes {
         let commit = PageCount::new(self.states[max as usize].len() as u32);
         let header = Header::new(self.page_size, commit, name(min, max), self.time(max));
-        let mut pack = PackBuilder::new(id(level, min, max), &header).unwrap();
+        let mut pack = PackBuilder::new(id(level, min, max), &header).unwrap().with_blocks_from(size);
         let (_, summary) = self.encode_watched(min, max, |page, entry, frame| pack.page(page, entry, frame));
         pack.finish(&summary).unwrap().bytes
+    }
+
+    /// Stores the file that holds `min` to `max`, and its pack, which has the page index in blocks.
+    pub(crate) fn put_in_blocks(&self, level: u8, min: u64, max: u64) -> FileId {
+        self.put_pack(id(level, min, max), self.pack_with_blocks_from(0, level, min, max));
+        self.put(level, min, max)
     }
 
     /// Stores `pack` as that of the file `id`.
     pub(crate) fn put_pack(&self, id: FileId, pack: Bytes) {
         let (store, time) = (self.store.clone(), self.time(id.name.max().get()));
         runtime::block_on(async move { store.put_pack(id, pack, time).await }).unwrap();
+    }
+
+    /// Removes the pack of the file `id`.
+    pub(crate) fn delete_pack(&self, id: FileId) {
+        let store = self.store.replica();
+        runtime::block_on(async move { store.delete_packs(&[id]).await }).unwrap();
     }
 
     /// Makes of the last state's page 1 one of SQLite's, without a schema.

@@ -23,6 +23,7 @@ pub(in crate::store) fn range_header(range: ByteRange) -> Option<String> {
             let last = offset.saturating_add(len).saturating_sub(1);
             Some(format!("bytes={}-{}", offset.min(MAX_OFFSET), last.min(MAX_OFFSET)))
         }
+        ByteRange::Prefix { len } => Some(format!("bytes=0-{}", len.saturating_sub(1).min(MAX_OFFSET))),
         ByteRange::Suffix { len } => Some(format!("bytes=-{}", len.min(MAX_OFFSET))),
     }
 }

@@ -130,6 +130,12 @@ async fn ranges_are_what_they_say(store: Shared) -> Result<()> {
         assert_eq!((content.offset, content.file_size), (start, size), "suffix {len}");
         assert_eq!(content.bytes().await?, all.slice(start as usize..));
     }
+    for len in [1, 16, 4999, 5000, 5001, 1 << 40, u64::MAX] {
+        let content = store.get(file, ByteRange::Prefix { len }).await?;
+        let end = size.min(len) as usize;
+        assert_eq!((content.offset, content.file_size), (0, size), "prefix {len}");
+        assert_eq!(content.bytes().await?, all.slice(..end));
+    }
     for (offset, len) in [(0, 5001), (4999, 2), (5000, 1), (9999, 1), (u64::MAX - 1, 1)] {
         let e = store.get(file, ByteRange::Bounded { offset, len }).await.unwrap_err();
         assert_eq!(e.kind(), ErrorKind::WrongAnswer, "{offset}+{len}: {e}");
@@ -140,7 +146,7 @@ async fn ranges_are_what_they_say(store: Shared) -> Result<()> {
 async fn an_empty_file_has_empty_ranges(store: Shared) -> Result<()> {
     let file = id(0, 1, 1);
     store.put(file, Bytes::new(), options(true)).await?;
-    for range in [ByteRange::All, ByteRange::Suffix { len: 10 }] {
+    for range in [ByteRange::All, ByteRange::Prefix { len: 10 }, ByteRange::Suffix { len: 10 }] {
         let content = store.get(file, range).await?;
         assert_eq!((content.offset, content.file_size), (0, 0));
         assert_eq!(content.bytes().await?, Bytes::new());
@@ -227,7 +233,7 @@ async fn what_is_below_a_folder_is_listed_and_read_by_path(store: Shared) -> Res
 
 async fn a_pack_is_beside_its_file_and_goes_with_it(store: Shared) -> Result<()> {
     let [copy, snapshot, change] = [id(0, 1, 1), id(9, 1, 7), id(0, 2, 2)];
-    let e = store.get_pack(copy).await.unwrap_err();
+    let e = store.get_pack(copy, ByteRange::All).await.unwrap_err();
     assert_eq!(e.kind(), ErrorKind::NotFound, "{e}");
     assert_eq!(store.packs().await?, []);
     for (n, file) in [copy, snapshot, change].into_iter().enumerate() {
@@ -235,7 +241,10 @@ async fn a_pack_is_beside_its_file_and_goes_with_it(store: Shared) -> Result<()>
         if file != change {
             store.put_pack(file, body(5), TIME).await?;
             store.put_pack(file, body(70_000 + n), TIME).await?;
-            assert_eq!(store.get_pack(file).await?.bytes().await?, body(70_000 + n));
+            let whole = store.get_pack(file, ByteRange::Prefix { len: 80_000 }).await?;
+            assert_eq!(whole.bytes().await?, body(70_000 + n));
+            let part = store.get_pack(file, ByteRange::Bounded { offset: 9, len: 100 }).await?;
+            assert_eq!(part.bytes().await?, body(70_000 + n).slice(9..109));
         }
     }
     assert_eq!(store.packs().await?, [copy, snapshot]);

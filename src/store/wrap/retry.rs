@@ -445,6 +445,7 @@ mod tests {
             for range in [
                 ByteRange::All,
                 ByteRange::Bounded { offset: 7, len: 20_001 },
+                ByteRange::Prefix { len: 30_003 },
                 ByteRange::Suffix { len: 30_003 },
             ] {
                 for cut in [0, 1, 999, 1000, 5000] {

@@ -10,6 +10,7 @@ import os
 import subprocess
 import threading
 import time
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 PROMTOOL = os.environ.get("PROMTOOL") or shutil.which("promtool")
@@ -81,11 +82,23 @@ def status(port: int) -> dict:
     return json.loads(body)
 
 
+@dataclass(frozen=True)
+class Slow:
+    """An answer 200 that begins `after` so many seconds, or never, and has a byte `every` so many."""
+
+    after: float | None = 0
+    every: float = 0
+
+
+NEVER = Slow(after=None)
+
+
 class Recorder:
     """A server that records what it is told, and answers as `answers` says, the last one for ever."""
 
-    def __init__(self, *answers: int):
+    def __init__(self, *answers: int | Slow):
         self.answers = list(answers) or [200]
+        self._ends = threading.Event()
         self.requests: list[tuple[str, dict, bytes]] = []
         self.times: list[float] = []
         """When each of them came, in seconds of the monotonic clock."""
@@ -98,9 +111,25 @@ class Recorder:
                 recorder.requests.append((self.path, headers, body))
                 recorder.times.append(time.monotonic())
                 answers = recorder.answers
-                self.send_response(answers.pop(0) if len(answers) > 1 else answers[0])
+                answer = answers.pop(0) if len(answers) > 1 else answers[0]
+                if isinstance(answer, Slow):
+                    self.answer_slowly(answer)
+                    return
+                self.send_response(answer)
                 self.send_header("content-length", "0")
                 self.end_headers()
+
+            def answer_slowly(self, slow: Slow):
+                self.close_connection = True
+                pause = slow.after
+                for byte in b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n":
+                    if recorder._ends.wait(pause):
+                        return
+                    try:
+                        self.connection.sendall(bytes([byte]))
+                    except OSError:
+                        return  # Who asked waits no longer.
+                    pause = slow.every
 
             do_GET = do_POST
 
@@ -129,5 +158,6 @@ class Recorder:
             assert abs(time.time() - int(parts["t"])) < 120
 
     def close(self) -> None:
+        self._ends.set()
         self._server.shutdown()
         self._server.server_close()

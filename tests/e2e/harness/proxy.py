@@ -268,7 +268,10 @@ class Proxy:
             return False
         if isinstance(fault, WithoutHeader):
             pairs = [p for p in pairs if p[0].lower() != fault.name]
-        down.sock.sendall(_head(start, pairs) + body)
+        try:
+            down.sock.sendall(_head(start, pairs) + body)
+        except OSError:
+            pass  # A server that refuses answers before it has read all, and closes.
         return self._answer(request, up, down, fault)
 
     def _rewritten(self, request: Request, up: _Stream, down: _Stream, status: int, headers: dict[str, str],

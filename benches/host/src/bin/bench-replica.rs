@@ -10,14 +10,17 @@
 
 use std::error::Error;
 use std::fs;
+use std::io::BufWriter;
 use std::path::Path;
 
-use crc_fast::{CrcAlgorithm, Digest};
 use rusqlite::Connection;
+
+#[path = "../ltx.rs"]
+mod ltx;
+use ltx::{Ltx, PAGE};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-const PAGE: usize = 4096;
 /// Rows that a transaction changes, and as many that it adds.
 const CHANGED: u64 = 10;
 /// Level, files of it, transactions in each: 36 files with the snapshot.
@@ -107,81 +110,15 @@ fn image(database: &str) -> Result<Vec<u8>> {
 fn write_file(folder: &Path, level: u8, min: u64, max: u64, before: &[u8], after: &[u8]) -> Result<()> {
     let folder = folder.join(format!("{level:04x}"));
     fs::create_dir_all(&folder)?;
-    let mut file = Ltx::new(min, max, (after.len() / PAGE) as u32);
+    let out = fs::File::create(folder.join(format!("{min:016x}-{max:016x}.ltx")))?;
+    let mut file = Ltx::new(BufWriter::new(out), min, max, (after.len() / PAGE) as u32)?;
     for (n, page) in after.chunks(PAGE).enumerate() {
         if before.get(n * PAGE..(n + 1) * PAGE) != Some(page) {
-            file.page(n as u32 + 1, page);
+            file.page(n as u32 + 1, page)?;
         }
     }
-    fs::write(folder.join(format!("{min:016x}-{max:016x}.ltx")), file.finish())?;
+    file.finish()?;
     Ok(())
-}
-
-/// An LTX file, format version 3, without checksums of the database.
-///
-/// ```text
-/// header    "LTX1" flags u32 page size u32 commit u32 min u64 max u64 timestamp i64, zeros to 100 bytes
-/// frames    pgno u32 flags u16 = 1 size u32, LZ4 block of one page; then 6 zero bytes
-/// index     varints pgno, offset, size of each frame; varint 0; u64 size of the varints
-/// trailer   u64 0, u64 checksum of all, pages uncompressed
-/// ```
-struct Ltx {
-    bytes: Vec<u8>,
-    index: Vec<u8>,
-    crc: Digest,
-}
-
-impl Ltx {
-    fn new(min: u64, max: u64, commit: u32) -> Self {
-        const NO_CHECKSUM: u32 = 2;
-        const EPOCH_MS: u64 = 1_700_000_000_000;
-        let mut bytes = b"LTX1".to_vec();
-        for field in [NO_CHECKSUM, PAGE as u32, commit] {
-            bytes.extend(field.to_be_bytes());
-        }
-        for field in [min, max, EPOCH_MS + max * 1000] {
-            bytes.extend(field.to_be_bytes());
-        }
-        bytes.resize(100, 0);
-        let mut crc = Digest::new(CrcAlgorithm::Crc64GoIso);
-        crc.update(&bytes);
-        Self { bytes, index: Vec::new(), crc }
-    }
-
-    fn page(&mut self, pgno: u32, page: &[u8]) {
-        let block = lz4_flex::block::compress(page);
-        let mut head = pgno.to_be_bytes().to_vec();
-        head.extend(1u16.to_be_bytes());
-        head.extend((block.len() as u32).to_be_bytes());
-        self.crc.update(&head);
-        self.crc.update(page);
-        for number in [u64::from(pgno), self.bytes.len() as u64, (head.len() + block.len()) as u64] {
-            varint(&mut self.index, number);
-        }
-        self.bytes.extend(head);
-        self.bytes.extend(block);
-    }
-
-    fn finish(mut self) -> Vec<u8> {
-        varint(&mut self.index, 0);
-        let size = self.index.len() as u64;
-        let mut tail = vec![0; 6];
-        tail.append(&mut self.index);
-        tail.extend(size.to_be_bytes());
-        tail.extend(0u64.to_be_bytes());
-        self.crc.update(&tail);
-        self.bytes.extend(tail);
-        self.bytes.extend((self.crc.finalize() | 1 << 63).to_be_bytes());
-        self.bytes
-    }
-}
-
-fn varint(out: &mut Vec<u8>, mut n: u64) {
-    while n >= 0x80 {
-        out.push(n as u8 | 0x80);
-        n >>= 7;
-    }
-    out.push(n as u8);
 }
 
 /// Values that are spread and are the same in each run.

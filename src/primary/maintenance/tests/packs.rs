@@ -16,7 +16,7 @@ use crate::primary::seals::Seals;
 use crate::primary::time::Time;
 use crate::replica::Pack;
 use crate::replica::tests::fixtures::{self, id};
-use crate::store::{ByteRange, Fault, Faults, Op};
+use crate::store::{ByteRange, Fault, Faults, FileInfo, Op};
 
 const PAGES: u32 = 1200;
 /// An interior page.
@@ -66,7 +66,8 @@ impl Large {
     fn commit(&mut self) {
         let txid = self.pages.commit(PAGES, &[5]);
         let file = self.pages.put(0, txid, txid);
-        self.history.published(file, self.clock.now(), self.clock.now(), None);
+        let file = run(self.store.replica().head(file)).unwrap();
+        self.history.published(FileInfo { timestamp: self.clock.now(), ..file }, self.clock.now(), None);
     }
 
     /// Merges the first files into all levels, and makes a snapshot of them and one more.
@@ -105,7 +106,7 @@ fn a_snapshot_gets_a_pack_of_its_own_frames() {
     assert!(large.packs().contains(&snapshot));
     let store = &large.pages.store;
     let info = run(store.head(snapshot)).unwrap();
-    let bytes = run(async { store.get_pack(snapshot).await?.bytes().await }).unwrap();
+    let bytes = run(async { store.get_pack(snapshot, ByteRange::All).await?.bytes().await }).unwrap();
     let (file, pack) = (store.bytes_of(snapshot), Pack::parse(&info, bytes).unwrap());
     assert_eq!(file[file.len() - 8..], pack.checksum().to_be_bytes());
     let TailRead::Index(index) = PageIndex::from_tail(&file, info.size, Shape::PLAIN).unwrap() else {

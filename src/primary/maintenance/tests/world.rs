@@ -173,7 +173,8 @@ impl World {
         let options = PutOptions { timestamp: time, if_absent: true };
         run(self.memory.put(id, bytes.clone(), options)).unwrap();
         self.states.insert(txid, (time, self.pages.clone()));
-        self.history.published(id, self.time.now(), time, Some(bytes));
+        let file = FileInfo { id, size: bytes.len() as u64, timestamp: self.time.now() };
+        self.history.published(file, time, Some(bytes));
     }
 
     /// The compactor takes up the news and does what is due.

@@ -68,10 +68,10 @@ impl Header {
     /// # Errors
     /// `Denied` if none fits; `Corrupt` if the header was changed.
     pub(super) fn open(&self, identities: &Identities) -> Result<[u8; 16]> {
-        let identities = identities.at_work()?;
-        let opened =
-            |(ephemeral, sealed)| identities.iter().find_map(|identity| unwrap(identity, ephemeral, sealed));
-        let key = self.stanzas.iter().find_map(|(ephemeral, sealed)| opened((ephemeral, sealed)));
+        let opened = |(ephemeral, sealed): &([u8; 32], [u8; 32])| {
+            identities.find_map(|identity| unwrap(identity, ephemeral, sealed))
+        };
+        let key = self.stanzas.iter().find_map(opened);
         let key = key.ok_or_else(|| {
             Error::new(ErrorKind::Denied, "it is encrypted with age, and not for any of the identities given")
         })?;

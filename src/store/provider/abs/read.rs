@@ -98,9 +98,11 @@ impl AzureBucket {
                 answer::content(&session.http, response, Asked { url: &url, key, size }, wanted)
                     .map(|content| Content { timestamp, ..content })
             }
-            Err(Failure::Refused(refusal)) if refusal.status == 416 => {
-                Err(errors::too_short(&url, key, range, refusal.size.unwrap_or(0)))
-            }
+            Err(Failure::Refused(refusal)) if refusal.status == 416 => match range {
+                // No range of an empty blob can be satisfied.
+                ByteRange::Prefix { .. } if self.describe_blob(key).await?.size == 0 => Ok(answer::empty()),
+                _ => Err(errors::too_short(&url, key, range, refusal.size.unwrap_or(0))),
+            },
             Err(failure) => Err(self.read_error(&session, failure, key)),
         }
     }

@@ -85,7 +85,9 @@ impl GcsBucket {
             Err(Failure::Refused(refusal)) if refusal.status == 416 => {
                 return match range {
                     // A range of an empty object cannot be satisfied.
-                    ByteRange::Suffix { .. } if self.describe_object(key).await?.size == 0 => {
+                    ByteRange::Prefix { .. } | ByteRange::Suffix { .. }
+                        if self.describe_object(key).await?.size == 0 =>
+                    {
                         Ok(answer::empty())
                     }
                     _ => Err(errors::too_short(&url, key, range, refusal.size.unwrap_or(0))),

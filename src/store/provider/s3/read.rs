@@ -51,9 +51,9 @@ impl S3Bucket {
         match session.send(&request, self.way).await {
             Ok(response) => self.content(&session, response, key, range, listed).await,
             Err(Failure::Refused(refusal)) => match (range, refusal.status) {
-                (ByteRange::Suffix { len }, 416 | 500) => {
+                (ByteRange::Prefix { len } | ByteRange::Suffix { len }, 416 | 500) => {
                     let refused = session.explain(refusal.into(), &format!("read {key}"));
-                    self.short_suffix(key, len, listed, refused).await
+                    self.short_object(key, len, listed, refused).await
                 }
                 (ByteRange::Bounded { .. }, 416) => {
                     Err(errors::too_short(&self.describe(), key, range, refusal.size.unwrap_or(0)))
@@ -64,10 +64,10 @@ impl S3Bucket {
         }
     }
 
-    /// The last `len` bytes of a file of which the store refused them. Some stores fail where a suffix is
-    /// longer than the file (s3s-fs 0.14 with 500, all of them with 416 if the file is empty): the whole
+    /// The first or last `len` bytes of a file of which the store refused them. Some stores fail where a range is
+    /// longer than the file (s3s-fs 0.14 with 500 or 416, all of them with 416 if the file is empty): the whole
     /// file is what was asked for then, else `refused` stands.
-    async fn short_suffix(
+    async fn short_object(
         &self,
         key: &str,
         len: u64,

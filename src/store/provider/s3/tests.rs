@@ -368,6 +368,8 @@ fn a_server_that_ignores_ranges_is_understood() {
     block_on(async move {
         for (range, offset, expected) in [
             (ByteRange::Bounded { offset: 3, len: 4 }, 3, "3456"),
+            (ByteRange::Prefix { len: 3 }, 0, "012"),
+            (ByteRange::Prefix { len: 30 }, 0, "0123456789"),
             (ByteRange::Suffix { len: 3 }, 7, "789"),
             (ByteRange::Suffix { len: 30 }, 0, "0123456789"),
         ] {

@@ -179,7 +179,7 @@ impl WebdavBucket {
             None => self.describe_file(key).await?.size,
         };
         match range {
-            ByteRange::Suffix { .. } if size == 0 => Ok(answer::empty()),
+            ByteRange::Prefix { .. } | ByteRange::Suffix { .. } if size == 0 => Ok(answer::empty()),
             _ => Err(errors::too_short(&self.site().url(), key, range, size)),
         }
     }
