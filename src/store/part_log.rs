@@ -49,6 +49,8 @@ pub(in crate::store) struct Name {
     /// The store's name for the upload.
     pub(in crate::store) id: String,
     pub(in crate::store) part_size: usize,
+    /// Digest of what the store was told of the object beside its content and its time.
+    pub(in crate::store) settings: String,
     /// When it was begun, in milliseconds since the Unix epoch.
     begun: i64,
 }
@@ -79,8 +81,13 @@ impl PartDigest {
     }
 
     fn of_bytes(part: &[u8]) -> Self {
-        Self { size: part.len(), sha256: BASE64.encode(digest(&SHA256, part)) }
+        Self { size: part.len(), sha256: sha256(part) }
     }
+}
+
+/// The SHA-256 of `bytes`, in base64.
+pub(in crate::store) fn sha256(bytes: &[u8]) -> String {
+    BASE64.encode(digest(&SHA256, bytes))
 }
 
 /// Line of a log after the first.
@@ -137,9 +144,15 @@ impl PartLog {
     ///
     /// # Errors
     /// `Io`, `NoSpace`, `Denied`, naming the file: then the log has nothing.
-    pub(in crate::store) fn begin(&self, key: &str, id: &str, part_size: usize) -> Result<()> {
+    pub(in crate::store) fn begin(
+        &self,
+        key: &str,
+        id: &str,
+        part_size: usize,
+        settings: String,
+    ) -> Result<()> {
         let begun = self.now.as_millis();
-        let name = Name { key: key.to_owned(), id: id.to_owned(), part_size, begun };
+        let name = Name { key: key.to_owned(), id: id.to_owned(), part_size, settings, begun };
         self.forget();
         self.append(&name)?;
         *self.lock() = Some(Begun { name, parts: BTreeMap::new() });
@@ -195,7 +208,7 @@ mod tests {
         let path = folder.path().join("upload.parts");
         let log = opened(&path);
         assert_eq!(log.begun(), None);
-        log.begin("a/b", "one", 5).unwrap();
+        log.begin("a/b", "one", 5, String::new()).unwrap();
         log.add(1, part(b"12345")).unwrap();
         log.add(3, part(b"12345")).unwrap();
         log.add(3, part(b"678")).unwrap();
@@ -212,7 +225,7 @@ mod tests {
         let numbers: Vec<usize> = opened(&path).begun().unwrap().parts.into_keys().collect();
         assert_eq!(numbers, [1, 3, 5]);
         // Another upload takes its place.
-        cut.begin("a/c", "two", 5).unwrap();
+        cut.begin("a/c", "two", 5, String::new()).unwrap();
         assert_eq!(opened(&path).begun().unwrap().name(), ("a/c", "two"));
         cut.forget();
         assert!(!path.exists() && cut.begun().is_none());

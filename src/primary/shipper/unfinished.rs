@@ -66,7 +66,7 @@ mod tests {
     fn what_stays_in_the_store_of_a_former_replica_is_named() {
         let folder = tempfile::TempDir::new().unwrap();
         assert_eq!(of_former(folder.path(), "s3://b/p"), None);
-        let name = r#"{"key":"p/0000/a.ltx","id":"up 1","part_size":5,"begun":7}"#;
+        let name = r#"{"key":"p/0000/a.ltx","id":"up 1","part_size":5,"settings":"","begun":7}"#;
         std::fs::write(folder.path().join(NAME), name).unwrap();
         let text = of_former(folder.path(), "s3://b/p").unwrap();
         for part in ["p/0000/a.ltx", "s3://b/p", "id is up 1", "have the store remove it"] {

@@ -14,7 +14,9 @@ const DAY_MS: i64 = 24 * 3_600_000;
 fn leave_an_upload(bench: &Bench) -> std::path::PathBuf {
     let path = bench.local("upload.parts");
     let begun = bench.clock.now().as_millis();
-    let name = format!("{{\"key\":\"ltx/0/file\",\"id\":\"up\",\"part_size\":4096,\"begun\":{begun}}}\n");
+    let name = format!(
+        "{{\"key\":\"ltx/0/file\",\"id\":\"up\",\"part_size\":4096,\"settings\":\"\",\"begun\":{begun}}}\n"
+    );
     std::fs::write(&path, name).unwrap();
     path
 }

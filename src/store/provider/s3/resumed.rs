@@ -138,8 +138,12 @@ impl Bench {
     }
 
     fn bucket(&self) -> S3Bucket {
+        self.bucket_with("")
+    }
+
+    fn bucket_with(&self, settings: &str) -> S3Bucket {
         let url = format!(
-            "s3://bucket/p?endpoint=127.0.0.1:{}&access-key-id=AK&secret-access-key=s&region=us-east-1",
+            "s3://bucket/p?endpoint=127.0.0.1:{}&access-key-id=AK&secret-access-key=s&region=us-east-1{settings}",
             self.server.port
         );
         let location = Location::parse(&url, &|_: &str| None).unwrap();
@@ -341,6 +345,21 @@ fn uploads_that_nobody_completes_are_given_up() {
     let log = opened(&bench.path());
     block_on(async move { replica.give_up_upload(&log).await }).unwrap();
     assert!(bench.unfinished().is_empty() && !bench.path().exists());
+}
+
+#[test]
+fn an_object_that_is_to_be_kept_in_another_way_is_begun_anew() {
+    for settings in ["&storage-class=STANDARD_IA", "&sse-kms-key-id=alias/k"] {
+        let bench = Bench::new();
+        bench.attempt(KEY, &["one..", "two.."], false).unwrap();
+        let (bucket, path) = (bench.bucket_with(settings), bench.path());
+        let taken = block_on(async move {
+            let mut upload = bucket.resume_upload(KEY, &options(), opened(&path)).await?;
+            upload.part("one..".into()).await?;
+            upload.part("two..".into()).await
+        });
+        assert_eq!((taken.unwrap(), bench.unfinished()), (Sent, vec!["up 2".to_owned()]), "{settings}");
+    }
 }
 
 #[test]

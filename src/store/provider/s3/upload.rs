@@ -21,10 +21,11 @@ use serde::Deserialize;
 use super::failure::{Failure, Refusal};
 use super::session::Request;
 use super::{S3Bucket, SessionRef};
+use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime;
 use crate::store::http::xml;
-use crate::store::part_log::{Begun, Name, Part, PartDigest};
+use crate::store::part_log::{Begun, Name, Part, PartDigest, sha256};
 use crate::store::{Bucket as _, PartLog, PutOptions, Taken, Upload, errors};
 
 /// The most parts that an upload may have.
@@ -103,11 +104,18 @@ impl S3Upload {
         Ok(upload)
     }
 
+    /// A digest of how the store is to keep the object: its class, and by which key it is encrypted there.
+    fn settings(&self) -> String {
+        let options = PutOptions { timestamp: Timestamp::from_millis(0), ..self.options.clone() };
+        sha256(format!("{:?}", self.bucket.object_headers(&options)).as_bytes())
+    }
+
     /// The parts of an upload of this object that the store has as they were sent.
     async fn still_there(&self, begun: &Begun) -> Result<BTreeMap<usize, Part>> {
-        let Name { key, id, part_size, .. } = &begun.name;
+        let Name { key, id, part_size, settings, .. } = &begun.name;
         let mut parts = begun.parts.clone();
-        let is_same = *key == self.key && *part_size == self.part_size() && !parts.is_empty();
+        let is_same = (key, *part_size, settings) == (&self.key, self.part_size(), &self.settings())
+            && !parts.is_empty();
         let listed = if is_same { self.bucket.parts(key, id).await? } else { None };
         let Some(listed) = listed else { return Ok(BTreeMap::new()) };
         parts.retain(|number, part| {
@@ -152,7 +160,7 @@ impl S3Upload {
         let upload_id = initiated.map_err(|e| session.explain(Failure::Error(e), &what))?.upload_id;
         self.upload_id = Some(upload_id.clone());
         if let Some(log) = &self.log
-            && let Err(e) = log.begin(&self.key, &upload_id, self.part_size())
+            && let Err(e) = log.begin(&self.key, &upload_id, self.part_size(), self.settings())
         {
             tracing::warn!("what a copy sends is sent again if it breaks off: {e}");
             self.log = None;
