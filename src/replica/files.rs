@@ -200,7 +200,7 @@ impl Files {
                 loaded => loaded?,
             };
             if let (Some(pack), Some(checksum)) = (pack, loaded.checksum) {
-                let pack = pack.of(checksum).await;
+                let pack = pack.of(checksum, &loaded.codec).await;
                 if let Some(disk) = &disk {
                     runtime::busy(true, || {
                         pack.each(|(entry, frame)| disk.keep(vec![entry], entry.offset, frame))
