@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::bytes::u32_at;
 use super::frame::{self, FRAME_HEADER_SIZE, HAS_SIZE, Wanted};
-use super::seal::{Cipher, ContentKey, OVERHEAD, SealId, TAG, head_size};
+use super::seal::{Cipher, ContentKey, OVERHEAD, PackCipher, SealId, TAG, head_size};
 use super::source::{Slice, Source};
 use super::{Header, Shape, lz4};
 use crate::error::{Error, Result};
@@ -77,6 +77,14 @@ impl FrameCodec {
     /// Where the parts of the file are.
     pub const fn shape(&self) -> Shape {
         self.shape
+    }
+
+    /// What opens the pack of the file that has these random bytes; `None` if the file is not sealed, or nothing opens it.
+    pub fn pack_cipher(&self, salt: [u8; PackCipher::SALT]) -> Option<PackCipher> {
+        match &self.cover {
+            Cover::Opened(cipher) => Some(cipher.pack(salt)),
+            Cover::Plain | Cover::Closed => None,
+        }
     }
 
     /// Whether pages come of frames.

@@ -8,7 +8,7 @@ use super::file::PageSequence;
 use super::frame::{BLOCK_OFFSET, END_OF_PAGES, FRAME_HEADER_SIZE, block_frame_header, check_buffer};
 use super::index::{IndexEntry, IndexWriter};
 use super::lz4::{self, Compressor};
-use super::seal::{Cipher, NONCE, Seal, TAG};
+use super::seal::{Cipher, NONCE, PackCipher, Seal, TAG};
 use super::source::io_error;
 use super::{Header, Summary, Trailer};
 use crate::error::{Error, ErrorKind, Result};
@@ -97,6 +97,14 @@ impl<W: Write> Encoder<W> {
     /// The header.
     pub fn header(&self) -> &Header {
         &self.header
+    }
+
+    /// What seals the pack of the file, if that is sealed.
+    ///
+    /// # Errors
+    /// `Io` if the system gives no random numbers.
+    pub fn pack_cipher(&self) -> Result<Option<PackCipher>> {
+        self.seal.as_ref().map(|(cipher, _)| cipher.new_pack()).transpose()
     }
 
     /// Writes the next page. Pages ascend.

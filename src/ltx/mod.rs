@@ -56,7 +56,8 @@ pub use part::{PartChecksum, PartHasher};
 #[cfg(test)]
 pub(crate) use seal::sealing;
 pub use seal::{
-    ContentKey, Identities, Identity, Keyring, Plain, Recipient, Recipients, Seal, SealId, keygen,
+    ContentKey, Identities, Identity, Keyring, PackCipher, PackPart, Plain, Recipient, Recipients, Seal,
+    SealId, keygen,
 };
 pub use shape::Shape;
 pub use trailer::Trailer;

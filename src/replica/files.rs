@@ -227,7 +227,7 @@ impl Files {
             loaded => loaded?,
         };
         if let (Some(asked), Some(checksum)) = (asked, loaded.checksum) {
-            let pack = asked.of(checksum).await;
+            let pack = asked.of(checksum, &loaded.codec).await;
             if let Some(disk) = &disk {
                 runtime::busy(true, || {
                     pack.each(|(entry, frame)| disk.keep(vec![entry], entry.offset, frame))

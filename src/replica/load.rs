@@ -49,7 +49,7 @@ pub(super) struct Loaded {
     pub(super) pages: LoadedPages,
     /// The file, if it came whole.
     pub(super) whole: Option<Bytes>,
-    /// The checksum that its trailer has, if the file is plain and that was read and not all of the file.
+    /// The checksum that its trailer has, if that was read and not all of the file.
     pub(super) checksum: Option<u64>,
     /// Pages that come beside it.
     pub(super) pack: Option<FilePack>,
@@ -209,10 +209,9 @@ fn verify_whole(file: &FileInfo, bytes: &[u8], keyring: &Keyring) -> Result<(Out
     Ok((*outline, pages))
 }
 
-/// The checksum of the file that ends with `tail`, if its trailer may be one. Nothing is packed of a sealed file.
+/// The checksum of the file that ends with `tail`, if its trailer may be one.
 fn checksum(outline: &Outline, tail: &[u8]) -> Option<u64> {
-    let trailer = tail.last_chunk().filter(|_| !outline.codec.is_sealed())?;
-    Trailer::decode(trailer, &outline.header).ok().map(|trailer| trailer.file_checksum)
+    Trailer::decode(tail.last_chunk()?, &outline.header).ok().map(|trailer| trailer.file_checksum)
 }
 
 /// The page index of a file of this `shape`, and the end of the file that brought it. Nothing proves that of a sealed

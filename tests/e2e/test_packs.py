@@ -4,6 +4,7 @@ A reader that finds one needs one round trip for a row, as it does without one i
 is in its place costs time and never a wrong row. Litestream does not know of them and leaves them alone.
 """
 
+import json
 import random
 import shutil
 import sqlite3
@@ -11,14 +12,16 @@ import time
 
 import pytest
 
-from harness import litestream
+from harness import litestream, ltx4
 from harness.location import Location, Ltx
+from harness.paths import ROOT
 from harness.proxy import CutBody, Hang, LateAnswer, Status, Trickle
 from harness.sql import fill, insert, restore, sync
 from harness.wait import until
 
 ROWS = 30_000
 ROW = "SELECT id, name, length(data) FROM t WHERE id = ?"
+KEY = json.loads((ROOT / "tests" / "golden" / "ltx4" / "keys.json").read_text())[0]
 SCHEMA = "SELECT count(*) FROM sqlite_schema"
 QUIET = {"poll_interval": "1h"}
 
@@ -237,4 +240,79 @@ def test_the_sidecar_goes_on_and_an_outdated_pack_is_ignored_and_removed_later(s
     db.one("SELECT litestream_snapshot()")
     until(lambda: not set(before) & set(packs(location)), 20, "the outdated pack is removed")
     reader = start(host, location).open(location.replica("again.db"))
+    assert reader.content() == db.content()
+
+
+@pytest.fixture
+def identity(tmp_path) -> str:
+    path = tmp_path / "key.txt"
+    path.write_text(KEY["identity"] + "\n")
+    path.chmod(0o600)
+    return str(path)
+
+
+@pytest.mark.parametrize("location", ["s3"], indirect=True)
+def test_a_row_of_an_encrypted_replica_takes_one_request(start, location, through_proxy, proxy, tmp_path, identity):
+    db = start("python", location).open(location.primary(plain(tmp_path / "app.db"), age_recipient=KEY["recipient"]))
+    sync(db)
+    until(lambda: packs(location), 20, "the pack")
+    with_pack = requests_of_rows(start, through_proxy, proxy, age_identity_file=identity)
+    assert len([r for r in proxy.requests if "/vfs/" in r.target]) == 1
+    without = requests_of_rows(start, through_proxy, proxy, age_identity_file=identity, pack="off")
+    assert with_pack <= 21 < without
+
+
+@pytest.mark.parametrize("sealed", [True, False])
+def test_nothing_of_the_rows_is_in_the_pack_of_an_encrypted_replica(start, in_folder, tmp_path, sealed):
+    path = plain(tmp_path / "app.db")
+    with sqlite3.connect(path) as program:
+        program.execute("UPDATE t SET name = randomblob(16)")
+        tokens = [token for token, in program.execute("SELECT name FROM t")]
+    program.close()
+    settings = {"age_recipient": KEY["recipient"]} if sealed else {}
+    db = start("python", in_folder).open(in_folder.primary(path, **settings))
+    sync(db)
+    until(lambda: packs(in_folder), 20, "the pack")
+    data = path_of(in_folder, in_folder.files(0)[0]).read_bytes()
+    # The keys of the interior pages of the index.
+    assert (sum(token in data for token in tokens) > 50) is not sealed
+
+
+def test_another_program_opens_each_pack_of_an_encrypted_replica(start, in_folder, tmp_path, identity):
+    db = start("python", in_folder).open(in_folder.primary(
+        plain(tmp_path / "app.db"), age_recipient=KEY["recipient"], levels="1s,2s", sync_interval="50ms"))
+    sync(db)
+    until(lambda: packs(in_folder), 20, "the pack")
+    orphan = in_folder.folder / "vfs" / "9-0000000000000001-0000000000ffffff.pack"
+    shutil.copy(in_folder.folder / "vfs" / packs(in_folder)[0], orphan)
+    db.one("SELECT litestream_snapshot()")
+    assert [name for name in packs(in_folder) if name.startswith("9-")] == [pack_of(file) for file in in_folder.files(9)]
+    db.run("UPDATE t SET data = randomblob(401)")
+    sync(db)
+    until(lambda: insert(db) or sync(db) and any(name.startswith("2-") for name in packs(in_folder)), 30, "the pack of a merge", every=0.3)
+    names, seen = set(packs(in_folder)), set()
+    for file in in_folder.files():
+        if pack_of(file) not in names:
+            continue
+        pack, data = path_of(in_folder, file).read_bytes(), file.path.read_bytes()
+        key = ltx4.content_key(data, bytes.fromhex(KEY["private_hex"]))
+        found = ltx4.pack(pack, data, key)
+        assert found and all(data[offset:offset + len(frame)] == frame for offset, frame in found.values())
+        with pytest.raises(ltx4.Refused):
+            ltx4.pack(pack, data, bytes(32))
+        seen.add(file.level)
+    assert {2, 9} <= seen, seen
+    reader = start("python", in_folder).open(in_folder.replica(age_identity_file=identity))
+    assert reader.content() == db.content()
+
+
+def test_a_plain_pack_in_an_encrypted_replica_costs_time_only(start, host, in_folder, tmp_path, identity):
+    elsewhere = Location.file(tmp_path / "elsewhere")
+    other = start("python", elsewhere).open(elsewhere.primary(plain(tmp_path / "other.db")))
+    db = start("python", in_folder).open(in_folder.primary(plain(tmp_path / "app.db"), age_recipient=KEY["recipient"]))
+    for one in (db, other):
+        sync(one)
+    until(lambda: packs(in_folder) and packs(elsewhere), 20, "the packs")
+    shutil.copy(path_of(elsewhere, elsewhere.files(0)[0]), path_of(in_folder, in_folder.files(0)[0]))
+    reader = start(host, in_folder).open(in_folder.replica(age_identity_file=identity))
     assert reader.content() == db.content()

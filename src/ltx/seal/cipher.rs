@@ -7,6 +7,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 
 use super::content_key::ContentKey;
 use super::hpke::{TAG, expand, unbound};
+use super::pack_cipher::PackCipher;
 use super::random;
 use crate::error::{Error, Result};
 use crate::ltx::Header;
@@ -23,6 +24,7 @@ const BOUND: usize = 32 + 4 + FRAME_HEADER_SIZE;
 
 /// What seals and opens the frames of one file, and proves its page index.
 pub(in crate::ltx) struct Cipher {
+    content_key: ContentKey,
     pages: LessSafeKey,
     index: LessSafeKey,
     /// SHA-256 of the header as it is stored.
@@ -32,10 +34,10 @@ pub(in crate::ltx) struct Cipher {
 impl Cipher {
     /// The cipher of the file with this content key, whose header is stored as `header`.
     pub(in crate::ltx) fn new(content_key: &ContentKey, header: &[u8; Header::SIZE]) -> Self {
-        let content_key = content_key.bytes();
         Self {
-            pages: unbound(&expand(content_key, &[b"ltx-page-key"])),
-            index: unbound(&expand(content_key, &[b"ltx-index-key"])),
+            pages: unbound(&expand(content_key.bytes(), &[b"ltx-page-key"])),
+            index: unbound(&expand(content_key.bytes(), &[b"ltx-index-key"])),
+            content_key: content_key.clone(),
             header: digest(&SHA256, header).as_ref().try_into().expect("BUG: SHA-256 has 32 bytes"),
         }
     }
@@ -89,6 +91,19 @@ impl Cipher {
         bound[32..36].copy_from_slice(&head[..4]);
         bound[36..].copy_from_slice(head);
         bound
+    }
+
+    /// The cipher of the pack of this file that has these random bytes.
+    pub(in crate::ltx) fn pack(&self, salt: [u8; PackCipher::SALT]) -> PackCipher {
+        PackCipher::new(&self.content_key, self.header, salt)
+    }
+
+    /// The cipher of a new pack of this file.
+    ///
+    /// # Errors
+    /// `Io` if the system gives no random numbers.
+    pub(in crate::ltx) fn new_pack(&self) -> Result<PackCipher> {
+        Ok(self.pack(*random()?))
     }
 
     /// Checks that `index`, the page index with its size field, is the one of this file.

@@ -24,6 +24,7 @@
 //! | `content_key` | the key of one file, and what tells that file from all others |
 //! | `cipher` | a content key seals and opens frames, and proves page indexes |
 //! | `file_seal` | a file that is about to be written gets a content key |
+//! | `pack_cipher` | a content key seals and opens the pack of its file |
 //! | `keyring` | which identities there are, and which plain files are taken beside sealed ones |
 
 mod cipher;
@@ -32,6 +33,7 @@ mod file_seal;
 mod hpke;
 mod identity;
 mod keyring;
+mod pack_cipher;
 mod recipient;
 #[cfg(test)]
 pub(crate) mod sealing;
@@ -45,6 +47,7 @@ pub use file_seal::Seal;
 pub(super) use hpke::{ENTRY, TAG};
 pub use identity::{Identities, Identity, keygen};
 pub use keyring::{Keyring, Plain};
+pub use pack_cipher::{PackCipher, PackPart};
 pub use recipient::{Recipient, Recipients};
 
 use zeroize::Zeroizing;

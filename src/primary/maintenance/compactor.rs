@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
-use crate::ltx::{FileId, Header, Level, Txid};
+use crate::ltx::{FileId, Level, Txid};
 use crate::primary::maintenance::due::{Due, Job, Merge, Sealed};
 use crate::primary::maintenance::inventory::Inventory;
 use crate::primary::maintenance::merge;
@@ -64,7 +64,7 @@ pub(in crate::primary) struct Compactor {
 }
 
 impl Compactor {
-    /// With `pack`, large files get one, unless `seals` are on.
+    /// With `pack`, large files get one.
     pub(in crate::primary) fn new(
         store: Arc<Replica>,
         (pack, seals): (bool, Arc<Seals>),
@@ -117,8 +117,12 @@ impl Compactor {
             done = self.work().await;
             done = self.settle(done);
         }
+        let has_snapshot = packs.iter().any(|pack| pack.id.level == Level::SNAPSHOT);
         for pack in packs {
             self.packs.write(pack, self.history.stop.notified()).await;
+        }
+        if let Some(files) = self.files.as_ref().filter(|_| has_snapshot) {
+            self.sweep_packs(files).await;
         }
         if self.seals.are_on() {
             let asked = self.ask_for_snapshots().await;
@@ -472,9 +476,8 @@ impl Compactor {
         let node_id = self.node_id.unwrap_or_default();
         let stop = self.history.stop.notified();
         let begun = tokio::time::Instant::now();
-        let builder = |header: &Header| self.packs.builder(work.to, header);
         let (written, committed, pack) =
-            merge::run(&self.store, work, kept, (node_id, &self.seals), builder, stop)
+            merge::run(&self.store, work, kept, (node_id, &self.seals), self.packs.are_on(), stop)
                 .await
                 .inspect_err(|e| self.note_conflict(e))?;
         let published = self.history.lock().last;
@@ -488,11 +491,18 @@ impl Compactor {
         files.publish(Published { file: written, committed });
         if let Some(pack) = pack {
             self.packs.write(pack, self.history.stop.notified()).await;
-            if level == Level::SNAPSHOT && self.settings.retention && self.refused_until.is_none() {
-                self.packs.sweep(files).await;
+            if level == Level::SNAPSHOT {
+                self.sweep_packs(files).await;
             }
         }
         Ok(())
+    }
+
+    /// Removes the packs of files that are not among `files`, if files are deleted here.
+    async fn sweep_packs(&self, files: &Inventory) {
+        if self.settings.retention && self.refused_until.is_none() {
+            self.packs.sweep(files).await;
+        }
     }
 
     /// Makes sure that nobody else publishes: once our files of level 0 are merged and deleted, their

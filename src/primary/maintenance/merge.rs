@@ -23,8 +23,8 @@ const PARALLEL: usize = 8;
 
 /// Writes the file that `work` is about; returns what is there then, and when its last transaction was committed.
 ///
-/// `kept` gives what is in memory, `node_id` becomes that of the new file, whose pack `builder` makes, by its header, if it
-/// gets one. As soon as `stop` ends, the work is given up. If a file of that name is there, an earlier attempt has done it. Where
+/// `kept` gives what is in memory, `node_id` becomes that of the new file, of which a pack is made with `pack` if it is one
+/// that gets one. As soon as `stop` ends, the work is given up. If a file of that name is there, an earlier attempt has done it. Where
 /// `seals` are on, the keys of the inputs are to be forgotten then ([`Seals::merged`]).
 ///
 /// # Errors
@@ -36,7 +36,7 @@ pub(super) async fn run(
     work: &Merge,
     kept: impl Fn(FileId) -> Option<Bytes>,
     (node_id, seals): (u64, &Arc<Seals>),
-    builder: impl FnOnce(&Header) -> Option<PackBuilder>,
+    pack: bool,
     stop: impl Future<Output = ()>,
 ) -> Result<(FileInfo, Timestamp, Option<Packed>)> {
     let inputs: Vec<_> =
@@ -48,11 +48,12 @@ pub(super) async fn run(
     let lineage = opened.iter().try_fold(None, |known, file| Lineage::with(known, &file.header))?;
     let plain = Header::new(last.page_size, last.commit, work.to.name, time);
     let header = seals.header(Header { node_id, lineage, ..plain });
-    let mut pack = builder(&header);
+    let to = work.to;
     let (subject, keep, by) = (Subject::Replica(work.to), seals.keep_of(work.to.level), Arc::clone(seals));
     let encode = move |out: PartWriter| {
         let inputs = opened.into_iter().map(|file| by.open(file.bytes)).collect::<Result<_>>()?;
         let encoder = by.encoder(out, header, subject, keep)?;
+        let mut pack = if pack { PackBuilder::new(to, &encoder)? } else { None };
         let watch = |page: &[u8], entry, frame: &[u8]| {
             if let Some(pack) = &mut pack {
                 pack.page(page, entry, frame);

@@ -6,8 +6,7 @@ use std::sync::Arc;
 
 use super::inventory::Inventory;
 use crate::error::Result;
-use crate::ltx::{FileId, Header};
-use crate::replica::{PackBuilder, Packed};
+use crate::replica::Packed;
 use crate::store::Replica;
 
 /// The packs of a replica, as its only writer keeps them.
@@ -23,9 +22,9 @@ impl Packs {
         Self { store, is_on }
     }
 
-    /// What makes the pack of the file `id`, which begins with `header`, if it gets one.
-    pub(super) fn builder(&self, id: FileId, header: &Header) -> Option<PackBuilder> {
-        if self.is_on { PackBuilder::new(id, header) } else { None }
+    /// Whether large files get one.
+    pub(super) fn are_on(&self) -> bool {
+        self.is_on
     }
 
     /// Writes a pack, unless `stop` ends before that.

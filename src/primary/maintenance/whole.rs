@@ -4,12 +4,11 @@
 use std::sync::Arc;
 
 use super::merge::open;
-use super::packs::Packs;
 use crate::error::Result;
 use crate::ltx::{FileId, FileName, Header, Level, Txid};
 use crate::primary::seals::{Keep, Seals, Subject};
 use crate::primary::streaming_upload::{self, PartWriter};
-use crate::replica::Packed;
+use crate::replica::{PackBuilder, Packed};
 use crate::store::{FileInfo, PutOptions, Replica};
 
 /// Writes the snapshot of transaction `txid`, which is a full copy, and with `pack` makes one of it.
@@ -29,10 +28,10 @@ pub(in crate::primary) async fn snapshot_of_copy(
     let id = FileId::new(Level::SNAPSHOT, name);
     let header = seals.header(Header { min: Txid::ONE, ..copy.header });
     let (subject, by) = (Subject::Replica(id), Arc::clone(seals));
-    let mut pack = Packs::new(Arc::clone(store), pack).builder(id, &header);
     let encode = move |out: PartWriter| {
         let mut from = by.open(copy.bytes)?;
         let mut to = by.encoder(out, header, subject, Keep::Nothing)?;
+        let mut pack = if pack { PackBuilder::new(id, &to)? } else { None };
         let mut page = vec![0; header.page_size.bytes()];
         while let Some(pgno) = from.next_page(&mut page)? {
             to.page(pgno, &page)?;

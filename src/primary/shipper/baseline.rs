@@ -5,7 +5,7 @@ use std::io::Write;
 use std::sync::Arc;
 
 use crate::error::Result;
-use crate::ltx::{FileId, Header, Summary, Txid};
+use crate::ltx::{FileId, Header, Txid};
 use crate::page::{PageCount, PageSize, Pgno};
 use crate::primary::hooks::PinnedView;
 use crate::primary::seals::{Seals, Subject};
@@ -27,7 +27,8 @@ impl ViewPages {
         Self(view)
     }
 
-    /// Encodes every page but the lock page, and with a base only those that differ from it.
+    /// Encodes every page but the lock page, and with a base only those that differ from it. With `pack`, makes a pack of them
+    /// if the file gets one. Beside that, returns the size of the file.
     ///
     /// # Errors
     /// `Io` of the database, and those of `out`.
@@ -36,11 +37,12 @@ impl ViewPages {
         out: W,
         header: Header,
         sums: &mut Compared,
-        pack: &mut Option<PackBuilder>,
+        pack: bool,
         (copying, seals): (&Copying, &Seals),
-    ) -> Result<(W, Summary)> {
+    ) -> Result<(W, (u64, Option<Packed>))> {
         let id = FileId::single(header.max);
         let mut encoder = seals.encoder(out, header, Subject::Replica(id), seals.keep_of(id.level))?;
+        let mut pack = if pack { PackBuilder::new(id, &encoder)? } else { None };
         self.each(|pgno, page| {
             let Some(page) = page else {
                 sums.skip();
@@ -48,14 +50,15 @@ impl ViewPages {
             };
             if sums.differs(pgno, page) {
                 encoder.page(pgno, page)?;
-                if let (Some(pack), Some((entry, frame))) = (&mut *pack, encoder.last_frame()) {
+                if let (Some(pack), Some((entry, frame))) = (&mut pack, encoder.last_frame()) {
                     pack.page(page, entry, frame);
                 }
             }
             copying.encodes(pgno);
             Ok(())
         })?;
-        encoder.finish()
+        let (out, summary) = encoder.finish()?;
+        Ok((out, (summary.size, pack.and_then(|pack| pack.finish(&summary)))))
     }
 
     /// Whether any page differs from `base`.
@@ -181,14 +184,12 @@ pub(in crate::primary) async fn upload(
 ) -> Result<(Box<dyn Upload>, Encoded)> {
     let (store, copying, seals) = (&shipper.store, Arc::clone(&shipper.copying), Arc::clone(&shipper.seals));
     copying.begins(pages.commit());
-    let mut pack =
-        if shipper.options.pack && !shipper.seals.are_on() { PackBuilder::new(id, &header) } else { None };
+    let pack = shipper.options.pack;
     let encode = move |out: PartWriter| {
         let out = Counted { out, copying: Arc::clone(&copying) };
-        let (Counted { out, .. }, summary) =
-            pages.encode(out, header, &mut sums, &mut pack, (&copying, &seals))?;
-        let pack = pack.and_then(|pack| pack.finish(&summary));
-        Ok((out, Encoded { compared: sums, pack, size: summary.size }))
+        let (Counted { out, .. }, (size, pack)) =
+            pages.encode(out, header, &mut sums, pack, (&copying, &seals))?;
+        Ok((out, Encoded { compared: sums, pack, size }))
     };
     let has = |bytes| shipper.copying.has(bytes);
     streaming_upload::resume(store, id, options, log, encode, has).await

@@ -108,22 +108,17 @@ pub(in crate::primary) async fn copied(shipper: &Shipper, txid: Txid, is_whole: 
 /// Those of the store. What is left to do is done in the next round.
 pub(in crate::primary) async fn finish(shipper: &Arc<Shipper>) -> Result<()> {
     let Some((hole, txid)) = shipper.holes.copy() else { return Ok(()) };
-    let (snapshot, pack) = match maintenance::snapshot_of_copy(
-        &shipper.store,
-        txid,
-        shipper.options.pack && !shipper.seals.are_on(),
-        &shipper.seals,
-    )
-    .await
-    {
-        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::Corrupt) => {
-            shipper.history.note_damaged([FileId::single(txid)]);
-            tracing::warn!(db = %shipper.db.path.display(), "{}: {e}", shipper.db.path.display());
-            begin(shipper, hole)?;
-            return Err(e);
-        }
-        written => written?,
-    };
+    let (snapshot, pack) =
+        match maintenance::snapshot_of_copy(&shipper.store, txid, shipper.options.pack, &shipper.seals).await
+        {
+            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::Corrupt) => {
+                shipper.history.note_damaged([FileId::single(txid)]);
+                tracing::warn!(db = %shipper.db.path.display(), "{}: {e}", shipper.db.path.display());
+                begin(shipper, hole)?;
+                return Err(e);
+            }
+            written => written?,
+        };
     shipper.history.found_snapshot(snapshot);
     if let Some(pack) = pack {
         shipper.history.found_pack(pack);

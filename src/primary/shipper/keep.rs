@@ -17,7 +17,7 @@ use crate::runtime;
 pub(super) async fn run(shipper: Arc<Shipper>) {
     let mut compactor = Compactor::new(
         Arc::clone(&shipper.store),
-        (shipper.options.pack && !shipper.seals.are_on(), Arc::clone(&shipper.seals)),
+        (shipper.options.pack, Arc::clone(&shipper.seals)),
         shipper.settings.clone(),
         Arc::clone(&shipper.time),
         Arc::clone(&shipper.history),
@@ -40,9 +40,12 @@ async fn keep(shipper: &Arc<Shipper>, compactor: &mut Compactor) {
     loop {
         if let Some(view) = shipper.take_snapshot_view() {
             match snapshot::send(shipper, view).await {
-                Ok(written) => {
+                Ok((written, pack)) => {
                     tracing::info!("{}: {} is a snapshot", shipper.name(), written.id);
                     shipper.history.found_snapshot(written);
+                    if let Some(pack) = pack {
+                        shipper.history.found_pack(pack);
+                    }
                     shipper.drop_snapshot_view();
                 }
                 Err(e) => {

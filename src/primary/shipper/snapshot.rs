@@ -14,6 +14,7 @@ use crate::primary::hooks::PinnedView;
 use crate::primary::seals::{Keep, Subject};
 use crate::primary::streaming_upload::{self, PartWriter};
 use crate::primary::time::Witness;
+use crate::replica::{PackBuilder, Packed};
 use crate::store::{FileInfo, PutOptions};
 
 /// A state of the database, and the header of its snapshot.
@@ -71,29 +72,37 @@ impl Shipper {
     }
 }
 
-/// Writes the snapshot of `view`, unless the history is told to stop.
+/// Writes the snapshot of `view`, unless the history is told to stop, and makes its pack if it gets one.
 ///
 /// # Errors
 /// Those of the database and of the store; `Conflict` if another writer's file is in its place; `Interrupted`. Nothing is
 /// left in the store then.
-pub(super) async fn send(shipper: &Arc<Shipper>, view: SnapshotView) -> Result<FileInfo> {
+pub(super) async fn send(shipper: &Arc<Shipper>, view: SnapshotView) -> Result<(FileInfo, Option<Packed>)> {
     let SnapshotView { mut pages, header } = view;
     sync_before(shipper).await?;
     let id = FileId::new(Level::SNAPSHOT, header.name());
     let subject = Subject::Replica(id);
     let options = PutOptions { timestamp: header.timestamp, if_absent: true };
-    let seals = Arc::clone(&shipper.seals);
+    let (seals, pack) = (Arc::clone(&shipper.seals), shipper.options.pack);
     let encode = move |out: PartWriter| {
         let mut encoder = seals.encoder(out, header, subject, Keep::Nothing)?;
-        pages.each(|pgno, page| page.map_or(Ok(()), |page| encoder.page(pgno, page)))?;
+        let mut pack = if pack { PackBuilder::new(id, &encoder)? } else { None };
+        pages.each(|pgno, page| {
+            let Some(page) = page else { return Ok(()) };
+            encoder.page(pgno, page)?;
+            if let (Some(pack), Some((entry, frame))) = (&mut pack, encoder.last_frame()) {
+                pack.page(page, entry, frame);
+            }
+            Ok(())
+        })?;
         // Checkpoints wait for it no longer than that.
         drop(pages);
         let (out, summary) = encoder.finish()?;
-        Ok((out, summary.size))
+        Ok((out, (summary.size, pack.and_then(|pack| pack.finish(&summary)))))
     };
     let stop = shipper.history.told_to_stop();
-    let (upload, size) = streaming_upload::upload(&shipper.store, id, options, encode, stop).await?;
+    let (upload, (size, pack)) = streaming_upload::upload(&shipper.store, id, options, encode, stop).await?;
     shipper.seals.complete(&shipper.store, id, upload).await?;
     shipper.seals.forget(&[subject])?;
-    Ok(FileInfo { id, size, timestamp: header.timestamp })
+    Ok((FileInfo { id, size, timestamp: header.timestamp }, pack))
 }

@@ -8,15 +8,18 @@
 //! page.
 
 use std::collections::HashSet;
+use std::io::Write;
 
 use bytes::Bytes;
 
 use super::index::IndexWriter;
 use super::{
-    BLOCK_ENTRY, BLOCKS_FROM, CHECKSUM, ENTRY, HEAD, Identity, LARGEST, PackedIndex, encode, is_worth_it,
+    BLOCK_ENTRY, BLOCKS_FROM, CHECKSUM, ENTRY, Identity, LARGEST, PackedIndex, SEALED_HEAD, encode,
+    is_worth_it,
 };
 use crate::clock::Timestamp;
-use crate::ltx::{FileId, Header, IndexEntry, Summary};
+use crate::error::Result;
+use crate::ltx::{Encoder, FileId, IndexEntry, PackCipher, Summary};
 use crate::page::{PageCount, Pgno};
 use crate::replica::btree::Interior;
 use crate::store::may_have_pack;
@@ -54,6 +57,8 @@ pub(crate) struct PackBuilder {
     index: IndexWriter,
     /// The size of the smallest file that gets the blocks of its index.
     blocks_from: u64,
+    /// What seals the pack, if its file is sealed.
+    cipher: Option<PackCipher>,
 }
 
 #[derive(Debug)]
@@ -65,9 +70,16 @@ struct Page {
 }
 
 impl PackBuilder {
-    /// For the file `id`, which begins with `header`; `None` if such a file has no pack.
-    pub(crate) fn new(id: FileId, header: &Header) -> Option<Self> {
-        may_have_pack(id).then(|| Self {
+    /// For the file `id`, which `encoder` writes; `None` if such a file has no pack. The pack of a sealed file is sealed.
+    ///
+    /// # Errors
+    /// `Io` if the system gives no random numbers.
+    pub(crate) fn new<W: Write>(id: FileId, encoder: &Encoder<W>) -> Result<Option<Self>> {
+        if !may_have_pack(id) {
+            return Ok(None);
+        }
+        let header = encoder.header();
+        Ok(Some(Self {
             id,
             commit: header.commit,
             pages: Vec::new(),
@@ -78,7 +90,8 @@ impl PackBuilder {
             room: room(header.commit),
             index: IndexWriter::new(header.shape().first_frame()),
             blocks_from: BLOCKS_FROM,
-        })
+            cipher: encoder.pack_cipher()?,
+        }))
     }
 
     /// Takes in the next page that was written: its content, where it is in the file, and its frame.
@@ -135,7 +148,7 @@ impl PackBuilder {
         }
         let frames: Vec<_> = pages.iter().map(|page| (page.entry, &*page.frame)).collect();
         let file = Identity { id: self.id, size: summary.size, checksum: summary.trailer.file_checksum };
-        let bytes = encode(&file, &frames, index).into();
+        let bytes = encode(&file, &frames, index, self.cipher.as_ref()).into();
         Some(Packed { id: self.id, bytes, timestamp: summary.header.timestamp })
     }
 }
@@ -143,7 +156,7 @@ impl PackBuilder {
 /// What the pages of a pack may take, of a database of so many.
 fn room(commit: PageCount) -> usize {
     let blocks = (commit.get() as usize).div_ceil(PackedIndex::BLOCK);
-    LARGEST - HEAD - blocks * BLOCK_ENTRY - CHECKSUM
+    LARGEST - SEALED_HEAD - PackCipher::OVERHEAD - blocks * BLOCK_ENTRY - CHECKSUM
 }
 
 #[cfg(test)]

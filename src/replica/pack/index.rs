@@ -7,14 +7,17 @@
 //!                the file lacks before it, varint number of its pages
 //!   of each page: varint size of its frame
 //! ```
-//! Frames lie one after another, so that the offset of a block's first one, which the table has, gives all of them. A page
+//! In the pack of a sealed file a block is sealed, see [`super::seal`]. Frames lie one after another, so that the offset of a block's first one, which the table has, gives all of them. A page
 //! takes about two bytes.
+
+use std::borrow::Cow;
 
 use bytes::{Buf as _, BufMut as _, Bytes};
 
+use super::seal::Opener;
 use super::{broken, checksum};
 use crate::error::Result;
-use crate::ltx::{FRAME_SIZES, IndexEntry, varint};
+use crate::ltx::{FRAME_SIZES, IndexEntry, PackCipher, PackPart, varint};
 use crate::page::Pgno;
 use crate::store::{ByteRange, FileInfo};
 
@@ -51,15 +54,16 @@ impl Block {
         }
     }
 
-    /// Whether it may be one whose frames end at `end`.
-    fn fits(&self, end: u64) -> bool {
+    /// Whether it may be one whose frames end at `end`, and which has `overhead` unless it has no pages.
+    fn fits(&self, end: u64, overhead: usize) -> bool {
         let (pages, size) = (u64::from(self.pages), u64::from(self.size));
+        let overhead = if pages > 0 { overhead as u64 } else { 0 };
         let frames = end.checked_sub(self.offset);
         self.pages as usize <= PackedIndex::BLOCK
             && frames.is_some_and(|frames| {
                 (pages * FRAME_SIZES.start()..=pages * FRAME_SIZES.end()).contains(&frames)
             })
-            && (pages..=pages * MOST_OF_PAGE).contains(&size)
+            && (pages + overhead..=pages * MOST_OF_PAGE + overhead).contains(&size)
     }
 }
 
@@ -83,6 +87,20 @@ pub(super) struct Blocks {
     pub(super) last: Pgno,
     /// Where the last frame ends in the LTX file.
     pub(super) end: u64,
+}
+
+impl Blocks {
+    /// Seals each block that has pages, in a pack that begins with `head`. The table is part 0.
+    pub(super) fn seal(&mut self, cipher: &PackCipher, head: &[u8]) {
+        let count = self.blocks.len() as u32 + 1;
+        for (number, (block, bytes)) in (1..).zip(&mut self.blocks).filter(|(_, (block, _))| block.pages > 0)
+        {
+            let mut sealed = std::mem::take(bytes).into_vec();
+            cipher.seal(PackPart { head, number, count }, &mut sealed);
+            (block.size, block.checksum) = (sealed.len() as u32, checksum(&sealed));
+            *bytes = sealed.into();
+        }
+    }
 }
 
 /// A block to which pages are added.
@@ -173,6 +191,8 @@ pub struct PackedIndex {
     start: u64,
     /// What came of the blocks.
     came: Bytes,
+    /// What opens the blocks, if they are sealed.
+    opener: Option<Opener>,
 }
 
 impl PackedIndex {
@@ -180,7 +200,8 @@ impl PackedIndex {
     pub const BLOCK: usize = 16_384;
 
     /// Reads `table`, of the pack of `file`, whose first frame is at `first_frame`, whose last page is `last`, and whose
-    /// frames end at `end`. The blocks begin at `start` of the pack; `came` are the first of their bytes, as far as they came.
+    /// frames end at `end`. The blocks begin at `start` of the pack; `came` are the first of their bytes, as far as they came;
+    /// `opener` opens them if they are sealed.
     ///
     /// # Errors
     /// `Corrupt` if it is none.
@@ -188,8 +209,8 @@ impl PackedIndex {
         table: &[u8],
         file: &FileInfo,
         (first_frame, end, last): (u64, u64, u32),
-        start: u64,
-        came: Bytes,
+        (start, came): (u64, Bytes),
+        opener: Option<Opener>,
     ) -> Result<Self> {
         let (entries, _) = table.as_chunks::<BLOCK_ENTRY>();
         let last = Pgno::new(last).filter(|last| last.index() / Self::BLOCK + 1 == entries.len());
@@ -200,10 +221,11 @@ impl PackedIndex {
             blocks.push((block, at));
             at += u64::from(block.size);
         }
-        let index = Self { blocks, last, end, start, came };
+        let overhead = opener.as_ref().map_or(0, |_| PackCipher::OVERHEAD);
+        let index = Self { blocks, last, end, start, came, opener };
         let first = index.blocks.first().is_some_and(|(block, _)| block.offset == first_frame);
         let has_last = index.blocks.last().is_some_and(|(block, _)| block.pages > 0);
-        let fits = (0..index.blocks()).all(|n| index.blocks[n].0.fits(index.end_of(n)));
+        let fits = (0..index.blocks()).all(|n| index.blocks[n].0.fits(index.end_of(n), overhead));
         if first && has_last && fits && end < file.size {
             Ok(index)
         } else {
@@ -260,7 +282,11 @@ impl PackedIndex {
         if bytes.len() != stored.size as usize || checksum(bytes) != stored.checksum {
             return Err(broken(format_args!("block {block} fails its checksum")));
         }
-        self.entries(block, &stored, bytes)
+        let opened = match &self.opener {
+            Some(opener) if stored.pages > 0 => Cow::Owned(opener.open(block as u32 + 1, bytes)?),
+            _ => Cow::Borrowed(bytes),
+        };
+        self.entries(block, &stored, &opened)
             .ok_or_else(|| broken(format_args!("block {block} is not what its table says")))
     }
 

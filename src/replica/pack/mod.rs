@@ -26,6 +26,8 @@
 //!       checksum u64            of all before it
 //! blocks, in order              what is in them: [`PackedIndex`]
 //! ```
+//! That of a sealed file is in [`seal`].
+//!
 //! Integers are big-endian, checksums CRC-64/NVME. A reader asks for the first 8 MiB, which is all of most packs, and for single
 //! blocks by their ranges.
 //!
@@ -34,25 +36,30 @@
 //! that this page is, now, in that file at that offset with that size; and what it holds must decompress to the page of that
 //! number. Anything else (older, of another database, cut off, damaged, of a later version) is as good as no pack.
 //!
-//! LTX has no checksum of a single page, so a pack that was *forged*, with checksums that are right, can show a reader other
+//! Plain LTX has no checksum of a single page, so a plain pack that was *forged*, with checksums that are right, can show a reader other
 //! pages. Who can do that can write to the replica, and could as well have forged the LTX file: a pack adds no power. It is
 //! never used by what checks: restores, verification, merges, and a hydrated file.
 
 mod builder;
 mod index;
+mod seal;
 mod slot;
 #[cfg(test)]
 pub(super) mod tests;
+
+use std::borrow::Cow;
+use std::ops::Range;
 
 use bytes::{Buf as _, BufMut as _, Bytes};
 use crc_fast::{CrcAlgorithm, Digest};
 
 pub(crate) use self::builder::{PackBuilder, Packed};
 pub use self::index::PackedIndex;
-use self::index::{BLOCK_ENTRY, Blocks};
+use self::index::{BLOCK_ENTRY, Block, Blocks};
+use self::seal::{Opener, SEALED_HEAD};
 pub(super) use self::slot::{Asked, FilePack, Packs};
 use crate::error::{Error, Result};
-use crate::ltx::{FRAME_SIZES, FileId, Header, IndexEntry};
+use crate::ltx::{FRAME_SIZES, FileId, FrameCodec, IndexEntry, PackCipher, PackPart};
 use crate::page::Pgno;
 use crate::store::{FileInfo, may_have_pack};
 
@@ -107,34 +114,58 @@ struct Entry {
     size: u32,
 }
 
-/// The bytes of a pack of `file` with these frames, which ascend by offset, and the `blocks` of its page index.
-fn encode(file: &Identity, frames: &[(IndexEntry, &[u8])], index: Option<Blocks>) -> Vec<u8> {
+/// The bytes of a pack of `file` with these frames, which ascend by offset, and the blocks of its page `index`. That of a
+/// sealed file is sealed by `cipher`.
+fn encode(
+    file: &Identity,
+    frames: &[(IndexEntry, &[u8])],
+    mut index: Option<Blocks>,
+    cipher: Option<&PackCipher>,
+) -> Vec<u8> {
     let (end, last) = index.as_ref().map_or((0, 0), |index| (index.end, index.last.get()));
-    let blocks = index.map_or_else(Vec::new, |index| index.blocks);
+    let blocks = index.as_ref().map_or(0, |index| index.blocks.len());
     let size: usize = frames.iter().map(|(_, frame)| frame.len()).sum();
-    let front = HEAD + frames.len() * ENTRY + blocks.len() * BLOCK_ENTRY + size + CHECKSUM;
-    let mut bytes = Vec::with_capacity(front + blocks.iter().map(|(_, bytes)| bytes.len()).sum::<usize>());
-    bytes.extend_from_slice(MAGIC);
+    let seal = cipher.map_or(0, |_| PackCipher::SALT + PackCipher::OVERHEAD);
+    let front = HEAD + seal + frames.len() * ENTRY + blocks * BLOCK_ENTRY + size + CHECKSUM;
+    let mut bytes = Vec::with_capacity(front);
+    bytes.extend_from_slice(if cipher.is_some() { seal::MAGIC } else { MAGIC });
     bytes.put_u32(front as u32);
     let name = file.id.name;
     bytes.put_u32(file.id.level.get().into());
     for n in [name.min().get(), name.max().get(), file.size, file.checksum, end] {
         bytes.put_u64(n);
     }
-    for n in [last, frames.len() as u32, blocks.len() as u32, size as u32] {
+    for n in [last, frames.len() as u32, blocks as u32, size as u32] {
         bytes.put_u32(n);
     }
-    for (entry, _) in frames {
-        bytes.put_u32(entry.pgno.get());
-        bytes.put_u32(entry.size as u32);
-        bytes.put_u64(entry.offset);
+    if let Some(cipher) = cipher {
+        bytes.extend_from_slice(cipher.salt());
+        index.iter_mut().for_each(|index| index.seal(cipher, &bytes));
     }
-    blocks.iter().for_each(|(block, _)| block.put(&mut bytes));
+    let blocks = index.map_or_else(Vec::new, |index| index.blocks);
+    let mut list = list_of(frames, &blocks);
+    if let Some(cipher) = cipher {
+        cipher.seal(PackPart { head: &bytes, number: 0, count: blocks.len() as u32 + 1 }, &mut list);
+    }
+    bytes.extend_from_slice(&list);
     frames.iter().for_each(|(_, frame)| bytes.extend_from_slice(frame));
     bytes.put_u64(checksum(&bytes));
+    bytes.reserve_exact(blocks.iter().map(|(_, block)| block.len()).sum());
     // Each is dropped when it is written: together they may be large.
     blocks.into_iter().for_each(|(_, block)| bytes.extend_from_slice(&block));
     bytes
+}
+
+/// The list of pages with these frames, and the table of `blocks`.
+fn list_of(frames: &[(IndexEntry, &[u8])], blocks: &[(Block, Box<[u8]>)]) -> Vec<u8> {
+    let mut list = Vec::new();
+    for (entry, _) in frames {
+        list.put_u32(entry.pgno.get());
+        list.put_u32(entry.size as u32);
+        list.put_u64(entry.offset);
+    }
+    blocks.iter().for_each(|(block, _)| block.put(&mut list));
+    list
 }
 
 /// What the head of a pack says, beside which file it is of.
@@ -154,11 +185,11 @@ struct Head {
 }
 
 impl Head {
-    /// Reads the head of the pack of `file`, which begins with `bytes`.
-    fn parse(file: &FileInfo, bytes: &[u8]) -> Result<Self> {
+    /// Reads the head of the pack of `file`, which is sealed or not; the pack begins with `bytes`.
+    fn parse(file: &FileInfo, bytes: &[u8], is_sealed: bool) -> Result<Self> {
         let mut head =
             bytes.get(..HEAD).ok_or_else(|| broken(format_args!("it has {} bytes", bytes.len())))?;
-        if !head.starts_with(MAGIC) {
+        if !head.starts_with(if is_sealed { seal::MAGIC } else { MAGIC }) {
             return Err(broken("it is none of this version"));
         }
         head.advance(MAGIC.len());
@@ -173,13 +204,16 @@ impl Head {
         Ok(Self { front, checksum, end, last, pages, blocks, frames })
     }
 
-    /// Where the table of blocks begins, and where the frames do.
-    fn places(&self) -> Result<(usize, usize)> {
-        let table = self.pages.checked_mul(ENTRY).and_then(|listed| listed.checked_add(HEAD));
-        let frames =
-            table.zip(self.blocks.checked_mul(BLOCK_ENTRY)).and_then(|(at, len)| at.checked_add(len));
-        let end = frames.and_then(|at| at.checked_add(self.frames)?.checked_add(CHECKSUM));
-        table.zip(frames).filter(|_| end == Some(self.front)).ok_or_else(|| {
+    /// Where the list of pages and blocks is, sealed or not; frames follow it.
+    fn list(&self, is_sealed: bool) -> Result<Range<usize>> {
+        let (start, overhead) = if is_sealed { (SEALED_HEAD, PackCipher::OVERHEAD) } else { (HEAD, 0) };
+        let pages = self.pages.checked_mul(ENTRY);
+        let len = pages
+            .zip(self.blocks.checked_mul(BLOCK_ENTRY))
+            .and_then(|(pages, blocks)| pages.checked_add(blocks));
+        let end = len.and_then(|len| len.checked_add(start + overhead));
+        let front = end.and_then(|end| end.checked_add(self.frames)?.checked_add(CHECKSUM));
+        end.filter(|_| front == Some(self.front)).map(|end| start..end).ok_or_else(|| {
             let (pages, blocks) = (self.pages, self.blocks);
             broken(format_args!("it has no room for {pages} pages and {blocks} blocks"))
         })
@@ -187,12 +221,13 @@ impl Head {
 }
 
 impl Pack {
-    /// Reads `bytes`, the first 8 MiB or all, as the pack of `file`.
+    /// Reads `bytes`, the first 8 MiB or all, as the pack of `file`, which has this `codec`.
     ///
     /// # Errors
-    /// `Corrupt` if they are anything else.
-    pub fn parse(file: &FileInfo, bytes: Bytes) -> Result<Self> {
-        let head = Head::parse(file, &bytes)?;
+    /// `Corrupt` if they are anything else, or the codec does not open it.
+    pub fn parse(file: &FileInfo, bytes: Bytes, codec: &FrameCodec) -> Result<Self> {
+        let is_sealed = codec.is_sealed();
+        let head = Head::parse(file, &bytes, is_sealed)?;
         let front =
             bytes.get(..head.front).filter(|front| (HEAD + CHECKSUM..=LARGEST).contains(&front.len()));
         let front = front.ok_or_else(|| broken(format_args!("its front has {} bytes", head.front)))?;
@@ -200,14 +235,22 @@ impl Pack {
         if checksum(body).to_be_bytes() != sum {
             return Err(broken("it fails its checksum"));
         }
-        let (table, frames) = head.places()?;
-        let entries = entries(file, &body[HEAD..table], &body[frames..], frames)?;
-        let index = if head.blocks == 0 {
+        let place = head.list(is_sealed)?;
+        let frames = place.end;
+        let opener = is_sealed.then(|| Opener::new(codec, &bytes, head.blocks)).transpose()?;
+        let list = match &opener {
+            Some(opener) => Cow::Owned(opener.open(0, &body[place])?),
+            None => Cow::Borrowed(&body[place]),
+        };
+        let (listed, table) = list.split_at(head.pages * ENTRY);
+        let first_frame = codec.shape().first_frame();
+        let entries = entries((first_frame, file.size), listed, &body[frames..], frames)?;
+        let index = if table.is_empty() {
             None
         } else {
-            let (first_frame, came) = (Header::SIZE as u64, bytes.slice(head.front..));
             let about = (first_frame, head.end, head.last);
-            Some(PackedIndex::parse(&body[table..frames], file, about, head.front as u64, came)?)
+            let blocks = (head.front as u64, bytes.slice(head.front..));
+            Some(PackedIndex::parse(table, file, about, blocks, opener)?)
         };
         let size = head.front as u64 + index.as_ref().map_or(0, PackedIndex::size);
         if bytes.len() as u64 != size.min(LARGEST as u64) {
@@ -260,14 +303,15 @@ impl Pack {
     }
 }
 
-/// Reads what `listed` says of the pages whose frames are `frames`, which begin at `start` of the pack.
-fn entries(file: &FileInfo, listed: &[u8], frames: &[u8], start: usize) -> Result<Vec<Entry>> {
+/// Reads what `listed` says of the pages whose frames are `frames`, which begin at `start` of the pack. In the LTX file they
+/// are between the offsets `first` and `last`.
+fn entries((first, last): (u64, u64), listed: &[u8], frames: &[u8], start: usize) -> Result<Vec<Entry>> {
     let (listed, _) = listed.as_chunks::<ENTRY>();
     let mut entries = Vec::with_capacity(listed.len());
-    let (mut at, mut next) = (0, Header::SIZE as u64);
+    let (mut at, mut next) = (0, first);
     for mut entry in listed.iter().map(<[u8; ENTRY]>::as_slice) {
         let (pgno, size, offset) = (Pgno::new(entry.get_u32()), entry.get_u32(), entry.get_u64());
-        let fits = |end: &u64| offset >= next && *end <= file.size && FRAME_SIZES.contains(&size.into());
+        let fits = |end: &u64| offset >= next && *end <= last && FRAME_SIZES.contains(&size.into());
         let end = offset.checked_add(size.into()).filter(fits);
         let (Some(pgno), Some(end)) = (pgno, end) else {
             return Err(broken(format_args!("it has a frame of {size} bytes at {offset}")));

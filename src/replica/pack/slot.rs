@@ -4,12 +4,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::{LARGEST, Pack, PackedIndex};
 use crate::error::ErrorKind;
-use crate::ltx::IndexEntry;
+use crate::ltx::{FrameCodec, IndexEntry};
 use crate::page::Pgno;
 use crate::replica::source::Source;
 use crate::store::{ByteRange, FileInfo, may_have_pack};
@@ -67,8 +68,12 @@ impl Packs {
         let (slot, memory, file) = (Slot::default(), Arc::clone(&self.memory), file.clone());
         let front = ByteRange::Prefix { len: LARGEST as u64 };
         let (to, answer) = (Arc::clone(&slot), source.pack(file.id, front));
+        let (codec, known) = oneshot::channel::<FrameCodec>();
         let task = tokio::spawn(async move {
-            match answer.await.and_then(|bytes| Pack::parse(&file, bytes)) {
+            let answer = answer.await;
+            // Nobody reads a file that did not open.
+            let Ok(codec) = known.await else { return };
+            match answer.and_then(|bytes| Pack::parse(&file, bytes, &codec)) {
                 Ok(pack) => {
                     if let Some(held) = Held::new(pack, &memory) {
                         let _ = to.set(held);
@@ -78,7 +83,7 @@ impl Packs {
                 Err(e) => tracing::debug!("{}: {e}", file.id),
             }
         });
-        Some(Asked { slot, task })
+        Some(Asked { slot, task, codec })
     }
 }
 
@@ -87,17 +92,24 @@ impl Packs {
 pub(in crate::replica) struct Asked {
     slot: Slot,
     task: JoinHandle<()>,
+    /// Where the codec of the file is awaited.
+    codec: oneshot::Sender<FrameCodec>,
 }
 
 impl Asked {
-    /// The pack of the file, whose trailer has `checksum`, or none: it is waited for as long as its request takes.
-    pub(in crate::replica) async fn whenever_it_comes(self, checksum: u64) -> FilePack {
+    /// The pack of the file, which has this `codec`, and whose trailer has `checksum`, or none: it is waited for as long as its
+    /// request takes.
+    pub(in crate::replica) async fn whenever_it_comes(self, checksum: u64, codec: &FrameCodec) -> FilePack {
+        // A task that is over has no use for it.
+        let _ = self.codec.send(codec.clone());
         let _ = self.task.await;
         FilePack { slot: self.slot, checksum }
     }
 
-    /// The pack of the file, whose trailer has `checksum`: there by now, or to come, or none.
-    pub(in crate::replica) async fn of(self, checksum: u64) -> FilePack {
+    /// The pack of the file, which has this `codec`, and whose trailer has `checksum`: there by now, or to come, or none.
+    pub(in crate::replica) async fn of(self, checksum: u64, codec: &FrameCodec) -> FilePack {
+        // As above.
+        let _ = self.codec.send(codec.clone());
         // Who reads meanwhile does without.
         let _ = timeout(PATIENCE, self.task).await;
         FilePack { slot: self.slot, checksum }
@@ -143,7 +155,8 @@ impl FilePack {
 impl FilePack {
     /// That of `file`, as it is when `bytes`, its pack, are more than come with its front.
     pub(in crate::replica) fn with_front_of(file: &FileInfo, bytes: bytes::Bytes) -> Self {
-        let pack = Pack::parse(file, bytes).unwrap().without_blocks_that_came();
+        let codec = FrameCodec::plain(crate::page::PageSize::MAX);
+        let pack = Pack::parse(file, bytes, &codec).unwrap().without_blocks_that_came();
         let (slot, checksum) = (Slot::default(), pack.checksum());
         slot.set(Held { pack, memory: Arc::default() }).unwrap();
         Self { slot, checksum }

@@ -1,6 +1,7 @@
 //! The format against an oracle, damage of each kind, what a builder keeps, and readers that meet packs of all sorts.
 
 mod blocks;
+mod sealed;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -10,7 +11,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::clock::Timestamp;
-use crate::ltx::{Encoder, Summary};
+use crate::ltx::sealing::sample_keyring;
+use crate::ltx::{Encoder, Header, Plain, Summary};
 use crate::page::{PageCount, PageSize};
 use crate::replica::btree::tests::table;
 use crate::replica::tests::fixtures::{History, Hooked, id, name};
@@ -25,6 +27,11 @@ fn file() -> FileInfo {
 
 fn identity() -> Identity {
     Identity { id: file().id, size: FILE_SIZE, checksum: OF_FILE }
+}
+
+/// Reads `bytes` as the pack of the plain file `file`.
+fn parse(file: &FileInfo, bytes: Bytes) -> Result<Pack> {
+    Pack::parse(file, bytes, &FrameCodec::plain(PageSize::new(4096).unwrap()))
 }
 
 fn pgno(n: u32) -> Pgno {
@@ -56,7 +63,7 @@ fn encoded(frames: &Frames) -> Bytes {
         size: frame.len() as u64,
     };
     let all: Vec<_> = frames.iter().map(|all| (entry(all), all.1.1.as_slice())).collect();
-    encode(&identity(), &all, None).into()
+    encode(&identity(), &all, None, None).into()
 }
 
 /// With the checksum that its front has.
@@ -74,13 +81,13 @@ fn some_frames() -> Frames {
 }
 
 pub(super) fn any_pack() -> Pack {
-    Pack::parse(&file(), encoded(&some_frames())).unwrap()
+    parse(&file(), encoded(&some_frames())).unwrap()
 }
 
 proptest! {
     #[test]
     fn a_frame_is_given_for_just_its_page_offset_and_size(frames in frames(), other in any::<(u32, u16, u8)>()) {
-        let pack = Pack::parse(&file(), encoded(&frames)).unwrap();
+        let pack = parse(&file(), encoded(&frames)).unwrap();
         prop_assert_eq!(pack.checksum(), OF_FILE);
         let found: Frames = pack.frames().map(|(e, frame)| (e.offset, (e.pgno.get(), frame.to_vec()))).collect();
         prop_assert_eq!(&found, &frames);
@@ -113,7 +120,7 @@ proptest! {
             bytes[8..12].copy_from_slice(&front.to_be_bytes());
             bytes = forged(bytes).to_vec();
         }
-        if let Ok(pack) = Pack::parse(&file(), bytes.into()) {
+        if let Ok(pack) = parse(&file(), bytes.into()) {
             pack.frames().for_each(drop);
         }
     }
@@ -127,32 +134,32 @@ fn a_bit_that_is_another_makes_it_no_pack() {
         let mut bytes = good.to_vec();
         let at = random.below(bytes.len() as u64) as usize;
         bytes[at] ^= 1 << random.below(8);
-        assert!(Pack::parse(&file(), bytes.clone().into()).is_err(), "byte {at}");
+        assert!(parse(&file(), bytes.clone().into()).is_err(), "byte {at}");
         // Were its checksum right, nothing worse than a wrong frame could come of it.
-        if let Ok(pack) = Pack::parse(&file(), forged(bytes)) {
+        if let Ok(pack) = parse(&file(), forged(bytes)) {
             pack.frames().for_each(drop);
         }
     }
     for len in 0..good.len() {
-        assert!(Pack::parse(&file(), good.slice(..len)).is_err(), "cut to {len}");
+        assert!(parse(&file(), good.slice(..len)).is_err(), "cut to {len}");
     }
-    assert!(Pack::parse(&file(), [&good[..], &[0]].concat().into()).is_err());
+    assert!(parse(&file(), [&good[..], &[0]].concat().into()).is_err());
 }
 
 #[test]
 fn a_pack_of_another_file_or_version_is_none() {
     let good = encoded(&some_frames());
-    assert!(Pack::parse(&file(), good.clone()).is_ok());
+    assert!(parse(&file(), good.clone()).is_ok());
     for other in [
         FileInfo { id: id(8, 1, 42), ..file() },
         FileInfo { id: id(9, 1, 43), ..file() },
         FileInfo { size: FILE_SIZE + 1, ..file() },
     ] {
-        assert!(Pack::parse(&other, good.clone()).is_err(), "{other:?}");
+        assert!(parse(&other, good.clone()).is_err(), "{other:?}");
     }
     let mut later = good.to_vec();
     later[7] = b'2';
-    assert!(Pack::parse(&file(), forged(later)).is_err());
+    assert!(parse(&file(), forged(later)).is_err());
 }
 
 #[test]
@@ -160,7 +167,7 @@ fn numbers_that_lie_are_not_believed() {
     let lie = |place: usize, value: &[u8]| {
         let mut bytes = encoded(&some_frames()).to_vec();
         bytes[place..place + value.len()].copy_from_slice(value);
-        Pack::parse(&file(), forged(bytes)).unwrap_err().to_string()
+        parse(&file(), forged(bytes)).unwrap_err().to_string()
     };
     for (what, place, value) in [
         ("a front that is none", 8, &0_u32.to_be_bytes()[..]),
@@ -180,6 +187,10 @@ fn numbers_that_lie_are_not_believed() {
     }
 }
 
+fn builder(header: &Header) -> PackBuilder {
+    PackBuilder::new(id(0, 1, 1), &Encoder::new(Vec::new(), *header).unwrap()).unwrap().unwrap()
+}
+
 /// What a builder with `room` makes of `pages`, each as its own frame: the pages that it keeps.
 fn kept(pages: &[(u32, Vec<u8>)], room: usize) -> Option<Vec<u32>> {
     let header = Header::new(
@@ -188,7 +199,7 @@ fn kept(pages: &[(u32, Vec<u8>)], room: usize) -> Option<Vec<u32>> {
         name(1, 1),
         Timestamp::from_millis(0),
     );
-    let mut builder = PackBuilder::new(id(0, 1, 1), &header).unwrap().with_room(room);
+    let mut builder = builder(&header).with_room(room);
     let mut offset = Header::SIZE as u64;
     for (n, page) in pages {
         builder.page(page, IndexEntry { pgno: pgno(*n), offset, size: 100 }, &page[..100]);
@@ -201,7 +212,7 @@ fn kept(pages: &[(u32, Vec<u8>)], room: usize) -> Option<Vec<u32>> {
     };
     let large = Summary { size: FILE_SIZE, ..summary };
     let info = FileInfo { id: id(0, 1, 1), ..file() };
-    let pack = Pack::parse(&info, builder.finish(&large)?.bytes).unwrap();
+    let pack = parse(&info, builder.finish(&large)?.bytes).unwrap();
     Some(pack.frames().map(|(entry, _)| entry.pgno.get()).collect())
 }
 
@@ -296,7 +307,8 @@ fn reads(history: &History, pages: &[u32], options: &Options) -> usize {
     let count = Arc::new(Mutex::new(0));
     let counted = Arc::clone(&count);
     let store = Hooked::store(&history.store, move |_, _| *counted.lock().unwrap() += 1);
-    let core = Core::with_store(store, options).unwrap();
+    let store = store.read_with(sample_keyring(&[0], Plain::Any));
+    let core = Core::with_store(Arc::new(store), options).unwrap();
     *count.lock().unwrap() = 0;
     let (mut view, image) = (View::new(core), history.image(history.last()));
     let mut page = vec![0; SIZE];
@@ -358,9 +370,9 @@ fn a_pack_that_does_not_fit_costs_time_only() {
 fn a_pack_of_a_file_of_the_same_size_is_told_by_the_checksum_of_the_file() {
     let (history, interior) = trees();
     let size = history.store.bytes_of(id(9, 1, 1)).len() as u64;
-    let good = Pack::parse(&FileInfo { id: id(9, 1, 1), size, ..file() }, history.pack(9, 1, 1)).unwrap();
+    let good = parse(&FileInfo { id: id(9, 1, 1), size, ..file() }, history.pack(9, 1, 1)).unwrap();
     let frames: Vec<_> = good.frames().collect();
-    let stale = |checksum| encode(&Identity { id: id(9, 1, 1), size, checksum }, &frames, None).into();
+    let stale = |checksum| encode(&Identity { id: id(9, 1, 1), size, checksum }, &frames, None, None).into();
     history.put_pack(id(9, 1, 1), stale(good.checksum()));
     assert_eq!(reads(&history, &interior, &still()), 0);
     history.put_pack(id(9, 1, 1), stale(good.checksum() ^ 1));

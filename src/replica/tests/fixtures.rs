@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use crate::clock::Timestamp;
 use crate::error::Result;
-use crate::ltx::{Encoder, FileId, FileName, Header, IndexEntry, Level, Lineage, Summary, Txid};
+use crate::ltx::{Encoder, FileId, FileName, Header, Level, Lineage, Recipients, Seal, Txid};
 use crate::page::{PageCount, PageSize, Pgno};
 use crate::replica::PackBuilder;
 use crate::runtime;
@@ -37,6 +37,8 @@ pub(crate) struct History {
     pub(crate) lineage: Option<Lineage>,
     /// Who wrote them.
     pub(crate) writer: u64,
+    /// For whom they are sealed.
+    pub(crate) recipients: Recipients,
 }
 
 impl History {
@@ -49,6 +51,7 @@ impl History {
             random: seed,
             lineage: None,
             writer: 0,
+            recipients: Recipients::default(),
         }
     }
 
@@ -164,30 +167,39 @@ impl History {
 
     /// The file that holds the transactions `min` to `max`.
     pub(crate) fn encode(&self, min: u64, max: u64) -> Bytes {
-        self.encode_watched(min, max, |_, _, _| ()).0
+        self.encode_packed(min, max, None).0
     }
 
-    /// As [`History::encode`]; `watch` sees each page, where it is in the file, and its frame.
-    fn encode_watched(
-        &self,
-        min: u64,
-        max: u64,
-        mut watch: impl FnMut(&[u8], IndexEntry, &[u8]),
-    ) -> (Bytes, Summary) {
+    /// As [`History::encode`]; also its pack as the file of this id, with the blocks of the index of a file of at least so many
+    /// bytes.
+    fn encode_packed(&self, min: u64, max: u64, pack: Option<(FileId, u64)>) -> (Bytes, Option<Bytes>) {
         let state = &self.states[max as usize];
         let mut pages: BTreeSet<u32> = (min..=max).flat_map(|t| self.written[t as usize].clone()).collect();
         pages.retain(|pgno| *pgno <= state.len() as u32);
         let commit = PageCount::new(state.len() as u32);
         let plain = Header::new(self.page_size, commit, name(min, max), self.time(max));
         let header = Header { lineage: self.lineage, node_id: self.writer, ..plain };
-        let mut encoder = Encoder::new(Vec::new(), header).unwrap();
+        let mut encoder = self.encoder(header);
+        let builder = |(id, size)| Some(PackBuilder::new(id, &encoder).unwrap()?.with_blocks_from(size));
+        let mut pack = pack.and_then(builder);
         for pgno in pages {
-            encoder.page(Pgno::new(pgno).unwrap(), &state[pgno as usize - 1]).unwrap();
+            let page = &state[pgno as usize - 1];
+            encoder.page(Pgno::new(pgno).unwrap(), page).unwrap();
             let (entry, frame) = encoder.last_frame().unwrap();
-            watch(&state[pgno as usize - 1], entry, frame);
+            if let Some(pack) = &mut pack {
+                pack.page(page, entry, frame);
+            }
         }
         let (bytes, summary) = encoder.finish().unwrap();
-        (bytes.into(), summary)
+        (bytes.into(), pack.map(|pack| pack.finish(&summary).unwrap().bytes))
+    }
+
+    fn encoder(&self, header: Header) -> Encoder<Vec<u8>> {
+        if self.recipients.is_empty() {
+            return Encoder::new(Vec::new(), header).unwrap();
+        }
+        let header = Header { lineage: None, ..header };
+        Encoder::sealed(Vec::new(), Seal::new(header, &self.recipients).unwrap()).unwrap()
     }
 
     /// The pack of the file that holds `min` to `max` on `level`, without the blocks of its index.
@@ -197,11 +209,16 @@ impl History {
 
     /// As [`History::pack`], with the blocks of the index of a file of at least `size` bytes.
     pub(crate) fn pack_with_blocks_from(&self, size: u64, level: u8, min: u64, max: u64) -> Bytes {
-        let commit = PageCount::new(self.states[max as usize].len() as u32);
-        let header = Header::new(self.page_size, commit, name(min, max), self.time(max));
-        let mut pack = PackBuilder::new(id(level, min, max), &header).unwrap().with_blocks_from(size);
-        let (_, summary) = self.encode_watched(min, max, |page, entry, frame| pack.page(page, entry, frame));
-        pack.finish(&summary).unwrap().bytes
+        self.encode_packed(min, max, Some((id(level, min, max), size))).1.unwrap()
+    }
+
+    /// Stores the file that holds `min` to `max` again; returns its pack, with the blocks of its index. No two files are sealed
+    /// alike.
+    pub(crate) fn put_packed(&self, level: u8, min: u64, max: u64) -> Bytes {
+        let id = id(level, min, max);
+        let (bytes, pack) = self.encode_packed(min, max, Some((id, 0)));
+        self.put_bytes(id, bytes, max);
+        pack.unwrap()
     }
 
     /// Stores the file that holds `min` to `max`, and its pack, which has the page index in blocks.

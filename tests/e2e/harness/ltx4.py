@@ -10,6 +10,7 @@ import struct
 from . import age
 
 HEADER = struct.Struct(">4sIIIQQqQqqIIQHHHH12s")
+PACK = struct.Struct(">8sIIQQQQQIIII")
 _MASK = 0xFFFFFFFF
 _SUITE, _KEM = b"HPKE\x00\x20\x00\x01\x00\x03", b"KEM\x00\x20"
 
@@ -53,7 +54,7 @@ def pages(data: bytes, key: bytes, every: int = 1) -> dict[int, bytes]:
         raise Refused("the recipients")
     _open(_expand(key, b"ltx-index-key"), b"ltx-idx-auth", data[start:end], data[end:end + 16])
     post, checksum = struct.unpack(">QQ", data[-16:])
-    if post or (every == 1 and checksum != _crc(data[:-8])):
+    if post or (every == 1 and checksum != _crc(data[:-8], _GO_ISO) | 1 << 63):
         raise Refused("the checksum")
     if data[start - 6:start] != bytes(6) or index[0][1] != 100 + 80 * count:
         raise Refused("the ends of the page block")
@@ -67,6 +68,27 @@ def pages(data: bytes, key: bytes, every: int = 1) -> dict[int, bytes]:
         found[pgno] = _lz4(block)
         if len(found[pgno]) != page_size:
             raise Refused(f"the size of page {pgno}")
+    return found
+
+
+def pack(data: bytes, file: bytes, key: bytes) -> dict[int, tuple[int, bytes]]:
+    """Offset and frame of each page in the pack of a file that is too small for blocks, by the content key of the file.
+
+    Written from the descriptions in `replica/pack/mod.rs` and `seal.rs`, and `ltx/seal/pack_cipher.rs`.
+    """
+    magic, front, _, first, last, size, checksum, end, last_page, count, blocks, frames = PACK.unpack_from(data)
+    if (magic, front, size, checksum, end, last_page, blocks) != (b"LSVPACKS", len(data), len(file), struct.unpack(">Q", file[-8:])[0], 0, 0, 0):
+        raise Refused("the head of the pack")
+    if (first, last) != HEADER.unpack_from(file)[4:6] or struct.unpack(">Q", data[-8:])[0] != _crc(data[:-8], _NVME):
+        raise Refused("the pack is another's, or damaged")
+    at = 88 + 16 * count + 16
+    bound = data[:88] + struct.pack(">II", 0, 1) + hashlib.sha256(file[:100]).digest()
+    listed, found = _open(_expand(key, b"litestream-vfs-pack" + data[72:88]), bytes(12), bound, data[88:at]), {}
+    for pgno, length, offset in struct.iter_unpack(">IIQ", listed):
+        found[pgno] = (offset, data[at:at + length])
+        at += length
+    if at != len(data) - 8 or frames != sum(len(frame) for _, frame in found.values()):
+        raise Refused("the frames of the pack")
     return found
 
 
@@ -162,21 +184,20 @@ def _lz4(block: bytes) -> bytes:
     return bytes(out)
 
 
-def _table() -> list[int]:
+def _table(polynomial: int) -> list[int]:
     def row(n: int) -> int:
         for _ in range(8):
-            n = n >> 1 ^ (0xD800000000000000 if n & 1 else 0)
+            n = n >> 1 ^ (polynomial if n & 1 else 0)
         return n
 
     return [row(n) for n in range(256)]
 
 
-_TABLE = _table()
+_GO_ISO, _NVME = _table(0xD800000000000000), _table(0x9A6C9329AC4BC9B5)
 
 
-def _crc(data: bytes) -> int:
-    """CRC-64/GO-ISO with bit 63 set."""
+def _crc(data: bytes, table: list[int]) -> int:
     crc = (1 << 64) - 1
     for byte in data:
-        crc = _TABLE[(crc ^ byte) & 255] ^ crc >> 8
-    return crc ^ (1 << 64) - 1 | 1 << 63
+        crc = table[(crc ^ byte) & 255] ^ crc >> 8
+    return crc ^ (1 << 64) - 1

@@ -7,8 +7,8 @@ mod heap;
 use crc_fast::{CrcAlgorithm, checksum};
 use libfuzzer_sys::fuzz_target;
 use litestream_vfs::clock::Timestamp;
-use litestream_vfs::ltx::{FileId, FileName, IndexEntry, Level, Txid};
-use litestream_vfs::page::Pgno;
+use litestream_vfs::ltx::{FileId, FileName, FrameCodec, IndexEntry, Level, Txid};
+use litestream_vfs::page::{PageSize, Pgno};
 use litestream_vfs::replica::{Pack, PackedIndex};
 use litestream_vfs::store::{ByteRange, FileInfo};
 
@@ -25,7 +25,7 @@ fuzz_target!(init: heap::limit_until_panic(), |bytes: &[u8]| {
     let id = FileId::new(Level::SNAPSHOT, name);
     let file = FileInfo { id, size: u64::from(n(8)), timestamp: Timestamp::from_millis(0) };
     for bytes in [bytes.to_vec(), named(&file, bytes)] {
-        if let Ok(pack) = Pack::parse(&file, bytes.clone().into()) {
+        if let Ok(pack) = Pack::parse(&file, bytes.clone().into(), &FrameCodec::plain(PageSize::MAX)) {
             let mut end = 0;
             for (entry, frame) in pack.frames() {
                 assert!(entry.offset >= end && entry.offset + entry.size <= file.size);

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use super::world::{MINUTE, run, settings};
 use crate::clock::{Clock as _, ManualClock, Timestamp};
 use crate::error::ErrorKind;
-use crate::ltx::{FileId, IndexEntry, Level, PageIndex, Shape, TailRead, Txid};
+use crate::ltx::{FileId, FrameCodec, IndexEntry, Level, PageIndex, Shape, TailRead, Txid};
 use crate::page::Pgno;
 use crate::primary::maintenance::compactor::Compactor;
 use crate::primary::maintenance::{History, Settings};
@@ -107,7 +107,10 @@ fn a_snapshot_gets_a_pack_of_its_own_frames() {
     let store = &large.pages.store;
     let info = run(store.head(snapshot)).unwrap();
     let bytes = run(async { store.get_pack(snapshot, ByteRange::All).await?.bytes().await }).unwrap();
-    let (file, pack) = (store.bytes_of(snapshot), Pack::parse(&info, bytes).unwrap());
+    let (file, pack) = (
+        store.bytes_of(snapshot),
+        Pack::parse(&info, bytes, &FrameCodec::plain(large.pages.page_size)).unwrap(),
+    );
     assert_eq!(file[file.len() - 8..], pack.checksum().to_be_bytes());
     let TailRead::Index(index) = PageIndex::from_tail(&file, info.size, Shape::PLAIN).unwrap() else {
         panic!("the whole file has its index")

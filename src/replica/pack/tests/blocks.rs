@@ -41,11 +41,11 @@ fn blocks(entries: &[IndexEntry]) -> Option<Blocks> {
 
 /// The pack that has nothing but the blocks of these entries.
 fn packed(entries: &[IndexEntry]) -> Bytes {
-    encode(&Identity { size: HUGE, ..identity() }, &[], blocks(entries)).into()
+    encode(&Identity { size: HUGE, ..identity() }, &[], blocks(entries), None).into()
 }
 
 fn parsed(bytes: &Bytes) -> Result<Pack> {
-    Pack::parse(&huge(), bytes.slice(..bytes.len().min(LARGEST)))
+    parse(&huge(), bytes.slice(..bytes.len().min(LARGEST)))
 }
 
 /// The bytes of block `n` of the pack.
@@ -189,17 +189,30 @@ fn a_block_that_lies_is_not_believed() {
 
 #[test]
 fn a_block_beyond_its_own_pages_is_not_believed() {
-    // Block 0 has the first page of block 1, by its bytes; the table is right.
-    let all = entries([(BLOCK as u32, 20), (BLOCK as u32 + 1, 20)]);
+    // By its bytes block 0 ends with the first page of block 1; the table is right.
+    let last = BLOCK as u32;
+    let all = entries([(last - 1, 20), (last, 20), (last + 1, 20)]);
     let mut bytes = packed(&all).to_vec();
     let mut block = Vec::new();
-    varint::put(&mut block, BLOCK as u64);
-    block.extend([1, 20]);
+    varint::put(&mut block, BLOCK as u64 - 1);
+    block.extend([2, 20, 20]);
     let at = HEAD + 2 * BLOCK_ENTRY + CHECKSUM;
     bytes[at..at + block.len()].copy_from_slice(&block);
     bytes[HEAD + 16..HEAD + 24].copy_from_slice(&checksum(&block).to_be_bytes());
     let pack = parsed(&forged(bytes)).unwrap();
-    assert!(pack.index().unwrap().read(0, &block).is_err());
+    let e = pack.index().unwrap().read(0, &block).unwrap_err();
+    assert!(e.to_string().contains("not what its table says"), "{e}");
+}
+
+#[test]
+fn frames_end_within_the_file() {
+    let all = entries([(1, 50), (2, 60)]);
+    for (size, is_taken) in [(FIRST_FRAME + 110, false), (FIRST_FRAME + 111, true)] {
+        let pack = encode(&Identity { size, ..identity() }, &[], blocks(&all), None);
+        assert_eq!(parse(&FileInfo { size, ..file() }, pack.into()).is_ok(), is_taken, "{size}");
+    }
+    let none = Lie { pages: 0, bytes: Vec::new(), end: FIRST_FRAME, ..Lie::truth() };
+    assert!(parsed(&none.pack()).is_err(), "the last block has no page");
 }
 
 #[test]
@@ -288,8 +301,7 @@ fn what_is_beyond_the_front_comes_by_its_range() {
 fn built(first: &[u8], room: usize, size: u64) -> Option<Pack> {
     let (page_size, commit) = (PageSize::new(4096).unwrap(), PageCount::new(9999));
     let header = Header::new(page_size, commit, name(1, 1), Timestamp::from_millis(0));
-    let builder = PackBuilder::new(id(0, 1, 1), &header).unwrap();
-    let mut builder = builder.with_room(room).with_blocks_from(FILE_SIZE);
+    let mut builder = builder(&header).with_room(room).with_blocks_from(FILE_SIZE);
     let contents = [first.to_vec(), table(&[3, 4], &[9]), leaf()];
     for (entry, page) in entries((1..).zip([100; 3])).iter().zip(&contents) {
         builder.page(page, *entry, &page[..100]);
@@ -300,7 +312,7 @@ fn built(first: &[u8], room: usize, size: u64) -> Option<Pack> {
         encoder.finish().unwrap()
     };
     let bytes = builder.finish(&Summary { size, ..summary })?.bytes;
-    Some(Pack::parse(&FileInfo { id: id(0, 1, 1), size, ..file() }, bytes).unwrap())
+    Some(parse(&FileInfo { id: id(0, 1, 1), size, ..file() }, bytes).unwrap())
 }
 
 #[test]
@@ -321,9 +333,10 @@ fn large_files_get_blocks_whatever_their_pages_are() {
 /// The pack of the large file of `history`, as its reader gets it, whose trailer has `checksum`.
 fn asked(history: &History, checksum: u64) -> FilePack {
     let source = Arc::new(Source::new(history.store()));
+    let codec = FrameCodec::plain(history.page_size);
     runtime::block_on(async move {
         let file = source.list(crate::ltx::Level::SNAPSHOT, crate::ltx::Txid::ONE).await?.remove(0);
-        Ok(Packs::new(true, 0).ask(&source, &file).unwrap().of(checksum).await)
+        Ok(Packs::new(true, 0).ask(&source, &file).unwrap().of(checksum, &codec).await)
     })
     .unwrap()
 }
