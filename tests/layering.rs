@@ -107,7 +107,7 @@ const REPLICA: [&[&str]; 9] = [
         "trouble",
         "verdict",
     ],
-    &["map", "pack", "source"],
+    &["blocks", "file_end", "map", "pack", "source"],
     &["cache", "snapshot", "span", "load", "history"],
     &["flight"],
     &["index_prefetch", "trees", "read_ahead"],

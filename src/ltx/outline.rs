@@ -36,6 +36,21 @@ impl Outline {
         Ok(Self { codec: keyring.plain_codec(&header)?, header, index })
     }
 
+    /// How frames become pages in a file with this `header`, with which `head` begins, and whose last bytes are `tail`: those
+    /// behind its page index at least. Nothing proves the header of a sealed file yet.
+    ///
+    /// # Errors
+    /// As [`Outline::read`].
+    pub fn codec(header: &Header, head: &[u8], tail: &[u8], keyring: &Keyring) -> Result<FrameCodec> {
+        match head.first_chunk() {
+            _ if !header.is_sealed() => keyring.plain_codec(header),
+            Some(bytes) if tail.len() > Trailer::SIZE + header.shape().recipients() => {
+                codec_of(header, bytes, head, tail, keyring)
+            }
+            _ => Err(Error::corrupt("LTX header: it is cut short")),
+        }
+    }
+
     /// Reads the outline of a file of `file_size` bytes: `head` are its first bytes, the header at least, and `tail` its
     /// last ones. Whether the file's checksum holds is not seen from here.
     ///

@@ -10,7 +10,7 @@ use futures_util::stream::{self, StreamExt as _};
 use lru::LruCache;
 use tokio::sync::OnceCell;
 
-use super::load::read_tail;
+use super::file_end::read_tail;
 use super::pack::{FilePack, PackedIndex};
 use super::source::Source;
 use crate::error::{ErrorKind, Result};

@@ -2,18 +2,18 @@
 
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::future::try_join;
 
 use super::blocks::Blocks;
 use super::disk::DiskFile;
+use super::file_end::{first_guess, longer, named};
 use super::map::Index;
 use super::pack::{self, Asked, FilePack};
 use super::source::{Source, check_name, header_of};
 use crate::error::{Error, Result};
 use crate::ltx::{
-    Decoder, FrameCodec, Header, IndexEntry, Keyring, Outline, OutlineRead, PageIndex, Shape, TailRead,
-    Trailer,
+    Decoder, FrameCodec, Header, IndexEntry, Keyring, Outline, OutlineRead, PageIndex, Trailer,
 };
 use crate::store::{ByteRange, FileInfo};
 
@@ -26,10 +26,6 @@ const KEEP: usize = 2 * 1024 * 1024;
 /// What comes with the header of a snapshot: the schema, and the roots of what was created first. Costs
 /// hardly more than the round trip.
 const HEAD: u64 = 32 * 1024;
-/// Less than this does not make a request faster.
-const SMALLEST_GUESS: u64 = 64 * 1024;
-/// More than this is asked for only when it is known to be needed.
-const LARGEST_GUESS: u64 = 4 * 1024 * 1024;
 /// What a file ends with behind its page index, whoever may open it.
 const ENDING: u64 = 8 * 1024;
 
@@ -73,11 +69,12 @@ pub(super) async fn load_in_blocks(source: &Source, file: &FileInfo, asked: Aske
     let head = source.read(file, ByteRange::Bounded { offset: 0, len: Header::SIZE as u64 });
     let (head, tail) = try_join(head, ending).await?;
     let Ok(header) = header_of(file, &head) else { return Ok(None) };
-    let Ok(codec) = source.keyring().plain_codec(&header) else { return Ok(None) };
+    // Of a sealed file, what opens of the pack proves the header.
+    let Ok(codec) = Outline::codec(&header, &head, &tail, source.keyring()) else { return Ok(None) };
     let Some(trailer) = tail.last_chunk().and_then(|bytes| Trailer::decode(bytes, &header).ok()) else {
         return Ok(None);
     };
-    let pack = asked.whenever_it_comes(trailer.file_checksum).await;
+    let pack = asked.whenever_it_comes(trailer.file_checksum, &codec).await;
     let end = PageIndex::end_of_frames(&tail, file.size, header.shape()).ok().flatten();
     let fits = pack.index().is_some_and(|index| Some(index.end()) == end);
     let blocks = Blocks::new(file, header.shape(), pack.clone()).filter(|_| fits);
@@ -182,11 +179,6 @@ fn pages_within(outline: &Outline, start: u64, bytes: &[u8]) -> Vec<(IndexEntry,
     within.filter_map(page).collect()
 }
 
-/// Says which file an error is about, unless it says so already.
-fn named(file: &FileInfo, error: Error) -> Error {
-    if error.to_string().contains(&file.id.name.to_string()) { error } else { error.context(file.id) }
-}
-
 fn verify_whole(file: &FileInfo, bytes: &[u8], keyring: &Keyring) -> Result<(Outline, LoadedPages)> {
     let header = header_of(file, bytes)?;
     let OutlineRead::Outline(outline) = Outline::read(bytes, bytes, file.size, keyring)? else {
@@ -212,41 +204,4 @@ fn verify_whole(file: &FileInfo, bytes: &[u8], keyring: &Keyring) -> Result<(Out
 /// The checksum of the file that ends with `tail`, if its trailer may be one.
 fn checksum(outline: &Outline, tail: &[u8]) -> Option<u64> {
     Trailer::decode(tail.last_chunk()?, &outline.header).ok().map(|trailer| trailer.file_checksum)
-}
-
-/// The page index of a file of this `shape`, and the end of the file that brought it. Nothing proves that of a sealed
-/// file here.
-///
-/// # Errors
-/// As [`load`].
-pub(crate) async fn read_tail(source: &Source, file: &FileInfo, shape: Shape) -> Result<(Bytes, PageIndex)> {
-    let mut tail = source.read(file, ByteRange::Suffix { len: first_guess(file.size) }).await?;
-    loop {
-        match PageIndex::from_tail(&tail, file.size, shape).map_err(|e| named(file, e))? {
-            TailRead::Index(index) => return Ok((tail, index)),
-            TailRead::NeedMore(len) => tail = longer(source, file, tail, len).await?,
-        }
-    }
-}
-
-/// The last `len` bytes of `file`, of which `tail` has some.
-async fn longer(source: &Source, file: &FileInfo, tail: Bytes, len: u64) -> Result<Bytes> {
-    let missing = len.checked_sub(tail.len() as u64).filter(|missing| *missing > 0);
-    let before = missing.zip(file.size.checked_sub(len));
-    let (missing, offset) =
-        before.ok_or_else(|| Error::corrupt(format!("{}: its page index has no beginning", file.id)))?;
-    let before = source.read(file, ByteRange::Bounded { offset, len: missing }).await?;
-    Ok(join(before, &tail))
-}
-
-fn join(before: Bytes, after: &[u8]) -> Bytes {
-    let mut all = BytesMut::from(before);
-    all.extend_from_slice(after);
-    all.freeze()
-}
-
-/// How much of the end of a large file most likely has its page index: an entry takes about 9 bytes, a
-/// page of 4 KiB rarely compresses to less than 900. What came too much is the file's last pages.
-fn first_guess(size: u64) -> u64 {
-    (size / 100).clamp(SMALLEST_GUESS, LARGEST_GUESS)
 }

@@ -45,6 +45,7 @@ mod core;
 mod direction;
 mod disk;
 mod fetch;
+mod file_end;
 mod files;
 mod flight;
 mod follow;
@@ -98,7 +99,7 @@ pub use status::ReplicaStatus;
 pub use view::{Seen, View};
 
 pub(crate) use beside::{Beside, PageSums};
-pub(crate) use load::read_tail;
+pub(crate) use file_end::read_tail;
 pub(crate) use pack::{PackBuilder, Packed};
 pub(crate) use plan::empty;
 pub(crate) use source::{Body, Source, Survey, check_name, wrong_length};

@@ -76,7 +76,7 @@ impl Keyring {
     ///
     /// # Errors
     /// As [`Keyring::admit`].
-    pub(crate) fn plain_codec(&self, header: &Header) -> Result<FrameCodec> {
+    pub(in crate::ltx) fn plain_codec(&self, header: &Header) -> Result<FrameCodec> {
         self.admit(header)?;
         Ok(FrameCodec::plain(header.page_size))
     }

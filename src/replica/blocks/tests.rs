@@ -2,7 +2,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::*;
-use crate::ltx::FileId;
+use crate::ltx::sealing::{sample_keyring, sample_recipients};
+use crate::ltx::{FileId, Plain};
 use crate::replica::tests::fixtures::{History, Hooked, id};
 use crate::replica::{Core, Options, View};
 use crate::runtime;
@@ -125,12 +126,7 @@ fn an_open_reads_no_page_index() {
     let (mut history, _) = three_blocks();
     let read = Arc::new(Mutex::new(0));
     let counted = Arc::clone(&read);
-    let store = Hooked::store(&history.store, move |_, range| {
-        *counted.lock().unwrap() += match range {
-            ByteRange::Bounded { len, .. } | ByteRange::Suffix { len } | ByteRange::Prefix { len } => len,
-            ByteRange::All => u64::MAX / 2,
-        };
-    });
+    let store = Hooked::store(&history.store, move |_, range| *counted.lock().unwrap() += asked(range));
     let core = Core::with_store(store, &in_blocks()).unwrap();
     assert!(*read.lock().unwrap() < 10_000);
     let mut view = View::new(core.clone());
@@ -141,6 +137,40 @@ fn an_open_reads_no_page_index() {
     core.poll_now().unwrap();
     let block = BLOCK as u64;
     assert_shows(&mut view, &history, last, [1, block + 2, block + 3, 2 * block + 1100, 5]);
+}
+
+#[test]
+fn the_index_of_a_sealed_snapshot_is_read_from_its_sealed_pack_and_no_other() {
+    let bytes_read = |pack: fn(&History) -> bytes::Bytes| {
+        let mut history = History::new(SIZE as u32, 3);
+        history.recipients = sample_recipients(&[0]);
+        history.commit(2 * BLOCK as u32 + 1000, &[]);
+        let pack = pack(&history);
+        history.put_pack(id(9, 1, 1), pack);
+        let read = Arc::new(Mutex::new(0));
+        let counted = Arc::clone(&read);
+        let store = Hooked::store(&history.store, move |_, range| *counted.lock().unwrap() += asked(range));
+        let core =
+            Core::with_store(Arc::new(store.read_with(sample_keyring(&[0], Plain::None))), &in_blocks())
+                .unwrap();
+        assert_shows(&mut View::new(core), &history, 1, [1, BLOCK as u64, 2 * BLOCK as u64 + 999]);
+        *read.lock().unwrap()
+    };
+    let with_its_own = bytes_read(|history| history.put_packed(9, 1, 1));
+    let with_that_of_the_same_pages_sealed_before = bytes_read(|history| {
+        let pack = history.put_packed(9, 1, 1);
+        history.put_packed(9, 1, 1);
+        pack
+    });
+    assert!(with_its_own < 20_000 && with_that_of_the_same_pages_sealed_before > 100_000);
+}
+
+/// The most bytes that a request for `range` of a file brings.
+fn asked(range: ByteRange) -> u64 {
+    match range {
+        ByteRange::Bounded { len, .. } | ByteRange::Suffix { len } | ByteRange::Prefix { len } => len,
+        ByteRange::All => u64::MAX / 2,
+    }
 }
 
 #[test]
