@@ -226,6 +226,8 @@ impl Compactor {
     /// Takes up what was published; returns who waits for a snapshot.
     fn take(&mut self, news: News) -> Vec<Sender<Result<Txid>>> {
         let questions = news.questions;
+        let since = self.seals.since();
+        let begins_sealed = news.published.iter().any(|new| Some(new.file.id.name.max()) == since);
         if !news.published.is_empty() || news.unknown {
             self.history.lock().is_remembered = false;
             schedule_cache::remove(&self.folder);
@@ -248,6 +250,10 @@ impl Compactor {
             let time = news.published.first().map_or_else(|| self.time.now(), |new| new.file.timestamp);
             let end = window_end(time, *tick);
             self.due = Some(self.due.map_or(end, |due| due.min(end)));
+        }
+        if begins_sealed && !self.settings.levels.is_empty() {
+            // What is sealed is to begin with a snapshot at once.
+            self.due = Some(self.time.now());
         }
         if let Some(files) = &self.files {
             for question in questions {

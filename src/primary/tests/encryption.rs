@@ -1,9 +1,12 @@
 //! What begins and ends when a replica is encrypted.
 
-use super::bench::Bench;
+use std::time::Duration;
+
+use super::bench::{Bench, defaulting_to, no_history};
 use crate::clock::Timestamp;
 use crate::ltx::sealing::sample_recipients;
 use crate::ltx::{FileId, FileName, Level, Txid};
+use crate::primary::HistorySettings;
 use crate::runtime::block_on;
 use crate::store::PutOptions;
 
@@ -31,4 +34,32 @@ fn what_was_begun_to_be_sent_plain_is_given_up_when_encryption_is_turned_on() {
     let last = bench.sync();
     assert_eq!(bench.memory.unfinished(), 0);
     assert!(bench.memory.bytes_of(FileId::single(last)).starts_with(b"LTX4"));
+}
+
+/// The clock stands: no level is due to be merged.
+#[test]
+fn a_snapshot_follows_at_once_when_encryption_is_turned_on_and_none_when_it_goes_on() {
+    let mut bench = Bench::new(5);
+    let levels = vec![Duration::from_secs(30)];
+    bench.options.history = defaulting_to(HistorySettings { levels, retention: true, ..no_history() });
+    bench.open();
+    bench.db.change(1);
+    bench.sync();
+    bench.close();
+    let before = bench.snapshots();
+    bench.options.recipients = sample_recipients(&[0]);
+    bench.open();
+    bench.db.change(1);
+    let first = bench.sync();
+    bench.until("a snapshot", |bench| bench.snapshots().contains(&first.get()));
+    let sealed = bench.snapshots();
+    assert_eq!(sealed.len(), before.len() + 1);
+    bench.db.change(1);
+    bench.sync();
+    bench.close();
+    bench.open();
+    bench.db.change(1);
+    bench.sync();
+    bench.close();
+    assert_eq!(bench.snapshots(), sealed);
 }
