@@ -81,8 +81,8 @@ def test_readers_never_see_half_of_a_transaction_however_often_the_follower_is_k
     kills = int(os.environ.get("LITESTREAM_FOLLOW_KILLS", 10))
     report = following.run(transactions, kills, 1, location, tmp_path)
     assert report["kills"] == kills and report["within_a_transaction"] >= 1, report
-    # The last ten are waited for, one after the other.
-    assert all(report["looks"]) and report["versions_seen"] > 15 and report["lag_median"] < 3, report
+    # The last 25 are waited for, one after the other: readers may miss one of them, and see others before.
+    assert all(report["looks"]) and report["versions_seen"] > 20 and report["lag_median"] < 3, report
 
 
 def test_a_copy_is_made_follows_and_has_a_row(console, location, primary, copy):

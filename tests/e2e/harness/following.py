@@ -221,7 +221,7 @@ def run(transactions: int, kills: int, seed: int, location: Location, folder: Pa
             time.sleep(0.02)
         killer.join()
         assert not failures, failures
-        for version in range(version + 1, version + 11):
+        for version in range(version + 1, version + 26):
             commit(db, dice, version)
             db.one("SELECT litestream_sync()")
             begun = time.monotonic()
