@@ -30,6 +30,7 @@ use crate::ltx::{
     ContentKey, Decoder, Encoder, FileId, FileName, FrameCodec, Header, Level, Recipients, Seal, SealId, Txid,
 };
 use crate::primary::streaming_upload;
+use crate::runtime;
 use crate::store::{ByteRange, Replica, Upload};
 
 /// The size of a slot.
@@ -361,7 +362,8 @@ impl Seals {
         let file = kept.file.clone().filter(|_| is_made_of_others);
         // Commits do not wait for the disk.
         drop(kept);
-        file.map_or(Ok(()), |file| file.sync_data()).map_err(|e| self.io("sync", e))
+        let synced = file.map_or(Ok(()), |file| runtime::sync_data(&file, &self.path));
+        synced.map_err(|e| self.io("sync", e))
     }
 
     fn write(&self, kept: &mut Kept, place: usize, bytes: &[u8; SLOT]) -> Result<()> {

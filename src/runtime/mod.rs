@@ -13,6 +13,7 @@ pub(crate) mod simulated;
 mod start;
 
 use std::any::Any;
+use std::fs::File;
 use std::future::Future;
 use std::io;
 use std::panic;
@@ -152,6 +153,19 @@ pub fn wait_for_news<'a, T>(
     }
     let _ = mutex;
     news.wait_timeout(held, timeout).unwrap_or_else(PoisonError::into_inner).0
+}
+
+/// Has what `file`, which is at `path`, holds on the disk.
+///
+/// # Errors
+/// Those of the system.
+pub fn sync_data(file: &File, path: &Path) -> io::Result<()> {
+    #[cfg(test)]
+    if let Some(simulation) = simulated::current() {
+        simulation.note_synced(path);
+    }
+    let _ = path;
+    file.sync_data()
 }
 
 /// A random number of the system.

@@ -5,8 +5,10 @@
 //! thread of its own, which runs only while the task that waits for it is polled: of all threads one runs at a time.
 
 use std::cell::RefCell;
+use std::fs;
 use std::future::Future;
 use std::panic;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
@@ -39,6 +41,8 @@ pub(crate) struct Simulation {
     is_hasty: AtomicBool,
     /// How often the machine was started.
     boot: AtomicU64,
+    /// Files that were synced, and what they held then, in order, since somebody asked.
+    synced: Mutex<Vec<(PathBuf, Vec<u8>)>>,
     /// How often the process was killed: work of an earlier one is not done.
     life: AtomicU64,
     jobs: Mutex<Vec<Weak<Job>>>,
@@ -87,6 +91,7 @@ impl Simulation {
             random: Mutex::new(seed),
             is_hasty: AtomicBool::new(false),
             boot: AtomicU64::new(1),
+            synced: Mutex::default(),
             life: AtomicU64::new(0),
             jobs: Mutex::default(),
         })
@@ -100,6 +105,17 @@ impl Simulation {
         let done = work();
         drop(entered);
         done
+    }
+
+    /// What the file at `path` holds now is on the disk.
+    pub(super) fn note_synced(&self, path: &Path) {
+        let held = fs::read(path).unwrap_or_default();
+        lock(&self.synced).push((path.to_owned(), held));
+    }
+
+    /// The files that were synced since this was asked last, and what they held then.
+    pub(crate) fn take_synced(&self) -> Vec<(PathBuf, Vec<u8>)> {
+        std::mem::take(&mut *lock(&self.synced))
     }
 
     /// The runtime.

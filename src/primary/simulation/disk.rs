@@ -1,6 +1,6 @@
 //! Files of which a power failure loses what was not synced.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
@@ -145,13 +145,15 @@ impl Disk {
     }
 }
 
-/// The folder of local state, of which nothing but the settings is synced: after a power failure any file may be what it
-/// was earlier, torn, or missing.
+/// The folder of local state, of which the settings are synced, and keys where something depends on it: after a power failure
+/// any other file may be what it was earlier, torn, or missing.
 #[derive(Debug)]
 pub(super) struct StateFolder {
     path: PathBuf,
-    /// What each file held, the last one at the end.
+    /// What each file held, the last one at the end; of one that was synced, since then.
     versions: BTreeMap<PathBuf, Vec<Vec<u8>>>,
+    /// The files that were synced.
+    synced: BTreeSet<PathBuf>,
 }
 
 /// More versions of a file are not remembered.
@@ -159,11 +161,15 @@ const VERSIONS: usize = 5;
 
 impl StateFolder {
     pub(super) fn new(path: &Path) -> Self {
-        Self { path: path.to_owned(), versions: BTreeMap::new() }
+        Self { path: path.to_owned(), versions: BTreeMap::new(), synced: BTreeSet::new() }
     }
 
     /// Looks at all files, and shows them to `ledger`.
-    pub(super) fn look(&mut self, ledger: &mut Ledger) {
+    pub(super) fn look(&mut self, simulation: &Simulation, ledger: &mut Ledger) {
+        for (path, held) in simulation.take_synced() {
+            self.versions.insert(path.clone(), vec![held]);
+            self.synced.insert(path);
+        }
         let mut folders = vec![self.path.clone()];
         while let Some(folder) = folders.pop() {
             for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
@@ -194,7 +200,7 @@ impl StateFolder {
 
     /// The machine goes down.
     pub(super) fn fail(&mut self, simulation: &Simulation, ledger: &mut Ledger) {
-        self.look(ledger);
+        self.look(simulation, ledger);
         // Often all of it was written long before.
         if simulation.below(3) == 0 {
             return;
@@ -205,6 +211,7 @@ impl StateFolder {
             }
             let any = simulation.below(versions.len() as u64) as usize;
             let found = match simulation.below(8) {
+                0..5 if self.synced.contains(path) => Some(versions[any].clone()),
                 0 => None,
                 1 => {
                     let mut torn = versions[any].clone();

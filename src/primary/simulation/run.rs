@@ -211,7 +211,7 @@ impl Run {
             _ if self.below(4) == 0 => self.fail_power(),
             _ => self.act(),
         };
-        self.state.look(&mut lock(&self.ledger));
+        self.state.look(&self.simulation, &mut lock(&self.ledger));
         self.note(what);
         self.check();
     }
@@ -451,7 +451,7 @@ impl Run {
     fn let_history_be_kept(&mut self) {
         if !self.options.recipients.is_empty() {
             self.simulation.pass(Duration::from_secs(3 * 3600));
-            self.state.look(&mut lock(&self.ledger));
+            self.state.look(&self.simulation, &mut lock(&self.ledger));
             self.check();
             self.check_keys();
         } else {
