@@ -1,5 +1,6 @@
 //! What tells whether somebody wrote a file.
 
+use std::fmt;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -87,6 +88,13 @@ pub(super) struct Identity {
     /// removed file's inode is soon given to another one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     born: Option<(u64, u32)>,
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (seconds, nanoseconds) = self.born.unwrap_or_default();
+        write!(f, "inode {} of {seconds}.{nanoseconds:09}", self.inode)
+    }
 }
 
 impl Identity {

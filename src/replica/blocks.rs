@@ -10,12 +10,13 @@ use futures_util::stream::{self, StreamExt as _};
 use lru::LruCache;
 use tokio::sync::OnceCell;
 
-use super::file_end::read_tail;
+use super::file_end::{named, read_tail};
 use super::pack::{FilePack, PackedIndex};
 use super::source::Source;
-use crate::error::{ErrorKind, Result};
-use crate::ltx::{IndexEntry, Shape};
+use crate::error::{Error, Result};
+use crate::ltx::{FrameCodec, IndexEntry, PageIndex};
 use crate::page::Pgno;
+use crate::runtime;
 use crate::store::FileInfo;
 
 /// Blocks that stay in memory, 66 KiB each: those of four million pages.
@@ -40,7 +41,7 @@ pub(super) enum Spot {
 #[derive(Debug)]
 pub(super) struct Blocks {
     file: FileInfo,
-    shape: Shape,
+    codec: FrameCodec,
     pack: FilePack,
     held: Mutex<LruCache<usize, Arc<OnceCell<Block>>>>,
     /// All blocks, as the file's own page index has them, once one could not be had from the pack.
@@ -48,11 +49,11 @@ pub(super) struct Blocks {
 }
 
 impl Blocks {
-    /// Those of `file`, which has this `shape`; `None` if `pack` has none.
-    pub(super) fn new(file: &FileInfo, shape: Shape, pack: FilePack) -> Option<Self> {
+    /// Those of `file`, which has this `codec`; `None` if `pack` has none.
+    pub(super) fn new(file: &FileInfo, codec: FrameCodec, pack: FilePack) -> Option<Self> {
         pack.index()?;
         let held = Mutex::new(LruCache::new(HELD));
-        Some(Self { file: file.clone(), shape, pack, held, own: OnceCell::new() })
+        Some(Self { file: file.clone(), codec, pack, held, own: OnceCell::new() })
     }
 
     /// The last page that the file has.
@@ -87,11 +88,15 @@ impl Blocks {
         }
         let block = Arc::clone(self.held().get_or_insert(number, Arc::default));
         match block.get_or_try_init(|| self.fetch(source, number)).await {
-            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::Corrupt) => {
-                tracing::debug!("{}: its page index is read instead: {e}", self.file.id);
+            // Whatever it is: nothing depends on a pack.
+            Err(e) => {
+                tracing::info!(
+                    "{}: its page index is read, for its pack has no block {number}: {e}",
+                    self.file.id
+                );
                 self.own.get_or_try_init(|| self.read_own(source)).await.map(|_| ())
             }
-            brought => brought.map(|_| ()),
+            Ok(_) => Ok(()),
         }
     }
 
@@ -116,13 +121,20 @@ impl Blocks {
     }
 
     async fn read_own(&self, source: &Source) -> Result<Vec<Block>> {
-        let (_, index) = read_tail(source, &self.file, self.shape).await?;
-        let mut entries = index.iter().peekable();
-        let block = |number: usize| {
-            let end = (number + 1) * PackedIndex::BLOCK;
-            Block::new(number, std::iter::from_fn(|| entries.next_if(|entry| entry.pgno.index() < end)))
-        };
-        Ok((0..self.index().blocks()).map(block).collect())
+        let (tail, index) = read_tail(source, &self.file, self.codec.shape()).await?;
+        runtime::busy(true, || {
+            PageIndex::check_tail(&tail, &self.codec).map_err(|e| named(&self.file, e))?;
+            if index.last() != Some(self.index().last()) {
+                let what = "its pack and its page index do not end with the same page";
+                return Err(Error::corrupt(format!("{}: {what}", self.file.id)));
+            }
+            let mut entries = index.iter().peekable();
+            let block = |number: usize| {
+                let end = (number + 1) * PackedIndex::BLOCK;
+                Block::new(number, std::iter::from_fn(|| entries.next_if(|entry| entry.pgno.index() < end)))
+            };
+            Ok((0..self.index().blocks()).map(block).collect())
+        })
     }
 
     fn index(&self) -> &PackedIndex {

@@ -77,7 +77,7 @@ pub(super) async fn load_in_blocks(source: &Source, file: &FileInfo, asked: Aske
     let pack = asked.whenever_it_comes(trailer.file_checksum, &codec).await;
     let end = PageIndex::end_of_frames(&tail, file.size, header.shape()).ok().flatten();
     let fits = pack.index().is_some_and(|index| Some(index.end()) == end);
-    let blocks = Blocks::new(file, header.shape(), pack.clone()).filter(|_| fits);
+    let blocks = Blocks::new(file, codec.clone(), pack.clone()).filter(|_| fits);
     Ok(blocks.map(|blocks| Loaded {
         header,
         index: Index::Blocks(Arc::new(blocks)),

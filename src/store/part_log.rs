@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -28,6 +28,8 @@ const HASH_HERE: usize = 512 << 10;
 #[derive(Debug)]
 pub struct PartLog {
     path: PathBuf,
+    /// What is uploaded: a log that was copied with its folder is of no use to another.
+    subject: String,
     /// The time when it was opened, which is when an upload begins that is begun with it.
     now: Timestamp,
     begun: Mutex<Option<Begun>>,
@@ -39,6 +41,8 @@ pub struct Begun {
     pub(in crate::store) name: Name,
     /// The parts that the store has, by their numbers from 1 on.
     pub(in crate::store) parts: BTreeMap<usize, Part>,
+    /// When an attempt last sent a part, in milliseconds since the Unix epoch.
+    last: i64,
 }
 
 /// First line of a log.
@@ -51,6 +55,8 @@ pub(in crate::store) struct Name {
     pub(in crate::store) part_size: usize,
     /// Digest of what the store was told of the object beside its content and its time.
     pub(in crate::store) settings: String,
+    /// What is uploaded.
+    subject: String,
     /// When it was begun, in milliseconds since the Unix epoch.
     begun: i64,
 }
@@ -94,6 +100,8 @@ pub(in crate::store) fn sha256(bytes: &[u8]) -> String {
 #[derive(Serialize, Deserialize)]
 struct Line {
     part: usize,
+    /// When its log was opened, in milliseconds since the Unix epoch.
+    at: i64,
     #[serde(flatten)]
     is: Part,
 }
@@ -104,9 +112,9 @@ impl Begun {
         self.parts.values().map(|part| part.content.size as u64).sum()
     }
 
-    /// When the upload was begun.
-    pub fn since(&self) -> Timestamp {
-        Timestamp::from_millis(self.name.begun)
+    /// When the last attempt began that sent a part.
+    pub fn last(&self) -> Timestamp {
+        Timestamp::from_millis(self.last)
     }
 
     /// The key of the object that is to be, and the store's name for the upload.
@@ -117,18 +125,28 @@ impl Begun {
     /// What the lines of a log say; `None` if the first one is not whole.
     fn read(text: &[u8]) -> Option<Self> {
         let mut lines = text.split(|byte| *byte == b'\n');
-        let name = serde_json::from_slice(lines.next()?).ok()?;
+        let name: Name = serde_json::from_slice(lines.next()?).ok()?;
+        let mut begun = Self { last: name.begun, name, parts: BTreeMap::new() };
         // A line that a kill cut off, or a full disk, takes its part with it.
-        let parts = lines.filter_map(|line| serde_json::from_slice::<Line>(line).ok());
-        Some(Self { name, parts: parts.map(|line| (line.part, line.is)).collect() })
+        for line in lines.filter_map(|line| serde_json::from_slice::<Line>(line).ok()) {
+            begun.last = begun.last.max(line.at);
+            begun.parts.insert(line.part, line.is);
+        }
+        Some(begun)
     }
 }
 
 impl PartLog {
-    /// The log at `path`, as it was left, opened `now`. One that cannot be read says that nothing was begun.
-    pub fn open(path: PathBuf, now: Timestamp) -> Self {
-        let begun = fs::read(&path).ok().and_then(|text| Begun::read(&text));
-        Self { path, now, begun: Mutex::new(begun) }
+    /// The log at `path` of uploads of `subject`, as it was left, opened `now`. One that cannot be read, or is about something
+    /// else, says that nothing was begun.
+    pub fn open(path: PathBuf, subject: String, now: Timestamp) -> Self {
+        let begun = Self::left(&path).filter(|begun| begun.name.subject == subject);
+        Self { path, subject, now, begun: Mutex::new(begun) }
+    }
+
+    /// What the log at `path` was left with, whatever it is about.
+    pub fn left(path: &Path) -> Option<Begun> {
+        fs::read(path).ok().and_then(|text| Begun::read(&text))
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Begun>> {
@@ -152,10 +170,11 @@ impl PartLog {
         settings: String,
     ) -> Result<()> {
         let begun = self.now.as_millis();
-        let name = Name { key: key.to_owned(), id: id.to_owned(), part_size, settings, begun };
+        let (key, id, subject) = (key.to_owned(), id.to_owned(), self.subject.clone());
+        let name = Name { key, id, part_size, settings, subject, begun };
         self.forget();
         self.append(&name)?;
-        *self.lock() = Some(Begun { name, parts: BTreeMap::new() });
+        *self.lock() = Some(Begun { last: begun, name, parts: BTreeMap::new() });
         Ok(())
     }
 
@@ -164,8 +183,10 @@ impl PartLog {
     /// # Errors
     /// As [`PartLog::begin`]: then the part is not taken over.
     pub(in crate::store) fn add(&self, number: usize, part: Part) -> Result<()> {
-        self.append(&Line { part: number, is: part.clone() })?;
+        let at = self.now.as_millis();
+        self.append(&Line { part: number, at, is: part.clone() })?;
         if let Some(begun) = &mut *self.lock() {
+            begun.last = begun.last.max(at);
             begun.parts.insert(number, part);
         }
         Ok(())
@@ -198,8 +219,23 @@ mod tests {
         Part { content: PartDigest::of_bytes(content), etag: format!("\"{}\"", content.len()) }
     }
 
-    fn opened(path: &std::path::Path) -> PartLog {
-        PartLog::open(path.to_owned(), Timestamp::from_millis(7))
+    fn opened(path: &Path) -> PartLog {
+        PartLog::open(path.to_owned(), "db".to_owned(), Timestamp::from_millis(7))
+    }
+
+    #[test]
+    fn it_is_as_old_as_what_was_sent_last_and_nothing_to_another_database() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let path = folder.path().join("upload.parts");
+        opened(&path).begin("a/b", "one", 5, String::new()).unwrap();
+        let later = PartLog::open(path.clone(), "db".to_owned(), Timestamp::from_millis(70));
+        assert_eq!(later.begun().unwrap().last(), Timestamp::from_millis(7));
+        later.add(1, part(b"12345")).unwrap();
+        assert_eq!(later.begun(), opened(&path).begun());
+        assert_eq!(later.begun().unwrap().last(), Timestamp::from_millis(70));
+        let of_a_copy = PartLog::open(path.clone(), "copy".to_owned(), Timestamp::from_millis(7));
+        assert_eq!(of_a_copy.begun(), None);
+        assert_eq!(PartLog::left(&path), later.begun());
     }
 
     #[test]

@@ -310,7 +310,7 @@ impl Replica {
     /// Gives up the upload that `log` names, if it names one.
     pub async fn give_up_upload(&self, log: &Arc<PartLog>) -> Result<()> {
         let Some(begun) = log.begun() else { return Ok(()) };
-        let options = PutOptions { timestamp: begun.since(), if_absent: true };
+        let options = PutOptions { timestamp: begun.last(), if_absent: true };
         self.bucket.resume_upload(begun.name().0, &options, Arc::clone(log)).await?.abort().await?;
         log.forget();
         Ok(())

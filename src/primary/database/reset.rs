@@ -10,6 +10,8 @@ use tokio::time::Instant;
 use super::registry::{Now, Slot, forget};
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::{DatabaseLock, Kind, ReplaceLock, state_folder};
+use crate::primary::shipper::state::State;
+use crate::primary::shipper::unfinished;
 use crate::runtime;
 
 /// How long a process that only lingers is waited for: it gives way to who asks.
@@ -72,6 +74,10 @@ fn forget_state(path: &Path) -> Result<usize> {
     let replicas = folder.join(OURS[0]);
     let waiting = entries(&replicas).map_err(failed)?.iter().map(|replica| waiting_files(replica)).sum();
     for replica in entries(&replicas).map_err(failed)? {
+        let url = State::read(&replica).map(|state| state.url).unwrap_or_default();
+        if let Some(left) = unfinished::of_former(&replica, &url) {
+            tracing::warn!("{left}");
+        }
         removed(fs::remove_file(replica.join(STATE))).map_err(failed)?;
     }
     for name in OURS {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Shipper;
-use crate::clock::Timestamp;
+use crate::primary::file_fingerprint::Identity;
 use crate::store::PartLog;
 
 /// The log of the upload, in the folder of the replica.
@@ -36,21 +36,21 @@ impl Shipper {
     /// As [`Shipper::give_up_unfinished`], if it is older than it may be, or the replica is sealed.
     pub(super) async fn give_up_stale(&self) {
         let Some(begun) = self.open_log().begun() else { return };
-        let age = self.db.clock.now().as_millis().saturating_sub(begun.since().as_millis());
+        let age = self.db.clock.now().as_millis().saturating_sub(begun.last().as_millis());
         if age > KEPT_FOR.as_millis() as i64 || self.seals.are_on() {
             self.give_up_unfinished().await;
         }
     }
 
     fn open_log(&self) -> PartLog {
-        PartLog::open(self.folder.join(NAME), self.db.clock.now())
+        let subject = Identity::of(&self.db.path).map(|file| file.to_string()).unwrap_or_default();
+        PartLog::open(self.folder.join(NAME), subject, self.db.clock.now())
     }
 }
 
-/// What to say of an upload that stays in the store, because the replica at `url` is not published to any more whose local state
-/// is in `folder`.
+/// What to say of an upload that stays in the store, because the local state in `folder` of the replica at `url` goes.
 pub(in crate::primary) fn of_former(folder: &Path, url: &str) -> Option<String> {
-    let begun = PartLog::open(folder.join(NAME), Timestamp::from_millis(0)).begun()?;
+    let begun = PartLog::left(&folder.join(NAME))?;
     let (key, id) = begun.name();
     Some(format!(
         "an upload of {key} to {url} was not finished, and what arrived of it stays there and costs money: have the store \
@@ -66,7 +66,7 @@ mod tests {
     fn what_stays_in_the_store_of_a_former_replica_is_named() {
         let folder = tempfile::TempDir::new().unwrap();
         assert_eq!(of_former(folder.path(), "s3://b/p"), None);
-        let name = r#"{"key":"p/0000/a.ltx","id":"up 1","part_size":5,"settings":"","begun":7}"#;
+        let name = r#"{"key":"p/0000/a.ltx","id":"up 1","part_size":5,"settings":"","subject":"","begun":7}"#;
         std::fs::write(folder.path().join(NAME), name).unwrap();
         let text = of_former(folder.path(), "s3://b/p").unwrap();
         for part in ["p/0000/a.ltx", "s3://b/p", "id is up 1", "have the store remove it"] {

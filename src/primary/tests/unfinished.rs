@@ -6,6 +6,7 @@ use super::bench::Bench;
 use crate::clock::{Clock as _, Timestamp};
 use crate::error::ErrorKind;
 use crate::ltx::sealing::sample_recipients;
+use crate::primary::file_fingerprint::Identity;
 use crate::store::{Fault, Op};
 
 const DAY_MS: i64 = 24 * 3_600_000;
@@ -14,8 +15,9 @@ const DAY_MS: i64 = 24 * 3_600_000;
 fn leave_an_upload(bench: &Bench) -> std::path::PathBuf {
     let path = bench.local("upload.parts");
     let begun = bench.clock.now().as_millis();
+    let subject = Identity::of(&bench.db.path).unwrap();
     let name = format!(
-        "{{\"key\":\"ltx/0/file\",\"id\":\"up\",\"part_size\":4096,\"settings\":\"\",\"begun\":{begun}}}\n"
+        "{{\"key\":\"ltx/0/file\",\"id\":\"up\",\"part_size\":4096,\"settings\":\"\",\"subject\":\"{subject}\",\"begun\":{begun}}}\n"
     );
     std::fs::write(&path, name).unwrap();
     path
@@ -83,4 +85,19 @@ fn a_store_that_keeps_nothing_gets_all_of_it_again_and_the_status_says_so() {
     let text =
         "had come to 0 % when it was closed, and was given up; another one has begun: keep the database open";
     assert!(notice.contains(text), "{notice}");
+}
+
+/// A state folder that was copied with its database, while the first of the two copies.
+#[test]
+fn that_of_another_database_is_neither_taken_up_nor_given_up() {
+    let mut bench = Bench::synced(5);
+    bench.close();
+    let path = leave_an_upload(&bench);
+    let ours = std::fs::read_to_string(&path).unwrap();
+    let subject = Identity::of(&bench.db.path).unwrap().to_string();
+    std::fs::write(&path, ours.replace(&subject, "inode 1 of 2.3")).unwrap();
+    std::fs::remove_file(bench.local("vfs.json")).unwrap();
+    bench.open();
+    bench.sync();
+    assert!(path.exists());
 }

@@ -2,8 +2,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::*;
+use crate::error::ErrorKind;
 use crate::ltx::sealing::{sample_keyring, sample_recipients};
-use crate::ltx::{FileId, Plain};
+use crate::ltx::{FileId, Outline, OutlineRead, Plain, varint};
 use crate::replica::tests::fixtures::{History, Hooked, id};
 use crate::replica::{Core, Options, View};
 use crate::runtime;
@@ -47,8 +48,9 @@ fn far_blocks(history: &History, file: FileId) -> (Source, Blocks) {
     let info = listed.unwrap().into_iter().find(|info| info.id == file).unwrap();
     let pack =
         history.pack_with_blocks_from(0, file.level.get(), file.name.min().get(), file.name.max().get());
-    let pack = FilePack::with_front_of(&info, pack);
-    (source, Blocks::new(&info, Shape::PLAIN, pack).unwrap())
+    let codec = FrameCodec::plain(history.page_size);
+    let pack = FilePack::with_front_of(&info, pack, &codec);
+    (source, Blocks::new(&info, codec, pack).unwrap())
 }
 
 fn pgno(n: usize) -> Pgno {
@@ -58,7 +60,7 @@ fn pgno(n: usize) -> Pgno {
 /// Brings the block of each of `pages`, and compares what it says with the file's own index.
 fn assert_finds(source: Source, blocks: Blocks, pages: &'static [usize]) -> (Source, Blocks) {
     runtime::block_on(async move {
-        let (_, own) = read_tail(&source, &blocks.file, Shape::PLAIN).await?;
+        let (_, own) = read_tail(&source, &blocks.file, blocks.codec.shape()).await?;
         for page in pages.iter().map(|n| pgno(*n)) {
             if let Spot::Away(number) = blocks.find(page) {
                 blocks.bring(&source, number).await?;
@@ -108,7 +110,8 @@ fn without_its_pack_the_files_own_page_index_is_read() {
     let mut damaged = history.pack_with_blocks_from(0, 9, 1, 1).to_vec();
     let last = damaged.len() - 1;
     damaged[last] ^= 1;
-    for pack in [None, Some(damaged)] {
+    let cut = damaged[..last - 40_000].to_vec();
+    for pack in [None, Some(damaged), Some(cut)] {
         let (source, blocks) = far_blocks(&history, file);
         match pack {
             Some(bytes) => history.put_pack(file, bytes.into()),
@@ -119,6 +122,34 @@ fn without_its_pack_the_files_own_page_index_is_read() {
         let (source, _) = assert_finds(source, blocks, &[1, BLOCK + 3, 2 * BLOCK + 1000]);
         assert_eq!(source.requests(), before + OWN, "neither is asked for again");
     }
+}
+
+/// The last page is said to be the one after it: it would read as zeros.
+#[test]
+fn the_own_page_index_of_a_sealed_file_is_proven_too() {
+    let mut history = History::new(SIZE as u32, 3);
+    history.recipients = sample_recipients(&[0]);
+    history.commit(2 * BLOCK as u32 + 1000, &[]);
+    let (file, pack) = (id(9, 1, 1), history.put_packed(9, 1, 1));
+    let (whole, keyring) = (history.store.bytes_of(file), sample_keyring(&[0], Plain::None));
+    let read = Outline::read(&whole, &whole, whole.len() as u64, &keyring).unwrap();
+    let OutlineRead::Outline(outline) = read else { panic!("all of it is not enough") };
+    let mut last = Vec::new();
+    varint::put(&mut last, u64::from(outline.index.last().unwrap().get()));
+    history.store.tamper(file, |bytes| {
+        let at = bytes.windows(last.len()).rposition(|bytes| bytes == last).unwrap();
+        bytes[at] += 1;
+    });
+    let store = Arc::new(history.store().read_with(keyring));
+    let found = runtime::block_on(async move {
+        let listed = store.list(file.level, file.name.min()).await?;
+        let info = listed.into_iter().find(|info| info.id == file).unwrap();
+        let pack = FilePack::with_front_of(&info, pack, &outline.codec);
+        let blocks = Blocks::new(&info, outline.codec, pack).unwrap();
+        // There is no pack.
+        Ok(blocks.bring(&Source::new(store), 2).await)
+    });
+    assert_eq!(found.unwrap().unwrap_err().kind(), ErrorKind::Corrupt);
 }
 
 #[test]

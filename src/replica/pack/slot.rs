@@ -154,9 +154,12 @@ impl FilePack {
 #[cfg(test)]
 impl FilePack {
     /// That of `file`, as it is when `bytes`, its pack, are more than come with its front.
-    pub(in crate::replica) fn with_front_of(file: &FileInfo, bytes: bytes::Bytes) -> Self {
-        let codec = FrameCodec::plain(crate::page::PageSize::MAX);
-        let pack = Pack::parse(file, bytes, &codec).unwrap().without_blocks_that_came();
+    pub(in crate::replica) fn with_front_of(
+        file: &FileInfo,
+        bytes: bytes::Bytes,
+        codec: &FrameCodec,
+    ) -> Self {
+        let pack = Pack::parse(file, bytes, codec).unwrap().without_blocks_that_came();
         let (slot, checksum) = (Slot::default(), pack.checksum());
         slot.set(Held { pack, memory: Arc::default() }).unwrap();
         Self { slot, checksum }

@@ -50,6 +50,11 @@ impl Refusal {
         }
     }
 
+    /// Whether the store has too much to do, and did nothing.
+    pub(super) fn is_put_off(&self) -> bool {
+        matches!(self.status, 429 | 503)
+    }
+
     /// Whether the store does not know the feature that was asked for.
     pub(super) fn is_not_implemented(&self) -> bool {
         self.status == 501 || self.code == "NotImplemented"

@@ -196,7 +196,7 @@ fn overwrite(store: &Mutex<Store>, number: usize, content: &str) {
 }
 
 fn opened(path: &Path) -> Arc<PartLog> {
-    Arc::new(PartLog::open(path.to_owned(), Timestamp::from_millis(1)))
+    Arc::new(PartLog::open(path.to_owned(), "db".to_owned(), Timestamp::from_millis(1)))
 }
 
 fn options() -> PutOptions {

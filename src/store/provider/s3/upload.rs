@@ -59,6 +59,8 @@ pub(super) struct S3Upload {
     replaced: Option<(String, String)>,
     /// Completing failed without an answer, so it may have been done.
     uncertain: bool,
+    /// Completing was refused for now, before anything was done.
+    put_off: bool,
     ended: bool,
 }
 
@@ -77,6 +79,7 @@ impl S3Upload {
             kept: BTreeMap::new(),
             replaced: None,
             uncertain: false,
+            put_off: false,
             ended: false,
         }
     }
@@ -165,15 +168,22 @@ impl S3Upload {
             tracing::warn!("what a copy sends is sent again if it breaks off: {e}");
             self.log = None;
         }
-        self.give_up_replaced().await;
+        self.give_up_replaced(false).await;
         Ok(upload_id)
     }
 
-    /// Gives up the upload that this one takes the place of.
-    async fn give_up_replaced(&mut self) {
+    /// Gives up the upload that this one takes the place of. What fails is tried again when this one `ends`.
+    async fn give_up_replaced(&mut self, ends: bool) {
         let Some((key, id)) = self.replaced.take() else { return };
-        if let Err(e) = abort(&self.bucket, &key, &id).await {
-            tracing::warn!(error = %e, "cannot remove the parts of an upload that was given up");
+        match abort(&self.bucket, &key, &id).await {
+            Err(e) if ends => {
+                tracing::warn!(error = %e, "the parts of an upload that was given up stay: {key}, whose upload id is {id}");
+            }
+            Err(e) => {
+                tracing::debug!("{e}");
+                self.replaced = Some((key, id));
+            }
+            Ok(()) => {}
         }
     }
 
@@ -283,7 +293,10 @@ impl S3Upload {
             Err(Failure::Refused(refusal)) if refusal.is_conflict() && self.options.if_absent => {
                 self.conflicted(session.explain(refusal.into(), &format!("finish {}", self.key))).await
             }
-            Err(failure) => Err(self.bucket.explain(session, failure, &format!("finish {}", &self.key))),
+            Err(failure) => {
+                self.put_off = matches!(&failure, Failure::Refused(refusal) if refusal.is_put_off());
+                Err(self.bucket.explain(session, failure, &format!("finish {}", &self.key)))
+            }
         }
     }
 
@@ -292,7 +305,7 @@ impl S3Upload {
         if self.log.is_some()
             && let Err(e) = self.bucket.abort_unfinished(&self.key).await
         {
-            tracing::debug!("{e}");
+            tracing::info!("parts of uploads that broke off may be left in the store, and cost money: {e}");
         }
     }
 
@@ -381,13 +394,15 @@ impl Upload for S3Upload {
             Ok(()) => {
                 self.upload_id = None;
                 self.ended = true;
-                self.give_up_replaced().await;
+                self.give_up_replaced(true).await;
                 self.log.iter().for_each(|log| log.forget());
             }
             Err(e) => {
                 self.uncertain |= e.is_transient() || e.kind() == ErrorKind::WrongAnswer;
                 // It may still be completed by this request: the next attempt begins anew.
-                self.log.iter().for_each(|log| log.forget());
+                if !std::mem::take(&mut self.put_off) {
+                    self.log.iter().for_each(|log| log.forget());
+                }
             }
         }
         outcome
@@ -400,7 +415,7 @@ impl Upload for S3Upload {
             abort(&self.bucket, &self.key, &upload_id).await?;
             self.upload_id = None;
         }
-        self.give_up_replaced().await;
+        self.give_up_replaced(true).await;
         self.log.iter().for_each(|log| log.forget());
         Ok(())
     }
