@@ -34,6 +34,8 @@ struct Store {
     objects: BTreeMap<String, Vec<u8>>,
     /// It refuses to list parts, with this.
     refuses_list: Option<(u16, &'static str)>,
+    /// It refuses to complete uploads, as it has too much to do.
+    is_busy: bool,
 }
 
 fn refusal(code: u16, name: &str) -> Answer {
@@ -75,6 +77,7 @@ impl Store {
                 self.uploads.remove(&id);
                 status(204)
             }
+            "POST" if self.is_busy => refusal(503, "SlowDown"),
             _ => {
                 let named = |n: &&usize| seen.text().contains(&format!("<PartNumber>{n}</PartNumber>"));
                 let body =
@@ -344,6 +347,18 @@ fn uploads_that_nobody_completes_are_given_up() {
         Arc::new(crate::store::Replica::new(Arc::new(bench.bucket()), "p", crate::store::Layout::Numbered));
     let log = opened(&bench.path());
     block_on(async move { replica.give_up_upload(&log).await }).unwrap();
+    assert!(bench.unfinished().is_empty() && !bench.path().exists());
+}
+
+#[test]
+fn what_arrived_outlives_a_completion_that_is_put_off() {
+    let bench = Bench::new();
+    bench.store.lock().unwrap().is_busy = true;
+    let error = bench.attempt(KEY, &["one..", "two.."], true).unwrap_err();
+    assert!(error.is_transient() && bench.path().exists(), "{error}");
+    bench.store.lock().unwrap().is_busy = false;
+    assert_eq!(bench.attempt(KEY, &["one..", "two.."], true).unwrap(), [Later, Kept]);
+    assert_eq!(bench.object(), "one..two..");
     assert!(bench.unfinished().is_empty() && !bench.path().exists());
 }
 
