@@ -270,14 +270,15 @@ impl Seals {
     /// written here.
     ///
     /// Transactions up to `published` are known to be there. A file of level 0 beyond may have been listed, and merged, before
-    /// its upload was answered: who sends it again must still find that it was written here, and only its key goes.
+    /// its upload was answered: who sends it again must still find that it was written here, and so were the files that it was
+    /// merged into. Only their keys go.
     ///
     /// # Errors
     /// `Io`, naming the file.
     pub(in crate::primary) fn merged(&self, to: FileId, published: Option<Txid>) -> Result<()> {
         let is_behind = |id: FileId| id.name.max() <= to.name.max();
         let is_input = |id: FileId| id.level < to.level && is_behind(id);
-        let is_on_its_way = |id: FileId| id.level == Level::L0 && Some(id.name.max()) > published;
+        let is_on_its_way = |id: FileId| Some(id.name.max()) > published;
         self.forget_keys_if(|id| is_input(id) && is_on_its_way(id))?;
         self.forget_if(
             |subject| matches!(subject, Subject::Replica(id) if is_input(*id) && !is_on_its_way(*id)),
@@ -285,9 +286,8 @@ impl Seals {
         if self.keep_of(to.level) == Keep::Key {
             return Ok(());
         }
-        self.forget_if(
-            |subject| matches!(subject, Subject::Replica(id) if id.level == to.level && is_behind(*id)),
-        )
+        let is_at_its_end = |id: FileId| id.level == to.level && is_behind(id) && !is_on_its_way(id);
+        self.forget_if(|subject| matches!(subject, Subject::Replica(id) if is_at_its_end(*id)))
     }
 
     /// Forgets the keys of all files of the replica up to the transaction `last`: nothing is merged of them, and whatever
@@ -538,20 +538,25 @@ mod tests {
     fn a_file_that_is_merged_before_its_upload_is_answered_stays_ours() {
         let home = tempfile::tempdir().unwrap();
         let seals = seals(home.path());
-        let (published, on_its_way, merge) = (id(0, 2), id(0, 3), id(1, 3));
-        let heads = [published, on_its_way].map(|id| write(&seals, id)[..Header::SIZE + 80].to_vec());
+        let (published, on_its_way, merge, next) = (id(0, 2), id(0, 3), id(1, 3), id(2, 3));
+        let heads = [published, on_its_way, merge].map(|id| write(&seals, id)[..Header::SIZE + 80].to_vec());
         let key = seals.lock().slots[1].as_ref().unwrap().key.clone().unwrap();
         seals.merged(merge, Some(published.name.max())).unwrap();
         assert!(
             !std::fs::read(home.path().join("keys")).unwrap().windows(32).any(|bytes| bytes == key.bytes())
         );
         for seals in [&seals, &self::seals(home.path())] {
-            assert!(seals.with_keys().unwrap().is_empty());
+            assert_eq!(seals.with_keys().unwrap().into_iter().collect::<Vec<_>>(), [merge]);
             assert!(!seals.wrote(Subject::Replica(published), &heads[0]));
             assert!(seals.wrote(Subject::Replica(on_its_way), &heads[1]));
         }
-        seals.merged(merge, Some(on_its_way.name.max())).unwrap();
+        // What it was merged into, too, once something is made of that.
+        seals.merged(next, Some(published.name.max())).unwrap();
+        assert!(seals.with_keys().unwrap().is_empty());
+        assert!(seals.wrote(Subject::Replica(merge), &heads[2]));
+        seals.merged(next, Some(on_its_way.name.max())).unwrap();
         assert!(!seals.wrote(Subject::Replica(on_its_way), &heads[1]));
+        assert!(!seals.wrote(Subject::Replica(merge), &heads[2]));
     }
 
     #[test]
