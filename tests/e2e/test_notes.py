@@ -4,6 +4,7 @@ In Flask with SQLAlchemy and in Django. Each note is answered after `litestream_
 application that only reads it shows it, and a restore holds it. No restart makes anybody wait for the dead, and nothing is logged.
 """
 
+import http.client
 import json
 import os
 import signal
@@ -11,7 +12,6 @@ import sqlite3
 import subprocess
 import threading
 import time
-import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -73,7 +73,8 @@ class Client(threading.Thread):
             begun = time.monotonic()
             try:
                 self.server.ask(body=f"{self.name} {number}")
-            except (OSError, urllib.error.URLError):
+            except (OSError, http.client.HTTPException):
+                # Killed before, or in the middle of, its answer.
                 continue
             self.answered.append(f"{self.name} {number}")
             self.longest = max(self.longest, time.monotonic() - begun)
