@@ -23,8 +23,8 @@ fn leave_an_upload(bench: &Bench) -> std::path::PathBuf {
     path
 }
 
-#[test]
-fn it_is_given_up_after_a_week() {
+/// A database whose copy was refused, and still is, with an upload that was left.
+fn after_a_failed_copy() -> (Bench, std::path::PathBuf) {
     let mut bench = Bench::new(20);
     bench.database.close_timeout = Duration::ZERO;
     bench.store.often(Op::Part, 1000, Fault::Refuse(ErrorKind::Denied));
@@ -32,6 +32,12 @@ fn it_is_given_up_after_a_week() {
     bench.until("fails", |bench| bench.store.count(Op::Part) > 0);
     bench.close();
     let path = leave_an_upload(&bench);
+    (bench, path)
+}
+
+#[test]
+fn it_is_given_up_after_a_week() {
+    let (mut bench, path) = after_a_failed_copy();
     for (days, is_kept) in [(6, true), (2, false)] {
         let (now, before) = (bench.clock.now().as_millis(), bench.store.count(Op::Part));
         bench.clock.set(Timestamp::from_millis(now + days * DAY_MS));
@@ -56,13 +62,7 @@ fn it_is_given_up_when_nothing_differs_from_the_replica() {
 
 #[test]
 fn it_is_given_up_when_encryption_is_turned_on() {
-    let mut bench = Bench::new(20);
-    bench.database.close_timeout = Duration::ZERO;
-    bench.store.often(Op::Part, 1000, Fault::Refuse(ErrorKind::Denied));
-    bench.open();
-    bench.until("fails", |bench| bench.store.count(Op::Part) > 0);
-    bench.close();
-    let path = leave_an_upload(&bench);
+    let (mut bench, path) = after_a_failed_copy();
     bench.store.heal();
     bench.options.recipients = sample_recipients(&[0]);
     bench.open();
