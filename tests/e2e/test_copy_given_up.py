@@ -106,7 +106,7 @@ def short_run(start, through_proxy, link, uri):
         began = time.monotonic()
         primary.close()
         took = time.monotonic() - began
-        assert took < 1.5, f"a close with a close_timeout of 0.5 s took {took:.1f} s"
+        assert took < 2.5, f"a close with a close_timeout of 0.5 s took {took:.1f} s"
         worker.end()
 
     return short_run
@@ -184,7 +184,7 @@ began = time.monotonic()
 db.close()
 print(time.monotonic() - began)
 """, tmp_path, through_proxy.env, uri=uri)
-    assert float(first.stdout) < 1.5
+    assert float(first.stdout) < 2.5
     [(percent, kept)] = re.findall(KEPT, first.stderr)
     assert 12 <= int(percent) <= 20 and kept == "10.0", first.stderr
     link.take(1)
