@@ -327,7 +327,7 @@ impl Run {
                 _ if !batch.is_empty() => return self.apply(&batch).map(|()| Step::More),
                 News::Nothing { anchor } => return self.nothing_new(anchor.as_ref()),
                 News::Older { end } => return Ok(older(end, known.txid)),
-                News::Anew(plan) => return self.begin_anew(&plan),
+                News::Anew(plan) => return self.copy_all(&plan),
             }
         }
     }
@@ -343,7 +343,7 @@ impl Run {
         Ok(Step::Latest)
     }
 
-    fn begin_anew(&mut self, plan: &Plan) -> Result<Step> {
+    fn copy_all(&mut self, plan: &Plan) -> Result<Step> {
         refuse_overlap(plan)?;
         tracing::info!(
             "{}: what follows TXID {} is not in the replica any more; all of TXID {} is copied",

@@ -57,8 +57,8 @@ impl Blocks {
     }
 
     /// The last page that the file has.
-    pub(super) fn last(&self) -> Option<Pgno> {
-        Some(self.index().last())
+    pub(super) fn last(&self) -> Pgno {
+        self.index().last()
     }
 
     /// Where page `pgno` is in the file, as far as that is known.

@@ -10,7 +10,7 @@ use super::cache::PageCache;
 use super::disk::{Disk, DiskFile};
 use super::hydration::local::Local;
 use super::keep::Keep;
-use super::load::{Loaded, load, load_in_blocks};
+use super::load::{InBlocks, Loaded, load, load_in_blocks};
 use super::map::{Frame, Index, PageMap, ReplicaFile};
 use super::options::Options;
 use super::pack::{self, Packs};
@@ -212,22 +212,23 @@ impl Files {
         let disk = self.on_disk(file);
         // What the pack has is on the disk too, if the page index is.
         let is_new = disk.as_ref().is_none_or(|disk| !disk.has_index());
-        let ask = || self.packs.ask(&self.source, file);
-        if is_new
-            && self.may_come_in_blocks(file)
-            && let Some(asked) = ask()
-            && let Some(loaded) = load_in_blocks(&self.source, file, asked).await?
-        {
-            return Ok(loaded);
+        let mut asked = is_new.then(|| self.packs.ask(&self.source, file)).flatten();
+        let mut pack = None;
+        if let Some(asked) = asked.take_if(|_| self.may_come_in_blocks(file)) {
+            match load_in_blocks(&self.source, file, asked).await? {
+                InBlocks::Loaded(loaded) => return Ok(*loaded),
+                InBlocks::Not(without) => pack = without,
+            }
         }
-        let asked = is_new.then(ask).flatten();
         let mut loaded = match load(&self.source, disk.as_ref(), file).await {
             // Damaged in the store, or only on its way?
             Err(e) if e.kind() == ErrorKind::Corrupt => load(&self.source, disk.as_ref(), file).await?,
             loaded => loaded?,
         };
         if let (Some(asked), Some(checksum)) = (asked, loaded.checksum) {
-            let pack = asked.of(checksum, &loaded.codec).await;
+            pack = Some(asked.of(checksum, &loaded.codec).await);
+        }
+        if let Some(pack) = pack {
             if let Some(disk) = &disk {
                 runtime::busy(true, || {
                     pack.each(|(entry, frame)| disk.keep(vec![entry], entry.offset, frame))

@@ -59,26 +59,38 @@ impl Loaded {
     }
 }
 
+/// What comes of reading a file without its page index.
+pub(super) enum InBlocks {
+    /// The page index comes in blocks.
+    Loaded(Box<Loaded>),
+    /// It does not, or something is not as it should be, of which [`load`] says what; and the pack, if there is one.
+    Not(Option<FilePack>),
+}
+
 /// Reads what must be known of the snapshot `file`, whose pack `asked` was asked for, without its page index, if that pack
-/// has it in blocks; `None` if not, or if anything else is not as it should be: then [`load`] says what.
+/// has it in blocks.
 ///
 /// # Errors
 /// Those of the store.
-pub(super) async fn load_in_blocks(source: &Source, file: &FileInfo, asked: Asked) -> Result<Option<Loaded>> {
+pub(super) async fn load_in_blocks(source: &Source, file: &FileInfo, asked: Asked) -> Result<InBlocks> {
     let ending = source.read(file, ByteRange::Suffix { len: ENDING });
     let head = source.read(file, ByteRange::Bounded { offset: 0, len: Header::SIZE as u64 });
     let (head, tail) = try_join(head, ending).await?;
-    let Ok(header) = header_of(file, &head) else { return Ok(None) };
+    let Ok(header) = header_of(file, &head) else { return Ok(InBlocks::Not(None)) };
     // Of a sealed file, what opens of the pack proves the header.
-    let Ok(codec) = Outline::codec(&header, &head, &tail, source.keyring()) else { return Ok(None) };
+    let Ok(codec) = Outline::codec(&header, &head, &tail, source.keyring()) else {
+        return Ok(InBlocks::Not(None));
+    };
     let Some(trailer) = tail.last_chunk().and_then(|bytes| Trailer::decode(bytes, &header).ok()) else {
-        return Ok(None);
+        return Ok(InBlocks::Not(None));
     };
     let pack = asked.whenever_it_comes(trailer.file_checksum, &codec).await;
     let end = PageIndex::end_of_frames(&tail, file.size, header.shape()).ok().flatten();
     let fits = pack.index().is_some_and(|index| Some(index.end()) == end);
-    let blocks = Blocks::new(file, codec.clone(), pack.clone()).filter(|_| fits);
-    Ok(blocks.map(|blocks| Loaded {
+    let Some(blocks) = Blocks::new(file, codec.clone(), pack.clone()).filter(|_| fits) else {
+        return Ok(InBlocks::Not(Some(pack)));
+    };
+    Ok(InBlocks::Loaded(Box::new(Loaded {
         header,
         index: Index::Blocks(Arc::new(blocks)),
         codec,
@@ -86,7 +98,7 @@ pub(super) async fn load_in_blocks(source: &Source, file: &FileInfo, asked: Aske
         whole: None,
         checksum: Some(trailer.file_checksum),
         pack: Some(pack),
-    }))
+    })))
 }
 
 /// Reads what must be known of `file`: from `disk`, or with one request, or two at the same time if the

@@ -172,7 +172,7 @@ impl Index {
     fn last(&self) -> Option<Pgno> {
         match self {
             Self::Whole(index) => index.last(),
-            Self::Blocks(blocks) => blocks.last(),
+            Self::Blocks(blocks) => Some(blocks.last()),
         }
     }
 

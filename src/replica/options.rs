@@ -23,7 +23,7 @@ pub struct Options {
     pub disk: Option<DiskOptions>,
     /// Whether packs are read where there are some.
     pub pack: bool,
-    /// The page index of a snapshot of at least so many bytes is read in blocks, as they are needed, where its pack has it
+    /// The page index of a snapshot of at least this many bytes is read in blocks, as they are needed, where its pack has it
     /// so. A hydration wants all of it.
     pub in_blocks_from: u64,
 }

@@ -41,7 +41,7 @@ pub(crate) struct Simulation {
     is_hasty: AtomicBool,
     /// How often the machine was started.
     boot: AtomicU64,
-    /// Files that were synced, and what they held then, in order, since somebody asked.
+    /// Files that were synced, and what they held then, in order, since [`Simulation::take_synced`].
     synced: Mutex<Vec<(PathBuf, Vec<u8>)>>,
     /// How often the process was killed: work of an earlier one is not done.
     life: AtomicU64,

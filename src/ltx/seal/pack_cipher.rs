@@ -1,4 +1,4 @@
-//! What lies beside a sealed file and tells of its pages is sealed under the file's content key too.
+//! Keys of packs: the pack of a sealed file is sealed under the file's content key too.
 
 use std::fmt;
 

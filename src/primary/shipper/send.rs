@@ -170,7 +170,7 @@ fn prove_fencing(shipper: &Arc<Shipper>, out: &Outgoing, bytes: &Bytes) {
 
 /// Whose file stands where ours should.
 pub(in crate::primary) enum Landed {
-    /// The one that was just sent, with so many bytes.
+    /// The one that was just sent, and its size in bytes.
     This(u64),
     /// One of ours from before.
     Earlier,

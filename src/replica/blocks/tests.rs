@@ -206,6 +206,18 @@ fn asked(range: ByteRange) -> u64 {
 }
 
 #[test]
+fn a_pack_that_is_not_there_is_asked_for_once() {
+    let (history, file) = three_blocks();
+    history.delete_pack(file);
+    let requests = |in_blocks_from| {
+        let options = Options { in_blocks_from, ..in_blocks() };
+        Core::with_store(history.store(), &options).unwrap().status().requests
+    };
+    // Header and end of the file come twice, at the same time as the answer that there is no pack.
+    assert_eq!(requests(0), requests(u64::MAX) + 2);
+}
+
+#[test]
 fn pages_that_were_cut_off_do_not_come_back() {
     let (mut history, _) = three_blocks();
     let core = Core::with_store(history.store(), &in_blocks()).unwrap();

@@ -21,13 +21,10 @@ impl Base {
             return Found::Nowhere;
         }
         match self.blocks.find(pgno) {
-            Spot::At(entry) => match u32::try_from(entry.size) {
-                Ok(size) => {
-                    let frame = Frame { file: self.file.number, size, offset: entry.offset };
-                    Found::At(frame, &self.file)
-                }
-                Err(_) => Found::Nowhere,
-            },
+            Spot::At(entry) => {
+                let size = u32::try_from(entry.size).expect("BUG: a frame is larger than any may be");
+                Found::At(Frame { file: self.file.number, size, offset: entry.offset }, &self.file)
+            }
             Spot::Nowhere => Found::Nowhere,
             Spot::Away(number) => Found::Away(&self.blocks, number),
         }

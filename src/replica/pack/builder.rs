@@ -153,7 +153,7 @@ impl PackBuilder {
     }
 }
 
-/// What the pages of a pack may take, of a database of so many.
+/// What the pages of a pack may take, of a database of `commit` pages.
 fn room(commit: PageCount) -> usize {
     let blocks = (commit.get() as usize).div_ceil(PackedIndex::BLOCK);
     LARGEST - SEALED_HEAD - PackCipher::OVERHEAD - blocks * BLOCK_ENTRY - CHECKSUM

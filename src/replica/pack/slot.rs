@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(in crate::replica) struct Packs {
     is_on: bool,
-    /// Of a file of up to so many bytes none is asked for.
+    /// None is asked for of a file of up to this many bytes.
     least: u64,
     memory: Arc<AtomicUsize>,
 }
