@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::files;
 use crate::ltx::{Decoder, Header, Keyring, Lineage};
 use crate::page::{PageCount, PageSize, Pgno};
-use crate::replica::{Source, check_name};
+use crate::replica::{Known, Source, check_name};
 use crate::store::{ByteRange, FileInfo};
 
 /// Downloads at the same time.
@@ -98,17 +98,23 @@ impl Batch {
         self.files.iter().map(|staged| staged.info.size).sum()
     }
 
-    /// Verifies each file to its end. They are to continue a database of `lineage`.
+    /// Verifies each file to its end. They are to continue what is `known`.
     ///
     /// # Errors
-    /// `Corrupt`; `Conflict` if a file is of another history; `Denied` if nothing opens one.
-    pub(super) fn verify(&self, keyring: &Keyring, lineage: Option<Lineage>) -> Result<Content> {
+    /// `Corrupt`; `Conflict` if they are of another history; `Denied` if nothing opens one.
+    pub(super) fn verify(&self, keyring: &Keyring, known: &Known) -> Result<Content> {
         let mut content: Option<Content> = None;
         for staged in &self.files {
-            let verified = staged.verify(keyring, content.take(), lineage);
+            let verified = staged.verify(keyring, content.take());
             content = Some(verified.map_err(|e| e.context(staged.info.id))?);
         }
-        Ok(content.expect("BUG: a batch has at least one file"))
+        let mut content = content.expect("BUG: a batch has at least one file");
+        // What was before them is the copy: there is nothing in the replica to move away.
+        if known.lineage.zip(content.lineage).is_some_and(|(ours, theirs)| ours != theirs) {
+            return Err(known.another_history());
+        }
+        content.lineage = known.lineage.or(content.lineage);
+        Ok(content)
     }
 
     /// Gives `file` each of its pages, and then the size of the database after it.
@@ -171,18 +177,13 @@ impl Staged {
         Ok(staged)
     }
 
-    fn verify(
-        &self,
-        keyring: &Keyring,
-        before: Option<Content>,
-        lineage: Option<Lineage>,
-    ) -> Result<Content> {
+    fn verify(&self, keyring: &Keyring, before: Option<Content>) -> Result<Content> {
         let mut decoder = self.decoder(keyring)?;
         let header = *decoder.header();
         check_name(&self.info, &header)?;
         let mut content = before.unwrap_or_else(|| Content {
             header,
-            lineage,
+            lineage: None,
             pages: RoaringBitmap::new(),
             least: header.commit,
             first_page: None,
@@ -214,5 +215,64 @@ impl Staged {
             e if e.kind() == ErrorKind::NotFound => Error::new(ErrorKind::Io, e.to_string()),
             e => e,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::ltx::{Encoder, FileId, FileName, Level, Txid};
+
+    const SIZE: PageSize = PageSize::MIN;
+
+    /// The bytes of the file of transaction `txid`, of `lineage`, after which the database has as many `pages`: each is
+    /// filled with the number of the transaction.
+    fn file(txid: u64, lineage: Option<u64>, pages: u32) -> (FileInfo, Bytes) {
+        let name = FileName::single(Txid::new(txid).unwrap());
+        let header = Header::new(SIZE, PageCount::new(pages), name, Timestamp::from_millis(0));
+        let header = Header { lineage: lineage.and_then(Lineage::new), ..header };
+        let mut encoder = Encoder::new(Vec::new(), header).unwrap();
+        for pgno in 1..=pages {
+            encoder.page(Pgno::new(pgno).unwrap(), &vec![txid as u8; SIZE.bytes()]).unwrap();
+        }
+        let (bytes, _) = encoder.finish().unwrap();
+        let id = FileId { level: Level::L0, name };
+        (FileInfo { id, size: bytes.len() as u64, timestamp: header.timestamp }, bytes.into())
+    }
+
+    fn batch(folder: &Path, files: impl IntoIterator<Item = (FileInfo, Bytes)>) -> Batch {
+        let mut batch = Batch::default();
+        for (info, bytes) in files {
+            batch.add(info, &bytes, folder).unwrap();
+        }
+        batch
+    }
+
+    /// What is said of files of these lineages that come to a copy at TXID 1 of `lineage`.
+    fn verified(lineage: Option<u64>, files: &[Option<u64>]) -> Result<Option<Lineage>> {
+        let folder = tempfile::tempdir().unwrap();
+        let known = Known { txid: Txid::ONE, lineage: lineage.and_then(Lineage::new), anchor: None };
+        let files = (2..).zip(files).map(|(txid, lineage)| file(txid, *lineage, 1));
+        let content = batch(folder.path(), files).verify(&Keyring::default(), &known)?;
+        Ok(content.lineage)
+    }
+
+    #[test]
+    fn another_history_is_that_of_the_replica_and_two_are_in_it_only_if_its_files_differ() {
+        for (known, files) in
+            [(Some(7), [None, None]), (Some(7), [None, Some(7)]), (None, [None, Some(7)]), (None, [Some(7), None])]
+        {
+            assert_eq!(verified(known, &files).unwrap(), Lineage::new(7));
+        }
+        assert_eq!(verified(None, &[None]).unwrap(), None);
+        for files in [&[Some(8)][..], &[Some(8), Some(8)], &[None, Some(8)]] {
+            let error = verified(Some(7), files).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Conflict);
+            let error = error.to_string();
+            assert!(error.contains("the replica was reset") && error.contains("move the copy away"), "{error}");
+        }
+        let error = verified(Some(7), &[Some(7), Some(8)]).unwrap_err().to_string();
+        assert!(error.contains("two histories lie in one replica"), "{error}");
     }
 }

@@ -381,7 +381,7 @@ impl Run {
         let worker = &mut self.worker;
         let keyring = worker.source.keyring();
         let known = worker.state.at().known();
-        let content = batch.verify(keyring, known.lineage)?;
+        let content = batch.verify(keyring, &known)?;
         let mut held = worker.copy.hold()?;
         worker.state.locate(held.stamp()?, &worker.options.path)?;
         let page_size = held.page_size()?;

@@ -28,6 +28,20 @@ pub(crate) struct Known {
     pub(crate) anchor: Option<FileInfo>,
 }
 
+impl Known {
+    /// The replica holds another history than this state's.
+    pub(crate) fn another_history(&self) -> Error {
+        Error::new(
+            ErrorKind::Conflict,
+            format!(
+                "the replica was reset: it holds another history than the one whose TXID {} was copied; move the copy away \
+                 and call litestream_follow again, which copies the replica anew",
+                self.txid
+            ),
+        )
+    }
+}
+
 /// What is new.
 #[derive(Debug)]
 pub(crate) enum News {
@@ -171,13 +185,13 @@ impl Tail {
         let anchor = known.anchor.as_ref();
         let there = anchor.and_then(|anchor| files.iter().find(|file| file.id == anchor.id));
         if anchor.zip(there).is_some_and(|(anchor, there)| !is_same(anchor, there)) {
-            return Err(another_history(known));
+            return Err(known.another_history());
         }
         let end = newest.id.name.max();
         if end <= known.txid {
             let lineage = self.source.header(newest).await?.lineage;
             return match (known.lineage, lineage) {
-                (Some(ours), Some(theirs)) if ours != theirs => Err(another_history(known)),
+                (Some(ours), Some(theirs)) if ours != theirs => Err(known.another_history()),
                 _ if end == known.txid => {
                     Ok(News::Nothing { anchor: there.and_then(|there| stays_longer(there, files)) })
                 }
@@ -214,17 +228,6 @@ fn stays_longer(file: &FileInfo, files: &[FileInfo]) -> Option<FileInfo> {
 fn is_same(known: &FileInfo, listed: &FileInfo) -> bool {
     let apart = known.timestamp.as_millis().abs_diff(listed.timestamp.as_millis());
     known.size == listed.size && apart < 1000
-}
-
-fn another_history(known: &Known) -> Error {
-    Error::new(
-        ErrorKind::Conflict,
-        format!(
-            "the replica was reset: it holds another history than the one whose TXID {} was copied; move the copy away and \
-             call litestream_follow again, which copies the replica anew",
-            known.txid
-        ),
-    )
 }
 
 #[cfg(test)]
