@@ -104,6 +104,7 @@ impl Standing {
 #[derive(Debug)]
 pub(super) struct Follower {
     replica: ReplicaIdentity,
+    options: Options,
     standing: Mutex<Standing>,
     ends: AtomicBool,
     /// Rung when it is to end.
@@ -129,7 +130,22 @@ impl Follower {
         Err(Error::new(ErrorKind::Busy, message))
     }
 
-    /// Whether it ended by itself.
+    /// Whether it follows with these `options`.
+    pub(super) fn has_options(&self, options: &Options) -> bool {
+        self.options == *options
+    }
+
+    /// It was told to end for another one in its place, which could not begin because of `e`.
+    pub(super) fn note_successor_failed(&self, e: &Error) {
+        let mut standing = self.locked();
+        // What it stopped for by itself is still so.
+        if standing.phase != Phase::Stopped {
+            let message = format!("{e}. The copy stays at TXID {} and follows no more", standing.txid);
+            (standing.phase, standing.error) = (Phase::Stopped, Some(Error::new(e.kind(), message)));
+        }
+    }
+
+    /// Whether it ended although no user wanted that.
     pub(super) fn has_stopped(&self) -> bool {
         self.locked().phase == Phase::Stopped
     }
@@ -221,6 +237,7 @@ pub(super) fn start(worker: Worker) -> Result<Arc<Follower>> {
     };
     let follower = Arc::new(Follower {
         replica: worker.state.replica.clone(),
+        options: worker.options.clone(),
         standing: Mutex::new(standing),
         ends: AtomicBool::new(false),
         bell: Condvar::new(),

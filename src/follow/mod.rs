@@ -41,8 +41,8 @@ pub use follower::{Phase, Standing};
 /// At the end of the process copies are waited for no longer than this.
 const AT_EXIT: Duration = Duration::from_secs(2);
 
-/// What follows what.
-#[derive(Clone, Debug)]
+/// What follows what, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// Where the replica is.
     pub target: Location,
@@ -62,7 +62,8 @@ fn all_by_path() -> MutexGuard<'static, BTreeMap<PathBuf, Arc<Follower>>> {
 }
 
 /// Has the copy follow its replica from now on. If there is no file yet, it is made first, and is there when this returns;
-/// one that is there continues from its transaction. A copy that follows that replica already continues.
+/// one that is there continues from its transaction. A copy that follows that replica already continues, with these options
+/// from now on.
 ///
 /// `stopped` is asked now and then whether to give up. Blocks the calling thread, which may be any but one of the runtime's.
 ///
@@ -76,10 +77,19 @@ pub fn follow(options: Options, stopped: Arc<AtomicBool>) -> Result<Standing> {
     let before = all_by_path().get(&options.path).cloned();
     if let Some(before) = before {
         if !before.has_stopped() {
-            return before.is_of(&ReplicaIdentity::from(&options.target)).map(|()| before.standing());
+            before.is_of(&ReplicaIdentity::from(&options.target))?;
+            if before.has_options(&options) {
+                return Ok(before.standing());
+            }
         }
         before.end();
+        return start(options, stopped).inspect_err(|e| before.note_successor_failed(e));
     }
+    start(options, stopped)
+}
+
+/// As [`follow`], where nothing follows any more.
+fn start(options: Options, stopped: Arc<AtomicBool>) -> Result<Standing> {
     let path = options.path.clone();
     let worker = begin::begin(options, stopped)?;
     let follower = follower::start(worker)?;

@@ -18,6 +18,15 @@ pub struct Bandwidth {
     paid_at: Arc<Mutex<Option<Instant>>>,
 }
 
+/// Limits are equal, whatever came so far.
+impl PartialEq for Bandwidth {
+    fn eq(&self, other: &Self) -> bool {
+        self.bytes_a_second == other.bytes_a_second
+    }
+}
+
+impl Eq for Bandwidth {}
+
 impl Bandwidth {
     /// At most `bytes_a_second`, which is at least 1.
     pub fn new(bytes_a_second: u64) -> Self {

@@ -14,7 +14,7 @@ import time
 
 import pytest
 
-from harness import following, litestream, packages
+from harness import age, following, litestream, packages
 from harness.following import Follower
 from harness.location import Location
 from harness.paths import SQLITE_SHELL, SYSTEM_PYTHON, clean_env
@@ -278,6 +278,29 @@ def test_one_process_has_a_copy_follow_and_only_one_replica(start, console, loca
     insert(db, 5)
     reaches(console, tmp_path / "b-copy.db", db)
     assert read(tmp_path / "b-copy.db") == 10 and read(copy) == 200
+
+
+def test_while_it_follows_other_options_are_taken(start, console, location, primary, copy, tmp_path):
+    assert follow(console, location, copy, '{"follow_interval": "24h"}')["restored"]
+    assert follow(console, location, copy, '{"follow_interval": "24h"}')["restored"], "the same ones change nothing"
+    insert(primary)
+    told = follow(console, location, copy)
+    assert told["following"] and not told["restored"]
+    reaches(console, copy, primary)
+    assert read(copy) == 201
+    # The primary encrypts from now on, which only the one who has the key can follow.
+    primary.close()
+    identity, recipient = age.generate()
+    primary = start("python", location).open(location.primary(tmp_path / "app.db", age_recipient=recipient))
+    insert(primary)
+    last = sync(primary)
+    until(lambda: row(console, copy)["state"] == "retrying", 60)
+    assert "age_identity" in row(console, copy)["last_error"] and read(copy) == 201
+    options = json.loads(QUICK) | {"age_identity": identity, "plain_until": txid(row(console, copy)["txid"])}
+    assert not follow(console, location, copy, json.dumps(options))["restored"]
+    until(lambda: txid(row(console, copy)["txid"]) == last, 60, "the key is taken")
+    until(lambda: row(console, copy)["state"] == "following", 30)
+    assert read(copy) == 202 and row(console, copy)["last_error"] is None
 
 
 def test_what_was_merged_or_removed_meanwhile_is_copied_in_one_transaction(console, location, primary, copy):
