@@ -117,17 +117,20 @@ impl Batch {
         Ok(content)
     }
 
-    /// Gives `file` each of its pages, and then the size of the database after it.
+    /// Gives `file` the pages of each downloaded file, and then the size of the database after it. What is beyond `size`, that
+    /// of the database after all of them, is left out: there may be no space for what is to be cut off again.
     ///
     /// # Errors
     /// Those of `file`; of the downloaded files, which were verified before.
-    pub(super) fn apply(&self, keyring: &Keyring, file: &mut dyn Pages) -> Result<()> {
+    pub(super) fn apply(&self, keyring: &Keyring, size: PageCount, file: &mut dyn Pages) -> Result<()> {
         for staged in &self.files {
             let mut decoder = staged.decoder(keyring)?;
             let page_size = decoder.header().page_size;
             let mut page = vec![0; page_size.bytes()];
             while let Some(pgno) = decoder.next_page(&mut page)? {
-                file.page(pgno, &page, page_size)?;
+                if pgno.get() <= size.get() {
+                    file.page(pgno, &page, page_size)?;
+                }
             }
             file.resize(decoder.header().commit, page_size)?;
         }
@@ -226,14 +229,14 @@ mod tests {
 
     const SIZE: PageSize = PageSize::MIN;
 
-    /// The bytes of the file of transaction `txid`, of `lineage`, after which the database has as many `pages`: each is
-    /// filled with the number of the transaction.
+    /// The bytes of the file of transaction `txid`, of `lineage`, after which the database has as many `pages`: each but the
+    /// first is filled with the number of the transaction.
     fn file(txid: u64, lineage: Option<u64>, pages: u32) -> (FileInfo, Bytes) {
         let name = FileName::single(Txid::new(txid).unwrap());
         let header = Header::new(SIZE, PageCount::new(pages), name, Timestamp::from_millis(0));
         let header = Header { lineage: lineage.and_then(Lineage::new), ..header };
         let mut encoder = Encoder::new(Vec::new(), header).unwrap();
-        for pgno in 1..=pages {
+        for pgno in 2..=pages {
             encoder.page(Pgno::new(pgno).unwrap(), &vec![txid as u8; SIZE.bytes()]).unwrap();
         }
         let (bytes, _) = encoder.finish().unwrap();
@@ -249,20 +252,46 @@ mod tests {
         batch
     }
 
+    #[derive(Default)]
+    struct Written(Vec<u32>);
+
+    impl Pages for Written {
+        fn page(&mut self, pgno: Pgno, _: &[u8], _: PageSize) -> Result<()> {
+            self.0.push(pgno.get());
+            Ok(())
+        }
+
+        fn resize(&mut self, _: PageCount, _: PageSize) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_is_cut_off_again_is_not_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut written = Written::default();
+        let batch = batch(folder.path(), [file(2, None, 4), file(3, None, 9), file(4, None, 3)]);
+        batch.apply(&Keyring::default(), PageCount::new(3), &mut written).unwrap();
+        assert_eq!(written.0, [2, 3, 2, 3, 2, 3]);
+    }
+
     /// What is said of files of these lineages that come to a copy at TXID 1 of `lineage`.
     fn verified(lineage: Option<u64>, files: &[Option<u64>]) -> Result<Option<Lineage>> {
         let folder = tempfile::tempdir().unwrap();
         let known = Known { txid: Txid::ONE, lineage: lineage.and_then(Lineage::new), anchor: None };
-        let files = (2..).zip(files).map(|(txid, lineage)| file(txid, *lineage, 1));
+        let files = (2..).zip(files).map(|(txid, lineage)| file(txid, *lineage, 2));
         let content = batch(folder.path(), files).verify(&Keyring::default(), &known)?;
         Ok(content.lineage)
     }
 
     #[test]
     fn another_history_is_that_of_the_replica_and_two_are_in_it_only_if_its_files_differ() {
-        for (known, files) in
-            [(Some(7), [None, None]), (Some(7), [None, Some(7)]), (None, [None, Some(7)]), (None, [Some(7), None])]
-        {
+        for (known, files) in [
+            (Some(7), [None, None]),
+            (Some(7), [None, Some(7)]),
+            (None, [None, Some(7)]),
+            (None, [Some(7), None]),
+        ] {
             assert_eq!(verified(known, &files).unwrap(), Lineage::new(7));
         }
         assert_eq!(verified(None, &[None]).unwrap(), None);
@@ -270,7 +299,10 @@ mod tests {
             let error = verified(Some(7), files).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Conflict);
             let error = error.to_string();
-            assert!(error.contains("the replica was reset") && error.contains("move the copy away"), "{error}");
+            assert!(
+                error.contains("the replica was reset") && error.contains("move the copy away"),
+                "{error}"
+            );
         }
         let error = verified(Some(7), &[Some(7), Some(8)]).unwrap_err().to_string();
         assert!(error.contains("two histories lie in one replica"), "{error}");

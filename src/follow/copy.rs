@@ -133,8 +133,11 @@ impl Copy {
         first.is_ok_and(|first| first != 0)
     }
 
-    /// Has SQLite play back the journal of a transaction that was broken off.
-    fn undo(&self) -> Result<()> {
+    /// Has SQLite play back the journal of a transaction that was broken off, if there is one.
+    ///
+    /// # Errors
+    /// `Busy` if another program keeps the file locked; `Io`.
+    pub(super) fn undo(&self) -> Result<()> {
         if !self.has_hot_journal() {
             return Ok(());
         }
@@ -344,7 +347,11 @@ fn failed(what: &str, path: &Path, code: Code) -> Error {
         primary if primary == Code::READONLY.primary() => ErrorKind::ReadOnly,
         _ => ErrorKind::Io,
     };
-    Error::new(kind, format!("cannot {what} {}: {code}", path.display()))
+    let why = match kind {
+        ErrorKind::NoSpace => "no space is left on its disk".to_owned(),
+        _ => code.to_string(),
+    };
+    Error::new(kind, format!("cannot {what} {}: {why}", path.display()))
 }
 
 #[cfg(test)]

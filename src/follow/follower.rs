@@ -318,6 +318,8 @@ impl Run {
     /// Looks, and applies what that finds. Files that come by their names are gathered until there is no other: each
     /// transaction waits for readers.
     fn step(&mut self) -> Result<Step> {
+        // What a transaction left that was broken off may take the space that a download needs.
+        self.worker.copy.undo()?;
         let mut batch = Batch::default();
         let mut known = self.worker.state.at().known();
         loop {

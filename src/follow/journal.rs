@@ -4,8 +4,9 @@
 //! Source: <https://www.sqlite.org/fileformat2.html>, section 3, and `pager.c`.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Write as _};
+use std::io::{self, BufReader, BufWriter, Read as _, Write as _};
 use std::os::unix::fs::FileExt as _;
+use std::path::Path;
 
 use crate::page::{PageCount, PageSize, Pgno};
 
@@ -63,6 +64,71 @@ impl Journal {
     }
 }
 
+/// A journal that [`Journal::finish`] wrote, and that is read back.
+#[derive(Debug)]
+pub(super) struct Finished {
+    file: BufReader<File>,
+    page_size: PageSize,
+    size: PageCount,
+    nonce: u32,
+    /// Pages that are not read yet.
+    left: u32,
+}
+
+impl Finished {
+    /// Opens the journal at `path`.
+    ///
+    /// # Errors
+    /// `InvalidData` if it is none; those of the file system.
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        let mut file = BufReader::with_capacity(1 << 18, File::open(path)?);
+        let mut header = [0; SECTOR];
+        file.read_exact(&mut header)?;
+        let (magic, numbers) = header.split_at(MAGIC.len());
+        let mut numbers = numbers
+            .chunks_exact(4)
+            .map(|bytes| u32::from_be_bytes(bytes.try_into().expect("BUG: four bytes are four bytes")));
+        let mut number = || numbers.next().expect("BUG: a sector has more numbers");
+        let (left, nonce, size, sector) = (number(), number(), number(), number());
+        let page_size = PageSize::new(number()).map_err(|_| damaged())?;
+        if magic != MAGIC || sector != SECTOR as u32 {
+            return Err(damaged());
+        }
+        Ok(Self { file, page_size, size: PageCount::new(size), nonce, left })
+    }
+
+    /// The size of a page.
+    pub(super) fn page_size(&self) -> PageSize {
+        self.page_size
+    }
+
+    /// The size that the database had.
+    pub(super) fn size(&self) -> PageCount {
+        self.size
+    }
+
+    /// Reads the next page as it was into `page`, and says which it is.
+    ///
+    /// # Errors
+    /// `InvalidData` if it is another one than was written; those of the file system.
+    pub(super) fn next_page(&mut self, page: &mut [u8]) -> io::Result<Option<Pgno>> {
+        let Some(left) = self.left.checked_sub(1) else { return Ok(None) };
+        let (mut pgno, mut sum) = ([0; 4], [0; 4]);
+        self.file.read_exact(&mut pgno)?;
+        self.file.read_exact(page)?;
+        self.file.read_exact(&mut sum)?;
+        if u32::from_be_bytes(sum) != checksum(self.nonce, page) {
+            return Err(damaged());
+        }
+        self.left = left;
+        Pgno::new(u32::from_be_bytes(pgno)).map(Some).ok_or_else(damaged)
+    }
+}
+
+fn damaged() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "the journal is damaged")
+}
+
 fn checksum(nonce: u32, page: &[u8]) -> u32 {
     let sampled = (1..).map(|n| page.len().checked_sub(n * STRIDE)).map_while(|at| at.filter(|at| *at > 0));
     sampled.fold(nonce, |sum, at| sum.wrapping_add(page[at].into()))
@@ -103,6 +169,25 @@ mod tests {
         assert_eq!((number(512), number(512 + 1032)), (1, 7));
         assert_eq!(bytes[516..516 + 1024], page);
         assert_eq!(number(512 + 1028), reference(0xffff_fff0, &page));
+
+        let mut finished = Finished::open(&path).unwrap();
+        assert_eq!((finished.page_size(), finished.size()), (size, PageCount::new(9)));
+        for pgno in [Some(1), Some(7), None] {
+            let mut read = vec![0; 1024];
+            assert_eq!(finished.next_page(&mut read).unwrap(), pgno.and_then(Pgno::new));
+            assert!(pgno.is_none() || read == page);
+        }
+        for (at, byte) in [(0, 0), (23, 1), (26, 5)] {
+            let mut bytes = bytes.clone();
+            bytes[at] = byte;
+            std::fs::write(&path, bytes).unwrap();
+            assert_eq!(Finished::open(&path).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        }
+        let mut other = bytes;
+        other[516 + 1024 - 200] ^= 1;
+        std::fs::write(&path, other).unwrap();
+        let error = Finished::open(&path).unwrap().next_page(&mut vec![0; 1024]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
     }
 
     #[test]

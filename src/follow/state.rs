@@ -222,9 +222,10 @@ impl State {
 fn replace(path: &Path, bytes: &[u8], folder: &Path) -> io::Result<()> {
     let temporary = folder.join("new");
     let mut file = files::open(&temporary, fs::OpenOptions::new().write(true).truncate(true))?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)
+    let replaced =
+        file.write_all(bytes).and_then(|()| file.sync_all()).and_then(|()| fs::rename(&temporary, path));
+    // On a full disk it takes what others need.
+    replaced.inspect_err(|_| drop(fs::remove_file(&temporary)))
 }
 
 /// Tells `txid` beside the copy `database` as Litestream's `restore -f` does, for programs that read that file.

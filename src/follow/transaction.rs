@@ -1,6 +1,7 @@
 //! A transaction on the file of a copy, as SQLite makes one in rollback mode: the pages as they were go into a journal, which
-//! is on the disk before a page is written, and whose removal is the commit. Whatever ends it before that, the next reader
-//! plays the journal back.
+//! is on the disk before a page is written, and whose removal is the commit. If it fails before that, on a full disk perhaps,
+//! the journal is played back at once: readers that may not write could not do it, and space is needed. Whatever else ends
+//! it, the next reader plays the journal back.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -8,7 +9,7 @@ use std::path::Path;
 
 use super::batch::{Batch, Content, Pages};
 use super::copy::Held;
-use super::journal::Journal;
+use super::journal::{Finished, Journal};
 use super::page_one;
 use super::state::Stamp;
 use crate::error::{Error, ErrorKind, Result};
@@ -24,7 +25,18 @@ pub(super) struct Transaction<'a> {
     content: &'a Content,
     /// The first page after it.
     first_page: Vec<u8>,
-    draft: &'a Path,
+    draft: Draft<'a>,
+}
+
+/// A journal under a name by which no reader takes it for one. It is gone when it is not needed, as space may be.
+#[derive(Debug)]
+struct Draft<'a>(&'a Path);
+
+impl Drop for Draft<'_> {
+    fn drop(&mut self) {
+        // It has the journal's name already, or the next one takes its place.
+        let _ = fs::remove_file(self.0);
+    }
 }
 
 impl<'a> Transaction<'a> {
@@ -45,7 +57,8 @@ impl<'a> Transaction<'a> {
         let mut first_page = content.first_page.clone().unwrap_or_else(|| before.clone());
         let change_counter = another(page_one::change_counter(&before))?;
         page_one::of_copy(&mut first_page, content.header.commit, change_counter)?;
-        journal(held, page_size, content, draft)?;
+        let draft = Draft(draft);
+        journal(held, page_size, content, draft.0)?;
         Ok(Self { batch, content, first_page, draft })
     }
 
@@ -54,27 +67,59 @@ impl<'a> Transaction<'a> {
         Stamp::of(self.content.header.commit.bytes(self.content.header.page_size), &self.first_page)
     }
 
-    /// Does it, while `held` keeps everybody else out.
+    /// Does it, while `held` keeps everybody else out, or leaves the file as it was.
     ///
     /// # Errors
-    /// Those of the file system: then what was written is undone by the next who takes a lock on the file.
+    /// Those of the file system. If they are in the way of undoing it too, which is said, the next who takes a lock on the
+    /// file does it.
     pub(super) fn commit(self, held: &mut Held<'_>, keyring: &Keyring) -> Result<()> {
         let journal = held.journal();
-        let folder = folder_of(&journal).to_owned();
         let failed =
             |what: &str, e: io::Error| Error::io(format_args!("cannot {what} {}", journal.display()), e);
-        fs::rename(self.draft, &journal).map_err(|e| failed("write", e))?;
-        sync_folder(&folder).map_err(|e| failed("sync the folder of", e))?;
+        fs::rename(self.draft.0, &journal).map_err(|e| failed("write", e))?;
+        let written = self
+            .write(held, keyring, &journal)
+            .and_then(|()| fs::remove_file(&journal).map_err(|e| failed("remove", e)));
+        if let Err(e) = written {
+            return Err(match undo(held, &journal) {
+                Ok(()) => e,
+                Err(undo) => Error::new(e.kind(), format!("{e}; and that could not be undone yet: {undo}")),
+            });
+        }
+        // Without it a power failure may bring the journal back.
+        sync_folder(folder_of(&journal)).map_err(|e| failed("sync the folder of", e))
+    }
+
+    /// Writes the pages, as soon as the `journal` is on the disk under its name.
+    fn write(&self, held: &mut Held<'_>, keyring: &Keyring, journal: &Path) -> Result<()> {
+        sync_folder(folder_of(journal))
+            .map_err(|e| Error::io(format_args!("cannot sync the folder of {}", journal.display()), e))?;
         let (commit, page_size) = (self.content.header.commit, self.content.header.page_size);
         let size = held.size()?;
-        self.batch.apply(keyring, &mut Body { held, size })?;
+        self.batch.apply(keyring, commit, &mut Body { held, size })?;
         held.write(&self.first_page, 0)?;
         held.resize(commit.bytes(page_size))?;
-        held.sync()?;
-        fs::remove_file(&journal).map_err(|e| failed("remove", e))?;
-        // Without it a power failure may bring the journal back.
-        sync_folder(&folder).map_err(|e| failed("sync the folder of", e))
+        held.sync()
     }
+}
+
+/// Plays the `journal` back, while `held` keeps everybody else out.
+///
+/// # Errors
+/// Those of the file system; then the journal stays, and is played back once more.
+fn undo(held: &mut Held<'_>, journal: &Path) -> Result<()> {
+    let failed = |what: &str, e: io::Error| Error::io(format_args!("cannot {what} {}", journal.display()), e);
+    let mut before = Finished::open(journal).map_err(|e| failed("read", e))?;
+    let page_size = before.page_size();
+    // First: what was cut off may take space that what was added has.
+    held.resize(before.size().bytes(page_size))?;
+    let mut page = vec![0; page_size.bytes()];
+    while let Some(pgno) = before.next_page(&mut page).map_err(|e| failed("read", e))? {
+        held.write(&page, page_size.offset_of(pgno))?;
+    }
+    held.sync()?;
+    fs::remove_file(journal).map_err(|e| failed("remove", e))?;
+    sync_folder(folder_of(journal)).map_err(|e| failed("sync the folder of", e))
 }
 
 /// The file but for its first page, which is written last.

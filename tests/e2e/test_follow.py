@@ -6,9 +6,11 @@ LITESTREAM_FOLLOW_TRANSACTIONS and LITESTREAM_FOLLOW_KILLS make the first test l
 
 import json
 import os
+import resource
 import shutil
 import signal
 import sqlite3
+import struct
 import subprocess
 import time
 
@@ -19,6 +21,7 @@ from harness.following import Follower
 from harness.location import Location
 from harness.paths import SQLITE_SHELL, SYSTEM_PYTHON, clean_env
 from harness.script import run
+from harness.small_disk import small_disk
 from harness.sql import fill, insert, sync, txid
 from harness.wait import until
 from harness.worker import SqlError
@@ -336,7 +339,7 @@ def test_a_replica_that_was_reset_is_not_mixed_with_the_copy(start, console, loc
     error = row(console, copy)["last_error"]
     # The replica is healthy: nothing in it is to be moved away.
     assert "the replica was reset" in error and "move the copy away" in error and "follows no more" in error
-    assert console.rows("SELECT * FROM litestream_verify(?)", location.url) == []
+    assert console.rows("SELECT * FROM litestream_verify(?)", location.full_url) == []
     assert read(copy) == 200 and read(copy, "PRAGMA integrity_check") == "ok"
     copy.unlink()
     follow(console, location, copy)
@@ -364,6 +367,75 @@ def test_while_the_store_is_away_the_copy_is_read_and_its_lag_grows(start, in_s3
     unfollow(console, copy)
     proxy.refuse()
     assert follow(console, through_proxy, copy)["following"]
+
+
+def test_what_was_broken_off_is_undone_although_nothing_can_be_downloaded(start, in_s3, through_proxy, proxy, tmp_path, copy):
+    """It takes the space, perhaps, that the next download needs, and who may only read the file can read it again."""
+    primary = start("python", in_s3).open(in_s3.primary(tmp_path / "app.db"))
+    fill(primary)
+    sync(primary)
+    console = start("python", through_proxy).open(":memory:", "console")
+    console.load()
+    follow(console, through_proxy, copy)
+    proxy.refuse()
+    until(lambda: row(console, copy)["state"] == "retrying", 60)
+    before, journal = copy.read_bytes(), tmp_path / "draft"
+    first = before[:4096]
+    header = bytes.fromhex("d9d505f920a163d7") + struct.pack(">5I", 1, 0, len(before) // 4096, 512, 4096)
+    journal.write_bytes(header.ljust(512, b"\0") + struct.pack(">I", 1) + first + struct.pack(">I", sum(first[4096 - 200:0:-200])))
+    with copy.open("ab") as file:
+        file.write(bytes(4_000_000))
+    journal.rename(tmp_path / "copy.db-journal")
+    until(lambda: copy.read_bytes() == before and not (tmp_path / "copy.db-journal").exists(), 120, "it is undone")
+    assert row(console, copy)["state"] == "retrying"
+    proxy.accept()
+    insert(primary)
+    reaches(console, copy, primary)
+    assert read(copy) == 201
+
+
+def readers_see_the_last_state_until_the_next_fits(console, location, primary, copy, error, limit=lambda: None):
+    """There is no space from `limit` on for a transaction, of which the download is small."""
+    follow(console, location, copy)
+    size, journal = copy.stat().st_size, copy.with_name("copy.db-journal")
+
+    def read_only(sql):
+        db = sqlite3.connect(f"file:{copy}?mode=ro", uri=True, timeout=30)
+        try:
+            return db.execute(sql).fetchone()[0]
+        finally:
+            db.close()
+
+    limit()
+    primary.run("INSERT INTO t(name) VALUES (zeroblob(4000000))")
+    sync(primary)
+    until(lambda: row(console, copy)["state"] == "retrying", 60)
+    assert error in row(console, copy)["last_error"]
+    for _ in range(20):
+        assert read_only(COUNT) == 200 and read_only("PRAGMA integrity_check") == "ok"
+        time.sleep(0.1)
+    until(lambda: copy.stat().st_size == size and not journal.exists(), 30, "it is undone")
+    # Nothing of what did not fit is in the way of what does.
+    primary.run("DELETE FROM t WHERE id > 10", "VACUUM")
+    last = sync(primary)
+    until(lambda: txid(row(console, copy)["txid"]) == last, 120, "the copy has the last transaction")
+    assert read_only(COUNT) == 10 and copy.stat().st_size <= size
+    insert(primary)
+    reaches(console, copy, primary)
+    assert read_only(COUNT) == 11 and not journal.exists()
+
+
+def test_on_a_full_disk_readers_that_may_not_write_see_the_last_state(console, location, primary, tmp_path):
+    with small_disk(tmp_path / "small", 2) as disk:
+        readers_see_the_last_state_until_the_next_fits(console, location, primary, disk / "copy.db", "no space is left on its disk")
+        unfollow(console, disk / "copy.db")
+
+
+def test_a_transaction_that_fails_is_undone_at_once(console, location, primary, copy):
+    pid = console.worker.pid
+    _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+    readers_see_the_last_state_until_the_next_fits(console, location, primary, copy, f"cannot write {copy}",
+                                                   lambda: resource.prlimit(pid, resource.RLIMIT_FSIZE, (1_000_000, hard)))
 
 
 def test_bandwidth_is_kept_to(console, location, primary, copy):
