@@ -104,8 +104,9 @@ def main() -> None:
     parser.add_argument("--minutes", type=float)
     parser.add_argument("--files", type=int, help="of encrypted replicas: compare the keys of so many")
     parser.add_argument("--workers", type=int, default=os.cpu_count())
+    parser.add_argument("--program", type=Path, help="tests that are built already")
     arguments = parser.parse_args()
-    program = build(ROOT, ROOT / "target" / "simulation")
+    program = arguments.program or build(ROOT, ROOT / "target" / "simulation")
     if arguments.seed is not None:
         result = run(program, arguments.seed, 1, log=True)
         print(result.stdout)

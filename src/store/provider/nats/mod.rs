@@ -19,6 +19,7 @@ use crate::store::{
     Bucket, ByteRange, Content, Fencing, Next, ObjectInfo, Page, PutOptions, Site as _, Upload,
 };
 
+mod creds;
 mod object;
 mod read;
 mod session;

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
+use super::creds;
 use super::object::{Object, Stored};
 use super::site::{Login, NatsSite};
 use crate::error::{Error, ErrorKind, Result};
@@ -350,20 +351,9 @@ async fn options(site: &NatsSite) -> Result<ConnectOptions> {
         Login::User(name, password) => options.user_and_password(name.clone(), password.reveal().to_owned()),
         Login::Token(token) => options.token(token.reveal().to_owned()),
         Login::Nkey(seed) => options.nkey(seed.reveal().to_owned()),
-        Login::Jwt(jwt, seed) => {
-            let text = format!(
-                "-----BEGIN NATS USER JWT-----\n{}\n------END NATS USER JWT------\n\n-----BEGIN USER NKEY SEED-----\n{}\n------END USER \
-                 NKEY SEED------\n",
-                jwt.reveal(),
-                seed.reveal()
-            );
-            options
-                .credentials(&text)
-                .map_err(|e| Error::config(format!("jwt and seed cannot be used: {e}")))?
-        }
-        Login::Creds(path) => options.credentials_file(path).await.map_err(|e| {
-            Error::config(format!("cannot use the credentials in '{}': {e}; check creds", path.display()))
-        })?,
+        Login::Jwt(jwt, seed) => creds::of_user(options, jwt.reveal(), seed.reveal())
+            .ok_or_else(|| Error::config("jwt and seed cannot be used: the seed (SU…) is none"))?,
+        Login::Creds(path) => creds::of_file(options, path).await?,
     })
 }
 
