@@ -144,12 +144,13 @@ class Bench:
 
 
 def table(results: dict[str, list[Cost]]) -> str:
-    lines = ["", "| | median s | longest s | processor s | resident MiB | of ours |", "| --- " * 6 + "|"]
+    lines = ["", "| | median s | longest s | processor s | cores | resident MiB | of ours |", "| --- " * 7 + "|"]
     medians = {way: statistics.median(c.seconds for c in costs) for way, costs in results.items()}
     for way, costs in results.items():
         ratio = f"{medians[way] / medians['ours']:.2f}" if "ours" in medians else "-"
         lines.append(f"| {way} | {medians[way]:.2f} | {max(c.seconds for c in costs):.2f} "
-                     f"| {statistics.median(c.cpu for c in costs):.2f} | {max(c.memory for c in costs):.0f} | {ratio} |")
+                     f"| {statistics.median(c.cpu for c in costs):.2f} | {statistics.median(c.cpu / c.seconds for c in costs):.2f} "
+                     f"| {max(c.memory for c in costs):.0f} | {ratio} |")
     return "\n".join(lines)
 
 

@@ -1,5 +1,6 @@
 //! What is in a replica.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::finding::Finding;
@@ -20,6 +21,16 @@ pub(super) struct Listing {
 }
 
 impl Listing {
+    /// The same, where the time of a file is that of its last commit, as far as `committed` has it. A file is stored later than
+    /// that, a snapshot by days where nothing was committed meanwhile.
+    pub(super) fn as_committed(mut self, committed: &BTreeMap<FileId, Timestamp>) -> Self {
+        for file in &mut self.files {
+            let committed = committed.get(&file.id).copied();
+            file.timestamp = committed.map_or(file.timestamp, |time| time.min(file.timestamp));
+        }
+        self
+    }
+
     /// What the names tell.
     pub(super) fn findings(&self, thinned: Option<Timestamp>) -> Vec<Finding> {
         let mut findings = names::findings(&self.files, thinned);

@@ -46,7 +46,8 @@ pub struct Options {
     pub quick: bool,
     /// Files that are read at the same time, at least 1; each takes a few hundred KiB.
     pub parallelism: usize,
-    /// Retention by calendar thins out what is before the newest snapshot from this time or earlier: the gaps there are meant.
+    /// Retention by calendar thins out what is before the newest snapshot of a state from this time or earlier: the gaps there are
+    /// meant.
     pub thinned: Option<Timestamp>,
     /// Becomes true when the work should be given up.
     pub stop: Arc<AtomicBool>,
@@ -100,7 +101,8 @@ pub fn verify(store: Arc<Replica>, options: &Options) -> Result<Outcome> {
     let read = Reader::run(&source, &first, options)?;
     let last =
         if read.vanished.is_empty() { first } else { listing::settled(&store, LISTINGS, options.thinned)? };
-    Ok(conclude(&last, read, options))
+    let committed = read.seen.iter().map(|seen| (seen.id, seen.header.timestamp)).collect();
+    Ok(conclude(&last.as_committed(&committed), read, options))
 }
 
 /// Those of `files` that are damaged: read twice, they break the format, fail a checksum, or hold what belongs under

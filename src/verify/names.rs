@@ -12,7 +12,7 @@ use crate::store::FileInfo;
 type Range = (Txid, Txid);
 
 /// What is wrong with `files`, which are ordered by level and transaction. With `thinned`, files are missing on purpose before the
-/// newest snapshot from that time or earlier, and those of single levels where others lead on.
+/// newest snapshot of a state from that time or earlier, and those of single levels where others lead on.
 pub(super) fn findings(files: &[FileInfo], thinned: Option<Timestamp>) -> Vec<Finding> {
     let ids: Vec<FileId> = files.iter().map(|file| file.id).collect();
     let is_base = |file: &&FileInfo| {

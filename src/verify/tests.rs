@@ -183,6 +183,20 @@ fn what_the_calendar_thinned_out_is_no_gap_and_what_is_missing_since_is() {
     assert_eq!(thinned(&[id(1, 9, 12)], 4), [], "another level has it");
 }
 
+/// As after a weekend: the snapshot of Friday's last state was made on Monday, when something was committed again.
+#[test]
+fn a_snapshot_is_as_old_as_its_state_however_late_it_was_stored() {
+    let history = twenty();
+    history.put_bytes(id(9, 1, 12), history.encode(1, 12), 20);
+    history.delete(&[id(1, 5, 8), id(1, 9, 12), id(2, 5, 12), id(0, 11, 11), id(0, 12, 12)]);
+    for quick in [false, true] {
+        let with = |since| Options { quick, thinned: Some(history.time(since)), ..Options::default() };
+        assert_eq!(verify(history.store(), &with(12)).unwrap().findings, []);
+        let findings = verify(history.store(), &with(11)).unwrap().findings;
+        assert_eq!(brief(&findings), [(Severity::Error, Problem::Gap, None)]);
+    }
+}
+
 #[test]
 fn what_retention_leaves_of_levels_is_no_gap() {
     // The last files of levels 2 and 3 from when there were such levels; all else before the snapshot is gone.

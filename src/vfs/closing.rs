@@ -11,6 +11,8 @@ use tokio::time::Instant;
 
 /// What follows the close of a file within this time, on the same thread and connection, belongs to the same close.
 const AT_ONCE: Duration = Duration::from_secs(1);
+/// A lock that is granted within this time took nothing of the time of a close.
+const UNNOTICED: Duration = Duration::from_millis(100);
 
 /// A close of which a file was closed.
 #[derive(Clone, Copy)]
@@ -49,6 +51,12 @@ impl Closing {
         };
         let before = SEEN.get().filter(is_this);
         *self.began.get_or_insert_with(|| before.map_or_else(Instant::now, |seen| seen.began))
+    }
+
+    /// The exclusive lock was granted. If it took no time it may as well be that of a connection which keeps the database for
+    /// itself, and closes hours later: it is not remembered.
+    pub(super) fn locked(&mut self) {
+        self.began = self.began.filter(|began| began.elapsed() > UNNOTICED);
     }
 
     /// What happens now is no close.
@@ -92,5 +100,12 @@ mod tests {
         let locked = file.step();
         file.goes_on();
         assert!(file.step() > locked);
+        let locked = file.step();
+        file.locked();
+        assert!(file.step() > locked, "it was granted at once");
+        std::thread::sleep(2 * UNNOTICED);
+        let waited = file.step();
+        file.locked();
+        assert_eq!(file.step(), waited);
     }
 }

@@ -270,6 +270,7 @@ impl File for PrimaryFile {
         }
         let patience = self.close_patience.saturating_sub(self.closing.step().elapsed());
         self.lock_after_ours(Held::View, patience, |file| file.base.lock(level))?;
+        self.closing.locked();
         self.hooks.locked(&self.base, level);
         Ok(())
     }
@@ -321,6 +322,7 @@ impl File for PrimaryFile {
 
     fn file_control(&mut self, control: FileControl<'_>) -> Result<(), Code> {
         if control.op() == FileControlOp::COMMIT_PHASETWO {
+            self.closing.goes_on();
             let alone = self.hooks.committed(&mut self.base);
             self.left_rollback = !self.in_wal_mode;
             self.commit.committed(alone);

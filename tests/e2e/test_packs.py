@@ -171,6 +171,45 @@ def test_a_pack_of_another_database_costs_time_only(start, host, in_folder, tmp_
     assert reader.content() == db.content()
 
 
+def test_a_pack_of_an_earlier_or_a_later_state_costs_time_only(start, host, in_folder, tmp_path):
+    db = start("python", in_folder).open(in_folder.primary(plain(tmp_path / "app.db")))
+    first = sync(db)
+    db.one("SELECT litestream_snapshot()")
+    then = db.content()
+    # The same pages have other rows, and the interior pages of the index other keys.
+    db.run("UPDATE t SET name = 'again ' || (30001 - id)")
+    sync(db)
+    db.one("SELECT litestream_snapshot()")
+    earlier, later = in_folder.files(9)
+    contents = {file: path_of(in_folder, file).read_bytes() for file in (earlier, later)}
+    assert contents[earlier] != contents[later]
+    path_of(in_folder, earlier).write_bytes(contents[later])
+    path_of(in_folder, later).write_bytes(contents[earlier])
+    worker = start(host, in_folder)
+    assert worker.open(in_folder.replica()).content() == db.content()
+    past = worker.open(in_folder.replica(asof=f"{first:016x}"), "past")
+    assert past.content() == then
+
+
+@pytest.mark.parametrize("sealed", [False, True], ids=["plain", "encrypted"])
+def test_a_bit_that_is_another_at_a_thousand_places_costs_time_only(start, in_folder, tmp_path, identity, sealed):
+    settings = {"age_recipient": KEY["recipient"]} if sealed else {}
+    db = start("python", in_folder).open(in_folder.primary(plain(tmp_path / "app.db", 2600), **settings))
+    sync(db)
+    until(lambda: packs(in_folder), 20, "the pack")
+    path, source, pick = path_of(in_folder, in_folder.files(0)[0]), db.content(), random.Random(19)
+    good = path.read_bytes()
+    worker = start("python", in_folder)
+    for n, at in enumerate(pick.sample(range(len(good)), 1000)):
+        path.write_bytes(good[:at] + bytes([good[at] ^ 1 << pick.randrange(8)]) + good[at + 1:])
+        # By a URL of its own, so that it shares nothing with the reader before.
+        link = tmp_path / f"link-{n}"
+        link.symlink_to(in_folder.folder)
+        reader = worker.open(Location.file(link).replica(**QUIET, **({"age_identity_file": identity} if sealed else {})))
+        assert reader.content() == source, f"byte {at}"
+        reader.close()
+
+
 def test_retention_removes_it_with_its_file_and_what_others_left(start, location, tmp_path):
     uri = location.primary(plain(tmp_path / "app.db"), levels="1s", snapshot_interval="1s", snapshot_retention="1s",
                            l0_retention="1s", sync_interval="50ms")

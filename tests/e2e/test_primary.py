@@ -1,5 +1,7 @@
 """A primary behaves as SQLite does, and says why where it must not."""
 
+import time
+
 import pytest
 
 from harness.sql import fill, insert, restore, status, sync
@@ -100,6 +102,26 @@ def test_a_new_database_that_is_locked_exclusively_from_the_start_says_that_it_w
     fill(primary)
     with pytest.raises(SqlError, match="not in WAL mode yet: a connection keeps it locked"):
         sync(primary, 2)
+
+
+@pytest.mark.parametrize("when", ["from the start", "before the first copy"])
+def test_a_new_database_that_is_locked_exclusively_gets_there_when_it_is_closed(start, in_folder, tmp_path, when):
+    """Its lock is the first step of a close, too: however long ago it was taken, the close begins when it begins."""
+    patience = 4
+    db = start("python", in_folder).open(in_folder.primary(tmp_path / "app.db", close_timeout=f"{patience}s"))
+    if when == "before the first copy":
+        db.run("CREATE TABLE first(x)")
+    locked = time.monotonic()
+    db.run("PRAGMA locking_mode=EXCLUSIVE")
+    fill(db)
+    while time.monotonic() < locked + patience + 0.5:
+        insert(db)
+        time.sleep(0.1)
+    expected = db.content()
+    db.close()
+    assert in_folder.files(), "the close waited for it"
+    restore(start("python").open(":memory:").load(), in_folder, tmp_path / "restored.db")
+    assert start("python", load=False).open(tmp_path / "restored.db").content() == expected
 
 
 def test_two_processes_write_through_us_and_nothing_is_missing(start, location, tmp_path):

@@ -29,7 +29,7 @@ def test_a_reader_that_waits_for_the_transaction_is_never_stale(start, primary, 
     follower = worker.open(location.replica(poll_interval="1h"), "follower")
     reader = worker.open(location.replica(poll_interval="1h"), "reader")
     assert follower.one(COUNT) == reader.one(COUNT) == 5
-    for n in range(200):
+    for n in range(1000):
         insert(primary)
         written = f"{sync(primary):016x}"
         assert reader.one("SELECT litestream_wait(?, 30)", written) == written

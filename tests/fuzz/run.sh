@@ -11,6 +11,7 @@ case $target in
 ltx_sealed) for file in ../golden/ltx4/*/ltx/*/*.ltx; do
         cp "$file" "$corpus/$(echo "${file#../golden/ltx4/}" | tr / -)"
     done ;;
+pack) python3 seeds.py "$corpus" ;;
 ltx_*) for file in "$golden"/*/*/*.ltx; do
         cp "$file" "$corpus/$(echo "${file#"$golden"/}" | tr / -)"
     done ;;

@@ -306,8 +306,8 @@ pub fn refuse_twins(replicas: &[ReplicaConfig]) -> Result<()> {
 fn refuse_other(path: &Path, difference: Option<(&'static str, String, String)>) -> Result<()> {
     let Some((name, ours, theirs)) = difference else { return Ok(()) };
     Err(Error::config(format!(
-        "{name}={ours} is asked for, but this process has {} open with {name}={theirs}: leave {name} out of the URI and the \
-         environment, give the same value, or close the database everywhere in this process first",
+        "{name}={ours} is asked for, but this process has {} open with {name}={theirs}: leave {name} out of the URI, the \
+         environment and the configuration file, give the same value, or close the database everywhere in this process first",
         path.display()
     )))
 }

@@ -549,7 +549,7 @@ impl Compactor {
                 if self.refused_until.is_none() {
                     tracing::warn!("{e}");
                 }
-                self.history.lock().error = Some(e);
+                self.history.lock().refusal = Some(e);
                 self.refused_until = Some(after(self.time.now(), REFUSED));
                 let listed = Source::new(Arc::clone(&self.store)).list_all_upwards().await?;
                 let is_gone = |id: &&FileId| !listed.iter().any(|file| file.id == **id);
@@ -602,9 +602,7 @@ impl Compactor {
                 self.backoff = BACKOFF_MIN;
                 if self.files.is_some() {
                     self.due = self.next();
-                    if self.refused_until.is_none() {
-                        self.history.lock().error = None;
-                    }
+                    self.history.lock().error = None;
                 }
             }
             Err(e) => {

@@ -113,6 +113,8 @@ struct Inner {
     is_remembered: bool,
     /// What went wrong last.
     error: Option<Error>,
+    /// The store refused to delete, which nobody was told of yet. It is no failure: all else goes on.
+    refusal: Option<Error>,
     /// Somebody else writes to the replica.
     conflict: Option<Error>,
     /// The last transaction that was published.
@@ -300,6 +302,11 @@ impl History {
     /// What went wrong last, if it was not made good since.
     pub(super) fn error(&self) -> Option<Error> {
         self.lock().error.clone()
+    }
+
+    /// Why the store does not delete, once.
+    pub(super) fn take_refusal(&self) -> Option<Error> {
+        self.lock().refusal.take()
     }
 
     /// Asks for a snapshot of all that was published; returns its transaction.

@@ -232,8 +232,8 @@ pub(in crate::primary) fn check(path: &Path, named: &NamedSettings, settings: &S
     let Some((name, ours, theirs)) = named.difference(settings) else { return Ok(()) };
     Err(Error::config(format!(
         "{name}={ours} is asked for, but {} is open with {name}={theirs}, in this process or in another: leave \
-         {name} out of the URI and the environment, give the same value, or close the database everywhere \
-         first",
+         {name} out of the URI, the environment and the configuration file, give the same value, or close the \
+         database everywhere first",
         path.display()
     )))
 }

@@ -75,6 +75,9 @@ async fn keep(shipper: &Arc<Shipper>, compactor: &mut Compactor) {
             }
             Ok(()) => {}
         }
+        if let Some(refusal) = shipper.history.take_refusal() {
+            shipper.shows(refusal.to_string());
+        }
         let damaged = shipper.history.damaged();
         if let Some(first) = damaged.difference(&known).next() {
             let text = format!("{} files are damaged, {first} the first", damaged.difference(&known).count());

@@ -112,12 +112,19 @@ impl Shipper {
         self.history.published(file, committed, bytes);
     }
 
-    /// Something was found that the status is to tell of.
+    /// Something was found that the status and the log are to tell of.
     pub(in crate::primary) fn notice(&self, notice: String) {
-        let now = self.db.clock.now();
-        let last = self.progress().notice.replace((now, notice.clone()));
-        if last.is_none_or(|(_, last)| last != notice) {
+        if self.shows(notice.clone()) {
             tracing::info!(db = %self.db.path.display(), "{}: {notice}", self.db.path.display());
         }
+    }
+
+    /// Something that the log has is to be in the status too; whether it was not there last.
+    pub(super) fn shows(&self, notice: String) -> bool {
+        let now = self.db.clock.now();
+        let mut progress = self.progress();
+        let is_new = progress.notice.as_ref().is_none_or(|(_, last)| *last != notice);
+        progress.notice = Some((now, notice));
+        is_new
     }
 }

@@ -124,19 +124,33 @@ def _expand(key: bytes, info: bytes) -> bytes:
     return hmac.digest(key, info + b"\1", "sha256")
 
 
+def seal(key: bytes, nonce: bytes, bound: bytes, content: bytes) -> bytes:
+    """ChaCha20-Poly1305: what `_open` opens."""
+    text = _with_stream(key, nonce, content)
+    return text + _tag(key, nonce, bound, text)
+
+
 def _open(key: bytes, nonce: bytes, bound: bytes, sealed: bytes) -> bytes:
     """ChaCha20-Poly1305."""
     text, tag = sealed[:-16], sealed[-16:]
+    if _tag(key, nonce, bound, text) != tag:
+        raise Refused("a tag")
+    return _with_stream(key, nonce, text)
+
+
+def _with_stream(key: bytes, nonce: bytes, text: bytes) -> bytes:
+    stream = b"".join(_block(key, 1 + n, nonce) for n in range(-(-len(text) // 64)))
+    return (int.from_bytes(text, "little") ^ int.from_bytes(stream[:len(text)], "little")).to_bytes(len(text), "little")
+
+
+def _tag(key: bytes, nonce: bytes, bound: bytes, text: bytes) -> bytes:
     one_time = _block(key, 0, nonce)[:32]
     r, s = int.from_bytes(one_time[:16], "little") & 0x0FFFFFFC0FFFFFFC0FFFFFFC0FFFFFFF, int.from_bytes(one_time[16:], "little")
     message = bound + bytes(-len(bound) % 16) + text + bytes(-len(text) % 16) + struct.pack("<QQ", len(bound), len(text))
     total = 0
     for at in range(0, len(message), 16):
         total = (total + int.from_bytes(message[at:at + 16] + b"\1", "little")) * r % ((1 << 130) - 5)
-    if (total + s & (1 << 128) - 1).to_bytes(16, "little") != tag:
-        raise Refused("a tag")
-    stream = b"".join(_block(key, 1 + n, nonce) for n in range(-(-len(text) // 64)))
-    return (int.from_bytes(text, "little") ^ int.from_bytes(stream[:len(text)], "little")).to_bytes(len(text), "little")
+    return (total + s & (1 << 128) - 1).to_bytes(16, "little")
 
 
 def _block(key: bytes, counter: int, nonce: bytes) -> bytes:
