@@ -1,4 +1,4 @@
-"""A machine with recipients only restores nothing and reads back no more than what waits for a merge, however it is killed.
+"""A machine that has recipients only reads back no more than what waits for a merge, however it is killed.
 
 At one request of each kind here; `scripts/write_only.py` kills it at each request of a cycle.
 """

@@ -260,7 +260,7 @@ class WriteOnly:
                f"INSERT INTO ballast VALUES (randomblob({BALLAST}))")
         self.ballast = db.content().tables["ballast"]
         self.states[0] = digest(db)
-        sync(db, 120)
+        sync(db, 100)
         self.kill(db)
 
     @property
@@ -301,7 +301,7 @@ class WriteOnly:
 
     def sync(self, db: Connection) -> None:
         number = self.serial
-        sync(db, 120)
+        sync(db, 100)
         self.synced = number
         self.states = {n: state for n, state in self.states.items() if n >= number}
 
