@@ -18,13 +18,17 @@ from harness.s3 import S3Server  # noqa: E402
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--step", type=int, default=1)
+    parser.add_argument("--when", choices=("before", "after", "both"), default="both",
+                        help="before a request arrives, or after it was done and before its answer is there")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="litestream-vfs-") as name:
         server = S3Server(Path(name) / "s3")
         try:
             location = Location.s3(server.bucket("bucket"), "app", server.endpoint)
-            write_only.run(arguments.seed, server, location, Path(name), arguments.step, say=lambda line: print(line, flush=True))
+            moments = {"before": (write_only.BEFORE,), "after": (write_only.AFTER,)}
+            write_only.run(arguments.seed, server, location, Path(name), arguments.step,
+                           moments.get(arguments.when, (write_only.BEFORE, write_only.AFTER)), say=lambda line: print(line, flush=True))
         finally:
             server.stop()
 

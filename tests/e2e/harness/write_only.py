@@ -414,16 +414,18 @@ class WriteOnly:
             self.table[f"killed at a {kind}, {when}; {successor}", KINDS[kind]] += 1
         return kind
 
-    def at_each_request(self, step: int = 1) -> int:
-        """Kills at requests 1, 1 + step, … of a cycle, both ways; how many requests that has."""
-        for when in (BEFORE, AFTER):
+    def at_each_request(self, step: int, moments: tuple[str, ...]) -> int:
+        """Kills at requests 1, 1 + step, … of a cycle, at these `moments`; how many requests that has."""
+        requests = 0
+        for when in moments:
             for at in range(1, 10_000, step):
                 kind = self.ended_at(at, when, (RESTART, STANDBY)[at // step % 2])
                 self.say(f"request {at}, {when}: {kind or 'the cycle was over'}; {len(self.archive.files)} files, {self.thief.tried} keys tried")
                 if kind is None:
                     break
+            requests = max(requests, at - step)
             self.looked_at(thorough=True)
-        return at
+        return requests
 
     def happened(self, event: str, expected: str) -> None:
         self.table[event, expected] += 1
@@ -590,14 +592,14 @@ class WriteOnly:
             self.say(f"| {event} | {expected} | {times} |")
 
 
-def run(seed: int, server: S3Server, location: Location, folder: Path, step: int = 1, kinds: list[tuple[str, str, str]] | None = None,
-        say: Callable[[str], None] = lambda line: None) -> dict:
+def run(seed: int, server: S3Server, location: Location, folder: Path, step: int = 1, moments: tuple[str, ...] = (BEFORE, AFTER),
+        kinds: list[tuple[str, str, str]] | None = None, say: Callable[[str], None] = lambda line: None) -> dict:
     """Kills at each request, or each so many; or, if `kinds` are given, at one of each of these, and by whom it is followed."""
     world = WriteOnly(seed, server, location, folder, say)
     try:
         requests = 0
         if kinds is None:
-            requests = world.at_each_request(step)
+            requests = world.at_each_request(step, moments)
         for kind in kinds or ():
             assert world.ended_at(*kind) == kind[0]
         world.an_outage()
