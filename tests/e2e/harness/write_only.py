@@ -38,6 +38,8 @@ SETTINGS = dict(levels=",".join(f"{n}s" for n in LEVELS), snapshot_interval="2s"
                 sync_interval="500ms", part_size="5MiB", close_timeout="60s", age_recipient=KEY["recipient"])
 CYCLE = LEVELS[-1] + 0.5
 """Seconds in which a window of the highest level ends, and all else that comes again."""
+THOROUGH = 8
+"""Each so many looks every window is tried: that takes as long as all else."""
 BALLAST = 6_000_000  # a snapshot is more than one part
 PAGE_SIZE = 65536
 
@@ -184,7 +186,7 @@ class Thief:
         return {file for window in windows for file in self._found[window]}
 
     def has_keys_of(self, folder: Path) -> set[Sealed]:
-        """The same, as who knows the keys sees it: at once."""
+        """The same, as who knows the true keys sees it: at once."""
         state = b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
         return {file for file in list(self.archive.files) if file.key in state}
 
@@ -346,7 +348,10 @@ class WriteOnly:
         """The machine is off. Whoever has its disk opens what waits for a merge; beyond that at most what was just merged,
         where the process had no time to forget it. The replica restores with the identity."""
         self.archive.look()
-        opened = self.thief.opens(state_folder(self.database))
+        state = state_folder(self.database)
+        opened = self.thief.has_keys_of(state)
+        if thorough or self.looks % THOROUGH == 0:
+            assert self.thief.opens(state) == opened == self.thief.has_true_keys_of(self.machine)
         self._assert_no_more_than_waits(opened, self.archive.merges[-1:])
         waiting = {file: path for file, path in self.archive.there().items()
                    if file.level < TOP and not self.archive.merged_into(file) and file in self.archive.files[self.owned_from:]}
@@ -355,9 +360,7 @@ class WriteOnly:
             assert ltx4.pages(path.read_bytes(), file.key, every=1 << 30)
         self.looks, self.waiting = self.looks + 1, self.waiting + len(waiting)
         self.leftovers += any(self.archive.merged_into(file) for file in opened)
-        if thorough:
-            assert self.thief.has_true_keys_of(self.machine) == opened
-        everything = b"".join(path.read_bytes() for path in state_folder(self.database).rglob("*") if path.is_file())
+        everything = b"".join(path.read_bytes() for path in state.rglob("*") if path.is_file())
         assert not memory.find(everything, memory.forms(bytes.fromhex(KEY["private_hex"]), KEY["identity"][16:]))
         self.restored()
 
