@@ -390,15 +390,20 @@ class WriteOnly:
         shutil.rmtree(state_folder(path), ignore_errors=True)
 
     def goes_on(self, db: Connection) -> None:
-        """Whoever comes next publishes, and is told nothing for that; then nothing opens that was merged."""
+        """Whoever comes next publishes, and is told nothing for that; what was published is merged, and nothing opens then that
+        was. Else the next one would have more and more to read before it does anything else."""
         self._may_have_one_more(db)
         self.commit(db)
         self.sync(db)
         assert self.location.gaps() == []
 
+        last = self.location.last_txid()
+
         def is_tidy() -> bool:
             self.archive.look()
-            return not any(self.archive.merged_into(file) for file in self.thief.has_keys_of(state_folder(self.database)))
+            waits = any(file.level == 0 and file.max <= last and file.min > 1 and not self.archive.merged_into(file)
+                        for file in self.archive.files[self.owned_from:] if file.landed)
+            return not waits and not any(self.archive.merged_into(file) for file in self.thief.has_keys_of(state_folder(self.database)))
 
         until(is_tidy, 60, "nothing opens that was merged", every=0.2)
 
