@@ -3,7 +3,7 @@
 A day's work in minutes: levels, snapshots and retention of seconds. The process is killed at each request of a cycle, before the
 store sees it or when the store has done it and the answer is not here yet. Then somebody has all that is on the machine's disk,
 and all that was ever sent to the bucket, deleted or not. He tries each 32 bytes of the state folder as the content key of each
-file: what waits for a merge may open, else nothing. Beside him stands somebody who has the identity, restores, and looks for the
+file of late: what waits for a merge may open, else nothing. Beside him stands somebody who has the identity, restores, and looks for the
 true keys in every file of that disk, the database among them.
 """
 
@@ -38,6 +38,8 @@ SETTINGS = dict(levels=",".join(f"{n}s" for n in LEVELS), snapshot_interval="2s"
                 sync_interval="500ms", part_size="5MiB", close_timeout="60s", age_recipient=KEY["recipient"])
 CYCLE = LEVELS[-1] + 0.5
 """Seconds in which a window of the highest level ends, and all else that comes again."""
+RECENT = 200
+"""Windows are tried on so many files that were sent last; the true keys of all are looked for."""
 THOROUGH = 8
 """Each so many looks every window is tried: that takes as long as all else."""
 BALLAST = 6_000_000  # a snapshot is more than one part
@@ -179,7 +181,7 @@ class Thief:
             if window not in self._keys:
                 one_time = ltx4._block(ltx4._expand(window, b"ltx-index-key"), 0, b"ltx-idx-auth")
                 r = int.from_bytes(one_time[:16], "little") & 0x0FFFFFFC0FFFFFFC0FFFFFFC0FFFFFFF
-                self._keys[window], self._done[window], self._found[window] = (r, int.from_bytes(one_time[16:32], "little")), 0, []
+                self._keys[window], self._done[window], self._found[window] = (r, int.from_bytes(one_time[16:32], "little")), max(0, len(files) - RECENT), []
             self._found[window] += [file for file in files[self._done[window]:] if file.is_tag_of(*self._keys[window])]
             self.tried += len(files) - self._done[window]
             self._done[window] = len(files)
@@ -587,7 +589,7 @@ class WriteOnly:
         """Where a key of a snapshot or of the highest level was left on the disk, both searches say so."""
         spot = state_folder(self.database) / "planted"
         for level in (TOP, SNAPSHOT):
-            file = next(file for file in self.archive.files if file.level == level)
+            file = next(file for file in reversed(self.archive.files) if file.level == level)
             spot.write_bytes(b"planted " + file.key)
             assert file in self.thief.opens(state_folder(self.database))
             spot.write_text(json.dumps({"key": ltx4._expand(file.key, b"ltx-page-key").hex()}))
