@@ -105,6 +105,7 @@ bench: tools build
 	$(VENV)/bin/python benches/hot.py
 	$(VENV)/bin/python benches/restore.py
 	$(VENV)/bin/python benches/first_copy.py
+	$(VENV)/bin/python benches/sealed.py
 
 install: build
 	install -d $(DESTDIR)$(PREFIX)/lib

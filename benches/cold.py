@@ -12,6 +12,7 @@ import sqlite3
 import statistics
 import sys
 from pathlib import Path
+from typing import NamedTuple
 from urllib.request import Request, urlopen
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -77,15 +78,27 @@ def build(path: Path, page_size: int, scale: float) -> None:
     db.close()
 
 
+class Run(NamedTuple):
+    """One step in a process of its own: seconds of the open and of the query, what went through the network for the query, or
+    for the open if there is none, and the most resident memory."""
+
+    opened: float
+    query: float
+    traffic: Traffic
+    peak_kib: int
+
+
 class Bench:
-    def __init__(self, folder: Path, location: Location, page_size: int, scale: float):
+    """Steps on a replica at `location` whose primary had `settings`."""
+
+    def __init__(self, folder: Path, location: Location, page_size: int, scale: float, **settings: str):
         self.location, self.posts, self.users = location, int(300_000 * scale), int(30_000 * scale)
         self.database = folder / "app.db"
         build(self.database, page_size, scale)
         replica = Location.file(folder / "replica")
         worker = Worker("python")
         try:
-            db = worker.open(replica.primary(self.database))
+            db = worker.open(replica.primary(self.database, **settings))
             db.one("SELECT litestream_sync(600)", deadline=700)
             db.close()
         finally:
@@ -100,7 +113,7 @@ class Bench:
         """Puts a file of a replica in a folder through the server, in a single request: s3s-fs hashes a whole object for each
         range of one that came otherwise."""
         key = name if name.parts[0] == "vfs" else Path(f"{int(name.parts[1]):04x}") / name.name
-        url = presigned("PUT", f"{self.location.settings['endpoint']}/bucket/app/{key}", REGION, ACCESS_KEY, SECRET_KEY)
+        url = presigned("PUT", f"{self.location.settings['endpoint']}/{self.location.url.removeprefix('s3://')}/{key}", REGION, ACCESS_KEY, SECRET_KEY)
         urlopen(Request(url, data=path.read_bytes(), method="PUT")).close()
 
     def statements(self, step: str, key: int) -> list:
@@ -111,9 +124,7 @@ class Bench:
             return [["SELECT * FROM post WHERE id = ?", [pick.randrange(self.posts) + 1]] for _ in range(100)]
         return [[QUERIES[step], [key % (self.posts if "post" in step and "user and" not in step else self.users) + 1]]]
 
-    def measure(self, step: str, key: int, network: Network, **parameters) -> tuple[float, float, Traffic]:
-        """One step in a process of its own: seconds of the open, of the query, and what went through the network for the
-        query, or for the open if there is none."""
+    def measure(self, step: str, key: int, network: Network, **parameters) -> Run:
         there = self.location.at(network.endpoint)
         with Reader(there.env) as reader:
             reader.call("load", path=str(LIBRARY), entry=None)
@@ -122,26 +133,26 @@ class Bench:
             opened += reader.call("run", statements=SCHEMA)["seconds"]
             traffic = network.since(mark)
             if step == OPEN:
-                return opened, 0.0, traffic
+                return Run(opened, 0.0, traffic, reader.call("peak")["peak_kib"])
             mark = network.mark()
             result = reader.call("run", statements=self.statements(step, key))
             if self.digests.setdefault(f"{step} {key}", result["digest"]) != result["digest"]:
                 raise RuntimeError(f"{step}: something else is read")
-            return opened, result["seconds"], network.since(mark)
+            return Run(opened, result["seconds"], network.since(mark), result["peak_kib"])
 
 
 def row(*cells: object) -> None:
     print("| " + " | ".join(str(c) for c in cells) + " |", flush=True)
 
 
-def cells(runs: list[tuple[float, float, Traffic]], is_open: bool) -> list[str]:
+def cells(runs: list[Run], is_open: bool) -> list[str]:
     def median(value) -> float:
         return statistics.median(map(value, runs))
 
-    query = "-" if is_open else f"{median(lambda r: r[1]) * 1000:.0f} ms"
-    requests, trips = (median(lambda r: len(r[2].requests)), median(lambda r: r[2].round_trips))
-    return [query, f"{median(lambda r: r[0] + r[1]) * 1000:.0f} ms", f"{requests:.0f}, {trips:.0f} in a row",
-            f"{median(lambda r: r[2].size) / 1000:.0f} KB"]
+    query = "-" if is_open else f"{median(lambda r: r.query) * 1000:.0f} ms"
+    requests, trips = (median(lambda r: len(r.traffic.requests)), median(lambda r: r.traffic.round_trips))
+    return [query, f"{median(lambda r: r.opened + r.query) * 1000:.0f} ms", f"{requests:.0f}, {trips:.0f} in a row",
+            f"{median(lambda r: r.traffic.size) / 1000:.0f} KB"]
 
 
 def main() -> None:

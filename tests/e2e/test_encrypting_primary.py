@@ -442,6 +442,28 @@ def test_with_an_identity_for_one_open_a_lost_state_folder_costs_nothing(start, 
     same(start, in_folder, identity, tmp_path / "r.db", db.content())
 
 
+def test_an_earlier_state_is_brought_forward_with_an_identity_only(start, in_folder, tmp_path, identity):
+    uri, database, earlier = in_folder.primary(tmp_path / "app.db", age_recipient=TO[0]), tmp_path / "app.db", tmp_path / "earlier.db"
+    for work in (fill, insert):
+        worker = start("python", in_folder)
+        db = worker.open(uri)
+        work(db)
+        sync(db)
+        latest = db.content()
+        db.close()
+        worker.end()
+        if not earlier.exists():
+            shutil.copy(database, earlier)
+    shutil.copy(earlier, database)
+    worker = start("python", in_folder)
+    refuses(worker, uri, "earlier state.*age_identity_file", "without")
+    worker.end()
+    shutil.copy(earlier, database)
+    db = start("python", in_folder).open(in_folder.primary(database, age_recipient=TO[0], age_identity_file=identity))
+    sync(db)
+    assert db.content() == latest
+
+
 def test_a_hole_is_healed_without_an_identity(start, in_folder, tmp_path, identity):
     uri = in_folder.primary(tmp_path / "app.db", age_recipient=TO[0])
     worker = start("python", in_folder)

@@ -47,6 +47,9 @@ pub(in crate::primary) async fn bring_forward(
     if shipper.options.rewound == Rewound::Stop {
         return Err(refused(shipper, txid, "the setting rewound=stop says so").await);
     }
+    if let Some(e) = cannot_open(shipper, txid).await? {
+        return Err(refused(shipper, txid, &e.to_string()).await);
+    }
     let forwards = shipper.db.bell.forwards();
     match shipper.db.bell.begin_forwarding() {
         Forwarding::Begun => {}
@@ -74,6 +77,14 @@ pub(in crate::primary) async fn bring_forward(
         Err(e) if e.kind() == ErrorKind::Busy => Err(refused(shipper, txid, &e.to_string()).await),
         other => other.map(Some),
     }
+}
+
+/// Why the newest file cannot be restored here: it is sealed, and no identity is given.
+async fn cannot_open(shipper: &Shipper, txid: Txid) -> Result<Option<Error>> {
+    let store = shipper.store.as_ref();
+    let Some(newest) = newest::newest(store, Some(txid)).await? else { return Ok(None) };
+    let header = newest::read_header(store, newest.id).await?;
+    Ok(store.keyring().may_open(&header).err())
 }
 
 async fn refused(shipper: &Shipper, txid: Txid, why: &str) -> Error {

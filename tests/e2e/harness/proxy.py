@@ -21,6 +21,8 @@ class Request:
     connection: int = 0
     """The number of the connection by which it came, from 1 on."""
     at: float = field(default_factory=time.monotonic)
+    body: bytes = b""
+    """What came with it, if the proxy keeps that."""
 
     @property
     def path(self) -> str:
@@ -163,6 +165,8 @@ class Proxy:
         """Connections accepted so far."""
         self.delay = 0.0
         """Seconds before each request is passed on."""
+        self.keeps_bodies = False
+        """Whether requests have their bodies, which stay in memory."""
         self.fault: Callable[[Request], Fault | None] = lambda request: None
         """Called for each request; what it returns happens instead of an ordinary answer."""
         self._open: set[socket.socket] = set()
@@ -252,6 +256,8 @@ class Proxy:
             pairs = [p for p in pairs if p[0].lower() != "expect"]
         body = up.body(request.headers, to_end=False)
         request.body_size = len(body)
+        if self.keeps_bodies:
+            request.body = body
         self.requests.append(request)
         if self.delay:
             time.sleep(self.delay)
