@@ -511,7 +511,7 @@ impl Run {
     }
 
     /// Whether replication may stop by itself: the database lost commits; or the replicas are encrypted, so that the publisher
-    /// cannot compare with them, and the WAL was restarted or removed in a way that it cannot follow.
+    /// cannot compare with them, and the WAL was written, restarted or removed in a way that it cannot follow.
     fn may_stop(&self) -> bool {
         let sqlite = self.database.lock();
         let cannot_compare = !self.options.recipients.is_empty() && sqlite.has_unfollowed.get();

@@ -152,7 +152,8 @@ pub(super) struct Sqlite {
     pub(super) is_old: bool,
     /// A recovery lost commits, as SQLite 3.40 does.
     pub(super) has_lost: bool,
-    /// The WAL was restarted or removed by a process without the library, or removed while nobody published.
+    /// The WAL was restarted or removed by a process without the library, or removed while nobody published; or a frame of it
+    /// was not sealed, which nobody finds again for sure.
     pub(super) has_unfollowed: Cell<bool>,
     /// A power failure tore the database, of which nothing was synced: it is what it never was.
     is_torn: bool,
@@ -712,6 +713,7 @@ impl Sqlite {
         if !sealed {
             let first = self.shm().header.mx_frame.0 + 1;
             self.unsealed.get_or_insert(first);
+            self.has_unfollowed.set(true);
         }
         let cache = std::mem::take(&mut writing.cache);
         let last = cache.keys().last().copied();
