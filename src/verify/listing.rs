@@ -23,7 +23,7 @@ pub(super) struct Listing {
 impl Listing {
     /// The same, where the time of a file is that of its last commit, as far as `committed` has it. A file is stored later than
     /// that, a snapshot by days where nothing was committed meanwhile.
-    pub(super) fn as_committed(mut self, committed: &BTreeMap<FileId, Timestamp>) -> Self {
+    pub(super) fn with_commit_times(mut self, committed: &BTreeMap<FileId, Timestamp>) -> Self {
         for file in &mut self.files {
             let committed = committed.get(&file.id).copied();
             file.timestamp = committed.map_or(file.timestamp, |time| time.min(file.timestamp));

@@ -102,7 +102,7 @@ pub fn verify(store: Arc<Replica>, options: &Options) -> Result<Outcome> {
     let last =
         if read.vanished.is_empty() { first } else { listing::settled(&store, LISTINGS, options.thinned)? };
     let committed = read.seen.iter().map(|seen| (seen.id, seen.header.timestamp)).collect();
-    Ok(conclude(&last.as_committed(&committed), read, options))
+    Ok(conclude(&last.with_commit_times(&committed), read, options))
 }
 
 /// Those of `files` that are damaged: read twice, they break the format, fail a checksum, or hold what belongs under
