@@ -13,7 +13,10 @@ REFUSED = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Er
 
 
 def test_a_store_that_refuses_to_delete_is_healthy(start, through_proxy, in_s3, proxy, tmp_path):
-    proxy.fault = lambda request: Status(403, REFUSED) if "delete" in request.target else None
+    def is_deletion(request) -> bool:
+        return request.method == "DELETE" or "?delete" in request.target
+
+    proxy.fault = lambda request: Status(403, REFUSED) if is_deletion(request) else None
     db = start("python", through_proxy).open(through_proxy.primary(
         tmp_path / "app.db", levels="1s,2s", snapshot_interval="2s", snapshot_retention="1s", l0_retention="1s"))
     fill(db)

@@ -443,23 +443,30 @@ def test_with_an_identity_for_one_open_a_lost_state_folder_costs_nothing(start, 
 
 
 def test_an_earlier_state_is_brought_forward_with_an_identity_only(start, in_folder, tmp_path, identity):
-    uri, database, earlier = in_folder.primary(tmp_path / "app.db", age_recipient=TO[0]), tmp_path / "app.db", tmp_path / "earlier.db"
-    for work in (fill, insert):
+    """Another machine took over, and the first one comes back."""
+    first, second = tmp_path / "first", tmp_path / "second"
+
+    def uri(machine: Path, **settings) -> str:
+        return in_folder.primary(machine / "app.db", age_recipient=TO[0], **settings)
+
+    for machine, work in ((first, fill), (second, insert)):
+        machine.mkdir()
         worker = start("python", in_folder)
-        db = worker.open(uri)
+        if work is insert:
+            restore(worker.open(":memory:", "restore").load(), in_folder, machine / "app.db", age_identity_file=identity)
+        db = worker.open(uri(machine))
         work(db)
         sync(db)
         latest = db.content()
         db.close()
         worker.end()
-        if not earlier.exists():
-            shutil.copy(database, earlier)
-    shutil.copy(earlier, database)
     worker = start("python", in_folder)
-    refuses(worker, uri, "earlier state.*age_identity_file", "without")
+    db = worker.open(uri(first))
+    with pytest.raises(SqlError, match="earlier state.*age_identity_file"):
+        db.rows("SELECT litestream_sync(10)")
+    db.close()
     worker.end()
-    shutil.copy(earlier, database)
-    db = start("python", in_folder).open(in_folder.primary(database, age_recipient=TO[0], age_identity_file=identity))
+    db = start("python", in_folder).open(uri(first, age_identity_file=identity))
     sync(db)
     assert db.content() == latest
 
