@@ -7,6 +7,7 @@
 //! | file | what it does |
 //! | --- | --- |
 //! | `begin` | a new copy is made, or one that is there continues |
+//! | `turn` | calls for one copy, one after the other |
 //! | `follower` | the thread: what is new is fetched and applied; how it is doing |
 //! | `batch` | downloaded files, verified |
 //! | `transaction`, `journal` | they are put on the copy, or undone |
@@ -22,6 +23,7 @@ mod journal;
 mod page_one;
 mod state;
 mod transaction;
+mod turn;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -37,6 +39,7 @@ use crate::store::{Location, ReplicaIdentity};
 
 use follower::Follower;
 pub use follower::{Phase, Standing};
+use turn::Turn;
 
 /// At the end of the process copies are waited for no longer than this.
 const AT_EXIT: Duration = Duration::from_secs(2);
@@ -71,9 +74,11 @@ fn all_by_path() -> MutexGuard<'static, BTreeMap<PathBuf, Arc<Follower>>> {
 /// - `AlreadyExists`: a file is there that is no copy.
 /// - `Conflict`: it is a copy of another replica, or another program wrote it.
 /// - `Busy`: it follows another replica in this process, or follows in another process.
+/// - `Interrupted`.
 /// - those of [`crate::restore::restore`].
 pub fn follow(options: Options, stopped: Arc<AtomicBool>) -> Result<Standing> {
     let options = Options { path: files::resolved(&options.path), ..options };
+    let _turn = Turn::take(&options.path, &stopped)?;
     let before = all_by_path().get(&options.path).cloned();
     if let Some(before) = before {
         if !before.has_stopped() {

@@ -45,16 +45,26 @@ pub(super) fn of_user(options: ConnectOptions, jwt: &str, seed: &str) -> Option<
     }))
 }
 
-/// The JWT and the seed: the first two words that stand between two lines of dashes.
+/// The JWT and the seed: the first two lines of one word each that stand between two lines that end in dashes.
 fn parts(text: &str) -> Option<(&str, &str)> {
-    let lines: Vec<&str> = text.lines().map(str::trim).collect();
-    let mut framed =
-        lines.windows(3).filter(|three| is_rule(three[0]) && is_word(three[1]) && is_rule(three[2]));
-    Some((framed.next()?[1], framed.next()?[1]))
+    let mut lines = text.lines().map(str::trim).peekable();
+    let mut framed = std::iter::from_fn(move || {
+        loop {
+            let (line, next) = (lines.next()?, *lines.peek()?);
+            if is_rule(line) && is_word(next) {
+                lines.next();
+                if lines.next().is_some_and(is_rule) {
+                    return Some(next);
+                }
+            }
+        }
+    });
+    Some((framed.next()?, framed.next()?))
 }
 
+/// Whether there are dashes at its end, and others before: tools look no further, and editors put a mark before the first line.
 fn is_rule(line: &str) -> bool {
-    line.len() >= 6 && line.starts_with("---") && line.ends_with("---")
+    line.strip_suffix("---").is_some_and(|line| line.contains("---"))
 }
 
 fn is_word(line: &str) -> bool {
@@ -77,6 +87,11 @@ mod tests {
         assert_eq!(parts_of(FILE), both);
         assert_eq!(parts_of(&FILE.replace('\n', "\r\n")), both);
         assert_eq!(parts_of(FILE.trim_end()), both);
+        assert_eq!(parts_of(&format!("\u{feff}{FILE}")), both);
+        assert_eq!(parts_of(&format!("alice: {FILE}")), both);
+        let (jwt, rest) = FILE.split_once("\n\n").unwrap();
+        let (_, seed) = rest.split_once("\n\n").unwrap();
+        assert_eq!(parts_of(&format!("{jwt}\nalice\n{seed}")), both);
         assert_eq!(parts_of(&FILE.replace("-----\n", "-----  \n  ")), both);
     }
 
