@@ -126,11 +126,14 @@ class Archive:
 
     def look(self) -> None:
         for file in self.location.files():
-            with file.path.open("rb") as f:
-                head = f.read(180)
-                if (known := self._known.get((file.level, file.path.name, head))) and known.landed:
-                    continue
-                self._add(file.level, NAME.fullmatch(file.path.name), head + f.read(), landed=True)
+            try:
+                with file.path.open("rb") as f:
+                    head = f.read(180)
+                    if (known := self._known.get((file.level, file.path.name, head))) and known.landed:
+                        continue
+                    self._add(file.level, NAME.fullmatch(file.path.name), head + f.read(), landed=True)
+            except FileNotFoundError:
+                pass  # It was deleted meanwhile, and looked at before: what is deleted was there for a while.
 
     def _add(self, level: int, name: re.Match, data: bytes, landed: bool) -> None:
         assert data[:4] == b"LTX4", f"{name[0]} is not sealed"
@@ -155,6 +158,14 @@ class Archive:
         return {file: paths[place] for file in self.files if file.landed and (place := (file.level, file.min, file.max)) in paths}
 
 
+def content(path: Path) -> bytes:
+    """What a file has; nothing if it is none, or was deleted meanwhile."""
+    try:
+        return path.read_bytes() if path.is_file() else b""
+    except FileNotFoundError:
+        return b""
+
+
 class Thief:
     """Has the disk of the machine, and tries each 32 bytes of its state folder as the key of each file of the archive."""
 
@@ -169,7 +180,7 @@ class Thief:
         """Files that he opens. What is itself a sealed file there is not taken for keys."""
         windows = set()
         for path in folder.rglob("*"):
-            data = path.read_bytes() if path.is_file() else b""
+            data = content(path)
             if data[:4] != b"LTX4":
                 windows |= {data[at:at + 32] for at in range(len(data) - 31)}
         # Of 32 random bytes fewer than 20 different ones are never met.
@@ -189,15 +200,15 @@ class Thief:
 
     def has_keys_of(self, folder: Path) -> set[Sealed]:
         """The same, as who knows the true keys sees it: at once."""
-        state = b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+        state = b"".join(content(path) for path in folder.rglob("*"))
         return {file for file in list(self.archive.files) if file.key in state}
 
     def has_true_keys_of(self, folder: Path) -> set[Sealed]:
         """Files whose key is anywhere on the disk: in the database, its WAL, waiting files; in the state folder also as text, and
         what is derived of it."""
         on_disk = [path for path in folder.rglob("*") if path.is_file()]
-        everything = b"".join(path.read_bytes() for path in on_disk)
-        state = b"".join(path.read_bytes() for path in on_disk if path.parent != folder)
+        everything = b"".join(content(path) for path in on_disk)
+        state = b"".join(content(path) for path in on_disk if path.parent != folder)
         return {file for file in list(self.archive.files) if file.key in everything or
                 any(form in state for secret in file.secrets() for form in memory.forms(secret).values())}
 
@@ -362,7 +373,7 @@ class WriteOnly:
             assert ltx4.pages(path.read_bytes(), file.key, every=1 << 30)
         self.looks, self.waiting = self.looks + 1, self.waiting + len(waiting)
         self.leftovers += any(self.archive.merged_into(file) for file in opened)
-        everything = b"".join(path.read_bytes() for path in state.rglob("*") if path.is_file())
+        everything = b"".join(content(path) for path in state.rglob("*"))
         assert not memory.find(everything, memory.forms(bytes.fromhex(KEY["private_hex"]), KEY["identity"][16:]))
         self.restored()
 
