@@ -16,7 +16,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from simulate import ROOT, build
+from simulate import ROOT, build, run_test
 
 TEST = "primary::maintenance::tests::calendar::every_promised_point_restores_and_nothing_else_is_kept"
 POLICIES = 10
@@ -25,9 +25,7 @@ POLICIES = 10
 
 def run(program: Path, days: int, policy: int) -> subprocess.CompletedProcess[str]:
     """Runs one policy."""
-    variables = {"CALENDAR_DAYS": str(days), "CALENDAR_POLICY": str(policy)}
-    return subprocess.run([program, "--exact", TEST, "--nocapture"], cwd=ROOT, env=os.environ | variables,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return run_test(program, TEST, {"CALENDAR_DAYS": str(days), "CALENDAR_POLICY": str(policy)})
 
 
 def main() -> None:

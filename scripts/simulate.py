@@ -44,21 +44,27 @@ def build(root: Path, target: Path, level: int = 2) -> Path:
     return Path([a["executable"] for a in artifacts if a.get("executable")][-1])
 
 
+def run_test(program: Path, test: str, variables: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Runs one test of `program`, which must have it."""
+    done = subprocess.run([program, "--exact", test, "--nocapture"], cwd=ROOT, env=os.environ | variables,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode == 0 and "test result: ok. 1 passed" not in done.stdout:
+        raise SystemExit(f"{program} has no test {test}")
+    return done
+
+
 def run(program: Path, first: int, count: int, log: bool = False) -> subprocess.CompletedProcess[str]:
     """Runs `count` seeds from `first` on."""
     variables = {"SIMULATION_SEED": str(first), "SIMULATION_SEEDS": str(count), "RUST_BACKTRACE": "0"}
     if log:
         variables["SIMULATION_LOG"] = "1"
-    return subprocess.run([program, "--exact", TEST, "--nocapture"], cwd=ROOT, env=os.environ | variables,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return run_test(program, TEST, variables)
 
 
 def seal(program: Path, first: int, files: int) -> subprocess.CompletedProcess[str]:
     """Runs seeds with encrypted replicas from `first` on until they sealed `files` files, in one process, which remembers
     all keys."""
-    variables = {"SIMULATION_SEED": str(first), "SIMULATION_FILES": str(files), "RUST_BACKTRACE": "0"}
-    return subprocess.run([program, "--exact", KEYS, "--nocapture"], cwd=ROOT, env=os.environ | variables,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return run_test(program, KEYS, {"SIMULATION_SEED": str(first), "SIMULATION_FILES": str(files), "RUST_BACKTRACE": "0"})
 
 
 def failing_seed(output: str) -> int | None:

@@ -63,7 +63,7 @@ fn run_one(seed: u64, ledger: &Arc<Mutex<Ledger>>) {
 
 /// Runs `SIMULATION_SEEDS` seeds from `SIMULATION_SEED` on.
 #[test]
-fn every_seed_ends_in_what_wwith_commit_times() {
+fn every_seed_ends_in_what_was_committed() {
     let first = number("SIMULATION_SEED").unwrap_or(0);
     let count = number("SIMULATION_SEEDS").unwrap_or(SEEDS);
     let ledger = Arc::new(Mutex::new(Ledger::new()));
