@@ -353,7 +353,9 @@ def test_a_replica_that_was_reset_is_not_mixed_with_the_copy(start, console, loc
     assert read(copy) == 7 + 12
 
 
-def test_while_the_store_is_away_the_copy_is_read_and_its_lag_grows(start, in_s3, through_proxy, proxy, tmp_path, copy):
+@pytest.fixture
+def of_a_store_that_goes_away(start, in_s3, through_proxy, proxy, tmp_path, copy):
+    """A primary, and the console whose copy follows it through a proxy, which refuses everything now."""
     primary = start("python", in_s3).open(in_s3.primary(tmp_path / "app.db"))
     fill(primary)
     sync(primary)
@@ -361,6 +363,11 @@ def test_while_the_store_is_away_the_copy_is_read_and_its_lag_grows(start, in_s3
     console.load()
     follow(console, through_proxy, copy)
     proxy.refuse()
+    return primary, console
+
+
+def test_while_the_store_is_away_the_copy_is_read_and_its_lag_grows(of_a_store_that_goes_away, through_proxy, proxy, copy):
+    primary, console = of_a_store_that_goes_away
     insert(primary)
     last = sync(primary)
     until(lambda: row(console, copy)["state"] == "retrying", 60)
@@ -376,15 +383,9 @@ def test_while_the_store_is_away_the_copy_is_read_and_its_lag_grows(start, in_s3
     assert follow(console, through_proxy, copy)["following"]
 
 
-def test_what_was_broken_off_is_undone_although_nothing_can_be_downloaded(start, in_s3, through_proxy, proxy, tmp_path, copy):
+def test_what_was_broken_off_is_undone_although_nothing_can_be_downloaded(of_a_store_that_goes_away, proxy, tmp_path, copy):
     """It takes the space, perhaps, that the next download needs, and who may only read the file can read it again."""
-    primary = start("python", in_s3).open(in_s3.primary(tmp_path / "app.db"))
-    fill(primary)
-    sync(primary)
-    console = start("python", through_proxy).open(":memory:", "console")
-    console.load()
-    follow(console, through_proxy, copy)
-    proxy.refuse()
+    primary, console = of_a_store_that_goes_away
     until(lambda: row(console, copy)["state"] == "retrying", 60)
     before, journal = copy.read_bytes(), tmp_path / "draft"
     first = before[:4096]
