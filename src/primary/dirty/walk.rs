@@ -99,9 +99,13 @@ impl Way<'_> {
             let ends = self.ends(|end| end.has_frames() && end.position().is_same_commit(&commit));
             return self.over(&ends, "a generation of the WAL ended without a record", pages);
         }
-        if start.before.salts != Salts::default() {
-            return self.over_empty(start.before.salts);
+        if self.had_commits(start.before.salts) {
+            return Err(Broken("the WAL lost commits that it had"));
         }
+        if self.begins_of(start.before.salts).next().is_some() {
+            return self.start_of(start.before.salts).map(Step::To);
+        }
+        // There was no WAL; a checkpoint that finds none gives the index salts all the same.
         let Some(file) = start.file else { return Err(Broken("no stamp of the database file is known")) };
         let ends = self.ends(|end| end.closed == Some(file));
         self.over(&ends, "the database file was changed while there was no WAL", pages)
@@ -181,18 +185,18 @@ impl Way<'_> {
             && end.seen.contains(&(cursor.frame, cursor.checksum)))
     }
 
-    /// Goes over a generation that never had a commit.
-    fn over_empty(&self, salts: Salts) -> Result<Step, Broken> {
-        let had_commits = |end: &End| end.has_frames() && end.index.salts == salts;
-        if !self.ends(had_commits).is_empty() {
-            return Err(Broken("the WAL lost commits that it had"));
-        }
-        self.start_of(salts).map(Step::To)
+    /// Whether the generation with these salts had commits when it ended.
+    fn had_commits(&self, salts: Salts) -> bool {
+        self.records.iter().filter_map(end_of).any(|end| end.has_frames() && end.index.salts == salts)
+    }
+
+    /// The records of the beginning of the generation with these salts.
+    fn begins_of(&self, salts: Salts) -> impl Iterator<Item = &Begin> {
+        self.records.iter().filter_map(begin_of).filter(move |begin| begin.salts == salts)
     }
 
     /// What the generation with these salts began upon.
     fn start_of(&self, salts: Salts) -> Result<Start, Broken> {
-        let begins = || self.records.iter().filter_map(begin_of).filter(|begin| begin.salts == salts);
         // One that names itself was written again before its first commit, after a recovery; or a checkpoint that found
         // no WAL gave the index the salts that its connection then began with, upon the file as it was.
         let names_itself = |start: &Start| start.before.salts == salts && start.is_without_commit();
@@ -200,7 +204,8 @@ impl Way<'_> {
             start.before.salts = Salts::default();
             start
         };
-        let (selves, others): (Vec<Start>, Vec<Start>) = begins().map(Start::from).partition(names_itself);
+        let (selves, others): (Vec<Start>, Vec<Start>) =
+            self.begins_of(salts).map(Start::from).partition(names_itself);
         let starts = if others.is_empty() { selves.into_iter().map(upon_file).collect() } else { others };
         let mut starts = starts.into_iter();
         let Some(start) = starts.next() else {

@@ -236,7 +236,7 @@ async fn act(shipper: &Arc<Shipper>, local: &Local, standing: Standing, lost: Op
                 let id = FileId::single(last);
                 let pages = newest::pages_of(shipper.store.as_ref(), id, &shipper.seals).await?;
                 shipper.with_capture(|capture| match pages {
-                    Some(pages) => capture.add_dirty(&pages),
+                    Some(pages) => capture.landed(last, &pages),
                     None => capture.lost("the key of the newest file is not kept"),
                 })?;
             }

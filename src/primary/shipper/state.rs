@@ -61,7 +61,7 @@ pub(in crate::primary) struct State {
     /// The database was closed, and all of it captured, when `closed` or `position` were forgotten.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     was_closed: bool,
-    /// The files that may have landed in the replica as the transaction after `txid`.
+    /// The files that may have landed in the replica as the transaction after `txid`, or that landed as `txid`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     sent: Vec<Sent>,
     /// How the database came to be at `txid`, if not by publishing it.
@@ -375,6 +375,13 @@ impl State {
     /// `txid` is in the replica from an earlier life; not all of it is known to be here.
     pub(in crate::primary) fn skip_to(&mut self, txid: Txid) {
         (self.txid, self.time) = (Some(txid.get()), None);
+    }
+
+    /// `txid` is in the replica, and was made of what was here. Its header stays noted: where nobody can follow the WAL any
+    /// longer, that alone says that the database has all of it.
+    pub(in crate::primary) fn landed(&mut self, txid: Txid) {
+        self.skip_to(txid);
+        self.origin = None;
     }
 
     /// The lineage of the replica at `url`, as far as it is known.

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use super::bench::{Bench, defaulting_to, no_history};
 use crate::clock::Timestamp;
+use crate::error::ErrorKind;
 use crate::ltx::sealing::sample_recipients;
 use crate::ltx::{FileId, FileName, Level, Txid};
 use crate::primary::HistorySettings;
 use crate::runtime::block_on;
-use crate::store::PutOptions;
+use crate::store::{Fault, Op, PutOptions};
 
 #[test]
 fn what_was_begun_to_be_sent_plain_is_given_up_when_encryption_is_turned_on() {
@@ -62,4 +63,28 @@ fn a_snapshot_follows_at_once_when_encryption_is_turned_on_and_none_when_it_goes
     bench.sync();
     bench.close();
     assert_eq!(bench.snapshots(), sealed);
+}
+
+/// Whoever merges a file forgets its key: which pages it has is written down before.
+#[test]
+fn a_file_that_landed_before_a_kill_is_known_after_the_next_kill_without_its_key() {
+    let mut bench = Bench::new(5);
+    bench.options.recipients = sample_recipients(&[0]);
+    bench.open();
+    bench.sync();
+    bench.store.often(Op::Put, 1000, Fault::LoseAnswer(ErrorKind::Unavailable));
+    bench.db.change(3);
+    bench.until("a file", |bench| bench.txids() == [1, 2]);
+    bench.kill();
+    bench.store.heal();
+    let before = bench.puts();
+    bench.store.next(Op::Put, Fault::Hang);
+    bench.open();
+    bench.until("a request", |bench| bench.puts() > before);
+    bench.kill();
+    std::fs::remove_file(bench.local("keys")).unwrap();
+    bench.open();
+    bench.db.change(1);
+    bench.sync();
+    assert_eq!(bench.copies(), 1, "the database was copied anew");
 }

@@ -139,3 +139,18 @@ fn a_cursor_at_the_file_is_where_the_file_had_its_stamp_and_no_commit_was() {
     assert_eq!(walk(&header(0, 0, 0, 0), Some(stamp(1)), &from(1), &[]), Walk::Arrived(set(&[])));
     assert!(is_broken(&walk(&header(0, 0, 99, 9), Some(stamp(1)), &from(1), &[])));
 }
+
+/// A checkpoint that finds no WAL gives the index salts that no generation has.
+#[test]
+fn an_index_whose_salts_nobody_wrote_is_upon_the_file() {
+    let closed = || end(header(1, 9, 99, 9), 7, &[(5, 55)], Some(stamp(1)));
+    let view = header(6, 0, 0, 0);
+    let look = |file| walk(&view, file, &cursor(), &[closed()]);
+    assert_eq!(look(Some(stamp(1))), Walk::Arrived(set(&[7])));
+    assert!(is_broken(&look(Some(stamp(2)))) && is_broken(&look(None)));
+    assert_eq!(from_two(&[closed(), begin(2, view, 1)]), Walk::Arrived(set(&[7])));
+    assert!(is_broken(&from_two(&[closed(), begin(2, view, 2)])));
+    // It had commits once, and lost them.
+    let records = [closed(), end(header(6, 3, 33, 12), 8, &[], None)];
+    assert!(is_broken(&walk(&view, Some(stamp(1)), &cursor(), &records)));
+}

@@ -220,6 +220,14 @@ impl Capture {
         Ok(())
     }
 
+    /// The file of `txid`, with `pages`, landed before the process that sent it was killed. They go out once more: the
+    /// database may have lost some of it. That is written down now, since who merges the file forgets how to read it.
+    pub(in crate::primary) fn landed(&mut self, txid: Txid, pages: &PageSet) {
+        self.dirty.extend(pages);
+        self.state.landed(txid);
+        self.remember_all();
+    }
+
     /// `published` is in the replica, and is ours from before.
     pub(in crate::primary) fn skip_to(&mut self, published: Txid) {
         self.attempted.clear();

@@ -30,7 +30,8 @@ pub(super) use view::{Look, header_of};
 /// 1. Every change up to `cursor` is in the replica, in `in_flight` or in the spool, in this order of age, or its
 ///    page is in `dirty`.
 /// 2. Every change up to the cursor of `state` is in the replica or in the spool files that `state` names, or its page
-///    is in the dirty pages of `state`; and that cursor is not before the end of transaction `state.txid`.
+///    is in the dirty pages of `state`; and that cursor is not before the end of transaction `state.txid`, unless the pages
+///    of that transaction are among the dirty ones.
 pub(in crate::primary) struct Capture {
     db: Arc<Context>,
     /// The number of the shipper.
@@ -332,11 +333,6 @@ impl Capture {
         self.cursor = Some(cursor);
         self.records = records;
         self.mark += 1;
-    }
-
-    /// Adds pages that are to be sent once more.
-    pub(in crate::primary) fn add_dirty(&mut self, pages: &PageSet) {
-        self.dirty.extend(pages);
     }
 
     /// If more waits than may, keeps only which pages it is: the database has their content.
