@@ -91,7 +91,8 @@ async fn keep(shipper: &Arc<Shipper>, compactor: &mut Compactor) {
             shipper.doubt_replica();
         }
         if shipper.wants_view() {
-            shipper.signal.commit();
+            // Whoever asked for the snapshot waits for the file whose view it is made of.
+            shipper.signal.hurry();
         }
         compactor.look_whether_ended();
         compactor.rest().await;
