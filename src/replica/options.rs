@@ -1,9 +1,9 @@
 //! How a replica is read, as whoever opens it says.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::disk::DiskOptions;
-use super::hydration::HydrationOptions;
 use super::pack;
 
 /// How a replica is read.
@@ -26,6 +26,15 @@ pub struct Options {
     /// The page index of a snapshot of at least this many bytes is read in blocks, as they are needed, where its pack has it
     /// so. A hydration wants all of it.
     pub in_blocks_from: u64,
+}
+
+/// How the whole database is downloaded to a local file.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct HydrationOptions {
+    /// The file.
+    pub path: PathBuf,
+    /// The file may hold what is sealed in the replica: its pages are not sealed there.
+    pub plain: bool,
 }
 
 impl Default for Options {

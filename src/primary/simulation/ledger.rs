@@ -6,11 +6,12 @@ use std::path::Path;
 
 use aws_lc_rs::digest::{SHA256, digest};
 
-use super::sqlite::TOKEN;
 use crate::ltx::sealing::{content_key_of, sample_keyring, sample_recipients};
 use crate::ltx::{FileId, Header, Keyring, Level, Plain, Recipients};
 use crate::store::Layout;
 
+/// What every page has in its middle.
+pub(super) const TOKEN: &[u8; 16] = b"pages have this!";
 /// The place of the identity in the samples' keys.
 const IDENTITY: usize = 0;
 /// The size of a slot of the file of keys, and where it has a key.

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::disk::Disk;
+use super::ledger::TOKEN;
 use crate::error::{Error, ErrorKind, Result};
 use crate::page::{PageCount, PageSize, Pgno};
 use crate::primary::dirty::Recorder;
@@ -19,8 +20,6 @@ use crate::wal::{ByteOrder, Checksum, FrameHeader, FrameNo, IndexHeader, READ_MA
 
 pub(super) const PAGE: usize = PageSize::MIN.bytes();
 const FRAME: usize = FrameHeader::SIZE + PAGE;
-/// What every page has in its middle.
-pub(super) const TOKEN: &[u8; 16] = b"pages have this!";
 /// A read mark that stands for nothing.
 const UNUSED: u32 = u32::MAX;
 /// The largest database, in pages.

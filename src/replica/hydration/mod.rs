@@ -57,14 +57,6 @@ use crate::store::ByteRange;
 const PARALLEL: usize = 4;
 /// How often it is written down how far the download is.
 pub(super) const RECORD: Duration = Duration::from_secs(1);
-/// How the whole database is downloaded to a local file.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct HydrationOptions {
-    /// The file.
-    pub path: PathBuf,
-    /// The file may hold what is sealed in the replica: its pages are not sealed there.
-    pub plain: bool,
-}
 
 /// How the download is doing.
 #[derive(Clone, Debug, PartialEq, Eq)]
