@@ -27,7 +27,7 @@
 //! | `litestream_configure(path, settings)` | gives a database its entry for this process | statements of the application |
 //! | `litestream_keygen()`, `litestream_recipient(hex)` | a new pair of keys, and a public key as age writes it | statements of the application |
 //! | `litestream_mcp(message)` | answers a message of an assistant | statements of the application |
-//! | `litestream_restores` | table of the restores of this process | also trusted schemas |
+//! | `litestream_restores` | table of the restores of this process | statements of the application |
 //!
 //! What writes files, takes a URL or shows what other connections have open asks [`permission`] first, on each
 //! connection.

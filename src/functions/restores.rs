@@ -3,12 +3,13 @@
 use rusqlite::Connection;
 use rusqlite::types::Value;
 
+use super::permission::permit;
 use crate::error::Result;
 use crate::restore::{self, Standing};
 use crate::sqlite::{Row, Safety, Table};
 
 /// A row for each restore of this process that is under way, and for the last ones that ended; the
-/// latest first.
+/// latest first. For connections that may reach a store by SQL.
 pub(super) struct RestoresTable;
 
 impl Table for RestoresTable {
@@ -27,9 +28,10 @@ impl Table for RestoresTable {
         "error TEXT",
     ];
     const ARGUMENTS: &'static [&'static str] = &[];
-    const SAFETY: Safety = Safety::TrustedSchema;
+    const SAFETY: Safety = Safety::DirectOnly;
 
-    fn rows(_: &Connection, _: &[Value]) -> Result<Vec<Row>> {
+    fn rows(conn: &Connection, _: &[Value]) -> Result<Vec<Row>> {
+        permit(conn)?;
         Ok(restore::restores().into_iter().map(row).collect())
     }
 }

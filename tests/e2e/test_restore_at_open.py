@@ -29,7 +29,7 @@ def test_a_missing_database_is_restored_and_goes_on(start, location, tmp_path):
     db.worker.kill()
     db = opened(start, location, wiped(tmp_path))
     assert db.content() == before
-    assert db.rows("SELECT state, txid FROM litestream_restores") == [["done", f"{last:016x}"]]
+    assert db.load().rows("SELECT state, txid FROM litestream_restores") == [["done", f"{last:016x}"]]
     insert(db)
     # The next transaction, of what changed only.
     assert sync(db) == last + 1 == location.last_txid()
@@ -153,7 +153,7 @@ def test_two_processes_restore_once(start, in_folder, tmp_path):
     for worker in workers:
         db = Connection(worker, "db")
         assert db.one("SELECT count(*) FROM t") == count
-        restored += db.one("SELECT count(*) FROM litestream_restores")
+        restored += db.load().one("SELECT count(*) FROM litestream_restores")
     assert restored == 1
 
 

@@ -176,10 +176,10 @@ else:
     def connect():
         return sqlite3.connect(":memory:", check_same_thread=False)
     Failure = sqlite3.Error
-restoring = connect()
-restoring.enable_load_extension(True)
-restoring.load_extension(library)
-watching = connect()
+restoring, watching = connect(), connect()
+for connection in (restoring, watching):
+    connection.enable_load_extension(True)
+    connection.load_extension(library)
 outcome = []
 def restore():
     try:

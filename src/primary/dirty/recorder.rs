@@ -159,16 +159,18 @@ impl Recorder {
     }
 
     fn end(&self, header: IndexHeader, index: &mut dyn WalIndex, closed: Option<Stamp>) {
-        let mut pages_after = |after: FrameNo| match header.mx_frame {
+        let mut pages_of = |after: FrameNo, last: FrameNo| match last {
             FrameNo::ZERO => Some(PageSet::default()),
             last => index.pages(after, last),
         };
         let seen = self.seen(&header);
         let first = seen.iter().map(|(frame, _)| *frame).min().unwrap_or(header.mx_frame);
-        let (Some(pages), Some(recent)) = (pages_after(FrameNo::ZERO), pages_after(first)) else {
+        let parts = (pages_of(FrameNo::ZERO, first), pages_of(first, header.mx_frame));
+        let (Some(mut pages), Some(recent)) = parts else {
             tracing::debug!("{}: the index of the WAL cannot be read", self.wal_path.display());
             return;
         };
+        pages.extend(&recent);
         self.append(&Record::End(End { index: header, pages, seen, recent, closed }));
     }
 
@@ -190,6 +192,8 @@ impl Recorder {
         positions.retain(|position| {
             position.salts == index.salts && (FrameNo(1)..=index.mx_frame).contains(&position.frame)
         });
+        // What is remembered is mostly where the publisher is.
+        positions.dedup_by_key(|position| position.frame);
         let Some(page_size) = index.page_size.filter(|_| !positions.is_empty()) else { return Vec::new() };
         let Ok(wal) = File::open(&self.wal_path) else { return Vec::new() };
         let checksum_of = |frame: FrameNo| {
@@ -199,9 +203,7 @@ impl Recorder {
             let header = FrameHeader::decode(&bytes);
             (header.salts == index.salts).then_some((frame, header.checksum))
         };
-        let mut seen: Vec<_> = positions.iter().filter_map(|position| checksum_of(position.frame)).collect();
-        seen.dedup();
-        seen
+        positions.iter().filter_map(|position| checksum_of(position.frame)).collect()
     }
 }
 
