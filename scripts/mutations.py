@@ -76,6 +76,10 @@ MUTATIONS = [
         (SHIPPER + "send.rs", "Landed::Earlier => {", "Landed::Earlier if true => delivered(shipper, &out, sums, 0).await,"
          "\n            Landed::Earlier => {"),
     ]),
+    Mutation("what the WAL lost of a file from before is not sent again", [
+        (SHIPPER + "capture/deliver.rs", "if !replaces && self.exclusive == Exclusive::No {", "if false {"),
+        (SHIPPER + "capture/deliver.rs", "self.landed(published, pages);", "self.landed(published, &PageSet::default());"),
+    ]),
     Mutation("what is under way is not kept before newer pages", [
         (SHIPPER + "capture/mod.rs", "Some(out) => out.keep(&mut self.spool),", "Some(_) => Ok(()),"),
     ]),

@@ -52,6 +52,11 @@ impl PageSet {
         self.0.contains(pgno.get())
     }
 
+    /// Whether every page of `other` is in the set.
+    pub fn contains_all(&self, other: &Self) -> bool {
+        other.0.is_subset(&self.0)
+    }
+
     /// The number of pages.
     pub fn len(&self) -> u64 {
         self.0.len()

@@ -10,6 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::{FileId, Header};
 use crate::primary::seals::{self, Head, Subject};
 use crate::primary::shipper::misfit;
+use crate::primary::shipper::newest;
 use crate::primary::shipper::outgoing::{Body, Outgoing, write_as_one};
 use crate::primary::shipper::sidecar;
 use crate::primary::shipper::spool::Segment;
@@ -43,7 +44,9 @@ pub(in crate::primary) async fn send(shipper: &Arc<Shipper>, out: Outgoing) -> R
             // An earlier attempt landed, and only its answer was lost.
             Landed::This(size) => delivered(shipper, &out, sums, size).await,
             Landed::Earlier => {
-                shipper.with_capture(|capture| capture.requeue(out.txid))??;
+                // Whether the database still has all of it is not known.
+                let pages = newest::pages_of(shipper.store.as_ref(), id, &shipper.seals).await?;
+                shipper.with_capture(|capture| capture.requeue(out.txid, pages.as_ref()))??;
                 shipper.skip_to(out.txid);
                 Ok(false)
             }

@@ -202,21 +202,39 @@ impl Capture {
         self.held = None;
     }
 
-    /// The transaction of the file that is under way is in the replica with other content of ours,
-    /// from before a crash. What the file holds goes out once more, as a later transaction.
+    /// The transaction of the file that is under way is in the replica with other content of ours, from before a crash:
+    /// these `pages`, unless they cannot be read. What the file holds goes out once more, as a later transaction.
     ///
     /// # Errors
     /// `Io` on the spool.
-    pub(in crate::primary) fn requeue(&mut self, published: Txid) -> Result<()> {
+    pub(in crate::primary) fn requeue(&mut self, published: Txid, pages: Option<&PageSet>) -> Result<()> {
         self.held = None;
-        match self.in_flight.take() {
+        self.attempted.clear();
+        let out = self.in_flight.take();
+        let Some(pages) = pages else {
+            self.state.landed(published);
+            self.lost("the key of a file from before is not kept");
+            return Ok(());
+        };
+        let replaces = out.as_ref().is_some_and(|out| out.pages.contains_all(pages));
+        if !replaces && self.exclusive == Exclusive::No {
+            // The WAL lost commits of that file: what waits would make a state of some of its pages and of later ones.
+            [Some(pages), out.as_ref().map(|out| &out.pages)]
+                .into_iter()
+                .flatten()
+                .for_each(|some| self.dirty.extend(some));
+            self.note_waiting();
+            self.state.landed(published);
+            return self.let_waiting_go();
+        }
+        match out {
             // What came from memory is still in the database, and goes out with what was committed since.
             Some(out) if out.inputs == 0 && self.exclusive == Exclusive::No => self.dirty.extend(&out.pages),
             // No view can be pinned.
             Some(mut out) => out.keep(&mut self.spool)?,
             None => {}
         }
-        self.skip_to(published);
+        self.landed(published, pages);
         Ok(())
     }
 
@@ -226,6 +244,7 @@ impl Capture {
         self.dirty.extend(pages);
         self.state.landed(txid);
         self.remember_all();
+        self.save(0);
     }
 
     /// `published` is in the replica, and is ours from before.

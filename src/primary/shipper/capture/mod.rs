@@ -341,15 +341,29 @@ impl Capture {
             return Ok(());
         }
         self.given_up = true;
-        for segment in self.spool.segments() {
-            self.dirty.extend(&segment.pages);
-        }
+        self.note_waiting();
         if let Some(out) = self.in_flight.take() {
             self.dirty.extend(&out.pages);
             self.attempted.push(out.header);
         }
-        self.remember_all();
+        self.let_waiting_go()
+    }
+
+    /// Remembers that all up to the cursor is in the replica or dirty, and removes what waits. First the state, so that it
+    /// names no file that is gone.
+    fn let_waiting_go(&mut self) -> Result<()> {
+        if let Some(cursor) = self.cursor.filter(|_| self.anchored) {
+            self.remember(cursor, self.mark);
+        }
+        self.save(self.spool.segments().len());
         self.spool.clear()
+    }
+
+    /// The pages of what waits are dirty.
+    fn note_waiting(&mut self) {
+        for segment in self.spool.segments() {
+            self.dirty.extend(&segment.pages);
+        }
     }
 
     /// What is under way is older than all that waits: it goes to the spool before anything else does.
