@@ -13,12 +13,10 @@ impl PageSet {
     /// The number of pages that [`PageSet::insert_all`] is given at a time where there may be millions.
     pub const AT_ONCE: usize = 4096;
 
-    /// Every page of a database of `pages` pages.
-    pub fn all(pages: PageCount) -> Self {
+    /// The pages that a database of `larger` pages has, and one of `smaller` pages has not.
+    pub fn between(smaller: PageCount, larger: PageCount) -> Self {
         let mut set = RoaringBitmap::new();
-        if let Some(last) = pages.last() {
-            set.insert_range(1..=last.get());
-        }
+        set.insert_range(smaller.get().saturating_add(1)..larger.get().saturating_add(1));
         Self(set)
     }
 

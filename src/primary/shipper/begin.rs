@@ -55,6 +55,7 @@ async fn decide(shipper: &Arc<Shipper>) -> Result<bool> {
             is_back: capture.is_back(),
             lineage: capture.known_lineage(&shipper.store.url()),
             page_size: look.page_size,
+            size: look.size,
             was_empty: shipper.db.was_empty(),
             forced: capture.is_forced(),
             has_commits: look.has_changes,
@@ -234,7 +235,8 @@ async fn act(shipper: &Arc<Shipper>, local: &Local, standing: Standing, lost: Op
             if local.claim.txid() != Some(last) {
                 // It landed, and the answer was lost: whether the database still has all of it is not known.
                 let id = FileId::single(last);
-                let pages = newest::pages_of(shipper.store.as_ref(), id, &shipper.seals).await?;
+                let pages =
+                    newest::replaced_by(shipper.store.as_ref(), id, local.size, &shipper.seals).await?;
                 shipper.with_capture(|capture| match pages {
                     Some(pages) => capture.landed(last, &pages),
                     None => capture.lost("the key of the newest file is not kept"),

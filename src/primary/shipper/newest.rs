@@ -5,6 +5,7 @@ use futures_util::{StreamExt, future, stream};
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::{FileId, FrameCodec, Header, Level, Lineage, PageIndex, TailRead, Txid};
+use crate::page::PageCount;
 use crate::primary::dirty::PageSet;
 use crate::primary::seals::{Head, Seals, read_head};
 use crate::primary::shipper::misfit;
@@ -93,13 +94,15 @@ pub(in crate::primary) async fn read_header(store: &Replica, id: FileId) -> Resu
     Ok(header)
 }
 
-/// The pages of a file that was published from here; `None` if it is sealed and its key is lost.
+/// The pages that a file which was published from here may have replaced in the replica: its own, and those beyond its end of
+/// a database that has `size` pages now. `None` if it is sealed and its key is lost.
 ///
 /// # Errors
 /// Those of the store; `Corrupt` naming the file.
-pub(in crate::primary) async fn pages_of(
+pub(in crate::primary) async fn replaced_by(
     store: &Replica,
     id: FileId,
+    size: PageCount,
     seals: &Seals,
 ) -> Result<Option<PageSet>> {
     let named = |e: Error| e.context(format_args!("{} {id}", store.url()));
@@ -117,7 +120,9 @@ pub(in crate::primary) async fn pages_of(
         match PageIndex::from_tail(&tail, file_size, header.shape()).map_err(named)? {
             TailRead::Index(index) => {
                 PageIndex::check_tail(&tail, &codec).map_err(named)?;
-                return Ok(Some(index.iter().map(|entry| entry.pgno).collect()));
+                let mut pages: PageSet = index.iter().map(|entry| entry.pgno).collect();
+                pages.extend(&PageSet::between(header.commit, size));
+                return Ok(Some(pages));
             }
             TailRead::NeedMore(more) => len = more,
         }

@@ -31,7 +31,7 @@ use std::sync::Arc;
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::{Header, Lineage, Txid};
-use crate::page::PageSize;
+use crate::page::{PageCount, PageSize};
 use crate::primary::shipper::Shipper;
 use crate::primary::shipper::holes::Hole;
 use crate::primary::shipper::misfit::{
@@ -59,6 +59,8 @@ pub(in crate::primary) struct Local {
     pub(in crate::primary) lineage: Option<Lineage>,
     /// The page size, if the database has pages.
     pub(in crate::primary) page_size: Option<PageSize>,
+    /// The size of the database.
+    pub(in crate::primary) size: PageCount,
     /// The database had no pages when it was opened.
     pub(in crate::primary) was_empty: bool,
     /// Somebody decided to go on after whatever the replica holds.

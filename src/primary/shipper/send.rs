@@ -45,7 +45,9 @@ pub(in crate::primary) async fn send(shipper: &Arc<Shipper>, out: Outgoing) -> R
             Landed::This(size) => delivered(shipper, &out, sums, size).await,
             Landed::Earlier => {
                 // Whether the database still has all of it is not known.
-                let pages = newest::pages_of(shipper.store.as_ref(), id, &shipper.seals).await?;
+                let pages =
+                    newest::replaced_by(shipper.store.as_ref(), id, out.header.commit, &shipper.seals)
+                        .await?;
                 shipper.with_capture(|capture| capture.requeue(out.txid, pages.as_ref()))??;
                 shipper.skip_to(out.txid);
                 Ok(false)

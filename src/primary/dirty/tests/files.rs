@@ -31,7 +31,7 @@ fn end(salt: u32) -> Record {
     let index = header(salt, 9, salt * 10);
     Record::End(End {
         index,
-        pages: PageSet::all(PageCount::new(9)),
+        pages: PageSet::between(PageCount::new(0), PageCount::new(9)),
         seen: Vec::new(),
         recent: PageSet::default(),
         closed: None,
@@ -76,7 +76,7 @@ fn records() -> impl Strategy<Value = Record> {
             if is_end {
                 let pages = pages.into_iter().filter_map(Pgno::new).collect();
                 let seen = seen.into_iter().map(|[frame, a, b]| (FrameNo(frame), Checksum(a, b))).collect();
-                let recent = PageSet::all(PageCount::new(3));
+                let recent = PageSet::between(PageCount::new(0), PageCount::new(3));
                 Record::End(End { index, pages, seen, recent, closed: stamp })
             } else {
                 Record::Begin(Begin { salts: Salts(salts[0], salts[1]), before: index, file: stamp })

@@ -27,6 +27,8 @@ const ATTEMPTS: usize = 100;
 pub(in crate::primary) struct Look {
     /// The page size; `None` while the database has no pages.
     pub(in crate::primary) page_size: Option<PageSize>,
+    /// The size of the database.
+    pub(in crate::primary) size: PageCount,
     /// There are changes after what the state folder claims.
     pub(in crate::primary) has_changes: bool,
 }
@@ -151,7 +153,8 @@ impl Capture {
         let Some(changed) = self.changed(db)? else { return Ok(Look::default()) };
         self.claim = self.state.claim(&self.state.url, self.file, self.cursor.is_some());
         let has_changes = self.has_waiting() || !changed.pages.is_empty();
-        Ok(Look { page_size: Some(changed.view.page_size()), has_changes })
+        let (page_size, size) = (Some(changed.view.page_size()), changed.view.commit());
+        Ok(Look { page_size, size, has_changes })
     }
 
     /// Whether something is to be published. Without a connection only what waits counts.
