@@ -20,6 +20,8 @@ pub(in crate::primary) enum Collected {
     ViewChanged,
     /// What was changed is not known, for this reason: all pages are to be compared.
     Broken(&'static str),
+    /// The same, and the WAL has a commit no more that the cursor covers: the database may be older than what was published.
+    Lost(&'static str),
 }
 
 /// Finds the pages that were changed after `from` up to `view`. `file` is the stamp of the database file, taken after
@@ -84,7 +86,7 @@ fn is_same_generation(view: &dyn PinnedView, cursor: &Position) -> bool {
 /// that were published, and the generation gone on with others.
 fn in_generation(view: &mut dyn PinnedView, cursor: &Position) -> Result<Collected> {
     if view.header().mx_frame < cursor.frame {
-        return Ok(Collected::Broken("the WAL lost commits that it had"));
+        return Ok(Collected::Lost("the WAL lost commits that it had"));
     }
     let found = view.frame(cursor.frame)?;
     let is_same = found.is_some_and(|frame| {
@@ -96,7 +98,7 @@ fn in_generation(view: &mut dyn PinnedView, cursor: &Position) -> Result<Collect
     Ok(match view.pages_after(cursor.frame)? {
         None => Collected::ViewChanged,
         Some(pages) if is_same => Collected::Pages(pages),
-        Some(_) => Collected::Broken("the last frame that was covered is not in the WAL"),
+        Some(_) => Collected::Lost("the last frame that was covered is not in the WAL"),
     })
 }
 

@@ -59,6 +59,7 @@ async fn decide(shipper: &Arc<Shipper>) -> Result<bool> {
             was_empty: shipper.db.was_empty(),
             forced: capture.is_forced(),
             has_commits: look.has_changes,
+            is_behind: capture.is_behind(),
             time: capture.time(),
             sent: capture.sent(),
             stood_by: shipper.db.stood_by(),

@@ -21,7 +21,7 @@
 //! of earlier transactions say whether the database is one of those: then it is brought forward too. Commits that
 //! capture did not follow are believed only where digests are remembered, the database is none of the earlier
 //! transactions, page 1 counts no fewer changes than the replica's, and pages are in common or a `VACUUM` explains
-//! that none is. Everything else stops.
+//! that none is; and not where the WAL lost commits that were captured. Everything else stops.
 //!
 //! Where this database or a Litestream sidecar wrote the newest transaction, a database that differs from it continues too if
 //! the WAL shows that it was that transaction, and what came after (`sidecar::survey_at`).
@@ -67,6 +67,8 @@ pub(in crate::primary) struct Local {
     pub(in crate::primary) forced: bool,
     /// There are commits after what the state folder claims.
     pub(in crate::primary) has_commits: bool,
+    /// The WAL lost commits that were captured.
+    pub(in crate::primary) is_behind: bool,
     /// The time of the transaction of the claim, if it was published from here.
     pub(in crate::primary) time: Option<Timestamp>,
     /// The headers of files that may have landed and hold nothing that the database has lost.
@@ -140,9 +142,7 @@ pub(in crate::primary) async fn standing(
         }
         Claim::Followed(_) if is_last => Ok(Standing::Followed(last)),
         claim if local.is_after_older_version(claim, header) => Ok(local.and_more(last)),
-        Claim::Unfollowed(_) if is_last => {
-            Question::new(shipper, header).await?.has_it_more(local.is_back).await
-        }
+        Claim::Unfollowed(_) if is_last => Question::new(shipper, header).await?.has_it_more(local).await,
         Claim::BeforeCrash(_) if is_last => Question::new(shipper, header).await?.has_it_lost_any().await,
         Claim::OfAnotherFile(_) if is_last => Question::new(shipper, header).await?.is_it_the_newest().await,
         _ if local.origin == Some(Origin::Rewound) => Err(rewound(store, local.claim.txid(), last)),
@@ -303,16 +303,19 @@ impl<'a> Question<'a> {
     }
 
     /// The database was the newest transaction, and somebody may have written it since.
-    async fn has_it_more(&self, is_back: bool) -> Result<Standing> {
+    async fn has_it_more(&self, local: &Local) -> Result<Standing> {
         if let Some(txid) = self.only_earlier().await? {
             let why = "it was the newest before, so that either an older file took its place, or a program \
                        without litestream wrote back what it was";
             return Err(earlier(self.shipper.store.as_ref(), txid, self.last, why));
         }
+        if local.is_behind {
+            return self.is_it_the_newest().await;
+        }
         // Version 0.1.0 remembered no digests. Without them an older file is not told from one that was written since.
         let sums = Sums::of(self.shipper);
         sums.catch_up(self.shipper, Some(self.last)).await;
-        if !is_back && !sums.remembers_digests() {
+        if !local.is_back && !sums.remembers_digests() {
             return self.is_it_the_newest().await;
         }
         match self.compare_with_newest(false).await? {

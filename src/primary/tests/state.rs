@@ -384,3 +384,23 @@ fn slot(bench: &Bench, txid: usize) -> Vec<u8> {
     let digests = fs::read(bench.local("pages.past")).unwrap_or_default();
     digests.get(txid * SLOT..(txid + 1) * SLOT).unwrap_or_default().to_vec()
 }
+
+/// Of two commits that one file has, the WAL lost the second: the database is no transaction that digests know, and shares
+/// most pages with the newest.
+#[test]
+fn a_wal_that_lost_published_commits_stops_replication() {
+    let mut bench = Bench::new(5);
+    bench.options.sync_interval = Duration::from_secs(3600);
+    bench.open();
+    bench.sync();
+    bench.db.change(1);
+    bench.db.change(2);
+    bench.sync();
+    let before = bench.txids();
+    bench.kill();
+    bench.db.fail_power(1);
+    bench.open();
+    bench.db.change(3);
+    assert_eq!(bench.try_sync().unwrap_err().kind(), ErrorKind::Conflict);
+    assert_eq!(bench.txids(), before);
+}

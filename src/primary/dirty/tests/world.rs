@@ -522,5 +522,5 @@ pub(super) fn pages(numbers: &[u32]) -> Collected {
 
 /// Whether what was changed is not known.
 pub(super) const fn is_broken(found: &Collected) -> bool {
-    matches!(found, Collected::Broken(_))
+    matches!(found, Collected::Broken(_) | Collected::Lost(_))
 }

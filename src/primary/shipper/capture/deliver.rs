@@ -343,6 +343,7 @@ impl Capture {
         if self.cursor.is_some() {
             self.anchored = true;
             self.anchor_reason = None;
+            self.is_behind = false;
             self.remember_all();
         }
         self.save(0);

@@ -53,6 +53,8 @@ pub(in crate::primary) struct Capture {
     given_up: bool,
     /// Why the database must be compared or copied.
     anchor_reason: Option<&'static str>,
+    /// The WAL lost commits that were captured.
+    is_behind: bool,
     /// Counts changes of `cursor`.
     mark: u64,
     /// The mark of the cursor in `state`.
@@ -157,6 +159,7 @@ impl Capture {
             sync_interval: shipper.options.sync_interval,
             given_up: false,
             anchor_reason,
+            is_behind: false,
             mark: 0,
             remembered: 0,
             spool,
@@ -263,6 +266,11 @@ impl Capture {
     /// Why the database must be compared or copied, if it must.
     pub(in crate::primary) fn anchor_reason(&self) -> Option<&'static str> {
         self.anchor_reason
+    }
+
+    /// Whether the WAL lost commits that were captured.
+    pub(in crate::primary) fn is_behind(&self) -> bool {
+        self.is_behind
     }
 
     /// Whether there are changes before the cursor that are not in the replica.

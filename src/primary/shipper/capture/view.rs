@@ -213,6 +213,11 @@ impl Capture {
                 self.lost(why);
                 Ok(Some(PageSet::default()))
             }
+            Collected::Lost(why) => {
+                self.is_behind = true;
+                self.lost(why);
+                Ok(Some(PageSet::default()))
+            }
         }
     }
 
