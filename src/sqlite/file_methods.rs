@@ -15,7 +15,7 @@ use super::installed::{file_mut, inherited, remove, replace, settled_before};
 use super::log::{guard, guard_value};
 use super::{
     Code, DeviceCharacteristics, Fetched, File, FileControl, FileControlOp, LockLevel, ReadOutcome, ShmLock,
-    ShmLockFlags, SyncFlags, fcntl, forked,
+    ShmLockFlags, SyncFlags, fcntl, forked, shared_cache,
 };
 
 /// The methods of our files. The number of a table says what is in it: 1 for shared memory, 2 for
@@ -240,6 +240,7 @@ unsafe extern "C" fn x_file_control(place: *mut sqlite3_file, op: c_int, arg: *m
         return guard("xFileControl", Code::IOERR, || unsafe { control_inherited(&inherited, op, arg) });
     }
     if op == FileControlOp::PDB.get() {
+        shared_cache::opened();
         // With a shared cache SQLite says it for each connection that joins, without a lock, and with the
         // connection that used the file last, which another thread may be using.
         // SAFETY: SQLite's promise for every method, see the module.

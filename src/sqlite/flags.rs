@@ -56,11 +56,6 @@ impl OpenFlags {
         self.contains(Self::READONLY)
     }
 
-    /// Whether several connections share what the pager keeps of the file.
-    pub const fn has_shared_cache(self) -> bool {
-        self.contains(Self(ffi::SQLITE_OPEN_SHAREDCACHE))
-    }
-
     /// The same, but read-only.
     pub const fn read_only(self) -> Self {
         self.without(Self::READWRITE.with(Self::CREATE)).with(Self::READONLY)

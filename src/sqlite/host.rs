@@ -164,6 +164,11 @@ pub(super) fn is_loaded() -> bool {
     !LOADED.load(Ordering::Acquire).is_null()
 }
 
+/// Whether connections of the library that loaded us can share a cache. Some libraries are built without.
+pub(super) fn can_share_caches() -> bool {
+    loaded().routines().is_some_and(|api| api.enable_shared_cache.is_some())
+}
+
 /// The API of the library that loaded us; without routines before.
 pub(super) fn loaded() -> HostApi {
     HostApi(LOADED.load(Ordering::Acquire))

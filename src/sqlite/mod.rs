@@ -14,6 +14,7 @@
 //! | `code`, `flags`, `control` | SQLite's numbers as types |
 //! | `vfs`, `file`, `request` | the traits and what they are given |
 //! | `base`, `base_file`, `name`, `shm` | the host's VFS, its files, file names and shared memory |
+//! | `shared_cache` | whether connections are to share a cache of SQLite's |
 //! | `closing_lock` | why no connection loses its lock by the close of another |
 //! | `database_file` | the way from a WAL to its database's file |
 //! | `vfs_methods`, `file_methods`, `fcntl`, `installed`, `find` | the trampolines and the memory that SQLite holds |
@@ -61,6 +62,7 @@ mod opening_error;
 mod refused;
 mod request;
 mod roles;
+mod shared_cache;
 mod shm;
 mod signals;
 mod sole_use;

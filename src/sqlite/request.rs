@@ -15,11 +15,18 @@ pub struct OpenRequest<'a> {
     name: Option<FileName<'a>>,
     flags: OpenFlags,
     base: &'a BaseVfs,
+    is_for_shared_cache: bool,
 }
 
 impl<'a> OpenRequest<'a> {
     pub(super) const fn new(name: Option<FileName<'a>>, flags: OpenFlags, base: &'a BaseVfs) -> Self {
-        Self { name, flags, base }
+        Self { name, flags, base, is_for_shared_cache: false }
+    }
+
+    /// The same, for a cache that connections share if `shares`.
+    pub(super) const fn sharing_cache(mut self, shares: bool) -> Self {
+        self.is_for_shared_cache = shares;
+        self
     }
 
     /// The full path of the file, as the base VFS made it; `None` for a temporary file.
@@ -35,6 +42,12 @@ impl<'a> OpenRequest<'a> {
     /// How it is to be opened. The bits go to the base VFS as they are.
     pub const fn flags(&self) -> OpenFlags {
         self.flags
+    }
+
+    /// Whether SQLite gives this very file, without a word to us, to other connections that open a database of this
+    /// name, whatever else their URIs say.
+    pub const fn is_for_shared_cache(&self) -> bool {
+        self.is_for_shared_cache
     }
 
     /// The host's VFS. It is `Copy` and may be kept.

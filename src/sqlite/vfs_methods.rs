@@ -10,7 +10,7 @@ use rusqlite::ffi::{self, sqlite3_file, sqlite3_int64, sqlite3_syscall_ptr, sqli
 use super::name::{FileName, path_of};
 use super::{
     Access, BaseVfs, Code, FileKind, OpenFlags, OpenRequest, Opened, Vfs, auto_extension, forked, installed,
-    log,
+    log, shared_cache,
 };
 
 /// A VFS that SQLite knows, and what is behind it.
@@ -133,10 +133,11 @@ unsafe extern "C" fn x_open(
         forked::close_inherited();
         // SAFETY: see the module; SQLite's name lives longer than the call.
         let (shim, name) = unsafe { (shim(vfs), FileName::new(name)) };
-        let request = OpenRequest::new(name, OpenFlags::from_bits(flags), &shim.base);
+        let mut request = OpenRequest::new(name, OpenFlags::from_bits(flags), &shim.base);
         if request.kind() == FileKind::MainDb {
             // What fails a refused open, and gives the others the functions.
             auto_extension::register()?;
+            request = request.sharing_cache(is_for_shared_cache(vfs, &request));
         }
         let (opened, opened_flags) = match shim.inner.open(request)? {
             // SAFETY: what SQLite gave us, for a VFS whose files fit in the memory.
@@ -214,7 +215,17 @@ unsafe extern "C" fn x_full_pathname(
     size: c_int,
     out: *mut c_char,
 ) -> c_int {
-    below!(vfs.xFullPathname(name, size, out) else ffi::SQLITE_CANTOPEN)
+    let code = below!(vfs.xFullPathname(name, size, out) else ffi::SQLITE_CANTOPEN);
+    let is_known = matches!(code, ffi::SQLITE_OK | ffi::SQLITE_OK_SYMLINK);
+    // SAFETY: after a success it is a string that ends with a zero.
+    let full_path = is_known.then(|| path_of(unsafe { CStr::from_ptr(out) }));
+    shared_cache::asked(vfs, name, full_path);
+    code
+}
+
+/// Whether the main database of `request` is opened for a cache that connections share.
+fn is_for_shared_cache(vfs: *const sqlite3_vfs, request: &OpenRequest<'_>) -> bool {
+    request.path().is_some_and(|path| shared_cache::opens(vfs, path, request.parameters()))
 }
 
 unsafe extern "C" fn x_dl_open(vfs: *mut sqlite3_vfs, name: *const c_char) -> *mut c_void {

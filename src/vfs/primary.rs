@@ -102,7 +102,7 @@ pub(super) fn open(
         asked_for_checkpoint: false,
         closing: Closing::of(opener.connection.address()),
         commit: CommitWait::new(Arc::clone(&primary), opener.file, config.commit, config.commit_timeout)
-            .sharing_cache(request.flags().has_shared_cache()),
+            .sharing_cache(request.is_for_shared_cache()),
         left_rollback: false,
         path,
         primary,

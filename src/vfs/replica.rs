@@ -18,6 +18,7 @@ use crate::store::Location;
 
 /// Opens a replica, or joins those of this process that have it open. The default VFS does it `by_default`.
 pub(super) fn open(request: &OpenRequest<'_>, config: ReplicaConfig, by_default: bool) -> Result<Opened> {
+    refuse_shared_cache(request)?;
     let core = first_that_answers(&config).map_err(|e| hinted(e, config.hint))?;
     if let Some(hint) = config.hint.filter(|_| request.path().is_some_and(Path::exists)) {
         tracing::warn!("{} is a local file, but {hint}", request.path().unwrap_or(Path::new("")).display());
@@ -32,6 +33,20 @@ pub(super) fn open(request: &OpenRequest<'_>, config: ReplicaConfig, by_default:
         file: Box::new(ReplicaFile { view, path, by_default }),
         out_flags: request.flags().read_only(),
     })
+}
+
+/// Refuses a cache of SQLite's that connections share. It goes by the name of the database, which says nothing about a
+/// replica: who opened another one, or another state, by the same name would be shown this one, and we would not be asked.
+/// When that is known, SQLite's own name for the file is made.
+fn refuse_shared_cache(request: &OpenRequest<'_>) -> Result<()> {
+    if !request.is_for_shared_cache() {
+        return Ok(());
+    }
+    let name = request.path().unwrap_or(Path::new("")).display();
+    Err(Error::config(format!(
+        "with cache=shared, SQLite would show this replica to whoever opens another one, or another state, by the name \
+         {name}: say cache=private in the URI (all connections to a replica share the pages that were fetched anyway)"
+    )))
 }
 
 /// Opens the first replica that answers, and has what it must have.

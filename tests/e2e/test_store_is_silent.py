@@ -9,7 +9,7 @@ from collections import Counter
 
 import pytest
 
-from harness.proxy import Hang, Trickle
+from harness.proxy import CutBody, Hang, LoseAnswer, Status, Trickle
 from harness.sql import fill, insert, restore, sync
 from harness.worker import SqlError
 
@@ -41,12 +41,12 @@ def forgotten(proxy):
     return lambda request: Hang() if request.connection <= last else None
 
 
-def first_of_each(fault):
+def first_of_each(*faults):
     seen = Counter()
 
     def of(request):
         seen[request.kind, request.path] += 1
-        return fault if seen[request.kind, request.path] == 1 else None
+        return dict(enumerate(faults, 1)).get(seen[request.kind, request.path])
 
     return of
 
@@ -79,6 +79,16 @@ def test_the_first_request_of_each_kind_gets_no_answer(start, primary, through_p
     replica = worker.open(through_proxy.replica())
     assert replica.rows(TOTAL) == primary.rows(TOTAL)
     assert time.monotonic() - began < 15
+
+
+@pytest.mark.parametrize("fault", [Status(503, b""), LoseAnswer(), CutBody(10)], ids=["503", "closed", "cut"])
+def test_the_second_request_fails_while_the_first_one_is_silent(primary, replica, through_proxy, proxy, fault):
+    proxy.fault = first_of_each(Hang(), fault)
+    assert seconds(lambda: replica.rows(TOTAL)) < 15
+    insert(primary)
+    sync(primary)
+    assert seconds(lambda: replica.one("PRAGMA litestream_poll")) < 8
+    assert replica.rows(TOTAL) == primary.rows(TOTAL)
 
 
 @pytest.mark.parametrize("fault", [Hang(), Trickle(7, 1)], ids=["silence", "trickles"])

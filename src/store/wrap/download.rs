@@ -7,12 +7,13 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream, StreamExt as _};
 use futures_util::{FutureExt as _, TryStreamExt as _};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use bytes::Bytes;
 
+use super::backoff::Backoff;
 use super::hedge::Permit;
-use super::retry::{Backoff, Retry};
+use super::retry::Retry;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::{Bucket, ByteRange, Content};
 
@@ -62,6 +63,7 @@ type Body = BoxStream<'static, Result<Bytes>>;
 
 /// A second request for what is still to come, made at `at`; its body, once that begins to come.
 struct Second {
+    begun: Instant,
     at: u64,
     body: BoxFuture<'static, Result<Body>>,
     permit: Permit,
@@ -171,17 +173,23 @@ impl Download {
             && let Some(permit) = self.store.hedge().permit_now()
         {
             tracing::debug!(what = %self.what, "a download is slow, asking again");
-            self.second = Some(Second { at: self.at, body: self.ask_again(), permit });
+            self.second = Some(Second { begun: Instant::now(), at: self.at, body: self.ask_again(), permit });
         }
         Ok(())
     }
 
     /// A request for what is still to come, over a new connection.
-    fn ask_again(&self) -> BoxFuture<'static, Result<Body>> {
+    fn request(&self) -> BoxFuture<'static, Result<Body>> {
         let (store, what, file_size) = (self.store.fresh(), self.what.clone(), self.file_size);
         let (at, end) = (self.at, self.end);
+        async move { rest(&*store, &what, file_size, at, end).await }.boxed()
+    }
+
+    /// The same, until its body begins to come.
+    fn ask_again(&self) -> BoxFuture<'static, Result<Body>> {
+        let (request, what) = (self.request(), self.what.clone());
         async move {
-            let mut body = rest(&*store, &what, file_size, at, end).await?;
+            let mut body = request.await?;
             match body.next().await {
                 Some(Ok(chunk)) => Ok(stream::iter([Ok(chunk)]).chain(body).boxed()),
                 Some(Err(e)) => Err(e),
@@ -208,18 +216,31 @@ impl Download {
         }
     }
 
-    /// Continues where it broke off.
-    async fn go_on_after(&mut self, failure: Error, backoff: &mut Backoff<'_>) -> Result<()> {
-        if let Some(second) = &mut self.second {
-            let answer = (&mut second.body).await;
-            if self.take_second(answer).is_ok() {
-                return Ok(());
-            }
-        }
-        backoff.pause(failure).await?;
+    /// Continues where it broke off: where the second request is, if that has an answer in time, or else asks again.
+    async fn go_on_after(&mut self, mut failure: Error, backoff: &mut Backoff<'_>) -> Result<()> {
         loop {
-            match rest(&*self.store.fresh(), &self.what, self.file_size, self.at, self.end).await {
-                Err(e) => backoff.pause(e).await?,
+            let request = self.request();
+            let in_time = self.second.as_ref().map(|second| second.begun + SILENCE);
+            let again = async {
+                if let Some(in_time) = in_time {
+                    sleep_until(in_time).await;
+                }
+                backoff.pause(failure).await?;
+                Ok::<_, Error>(request.await)
+            };
+            let answer = match &mut self.second {
+                None => again.await?,
+                Some(second) => tokio::select! {
+                    biased;
+                    answer = &mut second.body => match self.take_second(answer) {
+                        Ok(()) => return Ok(()),
+                        Err(e) => Err(e),
+                    },
+                    answer = again => answer?,
+                },
+            };
+            match answer {
+                Err(e) => failure = e,
                 Ok(body) => {
                     self.body = body;
                     return Ok(());

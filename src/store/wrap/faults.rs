@@ -47,6 +47,13 @@ pub enum Fault {
     /// The content of a `get` breaks off with `Unavailable` after so many bytes. Other requests are
     /// done as they are.
     Truncate(u64),
+    /// The same after so long a silence.
+    Stall {
+        /// So many bytes come.
+        after: u64,
+        /// Then nothing for so long.
+        silence: Duration,
+    },
 }
 
 /// A replica whose bucket fails on command and counts its requests, for tests. Clones share both.
@@ -189,12 +196,13 @@ fn end<T>(op: Op, fault: Option<Fault>, answer: Result<T>) -> Result<T> {
 fn got(fault: Option<Fault>, answer: Result<Content>) -> Result<Content> {
     let content = end(Op::Get, fault, answer)?;
     Ok(match fault {
-        Some(Fault::Truncate(keep)) => truncated(content, keep),
+        Some(Fault::Truncate(keep)) => truncated(content, keep, Duration::ZERO),
+        Some(Fault::Stall { after, silence }) => truncated(content, after, silence),
         _ => content,
     })
 }
 
-fn truncated(content: Content, keep: u64) -> Content {
+fn truncated(content: Content, keep: u64, silence: Duration) -> Content {
     let mut left = keep;
     let body = content.body.map(move |chunk| {
         let mut chunk = chunk?;
@@ -210,6 +218,12 @@ fn truncated(content: Content, keep: u64) -> Content {
     let body = body.scan(false, |broken, chunk| {
         let over = std::mem::replace(broken, chunk.is_err());
         std::future::ready((!over).then_some(chunk))
+    });
+    let body = body.then(move |chunk| async move {
+        if chunk.is_err() {
+            tokio::time::sleep(silence).await;
+        }
+        chunk
     });
     Content { body: body.boxed(), ..content }
 }

@@ -1,21 +1,22 @@
-//! A second request where the first one is silent: what answers first wins, and the other is given up.
+//! A second request where the first one is silent: what answers first wins, and the other is given up. One that fails
+//! while the other stays silent is made again as a retry would make it.
 //!
 //! A request may wait for an answer that never comes: a router forgot the connection, a server lost it. The second
 //! one goes over a connection of its own. It must not double the cost where a link is merely slow, so it waits for
 //! longer than answers usually take, and needs one of a few permits: one that did not help is used up, and comes back
 //! only after many ordinary answers.
 
-use std::future::Future;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures_util::future::{Either, select};
+use futures_util::future::{BoxFuture, Either, select};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
-use crate::error::Result;
+use super::backoff::Backoff;
+use crate::error::{Error, Result};
 
 /// How long an answer is waited for before anything was measured.
 const FIRST_PATIENCE: Duration = Duration::from_secs(2);
@@ -78,18 +79,23 @@ impl Default for Hedge {
 }
 
 impl Hedge {
-    /// The answer of `first`; or of the request that `second` makes when `first` takes far longer than usual, if
-    /// that comes earlier. A failure that may pass decides nothing while the other request is under way.
+    /// The answer of `first`; or of a request that `again` makes when `first` takes far longer than usual, if that
+    /// comes earlier.
+    ///
+    /// Then two are under way. When one has a failure that may pass, the other decides if it answers within its patience;
+    /// or else one is made again, as often and as soon as `backoff` allows, while the silent one may still answer.
     ///
     /// # Errors
-    /// That of the request that was decisive.
-    pub(super) async fn race<T, F, S>(&self, asked: Asked, first: F, second: impl FnOnce() -> S) -> Result<T>
-    where
-        F: Future<Output = Result<T>>,
-        S: Future<Output = Result<T>>,
-    {
-        let begun = Instant::now();
-        let first = pin!(first);
+    /// That of the request that was decisive; the last failure if all were tried that may be, and the silent one has had
+    /// the longest patience.
+    pub(super) async fn race<T>(
+        &self,
+        asked: Asked,
+        backoff: &mut Backoff<'_>,
+        first: BoxFuture<'static, Result<T>>,
+        again: impl Fn() -> BoxFuture<'static, Result<T>>,
+    ) -> Result<T> {
+        let sent = Sent { at: Instant::now(), is_first: true };
         let patience = self.patience(asked);
         let unusual = pin!(async {
             sleep(patience).await;
@@ -97,30 +103,21 @@ impl Hedge {
         });
         let (permit, first) = match select(first, unusual).await {
             Either::Left((answer, _)) => {
-                self.note(asked, begun.elapsed(), &answer);
+                self.note(asked, sent.at.elapsed(), &answer);
                 return answer;
             }
             Either::Right(granted) => granted,
         };
         tracing::debug!(?asked, ?patience, "a request is slow, asking again");
-        let again = Instant::now();
-        match select(first, pin!(second())).await {
-            Either::Left((Err(e), second)) if e.is_transient() => second.await,
-            Either::Left((answer, _)) => {
-                self.use_up(permit);
-                self.note(asked, begun.elapsed(), &answer);
-                answer
-            }
-            Either::Right((Err(e), first)) if e.is_transient() => {
-                self.use_up(permit);
-                first.await
-            }
-            Either::Right((answer, _)) => {
-                self.doubted.store(DOUBTED, Ordering::Relaxed);
-                self.note(asked, again.elapsed(), &answer);
-                answer
-            }
+        let Decision { sent, answer, first_is_silent } =
+            decide((sent, first), patience, backoff, again).await;
+        if sent.is_first || is_passing(&answer) {
+            self.use_up(permit);
+        } else if first_is_silent {
+            self.doubted.store(DOUBTED, Ordering::Relaxed);
         }
+        self.note(asked, sent.at.elapsed(), &answer);
+        answer
     }
 
     /// How long the answer of a request that begins now is waited for.
@@ -145,7 +142,7 @@ impl Hedge {
     }
 
     fn note<T>(&self, asked: Asked, took: Duration, answer: &Result<T>) {
-        if answer.as_ref().is_err_and(crate::error::Error::is_transient) {
+        if is_passing(answer) {
             return;
         }
         self.usual(asked).note(took);
@@ -172,6 +169,62 @@ impl Hedge {
             Asked::Content => &self.content,
         };
         usual.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A request that was sent.
+#[derive(Clone, Copy, Debug)]
+struct Sent {
+    at: Instant,
+    is_first: bool,
+}
+
+/// The answer that counts, and of which request it is.
+struct Decision<T> {
+    sent: Sent,
+    answer: Result<T>,
+    /// The first request has not failed.
+    first_is_silent: bool,
+}
+
+/// Whether it is a failure that may pass.
+fn is_passing<T>(answer: &Result<T>) -> bool {
+    answer.as_ref().is_err_and(Error::is_transient)
+}
+
+/// The decisive answer of `first`, which is silent, and of those that `again` makes beside it; see [`Hedge::race`].
+async fn decide<T>(
+    first: (Sent, BoxFuture<'static, Result<T>>),
+    patience: Duration,
+    backoff: &mut Backoff<'_>,
+    again: impl Fn() -> BoxFuture<'static, Result<T>>,
+) -> Decision<T> {
+    let ask = || (Sent { at: Instant::now(), is_first: false }, again());
+    let longest = first.0.at + PATIENCE.1;
+    let mut first_is_silent = true;
+    let (mut silent, mut newest) = (first, ask());
+    loop {
+        let (sent, answer, (other, rest)) = match select(silent.1, newest.1).await {
+            Either::Left((answer, rest)) => (silent.0, answer, (newest.0, rest)),
+            Either::Right((answer, rest)) => (newest.0, answer, (silent.0, rest)),
+        };
+        let failure = match answer {
+            Err(e) if e.is_transient() => e,
+            answer => return Decision { sent, answer, first_is_silent },
+        };
+        first_is_silent &= !sent.is_first;
+        let pause = pin!(async {
+            sleep_until(other.at + patience).await;
+            backoff.pause(failure).await
+        });
+        match select(rest, pause).await {
+            Either::Left((answer, _)) => return Decision { sent: other, answer, first_is_silent },
+            Either::Right((Ok(()), rest)) => (silent, newest) = ((other, rest), ask()),
+            Either::Right((Err(failure), rest)) => {
+                let answer = timeout_at(longest, rest).await.unwrap_or(Err(failure));
+                return Decision { sent: other, answer, first_is_silent };
+            }
+        }
     }
 }
 
@@ -217,24 +270,61 @@ impl Usual {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::{Error, ErrorKind};
+    use crate::error::ErrorKind;
     use crate::runtime::block_on;
+    use crate::runtime::simulated::in_virtual_time;
+    use crate::store::RetryPolicy;
+    use futures_util::FutureExt as _;
     use std::future::pending;
+    use tokio::time::timeout;
 
-    async fn after<T>(seconds: f64, answer: Result<T>) -> Result<T> {
-        sleep(Duration::from_secs_f64(seconds)).await;
-        answer
+    fn after<T: Send + 'static>(seconds: f64, answer: Result<T>) -> BoxFuture<'static, Result<T>> {
+        async move {
+            sleep(Duration::from_secs_f64(seconds)).await;
+            answer
+        }
+        .boxed()
+    }
+
+    fn silent<T: Send + 'static>() -> BoxFuture<'static, Result<T>> {
+        pending().boxed()
     }
 
     fn unavailable<T>() -> Result<T> {
         Err(Error::new(ErrorKind::Unavailable, "for now"))
     }
 
+    async fn race<T: Send + 'static>(
+        hedge: &Hedge,
+        first: BoxFuture<'static, Result<T>>,
+        again: impl Fn() -> BoxFuture<'static, Result<T>>,
+    ) -> Result<T> {
+        let policy = RetryPolicy::default();
+        hedge.race(Asked::Content, &mut Backoff::new(&policy), first, again).await
+    }
+
+    /// The same, where what is asked again has these answers, each after so many seconds; how long it took, and how many
+    /// were asked for.
+    async fn race_of<const N: usize>(
+        hedge: &Hedge,
+        first: BoxFuture<'static, Result<usize>>,
+        answers: [(f64, Result<usize>); N],
+    ) -> (Result<usize>, Duration, usize) {
+        let (begun, made) = (Instant::now(), AtomicUsize::new(0));
+        let answer = race(hedge, first, || {
+            let n = made.fetch_add(1, Ordering::Relaxed);
+            let (seconds, answer) = answers[n.min(N - 1)].clone();
+            after(seconds, answer)
+        });
+        let answer = timeout(Duration::from_secs(1000), answer).await.expect("an answer");
+        (answer, begun.elapsed(), made.into_inner())
+    }
+
     /// One that has measured so many quick answers.
     async fn quick() -> Arc<Hedge> {
         let hedge = Arc::<Hedge>::default();
         for _ in 0..ENOUGH {
-            hedge.race(Asked::Content, after(0.001, Ok(())), || after(0.0, Ok(()))).await.unwrap();
+            race(&hedge, after(0.001, Ok(())), || after(0.0, Ok(()))).await.unwrap();
         }
         hedge
     }
@@ -263,7 +353,7 @@ mod tests {
         block_on(async {
             let hedge = quick().await;
             for n in 0..3 * PERMITS {
-                let answer = hedge.race(Asked::Content, pending(), || after(0.0, Ok(n))).await;
+                let answer = race(&hedge, silent(), || after(0.0, Ok(n))).await;
                 assert_eq!(answer.unwrap(), n);
             }
             assert_eq!(hedge.permits.available_permits(), PERMITS);
@@ -276,15 +366,15 @@ mod tests {
     fn of_dead_connections_only_the_first_one_costs_the_whole_patience() {
         block_on(async {
             let hedge = Hedge::default();
-            hedge.race(Asked::Content, after(0.001, Ok(())), || after(0.0, Ok(()))).await?;
+            race(&hedge, after(0.001, Ok(())), || after(0.0, Ok(()))).await?;
             let begun = Instant::now();
             for _ in 0..PERMITS {
-                hedge.race(Asked::Content, pending(), || after(0.0, Ok(()))).await?;
+                race(&hedge, silent(), || after(0.0, Ok(()))).await?;
             }
             let spent = begun.elapsed() - FIRST_PATIENCE;
             assert!(spent < FIRST_PATIENCE, "{spent:?} more");
             for _ in 0..DOUBTED {
-                hedge.race(Asked::Content, after(0.001, Ok(())), || after(0.0, Ok(()))).await?;
+                race(&hedge, after(0.001, Ok(())), || after(0.0, Ok(()))).await?;
             }
             assert_eq!(hedge.doubted.load(Ordering::Relaxed), 0);
             Ok(())
@@ -296,14 +386,15 @@ mod tests {
     fn where_everything_is_slow_second_requests_come_to_an_end() {
         block_on(async {
             let hedge = quick().await;
-            let mut made = 0;
+            let made = AtomicUsize::new(0);
             for _ in 0..20 {
                 let second = || {
-                    made += 1;
+                    made.fetch_add(1, Ordering::Relaxed);
                     after(0.4, Ok(2))
                 };
-                assert_eq!(hedge.race(Asked::Content, after(0.2, Ok(1)), second).await.unwrap(), 1);
+                assert_eq!(race(&hedge, after(0.2, Ok(1)), second).await.unwrap(), 1);
             }
+            let made = made.into_inner();
             assert!((1..=PERMITS).contains(&made), "{made}");
             Ok(())
         })
@@ -312,16 +403,59 @@ mod tests {
 
     #[test]
     fn a_failure_that_may_pass_waits_for_the_other_answer_and_another_one_does_not() {
-        block_on(async {
-            let hedge = quick().await;
-            let answer = hedge.race(Asked::Content, after(0.2, unavailable()), || after(0.3, Ok(2))).await;
-            assert_eq!(answer.unwrap(), 2);
-            let answer = hedge.race(Asked::Content, after(0.4, Ok(1)), || after(0.0, unavailable())).await;
-            assert_eq!(answer.unwrap(), 1);
-            let gone = || Err(Error::new(ErrorKind::NotFound, "gone"));
-            let answer: Result<()> = hedge.race(Asked::Content, pending(), || after(0.0, gone())).await;
-            assert_eq!(answer.unwrap_err().kind(), ErrorKind::NotFound);
-            Ok(())
+        in_virtual_time(|| {
+            block_on(async {
+                let hedge = Hedge::default();
+                let (answer, _, made) = race_of(&hedge, after(2.2, unavailable()), [(0.3, Ok(2))]).await;
+                assert_eq!((answer.unwrap(), made), (2, 1));
+                // However often what is asked again fails, an answer to the first request is one.
+                let (answer, took, _) = race_of(&hedge, after(9.9, Ok(1)), [(0.0, unavailable())]).await;
+                assert_eq!((answer.unwrap(), took.as_millis() / 100), (1, 99));
+                let gone = Err(Error::new(ErrorKind::NotFound, "gone"));
+                let (answer, _, made) = race_of(&hedge, silent(), [(0.0, gone)]).await;
+                assert_eq!((answer.unwrap_err().kind(), made), (ErrorKind::NotFound, 1));
+                Ok(())
+            })
+        })
+        .unwrap();
+    }
+
+    #[test]
+    fn what_fails_beside_a_silent_request_is_asked_for_again_soon() {
+        in_virtual_time(|| {
+            block_on(async {
+                // The first one is silent, and the second one fails.
+                let hedge = Hedge::default();
+                let answers = [(0.1, unavailable()), (0.1, unavailable()), (0.1, Ok(3))];
+                let (answer, took, made) = race_of(&hedge, silent(), answers).await;
+                assert_eq!((answer.unwrap(), made), (3, 3));
+                assert!(took < FIRST_PATIENCE + Duration::from_secs(1), "{took:?}");
+                assert_eq!(hedge.permits.available_permits(), PERMITS, "it helped");
+                // The second one is silent, and the first one fails.
+                let hedge = Hedge::default();
+                let answers = [(1000.0, Ok(2)), (0.1, Ok(3))];
+                let (answer, took, made) = race_of(&hedge, after(2.1, unavailable()), answers).await;
+                assert_eq!((answer.unwrap(), made), (3, 2));
+                assert!(took > FIRST_PATIENCE * 2, "the second one has its time too: {took:?}");
+                assert!(took < FIRST_PATIENCE * 2 + Duration::from_secs(1), "{took:?}");
+                Ok(())
+            })
+        })
+        .unwrap();
+    }
+
+    #[test]
+    fn beside_a_silent_request_no_more_are_made_than_retries_are() {
+        in_virtual_time(|| {
+            block_on(async {
+                let hedge = Hedge::default();
+                let (answer, took, made) = race_of(&hedge, silent(), [(0.0, unavailable())]).await;
+                assert_eq!(answer.unwrap_err().kind(), ErrorKind::Unavailable);
+                assert_eq!(made, RetryPolicy::default().max_attempts as usize);
+                assert!(took < PATIENCE.1 + Duration::from_secs(8), "{took:?}");
+                assert_eq!(hedge.permits.available_permits(), PERMITS - 1, "it did not help");
+                Ok(())
+            })
         })
         .unwrap();
     }

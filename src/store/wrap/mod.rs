@@ -1,5 +1,6 @@
 //! Wrappers: buckets around a bucket. Each forwards every method, which the compiler holds it to.
 
+mod backoff;
 mod counted;
 mod download;
 mod faults;
@@ -7,7 +8,8 @@ mod hedge;
 mod meter;
 mod retry;
 
+pub use backoff::RetryPolicy;
 pub use counted::Counted;
 pub use faults::{Fault, Faults, Op};
 pub use meter::Meter;
-pub use retry::{Retry, RetryPolicy};
+pub use retry::Retry;

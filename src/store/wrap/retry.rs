@@ -1,51 +1,21 @@
 //! Trying again what failed for now.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::sync::Mutex;
-use tokio::time::Instant;
 
+use super::backoff::{Backoff, RetryPolicy};
 use super::download::{Download, Object};
 use super::hedge::{Asked, Hedge};
-use crate::error::{Error, ErrorKind, Result};
-use crate::runtime::random_u64;
+use crate::error::{Error, Result};
 use crate::store::clock::StoreTime;
 use crate::store::{
     Bucket, ByteRange, Content, Fencing, Next, ObjectInfo, Page, PartLog, Place, PutOptions, Taken, Upload,
 };
-
-/// How often and how long to try again what failed for now ([`Error::is_transient`]). What a wrong answer or a
-/// refusal came of is tried once more.
-///
-/// The pause before the n-th repetition is random between nothing and `base_delay` times 2 to the n,
-/// so that many clients of one store that fell over do not return in step.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RetryPolicy {
-    /// Attempts in all, 1 or more.
-    pub max_attempts: u32,
-    /// The longest first pause.
-    pub base_delay: Duration,
-    /// The longest pause.
-    pub max_delay: Duration,
-    /// No attempt begins later than this after the first one.
-    pub max_elapsed: Duration,
-}
-
-impl Default for RetryPolicy {
-    fn default() -> Self {
-        Self {
-            max_attempts: 8,
-            base_delay: Duration::from_millis(100),
-            max_delay: Duration::from_secs(5),
-            max_elapsed: Duration::from_secs(30),
-        }
-    }
-}
 
 /// A bucket that tries again what failed for now, asks a second time where a read is silent ([`Hedge`]), and
 /// continues an interrupted download from where it stopped.
@@ -99,7 +69,9 @@ impl Retry {
         loop {
             let first = ask(Arc::clone(if backoff.was_silent { &self.fresh } else { &self.inner }));
             let answer = match attempts {
-                Attempts::Read(asked) => self.hedge.race(asked, first, || ask(self.fresh())).await,
+                Attempts::Read(asked) => {
+                    self.hedge.race(asked, &mut backoff, first, || ask(self.fresh())).await
+                }
                 Attempts::Write => first.await,
             };
             match answer {
@@ -297,64 +269,18 @@ impl Upload for RetryUpload {
     }
 }
 
-/// Whether a failure that usually stays deserves one more try: one answer of a gateway or of a server that is just
-/// being changed decides nothing, and credentials may have been renewed.
-fn may_be_a_slip(failure: &Error) -> bool {
-    matches!(failure.kind(), ErrorKind::WrongAnswer | ErrorKind::Denied | ErrorKind::Config)
-}
-
-/// Pauses between attempts, until they are used up.
-pub(super) struct Backoff<'a> {
-    policy: &'a RetryPolicy,
-    attempts: u32,
-    /// The last attempt had no answer.
-    was_silent: bool,
-    /// What does not pass by itself was tried once more.
-    asked_twice: bool,
-    started: Instant,
-}
-
-impl<'a> Backoff<'a> {
-    pub(super) fn new(policy: &'a RetryPolicy) -> Self {
-        Self { policy, attempts: 0, was_silent: false, asked_twice: false, started: Instant::now() }
-    }
-
-    /// Waits before the next attempt.
-    ///
-    /// # Errors
-    /// `failure` itself, if it does not pass or enough was tried.
-    pub(super) async fn pause(&mut self, failure: Error) -> Result<()> {
-        self.attempts += 1;
-        let allowed = failure.is_transient() || (may_be_a_slip(&failure) && !self.asked_twice);
-        if !allowed || self.attempts >= self.policy.max_attempts {
-            return Err(failure);
-        }
-        self.was_silent = failure.kind() == ErrorKind::Timeout;
-        self.asked_twice |= !failure.is_transient();
-        let delay = self.jittered();
-        if self.started.elapsed() + delay > self.policy.max_elapsed {
-            return Err(failure);
-        }
-        tracing::debug!(error = %failure, attempt = self.attempts, ?delay, "trying again");
-        tokio::time::sleep(delay).await;
-        Ok(())
-    }
-
-    fn jittered(&self) -> Duration {
-        let doublings = (self.attempts - 1).min(20);
-        let ceiling = self.policy.base_delay.saturating_mul(1 << doublings).min(self.policy.max_delay);
-        // Without random bytes the pause is the longest one, which is right as well.
-        let share = random_u64().map_or(1.0, |random| random as f64 / u64::MAX as f64);
-        ceiling.mul_f64(share)
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use tokio::time::Instant;
+
     use super::*;
     use crate::clock::Timestamp;
+    use crate::error::ErrorKind;
     use crate::ltx::{FileId, FileName, Level, Txid};
     use crate::runtime::block_on;
+    use crate::runtime::simulated::in_virtual_time;
     use crate::store::{Fault, Faults, MemoryStore, Op, Replica};
 
     fn id(txid: u64) -> FileId {
@@ -378,6 +304,15 @@ mod tests {
         let faults = Faults::new(&MemoryStore::new(), 1);
         let store = faults.patient(patient(attempts));
         (faults, store)
+    }
+
+    async fn content_of(store: &Replica) -> Result<Bytes> {
+        store.get(id(1), ByteRange::All).await?.bytes().await
+    }
+
+    /// Fails the test where what hangs is waited for.
+    async fn in_time<T>(work: impl Future<Output = T>) -> T {
+        tokio::time::timeout(Duration::from_secs(1000), work).await.expect("an answer")
     }
 
     #[test]
@@ -464,6 +399,50 @@ mod tests {
             Ok(())
         })
         .unwrap();
+    }
+
+    #[test]
+    fn a_repetition_that_fails_or_breaks_off_beside_a_silent_request_is_made_again() {
+        in_virtual_time(|| {
+            let body = Bytes::from(vec![7; 5000]);
+            for fault in [Fault::Refuse(ErrorKind::Unavailable), Fault::Truncate(10)] {
+                let (faults, store) = stack(4);
+                let body = body.clone();
+                block_on(async move {
+                    store.put(id(1), body.clone(), options()).await?;
+                    let begun = Instant::now();
+                    faults.next(Op::Get, Fault::Hang);
+                    faults.next(Op::Get, fault);
+                    assert_eq!(in_time(content_of(&store)).await?, body);
+                    faults.next(Op::Head, Fault::Hang);
+                    faults.next(Op::Head, fault);
+                    in_time(store.head(id(1))).await?;
+                    let took = begun.elapsed();
+                    assert!(took < Duration::from_secs(5), "{fault:?}: {took:?}");
+                    Ok(())
+                })
+                .unwrap();
+            }
+        });
+    }
+
+    #[test]
+    fn a_download_that_breaks_off_beside_a_silent_request_goes_on() {
+        let (faults, store) = stack(4);
+        let body = Bytes::from(vec![7; 5000]);
+        let took = in_virtual_time(|| {
+            block_on(async move {
+                store.put(id(1), body.clone(), options()).await?;
+                let begun = Instant::now();
+                // What came is silent for so long that it is asked for again, and then breaks off.
+                faults.next(Op::Get, Fault::Stall { after: 10, silence: Duration::from_secs(4) });
+                faults.next(Op::Get, Fault::Hang);
+                assert_eq!(in_time(content_of(&store)).await?, body);
+                assert_eq!((faults.count(Op::Get), faults.hung()), (3, 1));
+                Ok(begun.elapsed())
+            })
+        });
+        assert!(took.unwrap() < Duration::from_secs(8));
     }
 
     #[test]
