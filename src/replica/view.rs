@@ -212,7 +212,9 @@ impl Seen {
     pub fn choose_unless(&self, point: RestorePoint, interrupted: impl Fn() -> bool) -> Result<()> {
         let chosen = match point {
             RestorePoint::Latest => {
-                self.core.reach_latest(interrupted).map_err(|e| e.context("the latest state cannot be read"))?;
+                self.core
+                    .reach_latest(interrupted)
+                    .map_err(|e| e.context("the latest state cannot be read"))?;
                 None
             }
             RestorePoint::Txid(_) => Some(self.core.at(point, interrupted)?)
