@@ -51,12 +51,12 @@ fn without_what_opens_it_an_error_names_the_file_and_the_setting() {
         ("three-recipients-512", &[], Plain::Any, ["0000000000000001", "age_identity_file"]),
         ("key-changed-at-4-65536", &[0], Plain::None, ["0000000000000004", "age_identity_file"]),
         ("key-changed-at-4-65536", &[1], Plain::None, ["0000000000000001", "age_identity_file"]),
-        ("turned-on-at-3-4096", &[1], Plain::None, ["0000000000000001", "plain_until=0000000000000001"]),
+        ("turned-on-at-3-4096", &[1], Plain::None, ["0000000000000001", "give as plain_until the last TXID"]),
         (
             "turned-on-at-3-4096",
             &[1],
             Plain::UpTo(txid(1)),
-            ["0000000000000002", "plain_until=0000000000000002"],
+            ["0000000000000002", "after TXID 0000000000000001 (plain_until)"],
         ),
         ("turned-on-at-3-4096", &[0], Plain::UpTo(txid(2)), ["0000000000000003", "age_identity_file"]),
     ] {
