@@ -110,7 +110,7 @@ const REPLICA: [&[&str]; 9] = [
     &["blocks", "file_end", "map", "pack", "source"],
     &["cache", "snapshot", "span", "load", "history"],
     &["flight"],
-    &["index_prefetch", "trees", "read_ahead"],
+    &["index_prefetch", "schema", "trees", "read_ahead"],
     &["by_name", "fetch", "files", "followed", "hydration", "options", "pasts", "poller", "status"],
     &["core", "tail"],
     // What a core does, in files of their own.

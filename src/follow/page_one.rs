@@ -5,6 +5,7 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::page::{PageCount, PageSize};
+use crate::replica::{COOKIE, cookie};
 
 /// The bytes with which each database begins that is not encrypted.
 const MAGIC: &[u8] = b"SQLite format 3\0";
@@ -53,6 +54,21 @@ pub(super) fn of_copy(page: &mut [u8], size: PageCount, change_counter: u32) -> 
     Ok(())
 }
 
+/// Gives the first page of a copy, which was `before`, its schema cookie: a higher one if its schema `is_another`, whatever
+/// the database counts, as its readers read the schema again by that alone. A database that was restored to an earlier state
+/// counts the same numbers once more.
+pub(super) fn count_schemas(page: &mut [u8], before: &[u8], is_another: bool) {
+    let last = cookie(before);
+    let next = if is_another { last.wrapping_add(1) } else { last };
+    let shown = cookie(page).max(next);
+    page[COOKIE].copy_from_slice(&shown.to_be_bytes());
+}
+
+/// Whether the first page of a database tells of another schema than the one `before`.
+pub(super) fn tells_another_schema(page: &[u8], before: &[u8]) -> bool {
+    page[COOKIE.end..60] != before[COOKIE.end..60] || page[HEADER..] != before[HEADER..]
+}
+
 fn check(page: &[u8]) -> Result<()> {
     if page.len() >= HEADER && page.starts_with(MAGIC) {
         return Ok(());
@@ -67,6 +83,27 @@ fn check(page: &[u8]) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_cookie_of_a_copy_only_goes_up() {
+        let page = |cookie: u32| {
+            let mut page = vec![0; 512];
+            page[COOKIE].copy_from_slice(&cookie.to_be_bytes());
+            page
+        };
+        for (before, after, is_another, shown) in [
+            (7, 7, false, 7),
+            (7, 8, true, 8),
+            (7, 7, true, 8),
+            (9, 5, true, 10),
+            (9, 5, false, 9),
+            (9, 12, true, 12),
+        ] {
+            let mut next = page(after);
+            count_schemas(&mut next, &page(before), is_another);
+            assert_eq!(cookie(&next), shown, "{before} {after}");
+        }
+    }
 
     #[test]
     fn a_copy_is_in_rollback_mode_and_says_its_size() {

@@ -16,6 +16,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::files::Rights;
 use crate::ltx::Keyring;
 use crate::page::{PageCount, PageSize, Pgno};
+use crate::replica;
 use crate::runtime;
 
 /// A transaction that is ready: its journal is on the disk, under another name.
@@ -57,6 +58,9 @@ impl<'a> Transaction<'a> {
         let mut first_page = content.first_page.clone().unwrap_or_else(|| before.clone());
         let change_counter = another(page_one::change_counter(&before))?;
         page_one::of_copy(&mut first_page, content.header.commit, change_counter)?;
+        let is_another =
+            content.first_page.is_some() && is_another_schema(held, &before, &first_page, content)?;
+        page_one::count_schemas(&mut first_page, &before, is_another);
         let draft = Draft(draft);
         journal(held, page_size, content, draft.0)?;
         Ok(Self { batch, content, first_page, draft })
@@ -101,6 +105,20 @@ impl<'a> Transaction<'a> {
         held.resize(commit.bytes(page_size))?;
         held.sync()
     }
+}
+
+/// Whether `content`, whose first page is `after`, may change the schema of the copy that is `held` and begins with the page
+/// `before`.
+fn is_another_schema(held: &mut Held<'_>, before: &[u8], after: &[u8], content: &Content) -> Result<bool> {
+    let mut is_another = page_one::tells_another_schema(after, before);
+    let read = |pgno: Pgno| {
+        let mut page = vec![0; before.len()];
+        held.read(&mut page, u64::from(pgno.get() - 1) * before.len() as u64).map(|()| page)
+    };
+    replica::schema_pages(before, read, |pgno, _| {
+        is_another |= pgno != Pgno::ONE && content.pages.contains(pgno.get());
+    })?;
+    Ok(is_another)
 }
 
 /// Plays the `journal` back, while `held` keeps everybody else out.

@@ -11,6 +11,7 @@
 //! | `load` | header and page index of one file |
 //! | `map` | where each page is |
 //! | `files` | maps from plans, and from other plans after compaction |
+//! | `schema` | the schema cookie that a connection is shown |
 //! | `pages`, `relocation`, `keep` | a page of a state; where it goes when files are merged; what is kept of them |
 //! | `pack` | pages of a large file that a primary put beside it |
 //! | `hydration`, `hydrate` | the whole database in a local file; the task that downloads it |
@@ -70,6 +71,7 @@ mod poller;
 mod read_ahead;
 mod record;
 mod relocation;
+mod schema;
 mod shared;
 mod snapshot;
 mod source;
@@ -93,6 +95,7 @@ pub use options::{HydrationOptions, Options};
 pub use pack::{Pack, PackedIndex};
 pub use plan::{Plan, RestorePoint};
 pub use read_ahead::ReadAhead;
+pub use schema::{COOKIE, cookie, schema_pages};
 pub use shared::{all, open};
 pub use snapshot::Snapshot;
 pub use status::ReplicaStatus;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::core::Core;
 use super::plan::RestorePoint;
 use super::read_ahead::ReadAhead;
+use super::schema::{COOKIE, ShownSchema};
 use super::snapshot::Snapshot;
 use super::status::ReplicaStatus;
 use crate::clock::{Clock as _, SystemClock, Timestamp};
@@ -22,6 +23,7 @@ use crate::page::Pgno;
 ///   18..20  1, 1            file format: rollback journal
 ///   24..28  change counter  of the snapshot: tells SQLite whether its cache is valid
 ///   28..32  commit          size in pages; trusted because 92..96 equals the change counter
+///   40..44  schema cookie   of the database, or a higher one (`schema`)
 ///   92..96  change counter
 /// ```
 /// Source: <https://www.sqlite.org/fileformat2.html>, section 1.3.
@@ -31,6 +33,7 @@ pub struct View {
     /// The same as in `seen`, for reads.
     pinned: Option<Arc<Snapshot>>,
     ahead: ReadAhead,
+    schema: ShownSchema,
     /// A page of which only a part is wanted.
     scratch: Vec<u8>,
 }
@@ -39,7 +42,8 @@ impl View {
     /// A view of the replica that `core` reads.
     pub fn new(core: Arc<Core>) -> Self {
         let seen = Arc::new(Seen { core, state: Mutex::default() });
-        Self { seen, pinned: None, ahead: ReadAhead::default(), scratch: Vec::new() }
+        let (ahead, schema) = (ReadAhead::default(), ShownSchema::default());
+        Self { seen, pinned: None, ahead, schema, scratch: Vec::new() }
     }
 
     /// The replica.
@@ -142,9 +146,24 @@ impl View {
             part.copy_from_slice(&self.scratch[within..within + part.len()]);
         }
         if pgno == Pgno::ONE {
-            present(snapshot, within, part);
+            let cookie = self.cookie(snapshot, part);
+            present(snapshot, cookie, within, part);
         }
         Ok(())
+    }
+
+    /// The schema cookie of page 1, of which `part` or else all in `scratch` was read.
+    fn cookie(&mut self, snapshot: &Arc<Snapshot>, part: &[u8]) -> u32 {
+        let frame = snapshot.map().frame(Pgno::ONE);
+        let size = snapshot.page_size.bytes();
+        if part.len() < size {
+            return self.schema.cookie_of_part(frame, &self.scratch);
+        }
+        let (core, ahead) = (&self.seen.core, &mut self.ahead);
+        self.schema.cookie(frame, part, |pgno| {
+            let mut page = vec![0; size];
+            core.page(snapshot, pgno, ahead, &mut page).map(|()| page)
+        })
     }
 }
 
@@ -270,11 +289,12 @@ impl Seen {
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 
 /// Changes the part of page 1 that begins at `within` to what SQLite is shown.
-fn present(snapshot: &Snapshot, within: usize, part: &mut [u8]) {
+fn present(snapshot: &Snapshot, cookie: u32, within: usize, part: &mut [u8]) {
     let counter = snapshot.change_counter().to_be_bytes();
     put(part, within, 18..20, &[1, 1]);
     put(part, within, 24..28, &counter);
     put(part, within, 28..32, &snapshot.commit.get().to_be_bytes());
+    put(part, within, COOKIE, &cookie.to_be_bytes());
     put(part, within, 92..96, &counter);
 }
 

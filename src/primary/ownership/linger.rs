@@ -156,8 +156,13 @@ impl Ownership {
         if !self.is_as_left() {
             return Ok(None);
         }
-        self.db.opens_again();
-        Ok(self.shippers.iter().all(|shipper| shipper.resumes()).then_some(publishing))
+        // Before the database counts as open: by that the tasks of the shippers wake, and one that may not publish yet would
+        // sleep on, commits or not.
+        let resumed = self.shippers.iter().all(|shipper| shipper.resumes());
+        if resumed {
+            self.db.opens_again();
+        }
+        Ok(resumed.then_some(publishing))
     }
 
     /// Whether the state of each replica on disk is what this process left there.

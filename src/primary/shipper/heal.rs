@@ -117,6 +117,11 @@ pub(in crate::primary) async fn finish(shipper: &Arc<Shipper>) -> Result<()> {
                 begin(shipper, hole)?;
                 return Err(e);
             }
+            // It was merged before its upload was answered, and the key of the merged file goes too.
+            Err(e) if e.kind() == ErrorKind::Denied => {
+                tracing::debug!("{}: {e}", shipper.name());
+                return begin(shipper, hole);
+            }
             written => written?,
         };
     shipper.history.found_snapshot(snapshot);

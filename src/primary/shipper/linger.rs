@@ -94,6 +94,8 @@ impl Shipper {
         }
         let Desk::Open(capture) = &mut *desk else { return false };
         capture.may_make_files(true);
+        drop(desk);
+        self.publishes.notify_waiters();
         true
     }
 

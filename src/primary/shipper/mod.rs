@@ -168,6 +168,8 @@ pub(in crate::primary) struct Shipper {
     surveyed: Mutex<Option<Arc<survey::Survey>>>,
     /// What is being done by force is not to be done any more.
     withdrawn: Notify,
+    /// This process publishes again what it published before.
+    publishes: Notify,
     /// The history of the replica is kept from the first file on that this process publishes.
     history_waits: AtomicBool,
     /// Until when the replica is trusted to be what this process left there, in milliseconds of the steady clock.
@@ -229,6 +231,7 @@ impl Shipper {
             proving_fencing: AtomicBool::new(false),
             surveyed: Mutex::default(),
             withdrawn: Notify::new(),
+            publishes: Notify::new(),
             history_waits: AtomicBool::new(false),
             trusted_until: AtomicI64::new(i64::MIN),
             desk: Mutex::new(Desk::Closed),

@@ -120,12 +120,17 @@ async fn publish(shipper: &Arc<Shipper>) {
 /// Waits until this process publishes and replication is not stopped; who asks a stopped one is answered.
 async fn until_told(shipper: &Shipper) {
     loop {
+        let mut publishes = std::pin::pin!(shipper.publishes.notified());
+        publishes.as_mut().enable();
         match shipper.stopped() {
             Some(error) => shipper.answer(shipper.requests.take_waiting(), Err(&error)),
             None if shipper.is_open() => return,
             None => {}
         }
-        shipper.signal.hurried(|| true).await;
+        tokio::select! {
+            () = shipper.signal.hurried(|| true) => {}
+            () = publishes => {}
+        }
     }
 }
 

@@ -55,6 +55,19 @@ fn a_database_that_is_opened_again_asks_for_nothing() {
     assert_eq!((requests(&bench), bench.copies()), (asked + 3, 1));
 }
 
+/// As a program does that opens the database for each request: nobody waits for its commits.
+#[test]
+fn commits_after_an_open_go_out_by_themselves() {
+    let mut bench = Bench::synced(5);
+    for round in 2..300 {
+        bench.close_for_a_moment();
+        bench.open();
+        bench.db.change(1 + round % 5);
+        bench.until("a commit in the replica", |bench| bench.txids().len() as u32 == round);
+    }
+    bench.assert_replica_is_current();
+}
+
 #[test]
 fn what_waits_is_sent_though_no_connection_has_it_open() {
     let mut bench = closed_in_an_outage();
