@@ -159,6 +159,7 @@ fn restored(report: &Report) -> serde_json::Value {
         "bytes": report.bytes,
         "files": report.files,
         "sealed": report.sealed,
+        "left_out": report.left_out.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "duration": report.duration.as_secs_f64(),
     })
 }

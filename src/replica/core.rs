@@ -45,10 +45,14 @@ impl Core {
         poller: Arc<Poller>,
         hydration: Option<Hydration>,
     ) -> Self {
+        let polls = match &follow.outcome {
+            Ok(()) => Polls::new(now()),
+            Err(e) => Polls::without_latest(snapshot.timestamp, e),
+        };
         Self {
             fetcher: Fetcher::new(files.clone()),
             files,
-            polls: Mutex::new(Polls::new(now())),
+            polls: Mutex::new(polls),
             follow: tokio::sync::Mutex::new(follow),
             current: RwLock::new(Arc::new(snapshot)),
             older: Mutex::default(),
@@ -65,7 +69,7 @@ impl Core {
         self.polling.get_or_init(|| polling);
     }
 
-    /// The latest state that is known.
+    /// The latest state that is known; an earlier one as long as [`Core::lacks_latest`].
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
     }

@@ -222,7 +222,9 @@ impl Files {
         }
         let mut loaded = match load(&self.source, disk.as_ref(), file).await {
             // Damaged in the store, or only on its way?
-            Err(e) if e.kind() == ErrorKind::Corrupt => load(&self.source, disk.as_ref(), file).await?,
+            Err(e) if e.kind() == ErrorKind::Corrupt => {
+                load(&self.source, disk.as_ref(), file).await.map_err(damaged)?
+            }
             loaded => loaded?,
         };
         if let (Some(asked), Some(checksum)) = (asked, loaded.checksum) {
@@ -277,6 +279,17 @@ impl Files {
             self.cache.insert(frame.into(), page.clone());
         }
     }
+}
+
+/// The error `e` about a file that is damaged in the store, with what can be done about it.
+fn damaged(e: Error) -> Error {
+    if e.kind() != ErrorKind::Corrupt {
+        return e;
+    }
+    Error::corrupt(format!(
+        "{e}. Move that file away if others lead to the same state, restore with litestream_restore, which goes around it then, or \
+         let the primary write a new snapshot"
+    ))
 }
 
 fn not_hydrated(file: &FileInfo) -> Error {

@@ -51,15 +51,17 @@ enum Told {
     Reset,
 }
 
-/// Reads the first state, waiting until there is one.
-pub(super) async fn open(files: &Files, options: &Options) -> Result<(Snapshot, Follow)> {
+/// Reads the first state, waiting until there is one: the latest, or the one at `point` where that cannot be read.
+pub(super) async fn open(
+    files: &Files,
+    options: &Options,
+    point: RestorePoint,
+) -> Result<(Snapshot, Follow)> {
     let deadline = Instant::now() + options.open_timeout;
     let pause = options.poll_interval.clamp(Duration::from_millis(1), Duration::from_secs(1));
     loop {
-        if let Some(first) =
-            unless_silent(&files.source, options.open_timeout, first_state(files, options.poll_interval))
-                .await?
-        {
+        let first = first_state(files, options.poll_interval, point);
+        if let Some(first) = unless_silent(&files.source, options.open_timeout, first).await? {
             return Ok(first);
         }
         let now = Instant::now();
@@ -99,10 +101,55 @@ async fn unless_silent<T>(
     }
 }
 
-async fn first_state(files: &Files, interval: Duration) -> Result<Option<(Snapshot, Follow)>> {
+/// The latest state; if that cannot be read, the one at `point`, and then [`Follow::outcome`] says why.
+async fn first_state(
+    files: &Files,
+    interval: Duration,
+    point: RestorePoint,
+) -> Result<Option<(Snapshot, Follow)>> {
+    match state_at(files, interval, RestorePoint::Latest).await {
+        Err(e) if point != RestorePoint::Latest && is_about_files(&e) => {
+            // What is wrong there may be in none of the files that are wanted.
+            let Some(point) = as_txid(&files.source, point).await? else { return Ok(None) };
+            let first = state_at(files, interval, point).await?;
+            Ok(first.map(|(snapshot, follow)| (snapshot, Follow { outcome: Err(e), ..follow })))
+        }
+        latest => latest,
+    }
+}
+
+/// Whether an error says something of the files of a replica, and not only of the way to them.
+fn is_about_files(error: &Error) -> bool {
+    let kinds = [
+        ErrorKind::Corrupt,
+        ErrorKind::NotFound,
+        ErrorKind::Denied,
+        ErrorKind::Conflict,
+        ErrorKind::Unsupported,
+    ];
+    kinds.contains(&error.kind())
+}
+
+/// `point` as a transaction, because a survey for a time gives files other times than those that polls see; `None` if the
+/// replica is empty.
+async fn as_txid(source: &Source, point: RestorePoint) -> Result<Option<RestorePoint>> {
+    match point {
+        RestorePoint::Timestamp(_) => {
+            let survey = source.survey(point).await?;
+            Ok(survey.map(|survey| RestorePoint::Txid(survey.plan.txid())))
+        }
+        point => Ok(Some(point)),
+    }
+}
+
+async fn state_at(
+    files: &Files,
+    interval: Duration,
+    point: RestorePoint,
+) -> Result<Option<(Snapshot, Follow)>> {
     let mut attempt = 1;
     loop {
-        let Some(survey) = files.source.survey(RestorePoint::Latest).await? else { return Ok(None) };
+        let Some(survey) = files.source.survey(point).await? else { return Ok(None) };
         match files.build(&survey.plan, &PageMap::default(), 0).await {
             Ok(snapshot) => {
                 let follow = Follow {
@@ -161,7 +208,7 @@ impl Core {
                 self.poller.note_success();
                 polls.last_success = now();
                 self.note_answer(&mut polls);
-                polls.older = None;
+                (polls.older, polls.no_latest) = (None, None);
             }
             Err(e) => {
                 // Once, until a poll succeeds: status has the latest reason.
@@ -275,6 +322,10 @@ impl Core {
 
     /// Whether the listing of level 0 does not tell enough.
     fn needs_look_around(&self, follow: &Follow, snapshot: &Snapshot, listed: &[FileInfo]) -> bool {
+        if self.lacks_latest() {
+            // What follows an earlier state may be on any level.
+            return true;
+        }
         let due = follow.polls >= LOOK_AROUND;
         let known = match &follow.anchor {
             Some(anchor) => {

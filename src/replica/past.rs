@@ -13,6 +13,26 @@ use crate::runtime;
 const ATTEMPTS: usize = 3;
 
 impl Core {
+    /// Whether the latest state was never read.
+    pub(super) fn lacks_latest(&self) -> bool {
+        self.polls().no_latest.is_some()
+    }
+
+    /// Makes sure that the latest state was read: if it could not be before, what was in the way may be gone by now.
+    ///
+    /// # Errors
+    /// What is in the way; `Interrupted` as soon as `interrupted` says so.
+    pub(super) fn reach_latest(self: &Arc<Self>, interrupted: impl Fn() -> bool) -> Result<()> {
+        if !self.lacks_latest() {
+            return Ok(());
+        }
+        self.poll_unless(interrupted)?;
+        match &self.polls().no_latest {
+            Some(e) => Err(e.clone()),
+            None => Ok(()),
+        }
+    }
+
     /// The state of the database at `point`; the latest one does not follow.
     ///
     /// # Errors

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::core::Core;
 use super::options::Options;
+use super::plan::RestorePoint;
 use crate::error::{Error, Result};
 use crate::fork::PerProcess;
 use crate::store::{Location, ReplicaIdentity};
@@ -31,12 +32,13 @@ type Places = HashMap<Key, Arc<Mutex<Place>>>;
 static PLACES: PerProcess<Mutex<Places>> = PerProcess::new();
 
 /// Opens the replica at `target`, or joins the connections of this process that have it open with the
-/// same options. Waits up to [`Options::open_timeout`] for a replica that is still empty.
+/// same options. Waits up to [`Options::open_timeout`] for a replica that is still empty. Whoever wants another `point`
+/// than the latest state, and chooses it, does not need that one.
 ///
 /// # Errors
 /// Those of the store; `NotFound` if the replica stays empty; `Corrupt`. Who waited for another's
 /// attempt that fails gets the same error.
-pub fn open(target: &Location, options: &Options) -> Result<Arc<Core>> {
+pub fn open(target: &Location, options: &Options, point: RestorePoint) -> Result<Arc<Core>> {
     let key = Key { target: target.clone(), options: options.clone() };
     let place = place(key);
     let failures = match place.try_lock() {
@@ -46,6 +48,9 @@ pub fn open(target: &Location, options: &Options) -> Result<Arc<Core>> {
     };
     let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(core) = place.core.upgrade() {
+        if point == RestorePoint::Latest {
+            core.reach_latest(|| false)?;
+        }
         return Ok(core);
     }
     if place.failures != failures
@@ -53,7 +58,7 @@ pub fn open(target: &Location, options: &Options) -> Result<Arc<Core>> {
     {
         return Err(error.clone());
     }
-    match Core::at_place(target.connect(), &place_of(target), options) {
+    match Core::at_place(target.connect(), &place_of(target), options, point) {
         Ok(core) => {
             place.core = Arc::downgrade(&core);
             place.error = None;

@@ -59,6 +59,8 @@ pub(crate) struct Source {
     store: Arc<Replica>,
     /// The files that came by their names. Listings show them as they were known first.
     unlisted: Mutex<BTreeMap<FileId, FileInfo>>,
+    /// Files that listings do not show.
+    left_out: Mutex<Vec<FileInfo>>,
     requests: AtomicU64,
     pace: Pace,
     bandwidth: Option<Bandwidth>,
@@ -70,6 +72,7 @@ impl Source {
         Self {
             store,
             unlisted: Mutex::default(),
+            left_out: Mutex::default(),
             requests: AtomicU64::new(0),
             pace: Pace::default(),
             bandwidth: None,
@@ -167,8 +170,11 @@ impl Source {
         self.unlisted().retain(|id, _| used.contains(id));
     }
 
-    /// What a listing has, with the files that came by their names as they were known first.
+    /// What a listing has, without the files that are left out, and with those that came by their names as they were known
+    /// first.
     fn as_known(&self, mut files: Vec<FileInfo>) -> Vec<FileInfo> {
+        let left_out = self.left_out.lock().unwrap_or_else(PoisonError::into_inner);
+        files.retain(|file| !left_out.iter().any(|out| (out.id, out.size) == (file.id, file.size)));
         let unlisted = self.unlisted();
         for file in files.iter_mut().filter(|_| !unlisted.is_empty()) {
             if let Some(known) = unlisted.get(&file.id).filter(|known| is_listed(known, file)) {
@@ -180,6 +186,17 @@ impl Source {
 
     fn unlisted(&self) -> MutexGuard<'_, BTreeMap<FileId, FileInfo>> {
         self.unlisted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on listings do not show `file`, unless one of another size has taken its place.
+    pub(crate) fn leave_out(&self, file: &FileInfo) {
+        self.left_out.lock().unwrap_or_else(PoisonError::into_inner).push(file.clone());
+    }
+
+    /// The files that listings do not show.
+    pub(crate) fn left_out(&self) -> Vec<FileId> {
+        let left_out = self.left_out.lock().unwrap_or_else(PoisonError::into_inner);
+        left_out.iter().map(|file| file.id).collect()
     }
 
     /// The files of all levels, in as few round trips as the store allows.

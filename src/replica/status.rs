@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::hydration::HydrationStatus;
 use crate::clock::{Clock as _, SystemClock, Timestamp};
+use crate::error::Error;
 use crate::ltx::Txid;
 use crate::page::PageCount;
 
@@ -62,10 +63,18 @@ pub(super) struct Polls {
     pub(super) older: Option<String>,
     /// What was read is no longer there.
     pub(super) reset: Option<String>,
+    /// Why the latest state was never read: the replica was opened for an earlier one.
+    pub(super) no_latest: Option<Error>,
 }
 
 impl Polls {
     pub(super) fn new(last_success: Timestamp) -> Self {
-        Self { last_success, last_error: None, older: None, reset: None }
+        Self { last_success, last_error: None, older: None, reset: None, no_latest: None }
+    }
+
+    /// A state of `timestamp` is known, and not the latest one, because of `error`.
+    pub(super) fn without_latest(timestamp: Timestamp, error: &Error) -> Self {
+        let (last_error, no_latest) = (Some(error.to_string()), Some(error.clone()));
+        Self { last_error, no_latest, ..Self::new(timestamp) }
     }
 }

@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use self::fixtures::{History, Hooked, id, txid, until};
 use super::*;
 use crate::clock::Timestamp;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::ltx::Lineage;
 use crate::page::Pgno;
 use crate::store::{ByteRange, Fault, Faults, MemoryStore, Op};
@@ -544,6 +544,93 @@ fn a_corrupt_file_is_named_when_the_replica_is_opened() {
     assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
 }
 
+/// A core for the state at `point`, which is all that it must read.
+fn open_at(history: &History, point: RestorePoint) -> Result<(Arc<Core>, View), Error> {
+    let core = Core::at_place(history.store(), "memory:", &still(), point)?;
+    let view = View::new(core.clone());
+    view.seen().choose(point)?;
+    Ok((core, view))
+}
+
+#[test]
+fn an_earlier_state_is_read_where_the_latest_is_damaged_or_lacks_a_file() {
+    let damages: [fn(&History); 3] = [
+        |history| history.store.tamper(id(0, 5, 5), |bytes| bytes[200] ^= 4),
+        |history| history.store.tamper(id(0, 6, 6), |bytes| bytes.truncate(60)),
+        |history| history.delete(&[id(0, 5, 5)]),
+    ];
+    for damage in damages {
+        let mut history = small(10);
+        damage(&history);
+        let latest = Core::with_store(history.store(), &still()).unwrap_err().to_string();
+        for point in [RestorePoint::Txid(txid(3)), RestorePoint::Timestamp(history.time(3))] {
+            let (core, mut view) = open_at(&history, point).unwrap();
+            assert_sees(&mut view, &history, 3);
+            let status = core.status();
+            assert_eq!((status.last_error, status.as_of), (Some(latest.clone()), history.time(3)));
+            // Others can be chosen too, but not the latest, and nothing changes then.
+            let error = view.seen().choose(RestorePoint::Latest).unwrap_err();
+            assert!(error.to_string().contains(&latest), "{error} is not {latest}");
+            assert_sees(&mut view, &history, 3);
+            view.seen().choose(RestorePoint::Txid(txid(4))).unwrap();
+            assert_sees(&mut view, &history, 4);
+        }
+        // What is asked for must be sound.
+        assert!(open_at(&history, RestorePoint::Txid(txid(6))).is_err());
+        assert!(open_at(&history, RestorePoint::Timestamp(history.time(7))).is_err());
+        // A new snapshot mends it.
+        let (core, mut view) = open_at(&history, RestorePoint::Txid(txid(3))).unwrap();
+        history.commit(12, &[1, 4]);
+        history.put(9, 1, 7);
+        view.seen().choose(RestorePoint::Latest).unwrap();
+        assert_sees(&mut view, &history, 7);
+        let status = core.status();
+        assert_eq!((status.last_error, status.notice), (None, None));
+    }
+}
+
+#[test]
+fn that_an_earlier_state_is_the_last_of_level_0_does_not_make_it_the_latest() {
+    let history = small(10);
+    history.put(9, 1, 3);
+    let merged = history.put(1, 4, 6);
+    history.retire(0, 1, 6);
+    history.store.tamper(merged, |bytes| bytes[200] ^= 4);
+    let (core, mut view) = open_at(&history, RestorePoint::Txid(txid(3))).unwrap();
+    for _ in 0..3 {
+        assert!(core.poll_now().is_err());
+        let error = view.seen().choose(RestorePoint::Latest).unwrap_err();
+        assert!(error.to_string().contains(&merged.to_string()), "{error}");
+        assert_sees(&mut view, &history, 3);
+    }
+    history.put(1, 4, 6);
+    view.seen().choose(RestorePoint::Latest).unwrap();
+    assert_sees(&mut view, &history, 6);
+}
+
+#[test]
+fn connections_of_which_one_reads_an_earlier_state_share_what_is_known_of_the_latest() {
+    let folder = tempfile::tempdir().unwrap();
+    let (place, store) = (fixtures::at_folder(folder.path()), fixtures::in_folder(folder.path()));
+    let history = small(10);
+    let file = |n: u64| folder.path().join(format!("ltx/0/{n:016x}-{n:016x}.ltx"));
+    for (id, _) in history.store.files() {
+        let (store, bytes) = (store.clone(), history.store.bytes_of(id));
+        let options = crate::store::PutOptions { timestamp: history.time(1), if_absent: false };
+        crate::runtime::block_on(async move { store.put(id, bytes, options).await }).unwrap();
+    }
+    let fifth = std::fs::read(file(5)).unwrap();
+    std::fs::remove_file(file(5)).unwrap();
+    let past = RestorePoint::Txid(txid(3));
+    let core = open(&place, &still(), past).unwrap();
+    let error = open(&place, &still(), RestorePoint::Latest).unwrap_err();
+    assert!(error.to_string().contains("TXID 0000000000000005 is missing"), "{error}");
+    std::fs::write(file(5), fifth).unwrap();
+    let latest = open(&place, &still(), RestorePoint::Latest).unwrap();
+    assert!(Arc::ptr_eq(&core, &latest));
+    assert_sees(&mut View::new(latest), &history, 6);
+}
+
 /// Pages of a snapshot that is too large to come whole.
 const LARGE: u64 = 1200;
 
@@ -794,12 +881,12 @@ fn connections_of_a_process_share_and_the_last_one_ends_it() {
     let openers: Vec<_> = (0..4)
         .map(|_| {
             let target = target.clone();
-            thread::spawn(move || open(&target, &still()).unwrap())
+            thread::spawn(move || open(&target, &still(), RestorePoint::Latest).unwrap())
         })
         .collect();
     let mut cores: Vec<Arc<Core>> = openers.into_iter().map(|o| o.join().unwrap()).collect();
     assert!(cores.iter().all(|core| Arc::ptr_eq(core, &cores[0])));
-    let other = open(&target, &Options { cache_bytes: 1, ..still() }).unwrap();
+    let other = open(&target, &Options { cache_bytes: 1, ..still() }, RestorePoint::Latest).unwrap();
     assert!(!Arc::ptr_eq(&other, &cores[0]));
     assert_sees(&mut View::new(cores[0].clone()), &history, 6);
     let weak = Arc::downgrade(&cores[0]);
@@ -821,7 +908,7 @@ fn who_waits_for_an_open_that_fails_gets_its_error() {
     let openers: Vec<_> = (0..OPENERS)
         .map(|_| {
             let (target, options) = (target.clone(), options.clone());
-            thread::spawn(move || open(&target, &options).unwrap_err().kind())
+            thread::spawn(move || open(&target, &options, RestorePoint::Latest).unwrap_err().kind())
         })
         .collect();
     for opener in openers {

@@ -219,7 +219,7 @@ impl Seen {
     /// From the next transaction on the connection sees the state at `point`, or follows the latest.
     ///
     /// # Errors
-    /// `Busy` in a transaction; those of [`Core::at`], and then nothing changes.
+    /// `Busy` in a transaction; those of [`Core::at`]; what keeps the latest state from being read. Then nothing changes.
     pub fn choose(&self, point: RestorePoint) -> Result<()> {
         self.choose_unless(point, || false)
     }
@@ -230,7 +230,12 @@ impl Seen {
     /// Also `Interrupted`.
     pub fn choose_unless(&self, point: RestorePoint, interrupted: impl Fn() -> bool) -> Result<()> {
         let chosen = match point {
-            RestorePoint::Latest => None,
+            RestorePoint::Latest => {
+                self.core
+                    .reach_latest(interrupted)
+                    .map_err(|e| e.context("the latest state cannot be read"))?;
+                None
+            }
             RestorePoint::Txid(_) => Some(self.core.at(point, interrupted)?)
                 .map(|snapshot| Chosen { as_of: snapshot.timestamp, snapshot }),
             RestorePoint::Timestamp(time) => {

@@ -1,15 +1,17 @@
-//! Applies the files of a plan, and makes a new plan when compaction removes one of them meanwhile.
+//! Applies the files of a plan, and makes a new plan when compaction removes one of them meanwhile, or one cannot be used.
 
+use std::collections::HashSet;
 use std::io::Read;
 use std::sync::Arc;
 
+use super::around::{self, Use};
 use super::crew::{self, Division};
 use super::histories::{self, Lower};
 use super::output::Draft;
 use super::segments::{SegmentReader, Segments};
 use super::{Cancel, Options, Progress};
 use crate::error::{Error, ErrorKind, Result};
-use crate::ltx::{Decoder, Header, Lineage, Summary, Txid};
+use crate::ltx::{Decoder, FileId, Header, Lineage, Summary, Txid};
 use crate::replica::{Beside, Plan, RestorePoint, Source, Survey, check_name};
 use crate::runtime;
 use crate::store::FileInfo;
@@ -28,6 +30,8 @@ pub(super) struct Applied {
     pub(super) files: usize,
     /// How many of them were sealed.
     pub(super) sealed: usize,
+    /// Files in whose place others were applied.
+    pub(super) left_out: Vec<FileId>,
 }
 
 /// Brings a database up to a point.
@@ -40,8 +44,12 @@ pub(super) struct Applier {
     cancel: Cancel,
     progress: Arc<Progress>,
     applied: Option<Applied>,
-    /// The transaction after which a file came damaged and was asked for again.
-    doubted: Option<u64>,
+    /// The file that is applied.
+    reading: Option<FileInfo>,
+    /// Files that could not be applied, although nothing is wrong with them.
+    doubted: HashSet<FileId>,
+    /// Why the first file was left out that nothing opens.
+    closed: Option<Error>,
     /// What the files of the plan must agree with.
     lower: Lower,
 }
@@ -57,7 +65,9 @@ impl Applier {
             cancel,
             progress,
             applied: None,
-            doubted: None,
+            reading: None,
+            doubted: HashSet::new(),
+            closed: None,
             lower: Lower::default(),
         }
     }
@@ -84,12 +94,6 @@ impl Applier {
             let before = self.txid();
             match self.apply_all(&plan, draft) {
                 Ok(()) => break,
-                // Damaged in the store, or only on its way? What was applied of a file is applied again by it.
-                Err(e) if e.kind() == ErrorKind::Corrupt && self.doubted != Some(self.txid()) => {
-                    tracing::warn!(error = %e, "a file came damaged, asking for it once more");
-                    self.doubted = Some(self.txid());
-                    plan = self.replan(&plan)?;
-                }
                 Err(e) if e.kind() == ErrorKind::NotFound => {
                     attempts = if self.txid() > before { 0 } else { attempts + 1 };
                     if attempts == ATTEMPTS {
@@ -97,12 +101,53 @@ impl Applier {
                     }
                     plan = self.replan(&plan)?;
                 }
-                Err(e) => return Err(e),
+                Err(e) => {
+                    plan = self.go_around(e, &plan)?;
+                    draft.empty()?;
+                }
             }
         }
         let applied = self.applied.expect("BUG: a plan has at least one file");
         draft.finish(applied.header.commit, applied.header.page_size)?;
-        Ok(applied)
+        Ok(Applied { left_out: self.source.left_out(), ..applied })
+    }
+
+    /// What is applied from the beginning in place of `plan`, of which a file could not be applied because of `e`. A file that
+    /// others can stand for is left out; one that only came damaged is asked for once more.
+    fn go_around(&mut self, e: Error, plan: &Plan) -> Result<Plan> {
+        let Some(file) = self.reading.take() else { return Err(e) };
+        let judged = around::judge(&self.source, &file, &e, self.parallelism, (&self.cancel, &self.progress));
+        match judged? {
+            Use::Unknown => return Err(self.refusal(e)),
+            Use::Possible if !self.doubted.insert(file.id) => return Err(e),
+            Use::Possible => {
+                tracing::warn!(error = %e, "a file came damaged, asking for it once more");
+                self.applied = None;
+                return self.replan(plan);
+            }
+            Use::Impossible if e.kind() == ErrorKind::Denied => {
+                self.closed.get_or_insert_with(|| e.clone());
+            }
+            Use::Impossible => {}
+        }
+        self.source.leave_out(&file);
+        self.applied = None;
+        match self.first_plan() {
+            Ok(next) if next.txid() >= plan.txid() => {
+                tracing::warn!(
+                    "{e}: it is left out, as other files lead to TXID {} too; litestream_verify names all that is damaged",
+                    next.txid()
+                );
+                Ok(next)
+            }
+            other => Err(around::no_way(self.refusal(e), other)),
+        }
+    }
+
+    /// The error of a restore that ends with `e`: if what was left out before is closed too, what would open that comes first.
+    fn refusal(&mut self, e: Error) -> Error {
+        let closed = self.closed.take().filter(|_| e.kind() == ErrorKind::Denied);
+        closed.unwrap_or(e)
     }
 
     /// The last transaction that was applied, or zero.
@@ -140,6 +185,7 @@ impl Applier {
         let mut segments =
             Segments::new(self.source.clone(), plan.files(), self.parallelism, cancel, progress)?;
         for file in plan.files() {
+            self.reading = Some(file.clone());
             let mut reader = segments.file(file.size);
             let applied = self.apply(file, &mut reader, draft);
             let header = applied.map_err(|e| match reader.take_failure() {
@@ -151,7 +197,7 @@ impl Applier {
                 self.applied.as_ref().map_or((0, 0), |applied| (applied.files, applied.sealed));
             let (files, sealed) = (files + 1, sealed + usize::from(header.is_sealed()));
             let lineage = self.lineage().or(header.lineage);
-            self.applied = Some(Applied { header, lineage, files, sealed });
+            self.applied = Some(Applied { header, lineage, files, sealed, left_out: Vec::new() });
             self.progress.applied();
         }
         Ok(())

@@ -5,6 +5,7 @@
 //! large the database is. Whatever goes wrong, nothing is left behind and the target is as it was.
 
 mod apply;
+mod around;
 mod crew;
 mod generations;
 mod histories;
@@ -25,9 +26,9 @@ use std::time::{Duration, Instant};
 
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
-use crate::ltx::{Lineage, Txid};
+use crate::ltx::{FileId, Lineage, Txid};
 use crate::page::PageCount;
-use crate::replica::{Bandwidth, Source, Survey, empty};
+use crate::replica::{Bandwidth, Source, Survey};
 pub use crate::replica::{Plan, RestorePoint};
 use crate::runtime;
 use crate::store::{RawInfo, Replica};
@@ -166,6 +167,8 @@ pub struct Report {
     pub files: usize,
     /// How many of them were sealed; `None` if Litestream 0.3 wrote the replica.
     pub sealed: Option<usize>,
+    /// Files in whose place others were applied: they are damaged, or sealed for somebody else.
+    pub left_out: Vec<FileId>,
     /// How long it took.
     pub duration: Duration,
 }
@@ -178,8 +181,9 @@ pub struct Report {
 /// - `AlreadyExists`: there is a file at `path`, or a leftover of one (`-wal`, `-journal`), and
 ///   `force` is not given.
 /// - `Busy`: the database to replace is in use.
-/// - `Corrupt`: a file of the replica fails its checksum, does not fit its name, or is missing.
-/// - `Denied`: a file is sealed and nothing of [`Replica::keyring`] opens it, or it is not sealed where it must be.
+/// - `Corrupt`: a file of the replica fails its checksum, does not fit its name, or is missing, and no others lead there.
+/// - `Denied`: a file is sealed, nothing of [`Replica::keyring`] opens it, and no others lead there; or it is not sealed where
+///   it must be.
 /// - `Interrupted`: [`Options::cancel`] said so.
 /// - what [`Options::check`] says.
 /// - those of the store and of the file system.
@@ -232,6 +236,7 @@ fn of_ltx(path: &Path, applied: &apply::Applied) -> Report {
         bytes: header.commit.bytes(header.page_size),
         files: applied.files,
         sealed: Some(applied.sealed),
+        left_out: applied.left_out.clone(),
         duration: Duration::ZERO,
     }
 }
@@ -247,6 +252,7 @@ fn of_old(path: &Path, applied: generations::Applied) -> Report {
         bytes: applied.commit.bytes(applied.page_size),
         files: applied.files,
         sealed: None,
+        left_out: Vec::new(),
         duration: Duration::ZERO,
     }
 }
@@ -282,10 +288,7 @@ pub fn dry_run(store: Arc<Replica>, path: &Path, options: &Options) -> Result<Fo
         let planned = plan_from(&source, point).await;
         match generations::choose(&store, point, planned).await? {
             Chosen::Ltx(plan) => {
-                let header = source.header(plan.last()).await?;
-                let named =
-                    |e: Error| e.context(format_args!("{} of replica {}", plan.last().id, store.url()));
-                store.keyring().may_open(&header).map_err(named)?;
+                let (plan, header) = around::openable(&source, point, plan).await?;
                 Ok(Forecast {
                     txid: Some(header.max),
                     generation: None,
@@ -337,7 +340,7 @@ async fn plan_from(source: &Source, point: RestorePoint) -> Result<Plan> {
 }
 
 async fn survey(source: &Source, point: RestorePoint) -> Result<Survey> {
-    let survey = source.survey(point).await?.ok_or_else(empty)?;
+    let survey = source.survey(point).await?.ok_or_else(|| around::nothing_left(source))?;
     apply::refuse_overlap(&survey.plan)?;
     Ok(survey)
 }

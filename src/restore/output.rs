@@ -190,6 +190,12 @@ impl Draft {
         self.len = self.len.max(end);
     }
 
+    /// Empties it: nothing that was written is part of what follows.
+    pub(super) fn empty(&mut self) -> Result<()> {
+        self.run.clear();
+        self.set_len(0)
+    }
+
     /// Cuts off what is beyond the end of the database after a file.
     pub(super) fn resize(&mut self, commit: PageCount, page_size: PageSize) -> Result<()> {
         let len = commit.bytes(page_size);

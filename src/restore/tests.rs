@@ -217,9 +217,111 @@ fn any_flipped_bit_is_noticed_and_the_file_named() {
     assert!(unnoticed < size / 100, "{unnoticed} of {size} went unnoticed");
 }
 
+/// Restores all that the replica holds, which must be the state of ten; returns what was left out.
+fn left_out(store: Arc<Replica>, point: RestorePoint, history: &History, n: u64) -> Vec<FileId> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("app.db");
+    let report = restore(store, &path, &to(point)).unwrap();
+    assert_eq!(names(folder.path()), ["app.db"]);
+    assert_eq!(report.txid, Some(txid(n)));
+    assert!(fs::read(&path).unwrap() == history.image(n), "{point:?}");
+    report.left_out
+}
+
+#[test]
+fn a_damaged_file_is_left_out_where_others_lead_to_the_same_state() {
+    let damages: [fn(&mut Vec<u8>); 6] = [
+        |bytes| bytes[20] ^= 1,
+        |bytes| bytes[105] ^= 1,
+        |bytes| *bytes.last_mut().unwrap() ^= 1,
+        |bytes| bytes.truncate(bytes.len() / 2),
+        |bytes| bytes.clear(),
+        // Another version of the format.
+        |bytes| bytes[3] = b'9',
+    ];
+    for damage in damages {
+        let history = ten();
+        assert_eq!(left_out(history.store(), RestorePoint::Latest, &history, 10), []);
+        history.store.tamper(id(1, 5, 7), damage);
+        for (point, n) in [(RestorePoint::Latest, 10), (at(7), 7), (at(10), 10)] {
+            assert_eq!(left_out(history.store(), point, &history, n), [id(1, 5, 7)]);
+        }
+        assert_eq!(left_out(history.store(), at(6), &history, 6), []);
+        history.store.tamper(id(9, 1, 4), damage);
+        let both = left_out(history.store(), RestorePoint::Latest, &history, 10);
+        assert_eq!(both, [id(9, 1, 4), id(1, 5, 7)]);
+        assert_eq!(left_out(history.store(), at(4), &history, 4), [id(9, 1, 4)]);
+    }
+    let history = ten();
+    history.put_bytes(id(1, 5, 7), history.encode(8, 10), 7);
+    assert_eq!(left_out(history.store(), RestorePoint::Latest, &history, 10), [id(1, 5, 7)]);
+    let history = ten();
+    let time = RestorePoint::Timestamp(Timestamp::from_millis(history.time(10).as_millis() + 500));
+    history.store.tamper(id(9, 1, 4), |bytes| bytes[105] ^= 1);
+    assert_eq!(left_out(history.store(), time, &history, 10).len(), 1);
+}
+
+#[test]
+fn nothing_of_a_file_that_is_left_out_is_in_the_database() {
+    let history = ten();
+    // Whole pages of another database, many more than it should have, and only then a checksum that is wrong.
+    let mut other = history.back_to(4);
+    for _ in 5..=7 {
+        other.commit(200, &(1..=200).collect::<Vec<u32>>());
+    }
+    let mut bytes = other.encode(5, 7).to_vec();
+    *bytes.last_mut().unwrap() ^= 1;
+    history.put_bytes(id(1, 5, 7), bytes.into(), 7);
+    assert_eq!(left_out(history.store(), RestorePoint::Latest, &history, 10), [id(1, 5, 7)]);
+}
+
+#[test]
+fn nothing_of_a_file_that_came_damaged_is_in_the_database() {
+    let mut history = History::new(512, 7);
+    history.commit(30, &[]);
+    history.put(9, 1, 1);
+    history.commit(30, &[1, 20]);
+    let file = history.put(0, 2, 2);
+    // The number of its first page, once.
+    let (copy, reads) = (history.clone(), AtomicUsize::new(0));
+    let store = Hooked::store(&history.store, move |read, _| {
+        if read == file && reads.fetch_add(1, Ordering::SeqCst) < 2 {
+            copy.store.tamper(file, |bytes| bytes[103] ^= 1 ^ 5);
+        }
+    });
+    assert_eq!(left_out(store, RestorePoint::Latest, &history, 2), []);
+}
+
+#[test]
+fn a_damaged_file_without_others_in_its_place_is_named_with_what_can_be_done() {
+    for (file, words) in [
+        (
+            id(0, 8, 8),
+            "without it the replica has a gap: TXID 0000000000000008 is missing; restore up to TXID 0000000000000007",
+        ),
+        (id(0, 10, 10), "without it the replica leads to TXID 0000000000000009 only: restore up to that one"),
+    ] {
+        let history = ten();
+        history.store.tamper(file, |bytes| bytes[105] ^= 1);
+        let error = refused(history.store(), &latest());
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+        assert!(
+            error.to_string().contains(&file.to_string()) && error.to_string().contains(words),
+            "{error}"
+        );
+    }
+    let mut history = History::new(512, 7);
+    history.commit(30, &[]);
+    let only = history.put(9, 1, 1);
+    history.store.tamper(only, |bytes| bytes[105] ^= 1);
+    let error = refused(history.store(), &latest());
+    assert!(error.to_string().contains("without it nothing can be restored"), "{error}");
+}
+
 #[test]
 fn truncated_files_are_named() {
     let history = ten();
+    history.delete(&[id(0, 3, 3)]);
     let file = id(9, 1, 4);
     let size = history.encode(1, 4).len();
     for keep in [0, 1, 50, 99, 100, 101, 500, size / 2, size - 17, size - 1] {

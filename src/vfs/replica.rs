@@ -77,7 +77,7 @@ fn first_that_answers(config: &ReplicaConfig) -> Result<Arc<Core>> {
 /// Opens the replica at `target`, and waits until it has what it must have.
 fn open_at(target: &Location, config: &ReplicaConfig) -> Result<Arc<Core>> {
     let deadline = Instant::now() + config.options.open_timeout;
-    let core = replica::open(target, &config.options)?;
+    let core = replica::open(target, &config.options, config.point)?;
     if let Some(txid) = config.min_txid {
         let left = deadline.saturating_duration_since(Instant::now());
         core.wait_for(txid, left, || false).map_err(|e| {

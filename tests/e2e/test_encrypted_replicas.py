@@ -90,8 +90,8 @@ def test_every_transaction_is_restored_and_read(start, sample, key_file, tmp_pat
     ("three-recipients-512", [], {}, "set age_identity_file"),
     ("key-changed-at-4-65536", [0], {}, "0000000000000004.ltx.*age_identity_file"),
     ("key-changed-at-4-65536", [1], {}, "0000000000000001.ltx.*age_identity_file"),
-    ("turned-on-at-3-4096", [1], {}, "0000000000000001.ltx.*it is not sealed.*plain_until=0000000000000001"),
-    ("turned-on-at-3-4096", [1], {"plain_until": 1}, "0000000000000002.ltx.*plain_until=0000000000000002"),
+    ("turned-on-at-3-4096", [1], {}, "0000000000000001.ltx.*it is not sealed.*give as plain_until the last TXID of that time"),
+    ("turned-on-at-3-4096", [1], {"plain_until": 1}, "0000000000000002.ltx.*after TXID 0000000000000001 .plain_until.*sealed_since"),
 ])
 def test_without_what_opens_it_the_file_and_the_setting_are_named(start, sample, key_file, tmp_path, name, places, more, says):
     location = sample(name)

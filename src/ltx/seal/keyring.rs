@@ -53,10 +53,10 @@ impl Keyring {
                 Plain::UpTo(last) => header.max <= last,
                 Plain::None => false,
             };
-        if taken { Ok(()) } else { Err(self.refused(header)) }
+        if taken { Ok(()) } else { Err(self.refused()) }
     }
 
-    fn refused(&self, header: &Header) -> Error {
+    fn refused(&self) -> Error {
         let last = match self.plain {
             Plain::UpTo(last) => format!(" after TXID {last} (plain_until)"),
             Plain::Any | Plain::None => String::new(),
@@ -65,9 +65,9 @@ impl Keyring {
             ErrorKind::Denied,
             format!(
                 "it is not sealed, and this replica is read as one that is sealed{last}. If it was written before \
-                 encryption was turned on, give plain_until={}; if encryption was turned off since, \
-                 require_encryption=0; if neither, somebody put it there",
-                header.max
+                 encryption was turned on, give as plain_until the last TXID of that time, the one before sealed_since in \
+                 litestream_status of the primary; if encryption was turned off since, require_encryption=0; if neither, \
+                 somebody put it there"
             ),
         )
     }

@@ -51,12 +51,12 @@ fn without_what_opens_it_an_error_names_the_file_and_the_setting() {
         ("three-recipients-512", &[], Plain::Any, ["0000000000000001", "age_identity_file"]),
         ("key-changed-at-4-65536", &[0], Plain::None, ["0000000000000004", "age_identity_file"]),
         ("key-changed-at-4-65536", &[1], Plain::None, ["0000000000000001", "age_identity_file"]),
-        ("turned-on-at-3-4096", &[1], Plain::None, ["0000000000000001", "plain_until=0000000000000001"]),
+        ("turned-on-at-3-4096", &[1], Plain::None, ["0000000000000001", "give as plain_until the last TXID"]),
         (
             "turned-on-at-3-4096",
             &[1],
             Plain::UpTo(txid(1)),
-            ["0000000000000002", "plain_until=0000000000000002"],
+            ["0000000000000002", "after TXID 0000000000000001 (plain_until)"],
         ),
         ("turned-on-at-3-4096", &[0], Plain::UpTo(txid(2)), ["0000000000000003", "age_identity_file"]),
     ] {
@@ -187,4 +187,41 @@ fn a_file_for_a_crowd_is_an_error_in_bounded_time() {
         restored_with_ours(&history.with_file(id(0, 3, 3), for_a_crowd(&history.encode(3, 3)))).unwrap_err();
     assert!(e.to_string().contains("65535 recipients"), "{e}");
     assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn a_sealed_file_that_nothing_opens_is_left_out_where_plain_ones_lead_to_the_same_state() {
+    let mut history = ten();
+    history.recipients = crate::ltx::sealing::sample_recipients(&[0]);
+    let sealed = history.put(9, 1, 4);
+    let plain = |keyring| read_with(&history.store(), keyring);
+    let (database, report) = restored(plain(Keyring::default()), at(4)).unwrap();
+    assert!(database == history.image(4));
+    assert_eq!((report.left_out, report.sealed), (vec![sealed], Some(0)));
+    let folder = tempfile::tempdir().unwrap();
+    let dry = |keyring| dry_run(plain(keyring), &folder.path().join("r.db"), &to(at(4)));
+    assert_eq!(dry(Keyring::default()).unwrap().files, report.files);
+    // Whoever can open it does, and whoever takes no plain files gets none.
+    let (database, report) = restored(plain(sample_keyring(&[0], Plain::None)), at(4)).unwrap();
+    assert!(database == history.image(4));
+    assert_eq!((report.left_out, report.sealed), (vec![], Some(1)));
+    for other in [sample_keyring(&[1], Plain::None), sample_keyring(&[1], Plain::UpTo(txid(3)))] {
+        let e = restored(plain(other), at(4)).map(drop).unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::Denied);
+        assert!(
+            e.to_string().contains(&format!("{sealed}")) && e.to_string().contains("none of theirs"),
+            "{e}"
+        );
+    }
+    let (database, report) = restored(plain(sample_keyring(&[1], Plain::UpTo(txid(4)))), at(4)).unwrap();
+    assert!(database == history.image(4));
+    assert_eq!(report.left_out, [sealed]);
+    // A plain file is refused by name, whatever sealed ones there are beside it.
+    history.put(1, 1, 3);
+    history.recipients = crate::ltx::Recipients::default();
+    history.put(9, 1, 3);
+    let e = restored(read_with(&history.store(), sample_keyring(&[0], Plain::None)), at(3))
+        .map(drop)
+        .unwrap_err();
+    assert!(e.to_string().contains(&id(9, 1, 3).to_string()) && e.to_string().contains("not sealed"), "{e}");
 }
