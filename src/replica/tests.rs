@@ -36,7 +36,7 @@ fn contents(view: &mut View, history: &History) -> Vec<u8> {
         assert_eq!(view.read(page, (n * size) as u64).unwrap(), size);
     }
     let stored = history.image(txid);
-    for place in [18..20, 24..32, 92..96] {
+    for place in [18..20, 24..32, 40..44, 92..96] {
         bytes[place.clone()].copy_from_slice(&stored[place]);
     }
     bytes

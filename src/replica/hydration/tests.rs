@@ -69,7 +69,7 @@ fn contents(view: &mut View, history: &History) -> Vec<u8> {
     for (n, page) in bytes.chunks_mut(PAGE).enumerate() {
         view.read(page, (n * PAGE) as u64).unwrap();
     }
-    for place in [18..20, 24..32, 92..96] {
+    for place in [18..20, 24..32, 40..44, 92..96] {
         bytes[place.clone()].copy_from_slice(&stored[place]);
     }
     bytes
