@@ -89,6 +89,8 @@ fn in_generation(view: &mut dyn PinnedView, cursor: &Position) -> Result<Collect
         return Ok(Collected::Lost("the WAL lost commits that it had"));
     }
     let found = view.frame(cursor.frame)?;
+    // SQLite did not seal it: nothing says that it is another one.
+    let is_unsealed = found.is_some_and(|frame| frame.checksum == Checksum::default());
     let is_same = found.is_some_and(|frame| {
         frame.salts == cursor.salts
             && frame.checksum == cursor.checksum
@@ -98,6 +100,7 @@ fn in_generation(view: &mut dyn PinnedView, cursor: &Position) -> Result<Collect
     Ok(match view.pages_after(cursor.frame)? {
         None => Collected::ViewChanged,
         Some(pages) if is_same => Collected::Pages(pages),
+        Some(_) if is_unsealed => Collected::Broken("the last frame that was covered has no checksum"),
         Some(_) => Collected::Lost("the last frame that was covered is not in the WAL"),
     })
 }
