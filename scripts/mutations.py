@@ -90,7 +90,8 @@ MUTATIONS = [
         (SHIPPER + "sums.rs", "if header.txid != txid.get() || header.page_size", "if header.page_size"),
     ]),
     Mutation("a broken chain is no reason to compare", [
-        (SHIPPER + "capture/view.rs", "self.lost(why);\n", "let _ = why;\n"),
+        (SHIPPER + "capture/view.rs", "Broken(why) => {\n                self.lost(why);", "Broken(_) => {"),
+        (SHIPPER + "capture/view.rs", "self.is_behind = true;\n                self.lost(why);", "let _ = why;"),
     ]),
     Mutation("seals: a file has the content key of another", [
         ("src/ltx/seal/file_seal.rs", "let key = ContentKey::generate()?;",
