@@ -70,8 +70,9 @@ def test_a_connection_that_goes_back_and_forth(migrated):
 
 
 def test_a_reader_of_a_copy_that_was_open(migrated):
-    names = "SELECT name FROM sqlite_schema"
-    until(lambda: ("bonuses",) in migrated.copy.execute(names).fetchall(), what="the copy to follow")
-    assert migrated.copy.execute("SELECT * FROM bonuses").fetchall() == [("eve", 999)]
+    def rows(sql: str) -> list:
+        return migrated.copy.execute(sql).fetchall()
+
+    until(lambda: ("bonuses",) in rows("SELECT name FROM sqlite_schema") and rows("SELECT * FROM bonuses") == [("eve", 999)])
     with pytest.raises(sqlite3.OperationalError, match="no such table"):
-        migrated.copy.execute("SELECT * FROM salaries")
+        rows("SELECT * FROM salaries")
