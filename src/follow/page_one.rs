@@ -5,7 +5,7 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::page::{PageCount, PageSize};
-use crate::replica::{COOKIE, cookie};
+use crate::replica::{COOKIE, OF_SCHEMA, cookie};
 
 /// The bytes with which each database begins that is not encrypted.
 const MAGIC: &[u8] = b"SQLite format 3\0";
@@ -66,7 +66,8 @@ pub(super) fn count_schemas(page: &mut [u8], before: &[u8], is_another: bool) {
 
 /// Whether the first page of a database tells of another schema than the one `before`.
 pub(super) fn tells_another_schema(page: &[u8], before: &[u8]) -> bool {
-    page[COOKIE.end..60] != before[COOKIE.end..60] || page[HEADER..] != before[HEADER..]
+    let beside_cookie = COOKIE.end..OF_SCHEMA.end;
+    page[beside_cookie.clone()] != before[beside_cookie] || page[HEADER..] != before[HEADER..]
 }
 
 fn check(page: &[u8]) -> Result<()> {

@@ -290,6 +290,11 @@ impl Seals {
         self.forget_if(|subject| matches!(subject, Subject::Replica(id) if is_at_its_end(*id)))
     }
 
+    /// Whether files are sealed, and no key of the file `id` is kept.
+    pub(in crate::primary) fn has_forgotten(&self, id: FileId) -> bool {
+        self.with_keys().is_some_and(|with_keys| !with_keys.contains(&id))
+    }
+
     /// Forgets the keys of all files of the replica up to the transaction `last`: nothing is merged of them, and whatever
     /// stands in the place of a merge is no conflict then.
     ///

@@ -95,7 +95,7 @@ pub use options::{HydrationOptions, Options};
 pub use pack::{Pack, PackedIndex};
 pub use plan::{Plan, RestorePoint};
 pub use read_ahead::ReadAhead;
-pub use schema::{COOKIE, cookie, schema_pages};
+pub use schema::{COOKIE, OF_SCHEMA, cookie, schema_pages};
 pub use shared::{all, open};
 pub use snapshot::Snapshot;
 pub use status::ReplicaStatus;

@@ -18,7 +18,7 @@ use crate::page::Pgno;
 pub const COOKIE: Range<usize> = 40..44;
 /// What of the header of page 1 tells how the schema is read: the cookie, its format, the size of a cache, the largest root
 /// page, the encoding.
-const OF_SCHEMA: Range<usize> = 40..60;
+pub const OF_SCHEMA: Range<usize> = 40..60;
 /// Where the B-tree of the schema begins on page 1.
 const TREE: usize = 100;
 /// The most pages of the schema that are looked at.

@@ -20,7 +20,7 @@ pub(in crate::primary) enum Collected {
     ViewChanged,
     /// What was changed is not known, for this reason: all pages are to be compared.
     Broken(&'static str),
-    /// The same, and the WAL has a commit no more that the cursor covers: the database may be older than what was published.
+    /// The same, and the WAL lost a commit that the cursor covers: the database may be older than what was published.
     Lost(&'static str),
 }
 

@@ -117,8 +117,8 @@ pub(in crate::primary) async fn finish(shipper: &Arc<Shipper>) -> Result<()> {
                 begin(shipper, hole)?;
                 return Err(e);
             }
-            // It was merged before its upload was answered, and the key of the merged file goes too.
-            Err(e) if e.kind() == ErrorKind::Denied => {
+            // It was merged before its upload was answered, and its key is forgotten. A store that refuses is another matter.
+            Err(e) if e.kind() == ErrorKind::Denied && shipper.seals.has_forgotten(FileId::single(txid)) => {
                 tracing::debug!("{}: {e}", shipper.name());
                 return begin(shipper, hole);
             }

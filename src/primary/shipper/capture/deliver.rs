@@ -219,10 +219,10 @@ impl Capture {
         let replaces = out.as_ref().is_some_and(|out| out.pages.contains_all(pages));
         if !replaces && self.exclusive == Exclusive::No {
             // The WAL lost commits of that file: what waits would make a state of some of its pages and of later ones.
-            [Some(pages), out.as_ref().map(|out| &out.pages)]
-                .into_iter()
-                .flatten()
-                .for_each(|some| self.dirty.extend(some));
+            self.dirty.extend(pages);
+            if let Some(out) = out {
+                self.dirty.extend(&out.pages);
+            }
             self.note_waiting();
             self.state.landed(published);
             return self.let_waiting_go();
