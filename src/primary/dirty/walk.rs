@@ -140,9 +140,8 @@ impl Way<'_> {
         if ends.is_empty() {
             return Err(Broken(missing));
         }
-        // One that knew no commit says of the file only that it was looked at.
-        let knowing: Vec<&End> = ends.iter().copied().filter(|end| end.knows_commit()).collect();
-        let ends = if knowing.is_empty() { ends } else { &knowing[..] };
+        let told = self.telling(ends);
+        let ends = if told.is_empty() { ends } else { &told[..] };
         let with_frames = ends.iter().rfind(|end| end.has_frames());
         let Some(last) = with_frames.or(ends.last()) else { return Err(Broken(missing)) };
         let is_other = |end: &&End| match (end.has_frames(), last.has_frames()) {
@@ -170,6 +169,16 @@ impl Way<'_> {
             // A close that found the WAL emptied.
             Ok(Step::To(Start { before: last.index, file: None }))
         }
+    }
+
+    /// Those of `ends` that say most of what was before. One that knew no commit says of the file only that it was looked
+    /// at; and the salts of such an index lead nowhere if their generation had its commits later: a checkpoint that
+    /// found no WAL gave the index the salts that its connection then began with.
+    fn telling<'e>(&self, ends: &[&'e End]) -> Vec<&'e End> {
+        let that =
+            |is_it: &dyn Fn(&End) -> bool| ends.iter().copied().filter(|end| is_it(end)).collect::<Vec<_>>();
+        let knowing = that(&End::knows_commit);
+        if knowing.is_empty() { that(&|end| !self.had_commits(end.index.salts)) } else { knowing }
     }
 
     /// Whether the cursor is the very end, which a close left.
