@@ -227,7 +227,8 @@ class Trap:
         self._lock = threading.Lock()
 
     def set(self, at: int | str | None, when: str, pid: int) -> None:
-        """Kills process `pid` at request number `at` from now on, or at the first one for that."""
+        """Kills process `pid` at request number `at` from now on, or at the first one for that; after one that gets no answer,
+        at the next one that gets one."""
         with self._lock:
             self.struck, self.passed, self.kinds, self._at, self._when, self._pid = None, 0, set(), at, when, pid
 
@@ -237,13 +238,21 @@ class Trap:
             self.passed += 1
             kind = kind_of(request)
             self.kinds.add(kind)
-            if self.struck or self._at not in (self.passed, kind):
+            is_it = self._at == kind or (isinstance(self._at, int) and self.passed >= self._at)
+            if self.struck or not is_it:
                 return None
-            self.struck = kind
-            if self._when == BEFORE:
-                os.kill(self._pid, signal.SIGKILL)
-                return Status(500)
-        return Rewrite(lambda answer: os.kill(self._pid, signal.SIGKILL) or answer)
+            pid = self._pid
+        if self._when == BEFORE:
+            self._strikes(pid, kind)
+            return Status(500)
+        return Rewrite(lambda answer: self._strikes(pid, kind) or answer)
+
+    def _strikes(self, pid: int, kind: str) -> None:
+        with self._lock:
+            # Not for an answer to a process that is dead already.
+            if self.struck is None and self._at is not None and self._pid == pid:
+                self.struck = kind
+                os.kill(pid, signal.SIGKILL)
 
 
 class WriteOnly:
