@@ -11,7 +11,7 @@
 //! With a library, it is loaded and, before anything is written, `litestream_sync()` is called.
 //! `insert` prints one JSON object, with the processor time of its own and of all other threads and the bytes written to
 //! files for each commit; with `wait` it prints a line when it is ready and begins when it was
-//! answered. `restarts` prints the times of those commits, in nanoseconds. `single` prints the wall-clock time after each commit, in nanoseconds since 1970; `points`
+//! answered. `restarts` prints of each of those commits how long it took and how long its thread ran, in nanoseconds. `single` prints the wall-clock time after each commit, in nanoseconds since 1970; `points`
 //! prints queries a second, each a transaction of its own, with a page cache of KIB.
 
 use std::error::Error;
@@ -20,6 +20,7 @@ use std::process::Command;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rusqlite::{Connection, LoadExtensionGuard};
+use rustix::time::{ClockId, clock_gettime};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -142,15 +143,21 @@ fn restarts(db: &Connection, seconds: f64) -> Result<()> {
     let (began, mut of, mut n) = (Instant::now(), salts()?, 0);
     while began.elapsed() < limit {
         n += 1;
-        let before = Instant::now();
+        let (before, ran) = (Instant::now(), thread_time());
         statement.execute((user(n), kind(n), body(n, 100)))?;
-        let took = before.elapsed();
+        let (took, ran) = (before.elapsed(), thread_time() - ran);
         let now = salts()?;
         if std::mem::replace(&mut of, now) != now {
-            println!("{}", took.as_nanos());
+            println!("{} {}", took.as_nanos(), ran.as_nanos());
         }
     }
     Ok(())
+}
+
+/// The processor time of this thread.
+fn thread_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
 /// What the process has used: microseconds of processors by this thread and by all others, and bytes written to files.
