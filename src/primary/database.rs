@@ -48,6 +48,8 @@ pub struct Primary {
     owner_task: JoinHandle<()>,
     /// The task that ends what lingers is on its way.
     is_watched: AtomicBool,
+    /// The task that lets other processes be heard is on its way.
+    is_to_be_heard: AtomicBool,
     waits: Waits,
     checkpoints: Checkpoints,
 }

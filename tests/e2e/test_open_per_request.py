@@ -172,6 +172,21 @@ def test_processes_that_take_turns(start, through_proxy, in_s3, proxy, tmp_path)
     assert restored_rows(in_s3, tmp_path / "restored.db") == 30
 
 
+def test_who_opened_again_is_heard_by_others(start, through_proxy, in_s3, tmp_path):
+    """A request that takes long keeps no other process waiting, and nobody takes its process for gone."""
+    worker, uri = first_request(start, through_proxy, tmp_path)
+    other = start("python", through_proxy, env=QUIET)
+    for n in range(6):
+        long = worker.open(uri)
+        assert read(long) == 20 + n
+        short = other.open(uri)
+        assert short.rows("SELECT state, last_error FROM litestream_status") == [["standby", None]]
+        insert(short, rows=1)
+        short.close()
+        long.close()
+    assert restored_rows(in_s3, tmp_path / "restored.db") == 26
+
+
 def test_a_forked_child_has_nothing_of_it(in_folder, tmp_path):
     run("""
 load()

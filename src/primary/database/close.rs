@@ -133,6 +133,24 @@ impl Primary {
         self.owner.stays_open();
     }
 
+    /// The database was opened again: other processes are heard if that takes longer than a request.
+    pub(super) fn opened_again(&self) {
+        if self.owner.is_deaf()
+            && !self.is_to_be_heard.swap(true, Ordering::SeqCst)
+            && let Ok(runtime) = crate::runtime::handle()
+        {
+            runtime.spawn(registry::be_heard(self.path().to_path_buf()));
+        }
+    }
+
+    /// The time of a request is over since it was opened again; whether it still is, or once more.
+    pub(super) fn request_is_over(&self, is_open: bool) {
+        self.is_to_be_heard.store(false, Ordering::SeqCst);
+        if is_open {
+            self.owner.stays_open();
+        }
+    }
+
     /// It still lingers.
     pub(super) fn lingers(&self) {
         self.owner.lingers();

@@ -93,6 +93,7 @@ impl Primary {
             match before.primary.owner.open_again(before.left, &agreement) {
                 Ok(Again::Same) => {
                     *slot.now() = Now::Open { primary: Arc::clone(&before.primary), connections: 1 };
+                    before.primary.opened_again();
                     return Ok(Arc::clone(&before.primary));
                 }
                 Ok(Again::Written) => trusted = None,
@@ -148,14 +149,14 @@ impl Primary {
         let runtime = crate::runtime::handle()?;
         let tasks = owner.shippers.iter().map(|shipper| Tasks::start(shipper, &runtime)).collect();
         let owner_task = runtime.spawn(ownership::run(Arc::clone(&owner)));
-        let is_watched = AtomicBool::new(false);
         Ok(Self {
             db,
             owner,
             replicas: replicas.to_vec(),
             tasks,
             owner_task,
-            is_watched,
+            is_watched: AtomicBool::new(false),
+            is_to_be_heard: AtomicBool::new(false),
             waits: Waits::default(),
             checkpoints: Checkpoints::default(),
         })

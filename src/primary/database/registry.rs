@@ -18,6 +18,9 @@ pub(super) const LINGERS: Duration = Duration::from_secs(30);
 /// How often it is looked at meanwhile.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// How long a request takes that opens the database and closes it again, without anybody being kept from it.
+const REQUEST: Duration = Duration::from_millis(100);
+
 /// The databases of this process. A forked child begins with none.
 static SLOTS: PerProcess<Mutex<HashMap<PathBuf, Arc<Slot>>>> = PerProcess::new();
 
@@ -141,6 +144,25 @@ pub(super) async fn watch(path: PathBuf) {
             Ok(Watched::Not) | Err(_) => return,
         }
     }
+}
+
+/// Lets the database `path`, which was opened again, hear other processes if it is open after the time of a request. Until
+/// then they would be kept waiting by a publisher that does not answer; after each short request the next one may publish.
+pub(super) async fn be_heard(path: PathBuf) {
+    tokio::time::sleep(REQUEST).await;
+    let heard = runtime::blocking(move || {
+        let Some(slot) = slots().get(&path).map(Arc::clone) else { return Ok(()) };
+        let _turn = slot.turn();
+        let (primary, is_open) = match &*slot.now() {
+            Now::Open { primary, .. } => (Arc::clone(primary), true),
+            Now::Lingering { primary, .. } => (Arc::clone(primary), false),
+            Now::Closed => return Ok(()),
+        };
+        primary.request_is_over(is_open);
+        Ok(())
+    });
+    // Whoever asks says what it cannot reach.
+    let _ = heard.await;
 }
 
 /// Whether something lingers of a database.

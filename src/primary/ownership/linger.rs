@@ -170,6 +170,11 @@ impl Ownership {
         self.shippers.iter().all(|shipper| shipper.is_as_left())
     }
 
+    /// Whether this process publishes, and nobody can tell it anything.
+    pub(in crate::primary) fn is_deaf(&self) -> bool {
+        matches!(&*self.role(), Role::Publisher(publishing) if publishing.ear.is_none())
+    }
+
     /// The database was opened again, and stays open: other processes are heard from now on, which may have committed
     /// meanwhile.
     pub(in crate::primary) fn stays_open(self: &Arc<Self>) {

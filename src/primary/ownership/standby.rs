@@ -202,11 +202,13 @@ impl Ownership {
         let mut next_question = Instant::now();
         while self.is_standby() {
             if Instant::now() >= next_question {
-                next_question = Instant::now() + ASK_AGAIN;
                 if matches!(question, Question::Commit) {
                     let _ = control_socket::tell(&self.db.folder, &Message::CommitsWait);
                 }
-                if control_socket::tell(&self.db.folder, &self.message(question, &mailbox.name)).is_err() {
+                let is_heard =
+                    control_socket::tell(&self.db.folder, &self.message(question, &mailbox.name)).is_ok();
+                next_question = Instant::now() + if is_heard { ASK_AGAIN } else { LOOK };
+                if !is_heard {
                     // Perhaps it is gone.
                     self.signal.hurry();
                 }

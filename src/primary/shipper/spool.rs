@@ -1,4 +1,5 @@
-//! Local LTX files that wait for the replica: `.<file name>-litestream/spool/{sequence:016x}.ltx`.
+//! Local LTX files that wait for the replica: `.<file name>-litestream/replicas/<id>/spool/`,
+//! `{sequence:016x}.ltx`.
 //!
 //! The transaction of a waiting file is not known before it goes out, so its header carries local
 //! sequence numbers in its place: one, or those of the files that were merged into it. The last of them
