@@ -156,10 +156,12 @@ def table(results: dict[str, list[dict]], latencies: dict[str, list[float]]) -> 
         times = latencies.get(way)
         latency = f"{statistics.median(times):.1f} / {max(times):.1f}" if times else "-"
         others = statistics.median(r["others_us"] for r in runs)
-        written = statistics.median(r["written"] / p["written"] for r, p in zip(runs, plain))
+        # The kernel counts no bytes of files in memory.
+        is_counted = all(p["written"] for p in plain)
+        written = f"{statistics.median(r['written'] / p['written'] for r, p in zip(runs, plain)):.3f}" if is_counted else "-"
         percentiles = " / ".join(f"{statistics.median(r[k] for r in runs):.3f}" for k in ("p50_ms", "p99_ms", "max_ms"))
         lines.append(f"| {way} | {statistics.median(r['rate'] for r in runs):.0f} | {ratio:.2f} | {percentiles} "
-                     f"| {stall:.2f} | {memory} | {latency} | {others:.2f} | {written:.3f} |")
+                     f"| {stall:.2f} | {memory} | {latency} | {others:.2f} | {written} |")
     return "\n".join(lines)
 
 
