@@ -11,7 +11,7 @@ use crate::primary::hooks::PinnedView;
 use crate::primary::seals::{Seals, Subject};
 use crate::primary::shipper::Shipper;
 use crate::primary::shipper::copying::{Copying, Counted};
-use crate::primary::shipper::sums::{self, Base, NewSums, Purpose, Sums};
+use crate::primary::shipper::sums::{self, Base, NewSums, Sums};
 use crate::primary::streaming_upload::{self, PartWriter};
 use crate::replica::{PackBuilder, Packed};
 use crate::store::{PartLog, PutOptions, Upload};
@@ -124,7 +124,7 @@ impl Compared {
     /// With the replica as of `last`, if it is known what that holds.
     pub(in crate::primary) fn with(sums: &Sums, last: Option<Txid>, page_size: PageSize) -> Self {
         let base = last.and_then(|last| sums.base(last, page_size));
-        Self { base, new: sums.begin(page_size, Purpose::Sent), differing: 0 }
+        Self { base, new: sums.begin(page_size), differing: 0 }
     }
 
     /// Whether only what differs is sent.

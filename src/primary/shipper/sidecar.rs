@@ -66,7 +66,7 @@ pub(super) async fn survey_at(shipper: &Arc<Shipper>, last: Txid) -> Result<Opti
         if !view.rewind(end)? {
             return Ok(None);
         }
-        Survey::before(shipper, ViewPages::new(view)).map(|survey| Some(Arc::new(survey)))
+        Survey::of(shipper, ViewPages::new(view)).map(|survey| Some(Arc::new(survey)))
     })
     .await
 }

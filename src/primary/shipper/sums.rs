@@ -23,6 +23,7 @@ use std::io::{BufReader, BufWriter, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crc_fast::CrcAlgorithm;
 
@@ -30,12 +31,15 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::files;
 use crate::ltx::{Decoder, FileId, Txid};
 use crate::page::{PageCount, PageSize, Pgno};
+use crate::primary::random_u64;
 use crate::primary::shipper::Shipper;
 use crate::primary::shipper::past::{Digest, Past};
 use crate::runtime;
 use crate::store::ByteRange;
 
 const NAME: &str = "pages.sums";
+/// How the names of new ones end, `pages.{random:016x}.new`.
+const NEW: &str = "new";
 const MAGIC: &[u8; 8] = b"LTXSUMS1";
 const HEADER_SIZE: usize = 64;
 const SUM_SIZE: usize = 8;
@@ -267,17 +271,33 @@ impl Sums {
         Some(Base::new(file, header.pages))
     }
 
-    /// Begins checksums of a whole database, in a file of this `purpose`. They take the place of the old
-    /// ones when the database is in the replica.
-    pub(in crate::primary) fn begin(&self, page_size: PageSize, purpose: Purpose) -> Option<NewSums> {
-        let path = self.path.with_extension(purpose.extension());
+    /// Begins checksums of a whole database. They take the place of the old ones when the database is in the replica.
+    pub(in crate::primary) fn begin(&self, page_size: PageSize) -> Option<NewSums> {
+        let path = self.new_path();
         let file = files::open(&path, OpenOptions::new().write(true).truncate(true)).ok()?;
         let mut out = BufWriter::with_capacity(64 * 1024, file);
         out.write_all(&[0; HEADER_SIZE]).ok()?;
         let header =
             Header { page_size: page_size.get(), pages: 0, txid: 0, replica: self.replica, digest: 0 };
-        let owned = Owned { path, sums: self.clone(), header };
+        let owned = Owned { path, sums: self.clone(), header, is_adopted: AtomicBool::new(false) };
         Some(NewSums { out: Some(out), owned })
+    }
+
+    /// Where new checksums are, which are no other ones: those that a later look replaces are removed after it.
+    fn new_path(&self) -> PathBuf {
+        self.path.with_extension(format!("{:016x}.{NEW}", random_u64()))
+    }
+
+    /// Removes new checksums that a killed process left.
+    pub(in crate::primary) fn sweep(&self) {
+        let folder = self.path.parent().unwrap_or(Path::new("."));
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+            if name.starts_with(b"pages.") && path.extension().is_some_and(|extension| extension == NEW) {
+                let _ = fs::remove_file(&path);
+            }
+        }
     }
 
     /// Begins checksums of a database of `pages` pages that become known in any order.
@@ -289,7 +309,7 @@ impl Sums {
         page_size: PageSize,
         pages: PageCount,
     ) -> Result<AnyOrder> {
-        let path = self.path.with_extension(Purpose::Theirs.extension());
+        let path = self.new_path();
         let file = files::open(&path, OpenOptions::new().read(true).write(true).truncate(true))
             .map_err(|e| self.io(e))?;
         file.set_len(offset_of(u64::from(pages.get()) + 1)).map_err(|e| self.io(e))?;
@@ -300,7 +320,10 @@ impl Sums {
             replica: self.replica,
             digest: 0,
         };
-        Ok(AnyOrder { file, owned: Owned { path, sums: self.clone(), header } })
+        Ok(AnyOrder {
+            file,
+            owned: Owned { path, sums: self.clone(), header, is_adopted: AtomicBool::new(false) },
+        })
     }
 
     fn io(&self, e: std::io::Error) -> Error {
@@ -396,36 +419,14 @@ impl Base {
     }
 }
 
-/// What new checksums are for. Each purpose has a file of its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::primary) enum Purpose {
-    /// Of a database that is on its way to the replica.
-    Sent,
-    /// Of a database as it was opened.
-    Opened,
-    /// Of a database as it was a few commits before that.
-    Before,
-    /// Of a database as the replica has it.
-    Theirs,
-}
-
-impl Purpose {
-    const fn extension(self) -> &'static str {
-        match self {
-            Self::Sent => "new",
-            Self::Opened => "opened",
-            Self::Before => "before",
-            Self::Theirs => "theirs",
-        }
-    }
-}
-
 /// A file of new checksums; it is removed unless it is adopted.
 #[derive(Debug)]
 struct Owned {
     path: PathBuf,
     sums: Sums,
     header: Header,
+    /// It was renamed to its place.
+    is_adopted: AtomicBool,
 }
 
 impl Owned {
@@ -433,12 +434,14 @@ impl Owned {
         Error::io(format_args!("cannot use {}", self.path.display()), e)
     }
 
-    /// The checksums become those of the replica, which has the database as `txid`.
+    /// The checksums become those of the replica, which has the database as `txid`. May be done again, after what follows failed.
     fn adopt(&self, file: &File, txid: Txid) -> Result<()> {
         let header = Header { txid: txid.get(), ..self.header };
-        file.write_all_at(&header.encode(), 0)
-            .and_then(|()| fs::rename(&self.path, &self.sums.path))
-            .map_err(|e| self.io(e))?;
+        file.write_all_at(&header.encode(), 0).map_err(|e| self.io(e))?;
+        if !self.is_adopted.load(Ordering::Relaxed) {
+            fs::rename(&self.path, &self.sums.path).map_err(|e| self.io(e))?;
+            self.is_adopted.store(true, Ordering::Relaxed);
+        }
         self.sums.past.note(txid, &header.digest());
         Ok(())
     }
@@ -446,8 +449,9 @@ impl Owned {
 
 impl Drop for Owned {
     fn drop(&mut self) {
-        // It may have been renamed.
-        let _ = fs::remove_file(&self.path);
+        if !*self.is_adopted.get_mut() {
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -550,5 +554,47 @@ impl Known {
     /// `Io`, `NoSpace`.
     pub(in crate::primary) fn adopt(&self, txid: Txid) -> Result<()> {
         self.owned.adopt(&self.file, txid)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let names =
+            fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<_> = names.collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn new_sums_that_a_later_look_replaces_take_nothing_with_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = folder.path().join("app.db");
+        fs::write(&database, "").unwrap();
+        let state = files::state_folder(&database);
+        files::create_folders(&state).unwrap();
+        let sums = Sums::new(&state, "memory:one");
+        let look = |sum| {
+            let mut new = sums.begin(PageSize::MIN).unwrap();
+            new.push(sum);
+            new.finish().unwrap()
+        };
+        let first = look(1);
+        let second = look(2);
+        assert_eq!(first.read(Pgno::ONE, 1).unwrap(), [1]);
+        drop(first);
+        second.adopt(Txid::ONE).unwrap();
+        // What comes after it failed, and is tried again.
+        second.adopt(Txid::ONE).unwrap();
+        drop(second);
+        assert_eq!(sums.base(Txid::ONE, PageSize::MIN).unwrap().next(), Some(2));
+        // As after kill -9.
+        std::mem::forget(look(3));
+        assert_eq!(names(&state).len(), 3);
+        sums.sweep();
+        assert_eq!(names(&state), ["pages.past", "pages.sums"]);
     }
 }

@@ -14,7 +14,7 @@ use crate::page::{PageCount, PageSize, Pgno};
 use crate::primary::file_fingerprint::Stamp;
 use crate::primary::shipper::Shipper;
 use crate::primary::shipper::baseline::ViewPages;
-use crate::primary::shipper::sums::{AnyOrder, Known, Purpose, Sums, sum_of};
+use crate::primary::shipper::sums::{AnyOrder, Known, Sums, sum_of};
 use crate::replica::{Plan, RestorePoint, Source};
 use crate::runtime;
 use crate::store::FileInfo;
@@ -114,24 +114,12 @@ pub(in crate::primary) struct Survey {
 }
 
 impl Survey {
-    /// Surveys what a view shows of the database as it was opened, and compares it with the transaction whose checksums are
-    /// at hand, if any are.
+    /// Surveys what a view shows of the database, as it was opened or at an earlier moment, and compares it with the transaction
+    /// whose checksums are at hand, if any are.
     ///
     /// # Errors
-    /// `Io` of the database; `Io`, `NoSpace` of the folder of local state.
-    pub(in crate::primary) fn of(shipper: &Shipper, pages: ViewPages) -> Result<Self> {
-        Self::for_purpose(shipper, pages, Purpose::Opened)
-    }
-
-    /// As [`Survey::of`], for a view that shows an earlier moment.
-    ///
-    /// # Errors
-    /// As there; `Busy` if that moment was overwritten meanwhile.
-    pub(in crate::primary) fn before(shipper: &Shipper, pages: ViewPages) -> Result<Self> {
-        Self::for_purpose(shipper, pages, Purpose::Before)
-    }
-
-    fn for_purpose(shipper: &Shipper, mut pages: ViewPages, purpose: Purpose) -> Result<Self> {
+    /// `Io` of the database; `Io`, `NoSpace` of the folder of local state; `Busy` if an earlier moment was overwritten meanwhile.
+    pub(in crate::primary) fn of(shipper: &Shipper, mut pages: ViewPages) -> Result<Self> {
         let files = files(shipper);
         let sums = Sums::of(shipper);
         let (page_size, commit) = (pages.page_size(), pages.commit());
@@ -140,7 +128,7 @@ impl Survey {
         let mut agreement = Agreement::default();
         let mut first = Vec::new();
         let mut new = sums
-            .begin(page_size, purpose)
+            .begin(page_size)
             .ok_or_else(|| Error::new(ErrorKind::Io, "cannot write to the folder of local state"))?;
         pages.each(|pgno, page| {
             let their = theirs.as_mut().and_then(|theirs| theirs.next());

@@ -12,6 +12,7 @@ use super::Shipper;
 use super::outgoing::Outgoing;
 use super::spool::Spool;
 use super::state::{Claim, Origin, Sealed, State};
+use super::sums::Sums;
 use crate::clock::Timestamp;
 use crate::error::Result;
 use crate::ltx::{Header, Lineage, Txid};
@@ -128,6 +129,7 @@ impl Capture {
             // Nothing is captured for those that the replica is not sealed to, and nothing is removed that waits.
             (Spool::untouched(folder, seals), false)
         };
+        Sums::of(shipper).sweep();
         let known = state.cursor(&db.path).filter(|_| ours && complete);
         let anchor_reason = match known {
             Some(_) => None,
