@@ -84,7 +84,8 @@ fn positions_of_one_that_is_not_heard_of_stay_until_it_is() {
     let second = bench.second.as_ref().unwrap().1.clone();
     bench.kill();
     for op in [Op::List, Op::Get, Op::Head, Op::Put, Op::Upload] {
-        second.often(op, 1000, Fault::Refuse(ErrorKind::Unavailable));
+        // One that fails would make waiting files meanwhile.
+        second.often(op, 1000, Fault::Hang);
     }
     bench.open();
     for pgno in 1..=3 {
@@ -93,6 +94,8 @@ fn positions_of_one_that_is_not_heard_of_stay_until_it_is() {
     }
     let now = bench.primary().positions();
     assert!(now.contains(&of_second) && now[0] != of_second, "{of_second:?}, then {now:?}");
+    bench.kill();
     second.heal();
+    bench.open();
     bench.until("the second replica", second_is_current);
 }
