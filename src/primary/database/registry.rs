@@ -152,13 +152,17 @@ pub(super) async fn be_heard(path: PathBuf) {
     tokio::time::sleep(REQUEST).await;
     let heard = runtime::blocking(move || {
         let Some(slot) = slots().get(&path).map(Arc::clone) else { return Ok(()) };
-        let _turn = slot.turn();
-        let (primary, is_open) = match &*slot.now() {
-            Now::Open { primary, .. } => (Arc::clone(primary), true),
-            Now::Lingering { primary, .. } => (Arc::clone(primary), false),
-            Now::Closed => return Ok(()),
+        let turn = slot.turn();
+        let found = match &*slot.now() {
+            Now::Open { primary, .. } => Some((Arc::clone(primary), true)),
+            Now::Lingering { primary, .. } => Some((Arc::clone(primary), false)),
+            Now::Closed => None,
         };
-        primary.request_is_over(is_open);
+        if let Some((primary, is_open)) = found {
+            primary.request_is_over(is_open);
+        }
+        drop(turn);
+        forget(&path, &slot);
         Ok(())
     });
     // Whoever asks says what it cannot reach.

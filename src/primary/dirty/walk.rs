@@ -63,6 +63,11 @@ impl Start {
         self.before.frame_checksum == Checksum::default()
     }
 
+    /// Whether that is only an index with these salts.
+    fn names(&self, salts: Salts) -> bool {
+        self.before.salts == salts && self.is_without_commit()
+    }
+
     fn is_like(&self, other: &Self) -> bool {
         self.commit().is_same_commit(&other.commit())
             || (self.is_without_commit()
@@ -172,13 +177,23 @@ impl Way<'_> {
     }
 
     /// Those of `ends` that say most of what was before. One that knew no commit says of the file only that it was looked
-    /// at; and the salts of such an index lead nowhere if their generation had its commits later: a checkpoint that
-    /// found no WAL gave the index the salts that its connection then began with.
+    /// at, under salts that may lead nowhere: a checkpoint that finds no WAL gives the index those that its connection then
+    /// begins with, upon the file.
     fn telling<'e>(&self, ends: &[&'e End]) -> Vec<&'e End> {
         let that =
             |is_it: &dyn Fn(&End) -> bool| ends.iter().copied().filter(|end| is_it(end)).collect::<Vec<_>>();
         let knowing = that(&End::knows_commit);
-        if knowing.is_empty() { that(&|end| !self.had_commits(end.index.salts)) } else { knowing }
+        if knowing.is_empty() {
+            that(&|end| end.has_frames() || self.leads_on(end.index.salts))
+        } else {
+            knowing
+        }
+    }
+
+    /// Whether a generation with these salts began upon something else than the file, and had no commits.
+    fn leads_on(&self, salts: Salts) -> bool {
+        let leads = self.begins_of(salts).any(|begin| !Start::from(begin).names(salts));
+        leads && !self.had_commits(salts)
     }
 
     /// Whether the cursor is the very end, which a close left.
@@ -208,13 +223,12 @@ impl Way<'_> {
     fn start_of(&self, salts: Salts) -> Result<Start, Broken> {
         // One that names itself was written again before its first commit, after a recovery; or a checkpoint that found
         // no WAL gave the index the salts that its connection then began with, upon the file as it was.
-        let names_itself = |start: &Start| start.before.salts == salts && start.is_without_commit();
         let upon_file = |mut start: Start| {
             start.before.salts = Salts::default();
             start
         };
         let (selves, others): (Vec<Start>, Vec<Start>) =
-            self.begins_of(salts).map(Start::from).partition(names_itself);
+            self.begins_of(salts).map(Start::from).partition(|start| start.names(salts));
         let starts = if others.is_empty() { selves.into_iter().map(upon_file).collect() } else { others };
         let mut starts = starts.into_iter();
         let Some(start) = starts.next() else {

@@ -291,7 +291,8 @@ async fn adopt(shipper: &Arc<Shipper>, local: &Local, last: Txid) -> Result<()> 
         _ => Some(Origin::Compared),
     };
     blocking(shipper, move |shipper| {
-        survey.known.adopt(last)?;
+        // Whatever became of its file: the next attempt has another.
+        survey.known.adopt(last).inspect_err(|_| shipper.forget_survey())?;
         shipper.with_capture(|capture| capture.adopt(last, origin))
     })
     .await

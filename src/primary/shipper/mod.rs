@@ -286,6 +286,7 @@ impl Shipper {
     /// This process does not publish after all.
     pub(in crate::primary) fn step_back(&self) {
         self.drop_snapshot_view();
+        self.forget_survey();
         let mut desk = self.desk();
         if matches!(*desk, Desk::Open(_)) {
             *desk = Desk::Closed;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::bench::Bench;
 use crate::error::ErrorKind;
+use crate::primary::Phase;
 use crate::store::{Fault, Op};
 
 /// Changes a field of the state file.
@@ -375,6 +376,26 @@ fn a_database_that_is_two_transactions_is_the_later_one() {
     bench.db.change(1);
     bench.sync();
     bench.assert_replica_is_current();
+}
+
+/// Another process that published meanwhile removes what it takes for left behind.
+#[test]
+fn a_survey_whose_file_is_gone_is_made_again() {
+    let mut bench = Bench::synced(5);
+    bench.kill();
+    fs::remove_file(bench.local("vfs.json")).unwrap();
+    bench.store.often(Op::List, 1000, Fault::Refuse(ErrorKind::Unavailable));
+    bench.open();
+    bench.until("a failure", |bench| bench.status().phase == Phase::Retrying);
+    let is_new = |path: &std::path::PathBuf| path.extension().is_some_and(|extension| extension == "new");
+    let names = fs::read_dir(bench.local("")).unwrap().map(|entry| entry.unwrap().path());
+    let surveys: Vec<_> = names.filter(is_new).collect();
+    assert_eq!(surveys.len(), 1, "{surveys:?}");
+    fs::remove_file(&surveys[0]).unwrap();
+    bench.store.heal();
+    bench.sync();
+    bench.assert_replica_is_current();
+    assert_eq!(bench.txids(), [1]);
 }
 
 /// The size of a slot of `pages.past`.

@@ -156,21 +156,29 @@ fn an_index_whose_salts_nobody_wrote_is_upon_the_file() {
 }
 
 /// The file was looked at twice while the WAL had no commit: under a generation that began upon the cursor's, whose WAL is
-/// gone, and under the salts that a checkpoint then gave the index, which later had commits.
+/// gone, and under the salts that a checkpoint then gave the index, with which the next generation began.
 #[test]
-fn a_look_at_the_file_under_salts_that_had_commits_later_does_not_hide_an_earlier_one() {
+fn a_look_at_the_file_under_salts_that_began_upon_it_does_not_hide_an_earlier_one() {
     let looked = |salt| end(header(salt, 0, 0, 0), 6, &[], Some(stamp(1)));
     let mut records = two();
-    records.extend([
-        looked(2),
-        looked(3),
-        begin(3, header(3, 0, 0, 0), 1),
-        end(header(3, 4, 44, 1), 8, &[], None),
-    ]);
-    records.push(begin(4, header(4, 0, 44, 1), 2));
+    records.extend([looked(2), looked(3), begin(3, header(3, 0, 0, 0), 1)]);
+    let found = walk(&header(3, 4, 44, 1), None, &cursor(), &records);
+    assert_eq!(found, Walk::Arrived(set(&[6, 7])));
+    records.extend([end(header(3, 4, 44, 1), 8, &[], None), begin(4, header(4, 0, 44, 1), 2)]);
     let view = header(4, 2, 22, 2);
     assert_eq!(walk(&view, None, &cursor(), &records), Walk::Arrived(set(&[6, 7, 8])));
     // Whether that generation had commits before the file was looked at is not known.
     records.push(end(header(2, 3, 33, 12), 5, &[], None));
     assert!(is_broken(&walk(&view, None, &cursor(), &records)));
+}
+
+/// SQLite did not seal the last frame: the record names no commit, and has the pages.
+#[test]
+fn a_look_at_the_file_does_not_hide_the_end_of_a_generation_with_frames() {
+    let looked = end(header(2, 0, 0, 0), 6, &[], Some(stamp(1)));
+    let ended = end(header(4, 3, 0, 0), 8, &[], Some(stamp(1)));
+    let mut records = two();
+    records.extend([looked, ended, begin(4, header(3, 0, 0, 0), 9), begin(5, header(5, 0, 0, 0), 1)]);
+    let found = walk(&header(5, 4, 44, 1), None, &cursor(), &records);
+    assert!(is_broken(&found), "{found:?}");
 }
