@@ -75,7 +75,7 @@ async fn decide(shipper: &Arc<Shipper>) -> Result<bool> {
         shipper.local_is_known();
         shipper.seen(time);
         shipper.places.load(shipper.store.as_ref());
-        return act(shipper, &local, Standing::Followed(txid), None).await;
+        return act(shipper, &local, Standing::Followed(txid), None, None).await;
     }
     let mut pinned = if local.needs_survey() { pin(shipper).await? } else { None };
     shipper.local_is_known();
@@ -122,7 +122,7 @@ async fn decide(shipper: &Arc<Shipper>) -> Result<bool> {
     }
     sealing.give_up_plain_uploads(shipper).await;
     sealing.begin(shipper, last, newest.is_some_and(|newest| newest.header.is_sealed()))?;
-    let is_settled = act(shipper, &local, standing, lost).await?;
+    let is_settled = act(shipper, &local, standing, lost, newest.map(|newest| newest.id)).await?;
     if let Standing::Newest(last) | Standing::AfterSidecar(last) = standing
         && newest.is_some_and(|newest| newest.is_sidecars())
         && local.claim.txid() != Some(last)
@@ -211,8 +211,15 @@ async fn survey(shipper: &Arc<Shipper>, pinned: Pinned) -> Result<()> {
 /// Why a database is compared of which the WAL shows that it was the newest transaction.
 const CONTINUED: &str = "it was the newest transaction of the replica, and commits came after that";
 
-/// Acts on the `standing`; `lost` is what is to be healed. `false` if the database became another one meanwhile.
-async fn act(shipper: &Arc<Shipper>, local: &Local, standing: Standing, lost: Option<Hole>) -> Result<bool> {
+/// Acts on the `standing`; `lost` is what is to be healed, `newest` the last file of the replica. `false` if the database became
+/// another one meanwhile.
+async fn act(
+    shipper: &Arc<Shipper>,
+    local: &Local,
+    standing: Standing,
+    lost: Option<Hole>,
+    newest: Option<FileId>,
+) -> Result<bool> {
     if let Some(hole) = lost {
         heal::begin(shipper, hole)?;
     } else {
@@ -235,9 +242,12 @@ async fn act(shipper: &Arc<Shipper>, local: &Local, standing: Standing, lost: Op
         Standing::Followed(last) => {
             if local.claim.txid() != Some(last) {
                 // It landed, and the answer was lost: whether the database still has all of it is not known.
-                let id = FileId::single(last);
-                let pages =
-                    newest::replaced_by(shipper.store.as_ref(), id, local.size, &shipper.seals).await?;
+                let pages = match newest {
+                    Some(id) => {
+                        newest::replaced_by(shipper.store.as_ref(), id, local.size, &shipper.seals).await?
+                    }
+                    None => None,
+                };
                 shipper.with_capture(|capture| match pages {
                     Some(pages) => capture.landed(last, &pages),
                     None => capture.lost("the key of the newest file is not kept"),

@@ -19,6 +19,7 @@ const HEADERS: usize = 32;
 /// What the last file of a replica says of it.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::primary) struct Newest {
+    pub(super) id: FileId,
     pub(super) header: Header,
     /// The history that the replica is of, as far as its newest files and local state say so.
     pub(in crate::primary) lineage: Option<Lineage>,
@@ -45,7 +46,7 @@ impl Newest {
             None => lineage_of_older_files(store).await?,
             known => known,
         };
-        Ok(Self { header, lineage })
+        Ok(Self { id: newest.id, header, lineage })
     }
 
     /// Whether a Litestream sidecar wrote it.
@@ -95,7 +96,8 @@ pub(in crate::primary) async fn read_header(store: &Replica, id: FileId) -> Resu
 }
 
 /// The pages that a file which was published from here may have replaced in the replica: its own, and those beyond its end of
-/// a database that has `size` pages now. `None` if it is sealed and its key is lost.
+/// a database that has `size` pages now. Of a file that it was merged into those are more. `None` if it is sealed and its key is
+/// not kept.
 ///
 /// # Errors
 /// Those of the store; `Corrupt` naming the file.

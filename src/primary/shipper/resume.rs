@@ -134,7 +134,7 @@ pub(in crate::primary) async fn standing(
             Ok(Standing::Present(last))
         }
         // The answer of its upload did not reach the process that was killed.
-        _ if local.sent.contains(header) => Ok(local.and_more(last)),
+        _ if local.has_sent(header) => Ok(local.and_more(last)),
         Claim::Nothing => Question::new(shipper, header).await?.is_it_the_newest().await,
         claim if claim.txid() > Some(last) => {
             let txid = claim.txid().unwrap_or(last);
@@ -190,8 +190,20 @@ impl Local {
             lineage => self.lineage.is_some() && self.lineage == lineage,
         };
         let claimed = self.claim.txid().filter(|_| self.claim.is_of_this_file())?;
-        let is_last = claimed == newest.max || self.sent.contains(newest);
+        let is_last = claimed == newest.max || self.has_sent(newest);
         (is_last || (claimed > newest.max && is_ours)).then(|| claimed.max(newest.max))
+    }
+
+    /// Whether the file with the header `newest` is one that may have landed, or one that it was merged into before its answer
+    /// came.
+    fn has_sent(&self, newest: &Header) -> bool {
+        let ends_with = |sent: &Header| {
+            newest.min < sent.min
+                && (newest.max, newest.timestamp, newest.node_id) == (sent.max, sent.timestamp, sent.node_id)
+                && (newest.page_size, newest.commit, newest.lineage)
+                    == (sent.page_size, sent.commit, sent.lineage)
+        };
+        self.sent.iter().any(|sent| sent == newest || ends_with(sent))
     }
 
     /// It is `last`, which landed, and what came after that.
