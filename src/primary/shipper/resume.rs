@@ -197,13 +197,7 @@ impl Local {
     /// Whether the file with the header `newest` is one that may have landed, or one that it was merged into before its answer
     /// came.
     fn has_sent(&self, newest: &Header) -> bool {
-        let ends_with = |sent: &Header| {
-            newest.min < sent.min
-                && (newest.max, newest.timestamp, newest.node_id) == (sent.max, sent.timestamp, sent.node_id)
-                && (newest.page_size, newest.commit, newest.lineage)
-                    == (sent.page_size, sent.commit, sent.lineage)
-        };
-        self.sent.iter().any(|sent| sent == newest || ends_with(sent))
+        self.sent.iter().any(|sent| sent == newest || ends_with(newest, sent))
     }
 
     /// It is `last`, which landed, and what came after that.
@@ -230,6 +224,13 @@ impl Local {
     fn is_restored(&self) -> bool {
         matches!(self.origin, Some(Origin::Restored | Origin::Rewound | Origin::Present))
     }
+}
+
+/// Whether the file with the header `merged` is of several, of which the one with the header `last` is the last.
+fn ends_with(merged: &Header, last: &Header) -> bool {
+    merged.min < last.min
+        && (merged.max, merged.timestamp, merged.node_id) == (last.max, last.timestamp, last.node_id)
+        && (merged.page_size, merged.commit, merged.lineage) == (last.page_size, last.commit, last.lineage)
 }
 
 /// A question that the pages of the database answer.
@@ -493,5 +494,33 @@ impl<'a> Question<'a> {
              {}",
             sentence(&ways_out(&url))
         ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ltx::FileName;
+
+    #[test]
+    fn a_merged_file_ends_with_its_last_one_and_with_no_other() {
+        let txid = |n| Txid::new(n).unwrap();
+        let named = |min, max| FileName::new(txid(min), txid(max)).unwrap();
+        let header = |name| {
+            let new = Header::new(PageSize::MIN, PageCount::new(5), name, Timestamp::from_millis(7));
+            Header { node_id: 11, ..new }
+        };
+        let last = Header { wal_offset: 32, wal_size: 536, ..header(named(4, 4)) };
+        let merged = header(named(1, 4));
+        assert!(ends_with(&merged, &last));
+        for other in [
+            header(named(1, 3)),
+            header(named(4, 4)),
+            Header { node_id: 12, ..merged },
+            Header { timestamp: Timestamp::from_millis(8), ..merged },
+            Header { commit: PageCount::new(6), ..merged },
+        ] {
+            assert!(!ends_with(&other, &last), "{other:?}");
+        }
     }
 }
