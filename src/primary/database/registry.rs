@@ -18,7 +18,8 @@ pub(super) const LINGERS: Duration = Duration::from_secs(30);
 /// How often it is looked at meanwhile.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// How long a request takes that opens the database and closes it again, without anybody being kept from it.
+/// How long who opened the database again does not hear others: a short request is over by then, and whoever comes next may
+/// publish.
 const REQUEST: Duration = Duration::from_millis(100);
 
 /// The databases of this process. A forked child begins with none.

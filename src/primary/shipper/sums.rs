@@ -273,19 +273,20 @@ impl Sums {
 
     /// Begins checksums of a whole database. They take the place of the old ones when the database is in the replica.
     pub(in crate::primary) fn begin(&self, page_size: PageSize) -> Option<NewSums> {
-        let path = self.new_path();
-        let file = files::open(&path, OpenOptions::new().write(true).truncate(true)).ok()?;
+        let owned = self.new_file(page_size, PageCount::new(0));
+        let file = files::open(&owned.path, OpenOptions::new().write(true).truncate(true)).ok()?;
         let mut out = BufWriter::with_capacity(64 * 1024, file);
         out.write_all(&[0; HEADER_SIZE]).ok()?;
-        let header =
-            Header { page_size: page_size.get(), pages: 0, txid: 0, replica: self.replica, digest: 0 };
-        let owned = Owned { path, sums: self.clone(), header, is_adopted: AtomicBool::new(false) };
         Some(NewSums { out: Some(out), owned })
     }
 
-    /// Where new checksums are, which are no other ones: those that a later look replaces are removed after it.
-    fn new_path(&self) -> PathBuf {
-        self.path.with_extension(format!("{:016x}.{NEW}", random_u64()))
+    /// A file for checksums of a database of `pages` pages, which is still to be made. No two have one name: those that a later
+    /// look replaces are removed after it began.
+    fn new_file(&self, page_size: PageSize, pages: PageCount) -> Owned {
+        let path = self.path.with_extension(format!("{:016x}.{NEW}", random_u64()));
+        let (page_size, pages) = (page_size.get(), pages.get());
+        let header = Header { page_size, pages, txid: 0, replica: self.replica, digest: 0 };
+        Owned { path, sums: self.clone(), header, is_adopted: AtomicBool::new(false) }
     }
 
     /// Removes new checksums that a killed process left.
@@ -309,21 +310,11 @@ impl Sums {
         page_size: PageSize,
         pages: PageCount,
     ) -> Result<AnyOrder> {
-        let path = self.new_path();
-        let file = files::open(&path, OpenOptions::new().read(true).write(true).truncate(true))
+        let owned = self.new_file(page_size, pages);
+        let file = files::open(&owned.path, OpenOptions::new().read(true).write(true).truncate(true))
             .map_err(|e| self.io(e))?;
         file.set_len(offset_of(u64::from(pages.get()) + 1)).map_err(|e| self.io(e))?;
-        let header = Header {
-            page_size: page_size.get(),
-            pages: pages.get(),
-            txid: 0,
-            replica: self.replica,
-            digest: 0,
-        };
-        Ok(AnyOrder {
-            file,
-            owned: Owned { path, sums: self.clone(), header, is_adopted: AtomicBool::new(false) },
-        })
+        Ok(AnyOrder { file, owned })
     }
 
     fn io(&self, e: std::io::Error) -> Error {
