@@ -30,7 +30,7 @@ use std::sync::Arc;
 
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
-use crate::ltx::{Header, Lineage, Txid};
+use crate::ltx::{Header, Level, Lineage, Txid};
 use crate::page::{PageCount, PageSize};
 use crate::primary::shipper::Shipper;
 use crate::primary::shipper::holes::Hole;
@@ -114,7 +114,8 @@ pub(in crate::primary) async fn standing(
     hole: Option<&Hole>,
 ) -> Result<Standing> {
     let store = shipper.store.as_ref();
-    let Some(Newest { header, .. }) = newest else { return to_nothing(store, local) };
+    let Some(newest) = newest else { return to_nothing(store, local) };
+    let header = &newest.header;
     let last = header.max;
     if local.was_empty && !local.forced {
         return Err(buried(store, last));
@@ -122,7 +123,7 @@ pub(in crate::primary) async fn standing(
     check_page_size(store, header, local.page_size)?;
     let is_another_history = Lineage::with(local.lineage, header).is_err();
     let is_last = local.claim.txid() == Some(last);
-    let lost = local.lost_after(header);
+    let lost = local.lost_after(newest);
     if let (Some(txid), Some(_), false, false) = (lost, hole, local.forced, is_another_history) {
         return to_incomplete(shipper, local.claim, txid).await;
     }
@@ -134,7 +135,7 @@ pub(in crate::primary) async fn standing(
             Ok(Standing::Present(last))
         }
         // The answer of its upload did not reach the process that was killed.
-        _ if local.has_sent(header) => Ok(local.and_more(last)),
+        _ if local.has_sent(newest) => Ok(local.and_more(last)),
         Claim::Nothing => Question::new(shipper, header).await?.is_it_the_newest().await,
         claim if claim.txid() > Some(last) => {
             let txid = claim.txid().unwrap_or(last);
@@ -183,21 +184,21 @@ async fn to_incomplete(shipper: &Arc<Shipper>, claim: Claim, txid: Txid) -> Resu
 impl Local {
     /// The transaction that the database is, or that it comes after, if the replica, which ends with the file of
     /// `newest`, cannot hold another one or a later one.
-    fn lost_after(&self, newest: &Header) -> Option<Txid> {
+    fn lost_after(&self, newest: &Newest) -> Option<Txid> {
+        let header = &newest.header;
         // A sealed file says nothing of lineages.
-        let is_ours = match newest.lineage {
-            None if newest.is_sealed() => newest.node_id == self.node_id,
+        let is_ours = match header.lineage {
+            None if header.is_sealed() => header.node_id == self.node_id,
             lineage => self.lineage.is_some() && self.lineage == lineage,
         };
         let claimed = self.claim.txid().filter(|_| self.claim.is_of_this_file())?;
-        let is_last = claimed == newest.max || self.has_sent(newest);
-        (is_last || (claimed > newest.max && is_ours)).then(|| claimed.max(newest.max))
+        let is_last = claimed == header.max || self.has_sent(newest);
+        (is_last || (claimed > header.max && is_ours)).then(|| claimed.max(header.max))
     }
 
-    /// Whether the file with the header `newest` is one that may have landed, or one that it was merged into before its answer
-    /// came.
-    fn has_sent(&self, newest: &Header) -> bool {
-        self.sent.iter().any(|sent| sent == newest || ends_with(newest, sent))
+    /// Whether the last file, `newest`, is one that may have landed, or one that it was merged into before its answer came.
+    fn has_sent(&self, newest: &Newest) -> bool {
+        self.sent.iter().any(|sent| *sent == newest.header || ends_with(newest, sent))
     }
 
     /// It is `last`, which landed, and what came after that.
@@ -226,9 +227,11 @@ impl Local {
     }
 }
 
-/// Whether the file with the header `merged` is of several, of which the one with the header `last` is the last.
-fn ends_with(merged: &Header, last: &Header) -> bool {
-    merged.min < last.min
+/// Whether `newest` was merged of files of which the one with the header `last` is the last; that may be its only one.
+fn ends_with(newest: &Newest, last: &Header) -> bool {
+    let merged = &newest.header;
+    newest.id.level > Level::L0
+        && merged.min <= last.min
         && (merged.max, merged.timestamp, merged.node_id) == (last.max, last.timestamp, last.node_id)
         && (merged.page_size, merged.commit, merged.lineage) == (last.page_size, last.commit, last.lineage)
 }
@@ -500,25 +503,31 @@ impl<'a> Question<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ltx::FileName;
+    use crate::ltx::{FileId, FileName};
 
     #[test]
     fn a_merged_file_ends_with_its_last_one_and_with_no_other() {
         let txid = |n| Txid::new(n).unwrap();
-        let named = |min, max| FileName::new(txid(min), txid(max)).unwrap();
-        let header = |name| {
+        let header = |min, max| {
+            let name = FileName::new(txid(min), txid(max)).unwrap();
             let new = Header::new(PageSize::MIN, PageCount::new(5), name, Timestamp::from_millis(7));
             Header { node_id: 11, ..new }
         };
-        let last = Header { wal_offset: 32, wal_size: 536, ..header(named(4, 4)) };
-        let merged = header(named(1, 4));
-        assert!(ends_with(&merged, &last));
+        let at = |level, header: Header| {
+            let id = FileId { level: Level::new(level).unwrap(), name: header.name() };
+            Newest { id, header, lineage: None }
+        };
+        let last = Header { wal_offset: 32, wal_size: 536, ..header(4, 4) };
+        let merged = header(1, 4);
+        for newest in [at(1, merged), at(1, header(4, 4)), at(9, merged)] {
+            assert!(ends_with(&newest, &last), "{newest:?}");
+        }
         for other in [
-            header(named(1, 3)),
-            header(named(4, 4)),
-            Header { node_id: 12, ..merged },
-            Header { timestamp: Timestamp::from_millis(8), ..merged },
-            Header { commit: PageCount::new(6), ..merged },
+            at(0, header(4, 4)),
+            at(1, header(1, 3)),
+            at(1, Header { node_id: 12, ..merged }),
+            at(1, Header { timestamp: Timestamp::from_millis(8), ..merged }),
+            at(1, Header { commit: PageCount::new(6), ..merged }),
         ] {
             assert!(!ends_with(&other, &last), "{other:?}");
         }
