@@ -2,17 +2,25 @@
 
 That is no replica that lost its files. Nothing is written there, replication stops and says why, and goes on with
 `litestream_resume()` or the next open when the disk is back, with what was committed meanwhile.
+
+Or another disk is mounted there, with another replica that ends at the same transaction, as two replicas in step do: only
+the history that its files are of tells them apart.
 """
 
+import json
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
-from harness.healing import assert_restores, open_primary, reopen, state_of
-from harness.sql import insert, sync
+from harness.healing import QUIET, assert_restores, open_primary, reopen, state_of
+from harness.location import Location
+from harness.paths import ROOT
+from harness.several import assert_each_is, content, primary_of, states
+from harness.sql import fill, insert, restore, sync
 from harness.wait import until
-from harness.worker import SqlError
+from harness.worker import Connection, SqlError
 
 
 def unmount(location, tmp_path) -> None:
@@ -100,3 +108,108 @@ def test_a_folder_that_is_removed_with_all_that_is_in_it_is_healed(start, in_fol
     assert sync(db) > last
     until(lambda: in_folder.files(9), 10, "a snapshot")
     assert_restores(db, in_folder, tmp_path)
+
+
+@pytest.fixture
+def second(tmp_path) -> Location:
+    return Location.file(tmp_path / "second")
+
+
+KEY = json.loads((ROOT / "tests" / "golden" / "ltx4" / "keys.json").read_text())[0]
+
+
+@pytest.fixture(params=["plain", "sealed"])
+def options(request, tmp_path) -> dict[str, object]:
+    """Files that are sealed say nothing of their history, but for who wrote them."""
+    if request.param == "plain":
+        return QUIET
+    (tmp_path / "recipients").write_text(KEY["recipient"] + "\n")
+    return QUIET | {"age_recipients_file": tmp_path / "recipients"}
+
+
+def change_places(one: Location, two: Location) -> None:
+    os.rename(one.folder, one.folder.with_name("aside"))
+    os.rename(two.folder, one.folder)
+    os.rename(one.folder.with_name("aside"), two.folder)
+
+
+def files_of(*locations: Location) -> list[str]:
+    return [str(file.path) for location in locations for file in location.files()]
+
+
+@pytest.mark.parametrize("when", ["open", "closed for a moment", "closed"])
+def test_two_folders_change_places(start, in_folder, second, tmp_path, options, when):
+    uri = primary_of(tmp_path / "app.db", in_folder, second, **options)
+    worker = start("python", in_folder)
+    db = worker.open(uri)
+    fill(db, rows=300)
+    sync(db)
+    assert in_folder.last_txid() == second.last_txid()
+    if when != "open":
+        db.close()
+    change_places(in_folder, second)
+    before = files_of(in_folder, second)
+    if when != "open":
+        db = (worker if when == "closed for a moment" else start("python", in_folder)).open(uri)
+    insert(db)
+    with pytest.raises(SqlError, match="is not the folder that it was, and it holds another history|another history"):
+        sync(db)
+    until(lambda: [state["state"] for state in states(db).values()] == ["stopped", "stopped"], 10, "both stop")
+    assert files_of(in_folder, second) == before, "one was written to"
+    change_places(in_folder, second)
+    if options is QUIET:
+        db.one("SELECT litestream_resume()")
+        sync(db)
+        assert_each_is(db, tmp_path, in_folder, second)
+        return
+    # Nothing here opens them to compare them.
+    db.one("SELECT litestream_resume('force')")
+    sync(db)
+    identity = tmp_path / "identity"
+    identity.write_text(KEY["identity"] + "\n")
+    identity.chmod(0o600)
+    for number, location in enumerate([in_folder, second]):
+        restored = tmp_path / f"restored.{number}.db"
+        restore(db, location, restored, age_identity_file=str(identity))
+        assert content(db, restored) == db.content()
+
+
+def test_the_replica_of_another_database_takes_the_place(start, in_folder, second, tmp_path):
+    db = open_primary(start, in_folder, tmp_path)
+    other = open_other(start, second, tmp_path)
+    while second.last_txid() < in_folder.last_txid():
+        insert(other)
+        sync(other)
+    other.close()
+    assert in_folder.last_txid() == second.last_txid()
+    change_places(in_folder, second)
+    before = files_of(in_folder)
+    insert(db)
+    with pytest.raises(SqlError, match="is not the folder that it was, and it holds another history"):
+        sync(db)
+    assert files_of(in_folder) == before
+    change_places(in_folder, second)
+    db.one("SELECT litestream_resume()")
+    sync(db)
+    assert_restores(db, in_folder, tmp_path)
+
+
+def open_other(start, location: Location, folder: Path) -> Connection:
+    other = start("python", location).open(location.primary(folder / "other.db", **QUIET))
+    fill(other, rows=10)
+    return other
+
+
+def test_all_is_removed_and_begun_again_in_the_same_process(start, in_folder, tmp_path):
+    """As a suite of tests does at one path."""
+    worker = start("python", in_folder)
+    for rows in (300, 10, 20):
+        db = worker.open(in_folder.primary(tmp_path / "app.db", **QUIET))
+        fill(db, rows=rows)
+        sync(db)
+        assert_restores(db, in_folder, tmp_path, str(rows))
+        db.close()
+        for path in tmp_path.glob("app.db*"):
+            path.unlink()
+        shutil.rmtree(tmp_path / ".app.db-litestream")
+        shutil.rmtree(in_folder.folder)

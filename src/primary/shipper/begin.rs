@@ -12,7 +12,7 @@ use crate::primary::shipper::Shipper;
 use crate::primary::shipper::forward;
 use crate::primary::shipper::holes::{self, Hole};
 use crate::primary::shipper::newest::{self, Newest};
-use crate::primary::shipper::place;
+use crate::primary::shipper::place::{self, Whereabouts};
 use crate::primary::shipper::resume::{self, Local, Standing};
 use crate::primary::shipper::sealing::Sealing;
 use crate::primary::shipper::sidecar;
@@ -100,6 +100,9 @@ async fn decide(shipper: &Arc<Shipper>) -> Result<bool> {
         return Ok(false);
     }
     let standing = standing?;
+    if let Some(newest) = newest.filter(|_| whereabouts == Whereabouts::Elsewhere && standing.is_claimed()) {
+        place::check_history_of(shipper, &newest.header)?;
+    }
     let lost = match standing {
         Standing::Lost(_) => {
             let hole = hole.unwrap_or_else(|| Hole::said("litestream_resume('force') was called"));

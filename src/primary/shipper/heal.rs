@@ -50,6 +50,9 @@ async fn look(shipper: &Arc<Shipper>, asked: Asked, whereabouts: Whereabouts) ->
         names_or_content => holes::look(shipper, names_or_content, last).await?,
     };
     let Some(hole) = hole else {
+        if whereabouts == Whereabouts::Elsewhere {
+            place::check_history(shipper, last).await?;
+        }
         place::learn(shipper).await;
         shipper.holes.looked(shipper.db.clock.steady());
         return Ok(false);

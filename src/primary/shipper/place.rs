@@ -7,9 +7,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, Result};
 use crate::files;
-use crate::primary::shipper::Shipper;
+use crate::ltx::{Header, Txid};
+use crate::primary::shipper::{Shipper, newest};
 use crate::store::{Place, Replica};
 
 const NAME: &str = "place.json";
@@ -50,10 +51,15 @@ impl Places {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes up what another process remembered.
+    /// Takes up what another process remembered, and nothing else: an earlier open of this one may have been of a database
+    /// and a replica that were removed since.
     pub(in crate::primary) fn load(&self, store: &Replica) {
         let stored = fs::read(&self.path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        *self.known() = stored.filter(|stored: &Stored| stored.url == store.url()).map(|stored| stored.place);
+        let known = stored.filter(|stored: &Stored| stored.url == store.url()).map(|stored| stored.place);
+        if known.is_none() {
+            store.stay_at(None);
+        }
+        *self.known() = known;
     }
 
     fn save(&self, store: &Replica, place: Place) {
@@ -83,6 +89,34 @@ pub(in crate::primary) async fn find(shipper: &Shipper) -> Whereabouts {
 pub(in crate::primary) async fn learn(shipper: &Shipper) {
     let Some(now) = shipper.store.place().await.filter(|now| now.folder.is_some()) else { return };
     shipper.places.save(shipper.store.as_ref(), now);
+}
+
+/// Looks whether the folder that took the replica's place holds the history that was published up to `last`, as one does that
+/// was moved.
+///
+/// # Errors
+/// `Conflict` if it holds another one; those of the store.
+pub(in crate::primary) async fn check_history(shipper: &Shipper, last: Txid) -> Result<()> {
+    let store = shipper.store.as_ref();
+    match newest::newest(store, Some(last)).await? {
+        Some(file) => check_history_of(shipper, &newest::read_header(store, file.id).await?),
+        None => Ok(()),
+    }
+}
+
+/// As [`check_history`], of a folder whose last file has the header `newest`.
+///
+/// # Errors
+/// `Conflict` if it holds another history; `Interrupted` after the last close.
+pub(in crate::primary) fn check_history_of(shipper: &Shipper, newest: &Header) -> Result<()> {
+    let store = shipper.store.as_ref();
+    let (lineage, node_id) =
+        shipper.with_capture(|capture| (capture.known_lineage(&store.url()), capture.node_id()))?;
+    let is_ours = match newest.lineage {
+        None => newest.node_id == node_id,
+        found => found == lineage,
+    };
+    if is_ours { Ok(()) } else { Err(conflict(store, "it holds another history")) }
 }
 
 /// Forgets where the replica was: its folder may be made again.

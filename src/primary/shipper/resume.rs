@@ -103,6 +103,13 @@ pub(in crate::primary) enum Standing {
     Lost(Txid),
 }
 
+impl Standing {
+    /// Whether local state alone says so, of the file that is the newest by its name.
+    pub(in crate::primary) const fn is_claimed(self) -> bool {
+        matches!(self, Self::Followed(_) | Self::NewestAndMore(_))
+    }
+}
+
 /// Finds out how the database stands to a replica whose last file is `newest`, and which has a `hole` or not.
 ///
 /// # Errors
