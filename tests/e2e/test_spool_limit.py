@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from harness.sql import fill, insert, restore, status, sync
+from harness.wait import until
 
 
 def waiting_bytes(folder: Path) -> int:
@@ -60,6 +61,22 @@ def test_a_transaction_that_is_larger_is_sent(start, location, tmp_path):
     primary.close()
     restore(primary, location, tmp_path / "after.db")
     assert primary.worker.open(tmp_path / "after.db", "r").one("SELECT count(*) FROM t WHERE name = 'last'") == 15000
+
+
+def test_a_transaction_that_is_larger_does_not_wait_where_it_could_not_be_sent(start, through_proxy, proxy, tmp_path):
+    uri = through_proxy.primary(tmp_path / "app.db", spool_limit="1MiB", sync_interval="100ms")
+    primary = start("python", through_proxy).open(uri)
+    fill(primary, rows=15000)
+    sync(primary)
+    proxy.refuse()
+    primary.run("UPDATE t SET data = randomblob(400)")
+    until(lambda: "spool_limit" in status(primary), 60, "what waits is given up")
+    until(lambda: waiting_bytes(tmp_path / ".app.db-litestream") < 2 << 20, 60, "it leaves the disk")
+    proxy.accept()
+    sync(primary, 60)
+    assert through_proxy.gaps() == []
+    restore(primary, through_proxy, tmp_path / "restored.db")
+    assert primary.worker.open(tmp_path / "restored.db", "r").content() == primary.content()
 
 
 def test_a_process_that_does_not_publish_is_bounded_too(start, through_proxy, proxy, tmp_path):

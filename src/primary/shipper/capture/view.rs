@@ -342,6 +342,8 @@ impl Capture {
         if self.cursor.is_none() {
             return Ok(());
         }
+        // A file that was sent at once may be larger than what may wait.
+        self.keep_to_limit()?;
         let noted = db.commits.last();
         match self.changed(db)? {
             Some(changed) if changed.pages.is_empty() => Ok(()),
