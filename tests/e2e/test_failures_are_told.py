@@ -13,7 +13,8 @@ import sqlite3
 import pytest
 
 from harness import outage
-from harness.proxy import Status
+from harness.healing import state_of
+from harness.proxy import Hang, Status
 from harness.s3 import SECRET_KEY, credentials, free_port
 from harness.script import run
 from harness.sql import fill, insert, sync
@@ -127,3 +128,20 @@ def test_what_is_wrong_with_the_log_is_told_once(in_folder, tmp_path, log):
     said = lines(done.stderr)
     assert len(said) == len(told), done.stderr
     assert all(name in message for name, (_, message) in zip(told, said)), done.stderr
+
+
+def test_nothing_is_wrong_while_the_first_copy_goes_out(start, through_proxy, in_s3, proxy, tmp_path):
+    """The database could not be read at first, as somebody else had it in rollback mode; that is over."""
+    proxy.fault = lambda request: Hang() if request.method in ("PUT", "POST") else None
+    path = tmp_path / "app.db"
+    reader = sqlite3.connect(path, isolation_level=None)
+    reader.executescript("CREATE TABLE t(id INTEGER PRIMARY KEY, name, data); BEGIN; SELECT * FROM t")
+    reader.execute("SELECT * FROM t").fetchall()
+    db = start("python", through_proxy).open(through_proxy.primary(path))
+    until(lambda: "not in WAL mode" in state_of(db).get("last_error", ""), 20, "it cannot be read")
+    reader.close()
+    insert(db)
+    until(lambda: state_of(db)["state"] in ("copying", "publishing"), 20, "the copy goes")
+    assert "last_error" not in state_of(db)
+    proxy.fault = lambda request: None
+    outage.assert_caught_up(db, in_s3, tmp_path)

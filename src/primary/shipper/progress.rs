@@ -165,7 +165,13 @@ impl Shipper {
     }
 
     pub(in crate::primary) fn set_phase(&self, phase: Phase) {
-        self.change(|p| p.enter(phase));
+        self.change(|p| {
+            p.enter(phase);
+            // Who could not read the database a moment ago has read it.
+            if matches!(phase, Phase::Copying | Phase::Publishing) && !p.logged {
+                p.error.take_if(|error| error.kind() == ErrorKind::Busy);
+            }
+        });
     }
 
     /// The publisher begins a round.
