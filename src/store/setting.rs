@@ -241,7 +241,7 @@ fn unknown(provider: &Provider, key: &str) -> Error {
     let known: Vec<&str> = provider.settings.iter().map(|s| s.name).collect();
     if known.is_empty() {
         return Error::config(format!(
-            "a replica URL such as {} has no settings; write a '?' in its path as %3F",
+            "a replica URL such as {} has no setting '{key}'; write a '?' in its path as %3F",
             provider.example
         ));
     }

@@ -14,7 +14,7 @@ import pytest
 
 from harness import outage
 from harness.healing import state_of
-from harness.proxy import Hang, Status
+from harness.proxy import LateAnswer, Status
 from harness.s3 import SECRET_KEY, credentials, free_port
 from harness.script import run
 from harness.sql import fill, insert, sync
@@ -132,7 +132,7 @@ def test_what_is_wrong_with_the_log_is_told_once(in_folder, tmp_path, log):
 
 def test_nothing_is_wrong_while_the_first_copy_goes_out(start, through_proxy, in_s3, proxy, tmp_path):
     """The database could not be read at first, as somebody else had it in rollback mode; that is over."""
-    proxy.fault = lambda request: Hang() if request.method in ("PUT", "POST") else None
+    proxy.fault = lambda request: LateAnswer(8) if request.method == "PUT" else None
     path = tmp_path / "app.db"
     reader = sqlite3.connect(path, isolation_level=None)
     reader.executescript("CREATE TABLE t(id INTEGER PRIMARY KEY, name, data); BEGIN; SELECT * FROM t")
