@@ -46,6 +46,21 @@ def test_what_is_damaged_is_healed_when_somebody_asks(start, location, tmp_path,
     assert (tmp_path / "before.ours.db").read_bytes() == (tmp_path / "before.theirs.db").read_bytes()
 
 
+def test_what_other_files_lead_around_is_healed_too(start, location, tmp_path):
+    """This library restores around it, Litestream does not."""
+    db = open_primary(start, location, tmp_path, levels="1s,1h", l0_retention="1h")
+    until(lambda: location.files(1), 20, "a merge")
+    flip(location.files(1)[0])
+    last = sync(db)
+    assert txid(db.one("SELECT litestream_resume('force')")) == last + 1
+    until(lambda: location.files(9), 20, "a snapshot")
+    insert(db)
+    assert sync(db) == last + 2
+    assert_restores(db, location, tmp_path)
+    db.one("SELECT litestream_resume('force')")
+    assert sync(db) == last + 2, "once is enough"
+
+
 @pytest.mark.parametrize("damage", ["a byte", "cut off"])
 def test_a_merge_leaves_out_what_is_damaged(start, location, tmp_path, damage):
     open_primary(start, location, tmp_path).close()

@@ -47,7 +47,7 @@ async fn look(shipper: &Arc<Shipper>, asked: Asked, whereabouts: Whereabouts) ->
     };
     let hole = match asked.look {
         Look::Copy => Some(Hole::said("its files do not lead to the newest state")),
-        names_or_content => holes::look(shipper, names_or_content, last).await?,
+        Look::Names | Look::Content => holes::look(shipper, asked, last).await?,
     };
     let Some(hole) = hole else {
         if whereabouts == Whereabouts::Elsewhere {

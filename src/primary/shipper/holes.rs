@@ -90,10 +90,19 @@ impl Hole {
             (None, Some(reached)) => format!("it ends at {reached}, but {last} was published to it"),
             (None, None) => format!("no file leads to {last}, which was published to it"),
         };
-        for (n, id) in damaged.iter().take(NAMED).enumerate() {
-            let _ = write!(found, "{} {id}", if n == 0 { "; damaged:" } else { "," });
+        if !damaged.is_empty() {
+            let _ = write!(found, "; damaged: {}", named(damaged));
         }
         Self { found }
+    }
+
+    /// Damaged files after the snapshot of `begins`, if there are any. It is no hole for this library, which goes around them;
+    /// Litestream does not.
+    fn around(shipper: &Shipper, begins: Option<Txid>) -> Option<Self> {
+        let mut damaged: Vec<FileId> = shipper.history.damaged().into_iter().collect();
+        damaged.retain(|id| Some(id.name.max()) > begins);
+        let found = || format!("files that lead to its newest state are damaged: {}", named(&damaged));
+        (!damaged.is_empty()).then(|| Self { found: found() })
     }
 
     /// The hole that a user says to be there.
@@ -110,6 +119,11 @@ impl Hole {
     pub(in crate::primary) fn found(&self) -> &str {
         &self.found
     }
+}
+
+/// The first of `damaged`, for a message.
+fn named(damaged: &[FileId]) -> String {
+    damaged.iter().take(NAMED).map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 impl Holes {
@@ -292,25 +306,32 @@ async fn is_there(store: &Replica, id: FileId) -> Result<bool> {
     }
 }
 
-/// As [`find`], after the files are listed and, if that is asked for, those that lead to the newest state are read.
+/// As [`find`], after the files are listed and, if that is asked for, those that lead to the newest state are read. Where a
+/// user asked, damage is a hole also if other files lead around it.
 ///
 /// # Errors
 /// Those of the store.
-pub(in crate::primary) async fn look(shipper: &Arc<Shipper>, look: Look, last: Txid) -> Result<Option<Hole>> {
+pub(in crate::primary) async fn look(
+    shipper: &Arc<Shipper>,
+    asked: Asked,
+    last: Txid,
+) -> Result<Option<Hole>> {
     loop {
         let files = list(shipper, Some(last)).await?;
         let hole = find(shipper, &files, last).await?;
-        if hole.is_some() || look < Look::Content {
+        if hole.is_some() || asked.look < Look::Content {
             return Ok(hole);
         }
         let Ok(plan) = Plan::new(&files, RestorePoint::Latest) else { return Ok(None) };
+        let begins = plan.files().first().filter(|file| file.id.level == Level::SNAPSHOT);
+        let begins = begins.map(|file| file.id.name.max());
         let damaged = long_blocking(shipper, move |shipper| {
             let source = Arc::new(Source::new(Arc::clone(&shipper.store)));
             verify::damaged(&source, plan.files())
         });
         let damaged = damaged.await?;
         if damaged.is_empty() {
-            return Ok(None);
+            return Ok(if asked.by_user { Hole::around(shipper, begins) } else { None });
         }
         shipper.history.note_damaged(damaged);
     }
