@@ -8,7 +8,6 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::files;
 use crate::ltx::{Lineage, Txid};
 use crate::page::PageCount;
-use crate::primary::dirty::{Cursor, Journal};
 use crate::primary::ownership::{PublisherLock, forget_older_version};
 use crate::primary::shipper::ReplicaId;
 use crate::primary::shipper::state::{Origin, State};
@@ -59,11 +58,7 @@ pub fn mark(
         Restored::Present => Origin::Present,
     };
     forget_older_version(&folder);
-    let state = State::restored(url, txid, lineage, origin, &path);
-    if let Some((Cursor::File(file), _)) = state.cursor(&path) {
-        Journal::new(&folder).keep_restored(file, pages);
-    }
     let folder = ReplicaId::of(&ReplicaIdentity::from(target)).folder(&folder);
     Sums::new(&folder, url).forget();
-    state.save(&folder)
+    State::restored(url, txid, lineage, origin, (&path, pages)).save(&folder)
 }

@@ -195,11 +195,14 @@ impl Journal {
         is_sure.then_some(Measures { page_size, pages })
     }
 
-    /// As [`Journal::keep`], for a file that was just restored and has `pages`: it has no index yet.
-    pub(in crate::primary) fn keep_restored(&self, file: Stamp, pages: PageCount) {
+    /// As [`Journal::seal`], for a database that was just restored and has `pages`: it has no index yet.
+    pub(in crate::primary) fn seal_restored(&self, database: &Path, pages: PageCount) -> Option<Stamp> {
+        let _section = fork::section();
+        let file = file_fingerprint::seal(database)?;
         let page_size = file.size().checked_div(u64::from(pages.get()));
         let page_size = page_size.and_then(|bytes| PageSize::new(u32::try_from(bytes).ok()?).ok());
-        self.keep(&IndexHeader { page_size, page_count: pages, ..IndexHeader::EMPTY }, file);
+        self.name(&IndexHeader { page_size, page_count: pages, ..IndexHeader::EMPTY }, file);
+        Some(file)
     }
 
     fn name(&self, view: &IndexHeader, file: Stamp) {

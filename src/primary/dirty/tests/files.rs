@@ -13,7 +13,7 @@ use crate::primary::PageSet;
 use crate::primary::dirty::record::{Begin, End, Record};
 use crate::primary::dirty::walk::{Walk, walk};
 use crate::primary::dirty::{Cursor, Journal, Mark, Position, Recorder};
-use crate::primary::file_fingerprint::{self, Stamp};
+use crate::primary::file_fingerprint::Stamp;
 use crate::primary::hooks::Measures;
 use crate::wal::{Checksum, FrameNo, IndexHeader, Salts};
 
@@ -323,13 +323,13 @@ fn a_restored_file_has_its_pages() {
     let database = folder.path().join("app.db");
     fs::write(&database, [1; 3 * 1024]).unwrap();
     let journal = Journal::new(&state_folder(&database));
-    let file = file_fingerprint::seal(&database).unwrap();
-    journal.keep_restored(file, PageCount::new(3));
+    let restored = journal.seal_restored(&database, PageCount::new(3));
     let page_size = PageSize::new(1024).unwrap();
-    assert_eq!(journal.measures(&file), Some(Measures { page_size, pages: PageCount::new(3) }));
+    let measures = || journal.measures(&Stamp::of(&database).unwrap());
+    assert_eq!(restored, Stamp::of(&database));
+    assert_eq!(measures(), Some(Measures { page_size, pages: PageCount::new(3) }));
     fs::write(&database, [1; 3 * 1024]).unwrap();
-    assert_eq!(journal.measures(&Stamp::of(&database).unwrap()), None);
-    let odd = file_fingerprint::seal(&database).unwrap();
-    journal.keep_restored(odd, PageCount::new(5));
-    assert_eq!(journal.measures(&odd), None);
+    assert_eq!(measures(), None);
+    let _ = journal.seal_restored(&database, PageCount::new(5));
+    assert_eq!(measures(), None);
 }
