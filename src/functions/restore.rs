@@ -121,7 +121,7 @@ fn mark(report: &Report, config: &RestoreConfig, url: &str) -> Result<()> {
         _ if config.rewind => Restored::Present,
         _ => Restored::Earlier,
     };
-    match primary::mark(&report.path, (&config.target, url), txid, report.lineage, restored) {
+    match primary::mark(&report.path, (&config.target, url), txid, report.lineage, report.pages, restored) {
         Err(e) if config.rewind => {
             let what = format!("{} was restored, but \"rewind\" could not be noted", report.path.display());
             Err(e.context(what))

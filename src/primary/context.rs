@@ -15,7 +15,7 @@ use crate::files::{self, OpenLock};
 use crate::primary::dirty::{Cursors, Recorder};
 use crate::primary::file_fingerprint::{Identity, Stamp};
 use crate::primary::frame_cache::FrameCache;
-use crate::primary::hooks::{Commits, Host};
+use crate::primary::hooks::{Commits, Host, PinnedView};
 use crate::primary::wal_sync::WalSync;
 use crate::runtime;
 
@@ -90,6 +90,14 @@ impl Context {
     /// `Interrupted` after the last close.
     pub(super) fn host(&self) -> Result<&dyn Host> {
         if self.is_open() { Ok(self.host.as_ref()) } else { Err(self.closed()) }
+    }
+
+    /// Pins a view of the database, as [`Host::pin`] does, which is told what the records know of the file.
+    ///
+    /// # Errors
+    /// Those of [`Host::pin`]; `Interrupted` after the last close.
+    pub(super) fn pin(&self) -> Result<Option<Box<dyn PinnedView>>> {
+        self.host()?.pin(&|| self.recorder.journal().measures(&Stamp::of(&self.path)?))
     }
 
     #[cfg(test)]

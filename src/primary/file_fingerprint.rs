@@ -29,6 +29,11 @@ pub struct Stamp {
 }
 
 impl Stamp {
+    /// The size of the file in bytes.
+    pub(super) const fn size(&self) -> u64 {
+        self.size
+    }
+
     /// Whether the file holds nothing.
     pub(super) const fn is_of_empty_file(&self) -> bool {
         self.size == 0

@@ -7,6 +7,7 @@ use std::path::Path;
 use crate::error::{Error, ErrorKind, Result};
 use crate::files;
 use crate::ltx::{Lineage, Txid};
+use crate::page::PageCount;
 use crate::primary::ownership::{PublisherLock, forget_older_version};
 use crate::primary::shipper::ReplicaId;
 use crate::primary::shipper::state::{Origin, State};
@@ -32,7 +33,7 @@ pub fn last_published(state_folder: &Path, target: &Location) -> Option<Txid> {
 }
 
 /// Marks the database file `path`, which was just restored from the replica at `target`, whose store calls itself `url`, and
-/// is `txid` of it, in the history `lineage` as far as that is known.
+/// is `txid` of it, in the history `lineage` as far as that is known. It has `pages`.
 ///
 /// # Errors
 /// Those of the folder of local state. The next open of a database without a mark compares all its pages.
@@ -41,6 +42,7 @@ pub fn mark(
     (target, url): (&Location, &str),
     txid: Txid,
     lineage: Option<Lineage>,
+    pages: PageCount,
     restored: Restored,
 ) -> Result<()> {
     let path = fs::canonicalize(path).map_err(|e| Error::io(path.display(), e))?;
@@ -58,5 +60,5 @@ pub fn mark(
     forget_older_version(&folder);
     let folder = ReplicaId::of(&ReplicaIdentity::from(target)).folder(&folder);
     Sums::new(&folder, url).forget();
-    State::restored(url, txid, lineage, origin, &path).save(&folder)
+    State::restored(url, txid, lineage, origin, (&path, pages)).save(&folder)
 }

@@ -42,7 +42,7 @@ pub use database::{
     refuse_twins,
 };
 pub use dirty::{Cursor, HeldLock, Position};
-pub use hooks::{Host, PinnedView, WalIndex};
+pub use hooks::{Host, Measures, PinnedView, WalIndex};
 pub use maintenance::{
     Calendar, Fate, HistoryOptions, KeptLevel, NamedSettings, Planned, Settings as HistorySettings,
     SnapshotAt, retention_plan,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::error::{ErrorKind, Result};
 use crate::fork;
-use crate::primary::{Host, PinnedView};
+use crate::primary::{Host, Measures, PinnedView};
 use crate::sqlite::{BaseVfs, OpenFlags};
 use crate::vfs::own_locks::{Held, OwnLocks};
 use crate::vfs::wal_mode::{self, JournalMode};
@@ -32,8 +32,8 @@ impl SqliteHost {
         }
     }
 
-    fn pin_once(&self) -> Result<Option<Box<dyn PinnedView>>> {
-        let pinned = view::pin(&self.path, &self.vfs.operating_system(), &self.locks)?;
+    fn pin_once(&self, measured: &dyn Fn() -> Option<Measures>) -> Result<Option<Box<dyn PinnedView>>> {
+        let pinned = view::pin(&self.path, &self.vfs.operating_system(), &self.locks, measured)?;
         self.was_in_wal_mode.fetch_or(pinned.is_some(), Ordering::Relaxed);
         Ok(pinned)
     }
@@ -51,8 +51,8 @@ impl SqliteHost {
 }
 
 impl Host for SqliteHost {
-    fn pin(&self) -> Result<Option<Box<dyn PinnedView>>> {
-        match self.pin_once() {
+    fn pin(&self, measured: &dyn Fn() -> Option<Measures>) -> Result<Option<Box<dyn PinnedView>>> {
+        match self.pin_once(measured) {
             // A program without this library may have left WAL mode.
             Err(e) if e.kind() == ErrorKind::Busy && self.left_wal_mode() => {
                 {
@@ -60,7 +60,7 @@ impl Host for SqliteHost {
                     let _held = self.locks.hold(Held::Moment);
                     wal_mode::enter(&self.path, &self.vfs, Duration::ZERO).map_err(|_| e)?;
                 }
-                self.pin_once()
+                self.pin_once(measured)
             }
             pinned => pinned,
         }

@@ -100,7 +100,8 @@ fn restore_from(path: &Path, replica: &ReplicaConfig) -> Result<bool> {
     runtime::run(shown, move |_| {
         let report = restore::restore(store, &target, &options)?;
         let Some(txid) = report.txid else { return Ok(()) };
-        let marked = primary::mark(&report.path, (&from, &url), txid, report.lineage, Restored::Newest);
+        let (lineage, pages) = (report.lineage, report.pages);
+        let marked = primary::mark(&report.path, (&from, &url), txid, lineage, pages, Restored::Newest);
         // The open compares all pages then.
         marked.or_else(|e| {
             tracing::warn!("{}: which state it was restored to could not be noted: {e}", target.display());

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fork;
 use crate::page::{PageCount, PageSize, Pgno};
-use crate::primary::{PageSet, PinnedView};
+use crate::primary::{Measures, PageSet, PinnedView};
 use crate::sqlite::{BaseFile, BaseVfs, Code, LockLevel, OpenFlags, ShmLock, ShmLockFlags, ShmRegion};
 use crate::vfs::content::{self, Source, WalReader, wal_path};
 use crate::vfs::first_page::FirstPage;
@@ -27,11 +27,17 @@ const ATTEMPTS: usize = 100;
 /// How often the index header is read again before a writer's change is taken for a broken index.
 const TORN_READS: usize = 10;
 
-/// Pins a view of the last commit; `None` while the database is empty, or not there.
+/// Pins a view of the last commit; `None` while the database is empty, or not there. `measured` is as for
+/// [`Host::pin`](crate::primary::Host::pin).
 ///
 /// # Errors
 /// `Busy` if the locks cannot be had now, or there is no WAL database yet; `Io`.
-pub(super) fn pin(path: &Path, vfs: &BaseVfs, locks: &Arc<OwnLocks>) -> Result<Option<Box<dyn PinnedView>>> {
+pub(super) fn pin(
+    path: &Path,
+    vfs: &BaseVfs,
+    locks: &Arc<OwnLocks>,
+    measured: &dyn Fn() -> Option<Measures>,
+) -> Result<Option<Box<dyn PinnedView>>> {
     let _section = fork::section();
     let mut file = match vfs.open_database(path, &[], OpenFlags::READWRITE) {
         Ok((file, _)) => file,
@@ -39,7 +45,7 @@ pub(super) fn pin(path: &Path, vfs: &BaseVfs, locks: &Arc<OwnLocks>) -> Result<O
         Err(code) => return Err(failed(path, code)),
     };
     // Without a lock yet: a lock would be in the way of the connection that creates the database.
-    if !is_wal_database(&mut file, path)? {
+    if !is_wal_database(&mut file, path, measured)? {
         return Ok(None);
     }
     let mut pinning = Pinning {
@@ -53,13 +59,13 @@ pub(super) fn pin(path: &Path, vfs: &BaseVfs, locks: &Arc<OwnLocks>) -> Result<O
         locks: Arc::clone(locks),
     };
     pinning.file.lock(LockLevel::Shared).map_err(|code| failed(path, code))?;
-    if !is_wal_database(&mut pinning.file, path)? {
+    if !is_wal_database(&mut pinning.file, path, measured)? {
         return Ok(None);
     }
     let mapped = pinning.file.shm_map(IndexRegion::FIRST.number(), IndexRegion::SIZE, true);
     mapped.map_err(|code| failed(path, code))?;
     let header = pinning.pin()?;
-    View::new(pinning, header).map(|view| Some(Box::new(view) as Box<dyn PinnedView>))
+    View::new(pinning, header, measured).map(|view| Some(Box::new(view) as Box<dyn PinnedView>))
 }
 
 fn failed(path: &Path, code: Code) -> Error {
@@ -71,11 +77,15 @@ fn failed(path: &Path, code: Code) -> Error {
     Error::new(kind, format!("cannot read {}: {why}", path.display()))
 }
 
-/// Whether the database has a WAL; `false` while the file is empty.
+/// Whether the database has a WAL, or had one when it was `measured` as it is now; `false` while the file is empty.
 ///
 /// # Errors
 /// `Busy` if it has none yet; `Io`.
-pub(super) fn is_wal_database(file: &mut BaseFile, path: &Path) -> Result<bool> {
+fn is_wal_database(
+    file: &mut BaseFile,
+    path: &Path,
+    measured: &dyn Fn() -> Option<Measures>,
+) -> Result<bool> {
     let missing = |why: &str| {
         let message = format!("{} is not in WAL mode yet: {why}", path.display());
         Err(Error::new(ErrorKind::Busy, message))
@@ -86,7 +96,7 @@ pub(super) fn is_wal_database(file: &mut BaseFile, path: &Path) -> Result<bool> 
         FirstPage::Plain(_) => missing(
             "a connection keeps it locked (locking_mode=EXCLUSIVE?); replication begins when that one closes",
         ),
-        FirstPage::Opaque if path_exists(&wal_path(path)) => Ok(true),
+        FirstPage::Opaque if path_exists(&wal_path(path)) || measured().is_some() => Ok(true),
         FirstPage::Opaque => missing(
             "it does not begin as SQLite's files do, so it is encrypted or no database. If the program encrypts it, \
              let the program put it into WAL mode (PRAGMA journal_mode=wal) and read or write it; replication \
@@ -267,19 +277,22 @@ fn read_lock(slot: usize) -> ShmLock {
 struct View {
     pinning: Pinning,
     header: IndexHeader,
-    page_size: PageSize,
-    commit: PageCount,
+    measures: Measures,
     frames: Frames,
     /// It shows an earlier moment than that at which it was pinned.
     is_rewound: bool,
 }
 
 impl View {
-    fn new(mut pinning: Pinning, header: IndexHeader) -> Result<Self> {
-        let (page_size, commit) = measure(&mut pinning.file, &pinning.path, &header)?;
+    fn new(
+        mut pinning: Pinning,
+        header: IndexHeader,
+        measured: &dyn Fn() -> Option<Measures>,
+    ) -> Result<Self> {
+        let measures = measure(&mut pinning.file, &pinning.path, &header, measured)?;
         // Under mark 0 all is in the database file.
         let last = if pinning.slot == Some(0) { FrameNo::ZERO } else { header.mx_frame };
-        Ok(Self { pinning, header, page_size, commit, frames: Frames::up_to(last), is_rewound: false })
+        Ok(Self { pinning, header, measures, frames: Frames::up_to(last), is_rewound: false })
     }
 
     /// Whether a writer may restart the WAL and its index over the view, which reads the database file alone.
@@ -300,41 +313,42 @@ impl View {
     }
 }
 
-/// The page size, and the size of the database as of `header`.
+/// The measures of the database as of `header`, while a lock keeps all from writing the file.
 ///
 /// # Errors
-/// `Busy` if no commit has told the page size yet, and the first page tells nothing; `Io`.
-pub(super) fn measure(
+/// `Busy` if no commit has told the page size yet, the first page tells nothing, and the file was not `measured` as it is;
+/// `Io`.
+fn measure(
     file: &mut BaseFile,
     path: &Path,
     header: &IndexHeader,
-) -> Result<(PageSize, PageCount)> {
+    measured: &dyn Fn() -> Option<Measures>,
+) -> Result<Measures> {
     let known = header.page_size.filter(|_| header.page_count > PageCount::ZERO);
     if let Some(page_size) = known {
-        return Ok((page_size, header.page_count));
+        return Ok(Measures { page_size, pages: header.page_count });
     }
     let first = match FirstPage::read(file).map_err(|code| failed(path, code))? {
         FirstPage::Plain(first) => Some(first),
         FirstPage::Empty | FirstPage::Opaque => None,
     };
     let Some(page_size) = header.page_size.or(first.and_then(|first| first.page_size)) else {
-        return Err(Error::new(
-            ErrorKind::Busy,
-            format!("the page size of {} is known from its next commit on; it is encrypted", path.display()),
-        ));
+        let unknown =
+            format!("the page size of {} is known from its next commit on; it is encrypted", path.display());
+        return measured().ok_or_else(|| Error::new(ErrorKind::Busy, unknown));
     };
     if let Some(pages) = first.and_then(|first| first.pages) {
-        return Ok((page_size, pages));
+        return Ok(Measures { page_size, pages });
     }
     let bytes = file.file_size().map_err(|code| failed(path, code))?;
     let pages = u32::try_from(bytes / u64::from(page_size.get()))
         .map_err(|_| Error::corrupt(format!("{} is too large for a database", path.display())))?;
-    Ok((page_size, PageCount::new(pages)))
+    Ok(Measures { page_size, pages: PageCount::new(pages) })
 }
 
 impl Source for View {
     fn page_size(&self) -> PageSize {
-        self.page_size
+        self.measures.page_size
     }
 
     fn wal(&mut self) -> &mut WalReader {
@@ -354,11 +368,11 @@ impl Source for View {
 
 impl PinnedView for View {
     fn page_size(&self) -> PageSize {
-        self.page_size
+        self.measures.page_size
     }
 
     fn commit(&self) -> PageCount {
-        self.commit
+        self.measures.pages
     }
 
     fn header(&self) -> IndexHeader {
@@ -382,7 +396,7 @@ impl PinnedView for View {
     }
 
     fn frame(&mut self, frame: FrameNo) -> Result<Option<FrameHeader>> {
-        self.pinning.wal.frame(frame, self.page_size)
+        self.pinning.wal.frame(frame, self.measures.page_size)
     }
 
     fn read_pages(&mut self, first: Pgno, pages: &mut [u8]) -> Result<()> {
@@ -403,13 +417,14 @@ impl PinnedView for View {
         }
         let commit = if frame == FrameNo::ZERO {
             let before = IndexHeader { page_count: PageCount::ZERO, ..self.header };
-            Some(measure(&mut self.pinning.file, &self.pinning.path, &before)?.1)
+            let measures = self.measures;
+            Some(measure(&mut self.pinning.file, &self.pinning.path, &before, &|| Some(measures))?.pages)
         } else {
             let written = self.frame(frame)?.filter(|written| written.salts == self.header.salts);
             written.and_then(|written| written.commit)
         };
         let Some(commit) = commit else { return Ok(false) };
-        (self.commit, self.frames, self.is_rewound) = (commit, Frames::up_to(frame), true);
+        (self.measures.pages, self.frames, self.is_rewound) = (commit, Frames::up_to(frame), true);
         Ok(true)
     }
 }

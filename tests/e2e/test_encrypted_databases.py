@@ -10,6 +10,7 @@ import secrets
 import shutil
 import sqlite3
 import threading
+import time
 
 import pytest
 
@@ -76,6 +77,20 @@ def assert_nothing_is_readable(location, folder, words: list[str]) -> None:
             data = path.read_bytes()
             assert not [word for word in words if word.encode() in data], path
     assert looked > 3
+
+
+def assert_idle(db, last: int) -> None:
+    """All is in the replica, which ends at `last`, and nobody has to wait for it."""
+    assert sync(db, 10) == last
+    status = db.rows("SELECT state, txid, lag, last_error FROM litestream_status")
+    assert status == [["idle", f"{last:016x}", 0, None]]
+
+
+def close_at_once(db) -> None:
+    """Closes a database whose `close_timeout` is 20 s, and has nothing to wait for."""
+    begun = time.monotonic()
+    db.close()
+    assert time.monotonic() - begun < 10
 
 
 def test_a_new_database(cipher, start, location, tmp_path):
@@ -248,6 +263,133 @@ def test_a_restored_database_is_published_on(cipher, start, in_s3, tmp_path):
     write(db, more := tokens(5))
     assert_restores(db, in_s3, tmp_path, words + more)
     assert len(in_s3.files(9)) == copies
+
+
+def test_an_open_that_only_reads_publishes_nothing(cipher, start, in_s3, tmp_path, capfd):
+    uri = in_s3.primary(tmp_path / "app.db", close_timeout="20s")
+    worker = start(cipher, in_s3)
+    db = keyed(worker, uri)
+    words = tokens(10)
+    write(db, words)
+    last = sync(db)
+    close_at_once(db)
+    # Neither the first page nor the WAL says the page size: nobody wrote the file since that was known.
+    for reader in [worker, start(cipher, in_s3)]:
+        for _ in range(2):
+            db = keyed(reader, uri, wal=False)
+            assert db.one("SELECT count(*) FROM t") == len(words)
+            assert_idle(db, last)
+            close_at_once(db)
+            assert not list(tmp_path.glob("app.db-*"))
+        reader.end()
+    assert "WARN" not in capfd.readouterr().err
+    db = keyed(start(cipher, in_s3), uri, wal=False)
+    assert_idle(db, last)
+    write(db, more := tokens(5))
+    assert_restores(db, in_s3, tmp_path, words + more)
+
+
+@pytest.mark.parametrize("ends", ["closes", "is killed"])
+def test_a_close_after_commits_of_another_process(ends, cipher, start, in_s3, tmp_path, capfd):
+    uri = in_s3.primary(tmp_path / "app.db", close_timeout="20s")
+    db = keyed(start(cipher, in_s3), uri)
+    words = tokens(10)
+    write(db, words)
+    sync(db)
+    other = keyed(start(cipher, in_s3), uri, wal=False)
+    write(other, more := tokens(10))
+    if ends == "closes":
+        other.close()
+        other.worker.end()
+    else:
+        other.worker.kill()
+    last = sync(db)
+    assert_idle(db, last)
+    close_at_once(db)
+    assert "WARN" not in capfd.readouterr().err
+    db = keyed(db.worker, uri, wal=False)
+    assert_idle(db, last)
+    assert_restores(db, in_s3, tmp_path, words + more)
+
+
+@pytest.mark.parametrize("left", ["waiting files", "pages", "a database that was never published"])
+def test_what_an_outage_left_goes_out_at_an_open_that_only_reads(left, cipher, start, through_proxy, in_s3, proxy, tmp_path):
+    # More than that is read from the database file.
+    limits = dict(spool_limit="1MiB") if left == "pages" else {}
+    uri = through_proxy.primary(tmp_path / "app.db", close_timeout="100ms", **limits)
+    worker = start(cipher, through_proxy)
+    if left == "a database that was never published":
+        proxy.refuse()
+    db = keyed(worker, uri)
+    words = tokens(10)
+    write(db, words)
+    if left != "a database that was never published":
+        sync(db)
+        proxy.refuse()
+        write(db, more := tokens(3000))
+        words += more
+    until(lambda: db.one("SELECT last_error FROM litestream_status"), 15, "the store is away")
+    db.close()
+    worker.end()
+    proxy.accept()
+    db = keyed(start(cipher, through_proxy), uri, wal=False)
+    assert db.one("SELECT count(*) FROM t") == len(words)
+    assert_idle(db, sync(db, 30))
+    assert_restores(db, in_s3, tmp_path, words)
+    assert in_s3.gaps() == []
+
+
+def test_a_restored_database_that_is_only_read(cipher, start, in_s3, tmp_path):
+    worker = start(cipher, in_s3)
+    uri = in_s3.primary(tmp_path / "app.db", close_timeout="20s")
+    db = keyed(worker, uri)
+    words = tokens(10)
+    write(db, words)
+    last = sync(db)
+    db.close()
+    for path in tmp_path.glob("*app.db*"):
+        path.unlink() if path.is_file() else shutil.rmtree(path)
+    restore(db, in_s3, tmp_path / "app.db")
+    for _ in range(2):
+        db = keyed(worker, uri, wal=False)
+        assert db.one("SELECT count(*) FROM t") == len(words)
+        assert_idle(db, last)
+        close_at_once(db)
+    db = keyed(worker, uri, wal=False)
+    write(db, more := tokens(5))
+    assert_restores(db, in_s3, tmp_path, words + more)
+
+
+@pytest.mark.parametrize("how", ["in its place", "over it"])
+def test_the_page_size_of_a_file_is_not_that_of_another(how, cipher, start, in_s3, tmp_path):
+    worker = start(cipher, in_s3)
+    uri = in_s3.primary(tmp_path / "app.db")
+    db = keyed(worker, uri)
+    write(db, tokens(10))
+    last = sync(db)
+    db.close()
+    other = worker.open(tmp_path / "other.db", "other")
+    other.rows(f"PRAGMA key='{KEY}'")
+    other.rows("PRAGMA cipher_page_size=8192" if cipher == "sqlcipher" else "PRAGMA page_size=8192")
+    assert other.one("PRAGMA journal_mode=wal") == "wal"
+    write(other, tokens(10))
+    assert int(other.one("PRAGMA page_size")) == 8192
+    other.close()
+    if how == "over it":
+        shutil.copyfile(tmp_path / "other.db", tmp_path / "app.db")
+    else:
+        (tmp_path / "other.db").replace(tmp_path / "app.db")
+    db = worker.open(uri)
+    db.rows(f"PRAGMA key='{KEY}'")
+    if cipher == "sqlcipher":
+        db.rows("PRAGMA cipher_page_size=8192")
+    assert db.one("SELECT count(*) FROM t") == 10
+    with pytest.raises(SqlError, match="page size.*next commit"):
+        sync(db, 2)
+    write(db, tokens(1))
+    with pytest.raises(SqlError, match="page size.*give another replica URL"):
+        sync(db, 30)
+    assert in_s3.last_txid() == last
 
 
 def test_ways_to_give_a_key_to_sqlite3multipleciphers(start, in_folder, tmp_path):

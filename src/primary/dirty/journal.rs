@@ -15,9 +15,11 @@ use rustix::process::{Pid, test_kill_process};
 
 use crate::error::{Error, Result};
 use crate::fork;
+use crate::page::{PageCount, PageSize};
 use crate::primary::dirty::record::{Begin, End, Record};
 use crate::primary::dirty::{Cursor, Position};
 use crate::primary::file_fingerprint::{self, Stamp};
+use crate::primary::hooks::Measures;
 use crate::primary::page_set::PageSet;
 use crate::primary::random_u64;
 use crate::wal::{FrameNo, IndexHeader, Salts};
@@ -175,6 +177,32 @@ impl Journal {
         if !self.names(&file) {
             self.name(view, file);
         }
+    }
+
+    /// The measures of the database file while it has the stamp `file`: those that the index had when a close, or whoever cut
+    /// the WAL to nothing, left it with this stamp. `None` if no record says it, or if records do not agree with each other
+    /// or with the size of the file.
+    pub(in crate::primary) fn measures(&self, file: &Stamp) -> Option<Measures> {
+        let records = self.records().ok()?;
+        let ends = records.iter().filter_map(end_of).filter(|end| end.closed.as_ref() == Some(file));
+        let mut all = ends.filter_map(|end| {
+            let pages = Some(end.index.page_count).filter(|pages| *pages > PageCount::ZERO)?;
+            Some(Measures { page_size: end.index.page_size?, pages })
+        });
+        let Measures { page_size, pages } = all.next()?;
+        let is_sure =
+            file.size() == pages.bytes(page_size) && all.all(|other| other == Measures { page_size, pages });
+        is_sure.then_some(Measures { page_size, pages })
+    }
+
+    /// As [`Journal::seal`], for a database that was just restored and has `pages`: it has no index yet.
+    pub(in crate::primary) fn seal_restored(&self, database: &Path, pages: PageCount) -> Option<Stamp> {
+        let _section = fork::section();
+        let file = file_fingerprint::seal(database)?;
+        let page_size = file.size().checked_div(u64::from(pages.get()));
+        let page_size = page_size.and_then(|bytes| PageSize::new(u32::try_from(bytes).ok()?).ok());
+        self.name(&IndexHeader { page_size, page_count: pages, ..IndexHeader::EMPTY }, file);
+        Some(file)
     }
 
     fn name(&self, view: &IndexHeader, file: Stamp) {

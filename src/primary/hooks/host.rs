@@ -10,11 +10,12 @@ use crate::wal::{FrameHeader, FrameNo, IndexHeader};
 /// One database, as SQLite's own VFS and locks show it.
 pub trait Host: Send + Sync {
     /// Pins a consistent view of the database as of its last commit, or `None` while the database is empty. It runs no
-    /// SQL that needs sound pages.
+    /// SQL that needs sound pages. `measured` answers what is known of the database file as it is at the moment of the
+    /// question; only a file of which neither the first page nor the WAL index says it is asked for.
     ///
     /// # Errors
     /// `Busy` if the locks cannot be had now, or there is no WAL database yet, with what is missing; `Io`.
-    fn pin(&self) -> Result<Option<Box<dyn PinnedView>>>;
+    fn pin(&self, measured: &dyn Fn() -> Option<Measures>) -> Result<Option<Box<dyn PinnedView>>>;
 
     /// Replaces the content of the database by that of the database file `source`, which nobody else uses and
     /// which has a rollback journal, in one transaction while nobody else has the database open; `is_current`
@@ -23,6 +24,15 @@ pub trait Host: Send + Sync {
     /// # Errors
     /// `Busy` if a program has it open, or it is not what it was; `Io`, `NoSpace`, `Corrupt`.
     fn overwrite(&self, source: &Path, is_current: &dyn Fn() -> bool) -> Result<()>;
+}
+
+/// The measures of a database in WAL mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Measures {
+    /// The page size.
+    pub page_size: PageSize,
+    /// The size in pages.
+    pub pages: PageCount,
 }
 
 /// The WAL index as one connection has it mapped.

@@ -9,4 +9,4 @@ mod commits;
 mod host;
 
 pub(in crate::primary) use commits::{CommitSeq, Commits, Noted, Signal};
-pub use host::{Host, PinnedView, WalIndex};
+pub use host::{Host, Measures, PinnedView, WalIndex};

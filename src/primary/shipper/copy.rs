@@ -168,7 +168,7 @@ fn pin_for(shipper: &Shipper, capture: &mut Capture) -> Result<Option<Pinned>> {
     let (noted, since) = shipper.db.commits.take(shipper.number);
     shipper.on_the_way(noted.seq, since);
     let records = shipper.db.recorder.journal().mark();
-    let Some(view) = shipper.db.host()?.pin()? else { return Ok(None) };
+    let Some(view) = shipper.db.pin()? else { return Ok(None) };
     let index = view.header();
     let time = shipper.db.commits.time_in_view(&index);
     let cursor = capture.cursor_of(&index);

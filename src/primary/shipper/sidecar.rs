@@ -61,7 +61,7 @@ pub(super) async fn survey_at(shipper: &Arc<Shipper>, last: Txid) -> Result<Opti
         Err(e) => return Err(e),
     };
     blocking(shipper, move |shipper| {
-        let Some(mut view) = shipper.db.host()?.pin()? else { return Ok(None) };
+        let Some(mut view) = shipper.db.pin()? else { return Ok(None) };
         let Some(end) = end_of(header.as_ref(), &view.header(), view.page_size()) else { return Ok(None) };
         if !view.rewind(end)? {
             return Ok(None);

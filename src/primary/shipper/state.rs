@@ -20,8 +20,9 @@ use crate::clock::Timestamp;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::ltx::{Header, Lineage, Recipients, Txid};
-use crate::primary::dirty::{Cursor, PageSet, Position, StoredPosition};
-use crate::primary::file_fingerprint::{self, Identity, Stamp};
+use crate::page::PageCount;
+use crate::primary::dirty::{Cursor, Journal, PageSet, Position, StoredPosition};
+use crate::primary::file_fingerprint::{Identity, Stamp};
 
 /// What is remembered.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -225,21 +226,18 @@ impl State {
         former
     }
 
-    /// The state of a database that was just restored from `url` and is at `txid`.
+    /// The state of a database that was just restored from `url` and is at `txid`: its file, which has so many pages.
     pub(in crate::primary) fn restored(
         url: &str,
         txid: Txid,
         lineage: Option<Lineage>,
         origin: Origin,
-        database: &Path,
+        (database, pages): (&Path, PageCount),
     ) -> Self {
         let mut state = Self { url: url.to_owned(), txid: Some(txid.get()), lineage, ..Self::new() };
         // A write by another program must be seen at the next open.
-        state.set_cursor(
-            file_fingerprint::seal(database).map(Cursor::File),
-            &PageSet::default(),
-            Identity::of(database),
-        );
+        let sealed = Journal::new(&files::state_folder(database)).seal_restored(database, pages);
+        state.set_cursor(sealed.map(Cursor::File), &PageSet::default(), Identity::of(database));
         state.origin = Some(origin);
         state
     }

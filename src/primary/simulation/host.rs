@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::sqlite::{PAGE, Process, Sqlite};
 use crate::error::Result;
 use crate::page::{PageCount, PageSize, Pgno};
-use crate::primary::{Host, PageSet, PinnedView};
+use crate::primary::{Host, Measures, PageSet, PinnedView};
 use crate::wal::{FrameHeader, FrameNo, IndexHeader};
 
 /// The database of a simulation.
@@ -48,7 +48,7 @@ pub(super) fn step(sqlite: &mut Sqlite, may_die: bool) -> bool {
 }
 
 impl Host for Database {
-    fn pin(&self) -> Result<Option<Box<dyn PinnedView>>> {
+    fn pin(&self, _: &dyn Fn() -> Option<Measures>) -> Result<Option<Box<dyn PinnedView>>> {
         self.meanwhile();
         let (id, mark, header) = self.lock().pin()?;
         let view = View { database: self.clone(), id, mark, header };

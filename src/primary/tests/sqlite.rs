@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::page::{PageCount, PageSize, Pgno};
-use crate::primary::{HeldLock, Host, PageSet, PinnedView, Primary, WalIndex};
+use crate::primary::{HeldLock, Host, Measures, PageSet, PinnedView, Primary, WalIndex};
 use crate::wal::tests::fixtures::Writer;
 use crate::wal::{ByteOrder, Checksum, FrameHeader, FrameNo, IndexHeader, Salts};
 
@@ -510,7 +510,7 @@ impl Host for FakeHost {
         Ok(())
     }
 
-    fn pin(&self) -> Result<Option<Box<dyn PinnedView>>> {
+    fn pin(&self, _: &dyn Fn() -> Option<Measures>) -> Result<Option<Box<dyn PinnedView>>> {
         let view = {
             let mut shm = self.shm.lock().unwrap();
             let len = fs::metadata(&self.path).map_err(|e| Error::io(self.path.display(), e))?.len();

@@ -14,6 +14,7 @@ use crate::primary::dirty::record::{Begin, End, Record};
 use crate::primary::dirty::walk::{Walk, walk};
 use crate::primary::dirty::{Cursor, Journal, Mark, Position, Recorder};
 use crate::primary::file_fingerprint::Stamp;
+use crate::primary::hooks::Measures;
 use crate::wal::{Checksum, FrameNo, IndexHeader, Salts};
 
 fn header(salt: u32, frame: u32, checksum: u32) -> IndexHeader {
@@ -284,4 +285,51 @@ fn a_close_that_finds_nothing_new_leaves_the_stamp() {
         recorder.generation_closes(&mut index, &database);
         assert!(matches!(found(cursor), Walk::Broken(_)), "round {round}");
     }
+}
+
+/// A close that knew page size and size of the database says them of the file as it left it, and of no other. One that did
+/// not know them, as after an open that only read, says nothing to the contrary.
+#[test]
+fn the_measures_of_a_file_are_those_of_its_close() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = folder.path().join("app.db");
+    fs::write(&database, [1; 3 * 512]).unwrap();
+    let recorder = Recorder::new(&state_folder(&database), &folder.path().join("app.db-wal"));
+    let measures = || recorder.journal().measures(&Stamp::of(&database).unwrap());
+    let closes = |header: IndexHeader| {
+        recorder.generation_closes(&mut Index { header, pages: Vec::new() }, &database);
+    };
+    let emptied = |pages: u32, page_size: Option<PageSize>| {
+        let page_count = PageCount::new(pages);
+        IndexHeader { page_size, page_count, ..header(5, 0, 7) }
+    };
+    closes(emptied(0, None));
+    assert_eq!(measures(), None);
+    let three = Measures { page_size: PageSize::MIN, pages: PageCount::new(3) };
+    closes(emptied(3, Some(PageSize::MIN)));
+    closes(emptied(0, None));
+    assert_eq!(measures(), Some(three));
+    fs::write(&database, [2; 3 * 512]).unwrap();
+    assert_eq!(measures(), None, "somebody wrote it");
+    closes(emptied(4, Some(PageSize::MIN)));
+    assert_eq!(measures(), None, "it has another size");
+    closes(emptied(3, Some(PageSize::MIN)));
+    assert_eq!(measures(), None, "two records say two things");
+}
+
+#[test]
+fn a_restored_file_has_its_pages() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = folder.path().join("app.db");
+    fs::write(&database, [1; 3 * 1024]).unwrap();
+    let journal = Journal::new(&state_folder(&database));
+    let restored = journal.seal_restored(&database, PageCount::new(3));
+    let page_size = PageSize::new(1024).unwrap();
+    let measures = || journal.measures(&Stamp::of(&database).unwrap());
+    assert_eq!(restored, Stamp::of(&database));
+    assert_eq!(measures(), Some(Measures { page_size, pages: PageCount::new(3) }));
+    fs::write(&database, [1; 3 * 1024]).unwrap();
+    assert_eq!(measures(), None);
+    let _ = journal.seal_restored(&database, PageCount::new(5));
+    assert_eq!(measures(), None);
 }

@@ -178,7 +178,7 @@ impl Capture {
         for _ in 0..ATTEMPTS {
             let records = self.db.recorder.journal().mark();
             let moment = db.frames.now();
-            let mut view = match db.host()?.pin() {
+            let mut view = match db.pin() {
                 Ok(Some(view)) => view,
                 Ok(None) => return Ok(None),
                 Err(e) if e.kind() == ErrorKind::Busy && self.exclusive == Exclusive::Captured => {
