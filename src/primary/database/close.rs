@@ -39,7 +39,7 @@ impl Primary {
             let since = Instant::now();
             match primary.leave(&synced, close_timeout) {
                 Some(left) => slot.outlives(path, Now::Lingering { primary, left, since }),
-                None if !silences.is_empty() => slot.outlives(path, Now::Silent { silences, since }),
+                None if !silences.replicas.is_empty() => slot.outlives(path, Now::Silent { silences, since }),
                 None => {}
             }
         }
@@ -184,7 +184,7 @@ impl Primary {
     /// What is known of stores that say nothing, for the primary that comes next.
     pub(super) fn silences(&self) -> Silences {
         let of = |shipper: &Arc<Shipper>| Some((shipper.id.clone(), shipper.silence()?));
-        self.shippers().iter().filter_map(of).collect()
+        Silences { file: self.db.file(), replicas: self.shippers().iter().filter_map(of).collect() }
     }
 
     /// Ends as kill -9 would: what is only in memory is gone.

@@ -77,7 +77,7 @@ impl Primary {
         // Before anything is made of the primary.
         crate::runtime::handle()?;
         let before = Lingering::take(slot, replicas, options);
-        let silences = match &before {
+        let mut silences = match &before {
             Some(before) => before.primary.silences(),
             None => slot.take_silences(),
         };
@@ -100,14 +100,14 @@ impl Primary {
                     before.primary.opened_again();
                     return Ok(Arc::clone(&before.primary));
                 }
-                Ok(Again::Written) => trusted = None,
+                Ok(Again::Written) => (trusted, silences) = (None, Silences::default()),
                 Ok(Again::Other) | Err(_) => {}
             }
             before.end();
         }
         let db = Arc::new(Context::new(path, replicas.len(), host(), clock));
         let primary =
-            Arc::new(Self::begin(db, replicas, options.clone(), &stores, agreement, trusted, silences)?);
+            Arc::new(Self::begin(db, replicas, options.clone(), &stores, agreement, trusted, &silences)?);
         if before.is_none() {
             let version = env!("CARGO_PKG_VERSION");
             let names: Vec<String> = identities(replicas).iter().map(ToString::to_string).collect();
@@ -128,7 +128,7 @@ impl Primary {
         stores: &[Arc<Replica>],
         agreement: Agreement,
         before: Option<&Lingering>,
-        silences: Silences,
+        silences: &Silences,
     ) -> Result<Self> {
         let mut shippers = Vec::new();
         for (number, replica) in replicas.iter().enumerate() {
@@ -145,8 +145,8 @@ impl Primary {
             if let Some(before) = before {
                 shipper.trust_replica(&before.primary.shippers()[number], before.lasts());
             }
-            if let Some((_, silence)) = silences.iter().find(|(id, _)| *id == shipper.id) {
-                shipper.expects(silence.clone());
+            if let Some(silence) = silences.of(&shipper.id, &db.path) {
+                shipper.expects(silence);
             }
             if let Some(notice) = &agreed.notice {
                 shipper.notice(notice.clone());
@@ -221,8 +221,16 @@ impl Primary {
         let db = Arc::new(Context::new(self.path(), self.replicas.len(), host, clock));
         let stores: Vec<_> = self.shippers().iter().map(|shipper| Arc::clone(&shipper.store)).collect();
         let agreement = self.owner.agreement.beside();
-        Self::begin(db, &self.replicas, self.options().clone(), &stores, agreement, None, Silences::new())
-            .map(Arc::new)
+        Self::begin(
+            db,
+            &self.replicas,
+            self.options().clone(),
+            &stores,
+            agreement,
+            None,
+            &Silences::default(),
+        )
+        .map(Arc::new)
     }
 
     /// The primary that connections of this process have open for the database `path`.

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use crate::fork::PerProcess;
 use crate::primary::database::Primary;
+use crate::primary::file_fingerprint::Identity;
 use crate::primary::ownership::Left;
 use crate::primary::shipper::{ReplicaId, Silence};
 use crate::runtime;
@@ -52,8 +53,23 @@ pub(super) enum Now {
     Silent { silences: Silences, since: Instant },
 }
 
-/// The replicas whose stores said nothing.
-pub(super) type Silences = Vec<(ReplicaId, Silence)>;
+/// The replicas of a database whose stores said nothing.
+#[derive(Default)]
+pub(super) struct Silences {
+    /// The database file.
+    pub(super) file: Option<Identity>,
+    pub(super) replicas: Vec<(ReplicaId, Silence)>,
+}
+
+impl Silences {
+    /// What is known of the replica `id` of the database `path`: nothing if another file has taken its place, which may have to
+    /// be compared with the replica before a program reads it.
+    pub(super) fn of(&self, id: &ReplicaId, path: &Path) -> Option<Silence> {
+        let file = self.file?;
+        let (_, silence) = self.replicas.iter().find(|(of, _)| of == id)?;
+        Identity::of(path).is_some_and(|now| now.is(&file)).then(|| silence.clone())
+    }
+}
 
 impl Slot {
     /// That of the database `path`.
@@ -98,10 +114,10 @@ impl Slot {
         let mut now = self.now();
         match std::mem::take(&mut *now) {
             Now::Silent { silences, since } if since.elapsed() < LINGERS => silences,
-            Now::Silent { .. } => Silences::new(),
+            Now::Silent { .. } => Silences::default(),
             other => {
                 *now = other;
-                Silences::new()
+                Silences::default()
             }
         }
     }
