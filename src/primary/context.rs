@@ -187,6 +187,11 @@ impl Context {
         self.was_empty.store(false, Ordering::Relaxed);
     }
 
+    /// The identity of the database file as it was opened.
+    pub(super) const fn file(&self) -> Option<Identity> {
+        self.file
+    }
+
     /// Makes sure that the database file is still the one that was opened.
     ///
     /// # Errors

@@ -46,8 +46,6 @@ pub struct Primary {
     replicas: Vec<ReplicaConfig>,
     tasks: Vec<Tasks>,
     owner_task: JoinHandle<()>,
-    /// The task that ends what lingers is on its way.
-    is_watched: AtomicBool,
     /// The task that lets other processes be heard is on its way.
     is_to_be_heard: AtomicBool,
     waits: Waits,

@@ -1,6 +1,6 @@
 //! Requests to stores, counted: those of one replica, and those of the whole process by kind of store.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -86,7 +86,54 @@ struct Counts {
 
 /// The requests to one replica, or to all stores of a kind.
 #[derive(Debug, Default)]
-pub struct Requests([Counts; Operation::ALL.len()]);
+pub struct Requests {
+    counts: [Counts; Operation::ALL.len()],
+    unanswered: Mutex<Unanswered>,
+}
+
+/// A body may take as long as it does at this many bytes a second, before who waits for the answer takes the store for silent.
+const SLOW_LINK: f64 = (64 << 10) as f64;
+
+/// What ended without an answer, and is asked again within this time, counts as one request.
+const AGAIN: Duration = Duration::from_secs(2);
+
+/// The requests that are under way.
+#[derive(Debug, Default)]
+struct Unanswered {
+    count: usize,
+    /// The bytes of their bodies.
+    bytes: usize,
+    /// Since when they are under way, or since the last answer.
+    since: Option<Instant>,
+    /// When the last one ended without an answer.
+    given_up: Option<Instant>,
+}
+
+impl Unanswered {
+    fn begins(&mut self, now: Instant, bytes: usize) {
+        let goes_on = self.count > 0 || self.given_up.is_some_and(|at| now - at < AGAIN);
+        if !goes_on || self.since.is_none() {
+            self.since = Some(now);
+        }
+        self.count += 1;
+        self.bytes += bytes;
+    }
+
+    fn ends(&mut self, now: Instant, bytes: usize, is_answered: bool) {
+        self.count -= 1;
+        self.bytes -= bytes;
+        if is_answered {
+            self.since = (self.count > 0).then_some(now);
+        }
+        self.given_up = (!is_answered).then_some(now);
+    }
+
+    fn silence(&self, now: Instant) -> Duration {
+        let is_waiting = self.count > 0 || self.given_up.is_some_and(|at| now - at < AGAIN);
+        let silent = self.since.filter(|_| is_waiting).map_or(Duration::ZERO, |since| now - since);
+        silent.saturating_sub(Duration::from_secs_f64(self.bytes as f64 / SLOW_LINK))
+    }
+}
 
 /// What was counted of one operation.
 #[derive(Clone, Debug, PartialEq)]
@@ -106,7 +153,7 @@ pub struct Counted {
 impl Requests {
     /// Notes a request that took `time` and ended with `error`, if it failed.
     fn note(&self, operation: Operation, time: Duration, error: Option<&Error>) {
-        let counts = &self.0[operation as usize];
+        let counts = &self.counts[operation as usize];
         counts.requests.one();
         counts.seconds.note(time);
         if let Some(at) = error.and_then(failure) {
@@ -115,12 +162,12 @@ impl Requests {
     }
 
     fn moved(&self, operation: Operation, bytes: usize) {
-        self.0[operation as usize].bytes.add(bytes as u64);
+        self.counts[operation as usize].bytes.add(bytes as u64);
     }
 
     /// What was counted, by operation, without those that never were made.
     pub fn counted(&self) -> Vec<Counted> {
-        let counted = Operation::ALL.iter().zip(&self.0).map(|(operation, counts)| Counted {
+        let counted = Operation::ALL.iter().zip(&self.counts).map(|(operation, counts)| Counted {
             operation: *operation,
             requests: counts.requests.get(),
             bytes: counts.bytes.get(),
@@ -128,6 +175,43 @@ impl Requests {
             failures: failures(counts),
         });
         counted.filter(|counted| counted.requests > 0).collect()
+    }
+
+    /// How many did what was asked, or were told that there is nothing, or something already.
+    pub fn succeeded(&self) -> u64 {
+        let failed = |counts: &Counts| counts.failures.iter().map(Counter::get).sum::<u64>();
+        // Failures first: one that is counted meanwhile is no success.
+        self.counts
+            .iter()
+            .map(|counts| (failed(counts), counts.requests.get()))
+            .map(|(f, n)| n - f.min(n))
+            .sum()
+    }
+
+    /// For how long the store has answered nothing, though it was asked. While a body may still be on its way, that is no
+    /// silence. Any answer ends it, also that something failed.
+    pub fn silence(&self) -> Duration {
+        self.unanswered().silence(Instant::now())
+    }
+
+    fn unanswered(&self) -> MutexGuard<'_, Unanswered> {
+        self.unanswered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A request that is under way. Who drops it does not wait for the answer any more.
+#[derive(Debug)]
+pub(in crate::store) struct Asking {
+    replica: Arc<Requests>,
+    begun: Instant,
+    /// The size of its body.
+    bytes: usize,
+    is_answered: bool,
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        self.replica.unanswered().ends(Instant::now(), self.bytes, self.is_answered);
     }
 }
 
@@ -169,14 +253,23 @@ impl Tally {
         }
     }
 
-    /// Notes the `outcome` of a request that began at `begun`.
+    /// A request begins, with a body of so many bytes.
+    pub(in crate::store) fn asks(&self, bytes: usize) -> Asking {
+        let begun = Instant::now();
+        self.replica.unanswered().begins(begun, bytes);
+        Asking { replica: Arc::clone(&self.replica), begun, bytes, is_answered: false }
+    }
+
+    /// Notes the `outcome` of a request.
     pub(in crate::store) fn note<T>(
         &self,
         operation: Operation,
-        begun: Instant,
+        mut asking: Asking,
         outcome: Result<T>,
     ) -> Result<T> {
-        let time = begun.elapsed();
+        let time = asking.begun.elapsed();
+        asking.is_answered = outcome.as_ref().err().is_none_or(|e| e.kind() != ErrorKind::Timeout);
+        drop(asking);
         self.each(|requests| requests.note(operation, time, outcome.as_ref().err()));
         outcome
     }
@@ -208,5 +301,30 @@ mod tests {
         assert_eq!(counted.len(), 1);
         assert_eq!((counted[0].operation, counted[0].requests, counted[0].bytes), (Operation::Get, 3, 7));
         assert_eq!(counted[0].failures, [("denied", 1), ("other", 1)]);
+    }
+
+    #[test]
+    fn silence_lasts_from_the_first_request_to_the_next_answer() {
+        let begun = Instant::now();
+        let at = |millis| begun + Duration::from_millis(millis);
+        let mut unanswered = Unanswered::default();
+        let silence = |unanswered: &Unanswered, millis| unanswered.silence(at(millis)).as_millis();
+        assert_eq!(silence(&unanswered, 0), 0);
+        unanswered.begins(at(0), 0);
+        unanswered.begins(at(3000), 0);
+        assert_eq!(silence(&unanswered, 5000), 5000);
+        unanswered.ends(at(5000), 0, true);
+        assert_eq!(silence(&unanswered, 6000), 1000, "the other one waits on");
+        unanswered.ends(at(7000), 0, false);
+        assert_eq!(silence(&unanswered, 8000), 3000, "it is tried again");
+        unanswered.begins(at(8000), 0);
+        assert_eq!(silence(&unanswered, 9000), 4000);
+        unanswered.ends(at(9000), 0, false);
+        assert_eq!(silence(&unanswered, 20_000), 0, "nobody asks");
+        unanswered.begins(at(20_000), 1 << 20);
+        assert_eq!(silence(&unanswered, 30_000), 0, "the body is on its way");
+        assert_eq!(silence(&unanswered, 40_000), 4000);
+        unanswered.ends(at(40_000), 1 << 20, true);
+        assert_eq!(silence(&unanswered, 50_000), 0);
     }
 }

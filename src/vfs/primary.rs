@@ -39,6 +39,9 @@ const RETRY: RetryPolicy = RetryPolicy {
 /// How long an open waits for other connections that keep the database in another mode.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// What ends with the last close has so long for it, whatever that has waited for already.
+const MOMENT: Duration = Duration::from_millis(500);
+
 /// How often a file that was replaced is opened again.
 const REOPENS: usize = 10;
 
@@ -378,9 +381,11 @@ impl File for PrimaryFile {
         // Locks go first: nobody waits for the network.
         let closed = self.base.close();
         wal::forget_closed();
-        if self.primary.close(self.closing.step(), self.close_patience) {
+        let began = self.closing.step();
+        if self.primary.close(began, self.close_patience) {
             // A view of a copy that was given up may be open still.
-            self.own.wait_for_end(Held::View, PATIENCE);
+            let left = self.close_patience.saturating_sub(began.elapsed());
+            self.own.wait_for_end(Held::View, left.max(MOMENT));
         }
         monitor::closed(told);
         self.closing.end();

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::registry::{self, Now, Slot};
+use super::registry::{self, Now, Silences, Slot};
 use super::{LOOK, Primary, Wanted};
 use crate::error::{Error, ErrorKind, Result};
 use crate::events;
@@ -33,11 +33,15 @@ impl Primary {
         let synced = self.flush(began + close_timeout);
         let turn = slot.turn();
         // Another thread may have opened it while we waited.
-        if let Some(primary) = slot.take_closed(self)
-            && let Some(left) = primary.leave(&synced, close_timeout)
-        {
-            *slot.now() = Now::Lingering { primary: Arc::clone(&primary), left, since: Instant::now() };
-            primary.be_watched();
+        if let Some(primary) = slot.take_closed(self) {
+            // Before what is under way ends.
+            let silences = primary.silences();
+            let since = Instant::now();
+            match primary.leave(&synced, close_timeout) {
+                Some(left) => slot.outlives(path, Now::Lingering { primary, left, since }),
+                None if !silences.replicas.is_empty() => slot.outlives(path, Now::Silent { silences, since }),
+                None => {}
+            }
         }
         drop(turn);
         registry::forget(path, &slot);
@@ -77,6 +81,9 @@ impl Primary {
             if synced.is_ok() {
                 // A process that lives for a second must get its history done some time.
                 shipper.history.settle(left());
+                if left().is_zero() {
+                    shipper.waited_in_vain();
+                }
             } else if let Err(e) = shipper.capture_into_spool() {
                 tracing::debug!("{}: {e}", self.path().display());
             }
@@ -100,6 +107,9 @@ impl Primary {
             };
             return vec![synced; self.shippers().len()];
         }
+        for shipper in self.shippers().iter().filter(|shipper| shipper.has_all_there()) {
+            outcomes[shipper.number] = Some(Ok(()));
+        }
         let deadline = Instant::now() + timeout;
         let unknown = self.shippers().iter().filter(|shipper| outcomes[shipper.number].is_none());
         let mut waiters: Vec<Waiter<'_>> = unknown.map(|shipper| Waiter::new(shipper)).collect();
@@ -117,7 +127,10 @@ impl Primary {
             }
             self.db.bell.wait(before, left.min(LOOK));
         }
-        let late = |shipper: &Shipper| Err(timed_out(&[shipper.lacks()], timeout));
+        let late = |shipper: &Shipper| {
+            shipper.waited_in_vain();
+            Err(timed_out(&[shipper.lacks()], timeout))
+        };
         let all = outcomes.into_iter().zip(self.shippers());
         all.map(|(outcome, shipper)| outcome.unwrap_or_else(|| late(shipper))).collect()
     }
@@ -129,7 +142,6 @@ impl Primary {
 
     /// The database was opened again, and stays open.
     pub(super) fn stays_open(&self) {
-        self.is_watched.store(false, Ordering::SeqCst);
         self.owner.stays_open();
     }
 
@@ -164,17 +176,15 @@ impl Primary {
         let before = std::mem::take(&mut *slot.now());
         match before {
             Now::Lingering { primary, .. } => primary.end_lingering(),
-            other => *slot.now() = other,
+            Now::Silent { .. } | Now::Closed => {}
+            open @ Now::Open { .. } => *slot.now() = open,
         }
     }
 
-    /// Has what lingers end when nobody has opened the database again for long.
-    fn be_watched(&self) {
-        if !self.is_watched.swap(true, Ordering::SeqCst)
-            && let Ok(runtime) = crate::runtime::handle()
-        {
-            runtime.spawn(registry::watch(self.path().to_path_buf()));
-        }
+    /// What is known of stores that say nothing, for the primary that comes next.
+    pub(super) fn silences(&self) -> Silences {
+        let of = |shipper: &Arc<Shipper>| Some((shipper.id.clone(), shipper.silence()?));
+        Silences { file: self.db.file(), replicas: self.shippers().iter().filter_map(of).collect() }
     }
 
     /// Ends as kill -9 would: what is only in memory is gone.
@@ -183,7 +193,7 @@ impl Primary {
         let slot = Slot::of(self.path());
         let is_here = match &*slot.now() {
             Now::Open { primary, .. } | Now::Lingering { primary, .. } => primary.is(self),
-            Now::Closed => false,
+            Now::Closed | Now::Silent { .. } => false,
         };
         if is_here {
             *slot.now() = Now::Closed;

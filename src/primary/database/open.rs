@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Primary;
-use super::registry::{self, LINGERS, Now, Slot};
+use super::registry::{self, LINGERS, Now, Silences, Slot};
 use super::{Checkpoints, Waits};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
@@ -77,6 +77,10 @@ impl Primary {
         // Before anything is made of the primary.
         crate::runtime::handle()?;
         let before = Lingering::take(slot, replicas, options);
+        let mut silences = match &before {
+            Some(before) => before.primary.silences(),
+            None => slot.take_silences(),
+        };
         let stores = match &before {
             Some(before) => before.stores(),
             None => replicas.iter().map(|replica| connect(&replica.target)).collect::<Result<Vec<_>>>()?,
@@ -96,13 +100,14 @@ impl Primary {
                     before.primary.opened_again();
                     return Ok(Arc::clone(&before.primary));
                 }
-                Ok(Again::Written) => trusted = None,
+                Ok(Again::Written) => (trusted, silences) = (None, Silences::default()),
                 Ok(Again::Other) | Err(_) => {}
             }
             before.end();
         }
         let db = Arc::new(Context::new(path, replicas.len(), host(), clock));
-        let primary = Arc::new(Self::begin(db, replicas, options.clone(), &stores, agreement, trusted)?);
+        let primary =
+            Arc::new(Self::begin(db, replicas, options.clone(), &stores, agreement, trusted, &silences)?);
         if before.is_none() {
             let version = env!("CARGO_PKG_VERSION");
             let names: Vec<String> = identities(replicas).iter().map(ToString::to_string).collect();
@@ -123,6 +128,7 @@ impl Primary {
         stores: &[Arc<Replica>],
         agreement: Agreement,
         before: Option<&Lingering>,
+        silences: &Silences,
     ) -> Result<Self> {
         let mut shippers = Vec::new();
         for (number, replica) in replicas.iter().enumerate() {
@@ -138,6 +144,9 @@ impl Primary {
             let shipper = Arc::new(Shipper::new(Arc::clone(&db), number, parts));
             if let Some(before) = before {
                 shipper.trust_replica(&before.primary.shippers()[number], before.lasts());
+            }
+            if let Some(silence) = silences.of(&shipper.id, &db.path) {
+                shipper.expects(silence);
             }
             if let Some(notice) = &agreed.notice {
                 shipper.notice(notice.clone());
@@ -155,7 +164,6 @@ impl Primary {
             replicas: replicas.to_vec(),
             tasks,
             owner_task,
-            is_watched: AtomicBool::new(false),
             is_to_be_heard: AtomicBool::new(false),
             waits: Waits::default(),
             checkpoints: Checkpoints::default(),
@@ -213,7 +221,16 @@ impl Primary {
         let db = Arc::new(Context::new(self.path(), self.replicas.len(), host, clock));
         let stores: Vec<_> = self.shippers().iter().map(|shipper| Arc::clone(&shipper.store)).collect();
         let agreement = self.owner.agreement.beside();
-        Self::begin(db, &self.replicas, self.options().clone(), &stores, agreement, None).map(Arc::new)
+        Self::begin(
+            db,
+            &self.replicas,
+            self.options().clone(),
+            &stores,
+            agreement,
+            None,
+            &Silences::default(),
+        )
+        .map(Arc::new)
     }
 
     /// The primary that connections of this process have open for the database `path`.

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -9,7 +10,9 @@ use tokio::time::Instant;
 
 use crate::fork::PerProcess;
 use crate::primary::database::Primary;
+use crate::primary::file_fingerprint::Identity;
 use crate::primary::ownership::Left;
+use crate::primary::shipper::{ReplicaId, Silence};
 use crate::runtime;
 
 /// How long a database lingers after its last close.
@@ -32,6 +35,8 @@ pub(super) struct Slot {
     turn: Mutex<()>,
     /// Held for a moment. Taken after `turn` by who holds both.
     now: Mutex<Now>,
+    /// The task that ends what outlives the last connection is on its way. Changed by who has the `turn`.
+    is_watched: AtomicBool,
 }
 
 /// What this process is to a database.
@@ -44,6 +49,26 @@ pub(super) enum Now {
     Open { primary: Arc<Primary>, connections: usize },
     /// It had it open, until `since`.
     Lingering { primary: Arc<Primary>, left: Left, since: Instant },
+    /// It had it open, until `since`, and nothing of that is left but that stores said nothing.
+    Silent { silences: Silences, since: Instant },
+}
+
+/// The replicas of a database whose stores said nothing.
+#[derive(Default)]
+pub(super) struct Silences {
+    /// The database file.
+    pub(super) file: Option<Identity>,
+    pub(super) replicas: Vec<(ReplicaId, Silence)>,
+}
+
+impl Silences {
+    /// What is known of the replica `id` of the database `path`: nothing if another file has taken its place, which may have to
+    /// be compared with the replica before a program reads it.
+    pub(super) fn of(&self, id: &ReplicaId, path: &Path) -> Option<Silence> {
+        let file = self.file?;
+        let (_, silence) = self.replicas.iter().find(|(of, _)| of == id)?;
+        Identity::of(path).is_some_and(|now| now.is(&file)).then(|| silence.clone())
+    }
 }
 
 impl Slot {
@@ -70,7 +95,30 @@ impl Slot {
     fn open(&self) -> Option<Arc<Primary>> {
         match &*self.now() {
             Now::Open { primary, .. } => Some(Arc::clone(primary)),
-            Now::Closed | Now::Lingering { .. } => None,
+            Now::Closed | Now::Lingering { .. } | Now::Silent { .. } => None,
+        }
+    }
+
+    /// What `left` says outlives the last connection to the database `path`, for a while.
+    pub(super) fn outlives(&self, path: &Path, left: Now) {
+        *self.now() = left;
+        if !self.is_watched.swap(true, Ordering::SeqCst)
+            && let Ok(runtime) = runtime::handle()
+        {
+            runtime.spawn(watch(path.to_path_buf()));
+        }
+    }
+
+    /// The stores that said nothing a moment ago, of a database of which nothing else is known.
+    pub(super) fn take_silences(&self) -> Silences {
+        let mut now = self.now();
+        match std::mem::take(&mut *now) {
+            Now::Silent { silences, since } if since.elapsed() < LINGERS => silences,
+            Now::Silent { .. } => Silences::default(),
+            other => {
+                *now = other;
+                Silences::default()
+            }
         }
     }
 
@@ -94,7 +142,7 @@ impl Slot {
         }
         match std::mem::take(&mut *now) {
             Now::Open { primary, .. } => Some(primary),
-            Now::Closed | Now::Lingering { .. } => None,
+            Now::Closed | Now::Lingering { .. } | Now::Silent { .. } => None,
         }
     }
 }
@@ -117,7 +165,7 @@ pub(super) fn open_at_exit() -> Vec<Arc<Primary>> {
     let Ok(slots) = SLOTS.get().try_lock() else { return Vec::new() };
     let open = slots.values().filter_map(|slot| match &*slot.now.try_lock().ok()? {
         Now::Open { primary, .. } => Some(Arc::clone(primary)),
-        Now::Closed | Now::Lingering { .. } => None,
+        Now::Closed | Now::Lingering { .. } | Now::Silent { .. } => None,
     });
     open.collect()
 }
@@ -157,7 +205,7 @@ pub(super) async fn be_heard(path: PathBuf) {
         let found = match &*slot.now() {
             Now::Open { primary, .. } => Some((Arc::clone(primary), true)),
             Now::Lingering { primary, .. } => Some((Arc::clone(primary), false)),
-            Now::Closed => None,
+            Now::Closed | Now::Silent { .. } => None,
         };
         if let Some((primary, is_open)) = found {
             primary.request_is_over(is_open);
@@ -179,8 +227,19 @@ enum Watched {
 fn look_after(path: &Path) -> Watched {
     let Some(slot) = slots().get(path).map(Arc::clone) else { return Watched::Not };
     let turn = slot.turn();
-    let outlived = {
-        let mut now = slot.now();
+    let watched = slot.look_after();
+    if matches!(watched, Watched::Not) {
+        slot.is_watched.store(false, Ordering::SeqCst);
+    }
+    drop(turn);
+    forget(path, &slot);
+    watched
+}
+
+impl Slot {
+    /// Ends what outlived the last connection, if its time has come. The caller has the `turn`.
+    fn look_after(&self) -> Watched {
+        let mut now = self.now();
         match &*now {
             Now::Lingering { primary, since, .. } if since.elapsed() < LINGERS => {
                 let primary = Arc::clone(primary);
@@ -188,21 +247,20 @@ fn look_after(path: &Path) -> Watched {
                 primary.lingers();
                 return Watched::Lingers;
             }
-            Now::Lingering { .. } => {}
+            Now::Silent { since, .. } if since.elapsed() < LINGERS => return Watched::Lingers,
             Now::Open { primary, .. } => {
                 let primary = Arc::clone(primary);
                 drop(now);
                 primary.stays_open();
                 return Watched::Not;
             }
-            Now::Closed => return Watched::Not,
+            Now::Lingering { .. } | Now::Silent { .. } | Now::Closed => {}
         }
-        std::mem::take(&mut *now)
-    };
-    if let Now::Lingering { primary, .. } = outlived {
-        primary.end_lingering();
+        let outlived = std::mem::take(&mut *now);
+        drop(now);
+        if let Now::Lingering { primary, .. } = outlived {
+            primary.end_lingering();
+        }
+        Watched::Not
     }
-    drop(turn);
-    forget(path, &slot);
-    Watched::Not
 }

@@ -36,7 +36,7 @@ pub(super) fn reset(path: &Path) -> Result<usize> {
     let turn = slot.turn();
     let before = std::mem::take(&mut *slot.now());
     match before {
-        Now::Closed => {}
+        Now::Closed | Now::Silent { .. } => {}
         Now::Lingering { primary, .. } => primary.end_lingering(),
         open @ Now::Open { .. } => {
             *slot.now() = open;

@@ -2,6 +2,7 @@
 //! other.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::copy::{self, Pinned};
 use super::heal;
@@ -22,6 +23,9 @@ use crate::primary::shipper::survey::Survey;
 use crate::replica::Source;
 use crate::store::FileInfo;
 use crate::verify;
+
+/// A view of the database is kept no longer than this for a store that does not answer: it is in the way of a close.
+const VIEW_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Decides whether this database may be published, and from where.
 ///
@@ -79,13 +83,22 @@ async fn decide(shipper: &Arc<Shipper>) -> Result<bool> {
     }
     let mut pinned = if local.needs_survey() { pin(shipper).await? } else { None };
     shipper.local_is_known();
-    if shipper.db.commits.has_several()
+    if (shipper.db.commits.has_several() || shipper.has_failed())
         && let Some(pinned) = pinned.take()
     {
-        // A silent store must not keep the view that is in the way of another replica's shipper.
+        // A silent store must not keep the view that is in the way of another replica's shipper, or of a close.
         survey(shipper, pinned).await?;
     }
-    let looked = Looked::at_replica(shipper, &local).await;
+    let mut look = std::pin::pin!(Looked::at_replica(shipper, &local));
+    let looked = match tokio::time::timeout(VIEW_PATIENCE, &mut look).await {
+        Ok(looked) => looked,
+        Err(_) => {
+            if let Some(pinned) = pinned.take() {
+                survey(shipper, pinned).await?;
+            }
+            look.await
+        }
+    };
     // A store that cannot be asked now may answer when the database is another one.
     if let Some(pinned) = pinned
         && !matches!(looked, Ok(Looked { newest: None, .. }))

@@ -21,6 +21,7 @@
 //! | `place` | which folder a replica is in, so that an unmounted disk is noticed |
 //! | `keep`, `scheduled_verify` | the background tasks that keep the history, and verify |
 //! | `copying` | how far a copy of the database came |
+//! | `silence` | a store that says nothing |
 //! | `linger` | after the last close: what waits is sent |
 //! | `figures` | what is counted of it |
 //! | `id` | which replica it is |
@@ -53,6 +54,7 @@ mod scheduled_verify;
 mod sealing;
 mod send;
 mod sidecar;
+mod silence;
 mod snapshot;
 mod spool;
 pub(in crate::primary) mod state;
@@ -86,6 +88,7 @@ use capture::Look;
 pub use figures::ReplicaFigures;
 pub(in crate::primary) use holes::{Asked, Look as ReplicaLook};
 pub(in crate::primary) use id::ReplicaId;
+pub(in crate::primary) use silence::Silence;
 pub(in crate::primary) use wait::{Goal, Waiter, timed_out};
 
 /// State of a shipper, as a status row shows it.

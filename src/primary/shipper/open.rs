@@ -29,7 +29,12 @@ impl Shipper {
 
     /// The database as it was opened is known.
     pub(super) fn local_is_known(&self) {
-        self.change(|p| p.local_known = true);
+        self.change(|p| {
+            p.local_known = true;
+            if let Some(error) = p.expected.take() {
+                p.fails(error, self.store.requests().succeeded());
+            }
+        });
     }
 
     /// The survey of the database as it was opened, or else as it is now.

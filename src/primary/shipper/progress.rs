@@ -43,6 +43,11 @@ pub(in crate::primary) struct Progress {
     pub(in crate::primary) notice: Option<(Timestamp, String)>,
     /// The failure of the last attempt, if it failed, or what ended replication.
     pub(in crate::primary) error: Option<Error>,
+    /// How many requests to the store had succeeded when that attempt failed, or when its failure was expected.
+    pub(super) succeeded: u64,
+    /// What the first attempt of the next shipper is expected to come to. It counts there when the database as it was opened is
+    /// known.
+    pub(super) expected: Option<Error>,
     /// What ended replication before a user said that it shall continue.
     pub(in crate::primary) stopped_by: Option<Error>,
     /// Since when each attempt failed, by the steady clock.
@@ -68,6 +73,8 @@ impl Progress {
             on_the_way: CommitSeq::default(),
             notice: None,
             error: None,
+            succeeded: 0,
+            expected: None,
             stopped_by: None,
             failing_since: None,
             logged: false,
@@ -103,6 +110,13 @@ impl Progress {
     /// What was found and repaired last, with its time.
     pub(in crate::primary) fn shown_notice(&self) -> Option<String> {
         self.notice.as_ref().map(|(at, notice)| format!("{at}: {notice}"))
+    }
+
+    /// The last attempt came to `error`, when so many requests to the store had `succeeded`.
+    pub(super) fn fails(&mut self, error: Error, succeeded: u64) {
+        self.phase = Phase::Retrying;
+        self.error = Some(error);
+        self.succeeded = succeeded;
     }
 
     /// Enters a phase, unless replication was ended meanwhile by another thread than the publisher's.
@@ -262,7 +276,7 @@ impl Shipper {
         if progress.phase == Phase::Stopped {
             return;
         }
-        (progress.error, progress.failing_since) = (None, None);
+        (progress.error, progress.failing_since, progress.expected) = (None, None, None);
         if std::mem::take(&mut progress.logged) {
             for event in [&events::UPLOAD_FAILED, &events::AUTH_FAILURE, &events::CIRCUIT_BREAKER_OPEN] {
                 self.ends(event);
@@ -291,8 +305,7 @@ impl Shipper {
                 self.fails_with(&error);
                 p.logged = true;
             }
-            p.phase = Phase::Retrying;
-            p.error = Some(error);
+            p.fails(error, self.store.requests().succeeded());
         });
     }
 

@@ -94,6 +94,13 @@ async fn publish(shipper: &Arc<Shipper>) {
                 shipper.stop(e);
                 continue;
             }
+            Err(e) if e.kind() == ErrorKind::Interrupted && !shipper.db.is_open() => {
+                shipper.drop_views();
+                // The store did not fail: the next open tries again at once.
+                shipper.failed(e);
+                backoff = BACKOFF_MIN;
+                started + BACKOFF_MIN
+            }
             Err(e) => {
                 shipper.drop_views();
                 if backoff == BACKOFF_MAX {

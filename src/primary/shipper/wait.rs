@@ -82,7 +82,8 @@ impl Shipper {
         let store_fails = progress
             .error
             .as_ref()
-            .is_some_and(|e| !matches!(e.kind(), ErrorKind::Busy | ErrorKind::Interrupted));
+            .is_some_and(|e| !matches!(e.kind(), ErrorKind::Busy | ErrorKind::Interrupted))
+            && !self.answers_again(&progress);
         match progress.phase {
             _ if is_idle && progress.acked >= self.db.commits.last().seq => Some(Ok(())),
             Phase::Stopped => None,

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use tokio::time::Instant;
 
 use crate::error::{Error, Result};
 use crate::store::clock::StoreTime;
@@ -47,25 +46,25 @@ impl Bucket for Counted {
     }
 
     async fn list(&self, prefix: &str, start: Option<Next>) -> Result<Page<ObjectInfo>> {
-        let begun = Instant::now();
-        self.tally.note(Operation::List, begun, self.inner.list(prefix, start).await)
+        let asked = self.tally.asks(0);
+        self.tally.note(Operation::List, asked, self.inner.list(prefix, start).await)
     }
 
     async fn head(&self, key: &str) -> Result<ObjectInfo> {
-        let begun = Instant::now();
-        self.tally.note(Operation::Head, begun, self.inner.head(key).await)
+        let asked = self.tally.asks(0);
+        self.tally.note(Operation::Head, asked, self.inner.head(key).await)
     }
 
     async fn get(&self, key: &str, range: ByteRange, size: Option<u64>) -> Result<Content> {
-        let begun = Instant::now();
+        let asked = self.tally.asks(0);
         let answer = self.inner.get(key, range, size).await;
-        self.tally.note(Operation::Get, begun, answer).map(|content| self.content(content))
+        self.tally.note(Operation::Get, asked, answer).map(|content| self.content(content))
     }
 
     async fn put(&self, key: &str, body: Bytes, options: &PutOptions) -> Result<()> {
-        let begun = Instant::now();
         let size = body.len();
-        let answer = self.tally.note(Operation::Put, begun, self.inner.put(key, body, options).await);
+        let asked = self.tally.asks(size);
+        let answer = self.tally.note(Operation::Put, asked, self.inner.put(key, body, options).await);
         if answer.is_ok() {
             self.tally.moved(Operation::Put, size);
         }
@@ -73,8 +72,8 @@ impl Bucket for Counted {
     }
 
     async fn upload(&self, key: &str, options: &PutOptions) -> Result<Box<dyn Upload>> {
-        let begun = Instant::now();
-        let inner = self.tally.note(Operation::Put, begun, self.inner.upload(key, options).await)?;
+        let asked = self.tally.asks(0);
+        let inner = self.tally.note(Operation::Put, asked, self.inner.upload(key, options).await)?;
         Ok(Box::new(CountedUpload { inner, tally: self.tally.clone() }))
     }
 
@@ -84,20 +83,20 @@ impl Bucket for Counted {
         options: &PutOptions,
         log: Arc<PartLog>,
     ) -> Result<Box<dyn Upload>> {
-        let begun = Instant::now();
+        let asked = self.tally.asks(0);
         let upload = self.inner.resume_upload(key, options, log).await;
-        let inner = self.tally.note(Operation::Put, begun, upload)?;
+        let inner = self.tally.note(Operation::Put, asked, upload)?;
         Ok(Box::new(CountedUpload { inner, tally: self.tally.clone() }))
     }
 
     async fn delete(&self, keys: &[String]) -> Result<()> {
-        let begun = Instant::now();
-        self.tally.note(Operation::Delete, begun, self.inner.delete(keys).await)
+        let asked = self.tally.asks(0);
+        self.tally.note(Operation::Delete, asked, self.inner.delete(keys).await)
     }
 
     async fn abort_uploads(&self, prefix: &str) -> Result<usize> {
-        let begun = Instant::now();
-        self.tally.note(Operation::List, begun, self.inner.abort_uploads(prefix).await)
+        let asked = self.tally.asks(0);
+        self.tally.note(Operation::List, asked, self.inner.abort_uploads(prefix).await)
     }
 
     fn fencing(&self) -> Fencing {
@@ -105,8 +104,8 @@ impl Bucket for Counted {
     }
 
     async fn prove_fencing(&self, key: &str, body: Bytes, options: &PutOptions) -> Result<()> {
-        let begun = Instant::now();
-        self.tally.note(Operation::Put, begun, self.inner.prove_fencing(key, body, options).await)
+        let asked = self.tally.asks(0);
+        self.tally.note(Operation::Put, asked, self.inner.prove_fencing(key, body, options).await)
     }
 
     fn lists_any_prefix(&self) -> bool {
@@ -122,8 +121,8 @@ impl Bucket for Counted {
     }
 
     async fn ask_time(&self, prefix: &str) -> Result<()> {
-        let begun = Instant::now();
-        self.tally.note(Operation::List, begun, self.inner.ask_time(prefix).await)
+        let asked = self.tally.asks(0);
+        self.tally.note(Operation::List, asked, self.inner.ask_time(prefix).await)
     }
 
     fn by_new_connections(&self) -> Option<Arc<dyn Bucket>> {
@@ -161,9 +160,9 @@ impl Upload for CountedUpload {
     }
 
     async fn part(&mut self, part: Bytes) -> Result<Taken> {
-        let begun = Instant::now();
         let size = part.len();
-        let answer = self.tally.note(Operation::Put, begun, self.inner.part(part).await);
+        let asked = self.tally.asks(size);
+        let answer = self.tally.note(Operation::Put, asked, self.inner.part(part).await);
         if matches!(answer, Ok(Taken::Sent | Taken::Later)) {
             self.tally.moved(Operation::Put, size);
         }
@@ -171,13 +170,13 @@ impl Upload for CountedUpload {
     }
 
     async fn complete(&mut self) -> Result<()> {
-        let begun = Instant::now();
-        self.tally.note(Operation::Put, begun, self.inner.complete().await)
+        let asked = self.tally.asks(0);
+        self.tally.note(Operation::Put, asked, self.inner.complete().await)
     }
 
     async fn abort(&mut self) -> Result<()> {
-        let begun = Instant::now();
-        self.tally.note(Operation::Delete, begun, self.inner.abort().await)
+        let asked = self.tally.asks(0);
+        self.tally.note(Operation::Delete, asked, self.inner.abort().await)
     }
 }
 
