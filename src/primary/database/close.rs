@@ -108,6 +108,8 @@ impl Primary {
             return vec![synced; self.shippers().len()];
         }
         for shipper in self.shippers().iter().filter(|shipper| shipper.has_all_there()) {
+            // Who opens it next does not wait either.
+            shipper.waited_in_vain();
             outcomes[shipper.number] = Some(Ok(()));
         }
         let deadline = Instant::now() + timeout;

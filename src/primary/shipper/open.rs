@@ -31,7 +31,7 @@ impl Shipper {
     pub(super) fn local_is_known(&self) {
         self.change(|p| {
             p.local_known = true;
-            if let Some(error) = p.expected.take() {
+            if let Some(error) = p.expected.take().filter(|_| p.phase != Phase::Stopped) {
                 p.fails(error, self.store.requests().succeeded());
             }
         });
