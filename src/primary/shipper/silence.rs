@@ -21,8 +21,8 @@ impl Shipper {
         self.store.requests().silence() >= SILENT
     }
 
-    /// The time of the last close is over, or nothing has to be waited for. If the store said nothing, the attempt that is under way counts as failed; it goes
-    /// on all the same.
+    /// The time of the last close is over, or nothing has to be waited for. If the store said nothing, the attempt that is
+    /// under way counts as failed; it goes on all the same.
     pub(in crate::primary) fn waited_in_vain(&self) {
         if !self.is_unanswered() {
             return;
