@@ -53,6 +53,13 @@ impl FirstPage {
         Ok(Self::decode(&bytes))
     }
 
+    /// Whether `page`, which is about to be written as the first one, is of a database with a rollback journal. One that a host
+    /// encrypted says nothing, whatever its bytes are.
+    pub(super) fn leaves_wal_mode(page: &[u8]) -> bool {
+        page.first_chunk()
+            .is_some_and(|bytes| matches!(Self::decode(bytes), Self::Plain(header) if !header.is_wal))
+    }
+
     fn decode(bytes: &[u8; 100]) -> Self {
         let word = |at: usize| u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
         if !bytes.starts_with(Self::MAGIC) {
@@ -74,6 +81,18 @@ impl FirstPage {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_page_of_sqlites_leaves_wal_mode() {
+        let mut page = [0; 512];
+        page[18..20].copy_from_slice(&[1, 1]);
+        assert!(!FirstPage::leaves_wal_mode(&page), "it is encrypted");
+        page[..16].copy_from_slice(FirstPage::MAGIC);
+        assert!(FirstPage::leaves_wal_mode(&page));
+        page[18..20].copy_from_slice(&[2, 2]);
+        assert!(!FirstPage::leaves_wal_mode(&page));
+        assert!(!FirstPage::leaves_wal_mode(&page[..24]));
+    }
 
     #[test]
     fn only_a_page_of_sqlites_is_believed() {

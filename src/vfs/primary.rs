@@ -20,6 +20,7 @@ use crate::sqlite::{
 use crate::store::{Opening, RetryPolicy};
 use crate::vfs::closing::Closing;
 use crate::vfs::commit_wait::CommitWait;
+use crate::vfs::first_page::FirstPage;
 use crate::vfs::hooks::Hooks;
 use crate::vfs::host::SqliteHost;
 use crate::vfs::own_locks::{Held, OwnLocks};
@@ -255,7 +256,7 @@ impl File for PrimaryFile {
     fn write(&mut self, data: &[u8], offset: u64) -> Result<(), Code> {
         // Bytes 18 and 19 of page 1 are the journal mode. The PRAGMA is refused, but one that names no
         // schema reaches an attached database without being asked.
-        if self.in_wal_mode && offset == 0 && data.get(18) == Some(&1) {
+        if self.in_wal_mode && offset == 0 && FirstPage::leaves_wal_mode(data) {
             self.in_wal_mode = false;
             self.primary.left_wal_mode();
         }

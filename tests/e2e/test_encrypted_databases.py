@@ -188,6 +188,21 @@ def test_another_key(cipher, start, in_s3, tmp_path):
     assert_nothing_is_readable(in_s3, tmp_path, words + more)
 
 
+def test_no_ciphertext_is_taken_for_a_change_of_mode(cipher, start, in_folder, tmp_path):
+    """The bytes that say the journal mode of a plain database are random in an encrypted one: one write of page 1 in 256 was
+    taken for the end of WAL mode, and replication began anew with a comparison."""
+    log = tmp_path / "log"
+    worker = start(cipher, in_folder, env={"LITESTREAM_LOG_FILE": str(log), "LITESTREAM_LOG_LEVEL": "info"})
+    db = keyed(worker, in_folder.primary(tmp_path / "app.db", sync_interval="1s"))
+    write(db, words := tokens(10))
+    sync(db)
+    db.rows("PRAGMA synchronous=OFF")
+    for n in range(1500):
+        db.run(f"PRAGMA user_version={n}", "PRAGMA wal_checkpoint(PASSIVE)")
+    assert_restores(db, in_folder, tmp_path, words)
+    assert "WAL mode" not in log.read_text()
+
+
 def test_an_outage_with_crashes_in_it(cipher, start, through_proxy, in_s3, proxy, tmp_path):
     uri = through_proxy.primary(tmp_path / "app.db", sync_interval="50ms")
     db = keyed(start(cipher, through_proxy), uri)
