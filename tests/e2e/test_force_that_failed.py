@@ -30,6 +30,8 @@ def stopped(start, through_proxy, in_s3, tmp_path):
     sync(db)
     insert(db, rows=50)
     sync(db)
+    # A file is written twice to find that out, and would be there again.
+    until(lambda: state_of(db)["fencing"] != "unproven", 30, "it is known whether the store keeps conditions")
     db.close()
     in_s3.files()[-1].path.unlink()
     db = start("python", through_proxy).open(uri)
