@@ -252,7 +252,7 @@ mod tests {
         );
         assert!(refused("file://host/share").contains("file:///"));
         assert!(refused("file://").contains("file:///path"));
-        assert!(refused("file:///a?region=x").contains("no settings"));
+        assert!(refused("file:///a?region=x").contains("no setting 'region'"));
     }
 
     #[test]
