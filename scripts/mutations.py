@@ -53,7 +53,7 @@ MUTATIONS = [
         ("src/primary/file_fingerprint.rs", ".is_some_and(|age| age >= YOUNG)", ".is_some_and(|age| age >= YOUNG) || true"),
     ]),
     Mutation("pages of a file that landed beyond the cursor are not sent again", [
-        (SHIPPER + "begin.rs", "Some(pages) => capture.landed(last, &pages),", "Some(_) => {}"),
+        (SHIPPER + "begin.rs", "Some(pages) => capture.found_landed(last, &pages),", "Some(_) => Ok(()),"),
     ]),
     Mutation("seals: the pages of a file that landed are not written down", [
         (SHIPPER + "capture/deliver.rs", "self.state.landed(txid);\n        self.remember_all();", "let _ = txid;"),

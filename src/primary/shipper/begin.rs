@@ -265,9 +265,12 @@ async fn act(
                     None => None,
                 };
                 shipper.with_capture(|capture| match pages {
-                    Some(pages) => capture.landed(last, &pages),
-                    None => capture.lost("the key of the newest file is not kept"),
-                })?;
+                    Some(pages) => capture.found_landed(last, &pages),
+                    None => {
+                        capture.lost("the key of the newest file is not kept");
+                        Ok(())
+                    }
+                })??;
             }
             started(shipper, Some(last), local.is_ours())
         }

@@ -247,6 +247,22 @@ impl Capture {
         self.save(0);
     }
 
+    /// As [`Capture::landed`], where files may wait that were made before anybody knew: they could be older than some pages of
+    /// that file, and would make a state of both. All of it goes out at once.
+    ///
+    /// # Errors
+    /// `Io` on the spool.
+    pub(in crate::primary) fn found_landed(&mut self, txid: Txid, pages: &PageSet) -> Result<()> {
+        if self.exclusive != Exclusive::No || self.spool.segments().is_empty() {
+            self.landed(txid, pages);
+            return Ok(());
+        }
+        self.dirty.extend(pages);
+        self.note_waiting();
+        self.state.landed(txid);
+        self.let_waiting_go()
+    }
+
     /// `published` is in the replica, and is ours from before.
     pub(in crate::primary) fn skip_to(&mut self, published: Txid) {
         self.attempted.clear();
