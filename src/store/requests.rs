@@ -111,8 +111,8 @@ struct Unanswered {
 
 impl Unanswered {
     fn begins(&mut self, now: Instant, bytes: usize) {
-        let goes_on = self.count > 0 || self.given_up.is_some_and(|at| now - at < AGAIN);
-        if !goes_on || self.since.is_none() {
+        let is_waiting = self.count > 0 || self.given_up.is_some_and(|at| now - at < AGAIN);
+        if !is_waiting || self.since.is_none() {
             self.since = Some(now);
         }
         self.count += 1;
@@ -253,7 +253,7 @@ impl Tally {
         }
     }
 
-    /// A request begins, with a body of so many bytes.
+    /// A request begins, with a body of `bytes`.
     pub(in crate::store) fn asks(&self, bytes: usize) -> Asking {
         let begun = Instant::now();
         self.replica.unanswered().begins(begun, bytes);

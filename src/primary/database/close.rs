@@ -183,7 +183,7 @@ impl Primary {
         }
     }
 
-    /// What is known of stores that say nothing, for the primary that comes next.
+    /// The silences of the replicas' stores, for the primary that comes next.
     pub(super) fn silences(&self) -> Silences {
         let of = |shipper: &Arc<Shipper>| Some((shipper.id.clone(), shipper.silence()?));
         Silences { file: self.db.file(), replicas: self.shippers().iter().filter_map(of).collect() }

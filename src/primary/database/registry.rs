@@ -62,7 +62,7 @@ pub(super) struct Silences {
 }
 
 impl Silences {
-    /// What is known of the replica `id` of the database `path`: nothing if another file has taken its place, which may have to
+    /// The silence of the replica `id` of the database `path`; none if another file has taken its place, which may have to
     /// be compared with the replica before a program reads it.
     pub(super) fn of(&self, id: &ReplicaId, path: &Path) -> Option<Silence> {
         let file = self.file?;

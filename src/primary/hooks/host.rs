@@ -10,7 +10,7 @@ use crate::wal::{FrameHeader, FrameNo, IndexHeader};
 /// One database, as SQLite's own VFS and locks show it.
 pub trait Host: Send + Sync {
     /// Pins a consistent view of the database as of its last commit, or `None` while the database is empty. It runs no
-    /// SQL that needs sound pages. `measured` answers what is known of the database file as it is at the moment of the
+    /// SQL that needs sound pages. `measured` answers the measures of the database file as it is at the moment of the
     /// question; only a file of which neither the first page nor the WAL index says it is asked for.
     ///
     /// # Errors

@@ -112,7 +112,7 @@ impl Progress {
         self.notice.as_ref().map(|(at, notice)| format!("{at}: {notice}"))
     }
 
-    /// The last attempt came to `error`, when so many requests to the store had `succeeded`.
+    /// The last attempt came to `error`, when `succeeded` requests to the store had succeeded.
     pub(super) fn fails(&mut self, error: Error, succeeded: u64) {
         self.phase = Phase::Retrying;
         self.error = Some(error);

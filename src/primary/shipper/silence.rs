@@ -8,7 +8,7 @@ use super::state::Claim;
 use super::{Phase, Shipper};
 use crate::error::{Error, ErrorKind};
 
-/// A store that answers nothing for so long, though it is asked, is silent.
+/// A store that answers nothing for this time, though it is asked, is silent.
 const SILENT: Duration = Duration::from_secs(1);
 
 /// What a shipper knows of a store that said nothing, for the one that comes after it.

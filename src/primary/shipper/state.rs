@@ -226,7 +226,7 @@ impl State {
         former
     }
 
-    /// The state of a database that was just restored from `url` and is at `txid`: its file, which has so many pages.
+    /// The state of a database that was just restored from `url` and is at `txid`: its file, which has `pages`.
     pub(in crate::primary) fn restored(
         url: &str,
         txid: Txid,

@@ -109,3 +109,28 @@ fn what_the_wal_lost_of_a_file_that_lands_late_goes_out_again() {
         assert_eq!(bench.copies(), 1);
     }
 }
+
+/// As above, of a file that landed: before the next process could look at the replica, it made a waiting file of what followed
+/// in the WAL. Without the pages that the WAL lost, that would make a state that never was.
+#[test]
+fn what_the_wal_lost_of_a_file_that_landed_goes_out_with_what_waits() {
+    let mut bench = Bench::synced(5);
+    bench.db.change(2);
+    bench.sync();
+    bench.store.next(Op::Put, LOST);
+    bench.store.next(Op::Put, Fault::Hang);
+    bench.db.commit(&[3, 4], 5);
+    bench.until("the file", |bench| bench.txids() == [1, 2, 3]);
+    bench.kill();
+    bench.db.fail_power(1);
+    bench.store.heal();
+    bench.store.often(Op::List, 1000, Fault::Refuse(ErrorKind::Unavailable));
+    bench.open();
+    bench.db.change(5);
+    bench.primary().capture();
+    assert_eq!(bench.spooled().len(), 1);
+    bench.store.heal();
+    bench.sync();
+    bench.assert_replica_is_current();
+    assert_eq!(bench.copies(), 1);
+}

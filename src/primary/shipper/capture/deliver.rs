@@ -218,14 +218,11 @@ impl Capture {
         };
         let replaces = out.as_ref().is_some_and(|out| out.pages.contains_all(pages));
         if !replaces && self.exclusive == Exclusive::No {
-            // The WAL lost commits of that file: what waits would make a state of some of its pages and of later ones.
-            self.dirty.extend(pages);
+            // The WAL lost commits of that file.
             if let Some(out) = out {
                 self.dirty.extend(&out.pages);
             }
-            self.note_waiting();
-            self.state.landed(published);
-            return self.let_waiting_go();
+            return self.found_landed(published, pages);
         }
         match out {
             // What came from memory is still in the database, and goes out with what was committed since.
@@ -247,7 +244,7 @@ impl Capture {
         self.save(0);
     }
 
-    /// As [`Capture::landed`], where files may wait that were made before anybody knew: they could be older than some pages of
+    /// As [`Capture::landed`], where files may wait that were made before anybody knew: they lack the pages that the WAL lost of
     /// that file, and would make a state of both. All of it goes out at once.
     ///
     /// # Errors
