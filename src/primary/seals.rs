@@ -122,10 +122,10 @@ impl Seals {
         self.lock().since = Some(since);
     }
 
-    /// Reads the keys that an earlier publisher kept. Those of waiting files that are not there any more are forgotten.
+    /// Reads the keys that an earlier publisher kept. What is left of a slot that was not written to its end goes from the file.
     ///
     /// # Errors
-    /// `Io`, naming the file.
+    /// `Io`, `NoSpace`, naming the file.
     pub(in crate::primary) fn load(&self) -> Result<()> {
         let mut kept = self.lock();
         (kept.slots, kept.file) = (Vec::new(), None);
@@ -135,7 +135,13 @@ impl Seals {
             Err(e) => return Err(self.io("read", e)),
             Ok(_) => {}
         }
-        kept.slots = bytes.as_chunks::<SLOT>().0.iter().map(Slot::decode).collect();
+        kept.slots = bytes.chunks(SLOT).map(|slot| Slot::decode(slot.first_chunk()?)).collect();
+        // A slot that a power failure cut short may have a key all the same.
+        for (place, slot) in bytes.chunks(SLOT).enumerate() {
+            if kept.slots[place].is_none() && slot.iter().any(|byte| *byte != 0) {
+                self.write(&mut kept, place, &[0; SLOT])?;
+            }
+        }
         Ok(())
     }
 
@@ -592,14 +598,23 @@ mod tests {
     }
 
     #[test]
-    fn a_slot_that_was_not_written_to_its_end_is_free() {
+    fn a_slot_that_was_not_written_to_its_end_is_free_and_nothing_of_its_key_stays() {
         let home = tempfile::tempdir().unwrap();
-        write(&seals(home.path()), id(0, 2));
+        let ours = seals(home.path());
+        let files = [id(0, 2), id(0, 3)];
+        files.iter().for_each(|id| drop(write(&ours, *id)));
         let path = home.path().join("keys");
-        let mut bytes = std::fs::read(&path).unwrap();
-        bytes[60] ^= 1;
-        std::fs::write(&path, &bytes).unwrap();
-        assert!(seals(home.path()).with_keys().unwrap().is_empty());
+        let whole = std::fs::read(&path).unwrap();
+        // The disk has a key and not the beginning of its slot, or the file ends within the last one.
+        let without_beginning = [&[0], &whole[1..]].concat();
+        for (torn, left) in [(0, &without_beginning[..]), (1, &whole[..2 * SLOT - 3])] {
+            std::fs::write(&path, left).unwrap();
+            let with_keys = seals(home.path()).with_keys().unwrap();
+            assert_eq!(with_keys.into_iter().collect::<Vec<_>>(), [files[1 - torn]]);
+            let mut wiped = whole.clone();
+            wiped[torn * SLOT..][..SLOT].fill(0);
+            assert_eq!(std::fs::read(&path).unwrap(), wiped);
+        }
     }
 
     #[test]
