@@ -66,6 +66,7 @@ async fn decide(shipper: &Arc<Shipper>) -> Result<bool> {
             is_behind: capture.is_behind(),
             time: capture.time(),
             sent: capture.sent(),
+            sent_of_wal: capture.sent_of_wal(),
             stood_by: shipper.db.stood_by(),
             node_id: capture.node_id(),
         })

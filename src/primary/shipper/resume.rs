@@ -71,8 +71,10 @@ pub(in crate::primary) struct Local {
     pub(in crate::primary) is_behind: bool,
     /// The time of the transaction of the claim, if it was published from here.
     pub(in crate::primary) time: Option<Timestamp>,
-    /// The headers of files that may have landed and hold nothing that the database has lost.
+    /// The headers of files that may have landed and hold nothing that a power failure took from the database.
     pub(in crate::primary) sent: Vec<Header>,
+    /// Those that hold nothing but what the WAL, or the database under it, has too.
+    pub(in crate::primary) sent_of_wal: Vec<Header>,
     /// This process had the database open while another one published it.
     pub(in crate::primary) stood_by: bool,
     /// Tells our files from another writer's.
@@ -142,7 +144,9 @@ pub(in crate::primary) async fn standing(
             Ok(Standing::Present(last))
         }
         // The answer of its upload did not reach the process that was killed.
-        _ if local.has_sent(newest) => Ok(local.and_more(last)),
+        Claim::Followed(_) if local.has_sent(newest) => Ok(Standing::Followed(last)),
+        _ if is_one_of(&local.sent_of_wal, newest) => Ok(Standing::NewestAndMore(last)),
+        _ if local.has_sent(newest) => Question::new(shipper, header).await?.does_it_follow(local).await,
         Claim::Nothing => Question::new(shipper, header).await?.is_it_the_newest().await,
         claim if claim.txid() > Some(last) => {
             let txid = claim.txid().unwrap_or(last);
@@ -205,7 +209,7 @@ impl Local {
 
     /// Whether the last file, `newest`, is one that may have landed, or one that it was merged into before its answer came.
     fn has_sent(&self, newest: &Newest) -> bool {
-        self.sent.iter().any(|sent| *sent == newest.header || ends_with(newest, sent))
+        is_one_of(&self.sent, newest)
     }
 
     /// It is `last`, which landed, and what came after that.
@@ -232,6 +236,11 @@ impl Local {
     fn is_restored(&self) -> bool {
         matches!(self.origin, Some(Origin::Restored | Origin::Rewound | Origin::Present))
     }
+}
+
+/// Whether `newest` is one of the files with the headers `sent`, or one that such a file was merged into.
+fn is_one_of(sent: &[Header], newest: &Newest) -> bool {
+    sent.iter().any(|sent| *sent == newest.header || ends_with(newest, sent))
 }
 
 /// Whether `newest` was merged of files of which the one with the header `last` is the last; that may be its only one.
@@ -325,6 +334,16 @@ impl<'a> Question<'a> {
         }
     }
 
+    /// The newest transaction was made of the database, which may have been written since, or be an older file by now: nobody
+    /// followed what became of the WAL.
+    async fn does_it_follow(&self, local: &Local) -> Result<Standing> {
+        match (local.claim, &self.closed) {
+            // A replica that cannot be compared with, and of which nothing but a first copy was ever sent.
+            (Claim::Nothing, Some(_)) => Ok(Standing::NewestAndMore(self.last)),
+            _ => self.has_it_more(local).await,
+        }
+    }
+
     /// The database was the newest transaction, and somebody may have written it since.
     async fn has_it_more(&self, local: &Local) -> Result<Standing> {
         if let Some(txid) = self.only_earlier().await? {
@@ -335,10 +354,11 @@ impl<'a> Question<'a> {
         if local.is_behind {
             return self.is_it_the_newest().await;
         }
-        // Version 0.1.0 remembered no digests. Without them an older file is not told from one that was written since.
+        // Version 0.1.0 remembered no digests. Without them an older file is not told from one that was written since, unless
+        // nothing older was published.
         let sums = Sums::of(self.shipper);
         sums.catch_up(self.shipper, Some(self.last)).await;
-        if !local.is_back && !sums.remembers_digests() {
+        if !local.is_back && local.claim != Claim::Nothing && !sums.remembers_digests() {
             return self.is_it_the_newest().await;
         }
         match self.compare_with_newest(false).await? {

@@ -120,6 +120,13 @@ struct Sent {
     position: Option<StoredPosition>,
 }
 
+impl Sent {
+    /// Whether the WAL has all that the file holds, or the database under it has.
+    fn is_in(&self, wal: &Path) -> bool {
+        self.position.is_some_and(|position| wal_has(wal, position.into()))
+    }
+}
+
 /// A replica that the database was published to before.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::primary) struct Former {
@@ -289,15 +296,19 @@ impl State {
         }
     }
 
-    /// The headers of files that may have landed, of which the database has lost nothing since.
+    /// The headers of files that may have landed, of which no power failure can have taken anything from the database.
     pub(in crate::primary) fn sent(&self, wal: &Path, file: Option<Identity>) -> Vec<Header> {
-        let is_kept = |sent: &&Sent| {
-            self.is_of_this_boot() || sent.position.is_some_and(|position| wal_has(wal, position.into()))
-        };
+        let is_kept = |sent: &&Sent| self.is_of_this_boot() || sent.is_in(wal);
         if !self.is_of(file) {
             return Vec::new();
         }
         self.sent.iter().filter(is_kept).filter_map(|sent| decode_header(&sent.header)).collect()
+    }
+
+    /// The headers of files that hold nothing but what the WAL has too, or the database under it.
+    pub(in crate::primary) fn sent_of(&self, wal: &Path) -> Vec<Header> {
+        let sent = self.sent.iter().filter(|sent| sent.is_in(wal));
+        sent.filter_map(|sent| decode_header(&sent.header)).collect()
     }
 
     /// Remembers that everything up to `cursor` is in the replica or waits, but for the content of the pages `dirty`,

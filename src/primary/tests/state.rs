@@ -425,3 +425,33 @@ fn a_wal_that_lost_published_commits_stops_replication() {
     assert_eq!(bench.try_sync().unwrap_err().kind(), ErrorKind::Conflict);
     assert_eq!(bench.txids(), before);
 }
+
+/// A process is killed after its file landed and before it knows. Then the WAL is removed, or an older copy of the database
+/// takes its place: it is not what the file was made of any more.
+#[test]
+fn an_older_file_does_not_bury_what_landed_unanswered() {
+    for between in [0, 1] {
+        let mut bench = Bench::synced(5);
+        bench.db.change(2);
+        bench.sync();
+        bench.db.truncate();
+        let older = bench.db.pages.clone();
+        for _ in 0..between {
+            bench.db.change(3);
+            bench.sync();
+        }
+        bench.store.next(Op::Put, Fault::LoseAnswer(ErrorKind::Unavailable));
+        bench.store.next(Op::Put, Fault::Hang);
+        let before = bench.txids().len();
+        bench.db.change(4);
+        bench.until("the file", |bench| bench.txids().len() > before);
+        bench.kill();
+        fs::remove_file(bench.db.wal_path()).unwrap();
+        fs::write(&bench.db.path, older.concat()).unwrap();
+        (bench.db.wal, bench.db.pages) = (None, older);
+        bench.db.recover();
+        bench.store.heal();
+        bench.open();
+        assert_stops(&mut bench, "it was the newest before");
+    }
+}

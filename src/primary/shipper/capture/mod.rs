@@ -265,6 +265,12 @@ impl Capture {
         self.attempted.clone()
     }
 
+    /// The headers of those that hold nothing which the database can have lost: the WAL shows it.
+    pub(in crate::primary) fn sent_of_wal(&self) -> Vec<Header> {
+        let of_wal = self.state.sent_of(&self.db.wal_path);
+        self.attempted.iter().filter(|header| of_wal.contains(header)).copied().collect()
+    }
+
     /// Why the database must be compared or copied, if it must.
     pub(in crate::primary) fn anchor_reason(&self) -> Option<&'static str> {
         self.anchor_reason
