@@ -17,6 +17,9 @@
 //! no newest state that could be buried: the database continues with a full copy, if it is that transaction or later by the
 //! first three rows, and if the newest file, where there is one, is of the lineage that was published.
 //!
+//! A newest file that this database sent, and whose answer it never got, counts as what the state folder claims: as followed where
+//! the WAL shows the frame that it ends with, as not followed otherwise.
+//!
 //! Pages that equal those of the newest transaction continue in every row. Where the machine went down, the digests
 //! of earlier transactions say whether the database is one of those: then it is brought forward too. Commits that
 //! capture did not follow are believed only where digests are remembered, the database is none of the earlier
@@ -143,10 +146,12 @@ pub(in crate::primary) async fn standing(
         Claim::Followed(_) | Claim::Unfollowed(_) if local.origin == Some(Origin::Present) && !is_last => {
             Ok(Standing::Present(last))
         }
-        // The answer of its upload did not reach the process that was killed.
+        // The answer of its upload did not reach the process that was killed. Whether the database still has what the file holds
+        // is asked where nobody followed the WAL since, and anything was published before.
         Claim::Followed(_) if local.has_sent(newest) => Ok(Standing::Followed(last)),
+        Claim::Nothing if local.has_sent(newest) => Ok(Standing::NewestAndMore(last)),
         _ if is_one_of(&local.sent_of_wal, newest) => Ok(Standing::NewestAndMore(last)),
-        _ if local.has_sent(newest) => Question::new(shipper, header).await?.does_it_follow(local).await,
+        _ if local.has_sent(newest) => Question::new(shipper, header).await?.has_it_more(local).await,
         Claim::Nothing => Question::new(shipper, header).await?.is_it_the_newest().await,
         claim if claim.txid() > Some(last) => {
             let txid = claim.txid().unwrap_or(last);
@@ -212,7 +217,7 @@ impl Local {
         is_one_of(&self.sent, newest)
     }
 
-    /// It is `last`, which landed, and what came after that.
+    /// It is `last`, and what came after that.
     const fn and_more(&self, last: Txid) -> Standing {
         match self.claim {
             Claim::Followed(_) => Standing::Followed(last),
@@ -334,16 +339,6 @@ impl<'a> Question<'a> {
         }
     }
 
-    /// The newest transaction was made of the database, which may have been written since, or be an older file by now: nobody
-    /// followed what became of the WAL.
-    async fn does_it_follow(&self, local: &Local) -> Result<Standing> {
-        match (local.claim, &self.closed) {
-            // A replica that cannot be compared with, and of which nothing but a first copy was ever sent.
-            (Claim::Nothing, Some(_)) => Ok(Standing::NewestAndMore(self.last)),
-            _ => self.has_it_more(local).await,
-        }
-    }
-
     /// The database was the newest transaction, and somebody may have written it since.
     async fn has_it_more(&self, local: &Local) -> Result<Standing> {
         if let Some(txid) = self.only_earlier().await? {
@@ -354,11 +349,10 @@ impl<'a> Question<'a> {
         if local.is_behind {
             return self.is_it_the_newest().await;
         }
-        // Version 0.1.0 remembered no digests. Without them an older file is not told from one that was written since, unless
-        // nothing older was published.
+        // Version 0.1.0 remembered no digests. Without them an older file is not told from one that was written since.
         let sums = Sums::of(self.shipper);
         sums.catch_up(self.shipper, Some(self.last)).await;
-        if !local.is_back && local.claim != Claim::Nothing && !sums.remembers_digests() {
+        if !local.is_back && !sums.remembers_digests() {
             return self.is_it_the_newest().await;
         }
         match self.compare_with_newest(false).await? {
