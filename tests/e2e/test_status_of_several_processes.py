@@ -101,6 +101,28 @@ def test_a_publisher_that_is_stopped_is_told_and_not_waited_for(start, in_folder
           "the publisher answers again")
 
 
+def test_requests_beside_a_publisher_that_is_stopped_do_not_wait(start, in_folder, tmp_path):
+    """It is told of more commits than its socket takes."""
+    uri = in_folder.primary(tmp_path / "app.db", close_timeout="40s")
+    publisher = start("python", in_folder).open(uri)
+    fill(publisher)
+    sync(publisher)
+    host = start("python", in_folder)
+    os.kill(publisher.worker.pid, signal.SIGSTOP)
+    os.waitid(os.P_PID, publisher.worker.pid, os.WSTOPPED | os.WNOWAIT)
+    try:
+        began = time.monotonic()
+        for request in range(20):
+            db = host.open(uri)
+            insert(db) if request % 3 else db.rows("SELECT count(*) FROM t")
+            db.close()
+        assert time.monotonic() - began < 40
+    finally:
+        os.kill(publisher.worker.pid, signal.SIGCONT)
+    sync(publisher)
+    outage.assert_caught_up(publisher, in_folder, tmp_path)
+
+
 def test_a_publisher_that_was_killed_is_replaced_by_who_is_asked(start, location, tmp_path):
     publisher, standby = two(start, location, tmp_path)
     insert(standby)

@@ -167,7 +167,11 @@ impl Ownership {
     /// Whatever says that nobody listens.
     pub(in crate::primary) fn tell_of_commits(&self) -> std::io::Result<()> {
         let seq = self.db.commits.last().seq.0;
-        control_socket::tell(&self.db.folder, &Message::Committed)?;
+        match control_socket::tell(&self.db.folder, &Message::Committed) {
+            // It hears nothing now, and finds the same in what waits to be heard.
+            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {}
+            told => told?,
+        }
         self.told.fetch_max(seq, Ordering::Relaxed);
         Ok(())
     }

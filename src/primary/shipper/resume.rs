@@ -17,8 +17,8 @@
 //! no newest state that could be buried: the database continues with a full copy, if it is that transaction or later by the
 //! first three rows, and if the newest file, where there is one, is of the lineage that was published.
 //!
-//! A newest file that this database sent, and whose answer it never got, counts as what the state folder claims: as followed where
-//! the WAL shows the frame that it ends with, as not followed otherwise.
+//! A newest file that this database sent, and whose answer it never got, was made of it: the database continues, unless it is
+//! exactly an earlier transaction by now.
 //!
 //! Pages that equal those of the newest transaction continue in every row. Where the machine went down, the digests
 //! of earlier transactions say whether the database is one of those: then it is brought forward too. Commits that
@@ -146,12 +146,12 @@ pub(in crate::primary) async fn standing(
         Claim::Followed(_) | Claim::Unfollowed(_) if local.origin == Some(Origin::Present) && !is_last => {
             Ok(Standing::Present(last))
         }
-        // The answer of its upload did not reach the process that was killed. Whether the database still has what the file holds
-        // is asked where nobody followed the WAL since, and anything was published before.
+        // The answer of its upload did not reach the process that was killed. Where nobody followed the WAL since, the database may
+        // be an older file by now.
         Claim::Followed(_) if local.has_sent(newest) => Ok(Standing::Followed(last)),
         Claim::Nothing if local.has_sent(newest) => Ok(Standing::NewestAndMore(last)),
         _ if is_one_of(&local.sent_of_wal, newest) => Ok(Standing::NewestAndMore(last)),
-        _ if local.has_sent(newest) => Question::new(shipper, header).await?.has_it_more(local).await,
+        _ if local.has_sent(newest) => Question::new(shipper, header).await?.is_it_not_earlier().await,
         Claim::Nothing => Question::new(shipper, header).await?.is_it_the_newest().await,
         claim if claim.txid() > Some(last) => {
             let txid = claim.txid().unwrap_or(last);
@@ -339,13 +339,17 @@ impl<'a> Question<'a> {
         }
     }
 
+    /// The database was the newest transaction, and may have been written since: it is no earlier one.
+    async fn is_it_not_earlier(&self) -> Result<Standing> {
+        let Some(txid) = self.only_earlier().await? else { return Ok(Standing::NewestAndMore(self.last)) };
+        let why = "it was the newest before, so that either an older file took its place, or a program \
+                   without litestream wrote back what it was";
+        Err(earlier(self.shipper.store.as_ref(), txid, self.last, why))
+    }
+
     /// The database was the newest transaction, and somebody may have written it since.
     async fn has_it_more(&self, local: &Local) -> Result<Standing> {
-        if let Some(txid) = self.only_earlier().await? {
-            let why = "it was the newest before, so that either an older file took its place, or a program \
-                       without litestream wrote back what it was";
-            return Err(earlier(self.shipper.store.as_ref(), txid, self.last, why));
-        }
+        self.is_it_not_earlier().await?;
         if local.is_behind {
             return self.is_it_the_newest().await;
         }

@@ -93,6 +93,12 @@ impl Shipper {
         }
     }
 
+    /// Whether the database may have something that the replica has not: not only what was shown to this process counts.
+    pub(in crate::primary) fn may_lack(&self) -> bool {
+        let nothing = self.with_capture(|capture| capture.has_something(&self.db));
+        !matches!(nothing, Ok(Ok(false)))
+    }
+
     /// The replica, and why not everything is there.
     pub(in crate::primary) fn lacks(&self) -> Lacking {
         self.lacking(&self.progress())

@@ -91,6 +91,23 @@ fn those_who_wait_in_turn_come_to_share_uploads() {
 }
 
 #[test]
+fn who_waits_where_all_is_there_waits_for_nothing() {
+    in_virtual_time(|| {
+        let mut bench = Bench::new(5);
+        bench.options.sync_interval = HOUR;
+        bench.open_and_rest();
+        commit(&mut bench, 1).unwrap();
+        let before = Instant::now();
+        let wait = |bench: &Bench| bench.primary().wait_for(None, SECOND, &|| false);
+        assert_eq!(wait(&bench).unwrap(), Txid::new(3));
+        assert!(before.elapsed() < SECOND / 10, "{:?}", before.elapsed());
+        // What another program committed is seen all the same.
+        bench.db.without_shim(|db| db.change(2));
+        assert_eq!(wait(&bench).unwrap_err().kind(), ErrorKind::Timeout);
+    });
+}
+
+#[test]
 fn without_a_ticket_nothing_hurries() {
     in_virtual_time(|| {
         let mut bench = Bench::new(5);

@@ -239,7 +239,12 @@ impl Bucket for FileBucket {
         let key = key.to_owned();
         self.blocking(move |bucket| {
             let metadata = fs::metadata(bucket.path(&key));
-            let metadata = metadata.map_err(|e| bucket.missing_or("look at", &key, e))?;
+            // A folder is no object, whatever its name.
+            let is_object = |metadata: fs::Metadata| match metadata.is_dir() {
+                false => Ok(metadata),
+                true => Err(std::io::ErrorKind::NotFound.into()),
+            };
+            let metadata = metadata.and_then(is_object).map_err(|e| bucket.missing_or("look at", &key, e))?;
             Ok(info(key, &metadata))
         })
         .await
