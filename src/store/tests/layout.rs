@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use super::s3_server::S3Server;
 use super::{TIME, body, id, listed, options};
 use crate::clock::Timestamp;
+use crate::error::ErrorKind;
 use crate::ltx::{Level, Txid};
 use crate::runtime::block_on;
 use crate::store::{ByteRange, Layout, Location, MemoryStore, Replica};
@@ -48,7 +49,7 @@ fn file_replicas_have_litestreams_layout() {
 }
 
 #[test]
-fn what_is_no_ltx_file_is_not_listed() {
+fn what_is_no_ltx_file_is_not_there() {
     let folder = TempDir::new().unwrap();
     let level = folder.path().join("ltx/0");
     fs::create_dir_all(level.join("0000000000000002-0000000000000002.ltx")).unwrap();
@@ -61,7 +62,12 @@ fn what_is_no_ltx_file_is_not_listed() {
         fs::write(level.join(name), "x").unwrap();
     }
     let store = in_folder(folder.path());
-    assert_eq!(block_on(async move { listed(&store, 0, 1).await }).unwrap(), []);
+    block_on(async move {
+        assert_eq!(listed(&store, 0, 1).await?, []);
+        assert_eq!(store.head(id(0, 2, 2)).await.unwrap_err().kind(), ErrorKind::NotFound);
+        Ok(())
+    })
+    .unwrap();
 }
 
 #[test]
