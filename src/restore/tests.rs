@@ -1,6 +1,7 @@
 //! A restored file is the database at the point asked for, or there is no file.
 
 mod crew;
+mod links;
 mod sealed;
 
 use std::fs;
