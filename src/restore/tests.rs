@@ -345,6 +345,17 @@ fn misnamed_files_are_named() {
 }
 
 #[test]
+fn a_misnamed_file_beside_what_is_restored_says_nothing_of_it() {
+    let history = ten();
+    history.put(9, 1, 10);
+    history.put_bytes(id(0, 10, 10), history.encode(9, 9), 10);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("app.db");
+    assert_eq!(restore(history.store(), &path, &latest()).unwrap().txid, Some(txid(10)));
+    assert!(fs::read(&path).unwrap() == history.image(10));
+}
+
+#[test]
 fn files_of_two_databases_are_told_apart() {
     let history = ten();
     let mut other = History::new(1024, 9);
