@@ -484,8 +484,11 @@ fn a_listing_that_tells_only_when_files_were_stored_is_enough_for_a_time() {
         assert!(fs::read(&path).unwrap() == copy.image(n));
     }
     let early = RestorePoint::Timestamp(Timestamp::from_millis(copy.time(1).as_millis() - 1));
-    let error = refused(copy.store(), &to(early));
-    assert!(error.to_string().contains(&copy.time(1).to_string()), "{error}");
+    for beyond in [to(early), to(at(99))] {
+        let error = refused(copy.store(), &beyond).to_string();
+        let covered = format!("TXID {} ({}) to TXID {} ({})", txid(1), copy.time(1), txid(10), copy.time(10));
+        assert!(error.contains(&covered), "{error}");
+    }
 }
 
 #[test]
