@@ -6,6 +6,8 @@ import pty
 import re
 import signal
 import subprocess
+from dataclasses import replace
+from urllib.parse import quote
 
 import pytest
 
@@ -74,6 +76,27 @@ def test_what_exists_is_left_alone_when_that_is_wished(filled, location, tmp_pat
     assert not report["restored"] and "exists" in report["reason"]
     assert (tmp_path / "copy.db").read_text() == "precious"
     assert restore(db, location, tmp_path / "other.db", if_db_not_exists=True)["restored"]
+
+
+@pytest.mark.parametrize("name", ("a%20b", "what?", "#1", "été \"x\" & 'y'"))
+def test_the_url_that_is_shown_is_that_of_the_replica(start, tmp_path, name):
+    other, ours = (Location.file(tmp_path / "replicas" / each) for each in ("a b", name))
+    urls = {each.folder: f"file://{quote(str(each.folder))}" for each in (other, ours)}
+    worker = start("apsw", ours)
+    for number, each in enumerate((other, ours)):
+        db = worker.open(replace(each, url=urls[each.folder]).primary(tmp_path / f"{number}.db"), "primary")
+        fill(db, 1000 * (number + 1))
+        sync(db)
+    shown = db.rows("SELECT url FROM litestream_status WHERE role = 'primary' AND path LIKE '%/1.db'")[0][0]
+    assert db.rows("SELECT litestream_resume(?)", shown)[0][0] == db.rows("SELECT litestream_resume(?)", urls[ours.folder])[0][0]
+    content = db.content()
+    db.close()
+    plain = worker.open(":memory:", "plain")
+    assert json.loads(plain.load().rows("SELECT litestream_restore(?, ?)", shown, str(tmp_path / "copy.db"))[0][0])["restored"]
+    assert worker.open(tmp_path / "copy.db").content() == content
+    # Local state spells it as all versions did.
+    states = [json.loads(file.read_bytes()) for file in (tmp_path / ".1.db-litestream").rglob("vfs.json")]
+    assert [state["url"] for state in states] == [f"file://{ours.folder}"]
 
 
 def test_an_empty_replica_is_no_error_when_that_is_wished(start, location, tmp_path):

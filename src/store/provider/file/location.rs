@@ -7,6 +7,7 @@ use super::FileBucket;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::store::paths::{at_home, decode, home};
+use crate::store::spelling::escaped;
 use crate::store::{Bucket, Layout, Opening, Provider, Settings, Site, Source, without_secrets};
 
 /// Folders of the local file system.
@@ -28,7 +29,7 @@ struct Folder(PathBuf);
 
 impl Site for Folder {
     fn url(&self) -> String {
-        format!("file://{}", self.0.display())
+        url_of(&self.0)
     }
 
     /// The bucket is the replica's folder.
@@ -51,6 +52,11 @@ impl Site for Folder {
             None => bucket,
         })
     }
+}
+
+/// The URL of a folder.
+pub(super) fn url_of(folder: &Path) -> String {
+    format!("file://{}", escaped(&folder.to_string_lossy()))
 }
 
 fn locate(source: &Source<'_>, settings: &Settings<'_>) -> Result<Arc<dyn Site>> {
