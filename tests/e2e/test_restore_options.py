@@ -78,6 +78,20 @@ def test_what_exists_is_left_alone_when_that_is_wished(filled, location, tmp_pat
     assert restore(db, location, tmp_path / "other.db", if_db_not_exists=True)["restored"]
 
 
+@pytest.mark.parametrize("options", ({}, {"if_db_not_exists": True, "if_replica_exists": True}, {"force": True}))
+def test_a_link_into_a_folder_that_is_empty_is_where_the_database_goes(filled, location, tmp_path, options):
+    (tmp_path / "data").mkdir()
+    link = tmp_path / "linked.db"
+    link.symlink_to("data/app.db")
+    db = filled.open(":memory:", "plain")
+    assert restore(db, location, link, **options)["restored"]
+    assert link.is_symlink() and (tmp_path / "data" / "app.db").is_file()
+    assert filled.open(link).content() == filled.open(tmp_path / "app.db").content()
+    # By another link to it, it is there.
+    (tmp_path / "second.db").symlink_to(link)
+    assert not restore(db, location, tmp_path / "second.db", if_db_not_exists=True)["restored"]
+
+
 @pytest.mark.parametrize("name", ("a%20b", "what?", "#1", "été \"x\" & 'y'"))
 def test_the_url_that_is_shown_is_that_of_the_replica(start, tmp_path, name):
     other, ours = (Location.file(tmp_path / "replicas" / each) for each in ("a b", name))
