@@ -12,7 +12,7 @@ use crate::follow;
 use crate::metrics::HistogramValue;
 use crate::primary::{DatabaseFigures, Primary};
 use crate::replica::{self, ReplicaStatus};
-use crate::store::requests_of_process;
+use crate::store::{in_local_state, requests_of_process};
 
 /// What one process knows. Times are milliseconds since the Unix epoch.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -175,7 +175,7 @@ fn copy(standing: follow::Standing) -> ReaderFigures {
 
 fn reader(status: ReplicaStatus) -> ReaderFigures {
     let kind = status.url.split(':').next().unwrap_or_default();
-    let hash = crc_fast::checksum(CrcAlgorithm::Crc64Nvme, status.url.as_bytes());
+    let hash = crc_fast::checksum(CrcAlgorithm::Crc64Nvme, in_local_state(&status.url).as_bytes());
     ReaderFigures {
         name: format!("{kind}-{:08x}", hash >> 32),
         lag: u64::try_from(status.age().as_millis()).unwrap_or(u64::MAX),

@@ -336,8 +336,9 @@ pub(super) fn gone(snapshot: &Snapshot, why: &dyn std::fmt::Display) -> Error {
     Error::new(
         ErrorKind::NotFound,
         format!(
-            "the state at TXID {}, which this transaction reads, is no longer in the replica: \
-             end the transaction and begin it again ({why})",
+            "the state at TXID {}, which this transaction reads, is no longer in the replica: end the transaction and \
+             begin it again; if the state was chosen (asof, litestream_set_time), choose a later time, or \
+             litestream_set_time('latest') ({why})",
             snapshot.txid
         ),
     )

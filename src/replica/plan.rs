@@ -276,19 +276,28 @@ fn gap(reached: u64, next: Txid) -> Error {
 
 /// Says which states can be restored.
 fn covered(files: &[FileInfo]) -> Result<String> {
+    let [first, last] = ends(files)?;
+    Ok(format!(
+        "it covers TXID {} ({}) to TXID {} ({})",
+        first.id.name.max(),
+        first.timestamp,
+        last.id.name.max(),
+        last.timestamp
+    ))
+}
+
+/// The files that lead to the first and to the latest state, whose times the error about a point tells that is out of reach.
+///
+/// # Errors
+/// Those of [`Plan::new`].
+pub(super) fn ends(files: &[FileInfo]) -> Result<[FileInfo; 2]> {
     let latest = Plan::new(files, RestorePoint::Latest)?;
     let first = files
         .iter()
         .filter(|f| f.id.name.is_snapshot())
         .min_by_key(|f| f.id.name.max())
         .expect("BUG: a plan starts with a snapshot");
-    Ok(format!(
-        "it covers TXID {} ({}) to TXID {} ({})",
-        first.id.name.max(),
-        first.timestamp,
-        latest.txid(),
-        latest.last().timestamp
-    ))
+    Ok([first.clone(), latest.last().clone()])
 }
 
 #[cfg(test)]

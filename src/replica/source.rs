@@ -12,7 +12,7 @@ use futures_util::stream::{self, BoxStream, StreamExt as _, TryStreamExt as _};
 
 use super::bandwidth::Bandwidth;
 use super::pace::Pace;
-use super::plan::{Plan, RestorePoint};
+use super::plan::{Plan, RestorePoint, ends};
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::{FileId, Header, Keyring, Level, Txid};
@@ -370,10 +370,28 @@ impl Source {
         match Plan::new(&files, point) {
             Err(e) if e.kind() == ErrorKind::Corrupt => {
                 let files = self.timed(self.list_all_upwards().await?, point).await?;
-                Ok(Some(Survey { plan: Plan::new(&files, point)?, files }))
+                self.surveyed(files, point).await.map(Some)
             }
-            planned => Ok(Some(Survey { plan: planned?, files })),
+            Ok(plan) => Ok(Some(Survey { files, plan })),
+            Err(_) => self.surveyed(files, point).await.map(Some),
         }
+    }
+
+    /// `files` with the plan for `point`. The error about one that is out of reach tells the times of commits, as far as headers
+    /// can be read.
+    async fn surveyed(&self, mut files: Vec<FileInfo>, point: RestorePoint) -> Result<Survey> {
+        let plan = match Plan::new(&files, point) {
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                for end in ends(&files).into_iter().flatten() {
+                    let Ok(header) = self.header(&end).await else { continue };
+                    let same = files.iter_mut().filter(|file| file.id == end.id);
+                    same.for_each(|file| file.timestamp = header.timestamp);
+                }
+                Plan::new(&files, point)?
+            }
+            planned => planned?,
+        };
+        Ok(Survey { files, plan })
     }
 
     /// The plan that continues a database which holds everything up to `after`.

@@ -225,6 +225,8 @@ fn a_state_whose_files_are_gone_altogether_says_what_to_do() {
     let error = old.read(&mut [0; 4096], 300 * 4096).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
     assert!(error.to_string().contains("begin it again"), "{error}");
+    // Where the state was chosen, the next transaction reads it again.
+    assert!(error.to_string().contains("litestream_set_time('latest')"), "{error}");
     old.unpin();
     core.poll_now().unwrap();
     assert_sees(&mut old, &other, 9);

@@ -10,7 +10,7 @@ use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::{Decoder, FileId, Header, Level};
 use crate::page::PageCount;
-use crate::replica::{Beside, PageSums, Plan, Source};
+use crate::replica::{Beside, PageSums, Plan, Source, check_name};
 use crate::store::{ByteRange, FileInfo};
 
 /// Files that are read at the same time.
@@ -67,6 +67,7 @@ async fn read_one(source: &Source, file: &FileInfo) -> Result<Option<(PageCount,
 
 fn pages_of(source: &Source, file: &FileInfo, bytes: &[u8]) -> Result<(PageCount, Beside)> {
     let mut decoder = Decoder::open(bytes, source.keyring())?;
+    check_name(file, decoder.header())?;
     let mut page = vec![0; decoder.header().page_size.bytes()];
     let mut sums = PageSums::default();
     while let Some(pgno) = decoder.next_page(&mut page)? {

@@ -12,6 +12,7 @@ mod histories;
 mod in_use;
 mod leftovers;
 mod line;
+mod links;
 mod output;
 mod progress;
 mod segments;

@@ -8,13 +8,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::in_use::{Exclusion, keep_out, refuse_if_open};
-use super::leftovers;
+use super::{leftovers, links};
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::EarlySync;
 use crate::page::{PageCount, PageSize, Pgno};
 
 /// Neighbouring pages are written together up to this many bytes.
 const RUN: usize = 1024 * 1024;
+
+/// How often it is tried to replace a file that comes and goes.
+const ATTEMPTS: usize = 10;
 
 /// The permissions that SQLite asks for when it makes a database; the user's umask takes from them.
 const OF_DATABASES: u32 = 0o644;
@@ -37,17 +40,18 @@ impl Output {
         if path.file_name().is_none() {
             return Err(Error::config(format!("'{}' does not name a file to restore to", path.display())));
         }
-        let there = metadata(path)?;
+        let end = links::end_of(path)?;
+        let there = metadata(&end)?;
         if there.as_ref().is_some_and(|m| !m.is_file()) {
             return Err(Error::new(
                 ErrorKind::AlreadyExists,
                 format!("cannot restore to {}: it is there and not a file", path.display()),
             ));
         }
-        // A link stays: what it leads to is replaced.
+        // A link stays: what it leads to is made, or replaced.
         let target = match there {
             Some(_) => fs::canonicalize(path).map_err(|e| Error::io(format!("{}", path.display()), e))?,
-            None => path.to_owned(),
+            None => end,
         };
         let output = Self { target, force };
         match &output.force {
@@ -263,7 +267,7 @@ impl Draft {
     /// and a crash in between must not lose the old log.
     fn replace(&self, exclusion: &Exclusion) -> Result<()> {
         let target = &self.output.target;
-        loop {
+        for _ in 0..ATTEMPTS {
             let old = metadata(target)?;
             // From the check until the new file is there nobody opens the old one.
             let _kept_out = keep_out(target, old.is_some(), exclusion)?;
@@ -287,6 +291,11 @@ impl Draft {
                 }
             }
         }
+        let message = format!(
+            "cannot replace {}: others make and remove what has this name; end them, and restore again",
+            target.display()
+        );
+        Err(Error::new(ErrorKind::Busy, message))
     }
 
     fn take_place_of(&self, old: &fs::Metadata) -> Result<()> {

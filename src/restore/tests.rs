@@ -1,6 +1,7 @@
 //! A restored file is the database at the point asked for, or there is no file.
 
 mod crew;
+mod links;
 mod sealed;
 
 use std::fs;
@@ -344,6 +345,17 @@ fn misnamed_files_are_named() {
 }
 
 #[test]
+fn a_misnamed_file_beside_what_is_restored_says_nothing_of_it() {
+    let history = ten();
+    history.put(9, 1, 10);
+    history.put_bytes(id(0, 10, 10), history.encode(9, 9), 10);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("app.db");
+    assert_eq!(restore(history.store(), &path, &latest()).unwrap().txid, Some(txid(10)));
+    assert!(fs::read(&path).unwrap() == history.image(10));
+}
+
+#[test]
 fn files_of_two_databases_are_told_apart() {
     let history = ten();
     let mut other = History::new(1024, 9);
@@ -472,8 +484,11 @@ fn a_listing_that_tells_only_when_files_were_stored_is_enough_for_a_time() {
         assert!(fs::read(&path).unwrap() == copy.image(n));
     }
     let early = RestorePoint::Timestamp(Timestamp::from_millis(copy.time(1).as_millis() - 1));
-    let error = refused(copy.store(), &to(early));
-    assert!(error.to_string().contains(&copy.time(1).to_string()), "{error}");
+    for beyond in [to(early), to(at(99))] {
+        let error = refused(copy.store(), &beyond).to_string();
+        let covered = format!("TXID {} ({}) to TXID {} ({})", txid(1), copy.time(1), txid(10), copy.time(10));
+        assert!(error.contains(&covered), "{error}");
+    }
 }
 
 #[test]

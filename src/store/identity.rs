@@ -6,12 +6,13 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::Location;
+use super::spelling::{escaped, in_local_state};
 
 /// Identity of a replica: the settings by which two locations are two replicas, or one replica of which each can
 /// read only its own objects, as name and value. It carries no secret, and can be stored. Credentials are no
 /// part of it: they may be renewed while a database is open.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
+#[serde(from = "BTreeMap<String, String>", into = "BTreeMap<String, String>")]
 pub struct ReplicaIdentity(BTreeMap<String, String>);
 
 /// The name under which the URL is found.
@@ -34,13 +35,14 @@ impl ReplicaIdentity {
 }
 
 impl ReplicaIdentity {
-    /// The place of the replica, by which two replicas of one database are told apart: URL and endpoint, without how
-    /// its objects are encrypted.
+    /// The place of the replica, by which local state tells two replicas of one database apart: URL and endpoint, without
+    /// how its objects are encrypted.
     pub fn place(&self) -> String {
-        let url = self.0.get(REPLICA).map_or("", String::as_str);
-        self.0
-            .get(ENDPOINT)
-            .map_or_else(|| url.to_owned(), |endpoint| format!("{url}, {ENDPOINT}={endpoint}"))
+        let url = in_local_state(self.url());
+        match self.0.get(ENDPOINT) {
+            Some(endpoint) => format!("{url}, {ENDPOINT}={endpoint}"),
+            None => url,
+        }
     }
 
     /// The place of the replica, spelled in one way however it was given: the address of a server without its scheme and
@@ -69,6 +71,21 @@ impl ReplicaIdentity {
 fn is_of_aws(server: &str) -> bool {
     let is_s3 = |label: &str| label == "s3" || label.starts_with("s3-");
     server.strip_suffix(".amazonaws.com").is_some_and(|labels| labels.split('.').any(is_s3))
+}
+
+impl From<BTreeMap<String, String>> for ReplicaIdentity {
+    /// As local state has it.
+    fn from(mut stored: BTreeMap<String, String>) -> Self {
+        stored.entry(REPLICA.to_owned()).and_modify(|url| *url = escaped(url));
+        Self(stored)
+    }
+}
+
+impl From<ReplicaIdentity> for BTreeMap<String, String> {
+    fn from(ReplicaIdentity(mut shown): ReplicaIdentity) -> Self {
+        shown.entry(REPLICA.to_owned()).and_modify(|url| *url = in_local_state(url));
+        shown
+    }
 }
 
 impl fmt::Display for ReplicaIdentity {
@@ -137,6 +154,21 @@ mod tests {
             ("s3://b/app?endpoint=http://a:9000", "s3://b/app?endpoint=http://a:9001"),
         ] {
             assert_ne!(identity(a).whereabouts(), identity(b).whereabouts(), "{a} {b}");
+        }
+    }
+
+    #[test]
+    fn local_state_has_the_url_as_all_versions_wrote_it() {
+        for (url, stored) in [
+            ("file:///a%20b%3F", "file:///a b?"),
+            ("file:///a%2520b", "file:///a%20b"),
+            ("s3://b/100%25%23", "s3://b/100%#"),
+        ] {
+            let ours = identity(url);
+            assert_eq!(ours.place(), stored);
+            let json = serde_json::json!({ "replica": stored });
+            assert_eq!(serde_json::to_value(&ours).unwrap(), json);
+            assert_eq!(serde_json::from_value::<ReplicaIdentity>(json).unwrap(), ours);
         }
     }
 

@@ -220,8 +220,11 @@ impl fmt::Display for Location {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::error::ErrorKind;
+    use crate::store::spelling::{escaped, in_local_state};
 
     fn none(_: &str) -> Option<String> {
         None
@@ -245,7 +248,7 @@ mod tests {
     fn file_urls_name_folders() {
         assert_eq!(folder("file:///var/replica"), "/var/replica");
         assert_eq!(folder("file:/var//x/./y/../replica/"), "/var/x/replica");
-        assert_eq!(folder("FILE://localhost/a%20b%3F"), "/a b?");
+        assert_eq!(folder("FILE://localhost/a%20b%3F"), "/a b%3F");
         assert_eq!(
             folder("file:some/where"),
             format!("{}/some/where", std::env::current_dir().unwrap().display())
@@ -312,6 +315,56 @@ mod tests {
         let missing = Location::from_fields("s3", &none).unwrap_err().to_string();
         assert!(missing.contains("bucket"), "{missing}");
         assert!(Location::from_fields("tape", &none).unwrap_err().to_string().contains("'tape'"));
+    }
+
+    /// Where each kind of store has a replica of this `path`, and the settings beside its URL.
+    fn in_every_store(path: &str) -> Vec<(Location, impl Fn(&str) -> Option<String> + use<>)> {
+        let given = [
+            ("s3", vec![("bucket", "b")]),
+            ("oss", vec![("bucket", "b")]),
+            ("gs", vec![("bucket", "b%3F#?")]),
+            ("abs", vec![("bucket", "b%"), ("account-name", "me")]),
+            ("sftp", vec![("host", "h:2222"), ("user", "me")]),
+            ("webdav", vec![("webdav-url", "https://h:4433/dav%2520")]),
+            ("file", vec![]),
+        ];
+        let of = |(kind, fields): (&str, Vec<(&'static str, &'static str)>)| {
+            let path = path.to_owned();
+            let around = move |name: &str| match name {
+                "path" => Some(path.clone()),
+                name => fields.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned()),
+            };
+            (Location::from_fields(kind, &around).unwrap_or_else(|e| panic!("{kind}: {e}")), around)
+        };
+        given.into_iter().map(of).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(300))]
+        #[test]
+        fn a_url_that_is_shown_leads_back(names in prop::collection::vec("[ab%?# \"'&=+~.:@,;25Féü漢\\\\\t\n-]{1,8}", 1..4)) {
+            let path = format!("/x/{}", names.join("/"));
+            for (location, around) in in_every_store(&path) {
+                let shown = location.to_string();
+                let back = Location::parse(&shown, &around);
+                prop_assert_eq!(back.as_ref().map_err(ToString::to_string), Ok(&location), "{}", shown);
+                // What local state has leads to the same text.
+                prop_assert_eq!(escaped(&in_local_state(&shown)), shown);
+            }
+        }
+    }
+
+    #[test]
+    fn only_what_would_be_something_else_is_escaped() {
+        for (path, shown) in [
+            ("/my files/été \"x\" & 'y'+~.db", "/my files/été \"x\" & 'y'+~.db"),
+            ("/a%20b", "/a%2520b"),
+            ("/what?/#1", "/what%3F/%231"),
+        ] {
+            for (location, _) in in_every_store(path) {
+                assert!(location.to_string().ends_with(shown), "{location}");
+            }
+        }
     }
 
     #[test]

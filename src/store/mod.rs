@@ -21,6 +21,7 @@ mod replica;
 mod requests;
 mod setting;
 mod site;
+mod spelling;
 #[cfg(test)]
 mod tests;
 mod wrap;
@@ -40,4 +41,5 @@ pub use replica::{FileInfo, Listing, RawInfo, Replica};
 pub use requests::{Counted as CountedRequests, Operation, Requests, of_process as requests_of_process};
 pub use setting::{Secret, Settings, StoreKind, StoreSetting};
 pub use site::{Lookup, Opening, Provider, SameSite, Site, Source};
+pub use spelling::{in_local_state, stored_url};
 pub use wrap::{Counted, Fault, Faults, Meter, Op, Retry, RetryPolicy};

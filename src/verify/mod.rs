@@ -295,7 +295,8 @@ impl<'a> Reader<'a> {
                     beside.take(pgno, page);
                 }
             })?;
-        if !content {
+        // One that was stored under a wrong name says nothing of what belongs there.
+        if !content || check_name(file, &header).is_err() {
             return Ok(Seen { id: file.id, header, content });
         }
         let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);

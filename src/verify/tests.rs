@@ -270,6 +270,14 @@ fn a_file_under_a_wrong_name_is_found() {
 }
 
 #[test]
+fn a_file_under_a_wrong_name_says_nothing_of_others() {
+    let history = twenty();
+    history.put(9, 1, 20);
+    history.put_bytes(id(0, 20, 20), history.encode(19, 19), 20);
+    assert_eq!(brief(&full(&history)), [(Severity::Error, Problem::Name, Some(id(0, 20, 20)))]);
+}
+
+#[test]
 fn what_is_no_ltx_file_is_found_unless_it_is_being_written() {
     let history = twenty();
     let now = history.time(20);

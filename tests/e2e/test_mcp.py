@@ -95,6 +95,7 @@ def test_no_file_is_replaced_and_none_is_written_elsewhere(db, port, tmp_path):
     for output in (None, "app.db", path, "dangling.db"):
         arguments = {"path": path} | ({"o": output} if output else {})
         assert "replace no file" in refusal(port, "litestream_restore", **arguments), output
+    assert "replace no file" in refusal(port, "litestream_restore", path=path, o="dangling.db", if_db_not_exists=True)
     assert call(port, "litestream_restore", path=path, if_db_not_exists=True)["restored"] is False
     for output in ("../copy.db", "sub/copy.db", "/tmp/copy.db", "app.db-journal", "app.db-wal", "copy.conf", "copy", ".copy.db", "link.db/../../x.db"):
         assert "new databases into" in refusal(port, "litestream_restore", path=path, o=output), output

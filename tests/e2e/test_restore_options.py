@@ -6,6 +6,8 @@ import pty
 import re
 import signal
 import subprocess
+from dataclasses import replace
+from urllib.parse import quote
 
 import pytest
 
@@ -74,6 +76,41 @@ def test_what_exists_is_left_alone_when_that_is_wished(filled, location, tmp_pat
     assert not report["restored"] and "exists" in report["reason"]
     assert (tmp_path / "copy.db").read_text() == "precious"
     assert restore(db, location, tmp_path / "other.db", if_db_not_exists=True)["restored"]
+
+
+@pytest.mark.parametrize("options", ({}, {"if_db_not_exists": True, "if_replica_exists": True}, {"force": True}))
+def test_a_link_into_a_folder_that_is_empty_is_where_the_database_goes(filled, location, tmp_path, options):
+    (tmp_path / "data").mkdir()
+    link = tmp_path / "linked.db"
+    link.symlink_to("data/app.db")
+    db = filled.open(":memory:", "plain")
+    assert restore(db, location, link, **options)["restored"]
+    assert link.is_symlink() and (tmp_path / "data" / "app.db").is_file()
+    assert filled.open(link).content() == filled.open(tmp_path / "app.db").content()
+    # By another link to it, it is there.
+    (tmp_path / "second.db").symlink_to(link)
+    assert not restore(db, location, tmp_path / "second.db", if_db_not_exists=True)["restored"]
+
+
+@pytest.mark.parametrize("name", ("a%20b", "what?", "#1", "été \"x\" & 'y'"))
+def test_the_url_that_is_shown_is_that_of_the_replica(start, tmp_path, name):
+    other, ours = (Location.file(tmp_path / "replicas" / each) for each in ("a b", name))
+    urls = {each.folder: f"file://{quote(str(each.folder))}" for each in (other, ours)}
+    worker = start("apsw", ours)
+    for number, each in enumerate((other, ours)):
+        db = worker.open(replace(each, url=urls[each.folder]).primary(tmp_path / f"{number}.db"), "primary")
+        fill(db, 1000 * (number + 1))
+        sync(db)
+    shown = db.rows("SELECT url FROM litestream_status WHERE role = 'primary' AND path LIKE '%/1.db'")[0][0]
+    assert db.rows("SELECT litestream_resume(?)", shown)[0][0] == db.rows("SELECT litestream_resume(?)", urls[ours.folder])[0][0]
+    content = db.content()
+    db.close()
+    plain = worker.open(":memory:", "plain")
+    assert json.loads(plain.load().rows("SELECT litestream_restore(?, ?)", shown, str(tmp_path / "copy.db"))[0][0])["restored"]
+    assert worker.open(tmp_path / "copy.db").content() == content
+    # Local state spells it as all versions did.
+    states = [json.loads(file.read_bytes()) for file in (tmp_path / ".1.db-litestream").rglob("vfs.json")]
+    assert [state["url"] for state in states] == [f"file://{ours.folder}"]
 
 
 def test_an_empty_replica_is_no_error_when_that_is_wished(start, location, tmp_path):

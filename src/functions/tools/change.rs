@@ -22,7 +22,9 @@ pub(super) fn restore(caller: &Caller<'_>, arguments: &Arguments) -> Result<Outp
     known::check_output(&target, &path)?;
     let _alone = Alone::take()?;
     let config = restore_config(&target, arguments)?;
-    if !config.if_db_not_exists && path.symlink_metadata().is_ok() {
+    // A link that leads nowhere is there too: what it leads to is in no folder of ours.
+    let is_left = config.if_db_not_exists && path.exists();
+    if !is_left && path.symlink_metadata().is_ok() {
         let message = format!(
             "{} is there already, and tools replace no file: name another one as 'o'",
             path.display()

@@ -25,6 +25,7 @@ pub(super) enum Next {
 
 #[derive(Serialize, Deserialize)]
 struct Stored {
+    #[serde(with = "crate::store::stored_url")]
     url: String,
     /// In milliseconds since the Unix epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -21,7 +21,7 @@ use crate::primary::ownership::folder;
 use crate::primary::ownership::role::PublisherLock;
 use crate::primary::shipper::state::State;
 use crate::runtime;
-use crate::store::ReplicaIdentity;
+use crate::store::{ReplicaIdentity, in_local_state};
 
 const NAME: &str = "settings.json";
 /// How long another process may take to decide.
@@ -83,7 +83,7 @@ impl Agreement {
         let has_twins = |one: &Wanted<'_>| wanted.iter().filter(|other| other.url == one.url).count() > 1;
         let mut replicas = Vec::new();
         for one in wanted {
-            let key = if has_twins(one) { one.identity.place() } else { one.url.to_owned() };
+            let key = if has_twins(one) { one.identity.place() } else { in_local_state(one.url) };
             replicas.push(memory.agree(path, key, one, company)?);
         }
         memory.open_replicas = identities;

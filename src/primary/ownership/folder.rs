@@ -252,6 +252,7 @@ fn remove(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ltx::Txid;
     use crate::store::{Location, ReplicaIdentity};
 
     fn id(url: &str) -> ReplicaId {
@@ -291,6 +292,22 @@ mod tests {
         older(folder, "file:///a", 9);
         prepare_for(folder, &["file:///b", "file:///a"]);
         assert_eq!(state_of(folder, "file:///a").txid, Some(9));
+    }
+
+    #[test]
+    fn a_url_with_escapes_is_that_of_the_state_that_was_written_without() {
+        let home = tempfile::tempdir().unwrap();
+        let folder = home.path();
+        let (before, shown) = ("file:///a%20b", "file:///a%2520b");
+        older(folder, before, 5);
+        prepare_for(folder, &[shown, "file:///a%20b"]);
+        assert_eq!(state_of(folder, shown).txid(shown), Txid::new(5));
+        assert!(!id("file:///a%20b").folder(folder).exists());
+        // It is written as it was.
+        let file = id(shown).folder(folder).join(STATE);
+        State::load(file.parent().unwrap()).unwrap().save(file.parent().unwrap()).unwrap();
+        let written: serde_json::Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+        assert_eq!(written["url"], before);
     }
 
     #[test]

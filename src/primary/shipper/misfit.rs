@@ -130,8 +130,8 @@ pub(super) fn closed(store: &Replica, last: Txid) -> Error {
 pub(super) fn buried(store: &Replica, last: Txid) -> Error {
     let url = store.url();
     conflict(format!(
-        "{url} holds a database up to {last}, but the local one is new and empty: restore first \
-         (select litestream_restore('{url}', path)), or give another replica URL; or {FORCE}"
+        "{url} holds a database up to {last}, but the local one is new and empty: {}; or give another replica URL",
+        ways_out(&url)
     ))
 }
 

@@ -80,7 +80,7 @@ use crate::primary::options::ReplicaOptions;
 use crate::primary::seals::Seals;
 use crate::primary::time::{Time, Witness};
 use crate::runtime;
-use crate::store::Replica;
+use crate::store::{Replica, in_local_state};
 
 pub(in crate::primary) use asks::{Asker, Outcome, Requests};
 pub(in crate::primary) use capture::Capture;
@@ -260,7 +260,8 @@ impl Shipper {
             let endpoint = percent_encoding::percent_decode_str(endpoint).decode_utf8_lossy();
             self.place.ends_with(&format!("={}", endpoint.trim_end_matches('/')))
         };
-        self.store.url() == url.trim_end_matches('/') && endpoint.is_none_or(is_there)
+        in_local_state(&self.store.url()) == in_local_state(url).trim_end_matches('/')
+            && endpoint.is_none_or(is_there)
     }
 
     /// Name of database and replica in a line of the log.

@@ -11,12 +11,13 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::files;
 use crate::ltx::{Header, Txid};
 use crate::primary::shipper::{Shipper, newest};
-use crate::store::{Place, Replica};
+use crate::store::{Place, Replica, stored_url};
 
 const NAME: &str = "place.json";
 
 #[derive(Serialize, Deserialize)]
 struct Stored {
+    #[serde(with = "stored_url")]
     url: String,
     place: Place,
 }

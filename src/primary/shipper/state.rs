@@ -23,6 +23,7 @@ use crate::ltx::{Header, Lineage, Recipients, Txid};
 use crate::page::PageCount;
 use crate::primary::dirty::{Cursor, Journal, PageSet, Position, StoredPosition};
 use crate::primary::file_fingerprint::{Identity, Stamp};
+use crate::store::stored_url;
 
 /// What is remembered.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +31,7 @@ pub(in crate::primary) struct State {
     /// Tells our files in the replica from another writer's. Random, never 0.
     pub(in crate::primary) node_id: u64,
     /// The replica that `txid` is a transaction of.
+    #[serde(with = "stored_url")]
     pub(in crate::primary) url: String,
     /// The lineage of that replica, once it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -130,6 +132,7 @@ impl Sent {
 /// A replica that the database was published to before.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::primary) struct Former {
+    #[serde(with = "stored_url")]
     pub(in crate::primary) url: String,
     /// The last transaction that was known to be there.
     txid: u64,

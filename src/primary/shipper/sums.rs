@@ -35,7 +35,7 @@ use crate::primary::random_u64;
 use crate::primary::shipper::Shipper;
 use crate::primary::shipper::past::{Digest, Past};
 use crate::runtime;
-use crate::store::ByteRange;
+use crate::store::{ByteRange, in_local_state};
 
 const NAME: &str = "pages.sums";
 /// How the names of new ones end, `pages.{random:016x}.new`.
@@ -114,7 +114,7 @@ pub(in crate::primary) struct Sums {
 impl Sums {
     /// Those in the folder of local state, for the replica at `url`.
     pub(in crate::primary) fn new(folder: &Path, url: &str) -> Self {
-        let replica = crc_fast::checksum(CrcAlgorithm::Crc64Nvme, url.as_bytes());
+        let replica = crc_fast::checksum(CrcAlgorithm::Crc64Nvme, in_local_state(url).as_bytes());
         Self { path: folder.join(NAME), replica, past: Past::new(folder, replica) }
     }
 

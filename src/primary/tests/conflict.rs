@@ -160,6 +160,8 @@ fn a_new_empty_database_does_not_bury_a_replica() {
         bench.open();
         let error = message(bench.try_sync());
         assert!(error.contains("new and empty") && error.contains("litestream_restore"), "{error}");
+        // The file is there by now.
+        assert!(error.contains("{\"force\": true}"), "{error}");
         bench.db.fill(3);
         bench.primary().entered_wal_mode();
         assert_stopped(&mut bench, &["restore"]);

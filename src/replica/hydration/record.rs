@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use super::bits::Bits;
 use super::parts::Parts;
-use crate::store::FileInfo;
+use crate::store::{FileInfo, stored_url};
 
 const MAGIC: &[u8; 8] = b"LSHYDR02";
 const CRC: usize = 8;
@@ -33,6 +33,7 @@ const CRC: usize = 8;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Record {
     /// The replica's URL.
+    #[serde(with = "stored_url")]
     pub(super) url: String,
     pub(super) page_size: u32,
     /// The size of the database in pages.

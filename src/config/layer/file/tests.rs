@@ -232,7 +232,7 @@ fn a_folder_gives_each_database_a_path_of_its_own() {
     let file = File::of(text);
     let of = |path: &str| places(&file.primary(path, "").replicas).remove(0);
     assert_eq!(of("/d/x/y/a.db"), "s3://b/all/x/y/a.db");
-    assert_eq!(of("/d/a b#%.db"), "s3://b/all/a b#%.db");
+    assert_eq!(of("/d/a b#%.db"), "s3://b/all/a b%23%25.db");
     assert_eq!(of("/e/a.sqlite"), "file:///backup/a.sqlite");
     assert_eq!(of("/f/a.sqlite"), "s3://b/a.sqlite");
     assert_eq!(of("/d/own.db"), "file:///own");

@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::store::http::endpoint;
 use crate::store::paths::{authority_and_path, clean_path, decode};
 use crate::store::setting::{self, Secret, Settings, StoreKind, StoreSetting};
+use crate::store::spelling::escaped;
 use crate::store::{Bucket, Layout, Opening, Provider, Site, Source};
 
 /// What is not encoded in the name of a container or a blob.
@@ -200,7 +201,7 @@ impl Site for AzureSite {
     fn url(&self) -> String {
         let account = self.account.as_ref().map(|account| format!("{account}@")).unwrap_or_default();
         let slash = if self.path.is_empty() { "" } else { "/" };
-        format!("abs://{account}{}{slash}{}", self.container, self.path)
+        format!("abs://{account}{}{slash}{}", escaped(&self.container), escaped(&self.path))
     }
 
     fn root(&self) -> &str {

@@ -7,7 +7,8 @@ use super::FileBucket;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::store::paths::{at_home, decode, home};
-use crate::store::{Bucket, Layout, Opening, Provider, Settings, Site, Source};
+use crate::store::spelling::escaped;
+use crate::store::{Bucket, Layout, Opening, Provider, Settings, Site, Source, without_secrets};
 
 /// Folders of the local file system.
 pub(in crate::store) static PROVIDER: Provider = Provider {
@@ -28,7 +29,7 @@ struct Folder(PathBuf);
 
 impl Site for Folder {
     fn url(&self) -> String {
-        format!("file://{}", self.0.display())
+        url_of(&self.0)
     }
 
     /// The bucket is the replica's folder.
@@ -51,6 +52,11 @@ impl Site for Folder {
             None => bucket,
         })
     }
+}
+
+/// The URL of a folder.
+pub(super) fn url_of(folder: &Path) -> String {
+    format!("file://{}", escaped(&folder.to_string_lossy()))
 }
 
 fn locate(source: &Source<'_>, settings: &Settings<'_>) -> Result<Arc<dyn Site>> {
@@ -76,9 +82,10 @@ fn folder(rest: &str) -> Result<PathBuf> {
         Some(authority) if authority.is_empty() || authority.starts_with('/') => authority,
         Some(home) if home == "~" || home.starts_with("~/") => return Err(Error::config(at_home(home))),
         Some(host) => {
+            let shown = without_secrets(&format!("file://{host}"));
+            let path = host.rsplit_once('@').map_or(host, |(_, path)| path);
             return Err(Error::config(format!(
-                "'file://{host}' names a host; write file:///{host} for an absolute path, or file:{host} for a \
-                 relative one"
+                "'{shown}' names a host; write file:///{path} for an absolute path, or file:{path} for a relative one"
             )));
         }
         None if rest == "~" || rest.starts_with("~/") => return Err(Error::config(at_home(rest))),
@@ -106,4 +113,21 @@ fn lexically_clean(path: &Path) -> PathBuf {
         }
     }
     clean
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::store::Location;
+
+    #[test]
+    fn what_may_be_a_password_is_not_repeated() {
+        for (url, shown) in [
+            ("file://nas/backups/app", "'file://nas/backups/app'"),
+            ("file://me:hunter2@nas/backups/app", "'file://…@nas/backups/app'"),
+            ("file://me:hunter2/@nas/app", "'file://…@nas/app'"),
+        ] {
+            let e = Location::parse(url, &|_: &str| None).unwrap_err().to_string();
+            assert!(e.contains(shown) && e.contains("file:///nas/") && !e.contains("hunter2"), "{e}");
+        }
+    }
 }

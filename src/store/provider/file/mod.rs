@@ -200,7 +200,7 @@ impl FileBucket {
 #[async_trait]
 impl Bucket for FileBucket {
     fn describe(&self) -> String {
-        format!("file://{}", self.root.display())
+        location::url_of(&self.root)
     }
 
     async fn list(&self, prefix: &str, start: Option<Next>) -> Result<Page<ObjectInfo>> {

@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::store::http::endpoint;
 use crate::store::paths::{authority_and_path, clean_path, decode};
 use crate::store::setting::{self, Settings};
+use crate::store::spelling::escaped;
 use crate::store::{Bucket, Layout, Opening, Provider, Site, Source};
 
 /// Parts of a resumable upload are multiples of this.
@@ -112,7 +113,7 @@ pub(super) fn encode(text: &str) -> String {
 impl Site for GcsSite {
     fn url(&self) -> String {
         let slash = if self.path.is_empty() { "" } else { "/" };
-        format!("gs://{}{slash}{}", self.bucket, self.path)
+        format!("gs://{}{slash}{}", escaped(&self.bucket), escaped(&self.path))
     }
 
     fn root(&self) -> &str {

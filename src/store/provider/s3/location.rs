@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::store::http::endpoint;
 use crate::store::paths::{clean_path, decode, home};
 use crate::store::setting::{self, Secret, Settings, StoreKind, StoreSetting};
+use crate::store::spelling::escaped;
 use crate::store::{Bucket, Layout, Opening, Provider, Site, Source};
 
 /// S3 and the stores that speak its protocol.
@@ -147,8 +148,8 @@ pub(in crate::store::provider) enum Encryption {
 
 impl fmt::Display for S3Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}://{}", self.dialect.scheme(), self.bucket)?;
-        if self.path.is_empty() { Ok(()) } else { write!(f, "/{}", self.path) }
+        write!(f, "{}://{}", self.dialect.scheme(), escaped(&self.bucket))?;
+        if self.path.is_empty() { Ok(()) } else { write!(f, "/{}", escaped(&self.path)) }
     }
 }
 

@@ -10,6 +10,7 @@ use super::SftpBucket;
 use crate::error::{Error, Result};
 use crate::store::paths::{clean_path, decode, home};
 use crate::store::setting::{self, Secret, Settings, StoreKind, StoreSetting};
+use crate::store::spelling::escaped;
 use crate::store::{Bucket, Layout, Opening, Provider, Site, Source};
 
 /// Folders of SSH servers.
@@ -112,7 +113,7 @@ impl Site for SftpSite {
         let port = if self.port == PORT { String::new() } else { format!(":{}", self.port) };
         let home = if self.from_home { "/~" } else { "" };
         let slash = if self.path.is_empty() { "" } else { "/" };
-        format!("sftp://{host}{port}{home}{slash}{}", self.path)
+        format!("sftp://{host}{port}{home}{slash}{}", escaped(&self.path))
     }
 
     fn root(&self) -> &str {

@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::store::paths::{clean_path, decode};
 use crate::store::setting::{self, Secret, Settings, StoreKind, StoreSetting};
+use crate::store::spelling::escaped;
 use crate::store::{Bucket, Layout, Opening, Provider, Site, Source};
 
 /// Shares of WebDAV servers.
@@ -74,7 +75,7 @@ impl WebdavSite {
 impl Site for WebdavSite {
     fn url(&self) -> String {
         let server = self.server.replacen("http", "webdav", 1);
-        if self.path.is_empty() { server } else { format!("{server}/{}", self.path) }
+        if self.path.is_empty() { server } else { format!("{server}/{}", escaped(&self.path)) }
     }
 
     fn root(&self) -> &str {
