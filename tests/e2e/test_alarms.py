@@ -96,6 +96,10 @@ def test_a_replication_that_stops_and_begins_again(start, in_s3, configured, pag
     [_, over] = until(lambda: len(all_ := told.told("replication_stopped")) == 2 and all_, 10, "it is over")
     assert over["resolved"] and over["id"] == stopped["id"]
     assert len(until(lambda: told.told("replication_resumed"), 10, "it began again")) == 1
+    # It happened, and does not last.
+    metrics = db.load().one("SELECT litestream_metrics()")
+    assert 'litestream_events_total{event="replication_resumed"} 1\n' in metrics
+    assert not [line for line in metrics.splitlines() if line.startswith("litestream_alarm{")]
 
 
 def test_a_close_that_leaves_commits_behind(start, through_proxy, proxy, configured, pager, tmp_path):
