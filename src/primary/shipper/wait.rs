@@ -104,12 +104,13 @@ impl Shipper {
     }
 
     fn lacking(&self, progress: &Progress) -> Lacking {
-        let cause = match &progress.error {
+        let (phase, error) = self.shown(progress);
+        let cause = match error {
             Some(error) => format!(": {error}"),
-            None => match self.copying.percent().filter(|_| progress.phase == Phase::Copying) {
+            None => match self.copying.percent().filter(|_| phase == Phase::Copying) {
                 Some(percent) => format!("; it is still copying, and came to {percent} %"),
-                None if progress.phase == Phase::Idle => "; the last commits were not looked at yet".to_owned(),
-                None => format!("; it is still {}", progress.phase.name()),
+                None if phase == Phase::Idle => "; the last commits were not looked at yet".to_owned(),
+                None => format!("; it is still {}", phase.name()),
             },
         };
         Lacking { url: self.store.url(), cause }
