@@ -145,7 +145,8 @@ impl Primary {
             let lacking = goal.replicas().filter(|number| !matches!(outcomes[*number], Some(Ok(_))));
             let lacking: Vec<&Shipper> = lacking.map(|number| &*self.shippers()[number]).collect();
             // Whether all is there is known once it was looked.
-            let looks = wanted.question != Question::Commit && lacking.iter().any(|shipper| shipper.is_idle());
+            let looks =
+                wanted.question != Question::Commit && lacking.iter().any(|shipper| shipper.is_idle());
             let patience = if looks { timeout.max(GLANCE) } else { timeout };
             let left = patience.saturating_sub(begun.elapsed());
             if left.is_zero() {

@@ -162,7 +162,7 @@ impl Shipper {
 
     fn add_standing(&self, figures: &mut ReplicaFigures) {
         figures.lag = u64::try_from(self.lag().as_millis()).unwrap_or(u64::MAX);
-        figures.has_hole = self.holes.error(self.store.as_ref()).is_some();
+        figures.has_hole = self.hole().is_some();
         let verified = self.proof.verified().clone();
         figures.verified = verified.proven.map(|(txid, at)| (txid.get(), at.as_millis()));
         figures.verification_error = verified.error.map(|error| error.to_string());

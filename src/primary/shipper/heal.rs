@@ -2,8 +2,9 @@
 //! next transaction, and the same once more as a snapshot.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::events;
 use crate::ltx::{FileId, Txid};
 use crate::primary::maintenance;
@@ -11,6 +12,19 @@ use crate::primary::shipper::Shipper;
 use crate::primary::shipper::holes::{self, Asked, Hole, Look};
 use crate::primary::shipper::place::{self, Whereabouts};
 use crate::primary::shipper::sums::Sums;
+
+/// What is wrong with a replica of which no more is known.
+pub(in crate::primary) const NOT_THE_NEWEST: &str = "its files do not lead to the newest state";
+
+const AS_ASKED: &str = "as litestream_resume('force') asks for";
+
+/// Why all pages of the database are sent.
+pub(in crate::primary) enum Cause {
+    /// What was published is not there any more.
+    Hole(Hole),
+    /// A user said that the database is to follow what is there: nothing is known to be lost.
+    Asked,
+}
 
 /// Looks at the replica if that is asked for, or if its folder is not the one that it was.
 ///
@@ -46,7 +60,7 @@ async fn look(shipper: &Arc<Shipper>, asked: Asked, whereabouts: Whereabouts) ->
         return Ok(false);
     };
     let hole = match asked.look {
-        Look::Copy => Some(Hole::said("its files do not lead to the newest state")),
+        Look::Copy => Some(Hole::said(NOT_THE_NEWEST)),
         Look::Names | Look::Content => holes::look(shipper, asked, last).await?,
     };
     let Some(hole) = hole else {
@@ -58,7 +72,7 @@ async fn look(shipper: &Arc<Shipper>, asked: Asked, whereabouts: Whereabouts) ->
         return Ok(false);
     };
     let hole = may_heal(shipper, hole, asked.by_user, whereabouts)?;
-    begin(shipper, hole)?;
+    begin(shipper, Cause::Hole(hole))?;
     shipper.holes.looked(shipper.db.clock.steady());
     Ok(true)
 }
@@ -84,15 +98,34 @@ pub(in crate::primary) fn may_heal(
 ///
 /// # Errors
 /// `Busy` if another process publishes; `Interrupted` after the last close.
-pub(in crate::primary) fn begin(shipper: &Shipper, hole: Hole) -> Result<()> {
+pub(in crate::primary) fn begin(shipper: &Shipper, cause: Cause) -> Result<()> {
     let url = shipper.store.url();
-    let notice = format!("{url} lost transactions: {}; a full copy of the database is sent", hole.found());
-    shipper.begins(&events::HOLE_FOUND, &notice);
-    shipper.notice(notice);
+    shipper.copies_as_asked.store(matches!(cause, Cause::Asked), Ordering::SeqCst);
+    let hole = match cause {
+        Cause::Hole(hole) => {
+            let notice =
+                format!("{url} lost transactions: {}; a full copy of the database is sent", hole.found());
+            shipper.begins(&events::HOLE_FOUND, &notice);
+            shipper.notice(notice);
+            hole
+        }
+        Cause::Asked => {
+            shipper.notice(format!("a full copy of the database is sent to {url}, {AS_ASKED}"));
+            Hole::said(AS_ASKED)
+        }
+    };
     place::forget(shipper);
     shipper.holes.found(hole);
     Sums::of(shipper).forget_pages();
     shipper.with_capture(|capture| capture.lost("the replica's files do not lead to the newest state"))
+}
+
+impl Shipper {
+    /// What the replica is known to lack, while that is being healed.
+    pub(in crate::primary) fn hole(&self) -> Option<Error> {
+        let is_asked = self.copies_as_asked.load(Ordering::SeqCst);
+        if is_asked { None } else { self.holes.error(self.store.as_ref()) }
+    }
 }
 
 /// A copy of the database is in the replica as `txid`; `is_whole` if it has all pages. Nobody was told yet.
@@ -111,19 +144,21 @@ pub(in crate::primary) async fn copied(shipper: &Shipper, txid: Txid, is_whole: 
 /// Those of the store. What is left to do is done in the next round.
 pub(in crate::primary) async fn finish(shipper: &Arc<Shipper>) -> Result<()> {
     let Some((hole, txid)) = shipper.holes.copy() else { return Ok(()) };
+    let is_asked = shipper.copies_as_asked.load(Ordering::SeqCst);
+    let cause = |hole| if is_asked { Cause::Asked } else { Cause::Hole(hole) };
     let (snapshot, pack) =
         match maintenance::snapshot_of_copy(&shipper.store, txid, shipper.options.pack, &shipper.seals).await
         {
             Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::Corrupt) => {
                 shipper.history.note_damaged([FileId::single(txid)]);
                 tracing::warn!(db = %shipper.db.path.display(), "{}: {e}", shipper.db.path.display());
-                begin(shipper, hole)?;
+                begin(shipper, cause(hole))?;
                 return Err(e);
             }
             // It was merged before its upload was answered, and its key is forgotten. A store that refuses is another matter.
             Err(e) if e.kind() == ErrorKind::Denied && shipper.seals.has_forgotten(FileId::single(txid)) => {
                 tracing::debug!("{}: {e}", shipper.name());
-                return begin(shipper, hole);
+                return begin(shipper, cause(hole));
             }
             written => written?,
         };
@@ -133,11 +168,13 @@ pub(in crate::primary) async fn finish(shipper: &Arc<Shipper>) -> Result<()> {
     }
     place::learn(shipper).await;
     let url = shipper.store.url();
-    shipper.notice(format!(
-        "{url} had lost transactions: {}; a full copy of the database is there as {txid}, and states up to then are \
-         there as far as their files are",
-        hole.found()
-    ));
+    let there = format!(
+        "a full copy of the database is there as {txid}, and states up to then are there as far as their files are"
+    );
+    shipper.notice(match cause(hole) {
+        Cause::Hole(hole) => format!("{url} had lost transactions: {}; {there}", hole.found()),
+        Cause::Asked => format!("{url}: {AS_ASKED}, {there}"),
+    });
     // Whoever waits for it looks at the status next.
     shipper.holes.healed(txid);
     shipper.ends(&events::HOLE_FOUND);

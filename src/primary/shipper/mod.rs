@@ -153,6 +153,8 @@ pub(in crate::primary) struct Shipper {
     pub(in crate::primary) proof: scheduled_verify::Proof,
     /// What the replica lacks.
     pub(in crate::primary) holes: holes::Holes,
+    /// The full copy that `holes` waits for is no hole's: a user asked for it.
+    copies_as_asked: AtomicBool,
     /// The folder that the replica is in, if it is in one.
     places: place::Places,
     /// How many threads wait for the replica.
@@ -232,6 +234,7 @@ impl Shipper {
             copying: Arc::default(),
             requests: Requests::default(),
             proving_fencing: AtomicBool::new(false),
+            copies_as_asked: AtomicBool::new(false),
             surveyed: Mutex::default(),
             withdrawn: Notify::new(),
             publishes: Notify::new(),

@@ -369,8 +369,7 @@ impl Shipper {
     /// What is wrong now, of replication, history or the replica itself.
     pub(in crate::primary) fn trouble(&self, progress: &Progress) -> Option<Error> {
         let later = || self.history.error().or_else(|| self.proof.verified().error.clone());
-        let hole = || self.holes.error(self.store.as_ref());
-        self.shown(progress).1.or_else(hole).or_else(later)
+        self.shown(progress).1.or_else(|| self.hole()).or_else(later)
     }
 
     /// How many local files wait for the replica, and their size in bytes.
