@@ -315,6 +315,15 @@ def test_the_heart_beats_while_all_is_well(start, in_s3, pager, tmp_path):
     assert beats.requests[0][0] == "/hook/private"
 
 
+def test_a_heartbeat_that_can_go_nowhere_is_refused(start, in_folder, tmp_path):
+    """The address may be a secret, and is not repeated."""
+    uri = in_folder.primary(tmp_path / "app.db")
+    for parameter, env in (("&heartbeat_url=not-one", {}), ("", {"LITESTREAM_HEARTBEAT_URL": "not-one"})):
+        with pytest.raises(SqlError, match="(?i)heartbeat_url: it begins with https") as refused:
+            fill(start("python", env=env).open(uri + parameter))
+        assert "not-one" not in str(refused.value)
+
+
 def test_a_webhook_that_cannot_be_is_refused_with_its_line(start, configured, through_proxy, tmp_path):
     for lines, message in (("webhooks:\n- events: [lag_high]\n", "has no url"),
                            ("webhooks:\n- url: https://x\n  events: [lag_hihg]\n", "no event 'lag_hihg'"),
