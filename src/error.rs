@@ -87,7 +87,11 @@ impl Error {
             std::io::ErrorKind::ReadOnlyFilesystem => ErrorKind::ReadOnly,
             _ => ErrorKind::Io,
         };
-        Self { kind, message: format!("{what}: {source}").into(), source: Some(Box::new(source)) }
+        let remedy = match source.raw_os_error() {
+            Some(libc::EMFILE | libc::ENFILE) => "; raise the limit of open files (ulimit -n)",
+            _ => "",
+        };
+        Self { kind, message: format!("{what}: {source}{remedy}").into(), source: Some(Box::new(source)) }
     }
 
     /// Bytes that break their format or fail their checksum.

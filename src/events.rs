@@ -107,6 +107,8 @@ pub struct Occurrence {
     pub at: Timestamp,
     /// It is over.
     pub resolved: bool,
+    /// It happened at a moment, and has no end.
+    pub is_moment: bool,
     /// How often its cause was met so far.
     pub attempts: u64,
 }
@@ -225,6 +227,7 @@ fn new(event: &'static Event, subject: Subject<'_>, error: &str, now: Timestamp)
         since: now,
         at: now,
         resolved: false,
+        is_moment: false,
         attempts: 1,
     }
 }
@@ -248,7 +251,7 @@ pub fn ends(event: &'static Event, subject: Subject<'_>) {
 /// `event` happened, at this moment.
 pub fn happened(event: &'static Event, subject: Subject<'_>, error: &str) {
     let _section = fork::section();
-    let occurrence = new(event, subject, error, SystemClock.now());
+    let occurrence = Occurrence { is_moment: true, ..new(event, subject, error, SystemClock.now()) };
     let events = EVENTS_HERE.get();
     events.tell(&mut events.lock(), &occurrence);
     log(&occurrence, event.line);

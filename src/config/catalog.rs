@@ -9,6 +9,7 @@ use tracing::level_filters::LevelFilter;
 
 use super::setting::{
     CountedTxid, Declared, Hydrate, IntegrityCheck, Kind, OfStore, Restore, Role, Scope, Setting, SqlReach,
+    WebAddress,
 };
 use crate::logging::LogFormat;
 use crate::ltx::Txid;
@@ -471,7 +472,7 @@ settings! {
     )
     .env(&["LITESTREAM_DISK_RESERVE"])
     .default("256MiB");
-    HEARTBEAT_URL: Option<String> = Setting::new(
+    HEARTBEAT_URL: Option<WebAddress> = Setting::new(
         Scope::Monitor,
         "heartbeat_url",
         Kind::Secret,

@@ -17,6 +17,8 @@ pub(super) enum Origin {
     File(Line, Arc<str>),
     /// This environment variable.
     Env(&'static str),
+    /// An earlier open of the database gave it.
+    Remembered(&'static str),
     /// Nobody gave it.
     Default(&'static str),
 }
@@ -47,6 +49,7 @@ impl Origin {
             | Self::Url(name)
             | Self::Option(name)
             | Self::Env(name)
+            | Self::Remembered(name)
             | Self::Default(name) => (*name).to_owned(),
             Self::File(line, key) => format!("{line}: {key}"),
         }
@@ -66,6 +69,7 @@ impl fmt::Display for Origin {
             Self::Option(name) => write!(f, "option {name}"),
             Self::File(line, _) => line.fmt(f),
             Self::Env(name) => f.write_str(name),
+            Self::Remembered(_) => f.write_str("remembered"),
             Self::Default(_) => f.write_str("default"),
         }
     }

@@ -3,7 +3,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::catalog::{CONFIG, ROLE, SETTINGS};
+use super::catalog::{
+    CONFIG, RETENTION_DAILY, RETENTION_HOURLY, RETENTION_MONTHLY, RETENTION_WEEKLY, ROLE, SETTINGS,
+};
 use super::layer::file::Note;
 use super::layer::{Found, Given};
 use super::origin::Origin;
@@ -11,6 +13,8 @@ use super::resolve::{FoundReplica, Layers};
 use super::setting::{Declared, Role, Scope};
 use super::{Env, Params};
 use crate::error::Result;
+use crate::primary::{self, NamedSettings};
+use crate::store::ReplicaIdentity;
 
 /// One value that is in force, or something in the configuration file that has no effect.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -67,11 +71,20 @@ pub fn in_force(
     }));
     let scopes: &[Scope] =
         if role == Role::Primary { &[Scope::Primary] } else { &[Scope::Replica, Scope::State] };
-    rows.extend(of_scopes(&layers.given, scopes));
+    let nothing = NamedSettings::default();
+    rows.extend(of_scopes(&layers.given, scopes, &nothing));
     let of_process = layers.document.as_ref().map_or_else(Vec::new, |document| document.process.clone());
-    rows.extend(of_scopes(&layers.given.before(of_process), &[Scope::Monitor]));
-    for replica in layers.located(&replicas)? {
-        rows.extend(of_replica(&replica, role));
+    rows.extend(of_scopes(&layers.given.before(of_process), &[Scope::Monitor], &nothing));
+    let located = layers.located(&replicas)?;
+    let remembered = match path.filter(|_| role == Role::Primary) {
+        Some(path) => {
+            let identities = located.iter().map(|replica| ReplicaIdentity::from(&replica.location));
+            primary::remembered(path, &identities.collect::<Vec<_>>())?
+        }
+        None => vec![nothing; located.len()],
+    };
+    for (replica, remembered) in located.iter().zip(&remembered) {
+        rows.extend(of_replica(replica, role, remembered));
     }
     if let Some(document) = &layers.document {
         rows.extend(document.notes.iter().map(of_note));
@@ -85,12 +98,31 @@ fn of_role(role: Role, said: Option<Found>) -> InForce {
     InForce { value: Some(word.to_owned()), ..InForce::of(&ROLE.declared, &said.unwrap_or(default)) }
 }
 
-fn of_scopes(given: &Given<'_>, scopes: &[Scope]) -> Vec<InForce> {
+fn of_scopes(given: &Given<'_>, scopes: &[Scope], remembered: &NamedSettings) -> Vec<InForce> {
     let settings = SETTINGS.iter().filter(|setting| scopes.contains(&setting.scope));
-    settings.filter_map(|setting| given.found(setting).map(|found| InForce::of(setting, &found))).collect()
+    let memory = of_memory(given, remembered);
+    let found = |setting: &'static Declared| {
+        let found = given.found(setting).filter(|found| !matches!(found.origin, Origin::Default(_)));
+        let earlier = || memory.iter().find(|(name, _)| *name == setting.name);
+        let remembered =
+            || earlier().map(|(name, text)| Found { text: text.clone(), origin: Origin::Remembered(name) });
+        found.or_else(remembered).or_else(|| given.found(setting))
+    };
+    settings.filter_map(|setting| found(setting).map(|found| InForce::of(setting, &found))).collect()
 }
 
-fn of_replica(replica: &FoundReplica<'_>, role: Role) -> Vec<InForce> {
+/// What holds of `remembered` for an open that is given `given`.
+fn of_memory(given: &Given<'_>, remembered: &NamedSettings) -> Vec<(&'static str, String)> {
+    let calendar = [&RETENTION_HOURLY, &RETENTION_DAILY, &RETENTION_WEEKLY, &RETENTION_MONTHLY];
+    // Its numbers count together.
+    let names_calendar = calendar.iter().any(|setting| given.is_named(setting));
+    let is_of_calendar = |name: &str| calendar.iter().any(|setting| setting.declared.name == name);
+    let mut memory = remembered.shown();
+    memory.retain(|(name, _)| !(names_calendar && is_of_calendar(name)));
+    memory
+}
+
+fn of_replica(replica: &FoundReplica<'_>, role: Role, remembered: &NamedSettings) -> Vec<InForce> {
     let url = replica.location.to_string();
     let first = InForce {
         setting: "replica".to_owned(),
@@ -107,7 +139,7 @@ fn of_replica(replica: &FoundReplica<'_>, role: Role) -> Vec<InForce> {
         setting
             .is_none_or(|setting| setting.scope != Scope::Store || replica.location.has_setting(setting.name))
     };
-    let settings = of_scopes(&replica.given, scopes).into_iter().filter(is_known);
+    let settings = of_scopes(&replica.given, scopes, remembered).into_iter().filter(is_known);
     let rows = std::iter::once(first).chain(settings);
     rows.map(|row| InForce { replica: Some(url.clone()), ..row }).collect()
 }

@@ -330,6 +330,19 @@ impl Value for String {
     }
 }
 
+/// An address that a notification goes to. It may be a secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct WebAddress(pub(super) String);
+
+impl Value for WebAddress {
+    fn read(_: &Kind, text: &str) -> Result<Self> {
+        let is_one = value::is_web_address(text);
+        is_one
+            .then(|| Self(text.to_owned()))
+            .ok_or_else(|| Error::config("it begins with https:// or http://"))
+    }
+}
+
 impl Value for PathBuf {
     fn read(kind: &Kind, text: &str) -> Result<Self> {
         String::read(kind, text).and_then(|text| value::path(&text))

@@ -59,7 +59,7 @@ pub fn monitor_options(params: &dyn Params, env: &dyn Env) -> Result<monitor::Op
     let listen = address(&given, &LISTEN)?;
     let mcp_addr = address(&given, &MCP_ADDR)?;
     let interval = given.get(&HEARTBEAT_INTERVAL)?;
-    let heartbeat = given.get(&HEARTBEAT_URL)?.map(|url| monitor::Heartbeat { url, interval });
+    let heartbeat = given.get(&HEARTBEAT_URL)?.map(|url| monitor::Heartbeat { url: url.0, interval });
     Ok(monitor::Options {
         listen,
         listen_token: given.get(&LISTEN_TOKEN)?,

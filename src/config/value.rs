@@ -186,6 +186,11 @@ fn size(text: &str) -> Result<u64> {
     }
 }
 
+/// Whether `text` is an address that a notification can go to.
+pub(super) fn is_web_address(text: &str) -> bool {
+    ["http://", "https://"].iter().any(|scheme| text.starts_with(scheme))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

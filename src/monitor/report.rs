@@ -83,7 +83,7 @@ pub(super) struct OccurrenceFigures {
     pub(super) replica: String,
     pub(super) error: String,
     pub(super) since: i64,
-    /// When it was over; `None` while it lasts.
+    /// When it was over, or happened; `None` while it lasts.
     pub(super) until: Option<i64>,
     pub(super) attempts: u64,
 }
@@ -97,7 +97,7 @@ impl From<&Occurrence> for OccurrenceFigures {
             replica: occurrence.replica.clone(),
             error: occurrence.error.clone(),
             since: occurrence.since.as_millis(),
-            until: occurrence.resolved.then(|| occurrence.at.as_millis()),
+            until: (occurrence.resolved || occurrence.is_moment).then(|| occurrence.at.as_millis()),
             attempts: occurrence.attempts,
         }
     }

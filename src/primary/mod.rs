@@ -49,6 +49,7 @@ pub use maintenance::{
 };
 pub use mark::{Restored, last_published, mark};
 pub use options::{CommitMode, Named, Options, ReplicaConfig, ReplicaOptions, Rewound, SyncReplicas};
+pub use ownership::remembered;
 pub use page_set::PageSet;
 pub use shipper::{Phase, ReplicaFigures};
 

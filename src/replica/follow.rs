@@ -18,7 +18,7 @@ use super::files::Files;
 use super::followed::Follow;
 use super::map::PageMap;
 use super::options::Options;
-use super::plan::{Plan, RestorePoint, empty};
+use super::plan::{Plan, RestorePoint, empty, only_old};
 use super::snapshot::Snapshot;
 use super::source::{Source, Survey};
 use super::status::{Polls, now};
@@ -67,7 +67,8 @@ pub(super) async fn open(
         let now = Instant::now();
         if now >= deadline {
             let waited = options.open_timeout.as_secs_f64();
-            return Err(empty().context(format!("{} (waited {waited} s)", files.source.url())));
+            let nothing = only_old(files.source.store()).await.unwrap_or_else(empty);
+            return Err(nothing.context(format!("{} (waited {waited} s)", files.source.url())));
         }
         sleep_until(deadline.min(now + pause)).await;
     }

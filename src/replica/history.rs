@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::future::{OptionFuture, try_join};
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 
-use super::plan::empty;
+use super::plan::{empty, only_old};
 use super::source::{Source, header_of};
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
@@ -50,8 +50,11 @@ pub struct HistoryPoint {
 /// # Errors
 /// Those of the store; `NotFound` if the replica is empty.
 pub async fn points(store: Arc<Replica>) -> Result<Vec<FileInfo>> {
-    let files = Source::new(store).list_all_upwards().await?;
-    if files.is_empty() { Err(empty()) } else { Ok(restorable(&files)) }
+    let files = Source::new(Arc::clone(&store)).list_all_upwards().await?;
+    if files.is_empty() {
+        return Err(only_old(&store).await.unwrap_or_else(empty));
+    }
+    Ok(restorable(&files))
 }
 
 /// As [`points`], from a listing.

@@ -104,6 +104,6 @@ pub use view::{Seen, View};
 pub(crate) use beside::{Beside, PageSums};
 pub(crate) use file_end::read_tail;
 pub(crate) use pack::{PackBuilder, Packed};
-pub(crate) use plan::empty;
+pub(crate) use plan::{empty, only_old};
 pub(crate) use source::{Body, Source, Survey, check_name, wrong_length};
 pub(crate) use tail::{Known, News, Tail};

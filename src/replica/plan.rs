@@ -18,7 +18,7 @@ use std::cmp::Reverse;
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::{Level, Txid};
-use crate::store::FileInfo;
+use crate::store::{FileInfo, Replica};
 
 /// The state of the database that is asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -116,6 +116,21 @@ pub(crate) fn empty() -> Error {
         ErrorKind::NotFound,
         "the replica is empty: nothing has been replicated to this URL yet, or the URL is wrong",
     )
+}
+
+/// The error about a replica that has no files but those of Litestream 0.3, if it is one.
+pub(crate) async fn only_old(store: &Replica) -> Option<Error> {
+    if store.list_raw("generations").await.ok()?.is_empty() {
+        return None;
+    }
+    for level in Level::all() {
+        if !store.list(level, Txid::ONE).await.ok()?.is_empty() {
+            return None;
+        }
+    }
+    let message = "Litestream 0.3 wrote the replica, which counts no transactions: it cannot be read in place, only restored \
+                   to its latest state or to that of a time, by litestream_restore";
+    Some(Error::new(ErrorKind::NotFound, message))
 }
 
 /// The error about snapshots that are none, and nothing else.

@@ -84,6 +84,11 @@ impl Source {
         Self { bandwidth, ..self }
     }
 
+    /// The replica.
+    pub(crate) fn store(&self) -> &Replica {
+        &self.store
+    }
+
     /// The replica's URL.
     pub(crate) fn url(&self) -> String {
         self.store.url()

@@ -3,8 +3,8 @@
 //! Threads do not survive `fork`. A child that inherits a started runtime finds its threads gone, so
 //! it leaves the parent's where it is and starts its own.
 //!
-//! A system that refuses to start threads makes an error of each call that needs one, and no panic: tokio is asked for
-//! its threads after as many were to be had.
+//! A system that refuses to start threads, or to open files, makes an error of each call that needs one, and no panic: tokio
+//! is asked for its own after as many were to be had.
 
 mod pool;
 mod run;
@@ -47,7 +47,7 @@ static CURRENT: PerProcess<Mutex<Option<Runtime>>> = PerProcess::new();
 /// A handle on this process's runtime, started now if it is not running.
 ///
 /// # Errors
-/// `Io` if the system refuses to start threads.
+/// `Io` if the system refuses to start threads, or to open files.
 pub fn handle() -> Result<Handle> {
     #[cfg(test)]
     if let Some(simulation) = simulated::current() {
@@ -62,11 +62,12 @@ pub fn handle() -> Result<Handle> {
         .iter()
         .try_for_each(|pool| pool.get().keep_one())
         .and_then(|()| probe(WORKERS))
-        .map_err(no_thread)?;
-    // Another process may take the threads in between.
+        .and_then(|()| start::probe_descriptors())
+        .map_err(start::not_started)?;
+    // Somebody else may take the threads or descriptors in between.
     let runtime = panic::catch_unwind(build)
         .unwrap_or_else(|_| Err(io::ErrorKind::WouldBlock.into()))
-        .map_err(no_thread)?;
+        .map_err(start::not_started)?;
     Ok(current.insert(runtime).handle().clone())
 }
 

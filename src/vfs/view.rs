@@ -19,7 +19,7 @@ use crate::vfs::content::{self, Source, WalReader, wal_path};
 use crate::vfs::first_page::FirstPage;
 use crate::vfs::frames::Frames;
 use crate::vfs::own_locks::{Held, OwnLock, OwnLocks};
-use crate::vfs::{index, recovery};
+use crate::vfs::{index, recovery, wal_mode};
 use crate::wal::{CheckpointInfo, FrameHeader, FrameNo, IndexHeader, IndexRegion, READ_MARKS};
 
 /// How often a view is tried while writers get in between.
@@ -93,9 +93,12 @@ fn is_wal_database(
     match FirstPage::read(file).map_err(|code| failed(path, code))? {
         FirstPage::Empty => Ok(false),
         FirstPage::Plain(header) if header.is_wal => Ok(true),
-        FirstPage::Plain(_) => missing(
-            "a connection keeps it locked (locking_mode=EXCLUSIVE?); replication begins when that one closes",
-        ),
+        FirstPage::Plain(_) => match wal_mode::refused(path) {
+            Some(why) => Err(Error::new(ErrorKind::Busy, why)),
+            None => missing(
+                "a connection keeps it locked (locking_mode=EXCLUSIVE?); replication begins when that one closes",
+            ),
+        },
         FirstPage::Opaque if path_exists(&wal_path(path)) || measured().is_some() => Ok(true),
         FirstPage::Opaque => missing(
             "it does not begin as SQLite's files do, so it is encrypted or no database. If the program encrypts it, \

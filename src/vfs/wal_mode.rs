@@ -1,11 +1,14 @@
 //! Puts a database into WAL mode. Commits can be captured in no other.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rusqlite::OpenFlags;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::fork::PerProcess;
 use crate::sqlite::{BaseFile, BaseVfs, InternalConnection, OpenFlags as BaseFlags};
 use crate::vfs::first_page::FirstPage;
 
@@ -66,12 +69,33 @@ pub(super) fn encrypted_below(vfs: &BaseVfs, path: &Path) -> Error {
     Error::new(ErrorKind::Unsupported, message)
 }
 
+/// What else than another connection kept a database from being put into WAL mode last, by path.
+static REFUSED: PerProcess<Mutex<BTreeMap<PathBuf, String>>> = PerProcess::new();
+
+fn all_refused() -> MutexGuard<'static, BTreeMap<PathBuf, String>> {
+    REFUSED.get().lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What else than another connection kept the database from being put into WAL mode, if anything did last.
+pub(super) fn refused(path: &Path) -> Option<String> {
+    all_refused().get(path).cloned()
+}
+
 /// Puts the database into WAL mode by a connection of our own, for which other connections may keep it
 /// waiting for `patience`.
 ///
 /// # Errors
 /// `Busy` if other connections do not let it; `Unsupported` if the mode cannot be had there; that of SQLite's answer.
 pub(super) fn enter(path: &Path, vfs: &BaseVfs, patience: Duration) -> Result<()> {
+    let entered = try_to_enter(path, vfs, patience);
+    match entered.as_ref().err().filter(|e| e.kind() != ErrorKind::Busy) {
+        Some(e) => all_refused().insert(path.to_path_buf(), e.to_string()),
+        None => all_refused().remove(path),
+    };
+    entered
+}
+
+fn try_to_enter(path: &Path, vfs: &BaseVfs, patience: Duration) -> Result<()> {
     let cannot = |kind, why: &dyn std::fmt::Display| {
         Error::new(
             kind,

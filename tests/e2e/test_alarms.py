@@ -96,6 +96,10 @@ def test_a_replication_that_stops_and_begins_again(start, in_s3, configured, pag
     [_, over] = until(lambda: len(all_ := told.told("replication_stopped")) == 2 and all_, 10, "it is over")
     assert over["resolved"] and over["id"] == stopped["id"]
     assert len(until(lambda: told.told("replication_resumed"), 10, "it began again")) == 1
+    # It happened, and does not last.
+    metrics = db.load().one("SELECT litestream_metrics()")
+    assert 'litestream_events_total{event="replication_resumed"} 1\n' in metrics
+    assert not [line for line in metrics.splitlines() if line.startswith("litestream_alarm{")]
 
 
 def test_a_close_that_leaves_commits_behind(start, through_proxy, proxy, configured, pager, tmp_path):
@@ -309,6 +313,15 @@ def test_the_heart_beats_while_all_is_well(start, in_s3, pager, tmp_path):
     sync(db)
     until(lambda: beats.requests, 25, "the first beat")
     assert beats.requests[0][0] == "/hook/private"
+
+
+def test_a_heartbeat_that_can_go_nowhere_is_refused(start, in_folder, tmp_path):
+    """The address may be a secret, and is not repeated."""
+    uri = in_folder.primary(tmp_path / "app.db")
+    for parameter, env in (("&heartbeat_url=not-one", {}), ("", {"LITESTREAM_HEARTBEAT_URL": "not-one"})):
+        with pytest.raises(SqlError, match="(?i)heartbeat_url: it begins with https") as refused:
+            fill(start("python", env=env).open(uri + parameter))
+        assert "not-one" not in str(refused.value)
 
 
 def test_a_webhook_that_cannot_be_is_refused_with_its_line(start, configured, through_proxy, tmp_path):

@@ -172,8 +172,9 @@ def test_a_program_configures_a_path_itself(start, tmp_path):
                         ('{"sync-intervall": "1s"}', "did you mean 'sync-interval'"), ('{"path": "/x"}', "first argument"),
                         ('{"sync-interval": "fast"}', "'fast' is not a duration")]:
         if said:
-            with pytest.raises(SqlError, match=said):
+            with pytest.raises(SqlError, match=said) as refused:
                 console.one("SELECT litestream_configure(?, ?)", path, wrong)
+            assert str(refused.value).count("litestream_configure") == 1
     # Whoever may only run SQL may not.
     with pytest.raises(SqlError):
         db.one("SELECT litestream_configure(?, ?)", path, "{}")

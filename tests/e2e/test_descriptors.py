@@ -90,3 +90,26 @@ def one_of(location: Location, n: int) -> Location:
     """The replica of the database with this number."""
     return Location.file(location.folder / f"{n}")
 
+
+
+LIMITED = """
+import resource
+
+load()
+resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) - 1 + more, 1024))
+try:
+    db = connect(uri)
+    db.execute("CREATE TABLE t(x)")
+    db.execute("SELECT litestream_sync(2)").fetchall()
+except sqlite3.Error as failure:
+    print(failure)
+"""
+
+
+@pytest.mark.parametrize("more", [2, 4, 5, 6, 8, 9, 10, 11])
+def test_too_few_descriptors_are_told_as_that(in_folder, tmp_path, more):
+    """An error that names the limit, or what SQLite says of it, and no panic."""
+    done = run(LIMITED, tmp_path, in_folder.env, uri=in_folder.primary(tmp_path / "app.db", close_timeout="100ms"), more=more)
+    assert "panicked" not in done.stderr, done.stderr
+    assert "thread" not in done.stdout and "EXCLUSIVE" not in done.stdout, done.stdout
+    assert "ulimit -n" in done.stdout or "unable to open database file" in done.stdout, done.stdout

@@ -324,6 +324,11 @@ def test_recipients_are_changed_by_a_word(start, in_folder, tmp_path, identity):
     with pytest.raises(SqlError, match="litestream_resume"):
         sync(db)
     db.rows("SELECT litestream_resume('force')")
+    # Nothing was lost, and nobody says so.
+    [[notice, since, to]] = db.rows("SELECT notice, sealed_since, sealed_to FROM litestream_status")
+    assert "lost" not in notice and f"a full copy of the database is there as {first + 1:016x}" in notice
+    assert (since, to) == (f"{1:016x}", TO[1][:12] + "...")
+    assert "hole_found" not in db.load().one("SELECT litestream_metrics()")
     insert(db)
     sync(db)
     other = tmp_path / "other.txt"

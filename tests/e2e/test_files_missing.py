@@ -123,6 +123,8 @@ def test_without_auto_recover_it_stops(start, location, tmp_path):
         db.one("SELECT litestream_resume()")
     assert left(location) == kept, "nothing is published"
     assert txid(db.one("SELECT litestream_resume('force')")) == last + 1
+    assert "had lost transactions: its files do not lead from" in state_of(db)["notice"]
+    assert 'litestream_events_total{event="hole_found"} 1\n' in db.load().one("SELECT litestream_metrics()")
     assert_restores(db, location, tmp_path)
     assert {path: path.read_bytes() for path in kept} == kept
 

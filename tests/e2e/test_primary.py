@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from harness.location import sqlite_uri
 from harness.sql import fill, insert, restore, status, sync
 from harness.wait import until
 from harness.worker import SqlError
@@ -94,6 +95,19 @@ def test_exclusive_locking_mode_replicates(start, in_folder, tmp_path):
     expected = primary.content()
     restore(primary, in_folder, tmp_path / "restored.db")
     assert primary.worker.open(tmp_path / "restored.db", "restored").content() == expected
+
+
+def test_a_new_database_is_healthy_from_its_first_commit_on(start, tmp_path):
+    """It becomes one in WAL mode after that, and until then nobody knows that anything keeps it from it."""
+    worker = start("python")
+    for n in range(5):
+        db = worker.open(sqlite_uri(tmp_path / f"{n}.db", vfs="litestream", replica=f"file://{tmp_path}/replica-{n}"), f"{n}")
+        db.run("CREATE TABLE t(x)", "INSERT INTO t VALUES (1)")
+        began = time.monotonic()
+        while time.monotonic() < began + 0.5:
+            [[state, error]] = db.rows("SELECT state, last_error FROM litestream_status WHERE role = 'primary'")
+            assert state != "retrying" and error is None
+        sync(db)
 
 
 def test_a_new_database_that_is_locked_exclusively_from_the_start_says_that_it_waits(start, in_folder, tmp_path):

@@ -173,3 +173,29 @@ def test_each_replica_has_settings_of_its_own(start, tmp_path):
             other = "on" if expected == "off" else "off"
             worker.open(location.primary(tmp_path / "app.db", retention=other), "refused").rows("SELECT * FROM t")
         db.close()
+
+
+def test_what_was_named_before_is_shown_as_what_holds(start, in_s3, tmp_path):
+    """Somebody names nothing, and `litestream_config` shows them what holds: not the defaults, which do not."""
+    worker = start("python", in_s3, env={**BY_NAME, "LITESTREAM_L0_RETENTION": "2h"})
+
+    def shown(**named: str) -> dict[str, tuple[str, str]]:
+        db = worker.open(in_s3.primary(tmp_path / "app.db", **named))
+        rows = db.rows("SELECT setting, value, origin FROM litestream_config")
+        db.close()
+        return {setting: (value, origin) for setting, value, origin in rows}
+
+    shown(snapshot_interval="6h", retention="off", levels="40s,10m", retention_daily="3", l0_retention="1h")
+    rows = shown()
+    assert rows["snapshot_interval"] == ("6h", "remembered") and rows["retention"] == ("off", "remembered")
+    assert rows["levels"] == ("40s,10m", "remembered") and rows["retention_daily"] == ("3", "remembered")
+    assert rows["snapshot_retention"] == ("24h", "default")
+    assert rows["l0_retention"] == ("2h", "LITESTREAM_L0_RETENTION")
+    # The numbers of the calendar count together.
+    rows = shown(retention_weekly="2", snapshot_interval="12h")
+    assert rows["retention_weekly"] == ("2", "URI parameter retention_weekly") and "retention_daily" not in rows
+    assert rows["snapshot_interval"] == ("12h", "URI parameter snapshot_interval")
+    # Named as for an open, while nobody has it open.
+    ask = ("SELECT value, origin FROM litestream_config(?) WHERE setting = 'snapshot_interval'",
+           in_s3.primary(tmp_path / "app.db"))
+    assert worker.open(":memory:", "console").load().rows(*ask) == [["12h", "remembered"]]

@@ -69,6 +69,26 @@ def test_sync_that_is_not_reached_in_time_is_an_error(start, host, through_proxy
     assert 0.4 <= time.monotonic() - began < 2
 
 
+def test_without_time_to_wait_it_says_whether_all_is_there(start, through_proxy, proxy, tmp_path):
+    primary = start("python", through_proxy).open(
+        through_proxy.primary(tmp_path / "app.db", sync_interval="10ms", close_timeout="100ms"))
+    fill(primary)
+    for _ in range(10):
+        insert(primary)
+        assert sync(primary) == sync(primary, 0)
+    # Beyond the sync interval.
+    until(lambda: primary.one("SELECT litestream_wait(NULL, '50ms')"), 5, "all is there")
+    assert primary.one("SELECT litestream_wait(NULL, 0)") == primary.one("SELECT litestream_txid()")
+    proxy.fault = lambda request: Hang()
+    insert(primary)
+    began = time.monotonic()
+    with pytest.raises(SqlError, match=f"not everything is in {through_proxy.url}[^ ]*; it is still publishing"):
+        sync(primary, 0)
+    assert time.monotonic() - began < 0.5
+    with pytest.raises(SqlError, match="after 20ms; it is still publishing"):
+        sync(primary, 0.02)
+
+
 @pytest.mark.parametrize("argument", ["-1", "'soon'", "1e300"])
 def test_sync_refuses_a_timeout_that_makes_no_sense(argument, start, in_folder, tmp_path):
     primary = start("python", in_folder).open(in_folder.primary(tmp_path / "app.db"))

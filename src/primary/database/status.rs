@@ -126,7 +126,7 @@ impl Primary {
         Status {
             path: self.path().to_path_buf(),
             url: shipper.store.url(),
-            phase: progress.phase,
+            phase: shipper.shown(&progress).0,
             txid: progress.txid,
             time: progress.time,
             lag,

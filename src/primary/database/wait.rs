@@ -9,7 +9,10 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::Txid;
 use crate::primary::hooks::CommitSeq;
 use crate::primary::ownership::Question;
-use crate::primary::shipper::{Goal, Waiter, timed_out};
+use crate::primary::shipper::{Goal, Shipper, Waiter, timed_out};
+
+/// How long a look at the database may take, though less time is given to wait.
+const GLANCE: Duration = Duration::from_millis(250);
 
 /// What is waited for.
 pub(super) struct Wanted<'a> {
@@ -121,7 +124,7 @@ impl Primary {
         if self.owner.is_standby() {
             return Ok(None);
         }
-        let deadline = Instant::now() + timeout;
+        let begun = Instant::now();
         let goal = wanted.goal;
         let mut waiters: Vec<Option<Waiter<'_>>> = self.shippers().iter().map(|_| None).collect();
         for number in goal.replicas() {
@@ -142,11 +145,15 @@ impl Primary {
             if let Some(verdict) = goal.verdict(&outcomes) {
                 return verdict.map(Some);
             }
-            let left = deadline.saturating_duration_since(Instant::now());
+            let lacking = goal.replicas().filter(|number| !matches!(outcomes[*number], Some(Ok(_))));
+            let lacking: Vec<&Shipper> = lacking.map(|number| &*self.shippers()[number]).collect();
+            // Whether all is there is known once it was looked.
+            let looks =
+                wanted.question != Question::Commit && lacking.iter().any(|shipper| shipper.is_idle());
+            let patience = if looks { timeout.max(GLANCE) } else { timeout };
+            let left = patience.saturating_sub(begun.elapsed());
             if left.is_zero() {
-                let lacking = goal.replicas().filter(|number| !matches!(outcomes[*number], Some(Ok(_))));
-                let lacking = lacking.map(|number| self.shippers()[number].lacks());
-                return Err(timed_out(&lacking.collect::<Vec<_>>(), timeout));
+                return Err(timed_out(&lacking.iter().map(|one| one.lacks()).collect::<Vec<_>>(), timeout));
             }
             if interrupted() {
                 return Err(Error::new(ErrorKind::Interrupted, "the wait for the replica was interrupted"));

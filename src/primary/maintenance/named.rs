@@ -77,6 +77,26 @@ impl NamedSettings {
         }
     }
 
+    /// Each setting that is named, with its value as a user writes it. Of the calendar all numbers are, or none.
+    pub fn shown(&self) -> Vec<(&'static str, String)> {
+        let levels = self.levels.as_ref();
+        let levels = levels.map(|all| all.iter().map(|level| text(*level)).collect::<Vec<_>>().join(","));
+        let count = |count: fn(Calendar) -> u32| self.calendar.map(|calendar| count(calendar).to_string());
+        let all = [
+            ("levels", levels),
+            ("snapshot_interval", self.snapshot_interval.map(text)),
+            ("snapshot_at", self.snapshot_at.map(|at| at.to_string())),
+            ("snapshot_retention", self.snapshot_retention.map(text)),
+            ("l0_retention", self.l0_retention.map(text)),
+            ("retention", self.retention.map(|kept| if kept { "on" } else { "off" }.to_owned())),
+            ("retention_hourly", count(|calendar| calendar.hourly)),
+            ("retention_daily", count(|calendar| calendar.daily)),
+            ("retention_weekly", count(|calendar| calendar.weekly)),
+            ("retention_monthly", count(|calendar| calendar.monthly)),
+        ];
+        all.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+    }
+
     /// The first setting that is not what it is in `settings`: its name, the value named here, and the one
     /// there.
     pub(in crate::primary) fn difference(
@@ -91,19 +111,20 @@ impl NamedSettings {
 
 impl Settings {
     /// Each setting with its value as a user writes it.
-    fn shown(&self) -> [(&'static str, String); 10] {
-        [
-            ("levels", self.levels.iter().map(|level| text(*level)).collect::<Vec<_>>().join(",")),
-            ("snapshot_interval", text(self.snapshot_interval)),
-            ("snapshot_at", self.snapshot_at.to_string()),
-            ("snapshot_retention", text(self.snapshot_retention)),
-            ("l0_retention", text(self.l0_retention)),
-            ("retention", if self.retention { "on" } else { "off" }.to_owned()),
-            ("retention_hourly", self.calendar.hourly.to_string()),
-            ("retention_daily", self.calendar.daily.to_string()),
-            ("retention_weekly", self.calendar.weekly.to_string()),
-            ("retention_monthly", self.calendar.monthly.to_string()),
-        ]
+    fn shown(&self) -> Vec<(&'static str, String)> {
+        self.clone().all_named().shown()
+    }
+
+    fn all_named(self) -> NamedSettings {
+        NamedSettings {
+            levels: Some(self.levels),
+            snapshot_interval: Some(self.snapshot_interval),
+            snapshot_at: Some(self.snapshot_at),
+            snapshot_retention: Some(self.snapshot_retention),
+            l0_retention: Some(self.l0_retention),
+            retention: Some(self.retention),
+            calendar: Some(self.calendar),
+        }
     }
 
     /// What makes files go earlier than with the settings `before`, in words; `None` if nothing does.

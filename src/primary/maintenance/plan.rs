@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::clock::Timestamp;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::ltx::{FileId, Level};
 use crate::primary::maintenance::due::Due;
 use crate::primary::maintenance::inventory::Inventory;
 use crate::primary::maintenance::named::text;
 use crate::primary::maintenance::retained::Retained;
 use crate::primary::maintenance::settings::Settings;
-use crate::replica::Source;
+use crate::replica::{self, Source};
 use crate::store::{FileInfo, Replica};
 
 /// A file, and what becomes of it.
@@ -43,10 +43,7 @@ pub async fn retention_plan(
 ) -> Result<Vec<Planned>> {
     let mut inventory = Inventory::list(store.as_ref(), now, settings.calendar).await?;
     if inventory.all().is_empty() {
-        return Err(Error::new(
-            ErrorKind::NotFound,
-            "the replica is empty: nothing has been replicated to this URL yet, or the URL is wrong",
-        ));
+        return Err(replica::only_old(&store).await.unwrap_or_else(replica::empty));
     }
     loop {
         let due = due(&inventory, settings, &store);

@@ -80,12 +80,9 @@ impl Agreement {
             Company::Alone => check_older_version(path, wanted)?,
         }
         let before = (memory.replicas.clone(), memory.open_replicas.clone());
-        let has_twins = |one: &Wanted<'_>| wanted.iter().filter(|other| other.url == one.url).count() > 1;
-        let mut replicas = Vec::new();
-        for one in wanted {
-            let key = if has_twins(one) { one.identity.place() } else { in_local_state(one.url) };
-            replicas.push(memory.agree(path, key, one, company)?);
-        }
+        let keys = Memory::keys(&identities);
+        let agreed = keys.into_iter().zip(wanted).map(|(key, one)| memory.agree(path, key, one, company));
+        let replicas = agreed.collect::<Result<Vec<_>>>()?;
         memory.open_replicas = identities;
         if before != (memory.replicas.clone(), memory.open_replicas.clone()) {
             memory.write(&folder)?;
@@ -138,6 +135,16 @@ impl Memory {
         let notice = shorter.map(|changes| notice(wanted.url, &changes));
         Ok(Agreed { settings, notice })
     }
+}
+
+/// What earlier opens of the database `path` named for each of `replicas`, and what holds for an open that does not name it.
+///
+/// # Errors
+/// `Config` if what is remembered cannot be read; those of the folder of local state.
+pub fn remembered(path: &Path, replicas: &[ReplicaIdentity]) -> Result<Vec<NamedSettings>> {
+    let mut memory = Memory::read(&files::state_folder(path))?;
+    let keys = Memory::keys(replicas).into_iter();
+    Ok(keys.map(|key| memory.replicas.remove(&key).unwrap_or_default()).collect())
 }
 
 /// Who else has the database open.
@@ -249,6 +256,15 @@ impl Memory {
     /// As [`check_replicas`].
     fn check_replicas(&self, path: &Path, ours: &[ReplicaIdentity]) -> Result<()> {
         if self.open_replicas.is_empty() { Ok(()) } else { check_replicas(path, ours, &self.open_replicas) }
+    }
+
+    /// Under what is remembered what was named for each of `replicas`.
+    fn keys(replicas: &[ReplicaIdentity]) -> Vec<String> {
+        let has_twins =
+            |one: &ReplicaIdentity| replicas.iter().filter(|other| other.url() == one.url()).count() > 1;
+        let key =
+            |one: &ReplicaIdentity| if has_twins(one) { one.place() } else { in_local_state(one.url()) };
+        replicas.iter().map(key).collect()
     }
 
     fn read(folder: &Path) -> Result<Self> {

@@ -44,6 +44,7 @@ use crate::primary::options::Options;
 use crate::primary::shipper::{Phase, ReplicaId, Shipper};
 use crate::runtime;
 
+pub use agreement::remembered;
 pub(in crate::primary) use agreement::{Agreement, Wanted, check, check_replicas};
 pub(in crate::primary) use folder::forget_older_version;
 pub(in crate::primary) use linger::{Again, Left};

@@ -16,7 +16,7 @@ use crate::primary::hooks::Signal;
 use crate::primary::ownership::control_socket::{self, Answer, Mailbox, Message};
 use crate::primary::ownership::role::PublisherLock;
 use crate::primary::shipper::state::State;
-use crate::primary::shipper::{Asker, Goal, Shipper};
+use crate::primary::shipper::{Asker, Goal, Shipper, after};
 use crate::runtime;
 
 /// How often a standby looks whether the publisher is gone.
@@ -52,7 +52,7 @@ impl Forced {
 }
 
 /// What the publisher is asked for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::primary) enum Question {
     /// All that is committed is to be in the replicas.
     Sync,
@@ -322,7 +322,7 @@ impl<'a> Answers<'a> {
         let lacking = goal.replicas().filter(|number| self.outcomes[*number].is_none());
         let each = lacking.map(|number| {
             let url = self.owner.shippers[number].store.url();
-            format!("not everything is in {url} after {timeout:?}: {}", self.causes[number])
+            format!("not everything is in {url}{}: {}", after(timeout), self.causes[number])
         });
         Error::new(ErrorKind::Timeout, each.collect::<Vec<_>>().join("; "))
     }

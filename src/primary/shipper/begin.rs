@@ -117,12 +117,12 @@ async fn decide(shipper: &Arc<Shipper>) -> Result<bool> {
     if let Some(newest) = newest.filter(|_| whereabouts == Whereabouts::Elsewhere && standing.is_claimed()) {
         place::check_history_of(shipper, &newest.header)?;
     }
-    let lost = match standing {
+    let copies = match standing {
+        Standing::Lost(_) | Standing::Present(_) if local.forced => Some(hole.unwrap_or_else(Hole::asked)),
         Standing::Lost(_) => {
-            let hole = hole.unwrap_or_else(|| Hole::said("litestream_resume('force') was called"));
-            Some(if local.forced { hole } else { heal::may_heal(shipper, hole, false, whereabouts)? })
+            let hole = hole.unwrap_or_else(Hole::unknown);
+            Some(heal::may_heal(shipper, hole, false, whereabouts)?)
         }
-        Standing::Present(_) if local.forced => Some(Hole::said("litestream_resume('force') was called")),
         _ => None,
     };
     if let Some(newest) = &newest {
@@ -139,7 +139,7 @@ async fn decide(shipper: &Arc<Shipper>) -> Result<bool> {
     }
     sealing.give_up_plain_uploads(shipper).await;
     sealing.begin(shipper, last, newest.is_some_and(|newest| newest.header.is_sealed()))?;
-    let is_settled = act(shipper, &local, standing, lost, newest.map(|newest| newest.id)).await?;
+    let is_settled = act(shipper, &local, standing, copies, newest.map(|newest| newest.id)).await?;
     if let Standing::Newest(last) | Standing::AfterSidecar(last) = standing
         && newest.is_some_and(|newest| newest.is_sidecars())
         && local.claim.txid() != Some(last)
@@ -228,16 +228,16 @@ async fn survey(shipper: &Arc<Shipper>, pinned: Pinned) -> Result<()> {
 /// Why a database is compared of which the WAL shows that it was the newest transaction.
 const CONTINUED: &str = "it was the newest transaction of the replica, and commits came after that";
 
-/// Acts on the `standing`; `lost` is what is to be healed, `newest` the last file of the replica. `false` if the database became
-/// another one meanwhile.
+/// Acts on the `standing`; `copies` is why a full copy is sent, if one is, `newest` the last file of the replica. `false` if the
+/// database became another one meanwhile.
 async fn act(
     shipper: &Arc<Shipper>,
     local: &Local,
     standing: Standing,
-    lost: Option<Hole>,
+    copies: Option<Hole>,
     newest: Option<FileId>,
 ) -> Result<bool> {
-    if let Some(hole) = lost {
+    if let Some(hole) = copies {
         heal::begin(shipper, hole)?;
     } else {
         place::learn(shipper).await;

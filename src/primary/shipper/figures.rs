@@ -168,7 +168,7 @@ impl Shipper {
         figures.verification_error = verified.error.map(|error| error.to_string());
         let now = self.db.clock.now().as_millis() - self.db.clock.steady().as_millis();
         let progress = self.progress();
-        figures.state = progress.phase.name().to_owned();
+        figures.state = self.shown(&progress).0.name().to_owned();
         figures.txid = progress.txid.map(|txid| txid.get());
         figures.time = progress.time.map(|time| time.as_millis());
         figures.lag_transactions = self.db.commits.after(progress.acked);

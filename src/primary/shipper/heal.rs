@@ -46,7 +46,7 @@ async fn look(shipper: &Arc<Shipper>, asked: Asked, whereabouts: Whereabouts) ->
         return Ok(false);
     };
     let hole = match asked.look {
-        Look::Copy => Some(Hole::said("its files do not lead to the newest state")),
+        Look::Copy => Some(Hole::unknown()),
         Look::Names | Look::Content => holes::look(shipper, asked, last).await?,
     };
     let Some(hole) = hole else {
@@ -86,9 +86,14 @@ pub(in crate::primary) fn may_heal(
 /// `Busy` if another process publishes; `Interrupted` after the last close.
 pub(in crate::primary) fn begin(shipper: &Shipper, hole: Hole) -> Result<()> {
     let url = shipper.store.url();
-    let notice = format!("{url} lost transactions: {}; a full copy of the database is sent", hole.found());
-    shipper.begins(&events::HOLE_FOUND, &notice);
-    shipper.notice(notice);
+    let found = hole.found();
+    if hole.is_asked() {
+        shipper.notice(format!("a full copy of the database is sent to {url}, {found}"));
+    } else {
+        let notice = format!("{url} lost transactions: {found}; a full copy of the database is sent");
+        shipper.begins(&events::HOLE_FOUND, &notice);
+        shipper.notice(notice);
+    }
     place::forget(shipper);
     shipper.holes.found(hole);
     Sums::of(shipper).forget_pages();
@@ -133,11 +138,13 @@ pub(in crate::primary) async fn finish(shipper: &Arc<Shipper>) -> Result<()> {
     }
     place::learn(shipper).await;
     let url = shipper.store.url();
-    shipper.notice(format!(
-        "{url} had lost transactions: {}; a full copy of the database is there as {txid}, and states up to then are \
-         there as far as their files are",
-        hole.found()
-    ));
+    let there = format!(
+        "a full copy of the database is there as {txid}, and states up to then are there as far as their files are"
+    );
+    shipper.notice(match hole.is_asked() {
+        false => format!("{url} had lost transactions: {}; {there}", hole.found()),
+        true => format!("{url}: {}, {there}", hole.found()),
+    });
     // Whoever waits for it looks at the status next.
     shipper.holes.healed(txid);
     shipper.ends(&events::HOLE_FOUND);

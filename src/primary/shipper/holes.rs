@@ -25,6 +25,8 @@ const NAMED: usize = 3;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::primary) struct Hole {
     found: String,
+    /// Nothing is known to be wrong: a user asked for a full copy.
+    is_asked: bool,
 }
 
 /// How the replica is looked at.
@@ -93,7 +95,7 @@ impl Hole {
         if !damaged.is_empty() {
             let _ = write!(found, "; damaged: {}", named(damaged));
         }
-        Self { found }
+        Self { found, is_asked: false }
     }
 
     /// Damaged files after the snapshot of `begins`, if there are any. It is no hole for this library, which goes around them;
@@ -102,12 +104,17 @@ impl Hole {
         let mut damaged: Vec<FileId> = shipper.history.damaged().into_iter().collect();
         damaged.retain(|id| Some(id.name.max()) > begins);
         let found = || format!("files that lead to its newest state are damaged: {}", named(&damaged));
-        (!damaged.is_empty()).then(|| Self { found: found() })
+        (!damaged.is_empty()).then(|| Self { found: found(), is_asked: false })
     }
 
-    /// The hole that a user says to be there.
-    pub(in crate::primary) fn said(found: impl Into<String>) -> Self {
-        Self { found: found.into() }
+    /// A hole of which no more is known.
+    pub(in crate::primary) fn unknown() -> Self {
+        Self { found: "its files do not lead to the newest state".to_owned(), is_asked: false }
+    }
+
+    /// What `litestream_resume('force')` makes of a replica that has none: a full copy is to be sent.
+    pub(in crate::primary) fn asked() -> Self {
+        Self { found: "as litestream_resume('force') asks for".to_owned(), is_asked: true }
     }
 
     /// The error of a hole that is not to be healed by itself.
@@ -118,6 +125,11 @@ impl Hole {
     /// What was found.
     pub(in crate::primary) fn found(&self) -> &str {
         &self.found
+    }
+
+    /// Whether it is none, and a user asked for a full copy.
+    pub(in crate::primary) const fn is_asked(&self) -> bool {
+        self.is_asked
     }
 }
 
@@ -222,6 +234,7 @@ impl Holes {
     /// The error of a hole that is being healed.
     pub(in crate::primary) fn error(&self, store: &Replica) -> Option<Error> {
         match &self.lock().state {
+            State::Found(hole) | State::Copied(hole, _) if hole.is_asked => None,
             State::Whole => None,
             State::Found(hole) | State::Copied(hole, _) => Some(Error::corrupt(format!(
                 "{} lost transactions: {}. A full copy of the database is on its way to it",

@@ -89,7 +89,7 @@ pub use figures::ReplicaFigures;
 pub(in crate::primary) use holes::{Asked, Look as ReplicaLook};
 pub(in crate::primary) use id::ReplicaId;
 pub(in crate::primary) use silence::Silence;
-pub(in crate::primary) use wait::{Goal, Waiter, timed_out};
+pub(in crate::primary) use wait::{Goal, Waiter, after, timed_out};
 
 /// State of a shipper, as a status row shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -17,6 +17,9 @@ use crate::primary::time::Witness;
 /// A database that is locked for longer is worth a line in the log.
 const LOCKED: Duration = Duration::from_secs(5);
 
+/// A database that is locked no longer than this is not said to be: one is while it is put into WAL mode.
+const MOMENT: Duration = Duration::from_secs(1);
+
 /// How far the replica is.
 #[derive(Debug)]
 pub(in crate::primary) struct Progress {
@@ -350,11 +353,24 @@ impl Shipper {
         });
     }
 
+    /// The phase to be shown, and what is wrong with the last attempt.
+    pub(in crate::primary) fn shown(&self, progress: &Progress) -> (Phase, Option<Error>) {
+        let is_locked = progress.error.as_ref().is_some_and(|e| e.kind() == ErrorKind::Busy);
+        let since = progress.failing_since.filter(|_| is_locked && progress.phase == Phase::Retrying);
+        let lasts = since.map(|since| self.db.clock.steady().as_millis() - since.as_millis());
+        match lasts {
+            Some(millis) if millis < MOMENT.as_millis() as i64 => {
+                (if progress.resumed { Phase::Publishing } else { Phase::Starting }, None)
+            }
+            _ => (progress.phase, progress.error.clone()),
+        }
+    }
+
     /// What is wrong now, of replication, history or the replica itself.
     pub(in crate::primary) fn trouble(&self, progress: &Progress) -> Option<Error> {
         let later = || self.history.error().or_else(|| self.proof.verified().error.clone());
         let hole = || self.holes.error(self.store.as_ref());
-        progress.error.clone().or_else(hole).or_else(later)
+        self.shown(progress).1.or_else(hole).or_else(later)
     }
 
     /// How many local files wait for the replica, and their size in bytes.
@@ -365,8 +381,8 @@ impl Shipper {
     /// How far the replica is. A moment after the replica was looked at it turns out whether something is to be
     /// sent: that is waited for.
     pub(in crate::primary) fn settled_progress(&self) -> MutexGuard<'_, Progress> {
-        const MOMENT: Duration = Duration::from_millis(100);
-        let deadline = Instant::now() + MOMENT;
+        const PATIENCE: Duration = Duration::from_millis(100);
+        let deadline = Instant::now() + PATIENCE;
         loop {
             let before = self.db.bell.rings();
             let progress = self.progress();

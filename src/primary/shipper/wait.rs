@@ -99,17 +99,24 @@ impl Shipper {
         !matches!(nothing, Ok(Ok(false)))
     }
 
+    /// Whether nothing is on its way, as far as it was looked.
+    pub(in crate::primary) fn is_idle(&self) -> bool {
+        self.progress().phase == Phase::Idle
+    }
+
     /// The replica, and why not everything is there.
     pub(in crate::primary) fn lacks(&self) -> Lacking {
         self.lacking(&self.progress())
     }
 
     fn lacking(&self, progress: &Progress) -> Lacking {
-        let cause = match &progress.error {
+        let (phase, error) = self.shown(progress);
+        let cause = match error {
             Some(error) => format!(": {error}"),
-            None => match self.copying.percent().filter(|_| progress.phase == Phase::Copying) {
+            None => match self.copying.percent().filter(|_| phase == Phase::Copying) {
                 Some(percent) => format!("; it is still copying, and came to {percent} %"),
-                None => format!("; it is still {}", progress.phase.name()),
+                None if phase == Phase::Idle => "; the last commits were not looked at yet".to_owned(),
+                None => format!("; it is still {}", phase.name()),
             },
         };
         Lacking { url: self.store.url(), cause }
@@ -124,13 +131,17 @@ pub(in crate::primary) struct Lacking {
 
 /// The error of a wait of `timeout` in which not everything got to the replicas `lacking`.
 pub(in crate::primary) fn timed_out(lacking: &[Lacking], timeout: Duration) -> Error {
-    // What is left of a time is a fraction that says nothing.
-    let tenths = timeout.as_secs_f64().max(0.1) * 10.0;
-    let timeout = Duration::from_millis(tenths.round() as u64 * 100);
-    let each = |lacking: &Lacking| {
-        format!("not everything is in {} after {timeout:?}{}", lacking.url, lacking.cause)
-    };
+    let after = after(timeout);
+    let each = |lacking: &Lacking| format!("not everything is in {}{after}{}", lacking.url, lacking.cause);
     Error::new(ErrorKind::Timeout, lacking.iter().map(each).collect::<Vec<_>>().join("; "))
+}
+
+/// ` after 3s`; nothing where there was no time to wait.
+pub(in crate::primary) fn after(timeout: Duration) -> String {
+    // What is left of a time is a fraction that says nothing.
+    let step = if timeout < Duration::from_millis(100) { 1.0 } else { 100.0 };
+    let millis = (timeout.as_secs_f64() * 1000.0 / step).round() * step;
+    if millis == 0.0 { String::new() } else { format!(" after {:?}", Duration::from_millis(millis as u64)) }
 }
 
 /// Goal of a wait: which replicas are waited for, and how many of them are enough.

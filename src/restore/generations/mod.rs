@@ -32,7 +32,7 @@ mod tests;
 
 use super::{Forecast, RestorePoint};
 use crate::error::{Error, ErrorKind, Result};
-use crate::replica::Plan;
+use crate::replica::{Plan, only_old};
 use crate::store::Replica;
 
 pub(super) use apply::{Applied, apply};
@@ -60,7 +60,10 @@ pub(super) enum Chosen {
 pub(super) async fn choose(store: &Replica, point: RestorePoint, planned: Result<Plan>) -> Result<Chosen> {
     let needs_old = matches!(&planned, Err(e) if e.kind() == ErrorKind::NotFound);
     if matches!(point, RestorePoint::Txid(_)) || (planned.is_err() && !needs_old) {
-        return planned.map(Chosen::Ltx);
+        return match planned {
+            Err(e) if needs_old => Err(only_old(store).await.unwrap_or(e)),
+            planned => planned.map(Chosen::Ltx),
+        };
     }
     let generations = match (find(store).await, &planned) {
         (Ok(generations), _) => generations,

@@ -62,7 +62,7 @@ pub(super) fn read(path: &Path, text: &str, env: &dyn Env) -> Result<Document> {
 /// Reads the entry that a program gives for the database `path`: a JSON object, which is YAML too.
 ///
 /// # Errors
-/// `Config`, with `litestream_configure` in front.
+/// `Config`.
 pub(super) fn configured(path: &Path, settings: &str) -> Result<Document> {
     let file = Path::new("litestream_configure").into();
     let mut reader = Reader { file, source: Source::Program, notes: Vec::new(), process: Vec::new() };
@@ -80,7 +80,7 @@ pub(super) fn configured(path: &Path, settings: &str) -> Result<Document> {
     let entry = reader.made(0, parts)?;
     let Reader { file, notes, process, .. } = reader;
     if let Some(note) = notes.iter().find(|note| note.is_warning) {
-        return Err(Error::config(format!("{}: {}", note.line, note.text)));
+        return Err(Error::config(note.text.clone()));
     }
     Ok(Document::new(file, Section::default(), vec![entry], process, notes))
 }
@@ -107,7 +107,11 @@ impl Reader {
     }
 
     fn error(&self, line: usize, message: impl std::fmt::Display) -> Error {
-        Error::config(format!("{}: {message}", self.line(line)))
+        match self.source {
+            Source::File => Error::config(format!("{}: {message}", self.line(line))),
+            // The function that the program calls names itself.
+            Source::Program => Error::config(message.to_string()),
+        }
     }
 
     fn note(&mut self, line: usize, key: &str, value: &str, text: impl Into<String>, is_warning: bool) {

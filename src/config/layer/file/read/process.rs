@@ -5,6 +5,7 @@ use crate::config::catalog::{LOG_FORMAT, LOG_LEVEL};
 use crate::config::layer::file::entry::Section;
 use crate::config::layer::file::yaml::{Content, Member};
 use crate::config::setting::Declared;
+use crate::config::value;
 use crate::error::Result;
 use crate::events::EVENTS;
 use crate::monitor::Webhook;
@@ -25,7 +26,7 @@ impl Reader {
                 }
             }
             let url = url.ok_or_else(|| self.error(line, "this item of webhooks has no url"))?;
-            if !["http://", "https://"].iter().any(|scheme| url.starts_with(scheme)) {
+            if !value::is_web_address(&url) {
                 return Err(self.error(line, "the url of a webhook begins with https:// or http://"));
             }
             webhooks.push(Webhook { url, events, secret });
