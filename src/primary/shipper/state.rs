@@ -376,12 +376,15 @@ impl State {
         self.time.map(Timestamp::from_millis)
     }
 
-    /// `txid` is in the replica and here, whoever published it.
+    /// `txid` is in the replica and here, whoever published it. A file that was to come next may have landed all the same.
     pub(in crate::primary) fn found(&mut self, txid: Txid) {
+        let nothing_lost = self.is_of_this_boot();
+        let is_next =
+            |sent: &Sent| decode_header(&sent.header).is_some_and(|header| header.max == txid.next());
+        self.sent.retain(|sent| nothing_lost && is_next(sent));
         (self.txid, self.time) = (Some(txid.get()), None);
         self.boot = boot();
         self.is_back = false;
-        self.sent.clear();
     }
 
     /// `txid` is in the replica from an earlier life; not all of it is known to be here.

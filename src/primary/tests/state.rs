@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use super::bench::Bench;
 use crate::error::ErrorKind;
+use crate::ltx::{Header, Txid};
 use crate::primary::Phase;
+use crate::primary::file_fingerprint::Identity;
+use crate::primary::shipper::state::State;
 use crate::store::{Fault, Op};
 
 /// Changes a field of the state file.
@@ -454,4 +457,30 @@ fn an_older_file_does_not_bury_what_landed_unanswered() {
         bench.open();
         assert_stops(&mut bench, "it was the newest before");
     }
+}
+
+/// A copy whose answer was lost is not made again where the database turns out to be the transaction before. It may be there
+/// all the same.
+#[test]
+fn a_file_that_may_have_landed_is_remembered_until_its_transaction_is_known() {
+    let mut bench = Bench::synced(5);
+    bench.db.change(2);
+    bench.sync();
+    bench.kill();
+    let folder = bench.local("vfs.json").parent().unwrap().to_owned();
+    let (cursor, _) = State::load(&folder).unwrap().cursor(&bench.db.path).unwrap();
+    let [last, next, after] = [2, 3, 4].map(|n| Txid::new(n).unwrap());
+    let header = Header { min: next, max: next, ..bench.header(2) };
+    let remembered_after = |found: Txid| {
+        let mut state = State::load(&folder).unwrap();
+        state.sends(&header, cursor);
+        state.found(found);
+        state.sent(&bench.db.wal_path(), Identity::of(&bench.db.path))
+    };
+    assert_eq!(remembered_after(last), [header]);
+    assert_eq!(remembered_after(next), []);
+    assert_eq!(remembered_after(after), []);
+    // What a power failure took is nothing that the database has.
+    after_a_reboot(&bench);
+    assert_eq!(remembered_after(last), []);
 }
