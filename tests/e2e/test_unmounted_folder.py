@@ -141,8 +141,12 @@ def files_of(*locations: Location) -> list[str]:
 def test_two_folders_change_places(start, in_folder, second, tmp_path, options, when):
     uri = primary_of(tmp_path / "app.db", in_folder, second, **options)
     worker = start("python", in_folder)
+    filled = worker.open(str(tmp_path / "app.db"), "plain")
+    fill(filled, rows=300)
+    filled.close()
     db = worker.open(uri)
-    fill(db, rows=300)
+    sync(db)
+    insert(db)
     sync(db)
     assert in_folder.last_txid() == second.last_txid()
     if when != "open":
