@@ -88,6 +88,17 @@ pub struct Subject<'a> {
     pub replica: &'a str,
 }
 
+/// Course of an occurrence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Course {
+    /// It lasts.
+    Lasts,
+    /// It is over.
+    Over,
+    /// It happened at a moment, and has no end.
+    Moment,
+}
+
 /// One occurrence of an event, or its end.
 #[derive(Clone, Debug)]
 pub struct Occurrence {
@@ -105,10 +116,8 @@ pub struct Occurrence {
     pub since: Timestamp,
     /// When this was noted: the beginning, or the end.
     pub at: Timestamp,
-    /// It is over.
-    pub resolved: bool,
-    /// It happened at a moment, and has no end.
-    pub is_moment: bool,
+    /// Whether it lasts.
+    pub course: Course,
     /// How often its cause was met so far.
     pub attempts: u64,
 }
@@ -139,14 +148,9 @@ struct Inner {
 impl Inner {
     fn keep(&mut self) {
         if self.queue.is_none() {
-            let happened = self.past.iter().filter(|occurrence| !occurrence.resolved);
+            let happened = self.past.iter().filter(|occurrence| occurrence.course == Course::Moment);
             self.queue = Some(happened.chain(self.lasting.values()).cloned().collect());
         }
-    }
-
-    fn lasts(&self, occurrence: &Occurrence) -> bool {
-        let key = (occurrence.event.name, occurrence.db.clone(), occurrence.replica.clone());
-        self.lasting.get(&key).is_some_and(|lasting| lasting.id == occurrence.id)
     }
 }
 
@@ -167,11 +171,10 @@ impl Events {
 
     fn tell(&self, inner: &mut Inner, occurrence: &Occurrence) {
         inner.told += 1;
-        if !occurrence.resolved {
+        if occurrence.course != Course::Over {
             *inner.counts.entry(occurrence.event.name).or_default() += 1;
         }
-        let is_past = occurrence.resolved || !inner.lasts(occurrence);
-        if is_past {
+        if occurrence.course != Course::Lasts {
             if inner.past.len() == REMEMBERED {
                 inner.past.pop_front();
             }
@@ -211,7 +214,7 @@ impl Events {
         let mut inner = self.lock();
         let key = (event.name, subject.db.to_path_buf(), subject.replica.to_owned());
         let mut occurrence = inner.lasting.remove(&key)?;
-        (occurrence.resolved, occurrence.at) = (true, now);
+        (occurrence.course, occurrence.at) = (Course::Over, now);
         self.tell(&mut inner, &occurrence);
         Some(occurrence)
     }
@@ -226,8 +229,7 @@ fn new(event: &'static Event, subject: Subject<'_>, error: &str, now: Timestamp)
         error: error.to_owned(),
         since: now,
         at: now,
-        resolved: false,
-        is_moment: false,
+        course: Course::Lasts,
         attempts: 1,
     }
 }
@@ -251,7 +253,7 @@ pub fn ends(event: &'static Event, subject: Subject<'_>) {
 /// `event` happened, at this moment.
 pub fn happened(event: &'static Event, subject: Subject<'_>, error: &str) {
     let _section = fork::section();
-    let occurrence = Occurrence { is_moment: true, ..new(event, subject, error, SystemClock.now()) };
+    let occurrence = Occurrence { course: Course::Moment, ..new(event, subject, error, SystemClock.now()) };
     let events = EVENTS_HERE.get();
     events.tell(&mut events.lock(), &occurrence);
     log(&occurrence, event.line);
@@ -267,7 +269,7 @@ pub fn closed(db: &Path) {
     inner.lasting = lasting;
     let ended: BTreeMap<Key, Occurrence> = ended;
     for mut occurrence in ended.into_values() {
-        (occurrence.resolved, occurrence.at) = (true, SystemClock.now());
+        (occurrence.course, occurrence.at) = (Course::Over, SystemClock.now());
         "the database was closed".clone_into(&mut occurrence.error);
         events.tell(&mut inner, &occurrence);
     }
@@ -371,16 +373,16 @@ mod tests {
         assert!(events.begins(&UPLOAD_FAILED, other, "no answer", AT).is_some());
         let over = events.ends(&UPLOAD_FAILED, subject, Timestamp::from_millis(2_000)).unwrap();
         assert_eq!((&over.id, over.attempts, &*over.error), (&first.id, 2, "refused"));
-        assert_eq!((over.since.as_millis(), over.at.as_millis(), over.resolved), (1_000, 2_000, true));
+        assert_eq!((over.since.as_millis(), over.at.as_millis(), over.course), (1_000, 2_000, Course::Over));
         let inner = events.lock();
-        let queued: Vec<_> = inner.queue.iter().flatten().map(|one| (one.event.name, one.resolved)).collect();
+        let queued: Vec<_> = inner.queue.iter().flatten().map(|one| (one.event.name, one.course)).collect();
         assert_eq!(
             queued,
             [
-                ("upload_failed", false),
-                ("auth_failure", false),
-                ("upload_failed", false),
-                ("upload_failed", true)
+                ("upload_failed", Course::Lasts),
+                ("auth_failure", Course::Lasts),
+                ("upload_failed", Course::Lasts),
+                ("upload_failed", Course::Over)
             ]
         );
         assert_eq!(inner.counts["upload_failed"], 2);
@@ -400,8 +402,8 @@ mod tests {
             events.lock().keep();
         }
         let inner = events.lock();
-        let queued: Vec<_> = inner.queue.iter().flatten().map(|one| (one.event.name, one.resolved)).collect();
-        assert_eq!(queued, [("replication_stopped", false)]);
+        let queued: Vec<_> = inner.queue.iter().flatten().map(|one| (one.event.name, one.course)).collect();
+        assert_eq!(queued, [("replication_stopped", Course::Lasts)]);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use crc_fast::CrcAlgorithm;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::{Clock as _, SystemClock};
-use crate::events::{self, Occurrence};
+use crate::events::{self, Course, Occurrence};
 use crate::failures;
 use crate::follow;
 use crate::metrics::HistogramValue;
@@ -97,7 +97,7 @@ impl From<&Occurrence> for OccurrenceFigures {
             replica: occurrence.replica.clone(),
             error: occurrence.error.clone(),
             since: occurrence.since.as_millis(),
-            until: (occurrence.resolved || occurrence.is_moment).then(|| occurrence.at.as_millis()),
+            until: (occurrence.course != Course::Lasts).then(|| occurrence.at.as_millis()),
             attempts: occurrence.attempts,
         }
     }

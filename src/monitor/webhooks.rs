@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use crate::clock::{Clock as _, SystemClock};
 use crate::error::{ErrorKind, Result};
-use crate::events::{self, Occurrence};
+use crate::events::{self, Course, Occurrence};
 use crate::fork::PerProcess;
 use crate::runtime;
 use crate::store::{Notification, host_of, notify};
@@ -141,7 +141,7 @@ fn body(occurrence: &Occurrence) -> String {
     json!({
         "id": occurrence.id,
         "event": occurrence.event.name,
-        "resolved": occurrence.resolved,
+        "resolved": occurrence.course == Course::Over,
         "database": occurrence.db.display().to_string(),
         "replica": Some(&occurrence.replica).filter(|replica| !replica.is_empty()),
         "error": occurrence.error,

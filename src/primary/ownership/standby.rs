@@ -168,7 +168,7 @@ impl Ownership {
     pub(in crate::primary) fn tell_of_commits(&self) -> std::io::Result<()> {
         let seq = self.db.commits.last().seq.0;
         match control_socket::tell(&self.db.folder, &Message::Committed) {
-            // It hears nothing now, and finds the same in what waits to be heard.
+            // It is behind with what it was told: the same is in there, or it finds the commits when it looks by itself.
             Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {}
             told => told?,
         }

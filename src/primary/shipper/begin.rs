@@ -66,7 +66,7 @@ async fn decide(shipper: &Arc<Shipper>) -> Result<bool> {
             is_behind: capture.is_behind(),
             time: capture.time(),
             sent: capture.sent(),
-            sent_of_wal: capture.sent_of_wal(),
+            sent_in_wal: capture.sent_in_wal(),
             stood_by: shipper.db.stood_by(),
             node_id: capture.node_id(),
         })
@@ -118,7 +118,7 @@ async fn decide(shipper: &Arc<Shipper>) -> Result<bool> {
         place::check_history_of(shipper, &newest.header)?;
     }
     let copies = match standing {
-        Standing::Lost(_) | Standing::Present(_) if local.forced => Some(hole.unwrap_or_else(Hole::asked)),
+        Standing::Lost(_) | Standing::Present(_) if local.forced => Some(hole.unwrap_or(Hole::Asked)),
         Standing::Lost(_) => {
             let hole = hole.unwrap_or_else(Hole::unknown);
             Some(heal::may_heal(shipper, hole, false, whereabouts)?)

@@ -87,7 +87,7 @@ pub(in crate::primary) fn may_heal(
 pub(in crate::primary) fn begin(shipper: &Shipper, hole: Hole) -> Result<()> {
     let url = shipper.store.url();
     let found = hole.found();
-    if hole.is_asked() {
+    if hole == Hole::Asked {
         shipper.notice(format!("a full copy of the database is sent to {url}, {found}"));
     } else {
         let notice = format!("{url} lost transactions: {found}; a full copy of the database is sent");
@@ -141,9 +141,9 @@ pub(in crate::primary) async fn finish(shipper: &Arc<Shipper>) -> Result<()> {
     let there = format!(
         "a full copy of the database is there as {txid}, and states up to then are there as far as their files are"
     );
-    shipper.notice(match hole.is_asked() {
-        false => format!("{url} had lost transactions: {}; {there}", hole.found()),
-        true => format!("{url}: {}, {there}", hole.found()),
+    shipper.notice(match hole {
+        Hole::Found(found) => format!("{url} had lost transactions: {found}; {there}"),
+        Hole::Asked => format!("{url}: {}, {there}", hole.found()),
     });
     // Whoever waits for it looks at the status next.
     shipper.holes.healed(txid);

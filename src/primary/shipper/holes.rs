@@ -21,12 +21,13 @@ const LIST_EVERY: Duration = Duration::from_secs(3600);
 /// Count of damaged files that a message names at most.
 const NAMED: usize = 3;
 
-/// A hole: what is wrong with the replica, in words that follow its URL.
+/// A hole: why a full copy is to be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::primary) struct Hole {
-    found: String,
-    /// Nothing is known to be wrong: a user asked for a full copy.
-    is_asked: bool,
+pub(in crate::primary) enum Hole {
+    /// What is wrong with the replica, in words that follow its URL.
+    Found(String),
+    /// Nothing that is known: `litestream_resume('force')` asks for it.
+    Asked,
 }
 
 /// How the replica is looked at.
@@ -95,7 +96,7 @@ impl Hole {
         if !damaged.is_empty() {
             let _ = write!(found, "; damaged: {}", named(damaged));
         }
-        Self { found, is_asked: false }
+        Self::Found(found)
     }
 
     /// Damaged files after the snapshot of `begins`, if there are any. It is no hole for this library, which goes around them;
@@ -104,32 +105,25 @@ impl Hole {
         let mut damaged: Vec<FileId> = shipper.history.damaged().into_iter().collect();
         damaged.retain(|id| Some(id.name.max()) > begins);
         let found = || format!("files that lead to its newest state are damaged: {}", named(&damaged));
-        (!damaged.is_empty()).then(|| Self { found: found(), is_asked: false })
+        (!damaged.is_empty()).then(|| Self::Found(found()))
     }
 
     /// A hole of which no more is known.
     pub(in crate::primary) fn unknown() -> Self {
-        Self { found: "its files do not lead to the newest state".to_owned(), is_asked: false }
-    }
-
-    /// What `litestream_resume('force')` makes of a replica that has none: a full copy is to be sent.
-    pub(in crate::primary) fn asked() -> Self {
-        Self { found: "as litestream_resume('force') asks for".to_owned(), is_asked: true }
+        Self::Found("its files do not lead to the newest state".to_owned())
     }
 
     /// The error of a hole that is not to be healed by itself.
     pub(in crate::primary) fn conflict(&self, store: &Replica) -> Error {
-        wiped(store, &self.found)
+        wiped(store, self.found())
     }
 
     /// What was found.
     pub(in crate::primary) fn found(&self) -> &str {
-        &self.found
-    }
-
-    /// Whether it is none, and a user asked for a full copy.
-    pub(in crate::primary) const fn is_asked(&self) -> bool {
-        self.is_asked
+        match self {
+            Self::Found(found) => found,
+            Self::Asked => "as litestream_resume('force') asks for",
+        }
     }
 }
 
@@ -234,12 +228,11 @@ impl Holes {
     /// The error of a hole that is being healed.
     pub(in crate::primary) fn error(&self, store: &Replica) -> Option<Error> {
         match &self.lock().state {
-            State::Found(hole) | State::Copied(hole, _) if hole.is_asked => None,
-            State::Whole => None,
+            State::Whole | State::Found(Hole::Asked) | State::Copied(Hole::Asked, _) => None,
             State::Found(hole) | State::Copied(hole, _) => Some(Error::corrupt(format!(
                 "{} lost transactions: {}. A full copy of the database is on its way to it",
                 store.url(),
-                hole.found
+                hole.found()
             ))),
         }
     }

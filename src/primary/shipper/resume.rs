@@ -77,7 +77,7 @@ pub(in crate::primary) struct Local {
     /// The headers of files that may have landed and hold nothing that a power failure took from the database.
     pub(in crate::primary) sent: Vec<Header>,
     /// Those that hold nothing but what the WAL, or the database under it, has too.
-    pub(in crate::primary) sent_of_wal: Vec<Header>,
+    pub(in crate::primary) sent_in_wal: Vec<Header>,
     /// This process had the database open while another one published it.
     pub(in crate::primary) stood_by: bool,
     /// Tells our files from another writer's.
@@ -150,8 +150,11 @@ pub(in crate::primary) async fn standing(
         // be an older file by now.
         Claim::Followed(_) if local.has_sent(newest) => Ok(Standing::Followed(last)),
         Claim::Nothing if local.has_sent(newest) => Ok(Standing::NewestAndMore(last)),
-        _ if is_one_of(&local.sent_of_wal, newest) => Ok(Standing::NewestAndMore(last)),
-        _ if local.has_sent(newest) => Question::new(shipper, header).await?.is_it_not_earlier().await,
+        _ if is_one_of(&local.sent_in_wal, newest) => Ok(Standing::NewestAndMore(last)),
+        _ if local.has_sent(newest) => {
+            Question::new(shipper, header).await?.check_not_earlier().await?;
+            Ok(Standing::NewestAndMore(last))
+        }
         Claim::Nothing => Question::new(shipper, header).await?.is_it_the_newest().await,
         claim if claim.txid() > Some(last) => {
             let txid = claim.txid().unwrap_or(last);
@@ -339,9 +342,9 @@ impl<'a> Question<'a> {
         }
     }
 
-    /// The database was the newest transaction, and may have been written since: it is no earlier one.
-    async fn is_it_not_earlier(&self) -> Result<Standing> {
-        let Some(txid) = self.only_earlier().await? else { return Ok(Standing::NewestAndMore(self.last)) };
+    /// Checks that the database, which was the newest transaction and may have been written since, is not exactly an earlier one.
+    async fn check_not_earlier(&self) -> Result<()> {
+        let Some(txid) = self.only_earlier().await? else { return Ok(()) };
         let why = "it was the newest before, so that either an older file took its place, or a program \
                    without litestream wrote back what it was";
         Err(earlier(self.shipper.store.as_ref(), txid, self.last, why))
@@ -349,7 +352,7 @@ impl<'a> Question<'a> {
 
     /// The database was the newest transaction, and somebody may have written it since.
     async fn has_it_more(&self, local: &Local) -> Result<Standing> {
-        self.is_it_not_earlier().await?;
+        self.check_not_earlier().await?;
         if local.is_behind {
             return self.is_it_the_newest().await;
         }

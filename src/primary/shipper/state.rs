@@ -309,7 +309,7 @@ impl State {
     }
 
     /// The headers of files that hold nothing but what the WAL has too, or the database under it.
-    pub(in crate::primary) fn sent_of(&self, wal: &Path) -> Vec<Header> {
+    pub(in crate::primary) fn sent_in(&self, wal: &Path) -> Vec<Header> {
         let sent = self.sent.iter().filter(|sent| sent.is_in(wal));
         sent.filter_map(|sent| decode_header(&sent.header)).collect()
     }

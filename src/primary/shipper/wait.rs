@@ -95,8 +95,8 @@ impl Shipper {
 
     /// Whether the database may have something that the replica has not: not only what was shown to this process counts.
     pub(in crate::primary) fn may_lack(&self) -> bool {
-        let nothing = self.with_capture(|capture| capture.has_something(&self.db));
-        !matches!(nothing, Ok(Ok(false)))
+        let has_something = self.with_capture(|capture| capture.has_something(&self.db));
+        !matches!(has_something, Ok(Ok(false)))
     }
 
     /// Whether nothing is on its way, as far as it was looked.

@@ -266,9 +266,9 @@ impl Capture {
     }
 
     /// The headers of those that hold nothing which the database can have lost: the WAL shows it.
-    pub(in crate::primary) fn sent_of_wal(&self) -> Vec<Header> {
-        let of_wal = self.state.sent_of(&self.db.wal_path);
-        self.attempted.iter().filter(|header| of_wal.contains(header)).copied().collect()
+    pub(in crate::primary) fn sent_in_wal(&self) -> Vec<Header> {
+        let in_wal = self.state.sent_in(&self.db.wal_path);
+        self.attempted.iter().filter(|header| in_wal.contains(header)).copied().collect()
     }
 
     /// Why the database must be compared or copied, if it must.
