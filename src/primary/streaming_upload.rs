@@ -98,11 +98,16 @@ async fn fill<T: Send + 'static>(
     drop(parts);
     let Some(sent) = sent else {
         // The encoder may wait for a server that is silent: it ends by itself.
-        return Err(Error::new(ErrorKind::Interrupted, format!("{id} was not written to its end")));
+        return Err(given_up(id));
     };
     let encoded = encoding.await;
     // An upload that fails closes the channel, so its error is the cause of the encoder's.
     sent.and(encoded)
+}
+
+/// The error of a file whose making was told to stop.
+pub(super) fn given_up(id: FileId) -> Error {
+    Error::new(ErrorKind::Interrupted, format!("{id} was not written to its end"))
 }
 
 /// Leaves to the next attempt what the store has of an upload, if `log` has anything of it; else it is removed.

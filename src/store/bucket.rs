@@ -8,6 +8,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 use serde::{Deserialize, Serialize};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::clock::StoreTime;
 use super::part_log::PartLog;
@@ -121,6 +122,12 @@ pub trait Bucket: Send + Sync + fmt::Debug {
 
     /// Why the last attempt to read failed, if none has succeeded since.
     fn last_failure(&self) -> Option<Error> {
+        None
+    }
+
+    /// Waits for one of the few turns that the server has for work in the background, of the whole process. A bucket that needs no
+    /// connection for each request has none; nor has one whose session does not begin: a request says why.
+    async fn turn(&self) -> Option<OwnedSemaphorePermit> {
         None
     }
 

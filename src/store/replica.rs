@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::future;
 use tokio::sync::OnceCell;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::bucket::{Bucket, ByteRange, Content, Fencing, Next, ObjectInfo, Place, PutOptions, Upload};
 use super::clock::StoreTime;
@@ -392,6 +393,11 @@ impl Replica {
     pub async fn ask_time(&self) -> Result<()> {
         let folder = self.layout.folder(Level::L0);
         self.bucket.ask_time(&format!("{}{folder}/", self.prefix().await?)).await
+    }
+
+    /// Waits for a turn of work in the background, as [`Bucket::turn`].
+    pub async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        self.bucket.turn().await
     }
 
     /// Where the replica is on this machine, if it is in a folder.

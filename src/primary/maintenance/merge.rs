@@ -2,6 +2,7 @@
 //! comes from the store.
 
 use std::io::{self, Read};
+use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::{Buf as _, Bytes, BytesMut};
@@ -20,6 +21,9 @@ use crate::store::{ByteRange, FileInfo, PutOptions, Replica};
 
 /// Files that are asked for at the same time.
 const PARALLEL: usize = 8;
+
+/// A merge of no more bytes than this keeps its turn to the end.
+const QUICK: u64 = 1 << 20;
 
 /// Writes the file that `work` is about; returns what is there then, and when its last transaction was committed.
 ///
@@ -41,7 +45,13 @@ pub(super) async fn run(
 ) -> Result<(FileInfo, Timestamp, Option<Packed>)> {
     let inputs: Vec<_> =
         work.inputs.iter().map(|file| open(Arc::clone(store), file.id, kept(file.id))).collect();
-    let opened: Vec<Opened> = stream::iter(inputs).buffered(PARALLEL).try_collect().await?;
+    let mut stop = std::pin::pin!(stop);
+    // What many databases merge at the same moment would otherwise all be in memory, with as many connections.
+    let turn = until(stop.as_mut(), work.to, async { Ok(store.turn().await) }).await?;
+    let opened: Vec<Opened> =
+        until(stop.as_mut(), work.to, stream::iter(inputs).buffered(PARALLEL).try_collect()).await?;
+    // Who waits for the next one does not wait for much.
+    let _turn = turn.filter(|_| work.inputs.iter().map(|file| file.size).sum::<u64>() <= QUICK);
     let last = opened.last().expect("BUG: a merge has inputs").header;
     // Where times run backwards, a state is not older than those that it comes after.
     let time = opened.iter().map(|file| file.header.timestamp).max().unwrap_or(last.timestamp);
@@ -66,6 +76,22 @@ pub(super) async fn run(
     let (upload, (size, pack)) = streaming_upload::upload(store, work.to, options, encode, stop).await?;
     seals.complete(store, work.to, upload).await?;
     Ok((FileInfo { id: work.to, size, timestamp: work.timestamp() }, time, pack))
+}
+
+/// What `step` answers, a step on the way to the file `id`.
+///
+/// # Errors
+/// Those of `step`; `Interrupted` if `stop` ends before it.
+async fn until<T>(
+    stop: Pin<&mut impl Future<Output = ()>>,
+    id: FileId,
+    step: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    tokio::select! {
+        biased;
+        done = step => done,
+        () = stop => Err(streaming_upload::given_up(id)),
+    }
 }
 
 /// A file to be read.

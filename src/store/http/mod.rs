@@ -15,7 +15,7 @@ use futures_util::stream::{self, BoxStream, StreamExt as _};
 use http_body::{Frame, SizeHint};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::{Certificate, Client, Response};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use url::Url;
 
 use self::common::{Common, Environment, environment};
@@ -45,6 +45,8 @@ const PIECE: usize = 64 << 10;
 const FILE_PIECE: usize = 256 << 10;
 /// How many requests that are in turn a server gets at the same time.
 pub(in crate::store) const TURNS: usize = 16;
+/// How much work of several requests, in the background, a server gets at the same time.
+pub(in crate::store) const LONG_TURNS: usize = 8;
 
 /// By which connections a request goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,7 +74,14 @@ pub(in crate::store) struct Http {
     endpoint: Arc<str>,
     idle_timeout: Duration,
     /// Shared with the other stores on the server.
-    turns: Arc<Semaphore>,
+    turns: Arc<Turns>,
+}
+
+/// The turns of a server. Who has a long one may wait for one of a request, never the other way round.
+#[derive(Debug)]
+struct Turns {
+    requests: Semaphore,
+    long: Arc<Semaphore>,
 }
 
 /// What clients differ in.
@@ -89,8 +98,8 @@ struct Kind {
 }
 
 static CLIENTS: Common<Kind, Client> = Common::new();
-/// By the server's URL.
-static TURNS_AT: Common<String, Semaphore> = Common::new();
+/// By the server's URL, without a bucket's name.
+static TURNS_AT: Common<String, Turns> = Common::new();
 
 /// A client of the server at `base`, a URL. Reads the environment for certificates and proxies.
 fn client(base: &str, skip_verify: bool, way: Way) -> Result<Arc<Client>> {
@@ -186,8 +195,9 @@ impl Http {
         skip_verify: bool,
         idle_timeout: Duration,
     ) -> Result<Self> {
-        let server = base.to_owned();
-        let turns = TURNS_AT.get(&server).unwrap_or_else(|| TURNS_AT.share(server, Semaphore::new(TURNS)));
+        let server = endpoint.to_owned();
+        let new = || Turns { requests: Semaphore::new(TURNS), long: Arc::new(Semaphore::new(LONG_TURNS)) };
+        let turns = TURNS_AT.get(&server).unwrap_or_else(|| TURNS_AT.share(server, new()));
         Ok(Self {
             client: client(base, skip_verify, Way::Usual)?,
             without_pool: Arc::default(),
@@ -202,7 +212,12 @@ impl Http {
     /// Waits until this store may send one of the requests that are in turn: with a hundred databases
     /// that write, a connection and its buffers for each would cost more than all else together.
     pub(in crate::store) async fn turn(&self) -> SemaphorePermit<'_> {
-        self.turns.acquire().await.expect("BUG: nothing closes it")
+        self.turns.requests.acquire().await.expect("BUG: nothing closes it")
+    }
+
+    /// Waits until work of several requests, in the background, may begin.
+    pub(in crate::store) async fn long_turn(&self) -> OwnedSemaphorePermit {
+        Arc::clone(&self.turns.long).acquire_owned().await.expect("BUG: nothing closes it")
     }
 
     fn client(&self, way: Way) -> Result<Arc<Client>> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::error::{Error, Result};
 use crate::store::clock::StoreTime;
@@ -136,6 +137,10 @@ impl Bucket for Counted {
 
     fn last_failure(&self) -> Option<Error> {
         self.inner.last_failure()
+    }
+
+    async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        self.inner.turn().await
     }
 
     async fn place(&self) -> Option<Place> {

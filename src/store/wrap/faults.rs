@@ -8,6 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt as _};
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::clock::StoreTime;
@@ -318,6 +319,10 @@ impl Bucket for FaultyBucket {
 
     fn last_failure(&self) -> Option<Error> {
         self.inner.last_failure()
+    }
+
+    async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        self.inner.turn().await
     }
 
     async fn place(&self) -> Option<Place> {

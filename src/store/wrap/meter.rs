@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::clock::StoreTime;
@@ -136,6 +137,10 @@ impl Bucket for Meter {
 
     fn last_failure(&self) -> Option<Error> {
         self.failure().clone()
+    }
+
+    async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        self.inner.turn().await
     }
 
     async fn place(&self) -> Option<Place> {

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::sync::Mutex;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::backoff::{Backoff, RetryPolicy};
 use super::download::{Download, Object};
@@ -207,6 +208,10 @@ impl Bucket for Retry {
 
     fn last_failure(&self) -> Option<Error> {
         self.inner.last_failure()
+    }
+
+    async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        self.inner.turn().await
     }
 
     async fn place(&self) -> Option<Place> {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::auth;
@@ -155,6 +156,10 @@ impl Bucket for AzureBucket {
     /// Each answer has the time. This request is one that whoever replicates may make, with a short answer.
     async fn ask_time(&self, prefix: &str) -> Result<()> {
         self.list_blobs(&format!("{prefix}~"), None).await.map(drop)
+    }
+
+    async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        Some(self.session().await.ok()?.http.long_turn().await)
     }
 
     fn by_new_connections(&self) -> Option<Arc<dyn Bucket>> {

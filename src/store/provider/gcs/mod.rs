@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::auth;
@@ -162,6 +163,10 @@ impl Bucket for GcsBucket {
     /// Each answer has the time. This request is one that whoever replicates may make, with a short answer.
     async fn ask_time(&self, prefix: &str) -> Result<()> {
         self.list_objects(prefix, Some(Next::After(format!("{prefix}\u{10ffff}")))).await.map(drop)
+    }
+
+    async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        Some(self.session().await.ok()?.http.long_turn().await)
     }
 
     fn by_new_connections(&self) -> Option<Arc<dyn Bucket>> {

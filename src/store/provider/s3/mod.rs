@@ -12,6 +12,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use reqwest::Method;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::clock::{StoreClock, StoreTime};
@@ -215,6 +216,10 @@ impl Bucket for S3Bucket {
     /// Each answer has the time. This request is one that whoever replicates may make, with a short answer.
     async fn ask_time(&self, prefix: &str) -> Result<()> {
         self.page_of(prefix, Some(Next::After(format!("{prefix}~")))).await.map(drop)
+    }
+
+    async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        Some(self.session().await.ok()?.http.long_turn().await)
     }
 
     fn by_new_connections(&self) -> Option<Arc<dyn Bucket>> {

@@ -59,6 +59,11 @@ impl Recorder {
         replica(S3Bucket::new(self.target("&region=us-east-1")))
     }
 
+    fn store_in(&self, bucket: &str) -> Replica {
+        let target = self.target("&region=us-east-1");
+        replica(S3Bucket::new(S3Location { bucket: bucket.to_owned(), ..target }))
+    }
+
     /// One that gives up after a second of silence.
     fn impatient_store(&self) -> Replica {
         replica(S3Bucket::with_idle_timeout(self.target("&region=us-east-1"), Duration::from_secs(1)))
@@ -817,7 +822,7 @@ fn many_databases_take_turns_and_readers_do_not_wait_for_them() {
         }
         found().body("content")
     });
-    let (one, other) = (server.store(), server.store());
+    let (one, other) = (server.store(), server.store_in("another-bucket"));
     let writers = {
         let stores = [one.clone(), other.clone()];
         std::thread::spawn(move || {
@@ -835,6 +840,27 @@ fn many_databases_take_turns_and_readers_do_not_wait_for_them() {
     changed.notify_all();
     writers.join().unwrap().unwrap();
     assert_eq!(state.lock().unwrap().most, http::TURNS);
+}
+
+#[test]
+fn work_in_the_background_takes_turns_in_all_buckets_of_a_server() {
+    let server = Recorder::scripted(vec![status(200)]);
+    let (one, other) = (server.store(), server.store_in("another-bucket"));
+    let mut turns: Vec<_> = (0..http::LONG_TURNS)
+        .map(|_| {
+            let one = one.clone();
+            block_on(async move { Ok(one.turn().await.unwrap()) }).unwrap()
+        })
+        .collect();
+    let waits = {
+        let other = other.clone();
+        std::thread::spawn(move || block_on(async move { Ok(other.turn().await.is_some()) }).unwrap())
+    };
+    // Those who have none are not held up.
+    block_on(async move { other.put(id(1), Bytes::from_static(b"x"), options(false)).await }).unwrap();
+    assert!(!waits.is_finished(), "there was one more turn");
+    turns.pop();
+    assert!(waits.join().unwrap());
 }
 
 /// Runs in a process of its own, whose environment another test has set: lists the replica that

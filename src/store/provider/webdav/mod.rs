@@ -11,6 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::error::{Error, Result};
 use crate::store::clock::{StoreClock, StoreTime};
@@ -155,6 +156,10 @@ impl Bucket for WebdavBucket {
     async fn ask_time(&self, prefix: &str) -> Result<()> {
         let session = self.session().await?;
         self.ask(&session, prefix.trim_end_matches('/')).await
+    }
+
+    async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        Some(self.session().await.ok()?.http.long_turn().await)
     }
 
     fn by_new_connections(&self) -> Option<Arc<dyn Bucket>> {
