@@ -172,8 +172,9 @@ impl View {
         let url = self.seen.core.files.source.url();
         let message = format!(
             "{url} holds a database that does not begin as SQLite's files do, so it is encrypted or no database. What a \
-             program encrypts cannot be read from its replica: restore it (select litestream_restore('{url}', path)), and \
-             open that file with its key"
+             program encrypts cannot be read from its replica: restore it (select litestream_restore('{}', path)), and \
+             open that file with its key",
+            url.replace('\'', "''")
         );
         Error::new(ErrorKind::Unsupported, message)
     }

@@ -124,3 +124,60 @@ def test_without_auto_recover_damage_stops_replication(start, location, tmp_path
         sync(db)
     db.one("SELECT litestream_resume('force')")
     assert_restores(db, location, tmp_path)
+
+
+def misname(location, file, later: int):
+    """A copy of `file` under the name of the `later` transaction."""
+    stray = file.path.with_name(f"{later:016x}-{later:016x}.ltx")
+    stray.write_bytes(file.path.read_bytes())
+    return stray
+
+
+@pytest.mark.parametrize("way_out", ["remove", "force"])
+@pytest.mark.parametrize("later", [1, 4])
+@pytest.mark.parametrize("damage", ["a byte of the header", "cut off", "empty", "misnamed"])
+def test_a_damaged_file_that_is_named_after_a_later_transaction(start, location, tmp_path, damage, later, way_out):
+    """Nothing says what it was. If the database went on before it, its newest state could not be restored: the file ends the
+    replica by its name."""
+    open_primary(start, location, tmp_path).close()
+    last = location.last_txid()
+    stray = misname(location, location.files()[-1], last + later)
+    if damage != "misnamed":
+        DAMAGE[damage](next(f for f in location.files() if f.path == stray))
+    kept = bytes_of(location.files())
+    db = reopen(start, location, tmp_path)
+    insert(db)
+    for _ in range(2):
+        with pytest.raises(SqlError, match=f"ends with level 0 file .*{last + later:016x}.*damaged.*litestream_resume\\(\\)"):
+            sync(db)
+    assert bytes_of(location.files()) == kept
+    if way_out == "remove":
+        stray.unlink()
+        db.one("SELECT litestream_resume()")
+        assert sync(db) == last + 1
+        assert_restores(db, location, tmp_path)
+    else:
+        db.one("SELECT litestream_resume('force')")
+        assert sync(db) == last + later + 1
+        assert_restores(db, location, tmp_path)
+        insert(db)
+        sync(db)
+        assert_restores(db, location, tmp_path, "later")
+        assert {path: path.read_bytes() for path in kept} == kept
+
+
+@pytest.mark.parametrize("which", [-1, 3], ids=["the newest", "one before"])
+@pytest.mark.parametrize("damage", ["a byte of the header", "a byte", "gone"])
+def test_a_state_before_the_damage_is_restored_and_said_to_be_the_present(start, location, tmp_path, damage, which):
+    """At 3 a.m.: the last state cannot be restored, one before it can, and life goes on from there."""
+    open_primary(start, location, tmp_path).close()
+    last = location.last_txid()
+    file = location.files()[which]
+    file.path.unlink() if damage == "gone" else DAMAGE[damage](file)
+    host = start("python", location)
+    memory = host.open(":memory:")
+    restore(memory, location, tmp_path / "app2.db", txid=f"{file.max - 1:016x}", rewind=True)
+    db = host.open(location.primary(tmp_path / "app2.db", close_timeout="30s", sync_interval="50ms"))
+    insert(db)
+    assert sync(db) >= location.last_txid() >= last
+    assert_restores(db, location, tmp_path)

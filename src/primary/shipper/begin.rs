@@ -11,7 +11,8 @@ use crate::error::{ErrorKind, Result};
 use crate::ltx::{FileId, Txid};
 use crate::primary::shipper::Shipper;
 use crate::primary::shipper::forward;
-use crate::primary::shipper::holes::{self, Hole};
+use crate::primary::shipper::holes::{self, By, Hole};
+use crate::primary::shipper::misfit;
 use crate::primary::shipper::newest::{self, Newest};
 use crate::primary::shipper::place::{self, Whereabouts};
 use crate::primary::shipper::resume::{self, Local, Standing};
@@ -106,22 +107,28 @@ async fn decide(shipper: &Arc<Shipper>) -> Result<bool> {
     {
         survey(shipper, pinned).await?;
     }
-    let Looked { newest, hole } = looked?;
+    let Looked { newest, hole, end } = looked?;
     sealing.check(shipper, &local, newest.as_ref())?;
     let whereabouts = place::find(shipper).await;
     let standing = resume::standing(shipper, &local, newest.as_ref(), hole.as_ref()).await;
     if shipper.db.bell.forwards() != forwards {
         return Ok(false);
     }
-    let standing = standing?;
+    let standing = if local.is_decided() { standing?.after(end) } else { standing? };
     if let Some(newest) = newest.filter(|_| whereabouts == Whereabouts::Elsewhere && standing.is_claimed()) {
         place::check_history_of(shipper, &newest.header)?;
     }
     let copies = match standing {
-        Standing::Lost(_) | Standing::Present(_) if local.forced => Some(hole.unwrap_or(Hole::Asked)),
+        Standing::Lost(_) | Standing::Present(_) if local.forced => {
+            Some(hole.unwrap_or(Hole::Asked(By::Force)))
+        }
         Standing::Lost(_) => {
             let hole = hole.unwrap_or_else(Hole::unknown);
             Some(heal::may_heal(shipper, hole, false, whereabouts)?)
+        }
+        Standing::Present(_) => {
+            let hole = hole.unwrap_or(Hole::Asked(By::Rewind));
+            Some(heal::may_heal(shipper, hole, true, whereabouts)?)
         }
         _ => None,
     };
@@ -155,6 +162,8 @@ struct Looked {
     newest: Option<Newest>,
     /// What it lacks of what was published.
     hole: Option<Hole>,
+    /// The last transaction that a file of it is named after, damaged ones included.
+    end: Option<Txid>,
 }
 
 impl Looked {
@@ -172,13 +181,19 @@ impl Looked {
                 },
                 None => None,
             };
-            let last = local.claim.txid().max(file.map(|file| file.id.name.max()));
-            let hole = match last {
+            let known = local.claim.txid().max(file.map(|file| file.id.name.max()));
+            let unreadable = shipper.history.damaged().into_iter().max_by_key(|id| id.name.max());
+            let beyond = unreadable.filter(|id| Some(id.name.max()) > known);
+            if let Some(beyond) = beyond.filter(|_| !local.is_decided()) {
+                return Err(misfit::ends_damaged(shipper.store.as_ref(), beyond, known));
+            }
+            let end = known.max(beyond.map(|id| id.name.max()));
+            let hole = match end {
                 Some(last) => holes::find(shipper, &files, last).await?,
                 None => None,
             };
             shipper.holes.listed(shipper.db.clock.steady());
-            return Ok(Self { newest, hole });
+            return Ok(Self { newest, hole, end });
         }
     }
 }
@@ -205,6 +220,11 @@ impl Local {
             }
             _ => None,
         }
+    }
+
+    /// Whether a user said that the database comes after whatever the replica holds.
+    fn is_decided(&self) -> bool {
+        self.forced || self.origin == Some(Origin::Present)
     }
 
     fn needs_survey(&self) -> bool {

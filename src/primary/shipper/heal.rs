@@ -87,7 +87,7 @@ pub(in crate::primary) fn may_heal(
 pub(in crate::primary) fn begin(shipper: &Shipper, hole: Hole) -> Result<()> {
     let url = shipper.store.url();
     let found = hole.found();
-    if hole == Hole::Asked {
+    if matches!(hole, Hole::Asked(_)) {
         shipper.notice(format!("a full copy of the database is sent to {url}, {found}"));
     } else {
         let notice = format!("{url} lost transactions: {found}; a full copy of the database is sent");
@@ -143,7 +143,7 @@ pub(in crate::primary) async fn finish(shipper: &Arc<Shipper>) -> Result<()> {
     );
     shipper.notice(match hole {
         Hole::Found(found) => format!("{url} had lost transactions: {found}; {there}"),
-        Hole::Asked => format!("{url}: {}, {there}", hole.found()),
+        Hole::Asked(_) => format!("{url}: {}, {there}", hole.found()),
     });
     // Whoever waits for it looks at the status next.
     shipper.holes.healed(txid);

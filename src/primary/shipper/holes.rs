@@ -26,8 +26,18 @@ const NAMED: usize = 3;
 pub(in crate::primary) enum Hole {
     /// What is wrong with the replica, in words that follow its URL.
     Found(String),
-    /// Nothing that is known: `litestream_resume('force')` asks for it.
-    Asked,
+    /// Nothing that is known: a user said that the database is the present, whatever the replica holds. What that is need not
+    /// be sound.
+    Asked(By),
+}
+
+/// How a user said so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::primary) enum By {
+    /// `litestream_resume('force')`.
+    Force,
+    /// `litestream_restore` with `"rewind": true`.
+    Rewind,
 }
 
 /// How the replica is looked at.
@@ -122,7 +132,8 @@ impl Hole {
     pub(in crate::primary) fn found(&self) -> &str {
         match self {
             Self::Found(found) => found,
-            Self::Asked => "as litestream_resume('force') asks for",
+            Self::Asked(By::Force) => "as litestream_resume('force') asks for",
+            Self::Asked(By::Rewind) => "as it was restored to be the present",
         }
     }
 }
@@ -228,7 +239,7 @@ impl Holes {
     /// The error of a hole that is being healed.
     pub(in crate::primary) fn error(&self, store: &Replica) -> Option<Error> {
         match &self.lock().state {
-            State::Whole | State::Found(Hole::Asked) | State::Copied(Hole::Asked, _) => None,
+            State::Whole | State::Found(Hole::Asked(_)) | State::Copied(Hole::Asked(_), _) => None,
             State::Found(hole) | State::Copied(hole, _) => Some(Error::corrupt(format!(
                 "{} lost transactions: {}. A full copy of the database is on its way to it",
                 store.url(),

@@ -39,8 +39,9 @@ pub(super) fn another_history(store: &Replica, ours: Option<Lineage>, newest: &H
 /// The two ways out for one who has the wrong database.
 pub(super) fn ways_out(url: &str) -> String {
     format!(
-        "close the database and restore it (select litestream_restore('{url}', path, '{{\"force\": true}}')), \
-         or, if the local one is right, {FORCE}"
+        "close the database and restore it (select litestream_restore('{}', path, '{{\"force\": true}}')), \
+         or, if the local one is right, {FORCE}",
+        url.replace('\'', "''")
     )
 }
 
@@ -121,6 +122,20 @@ pub(super) fn closed(store: &Replica, last: Txid) -> Error {
     conflict(format!(
         "{} is encrypted, up to {last}, so that it cannot be compared with this database, and local state does not say \
          which of both is newer. Give an identity that opens it for this open alone (age_identity_file); or, if the local \
+         database is right, {FORCE}",
+        store.url()
+    ))
+}
+
+/// The error of a replica whose last file by its name, `damaged`, cannot be read, and comes after all that is known: `last`.
+pub(super) fn ends_damaged(store: &Replica, damaged: FileId, last: Option<Txid>) -> Error {
+    let known = last.map_or_else(
+        || "nothing before it is known".to_owned(),
+        |last| format!("the last transaction that is known is {last}"),
+    );
+    conflict(format!(
+        "{} ends with {damaged}, which is damaged or has a name that is not its own, and {known}: nothing says what it was. \
+         Find out who wrote it; then bring its content back or remove it, and call litestream_resume(); or, if the local \
          database is right, {FORCE}",
         store.url()
     ))

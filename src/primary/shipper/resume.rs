@@ -17,6 +17,9 @@
 //! no newest state that could be buried: the database continues with a full copy, if it is that transaction or later by the
 //! first three rows, and if the newest file, where there is one, is of the lineage that was published.
 //!
+//! A damaged file that is named after a later transaction than the database's, and all others of the replica, may have been
+//! anything: it stops.
+//!
 //! A newest file that this database sent, and whose answer it never got, was made of it: the database continues, unless it is
 //! exactly an earlier transaction by now.
 //!
@@ -112,6 +115,17 @@ impl Standing {
     /// Whether local state alone says so, of the file that is the newest by its name.
     pub(in crate::primary) const fn is_claimed(self) -> bool {
         matches!(self, Self::Followed(_) | Self::NewestAndMore(_))
+    }
+
+    /// As this, of a database that comes after `end`, the last name that a file of the replica has: that of one that cannot be
+    /// read may be later than all others.
+    pub(in crate::primary) fn after(self, end: Option<Txid>) -> Self {
+        match (self, end) {
+            (Self::Lost(last), Some(end)) => Self::Lost(last.max(end)),
+            (Self::First, Some(end)) => Self::Present(end),
+            (Self::Followed(last) | Self::Present(last), Some(end)) if last < end => Self::Present(end),
+            _ => self,
+        }
     }
 }
 
