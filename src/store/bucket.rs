@@ -8,9 +8,9 @@ use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 use serde::{Deserialize, Serialize};
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::clock::StoreTime;
+use super::http::LongTurn;
 use super::part_log::PartLog;
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
@@ -127,7 +127,7 @@ pub trait Bucket: Send + Sync + fmt::Debug {
 
     /// Waits for one of the few turns that the server has for work in the background, of the whole process. A bucket that needs no
     /// connection for each request has none; nor has one whose session does not begin: a request says why.
-    async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+    async fn turn(&self) -> Option<LongTurn> {
         None
     }
 

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::future;
 use tokio::sync::OnceCell;
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::bucket::{Bucket, ByteRange, Content, Fencing, Next, ObjectInfo, Place, PutOptions, Upload};
 use super::clock::StoreTime;
+use super::http::LongTurn;
 use super::layout::{self, Layout, PACKS};
 use super::part_log::PartLog;
 use super::requests::Requests;
@@ -396,7 +396,7 @@ impl Replica {
     }
 
     /// Waits for a turn of work in the background, as [`Bucket::turn`].
-    pub async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+    pub async fn turn(&self) -> Option<LongTurn> {
         self.bucket.turn().await
     }
 

@@ -43,11 +43,11 @@ pub(super) async fn run(
     pack: bool,
     stop: impl Future<Output = ()>,
 ) -> Result<(FileInfo, Timestamp, Option<Packed>)> {
-    let inputs: Vec<_> =
-        work.inputs.iter().map(|file| open(Arc::clone(store), file.id, kept(file.id))).collect();
     let mut stop = std::pin::pin!(stop);
     // What many databases merge at the same moment would otherwise all be in memory, with as many connections.
     let turn = until(stop.as_mut(), work.to, async { Ok(store.turn().await) }).await?;
+    let inputs: Vec<_> =
+        work.inputs.iter().map(|file| open(Arc::clone(store), file.id, kept(file.id))).collect();
     let opened: Vec<Opened> =
         until(stop.as_mut(), work.to, stream::iter(inputs).buffered(PARALLEL).try_collect()).await?;
     // Who waits for the next one does not wait for much.

@@ -46,8 +46,18 @@ impl<K: PartialEq, V> Common<K, V> {
 
     /// Shares `value` with those who will ask for `key`.
     pub(in crate::store) fn share(&self, key: K, value: V) -> Arc<V> {
-        let value = Arc::new(value);
+        Self::share_in(&mut self.entries(), key, value)
+    }
+
+    /// The value of `key` that is in use, or else one that `make` makes, and no other thread.
+    pub(in crate::store) fn get_or_share(&self, key: K, make: impl FnOnce() -> V) -> Arc<V> {
         let mut entries = self.entries();
+        let used = entries.iter().find(|entry| entry.key == key).and_then(|entry| entry.value.upgrade());
+        used.unwrap_or_else(|| Self::share_in(&mut entries, key, make()))
+    }
+
+    fn share_in(entries: &mut Vec<Entry<K, V>>, key: K, value: V) -> Arc<V> {
+        let value = Arc::new(value);
         entries.retain(|entry| entry.value.strong_count() > 0 && entry.key != key);
         entries.push(Entry { key, value: Arc::downgrade(&value) });
         value
@@ -71,5 +81,8 @@ mod tests {
         assert!(Arc::ptr_eq(&one, &common.get(&"a").unwrap()));
         drop(one);
         assert_eq!((common.get(&"a"), common.get(&"b").as_deref()), (None, Some(&2)));
+        let again = common.get_or_share("b", || unreachable!());
+        let new = common.get_or_share("a", || 3);
+        assert_eq!((*again, *new, common.get(&"a").as_deref()), (2, 3, Some(&3)));
     }
 }

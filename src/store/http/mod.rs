@@ -43,10 +43,12 @@ const POOL_MAX_IDLE: usize = 32;
 const PIECE: usize = 64 << 10;
 /// The pieces in which a file is read for that.
 const FILE_PIECE: usize = 256 << 10;
-/// How many requests that are in turn a server gets at the same time.
+/// How many requests that are in turn a bucket gets at the same time.
 pub(in crate::store) const TURNS: usize = 16;
-/// How much work of several requests, in the background, a server gets at the same time.
+/// How much work of several requests, in the background, a bucket gets at the same time.
 pub(in crate::store) const LONG_TURNS: usize = 8;
+/// How many buckets of a server get all of their turns at the same time. One that does not answer has only its own.
+const BUCKETS: usize = 2;
 
 /// By which connections a request goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,15 +75,43 @@ pub(in crate::store) struct Http {
     /// What messages call the server.
     endpoint: Arc<str>,
     idle_timeout: Duration,
-    /// Shared with the other stores on the server.
+    /// Shared with the other stores in the bucket.
     turns: Arc<Turns>,
+    /// Shared with the other stores on the server.
+    server_turns: Arc<Turns>,
 }
 
-/// The turns of a server. Who has a long one may wait for one of a request, never the other way round.
+/// The turns of a bucket, or of a server. Who waits for one of the server has one of the bucket; who waits for that of a
+/// request may have a long one; never the other way round.
 #[derive(Debug)]
 struct Turns {
     requests: Semaphore,
     long: Arc<Semaphore>,
+}
+
+impl Turns {
+    /// Those of so many `buckets` together.
+    fn of(buckets: usize) -> Self {
+        let long = Arc::new(Semaphore::new(buckets * LONG_TURNS));
+        Self { requests: Semaphore::new(buckets * TURNS), long }
+    }
+
+    /// Waits for one.
+    async fn request(&self) -> SemaphorePermit<'_> {
+        self.requests.acquire().await.expect("BUG: nothing closes it")
+    }
+
+    /// Waits for a long one.
+    async fn long(&self) -> OwnedSemaphorePermit {
+        Arc::clone(&self.long).acquire_owned().await.expect("BUG: nothing closes it")
+    }
+}
+
+/// A turn of work in the background, until it is dropped.
+#[derive(Debug)]
+pub struct LongTurn {
+    _of_bucket: OwnedSemaphorePermit,
+    _of_server: OwnedSemaphorePermit,
 }
 
 /// What clients differ in.
@@ -98,7 +128,9 @@ struct Kind {
 }
 
 static CLIENTS: Common<Kind, Client> = Common::new();
-/// By the server's URL, without a bucket's name.
+/// By the URL of a bucket.
+static TURNS_IN: Common<String, Turns> = Common::new();
+/// By the URL of a server.
 static TURNS_AT: Common<String, Turns> = Common::new();
 
 /// A client of the server at `base`, a URL. Reads the environment for certificates and proxies.
@@ -195,9 +227,6 @@ impl Http {
         skip_verify: bool,
         idle_timeout: Duration,
     ) -> Result<Self> {
-        let server = endpoint.to_owned();
-        let new = || Turns { requests: Semaphore::new(TURNS), long: Arc::new(Semaphore::new(LONG_TURNS)) };
-        let turns = TURNS_AT.get(&server).unwrap_or_else(|| TURNS_AT.share(server, new()));
         Ok(Self {
             client: client(base, skip_verify, Way::Usual)?,
             without_pool: Arc::default(),
@@ -205,19 +234,22 @@ impl Http {
             skip_verify,
             endpoint: endpoint.into(),
             idle_timeout,
-            turns,
+            turns: TURNS_IN.get_or_share(base.to_owned(), || Turns::of(1)),
+            server_turns: TURNS_AT.get_or_share(endpoint.to_owned(), || Turns::of(BUCKETS)),
         })
     }
 
     /// Waits until this store may send one of the requests that are in turn: with a hundred databases
     /// that write, a connection and its buffers for each would cost more than all else together.
-    pub(in crate::store) async fn turn(&self) -> SemaphorePermit<'_> {
-        self.turns.requests.acquire().await.expect("BUG: nothing closes it")
+    pub(in crate::store) async fn turn(&self) -> (SemaphorePermit<'_>, SemaphorePermit<'_>) {
+        let of_bucket = self.turns.request().await;
+        (of_bucket, self.server_turns.request().await)
     }
 
     /// Waits until work of several requests, in the background, may begin.
-    pub(in crate::store) async fn long_turn(&self) -> OwnedSemaphorePermit {
-        Arc::clone(&self.turns.long).acquire_owned().await.expect("BUG: nothing closes it")
+    pub(in crate::store) async fn long_turn(&self) -> LongTurn {
+        let of_bucket = self.turns.long().await;
+        LongTurn { _of_bucket: of_bucket, _of_server: self.server_turns.long().await }
     }
 
     fn client(&self, way: Way) -> Result<Arc<Client>> {

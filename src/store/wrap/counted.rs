@@ -5,13 +5,13 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use tokio::sync::OwnedSemaphorePermit;
 
 use crate::error::{Error, Result};
 use crate::store::clock::StoreTime;
 use crate::store::requests::{Operation, Requests, Tally};
 use crate::store::{
-    Bucket, ByteRange, Content, Fencing, Next, ObjectInfo, Page, PartLog, Place, PutOptions, Taken, Upload,
+    Bucket, ByteRange, Content, Fencing, LongTurn, Next, ObjectInfo, Page, PartLog, Place, PutOptions, Taken,
+    Upload,
 };
 
 /// A bucket whose requests are counted. It is the innermost wrapper: what it counts is what the store is asked.
@@ -139,7 +139,7 @@ impl Bucket for Counted {
         self.inner.last_failure()
     }
 
-    async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+    async fn turn(&self) -> Option<LongTurn> {
         self.inner.turn().await
     }
 

@@ -8,13 +8,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt as _};
-use tokio::sync::OwnedSemaphorePermit;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::clock::StoreTime;
 use crate::store::{
-    Bucket, ByteRange, Content, Fencing, Next, ObjectInfo, Page, PartLog, Place, PutOptions, Replica, Taken,
-    Upload,
+    Bucket, ByteRange, Content, Fencing, LongTurn, Next, ObjectInfo, Page, PartLog, Place, PutOptions,
+    Replica, Taken, Upload,
 };
 
 /// A kind of request.
@@ -321,7 +320,7 @@ impl Bucket for FaultyBucket {
         self.inner.last_failure()
     }
 
-    async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+    async fn turn(&self) -> Option<LongTurn> {
         self.inner.turn().await
     }
 

@@ -7,7 +7,6 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::sync::Mutex;
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::backoff::{Backoff, RetryPolicy};
 use super::download::{Download, Object};
@@ -15,7 +14,8 @@ use super::hedge::{Asked, Hedge};
 use crate::error::{Error, Result};
 use crate::store::clock::StoreTime;
 use crate::store::{
-    Bucket, ByteRange, Content, Fencing, Next, ObjectInfo, Page, PartLog, Place, PutOptions, Taken, Upload,
+    Bucket, ByteRange, Content, Fencing, LongTurn, Next, ObjectInfo, Page, PartLog, Place, PutOptions, Taken,
+    Upload,
 };
 
 /// A bucket that tries again what failed for now, asks a second time where a read is silent ([`Hedge`]), and
@@ -210,7 +210,7 @@ impl Bucket for Retry {
         self.inner.last_failure()
     }
 
-    async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+    async fn turn(&self) -> Option<LongTurn> {
         self.inner.turn().await
     }
 

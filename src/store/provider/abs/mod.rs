@@ -8,14 +8,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tokio::sync::OwnedSemaphorePermit;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::auth;
 use crate::store::clock::StoreClock;
 use crate::store::fence::Fence;
 use crate::store::http::sessions::{SessionRef, Sessions};
-use crate::store::http::{IDLE_TIMEOUT, Way};
+use crate::store::http::{IDLE_TIMEOUT, LongTurn, Way};
 use crate::store::{
     Bucket, ByteRange, Content, Fencing, Next, ObjectInfo, Page, PutOptions, Site as _, StoreTime, Upload,
     errors,
@@ -158,7 +157,7 @@ impl Bucket for AzureBucket {
         self.list_blobs(&format!("{prefix}~"), None).await.map(drop)
     }
 
-    async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+    async fn turn(&self) -> Option<LongTurn> {
         Some(self.session().await.ok()?.http.long_turn().await)
     }
 

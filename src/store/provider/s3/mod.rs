@@ -12,13 +12,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use reqwest::Method;
-use tokio::sync::OwnedSemaphorePermit;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::clock::{StoreClock, StoreTime};
 use crate::store::fence::Fence;
 use crate::store::http::sessions::{self, Begin, Sessions};
-use crate::store::http::{self, Way};
+use crate::store::http::{self, LongTurn, Way};
 use crate::store::{
     Bucket, ByteRange, Content, Fencing, Next, ObjectInfo, Page, PartLog, PutOptions, Upload, errors,
 };
@@ -218,7 +217,7 @@ impl Bucket for S3Bucket {
         self.page_of(prefix, Some(Next::After(format!("{prefix}~")))).await.map(drop)
     }
 
-    async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+    async fn turn(&self) -> Option<LongTurn> {
         Some(self.session().await.ok()?.http.long_turn().await)
     }
 

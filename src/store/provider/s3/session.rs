@@ -205,9 +205,10 @@ impl Session {
         way: Way,
         time: SystemTime,
     ) -> Result<Response> {
+        // Not in turn: who gives the credentials may be slow, or silent.
+        let built = self.signed(request, region, time).await?;
         let at_once = request.reads_an_object() || way == Way::New;
         let _turn = if at_once { None } else { Some(self.http.turn().await) };
-        let built = self.signed(request, region, time).await?;
         let sent = self.http.send(built, request.body.clone(), way).await;
         // A certificate that is not trusted may be by now.
         let response = sent.inspect_err(|e| {

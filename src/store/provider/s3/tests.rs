@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 
 use super::*;
 use crate::clock::Timestamp;
@@ -811,7 +812,7 @@ fn many_databases_take_turns_and_readers_do_not_wait_for_them() {
     let held = Arc::new((Mutex::new(Held::default()), std::sync::Condvar::new()));
     let at_server = Arc::clone(&held);
     let server = Recorder::start(move |seen| {
-        if seen.method == "PUT" {
+        if seen.method == "PUT" && seen.path.starts_with("/bucket/") {
             let (held, changed) = &*at_server;
             let mut held = held.lock().unwrap();
             held.now += 1;
@@ -822,7 +823,7 @@ fn many_databases_take_turns_and_readers_do_not_wait_for_them() {
         }
         found().body("content")
     });
-    let (one, other) = (server.store(), server.store_in("another-bucket"));
+    let (one, other) = (server.store(), server.store());
     let writers = {
         let stores = [one.clone(), other.clone()];
         std::thread::spawn(move || {
@@ -836,6 +837,8 @@ fn many_databases_take_turns_and_readers_do_not_wait_for_them() {
     drop(changed.wait_while(state.lock().unwrap(), |held| held.now < http::TURNS).unwrap());
     let read = block_on(async move { other.get(id(1), ByteRange::All).await?.bytes().await }).unwrap();
     assert_eq!(read, "content");
+    let elsewhere = server.store_in("another-bucket");
+    block_on(async move { elsewhere.put(id(1), Bytes::from_static(b"x"), options(false)).await }).unwrap();
     state.lock().unwrap().open = true;
     changed.notify_all();
     writers.join().unwrap().unwrap();
@@ -843,24 +846,32 @@ fn many_databases_take_turns_and_readers_do_not_wait_for_them() {
 }
 
 #[test]
-fn work_in_the_background_takes_turns_in_all_buckets_of_a_server() {
+fn work_in_the_background_takes_turns() {
     let server = Recorder::scripted(vec![status(200)]);
-    let (one, other) = (server.store(), server.store_in("another-bucket"));
-    let mut turns: Vec<_> = (0..http::LONG_TURNS)
-        .map(|_| {
-            let one = one.clone();
-            block_on(async move { Ok(one.turn().await.unwrap()) }).unwrap()
-        })
-        .collect();
-    let waits = {
-        let other = other.clone();
-        std::thread::spawn(move || block_on(async move { Ok(other.turn().await.is_some()) }).unwrap())
+    let [one, two, three] = ["one", "two", "three"].map(|bucket| server.store_in(bucket));
+    let all_of = |store: &Replica| -> Vec<_> {
+        let store = store.clone();
+        let turns = async move { Ok(join_all((0..http::LONG_TURNS).map(|_| store.turn())).await) };
+        block_on(turns).unwrap()
     };
-    // Those who have none are not held up.
-    block_on(async move { other.put(id(1), Bytes::from_static(b"x"), options(false)).await }).unwrap();
-    assert!(!waits.is_finished(), "there was one more turn");
-    turns.pop();
-    assert!(waits.join().unwrap());
+    let waits_for = |store: &Replica| {
+        let store = store.clone();
+        let waits =
+            std::thread::spawn(move || block_on(async move { Ok(store.turn().await.is_some()) }).unwrap());
+        // Requests are not held up, and until that one is answered there was time to get a turn.
+        let answered = one.clone();
+        block_on(async move { answered.put(id(1), Bytes::from_static(b"x"), options(false)).await }).unwrap();
+        assert!(!waits.is_finished(), "there was one more turn");
+        waits
+    };
+    let mut of_one = all_of(&one);
+    let more_of_one = waits_for(&one);
+    // A bucket that does not answer does not hold up another one.
+    let _of_two = all_of(&two);
+    let of_three = waits_for(&three);
+    of_one.pop();
+    of_one.pop();
+    assert!(more_of_one.join().unwrap() && of_three.join().unwrap());
 }
 
 /// Runs in a process of its own, whose environment another test has set: lists the replica that

@@ -11,14 +11,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use tokio::sync::OwnedSemaphorePermit;
 
 use crate::error::{Error, Result};
 use crate::store::clock::{StoreClock, StoreTime};
 use crate::store::fence::Fence;
 use crate::store::folders::{self, Swept};
 use crate::store::http::sessions::{SessionRef, Sessions};
-use crate::store::http::{IDLE_TIMEOUT, Way};
+use crate::store::http::{IDLE_TIMEOUT, LongTurn, Way};
 use crate::store::{
     Bucket, ByteRange, Content, Fencing, Next, ObjectInfo, Page, PutOptions, Site as _, Upload,
 };
@@ -158,7 +157,7 @@ impl Bucket for WebdavBucket {
         self.ask(&session, prefix.trim_end_matches('/')).await
     }
 
-    async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+    async fn turn(&self) -> Option<LongTurn> {
         Some(self.session().await.ok()?.http.long_turn().await)
     }
 
