@@ -126,10 +126,7 @@ impl Hooks {
         if lock == ALL_WAL_READERS {
             self.comes_to(CheckpointMode::Restart);
             self.restarts = true;
-            let mut index = ConnectionIndex::now(base);
-            if index.has_frames() {
-                self.primary.generation_ends(&mut index);
-            }
+            self.primary.generation_ends(&mut ConnectionIndex::now(base));
         }
     }
 

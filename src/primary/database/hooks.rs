@@ -28,7 +28,7 @@ impl Primary {
 
     /// A connection was granted the EXCLUSIVE lock on read marks 1..4, by which it may restart the WAL.
     pub fn generation_ends(&self, index: &mut dyn WalIndex) {
-        self.db.recorder.generation_ends(index, None);
+        self.db.recorder.generation_is_left(index, &self.db.path);
     }
 
     /// A connection writes the first 32 bytes of the WAL, `wal_header`, under `lock`, over the frames that are there. The

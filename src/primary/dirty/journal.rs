@@ -213,6 +213,11 @@ impl Journal {
         }
     }
 
+    /// Whether a record says that a generation with these salts began.
+    pub(super) fn has_begun(&self, salts: Salts) -> bool {
+        self.records().unwrap_or_default().iter().filter_map(begin_of).any(|begin| begin.salts == salts)
+    }
+
     /// Whether a record names this stamp.
     fn names(&self, file: &Stamp) -> bool {
         self.records().unwrap_or_default().iter().any(|record| match record {

@@ -65,8 +65,24 @@ impl Recorder {
         self.alone.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A connection was granted the EXCLUSIVE lock on read marks 1..4, and SQLite is not answered yet; or the last
-    /// connection closes, and `closed` is the stamp of the database file then.
+    /// A connection was granted the EXCLUSIVE lock on read marks 1..4, and SQLite is not answered yet. Where the index knows no
+    /// commit, nobody writes the database file at `database` now.
+    pub(in crate::primary) fn generation_is_left(&self, index: &mut dyn WalIndex, database: &Path) {
+        let file = index.header().filter(|header| self.leaves_no_trace(header));
+        let file = file.and_then(|_| self.journal.sealed(database));
+        self.generation_ends(index, file);
+    }
+
+    /// Whether the next index will name nothing of the generation with this one: it has no commit, as after a recovery of a WAL
+    /// with nothing but its header. Only the file leads back to what it began upon.
+    pub(super) fn leaves_no_trace(&self, header: &IndexHeader) -> bool {
+        header.mx_frame == FrameNo::ZERO
+            && header.frame_checksum == Checksum::default()
+            && self.journal.has_begun(header.salts)
+    }
+
+    /// A generation is left, and SQLite is not answered yet; or the last connection closes. `closed` is the stamp of the
+    /// database file then, where that is all there is to record.
     pub(in crate::primary) fn generation_ends(&self, index: &mut dyn WalIndex, closed: Option<Stamp>) {
         let Some(header) = index.header() else { return };
         if header.mx_frame > FrameNo::ZERO || (closed.is_some() && knows_a_wal(&header)) {

@@ -475,12 +475,11 @@ impl Sqlite {
         self.note("ends a generation", Some(process));
         self.has_unfollowed.set(self.has_unfollowed.get() || process == Process::Foreign);
         let mut index = self.index();
-        if index.header.is_none_or(|header| header.mx_frame == FrameNo::ZERO) {
-            return;
-        }
         match (process, &self.primary, &self.neighbour) {
             (Process::Publisher, Some(primary), _) => primary.generation_ends(&mut index),
-            (Process::Neighbour, _, Some(neighbour)) => neighbour.generation_ends(&mut index, None),
+            (Process::Neighbour, _, Some(neighbour)) => {
+                neighbour.generation_is_left(&mut index, &self.db.path);
+            }
             _ => {}
         }
     }

@@ -223,9 +223,7 @@ impl Db {
     /// The connection was granted the locks by which it may restart the WAL.
     pub(super) fn lock_readers_out(&self) {
         let mut index = self.shm.lock().unwrap().index();
-        if let Some(primary) = self.sees_locks()
-            && index.header.mx_frame > FrameNo::ZERO
-        {
+        if let Some(primary) = self.sees_locks() {
             primary.generation_ends(&mut index);
         }
     }

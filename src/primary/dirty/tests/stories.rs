@@ -57,6 +57,24 @@ fn generations_without_a_commit_cost_nothing() {
     assert_eq!(world.publish_now(), pages(&[7]));
 }
 
+/// A process is killed in the first transaction of a generation, and a checkpoint gives the emptied index other salts: what
+/// comes next names nothing of what was before.
+#[test]
+fn a_generation_that_a_kill_left_without_a_commit_is_passed() {
+    for truncate in [false, true] {
+        let mut world = in_the_middle();
+        world.restart(By::Us, truncate);
+        world.roll_back(&[8, 9], By::Us, Drawn::Restart);
+        world.recover();
+        world.restart(By::Us, true);
+        world.roll_back(&[8], By::Us, Drawn::Both);
+        world.commit(&[7], By::Us, Drawn::Both);
+        let found = world.publish_now();
+        assert_eq!(found, pages(&[4, 7]));
+        assert_eq!(world.publish_now(), pages(&[]));
+    }
+}
+
 /// FATAL without the rule: an end is linked by checksum and counter of the last commit. `RESTART` writes the record, the
 /// generation continues, and a process without the hooks restarts it.
 #[test]

@@ -374,7 +374,11 @@ impl World {
         self.checkpoint(None);
         let mut index = self.index.clone();
         if by != By::UsAlone {
-            self.hooks(by, |recorder| recorder.generation_ends(&mut index, None));
+            let stamp = self.stamp();
+            self.hooks(by, |recorder| {
+                let closed = recorder.leaves_no_trace(&index.header).then_some(stamp);
+                recorder.generation_ends(&mut index, closed);
+            });
         }
     }
 
