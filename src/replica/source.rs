@@ -23,6 +23,8 @@ use crate::store::{ByteRange, FileInfo, Listing, Replica};
 const LATE_MS: i64 = 600_000;
 /// As many headers are read at the same time.
 const HEADERS: usize = 64;
+/// The time of a file whose header cannot be read: earlier than any.
+const UNREADABLE: Timestamp = Timestamp::from_millis(i64::MIN);
 
 /// Bytes as they arrive.
 pub(crate) type Body = BoxStream<'static, Result<Bytes>>;
@@ -421,7 +423,16 @@ impl Source {
             levels.entry(file.id.level).or_default().push(file);
         }
         let levels = levels.into_values().map(|files| self.timed_level(files, time));
-        Ok(try_join_all(levels).await?.concat())
+        let mut files = try_join_all(levels).await?.concat();
+        // A file that cannot be read is later than the point if another one is that ends no later. Else it counts as not later:
+        // a plan that needs it names it.
+        let late = files.iter().filter(|file| file.timestamp > time);
+        let first_late = late.map(|file| (file.id.name.max(), file.timestamp)).min();
+        for file in files.iter_mut().filter(|file| file.timestamp == UNREADABLE) {
+            let late = first_late.filter(|(first, _)| *first <= file.id.name.max());
+            file.timestamp = late.map_or(time, |(_, late)| late);
+        }
+        Ok(files)
     }
 
     async fn timed_level(&self, mut files: Vec<FileInfo>, time: Timestamp) -> Result<Vec<FileInfo>> {
@@ -431,7 +442,10 @@ impl Source {
         let (mut before, mut after) = (None, None);
         while low < high {
             let middle = low + (high - low) / 2;
-            let exact = self.header(&files[middle]).await?.timestamp;
+            let exact = match self.header(&files[middle]).await {
+                Err(e) if e.kind() == ErrorKind::Corrupt => return self.timed_one_by_one(files).await,
+                header => header?.timestamp,
+            };
             let is_early = files[middle].timestamp.as_millis() - exact.as_millis() > LATE_MS;
             if is_early || before.is_some_and(|before| exact < before) || after.is_some_and(|a| exact > a) {
                 return self.timed_one_by_one(files).await;
@@ -449,10 +463,14 @@ impl Source {
         Ok(files)
     }
 
-    /// The files with the times that their headers tell.
+    /// The files with the times that their headers tell; `UNREADABLE` where one is damaged.
     async fn timed_one_by_one(&self, files: Vec<FileInfo>) -> Result<Vec<FileInfo>> {
         let one = |file: FileInfo| async move {
-            self.header(&file).await.map(|header| FileInfo { timestamp: header.timestamp, ..file })
+            let timestamp = match self.header(&file).await {
+                Err(e) if e.kind() == ErrorKind::Corrupt => UNREADABLE,
+                header => header?.timestamp,
+            };
+            Ok(FileInfo { timestamp, ..file })
         };
         stream::iter(files).map(one).buffered(HEADERS).try_collect().await
     }
