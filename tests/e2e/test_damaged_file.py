@@ -5,6 +5,10 @@ another file, what was before it can be restored still, and the database, which 
 newest state can be restored too.
 """
 
+import re
+import shutil
+import time
+
 import pytest
 
 from harness.healing import assert_healed, assert_restores, bytes_of, flip, open_primary, reopen, state_of
@@ -166,9 +170,10 @@ def test_a_damaged_file_that_is_named_after_a_later_transaction(start, location,
         assert {path: path.read_bytes() for path in kept} == kept
 
 
+@pytest.mark.parametrize("auto_recover", ["true", "false"])
 @pytest.mark.parametrize("which", [-1, 3], ids=["the newest", "one before"])
 @pytest.mark.parametrize("damage", ["a byte of the header", "a byte", "gone"])
-def test_a_state_before_the_damage_is_restored_and_said_to_be_the_present(start, location, tmp_path, damage, which):
+def test_a_state_before_the_damage_is_restored_and_said_to_be_the_present(start, location, tmp_path, damage, which, auto_recover):
     """At 3 a.m.: the last state cannot be restored, one before it can, and life goes on from there."""
     open_primary(start, location, tmp_path).close()
     last = location.last_txid()
@@ -177,7 +182,87 @@ def test_a_state_before_the_damage_is_restored_and_said_to_be_the_present(start,
     host = start("python", location)
     memory = host.open(":memory:")
     restore(memory, location, tmp_path / "app2.db", txid=f"{file.max - 1:016x}", rewind=True)
-    db = host.open(location.primary(tmp_path / "app2.db", close_timeout="30s", sync_interval="50ms"))
+    db = host.open(location.primary(tmp_path / "app2.db", close_timeout="30s", sync_interval="50ms", auto_recover=auto_recover))
     insert(db)
     assert sync(db) >= location.last_txid() >= last
+    assert "last_error" not in state_of(db)
     assert_restores(db, location, tmp_path)
+
+
+@pytest.mark.parametrize("ask", ["litestream_resume('force')", "litestream_snapshot()", "litestream_resume()", None])
+@pytest.mark.parametrize("later", [1, 4])
+@pytest.mark.parametrize("damage", ["a byte of the header", "empty", "misnamed"])
+def test_it_comes_while_the_database_is_open(start, location, tmp_path, damage, later, ask):
+    """A look that somebody asks for meets it, or the file that is to get its name does."""
+    db = open_primary(start, location, tmp_path)
+    last = sync(db)
+    stray = misname(location, location.files()[-1], last + later)
+    if damage != "misnamed":
+        DAMAGE[damage](next(f for f in location.files() if f.path == stray))
+    says = f"ends with level 0 file .*{last + later:016x}.*damaged.*litestream_resume\\('force'\\)"
+    if ask:
+        with pytest.raises(SqlError, match=says):
+            db.one(f"SELECT {ask}")
+    for _ in range(later):
+        if not ask:
+            insert(db)
+        try:
+            sync(db)
+        except SqlError as e:
+            assert re.search(says, str(e)), e
+            break
+    else:
+        pytest.fail("nobody noticed it")
+    assert state_of(db)["state"] == "stopped"
+    db.one("SELECT litestream_resume('force')")
+    assert sync(db) > last + later
+    insert(db)
+    sync(db)
+    assert_restores(db, location, tmp_path)
+
+
+def test_an_earlier_database_whose_newest_state_is_damaged(start, location, tmp_path):
+    """It is not brought forward, now or after a retry, and what can be restored is said."""
+    db = open_primary(start, location, tmp_path)
+    sync(db)
+    db.close()
+    db.worker.end()
+    shutil.copytree(tmp_path, tmp_path.with_name(f"{tmp_path.name} before"), ignore=lambda _, names: {"replica"} & {*names})
+    db = reopen(start, location, tmp_path)
+    insert(db)
+    last = sync(db)
+    db.close()
+    db.worker.end()
+    before = tmp_path.with_name(f"{tmp_path.name} before")
+    for name in ("app.db", ".app.db-litestream"):
+        old, new = before / name, tmp_path / name
+        shutil.rmtree(new) if new.is_dir() else new.unlink()
+        shutil.copytree(old, new) if old.is_dir() else shutil.copy2(old, new)
+    flip(location.files()[-1])
+    db = reopen(start, location, tmp_path)
+    for _ in range(2):
+        with pytest.raises(SqlError, match=f"an earlier state.*not brought forward: .*{last:016x}.ltx.*without it.*restore up to"):
+            sync(db)
+
+
+@pytest.mark.parametrize("level", [0, 1])
+def test_a_time_before_the_damaged_file_is_restored(start, location, tmp_path, level):
+    """A header that cannot be read tells no time: those beside it do."""
+    db = open_primary(start, location, tmp_path, levels="1s,1h", l0_retention="1h")
+    until(lambda: location.files(1), 20, "a merge")
+    before = location.last_txid()
+    merged = {f.path for f in location.files(1)}
+    time.sleep(0.05)
+    moment = db.one("SELECT strftime('%Y-%m-%dT%H:%M:%fZ', 'now')")
+    expected = db.content()
+    time.sleep(0.05)
+    insert(db)
+    sync(db)
+    until(lambda: {f.path for f in location.files(1)} - merged, 20, "another merge")
+    db.close()
+    [damaged] = [f for f in location.files(level) if f.min > before][-1:]
+    flip(damaged, 0.0)
+    restored = tmp_path / "restored.db"
+    memory = start("python", location).open(":memory:")
+    restore(memory, location, restored, timestamp=moment)
+    assert start().open(restored).content() == expected

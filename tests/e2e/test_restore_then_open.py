@@ -115,6 +115,26 @@ def test_rewind_says_beforehand_that_it_is_to_be_the_present(start, location, tm
     assert start().open(tmp_path / "restored.db").one(ROWS) == 201
 
 
+@pytest.mark.parametrize("options", [{}, {"rewind": True}], ids=["newest", "rewound"])
+def test_a_restored_database_begins_anew_where_the_replica_was_emptied(start, location, tmp_path, options):
+    db = start("python", location).open(location.primary(tmp_path / "app.db"))
+    fill(db, rows=200)
+    last = sync(db)
+    insert(db)
+    sync(db)
+    db.close()
+    if options:
+        options["txid"] = f"{last:016x}"
+    restore(start("python", location).open(":memory:"), location, tmp_path / "restored.db", **options)
+    for file in location.files():
+        file.path.unlink()
+    db = start("python", location).open(location.primary(tmp_path / "restored.db"))
+    assert sync(db) == 1
+    restore(db, location, tmp_path / "again.db")
+    assert start().open(tmp_path / "again.db").content() == db.content()
+    assert json.loads(status(db))["databases"][0].get("notice") is None
+
+
 def test_a_restore_over_a_database_forgets_what_its_state_folder_said(start, location, tmp_path):
     db = start("python", location).open(location.primary(tmp_path / "app.db"))
     fill(db)

@@ -100,6 +100,23 @@ def test_the_same_files_on_another_disk_are_the_same_replica(start, in_folder, t
     assert_restores(db, in_folder, tmp_path)
 
 
+def test_the_same_files_on_another_disk_after_a_rewind(start, in_folder, tmp_path):
+    """The database was restored over itself to be the present, and the replica's folder was copied to another disk: local state
+    remembers the first one."""
+    db = open_primary(start, in_folder, tmp_path)
+    last = sync(db)
+    db.close()
+    restore(start("python", in_folder).open(":memory:"), in_folder, tmp_path / "app.db", txid=f"{last - 2:016x}", rewind=True,
+            force=True)
+    other = tmp_path / "other disk"
+    shutil.copytree(in_folder.folder, other)
+    shutil.rmtree(in_folder.folder)
+    shutil.copytree(other, in_folder.folder)
+    db = reopen(start, in_folder, tmp_path)
+    assert sync(db) == last + 1
+    assert_restores(db, in_folder, tmp_path)
+
+
 def test_a_folder_that_is_removed_with_all_that_is_in_it_is_healed(start, in_folder, tmp_path):
     db = open_primary(start, in_folder, tmp_path)
     last = in_folder.last_txid()

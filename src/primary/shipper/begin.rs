@@ -4,9 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::blocking;
 use super::copy::{self, Pinned};
 use super::heal;
-use super::{blocking, long_blocking};
 use crate::error::{ErrorKind, Result};
 use crate::ltx::{FileId, Txid};
 use crate::primary::shipper::Shipper;
@@ -21,9 +21,6 @@ use crate::primary::shipper::sidecar;
 use crate::primary::shipper::state::{Claim, Origin};
 use crate::primary::shipper::sums::Sums;
 use crate::primary::shipper::survey::Survey;
-use crate::replica::Source;
-use crate::store::FileInfo;
-use crate::verify;
 
 /// A view of the database is kept no longer than this for a store that does not answer: it is in the way of a close.
 const VIEW_PATIENCE: Duration = Duration::from_secs(2);
@@ -63,6 +60,7 @@ async fn decide(shipper: &Arc<Shipper>) -> Result<bool> {
             size: look.size,
             was_empty: shipper.db.was_empty(),
             forced: capture.is_forced(),
+            is_healing: capture.is_healing(),
             has_commits: look.has_changes,
             is_behind: capture.is_behind(),
             time: capture.time(),
@@ -107,28 +105,33 @@ async fn decide(shipper: &Arc<Shipper>) -> Result<bool> {
     {
         survey(shipper, pinned).await?;
     }
-    let Looked { newest, hole, end } = looked?;
+    let Looked { newest, hole, beyond } = looked?;
     sealing.check(shipper, &local, newest.as_ref())?;
     let whereabouts = place::find(shipper).await;
     let standing = resume::standing(shipper, &local, newest.as_ref(), hole.as_ref()).await;
     if shipper.db.bell.forwards() != forwards {
         return Ok(false);
     }
-    let standing = if local.is_decided() { standing?.after(end) } else { standing? };
-    if let Some(newest) = newest.filter(|_| whereabouts == Whereabouts::Elsewhere && standing.is_claimed()) {
+    let mut standing = standing?;
+    if let Some(beyond) = beyond {
+        standing = standing.after(beyond);
+    }
+    let is_unproven = standing.is_claimed() || (matches!(standing, Standing::Present(_)) && !local.forced);
+    if let Some(newest) = newest.filter(|_| whereabouts == Whereabouts::Elsewhere && is_unproven) {
         place::check_history_of(shipper, &newest.header)?;
     }
-    let copies = match standing {
-        Standing::Lost(_) | Standing::Present(_) if local.forced => {
+    if local.is_healing {
+        standing = standing.copied();
+    }
+    let copies = match (standing, hole) {
+        (Standing::Lost(_) | Standing::Present(_), hole) if local.forced => {
             Some(hole.unwrap_or(Hole::Asked(By::Force)))
         }
-        Standing::Lost(_) => {
+        (Standing::Present(_), None) => Some(Hole::Asked(By::Rewind)),
+        (Standing::Lost(_), None) if local.is_healing => Some(Hole::Asked(By::Before)),
+        (Standing::Lost(_) | Standing::Present(_), hole) => {
             let hole = hole.unwrap_or_else(Hole::unknown);
-            Some(heal::may_heal(shipper, hole, false, whereabouts)?)
-        }
-        Standing::Present(_) => {
-            let hole = hole.unwrap_or(Hole::Asked(By::Rewind));
-            Some(heal::may_heal(shipper, hole, true, whereabouts)?)
+            Some(heal::may_heal(shipper, hole, local.is_decided(), whereabouts)?)
         }
         _ => None,
     };
@@ -162,8 +165,8 @@ struct Looked {
     newest: Option<Newest>,
     /// What it lacks of what was published.
     hole: Option<Hole>,
-    /// The last transaction that a file of it is named after, damaged ones included.
-    end: Option<Txid>,
+    /// The last transaction that a file is named after which cannot be read, if that is later than all that is known.
+    beyond: Option<Txid>,
 }
 
 impl Looked {
@@ -176,44 +179,33 @@ impl Looked {
                 Some(file) => match Newest::read(shipper.store.as_ref(), file, local.lineage, &shipper.seals)
                     .await
                 {
-                    Err(e) if e.kind() == ErrorKind::Corrupt && is_damaged(shipper, file).await? => continue,
+                    Err(e) if e.kind() == ErrorKind::Corrupt && holes::is_damaged(shipper, file).await? => {
+                        continue;
+                    }
                     newest => Some(newest?),
                 },
                 None => None,
             };
-            let known = local.claim.txid().max(file.map(|file| file.id.name.max()));
-            let unreadable = shipper.history.damaged().into_iter().max_by_key(|id| id.name.max());
-            let beyond = unreadable.filter(|id| Some(id.name.max()) > known);
+            let last = local.claim.txid().max(file.map(|file| file.id.name.max()));
+            let beyond = holes::damaged_beyond(shipper, last);
             if let Some(beyond) = beyond.filter(|_| !local.is_decided()) {
-                return Err(misfit::ends_damaged(shipper.store.as_ref(), beyond, known));
+                return Err(misfit::ends_damaged(shipper, beyond, last));
             }
-            let end = known.max(beyond.map(|id| id.name.max()));
-            let hole = match end {
+            let hole = match last {
                 Some(last) => holes::find(shipper, &files, last).await?,
                 None => None,
             };
             shipper.holes.listed(shipper.db.clock.steady());
-            return Ok(Self { newest, hole, end });
+            return Ok(Self { newest, hole, beyond: beyond.map(|id| id.name.max()) });
         }
     }
-}
-
-/// Whether `file`, whose header is wrong, is so indeed; then it counts as missing.
-async fn is_damaged(shipper: &Arc<Shipper>, file: &FileInfo) -> Result<bool> {
-    let file = file.clone();
-    let damaged = long_blocking(shipper, move |shipper| {
-        verify::damaged(&Arc::new(Source::new(Arc::clone(&shipper.store))), &[file])
-    });
-    let damaged = damaged.await?;
-    let is_damaged = !damaged.is_empty();
-    shipper.history.note_damaged(damaged);
-    Ok(is_damaged)
 }
 
 impl Local {
     /// The last transaction of the replica, if this process knows it without a look.
     fn known_newest(&self, shipper: &Shipper) -> Option<Txid> {
-        let is_plain = self.origin.is_none() && !self.is_back && !self.forced && self.sent.is_empty();
+        let is_asked = self.forced || self.is_healing;
+        let is_plain = self.origin.is_none() && !self.is_back && !is_asked && self.sent.is_empty();
         match self.claim {
             Claim::Followed(txid) if is_plain && self.lineage.is_some() && shipper.trusts_replica() => {
                 Some(txid)
@@ -224,7 +216,8 @@ impl Local {
 
     /// Whether a user said that the database comes after whatever the replica holds.
     fn is_decided(&self) -> bool {
-        self.forced || self.origin == Some(Origin::Present)
+        let is_of_claim = matches!(self.claim, Claim::Followed(_) | Claim::Unfollowed(_));
+        self.forced || (is_of_claim && self.origin == Some(Origin::Present))
     }
 
     fn needs_survey(&self) -> bool {
@@ -263,7 +256,13 @@ async fn act(
         place::learn(shipper).await;
     }
     match standing {
-        Standing::First => started(shipper, None, true),
+        Standing::First => {
+            if local.claim.txid().is_some() {
+                shipper
+                    .with_capture(|capture| capture.lost("the replica that it was restored from is empty"))?;
+            }
+            started(shipper, None, true)
+        }
         Standing::Newest(last) => {
             adopt(shipper, local, last).await?;
             started(shipper, Some(last), local.is_ours() && local.claim.txid() == Some(last))

@@ -74,7 +74,10 @@ pub(in crate::primary) async fn bring_forward(
     .await;
     shipper.db.bell.end_forwarding();
     match done {
-        Err(e) if e.kind() == ErrorKind::Busy => Err(refused(shipper, txid, &e.to_string()).await),
+        // Damage is not mended by another attempt, before which programs would read what the database is.
+        Err(e) if matches!(e.kind(), ErrorKind::Busy | ErrorKind::Corrupt | ErrorKind::NotFound) => {
+            Err(refused(shipper, txid, &e.to_string()).await)
+        }
         other => other.map(Some),
     }
 }

@@ -7,10 +7,10 @@ use crate::error::{ErrorKind, Result};
 use crate::events;
 use crate::ltx::{FileId, Txid};
 use crate::primary::maintenance;
-use crate::primary::shipper::Shipper;
 use crate::primary::shipper::holes::{self, Asked, Hole, Look};
 use crate::primary::shipper::place::{self, Whereabouts};
 use crate::primary::shipper::sums::Sums;
+use crate::primary::shipper::{Capture, Shipper};
 
 /// Looks at the replica if that is asked for, or if its folder is not the one that it was.
 ///
@@ -46,7 +46,11 @@ async fn look(shipper: &Arc<Shipper>, asked: Asked, whereabouts: Whereabouts) ->
         return Ok(false);
     };
     let hole = match asked.look {
-        Look::Copy => Some(Hole::unknown()),
+        Look::Copy => {
+            let files = holes::list(shipper, Some(last)).await?;
+            holes::check_end(shipper, &files, last).await?;
+            Some(Hole::unknown())
+        }
         Look::Names | Look::Content => holes::look(shipper, asked, last).await?,
     };
     let Some(hole) = hole else {
@@ -87,17 +91,22 @@ pub(in crate::primary) fn may_heal(
 pub(in crate::primary) fn begin(shipper: &Shipper, hole: Hole) -> Result<()> {
     let url = shipper.store.url();
     let found = hole.found();
-    if matches!(hole, Hole::Asked(_)) {
-        shipper.notice(format!("a full copy of the database is sent to {url}, {found}"));
-    } else {
-        let notice = format!("{url} lost transactions: {found}; a full copy of the database is sent");
-        shipper.begins(&events::HOLE_FOUND, &notice);
-        shipper.notice(notice);
-    }
+    let reason = match hole {
+        Hole::Asked(_) => {
+            shipper.notice(format!("a full copy of the database is sent to {url}, {found}"));
+            "all of the database is to be sent"
+        }
+        Hole::Found(_) => {
+            let notice = format!("{url} lost transactions: {found}; a full copy of the database is sent");
+            shipper.begins(&events::HOLE_FOUND, &notice);
+            shipper.notice(notice);
+            "the replica's files do not lead to the newest state"
+        }
+    };
     place::forget(shipper);
     shipper.holes.found(hole);
     Sums::of(shipper).forget_pages();
-    shipper.with_capture(|capture| capture.lost("the replica's files do not lead to the newest state"))
+    shipper.with_capture(|capture| capture.heals(reason))
 }
 
 /// A copy of the database is in the replica as `txid`; `is_whole` if it has all pages. Nobody was told yet.
@@ -132,6 +141,7 @@ pub(in crate::primary) async fn finish(shipper: &Arc<Shipper>) -> Result<()> {
             }
             written => written?,
         };
+    shipper.with_capture(Capture::healed)?;
     shipper.history.found_snapshot(snapshot);
     if let Some(pack) = pack {
         shipper.history.found_pack(pack);

@@ -11,7 +11,8 @@ use crate::ltx::{FileId, Header, Level, Txid};
 use crate::primary::maintenance;
 use crate::primary::shipper::Shipper;
 use crate::primary::shipper::long_blocking;
-use crate::primary::shipper::misfit::wiped;
+use crate::primary::shipper::misfit::{self, wiped};
+use crate::primary::shipper::newest;
 use crate::replica::{Plan, RestorePoint, Source};
 use crate::store::{FileInfo, Listing, Replica};
 use crate::verify;
@@ -38,6 +39,8 @@ pub(in crate::primary) enum By {
     Force,
     /// `litestream_restore` with `"rewind": true`.
     Rewind,
+    /// He, or whoever found a hole, said so to a process that did not get to the end.
+    Before,
 }
 
 /// How the replica is looked at.
@@ -134,6 +137,7 @@ impl Hole {
             Self::Found(found) => found,
             Self::Asked(By::Force) => "as litestream_resume('force') asks for",
             Self::Asked(By::Rewind) => "as it was restored to be the present",
+            Self::Asked(By::Before) => "as one that was begun before is not known to have become a snapshot",
         }
     }
 }
@@ -315,6 +319,50 @@ pub(in crate::primary) async fn find(
     Ok(Some(Hole::new(files, &damaged, reached, last)))
 }
 
+/// Whether `file`, whose header is wrong, is so indeed; then it counts as missing.
+///
+/// # Errors
+/// Those of the store.
+pub(in crate::primary) async fn is_damaged(shipper: &Arc<Shipper>, file: &FileInfo) -> Result<bool> {
+    let file = file.clone();
+    let damaged = long_blocking(shipper, move |shipper| {
+        verify::damaged(&Arc::new(Source::new(Arc::clone(&shipper.store))), &[file])
+    });
+    let damaged = damaged.await?;
+    let is_damaged = !damaged.is_empty();
+    shipper.history.note_damaged(damaged);
+    Ok(is_damaged)
+}
+
+/// The last damaged file, if it is named after a later transaction than `last`.
+pub(in crate::primary) fn damaged_beyond(shipper: &Shipper, last: Option<Txid>) -> Option<FileId> {
+    let damaged = shipper.history.damaged().into_iter().max_by_key(|id| id.name.max());
+    damaged.filter(|id| Some(id.name.max()) > last)
+}
+
+/// Looks whether one of `files`, or of those that are known to be damaged, is named after a later transaction than `last`, the
+/// last that was published, and cannot be read.
+///
+/// # Errors
+/// `Conflict` naming it; those of the store.
+pub(in crate::primary) async fn check_end(
+    shipper: &Arc<Shipper>,
+    files: &[FileInfo],
+    last: Txid,
+) -> Result<()> {
+    for file in files.iter().filter(|file| file.id.name.max() > last) {
+        match newest::read_header(shipper.store.as_ref(), file.id).await {
+            Err(e) if e.kind() == ErrorKind::Corrupt => drop(is_damaged(shipper, file).await?),
+            Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+    }
+    match damaged_beyond(shipper, Some(last)) {
+        Some(beyond) => Err(misfit::ends_damaged(shipper, beyond, Some(last))),
+        None => Ok(()),
+    }
+}
+
 async fn is_there(store: &Replica, id: FileId) -> Result<bool> {
     match store.head(id).await {
         Ok(_) => Ok(true),
@@ -327,7 +375,7 @@ async fn is_there(store: &Replica, id: FileId) -> Result<bool> {
 /// user asked, damage is a hole also if other files lead around it.
 ///
 /// # Errors
-/// Those of the store.
+/// `Conflict` if a damaged file is named after a later transaction; those of the store.
 pub(in crate::primary) async fn look(
     shipper: &Arc<Shipper>,
     asked: Asked,
@@ -335,6 +383,7 @@ pub(in crate::primary) async fn look(
 ) -> Result<Option<Hole>> {
     loop {
         let files = list(shipper, Some(last)).await?;
+        check_end(shipper, &files, last).await?;
         let hole = find(shipper, &files, last).await?;
         if hole.is_some() || asked.look < Look::Content {
             return Ok(hole);

@@ -71,6 +71,8 @@ pub(in crate::primary) struct Local {
     pub(in crate::primary) was_empty: bool,
     /// Somebody decided to go on after whatever the replica holds.
     pub(in crate::primary) forced: bool,
+    /// A full copy was to become a snapshot, and is not known to have.
+    pub(in crate::primary) is_healing: bool,
     /// There are commits after what the state folder claims.
     pub(in crate::primary) has_commits: bool,
     /// The WAL lost commits that were captured.
@@ -117,14 +119,24 @@ impl Standing {
         matches!(self, Self::Followed(_) | Self::NewestAndMore(_))
     }
 
-    /// As this, of a database that comes after `end`, the last name that a file of the replica has: that of one that cannot be
-    /// read may be later than all others.
-    pub(in crate::primary) fn after(self, end: Option<Txid>) -> Self {
-        match (self, end) {
-            (Self::Lost(last), Some(end)) => Self::Lost(last.max(end)),
-            (Self::First, Some(end)) => Self::Present(end),
-            (Self::Followed(last) | Self::Present(last), Some(end)) if last < end => Self::Present(end),
+    /// As this, of a database that comes after `end`, the later name of a file that cannot be read.
+    pub(in crate::primary) fn after(self, end: Txid) -> Self {
+        match self {
+            Self::Lost(last) => Self::Lost(last.max(end)),
+            Self::First | Self::Followed(_) | Self::Present(_) => Self::Present(end),
             _ => self,
+        }
+    }
+
+    /// As this, of a database of which a full copy is sent whatever the replica holds.
+    pub(in crate::primary) fn copied(self) -> Self {
+        match self {
+            Self::Followed(last)
+            | Self::Newest(last)
+            | Self::AfterSidecar(last)
+            | Self::AfterNewest(last)
+            | Self::NewestAndMore(last) => Self::Lost(last),
+            Self::First | Self::Present(_) | Self::Earlier(_) | Self::Lost(_) => self,
         }
     }
 }

@@ -9,6 +9,7 @@ use super::blocking;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::{FileId, Header};
 use crate::primary::seals::{self, Head, Subject};
+use crate::primary::shipper::holes;
 use crate::primary::shipper::misfit;
 use crate::primary::shipper::newest;
 use crate::primary::shipper::outgoing::{Body, Outgoing, write_as_one};
@@ -184,11 +185,21 @@ pub(in crate::primary) enum Landed {
 /// Finds out whose file stands where the one with the header `ours` should.
 ///
 /// # Errors
-/// `Conflict` if another writer wrote it; those of the store.
-pub(in crate::primary) async fn identify(shipper: &Shipper, ours: &Header) -> Result<Landed> {
+/// `Conflict` if another writer wrote it, or it cannot be read; those of the store.
+pub(in crate::primary) async fn identify(shipper: &Arc<Shipper>, ours: &Header) -> Result<Landed> {
     let txid = ours.max;
     let id = FileId::single(txid);
-    let Head { header: theirs, bytes, file_size } = seals::read_head(shipper.store.as_ref(), id).await?;
+    let Head { header: theirs, bytes, file_size } = match seals::read_head(shipper.store.as_ref(), id).await {
+        Err(e) if matches!(e.kind(), ErrorKind::Corrupt | ErrorKind::WrongAnswer) => {
+            let file = shipper.store.head(id).await?;
+            let is_cut_off = file.size < Header::SIZE as u64;
+            if is_cut_off || holes::is_damaged(shipper, &file).await? {
+                return Err(misfit::ends_damaged(shipper, id, shipper.progress_txid()));
+            }
+            return Err(e);
+        }
+        head => head?,
+    };
     shipper.seen(theirs.timestamp);
     if theirs.is_sealed() && !shipper.seals.are_on() {
         return Err(misfit::sealed(shipper.store.as_ref(), id));

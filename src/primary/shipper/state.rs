@@ -77,6 +77,9 @@ pub(in crate::primary) struct State {
     /// The database was published to another replica since `txid`, so that the digests of its states are of that one.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(in crate::primary) is_back: bool,
+    /// A full copy is on its way that is to become a snapshot: without that, what is in the replica need not be restorable.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(in crate::primary) heals: bool,
     /// How far a copy came that the last close gave up, in percent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(in crate::primary) copy_given_up: Option<u8>,

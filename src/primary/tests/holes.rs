@@ -43,6 +43,11 @@ fn damage(bench: &Bench, txid: u64) {
 
 /// The newest state is the database's, and begins with the snapshot of `txid`.
 fn assert_healed(bench: &Bench, txid: u64) {
+    assert_healed_as(bench, txid, "had lost transactions");
+}
+
+/// The same, of which the notice says `words`.
+fn assert_healed_as(bench: &Bench, txid: u64, words: &str) {
     assert_eq!(bench.snapshots(), [txid]);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("restored.db");
@@ -50,7 +55,7 @@ fn assert_healed(bench: &Bench, txid: u64) {
     crate::restore::restore(store, &path, &crate::restore::Options::default()).unwrap();
     assert!(std::fs::read(&path).unwrap() == bench.db.pages.concat(), "another state is restored");
     let notice = bench.status().notice.unwrap();
-    assert!(notice.contains("had lost transactions"), "{notice}");
+    assert!(notice.contains(words), "{notice}");
     assert!(bench.status().error.is_none(), "{:?}", bench.status().error);
 }
 
@@ -194,6 +199,30 @@ fn killed_while_it_heals_it_begins_again() {
     bench.open();
     bench.sync();
     assert_healed(&bench, 6);
+}
+
+/// The names of the files lead to the copy, and one before it is damaged: only the snapshot can be restored, and nothing but local
+/// state says that it is missing.
+#[test]
+fn killed_between_the_copy_and_its_snapshot_it_begins_again() {
+    let mut bench = five();
+    damage(&bench, 3);
+    // The copy gets through and the snapshot does not.
+    bench.store.next(Op::Upload, Fault::Delay(Duration::from_millis(1)));
+    (0..100).for_each(|_| bench.store.next(Op::Upload, Fault::Refuse(ErrorKind::Unavailable)));
+    bench.primary().resume(Asked::All, true, Duration::from_millis(300), &|| false).unwrap_err();
+    bench.until("the copy", |bench| bench.txids() == [1, 2, 3, 4, 5, 6]);
+    assert!(bench.snapshots().is_empty());
+    bench.kill();
+    bench.store.heal();
+    bench.open();
+    assert_eq!(bench.sync().get(), 7);
+    assert_healed_as(&bench, 7, "begun before");
+    bench.close();
+    bench.open();
+    bench.db.change(2);
+    assert_eq!(bench.sync().get(), 8, "once is enough");
+    assert_eq!(bench.snapshots(), [7]);
 }
 
 #[test]

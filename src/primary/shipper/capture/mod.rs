@@ -338,6 +338,24 @@ impl Capture {
         self.save(0);
     }
 
+    /// A full copy is to be sent, and to become a snapshot, because of `reason`. A process that is killed before that leaves it to
+    /// the next one.
+    pub(in crate::primary) fn heals(&mut self, reason: &'static str) {
+        self.state.heals = true;
+        self.lost(reason);
+    }
+
+    /// Whether a full copy was to become a snapshot, and is not known to have.
+    pub(in crate::primary) fn is_healing(&self) -> bool {
+        self.state.heals
+    }
+
+    /// The full copy is a snapshot.
+    pub(in crate::primary) fn healed(&mut self) {
+        self.state.heals = false;
+        self.save(0);
+    }
+
     /// Another writer published the database, which has changes that the replica has not: `reason` says so.
     pub(in crate::primary) fn continues_after(&mut self, reason: &'static str) {
         self.anchor_reason = Some(reason);
