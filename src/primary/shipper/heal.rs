@@ -155,7 +155,8 @@ pub(in crate::primary) async fn finish(shipper: &Arc<Shipper>) -> Result<()> {
         Hole::Found(found) => format!("{url} had lost transactions: {found}; {there}"),
         Hole::Asked(_) => format!("{url}: {}, {there}", hole.found()),
     });
-    // Whoever waits for it looks at the status next.
+    // Whoever waits for it looks at the status next, which is not to show why an earlier attempt failed.
+    shipper.recovered();
     shipper.holes.healed(txid);
     shipper.ends(&events::HOLE_FOUND);
     shipper.ends(&events::CORRUPTION_DETECTED);

@@ -13,6 +13,7 @@ use crate::primary::shipper::Shipper;
 use crate::primary::shipper::long_blocking;
 use crate::primary::shipper::misfit::{self, wiped};
 use crate::primary::shipper::newest;
+use crate::primary::shipper::send;
 use crate::replica::{Plan, RestorePoint, Source};
 use crate::store::{FileInfo, Listing, Replica};
 use crate::verify;
@@ -341,19 +342,21 @@ pub(in crate::primary) fn damaged_beyond(shipper: &Shipper, last: Option<Txid>) 
 }
 
 /// Looks whether one of `files`, or of those that are known to be damaged, is named after a later transaction than `last`, the
-/// last that was published, and cannot be read.
+/// last that was published, and cannot be read, or is another writer's.
 ///
 /// # Errors
-/// `Conflict` naming it; those of the store.
+/// `Conflict` if there is one; those of the store.
 pub(in crate::primary) async fn check_end(
     shipper: &Arc<Shipper>,
     files: &[FileInfo],
     last: Txid,
 ) -> Result<()> {
+    let ours = shipper.with_capture(|capture| capture.node_id())?;
     for file in files.iter().filter(|file| file.id.name.max() > last) {
         match newest::read_header(shipper.store.as_ref(), file.id).await {
             Err(e) if e.kind() == ErrorKind::Corrupt => drop(is_damaged(shipper, file).await?),
             Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
+            Ok(header) if header.node_id != ours => return Err(send::another_writers(shipper, &header)),
             _ => {}
         }
     }

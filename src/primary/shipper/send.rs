@@ -214,10 +214,16 @@ pub(in crate::primary) async fn identify(shipper: &Arc<Shipper>, ours: &Header) 
     if is_ours && theirs == *ours {
         return Ok(Landed::This(file_size));
     }
+    Err(another_writers(shipper, &theirs))
+}
+
+/// The error of a file with the header `theirs` that another writer wrote while this one publishes.
+pub(in crate::primary) fn another_writers(shipper: &Shipper, theirs: &Header) -> Error {
+    let txid = theirs.max;
     if theirs.is_litestreams() {
-        return Err(sidecar::runs_beside(shipper, txid));
+        return sidecar::runs_beside(shipper, txid);
     }
-    Err(Error::new(
+    Error::new(
         ErrorKind::Conflict,
         format!(
             "another primary wrote transaction {txid} to {}: replication of {} stopped. Stop one of the \
@@ -226,5 +232,5 @@ pub(in crate::primary) async fn identify(shipper: &Arc<Shipper>, ours: &Header) 
             shipper.store.url(),
             shipper.db.path.display()
         ),
-    ))
+    )
 }

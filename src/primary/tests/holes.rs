@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::bench::{Bench, message, run};
+use super::bench::{Bench, foreign_file, message, run};
 use crate::clock::{Clock as _, Timestamp};
 use crate::error::ErrorKind;
 use crate::ltx::{FileId, FileName, Level, Txid};
@@ -223,6 +223,21 @@ fn killed_between_the_copy_and_its_snapshot_it_begins_again() {
     bench.db.change(2);
     assert_eq!(bench.sync().get(), 8, "once is enough");
     assert_eq!(bench.snapshots(), [7]);
+}
+
+/// Names between ours and its lead nowhere: nothing that is published before it can be restored.
+#[test]
+fn a_later_file_of_another_writer_ends_replication_at_each_look() {
+    for force in [false, true] {
+        let mut bench = five();
+        foreign_file(&bench, 9, 77, &bench.db.pages.clone());
+        let error = message(bench.primary().resume(Asked::All, force, PATIENCE, &|| false));
+        assert!(error.contains("another primary wrote transaction 0000000000000009"), "{error}");
+        assert_eq!(bench.status().phase, Phase::Stopped);
+        bench.db.change(2);
+        assert_eq!(bench.primary().resume(Asked::All, true, PATIENCE, &|| false).unwrap().unwrap().get(), 10);
+        assert_eq!(bench.snapshots(), [10]);
+    }
 }
 
 #[test]
