@@ -62,7 +62,7 @@ pub enum Asked<'a> {
 }
 
 impl Primary {
-    fn shippers(&self) -> &[Arc<Shipper>] {
+    pub(in crate::primary) fn shippers(&self) -> &[Arc<Shipper>] {
         &self.owner.shippers
     }
 

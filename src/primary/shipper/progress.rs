@@ -353,14 +353,22 @@ impl Shipper {
         });
     }
 
-    /// The phase to be shown, and what is wrong with the last attempt.
+    /// The phase to be shown, and what is wrong with the last attempt. A database that is locked for a moment, and a round that
+    /// the last close ended before it was opened again, is nothing.
     pub(in crate::primary) fn shown(&self, progress: &Progress) -> (Phase, Option<Error>) {
-        let is_locked = progress.error.as_ref().is_some_and(|e| e.kind() == ErrorKind::Busy);
-        let since = progress.failing_since.filter(|_| is_locked && progress.phase == Phase::Retrying);
+        let kind = progress.error.as_ref().map(Error::kind);
+        let may_pass = matches!(kind, Some(ErrorKind::Busy | ErrorKind::Interrupted));
+        let since = progress.failing_since.filter(|_| may_pass && progress.phase == Phase::Retrying);
         let lasts = since.map(|since| self.db.clock.steady().as_millis() - since.as_millis());
         match lasts {
             Some(millis) if millis < MOMENT.as_millis() as i64 => {
-                (if progress.resumed { Phase::Publishing } else { Phase::Starting }, None)
+                let ended = kind == Some(ErrorKind::Interrupted) && progress.on_the_way_since.is_none();
+                let phase = match progress.resumed {
+                    true if ended => Phase::Idle,
+                    true => Phase::Publishing,
+                    false => Phase::Starting,
+                };
+                (phase, None)
             }
             _ => (progress.phase, progress.error.clone()),
         }

@@ -7,7 +7,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::bench::{Bench, PATIENCE};
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
+use crate::primary::Phase;
 use crate::store::{Fault, Op};
 
 #[test]
@@ -117,4 +118,16 @@ fn the_wal_of_a_close_that_was_not_the_last_is_taken_up() {
     bench.sync();
     bench.assert_replica_is_current();
     assert_eq!(bench.copies(), 1);
+}
+
+/// The round was under way while the connections came and went. Whoever looks at the status next has all in the replica.
+#[test]
+fn a_round_that_a_close_ended_is_no_failure_of_a_database_that_is_open_again() {
+    let bench = Bench::synced(5);
+    let shipper = &bench.primary().shippers()[0];
+    shipper.failed(Error::new(ErrorKind::Interrupted, "app.db was closed"));
+    let status = bench.status();
+    assert_eq!((status.phase, status.error.map(|e| e.to_string())), (Phase::Idle, None));
+    shipper.failed(Error::new(ErrorKind::Unavailable, "the store is away"));
+    assert!(bench.status().error.is_some());
 }
