@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from harness import age
 from harness.healing import QUIET, assert_restores, open_primary, reopen, state_of
 from harness.location import Location
 from harness.paths import ROOT
@@ -56,6 +57,27 @@ def test_the_disk_goes_while_it_is_open(start, in_folder, tmp_path, auto_recover
     sync(db)
     assert in_folder.gaps() == [] and in_folder.files(9) == []
     assert_restores(db, in_folder, tmp_path)
+
+
+def test_the_disk_of_an_encrypted_replica_is_back(start, in_folder, tmp_path):
+    """Nobody can compare it: what local state says of the moment when replication stopped is taken up."""
+    secret, recipient = age.generate()
+    (tmp_path / "identity").write_text(secret)
+    db = open_primary(start, in_folder, tmp_path, age_recipient=recipient)
+    last = sync(db)
+    unmount(in_folder, tmp_path)
+    for _ in range(3):
+        insert(db)
+        with pytest.raises(SqlError, match="not mounted"):
+            sync(db)
+    mount(in_folder, tmp_path)
+    db.one("SELECT litestream_resume()")
+    assert sync(db) == last + 1 and in_folder.files(9) == []
+    insert(db)
+    sync(db)
+    expected = db.content()
+    restore(db, in_folder, tmp_path / "restored.db", age_identity_file=str(tmp_path / "identity"))
+    assert content(db, tmp_path / "restored.db") == expected
 
 
 def test_the_disk_is_not_there_when_it_is_opened(start, in_folder, tmp_path, auto_recover):

@@ -189,7 +189,7 @@ impl Looked {
             let last = local.claim.txid().max(file.map(|file| file.id.name.max()));
             let beyond = holes::damaged_beyond(shipper, last);
             if let Some(beyond) = beyond.filter(|_| !local.is_decided()) {
-                return Err(misfit::ends_damaged(shipper, beyond, last));
+                return Err(misfit::ends_damaged(shipper.store.as_ref(), beyond, last));
             }
             let hole = match last {
                 Some(last) => holes::find(shipper, &files, last).await?,

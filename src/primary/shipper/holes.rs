@@ -361,7 +361,7 @@ pub(in crate::primary) async fn check_end(
         }
     }
     match damaged_beyond(shipper, Some(last)) {
-        Some(beyond) => Err(misfit::ends_damaged(shipper, beyond, Some(last))),
+        Some(beyond) => Err(misfit::ends_damaged(shipper.store.as_ref(), beyond, Some(last))),
         None => Ok(()),
     }
 }

@@ -3,7 +3,6 @@
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::{FileId, Header, Lineage, Recipients, Txid};
 use crate::page::PageSize;
-use crate::primary::shipper::Shipper;
 use crate::store::Replica;
 
 /// What an operator can do who knows better.
@@ -129,21 +128,16 @@ pub(super) fn closed(store: &Replica, last: Txid) -> Error {
 }
 
 /// The error of a replica whose last file by its name, `damaged`, cannot be read, and comes after all that is known: `last`.
-pub(super) fn ends_damaged(shipper: &Shipper, damaged: FileId, last: Option<Txid>) -> Error {
+pub(super) fn ends_damaged(store: &Replica, damaged: FileId, last: Option<Txid>) -> Error {
     let known = last.map_or_else(
         || "nothing before it is known".to_owned(),
         |last| format!("the last transaction that is known is {last}"),
     );
-    // What was committed meanwhile is compared after litestream_resume(), which nobody without an identity can do.
-    let go_on = match shipper.seals.are_on() {
-        true => "open the database in a new process",
-        false => "call litestream_resume()",
-    };
     conflict(format!(
         "{} ends with {damaged}, which is damaged or has a name that is not its own, and {known}: nothing says what it was. \
-         Find out who wrote it; then bring its content back or remove it, and {go_on}; or, if the local database is right, \
-         {FORCE}",
-        shipper.store.url()
+         Find out who wrote it; then bring its content back or remove it, and call litestream_resume(); or, if the local \
+         database is right, {FORCE}",
+        store.url()
     ))
 }
 

@@ -37,7 +37,7 @@ impl Shipper {
             // They may have been put right.
             self.holes.ask(Asked { look: Look::Content, by_user: false });
         }
-        self.with_capture(|capture| capture.begin_again(force))?;
+        self.with_capture(|capture| capture.begin_again(force))??;
         self.change(|p| {
             p.phase = Phase::Starting;
             p.resumed = false;

@@ -194,7 +194,7 @@ pub(in crate::primary) async fn identify(shipper: &Arc<Shipper>, ours: &Header) 
             let file = shipper.store.head(id).await?;
             let is_cut_off = file.size < Header::SIZE as u64;
             if is_cut_off || holes::is_damaged(shipper, &file).await? {
-                return Err(misfit::ends_damaged(shipper, id, shipper.progress_txid()));
+                return Err(misfit::ends_damaged(shipper.store.as_ref(), id, shipper.progress_txid()));
             }
             return Err(e);
         }

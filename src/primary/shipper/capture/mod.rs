@@ -297,12 +297,25 @@ impl Capture {
         self.forget_positions();
     }
 
-    /// Replication that ended begins again, with a comparison; `force` takes the replica as it is.
-    pub(in crate::primary) fn begin_again(&mut self, force: bool) {
-        self.stopped = false;
-        self.forced = force;
-        self.lost("replication was told to go on");
-        self.claim = self.state.claim(&self.state.url, self.file, false);
+    /// Replication that ended begins again, from what local state says, as at an open; or with a comparison, where that says
+    /// nothing of the database as it is. `force` takes the replica as it is.
+    ///
+    /// # Errors
+    /// Those of the waiting files.
+    pub(in crate::primary) fn begin_again(&mut self, force: bool) -> Result<()> {
+        let (spool, complete) = Spool::open(&self.folder, self.state.spool, &self.seals)?;
+        self.spool = spool;
+        (self.stopped, self.forced) = (false, force);
+        let known = self.state.cursor(&self.db.path).filter(|_| complete && !force);
+        self.claim = self.state.claim(&self.state.url, self.file, known.is_some());
+        let Some((cursor, dirty)) = known else {
+            self.lost("replication was told to go on");
+            return Ok(());
+        };
+        (self.cursor, self.dirty, self.anchored, self.anchor_reason) = (Some(cursor), dirty, true, None);
+        self.note_positions();
+        self.db.cursors.needs_after(self.number, cursor, Mark::default());
+        Ok(())
     }
 
     /// Takes back the decision that what the replica holds is to be taken as it is; `false` if there is none.
