@@ -31,7 +31,9 @@ pub(in crate::primary) async fn anchor(shipper: &Arc<Shipper>) -> Result<bool> {
     };
     let page_size = pages.page_size();
     let compared = blocking(shipper, move |shipper| {
-        Ok(Compared::with(&Sums::of(shipper), shipper.progress_txid(), page_size))
+        // What is said of the replica's pages is of no use to a full copy; a round that was given up may have said it just now.
+        let base = shipper.progress_txid().filter(|_| !shipper.holes.wants_copy());
+        Ok(Compared::with(&Sums::of(shipper), base, page_size))
     })
     .await?;
     let pages = match shipper.progress_txid().filter(|_| compared.has_base()) {

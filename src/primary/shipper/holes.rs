@@ -210,6 +210,11 @@ impl Holes {
         };
     }
 
+    /// Whether a full copy is to be sent.
+    pub(in crate::primary) fn wants_copy(&self) -> bool {
+        matches!(self.lock().state, State::Found(_))
+    }
+
     /// The full copy that is to become a snapshot, and the hole that it heals.
     pub(in crate::primary) fn copy(&self) -> Option<(Hole, Txid)> {
         match &self.lock().state {

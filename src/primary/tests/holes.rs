@@ -1,6 +1,7 @@
 //! Files of the replica are gone or damaged. That is noticed, and healed by a full copy at the next transaction that
 //! is a snapshot too.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::bench::{Bench, foreign_file, message, run};
@@ -223,6 +224,28 @@ fn killed_between_the_copy_and_its_snapshot_it_begins_again() {
     bench.db.change(2);
     assert_eq!(bench.sync().get(), 8, "once is enough");
     assert_eq!(bench.snapshots(), [7]);
+}
+
+/// Whatever is said of the pages that the replica has: work of a round that was given up may say it after they are forgotten.
+#[test]
+fn a_full_copy_is_sent_though_the_pages_are_said_to_be_there() {
+    let bench = five();
+    damage(&bench, 3);
+    let sums = bench.local("pages.sums");
+    let said = std::fs::read(&sums).unwrap();
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let again = sums.with_extension("again");
+            while !is_over.load(Ordering::SeqCst) {
+                std::fs::write(&again, &said).and_then(|()| std::fs::rename(&again, &sums)).unwrap();
+            }
+        });
+        let resumed = bench.primary().resume(Asked::All, true, PATIENCE, &|| false);
+        is_over.store(true, Ordering::SeqCst);
+        assert_eq!(resumed.unwrap().unwrap().get(), 6);
+    });
+    assert_healed(&bench, 6);
 }
 
 /// Names between ours and its lead nowhere: nothing that is published before it can be restored.
