@@ -383,7 +383,7 @@ async fn is_there(store: &Replica, id: FileId) -> Result<bool> {
 /// user asked, damage is a hole also if other files lead around it.
 ///
 /// # Errors
-/// `Conflict` if a damaged file is named after a later transaction; those of the store.
+/// `Conflict` if a file with a later name is damaged, or another writer's; those of the store.
 pub(in crate::primary) async fn look(
     shipper: &Arc<Shipper>,
     asked: Asked,
