@@ -407,7 +407,7 @@ settings! {
         "rewind",
         Kind::Flag,
         "With `txid` or `timestamp`: the state is to become the present. A primary that opens the file publishes it after \
-         all that the replica holds; without this, it waits until somebody decides.",
+         all that the replica holds, damaged or not, and as a snapshot; without this, it waits until somebody decides.",
     )
     .default("false");
     DRY_RUN: bool = Setting::new(Scope::Restore, "dry_run", Kind::Flag, "Only report what would be restored.").default("false");
