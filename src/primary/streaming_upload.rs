@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::FileId;
 use crate::runtime;
-use crate::store::{PartLog, PutOptions, Replica, Taken, Upload};
+use crate::store::{PartLog, PutOptions, Replica, Taken, Upload, Work};
 
 /// Uploads what `encode` writes: at most three parts are in memory. The upload is still to be
 /// completed. It is given up as soon as `stop` ends.
@@ -25,6 +25,13 @@ pub(super) async fn upload<T: Send + 'static>(
     encode: impl FnOnce(PartWriter) -> Result<(PartWriter, T)> + Send + 'static,
     stop: impl Future<Output = ()>,
 ) -> Result<(Box<dyn Upload>, T)> {
+    let mut stop = std::pin::pin!(stop);
+    // What it holds a thread for takes as long as the store does.
+    let _turn = tokio::select! {
+        biased;
+        turn = store.turn(Work::Upload) => turn,
+        () = stop.as_mut() => return Err(given_up(id)),
+    };
     let mut upload = store.upload(id, options).await?;
     match fill(&mut *upload, id, encode, |_| (), stop).await {
         Ok(encoded) => Ok((upload, encoded)),
@@ -48,6 +55,7 @@ pub(super) async fn resume<T: Send + 'static>(
     encode: impl FnOnce(PartWriter) -> Result<(PartWriter, T)> + Send + 'static,
     has: impl Fn(usize),
 ) -> Result<(Box<dyn Upload>, T)> {
+    let _turn = store.turn(Work::Upload).await;
     let mut upload = match &log {
         Some(log) => store.resume_upload(id, options, Arc::clone(log)).await?,
         None => store.upload(id, options).await?,

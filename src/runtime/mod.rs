@@ -58,9 +58,8 @@ pub fn handle() -> Result<Handle> {
         return Ok(runtime.handle().clone());
     }
     let _blocked = signals::block_all();
-    [&pool::SHORT, &pool::LONG]
-        .iter()
-        .try_for_each(|pool| pool.get().keep_one())
+    let threads = pool::SHORT.get().keep_one().and_then(|()| pool::LONG.get().keep_one());
+    threads
         .and_then(|()| probe(WORKERS))
         .and_then(|()| start::probe_descriptors())
         .map_err(start::not_started)?;

@@ -17,21 +17,23 @@ use tokio::sync::oneshot;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fork::PerProcess;
 
-/// Work beyond this waits its turn.
-const MAX_THREADS: usize = 8;
+/// The most threads for work that ends by itself; more of it waits its turn.
+const MOST_SHORT: usize = 8;
+/// The most threads for work that waits for others: more than the uploads that one server gets at the same time.
+const MOST_LONG: usize = 24;
 /// A thread without work ends after this, so that an idle process is quiet.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
 /// Work that ends by itself.
-pub(super) static SHORT: PerProcess<Pool> = PerProcess::new();
+pub(super) static SHORT: PerProcess<Pool<MOST_SHORT>> = PerProcess::new();
 /// Work that waits for tasks of the runtime, which may use [`SHORT`].
-pub(super) static LONG: PerProcess<Pool> = PerProcess::new();
+pub(super) static LONG: PerProcess<Pool<MOST_LONG>> = PerProcess::new();
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// Threads and the work that waits for them.
+/// At most so many threads, and the work that waits for them.
 #[derive(Default)]
-pub(super) struct Pool {
+pub(super) struct Pool<const MOST: usize> {
     state: Mutex<State>,
     news: Condvar,
 }
@@ -45,7 +47,7 @@ struct State {
     keeps_one: bool,
 }
 
-impl Pool {
+impl<const MOST: usize> Pool<MOST> {
     /// Begins `work` on a thread of the pool, also if nobody waits for it. A panic of it is one of the task that
     /// waits.
     ///
@@ -95,7 +97,7 @@ impl Pool {
     ) -> Result<()> {
         #[cfg(test)]
         if let Some(simulation) = super::simulated::current() {
-            let waits_for_tasks = std::ptr::eq(self, LONG.get());
+            let waits_for_tasks = MOST == MOST_LONG;
             if waits_for_tasks {
                 simulation.begin_long(job)
             } else {
@@ -104,7 +106,7 @@ impl Pool {
             return Ok(());
         }
         let mut state = self.state();
-        if state.idle <= state.queue.len() && state.threads < MAX_THREADS {
+        if state.idle <= state.queue.len() && state.threads < MOST {
             match start(Box::new(|| self.serve())) {
                 Ok(()) => state.threads += 1,
                 // Those that are there do it in their turn.
@@ -162,7 +164,7 @@ mod tests {
 
     #[test]
     fn without_a_thread_it_is_an_error_and_with_one_it_is_done() {
-        let pool: &'static Pool = Box::leak(Box::default());
+        let pool: &'static Pool<MOST_SHORT> = Box::leak(Box::default());
         let (done, result) = channel();
         let first = done.clone();
         let refused = pool.submit(Box::new(move || first.send(1).unwrap()), refuse).unwrap_err();
@@ -178,7 +180,7 @@ mod tests {
 
     #[test]
     fn a_panic_of_the_work_is_one_of_the_task() {
-        static POOL: PerProcess<Pool> = PerProcess::new();
+        static POOL: PerProcess<Pool<MOST_SHORT>> = PerProcess::new();
         let work = async { POOL.get().run(|| -> Result<()> { panic!("expected in this test") }).await };
         assert!(crate::runtime::block_on(work).unwrap_err().to_string().contains("report"));
         let after = async { POOL.get().run(|| Ok(7)).await };

@@ -10,7 +10,7 @@ use futures_util::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 
 use super::clock::StoreTime;
-use super::http::LongTurn;
+use super::http::{LongTurn, Work};
 use super::part_log::PartLog;
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
@@ -125,9 +125,9 @@ pub trait Bucket: Send + Sync + fmt::Debug {
         None
     }
 
-    /// Waits for one of the few turns that the server has for work in the background, of the whole process. A bucket that needs no
+    /// Waits for one of the few turns that bucket and server have for such `work`, of the whole process. A bucket that needs no
     /// connection for each request has none; nor has one whose session does not begin: a request says why.
-    async fn turn(&self) -> Option<LongTurn> {
+    async fn turn(&self, _work: Work) -> Option<LongTurn> {
         None
     }
 

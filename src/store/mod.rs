@@ -30,8 +30,8 @@ pub use bucket::{
     Bucket, ByteRange, Content, Fencing, Inode, Next, ObjectInfo, Page, Place, PutOptions, Taken, Upload,
 };
 pub use clock::StoreTime;
-pub use http::LongTurn;
 pub use http::notify::{Notification, host_of, notify};
+pub use http::{LongTurn, Work};
 pub use identity::ReplicaIdentity;
 pub use layout::{Layout, may_have_pack};
 pub use location::{Location, without_secrets};

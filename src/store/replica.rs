@@ -8,7 +8,7 @@ use tokio::sync::OnceCell;
 
 use super::bucket::{Bucket, ByteRange, Content, Fencing, Next, ObjectInfo, Place, PutOptions, Upload};
 use super::clock::StoreTime;
-use super::http::LongTurn;
+use super::http::{LongTurn, Work};
 use super::layout::{self, Layout, PACKS};
 use super::part_log::PartLog;
 use super::requests::Requests;
@@ -395,9 +395,9 @@ impl Replica {
         self.bucket.ask_time(&format!("{}{folder}/", self.prefix().await?)).await
     }
 
-    /// Waits for a turn of work in the background, as [`Bucket::turn`].
-    pub async fn turn(&self) -> Option<LongTurn> {
-        self.bucket.turn().await
+    /// Waits for a turn of such `work`, as [`Bucket::turn`].
+    pub async fn turn(&self, work: Work) -> Option<LongTurn> {
+        self.bucket.turn(work).await
     }
 
     /// Where the replica is on this machine, if it is in a folder.

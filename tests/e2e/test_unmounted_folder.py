@@ -59,8 +59,9 @@ def test_the_disk_goes_while_it_is_open(start, in_folder, tmp_path, auto_recover
     assert_restores(db, in_folder, tmp_path)
 
 
-def test_the_disk_of_an_encrypted_replica_is_back(start, in_folder, tmp_path):
-    """Nobody can compare it: what local state says of the moment when replication stopped is taken up."""
+@pytest.mark.parametrize("meanwhile", ["commits", "a restart of the WAL", "a close"])
+def test_the_disk_of_an_encrypted_replica_is_back(start, in_folder, tmp_path, meanwhile):
+    """Nobody can compare it: since the moment when replication stopped, which pages are changed is noted all the same."""
     secret, recipient = age.generate()
     (tmp_path / "identity").write_text(secret)
     db = open_primary(start, in_folder, tmp_path, age_recipient=recipient)
@@ -70,14 +71,83 @@ def test_the_disk_of_an_encrypted_replica_is_back(start, in_folder, tmp_path):
         insert(db)
         with pytest.raises(SqlError, match="not mounted"):
             sync(db)
+    if meanwhile == "a restart of the WAL":
+        assert db.one("PRAGMA wal_checkpoint(TRUNCATE)") == 0
+        insert(db)
+    if meanwhile == "a close":
+        db.close()
     mount(in_folder, tmp_path)
-    db.one("SELECT litestream_resume()")
+    if meanwhile == "a close":
+        db = reopen(start, in_folder, tmp_path, age_recipient=recipient)
+    else:
+        db.one("SELECT litestream_resume()")
     assert sync(db) == last + 1 and in_folder.files(9) == []
     insert(db)
     sync(db)
     expected = db.content()
     restore(db, in_folder, tmp_path / "restored.db", age_identity_file=str(tmp_path / "identity"))
     assert content(db, tmp_path / "restored.db") == expected
+
+
+@pytest.mark.parametrize("asks", [False, True])
+def test_the_recipients_of_an_encrypted_replica_are_back(start, in_folder, tmp_path, asks):
+    """A session lacks them, commits, and may ask for replication to go on: the next one that has them goes on."""
+    secret, recipient = age.generate()
+    (tmp_path / "identity").write_text(secret)
+    db = open_primary(start, in_folder, tmp_path, age_recipient=recipient)
+    last = sync(db)
+    db.close()
+    db = reopen(start, in_folder, tmp_path)
+    insert(db)
+    for how in ["", "'force'"] if asks else []:
+        with pytest.raises(SqlError, match="encrypted"):
+            db.one(f"SELECT litestream_resume({how})")
+    db.close()
+    db = reopen(start, in_folder, tmp_path, age_recipient=recipient)
+    assert sync(db) == last + 1 and in_folder.files(9) == []
+    expected = db.content()
+    restore(db, in_folder, tmp_path / "restored.db", age_identity_file=str(tmp_path / "identity"))
+    assert content(db, tmp_path / "restored.db") == expected
+
+
+@pytest.mark.parametrize("was", ["restored over", "restored elsewhere"])
+def test_the_disk_is_not_there_after_a_restore(start, in_folder, tmp_path, was):
+    """A restored database whose replica is empty begins a new one: not on the mount point, nor is a commit confirmed there."""
+    db = open_primary(start, in_folder, tmp_path)
+    last = sync(db)
+    db.close()
+    path = tmp_path / ("app.db" if was == "restored over" else "other.db")
+    restore(start("python", in_folder).open(":memory:"), in_folder, path, force=True)
+    if was == "restored elsewhere":
+        # Now it is known where the replica is.
+        db = start("python", in_folder).open(in_folder.primary(path, **QUIET))
+        sync(db)
+        db.close()
+    unmount(in_folder, tmp_path)
+    db = start("python", in_folder).open(in_folder.primary(path, **QUIET))
+    insert(db)
+    with pytest.raises(SqlError, match="not mounted"):
+        sync(db)
+    assert list(in_folder.folder.rglob("*")) == [], "the mount point was written to"
+    mount(in_folder, tmp_path)
+    db.one("SELECT litestream_resume()")
+    assert sync(db) == last + 1
+    assert_restores(db, in_folder, tmp_path)
+
+
+def test_a_restored_database_is_published_to_another_disk_by_force(start, in_folder, tmp_path):
+    db = open_primary(start, in_folder, tmp_path)
+    db.close()
+    restore(start("python", in_folder).open(":memory:"), in_folder, tmp_path / "app.db", force=True)
+    unmount(in_folder, tmp_path)
+    db = reopen(start, in_folder, tmp_path)
+    insert(db)
+    with pytest.raises(SqlError, match="not mounted"):
+        sync(db)
+    db.one("SELECT litestream_resume('force')")
+    insert(db)
+    sync(db)
+    assert_restores(db, in_folder, tmp_path)
 
 
 def test_the_disk_is_not_there_when_it_is_opened(start, in_folder, tmp_path, auto_recover):

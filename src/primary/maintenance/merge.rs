@@ -17,7 +17,7 @@ use crate::primary::seals::{Seals, Subject};
 use crate::primary::streaming_upload::{self, PartWriter};
 use crate::replica::{PackBuilder, Packed};
 use crate::runtime;
-use crate::store::{ByteRange, FileInfo, PutOptions, Replica};
+use crate::store::{ByteRange, FileInfo, PutOptions, Replica, Work};
 
 /// Files that are asked for at the same time.
 const PARALLEL: usize = 8;
@@ -45,7 +45,7 @@ pub(super) async fn run(
 ) -> Result<(FileInfo, Timestamp, Option<Packed>)> {
     let mut stop = std::pin::pin!(stop);
     // What many databases merge at the same moment would otherwise all be in memory, with as many connections.
-    let turn = until(stop.as_mut(), work.to, async { Ok(store.turn().await) }).await?;
+    let turn = until(stop.as_mut(), work.to, async { Ok(store.turn(Work::Merge).await) }).await?;
     let inputs: Vec<_> =
         work.inputs.iter().map(|file| open(Arc::clone(store), file.id, kept(file.id))).collect();
     let opened: Vec<Opened> =

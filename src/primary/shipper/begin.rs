@@ -15,7 +15,7 @@ use crate::primary::shipper::holes::{self, By, Hole};
 use crate::primary::shipper::misfit;
 use crate::primary::shipper::newest::{self, Newest};
 use crate::primary::shipper::place::{self, Whereabouts};
-use crate::primary::shipper::resume::{self, Local, Standing};
+use crate::primary::shipper::resume::{self, Local, Looked, Standing};
 use crate::primary::shipper::sealing::Sealing;
 use crate::primary::shipper::sidecar;
 use crate::primary::shipper::state::{Claim, Origin};
@@ -105,25 +105,29 @@ async fn decide(shipper: &Arc<Shipper>) -> Result<bool> {
     {
         survey(shipper, pinned).await?;
     }
-    let Looked { newest, hole, beyond } = looked?;
+    let looked = looked?;
+    let newest = looked.newest;
     sealing.check(shipper, &local, newest.as_ref())?;
     let whereabouts = place::find(shipper).await;
-    let standing = resume::standing(shipper, &local, newest.as_ref(), hole.as_ref()).await;
+    let standing = resume::standing(shipper, &local, &looked).await;
     if shipper.db.bell.forwards() != forwards {
         return Ok(false);
     }
     let mut standing = standing?;
-    if let Some(beyond) = beyond {
-        standing = standing.after(beyond);
-    }
     let is_unproven = standing.is_claimed() || (matches!(standing, Standing::Present(_)) && !local.forced);
-    if let Some(newest) = newest.filter(|_| whereabouts == Whereabouts::Elsewhere && is_unproven) {
-        place::check_history_of(shipper, &newest.header)?;
+    match newest {
+        Some(newest) if whereabouts == Whereabouts::Elsewhere && is_unproven => {
+            place::check_history_of(shipper, &newest.header)?;
+        }
+        None if whereabouts == Whereabouts::Elsewhere && !local.forced => {
+            return Err(place::conflict(shipper.store.as_ref(), "it is empty"));
+        }
+        _ => {}
     }
     if local.is_healing {
         standing = standing.copied();
     }
-    let copies = match (standing, hole) {
+    let copies = match (standing, looked.hole) {
         (Standing::Lost(_) | Standing::Present(_), hole) if local.forced => {
             Some(hole.unwrap_or(Hole::Asked(By::Force)))
         }
@@ -131,7 +135,8 @@ async fn decide(shipper: &Arc<Shipper>) -> Result<bool> {
         (Standing::Lost(_), None) if local.is_healing => Some(Hole::Asked(By::Before)),
         (Standing::Lost(_) | Standing::Present(_), hole) => {
             let hole = hole.unwrap_or_else(Hole::unknown);
-            Some(heal::may_heal(shipper, hole, local.is_decided(), whereabouts)?)
+            let by_user = local.is_decided() || local.is_healing;
+            Some(heal::may_heal(shipper, hole, by_user, whereabouts)?)
         }
         _ => None,
     };
@@ -157,16 +162,6 @@ async fn decide(shipper: &Arc<Shipper>) -> Result<bool> {
         sidecar::tell(shipper, last);
     }
     Ok(is_settled)
-}
-
-/// What a replica is seen to be when replication begins.
-struct Looked {
-    /// Its last file; `None` if it is empty.
-    newest: Option<Newest>,
-    /// What it lacks of what was published.
-    hole: Option<Hole>,
-    /// The last transaction that a file is named after which cannot be read, if that is later than all that is known.
-    beyond: Option<Txid>,
 }
 
 impl Looked {
@@ -253,6 +248,9 @@ async fn act(
     if let Some(hole) = copies {
         heal::begin(shipper, hole)?;
     } else {
+        if local.forced {
+            place::forget(shipper);
+        }
         place::learn(shipper).await;
     }
     match standing {

@@ -345,7 +345,9 @@ impl Shipper {
         self.begins(&events::REPLICATION_STOPPED, &error.to_string());
         self.history.end();
         self.holes.forget();
-        let _ = self.with_capture(Capture::stop);
+        if let Ok(Err(e)) = self.with_capture(Capture::stop) {
+            tracing::warn!("{}: {e}", self.name());
+        }
         self.change(|p| {
             p.phase = Phase::Stopped;
             p.logged = true;

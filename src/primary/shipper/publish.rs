@@ -125,30 +125,37 @@ async fn publish(shipper: &Arc<Shipper>) {
 }
 
 /// Waits until this process publishes and replication is not stopped; who asks a stopped one is answered.
-async fn until_told(shipper: &Shipper) {
+async fn until_told(shipper: &Arc<Shipper>) {
+    let mut keeps_up = std::pin::pin!(keep_up(shipper));
     loop {
         let mut publishes = std::pin::pin!(shipper.publishes.notified());
         publishes.as_mut().enable();
-        match shipper.stopped() {
-            Some(error) => shipper.answer(shipper.requests.take_waiting(), Err(&error)),
+        let stopped = shipper.stopped();
+        match &stopped {
+            Some(error) => shipper.answer(shipper.requests.take_waiting(), Err(error)),
             None if shipper.is_open() => return,
             None => {}
         }
         tokio::select! {
             () = shipper.signal.hurried(|| true) => {}
             () = publishes => {}
+            never = &mut keeps_up, if stopped.is_some() => match never {},
         }
     }
 }
 
-/// Notes as dirty what is committed while a round takes long, as on a slow link: whatever the WAL does meanwhile, no records
-/// pile up. Never ends.
+/// Notes as dirty what is committed while a round takes long, as on a slow link, or while replication is stopped: whatever
+/// the WAL does meanwhile, no records pile up. Never ends.
 async fn keep_up(shipper: &Arc<Shipper>) -> Infallible {
     loop {
         tokio::time::sleep(LONG_ROUND).await;
+        let note = |shipper: &Shipper| {
+            // Another file in its place has nothing to do with what was followed.
+            shipper.db.check_file()?;
+            shipper.with_capture(|capture| capture.absorb(&shipper.db))?
+        };
         if shipper.db.is_open()
-            && let Err(e) =
-                blocking(shipper, |shipper| shipper.with_capture(|c| c.absorb(&shipper.db))?).await
+            && let Err(e) = blocking(shipper, note).await
         {
             tracing::debug!("{}: {e}", shipper.name());
         }

@@ -119,12 +119,12 @@ impl Standing {
         matches!(self, Self::Followed(_) | Self::NewestAndMore(_))
     }
 
-    /// As this, of a database that comes after `end`, the later name of a file that cannot be read.
+    /// As this, of a database of which a user said that it comes after whatever is there, also after `end`, the later name of a
+    /// file that cannot be read.
     pub(in crate::primary) fn after(self, end: Txid) -> Self {
         match self {
             Self::Lost(last) => Self::Lost(last.max(end)),
-            Self::First | Self::Followed(_) | Self::Present(_) => Self::Present(end),
-            _ => self,
+            _ => Self::Present(end),
         }
     }
 
@@ -141,18 +141,43 @@ impl Standing {
     }
 }
 
-/// Finds out how the database stands to a replica whose last file is `newest`, and which has a `hole` or not.
+/// What a replica is seen to be when replication begins.
+pub(in crate::primary) struct Looked {
+    /// Its last file; `None` if it is empty.
+    pub(in crate::primary) newest: Option<Newest>,
+    /// What it lacks of what was published.
+    pub(in crate::primary) hole: Option<Hole>,
+    /// The last transaction that a file is named after which cannot be read, if that is later than all that is known: a user
+    /// said that the database comes after it.
+    pub(in crate::primary) beyond: Option<Txid>,
+}
+
+/// Finds out how the database stands to a replica, which was `looked` at.
 ///
 /// # Errors
-/// `Conflict` if to go on would bury what the replica holds; those of the store; `Io`, `NoSpace`.
+/// `Conflict` if to go on would bury what the replica holds; `Unavailable` if it is listed as it was before; those of the store;
+/// `Io`, `NoSpace`.
 pub(in crate::primary) async fn standing(
     shipper: &Arc<Shipper>,
     local: &Local,
-    newest: Option<&Newest>,
-    hole: Option<&Hole>,
+    looked: &Looked,
 ) -> Result<Standing> {
+    let standing = match &looked.newest {
+        Some(newest) => to_newest(shipper, local, newest, looked).await?,
+        None => to_nothing(shipper.store.as_ref(), local, looked)?,
+    };
+    Ok(looked.beyond.map_or(standing, |end| standing.after(end)))
+}
+
+/// As [`standing`], to a replica whose last file is `newest`.
+async fn to_newest(
+    shipper: &Arc<Shipper>,
+    local: &Local,
+    newest: &Newest,
+    looked: &Looked,
+) -> Result<Standing> {
+    let hole = looked.hole.as_ref();
     let store = shipper.store.as_ref();
-    let Some(newest) = newest else { return to_nothing(store, local) };
     let header = &newest.header;
     let last = header.max;
     if local.was_empty && !local.forced {
@@ -160,7 +185,7 @@ pub(in crate::primary) async fn standing(
     }
     check_page_size(store, header, local.page_size)?;
     let is_another_history = Lineage::with(local.lineage, header).is_err();
-    let is_last = local.claim.txid() == Some(last);
+    let is_last = looked.beyond.is_none() && local.claim.txid() == Some(last);
     let lost = local.lost_after(newest);
     if let (Some(txid), Some(_), false, false) = (lost, hole, local.forced, is_another_history) {
         return to_incomplete(shipper, local.claim, txid).await;
@@ -184,7 +209,7 @@ pub(in crate::primary) async fn standing(
         Claim::Nothing => Question::new(shipper, header).await?.is_it_the_newest().await,
         claim if claim.txid() > Some(last) => {
             let txid = claim.txid().unwrap_or(last);
-            Err(wiped(store, &format!("it ends at {last}, but {txid} was published to it")))
+            Err(ends_before(store, hole, &format!("ends at {last}"), txid))
         }
         Claim::Followed(_) if is_last => Ok(Standing::Followed(last)),
         claim if local.is_after_older_version(claim, header) => Ok(local.and_more(last)),
@@ -203,12 +228,30 @@ pub(in crate::primary) async fn standing(
     }
 }
 
-/// How the database stands to a replica that is empty.
-fn to_nothing(store: &Replica, local: &Local) -> Result<Standing> {
-    match local.claim.txid().filter(|_| !local.is_restored()) {
+/// The error of a replica to which `txid` was published, and which, as it is listed, `ends` before that.
+fn ends_before(store: &Replica, hole: Option<&Hole>, ends: &str, txid: Txid) -> Error {
+    match hole {
+        Some(_) => wiped(store, &format!("it {ends}, but {txid} was published to it")),
+        None => Error::new(
+            ErrorKind::Unavailable,
+            format!(
+                "{} {ends} by its list of files, but what comes next is there: a cache or a mirror may list what was there before. \
+                 Replication begins as soon as {txid} is listed",
+                store.url()
+            ),
+        ),
+    }
+}
+
+/// How the database stands to a replica that is empty, or is listed as empty.
+fn to_nothing(store: &Replica, local: &Local, looked: &Looked) -> Result<Standing> {
+    let hole = looked.hole.as_ref();
+    match local.claim.txid() {
         None => Ok(Standing::First),
+        Some(txid) if hole.is_none() && !local.forced => Err(ends_before(store, hole, "is empty", txid)),
+        Some(_) if local.is_restored() => Ok(Standing::First),
         Some(txid) if local.forced || local.claim.is_of_this_file() => Ok(Standing::Lost(txid)),
-        Some(txid) => Err(wiped(store, &format!("it is empty, but {txid} was published to it"))),
+        Some(txid) => Err(ends_before(store, hole, "is empty", txid)),
     }
 }
 

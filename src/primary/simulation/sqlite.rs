@@ -359,7 +359,8 @@ impl Sqlite {
             self.has_lost = true;
         }
         assert!(self.history.has(state), "a recovery makes what was never committed");
-        self.has_lost |= state != self.now && self.history.descends(self.now, state);
+        // Also where it is what a process that died would have committed, had nobody committed after it.
+        self.has_lost |= !self.history.descends(state, self.now);
         self.unsealed = None;
         self.now = state;
         self.note("the index is recovered", None);

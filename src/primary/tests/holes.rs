@@ -7,10 +7,11 @@ use std::time::Duration;
 use super::bench::{Bench, foreign_file, message, run};
 use crate::clock::{Clock as _, Timestamp};
 use crate::error::ErrorKind;
-use crate::ltx::{FileId, FileName, Level, Txid};
+use crate::ltx::sealing::sample_recipients;
+use crate::ltx::{FileId, FileName, Level, Recipients, Txid};
 use crate::primary::Asked;
 use crate::primary::Phase;
-use crate::store::{Fault, Op};
+use crate::store::{Fault, Layout, Op};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -224,6 +225,76 @@ fn killed_between_the_copy_and_its_snapshot_it_begins_again() {
     bench.db.change(2);
     assert_eq!(bench.sync().get(), 8, "once is enough");
     assert_eq!(bench.snapshots(), [7]);
+}
+
+/// A user decided on the copy that was begun: it is not asked for again.
+#[test]
+fn killed_before_the_snapshot_that_a_user_asked_for_it_goes_on_without_auto_recover() {
+    let mut bench = five();
+    bench.options.auto_recover = false;
+    bench.close();
+    remove(&bench, [3]);
+    bench.open();
+    bench.try_sync().unwrap_err();
+    // The copy gets through and the snapshot does not.
+    bench.store.next(Op::Upload, Fault::Delay(Duration::from_millis(1)));
+    (0..100).for_each(|_| bench.store.next(Op::Upload, Fault::Refuse(ErrorKind::Unavailable)));
+    bench.primary().resume(Asked::All, true, Duration::from_millis(300), &|| false).unwrap_err();
+    bench.until("the copy", |bench| bench.txids() == [1, 2, 4, 5, 6]);
+    bench.kill();
+    bench.store.heal();
+    bench.open();
+    assert_eq!(bench.sync().get(), 7);
+    assert_healed(&bench, 7);
+}
+
+/// What landed without an answer is known for ours as long as the database is open, also where replication stopped meanwhile
+/// and the WAL was restarted.
+#[test]
+fn a_file_that_landed_is_known_after_replication_stopped() {
+    for recipients in [Recipients::default(), sample_recipients(&[0])] {
+        let mut bench = Bench::new(5);
+        bench.options.auto_recover = false;
+        bench.options.recipients = recipients;
+        bench.open();
+        bench.sync();
+        bench.db.change(1);
+        bench.sync();
+        let first = bench.memory.bytes_of(l0(1));
+        bench.store.often(Op::Put, 1000, Fault::LoseAnswer(ErrorKind::Unavailable));
+        bench.db.change(3);
+        bench.until("a file", |bench| bench.txids() == [1, 2, 3]);
+        remove(&bench, [1]);
+        let stopped = message(bench.primary().resume(Asked::All, false, PATIENCE, &|| false));
+        assert!(stopped.contains("lost transactions"), "{stopped}");
+        bench.store.heal();
+        bench.memory.put_raw(&Layout::Ltx.path(l0(1)), first, Timestamp::from_millis(0));
+        bench.db.change(2);
+        assert!(bench.db.truncate());
+        bench.db.change(4);
+        bench.primary().resume(Asked::All, false, PATIENCE, &|| false).unwrap();
+        bench.sync();
+        assert_eq!(bench.copies(), 1, "the database was copied anew");
+    }
+}
+
+/// A cache, or a mirror, lists what was there before: nothing is lost, and there is nothing to decide.
+#[test]
+fn a_list_from_before_is_waited_out() {
+    for auto_recover in [true, false] {
+        let mut bench = five();
+        bench.options.auto_recover = auto_recover;
+        bench.close();
+        bench.memory.unlist(Some(l0(5)));
+        bench.open();
+        let error = bench.primary().sync(Duration::from_millis(100), &|| false).unwrap_err().to_string();
+        assert!(error.contains("ends at 0000000000000004 by its list of files"), "{error}");
+        bench.memory.unlist(None);
+        bench.db.change(1);
+        assert_eq!(bench.sync().get(), 6);
+        assert_eq!(bench.txids(), [1, 2, 3, 4, 5, 6]);
+        assert!(bench.snapshots().is_empty());
+    }
 }
 
 /// Whatever is said of the pages that the replica has: work of a round that was given up may say it after they are forgotten.

@@ -45,7 +45,7 @@ const PIECE: usize = 64 << 10;
 const FILE_PIECE: usize = 256 << 10;
 /// How many requests that are in turn a bucket gets at the same time.
 pub(in crate::store) const TURNS: usize = 16;
-/// How much work of several requests, in the background, a bucket gets at the same time.
+/// How many merges, and how many uploads of several parts, a bucket gets at the same time.
 pub(in crate::store) const LONG_TURNS: usize = 8;
 /// How many buckets of a server get all of their turns at the same time. One that does not answer has only its own.
 const BUCKETS: usize = 2;
@@ -69,7 +69,7 @@ pub(in crate::store) struct Http {
     client: Arc<Client>,
     /// The one that keeps no connection, made when it is needed.
     without_pool: Arc<OnceLock<Arc<Client>>>,
-    /// The server's URL.
+    /// The bucket's URL.
     base: Arc<str>,
     skip_verify: bool,
     /// What messages call the server.
@@ -81,19 +81,29 @@ pub(in crate::store) struct Http {
     server_turns: Arc<Turns>,
 }
 
-/// The turns of a bucket, or of a server. Who waits for one of the server has one of the bucket; who waits for that of a
-/// request may have a long one; never the other way round.
+/// The turns of a bucket, or of a server. Who waits for one of the server has one of the bucket; a merge may wait for that of an
+/// upload, and both for that of a request; never the other way round.
 #[derive(Debug)]
 struct Turns {
     requests: Semaphore,
-    long: Arc<Semaphore>,
+    merges: Arc<Semaphore>,
+    uploads: Arc<Semaphore>,
+}
+
+/// Work of several requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// Files are read, and one is made of them.
+    Merge,
+    /// A file is encoded, on a thread of its own, and uploaded part by part meanwhile.
+    Upload,
 }
 
 impl Turns {
     /// Those of so many `buckets` together.
     fn of(buckets: usize) -> Self {
-        let long = Arc::new(Semaphore::new(buckets * LONG_TURNS));
-        Self { requests: Semaphore::new(buckets * TURNS), long }
+        let long = || Arc::new(Semaphore::new(buckets * LONG_TURNS));
+        Self { requests: Semaphore::new(buckets * TURNS), merges: long(), uploads: long() }
     }
 
     /// Waits for one.
@@ -101,13 +111,17 @@ impl Turns {
         self.requests.acquire().await.expect("BUG: nothing closes it")
     }
 
-    /// Waits for a long one.
-    async fn long(&self) -> OwnedSemaphorePermit {
-        Arc::clone(&self.long).acquire_owned().await.expect("BUG: nothing closes it")
+    /// Waits for one of `work`.
+    async fn long(&self, work: Work) -> OwnedSemaphorePermit {
+        let turns = match work {
+            Work::Merge => &self.merges,
+            Work::Upload => &self.uploads,
+        };
+        Arc::clone(turns).acquire_owned().await.expect("BUG: nothing closes it")
     }
 }
 
-/// A turn of work in the background, until it is dropped.
+/// A turn of work of several requests, until it is dropped.
 #[derive(Debug)]
 pub struct LongTurn {
     _of_bucket: OwnedSemaphorePermit,
@@ -216,7 +230,7 @@ fn is_loopback(base: &str) -> bool {
 }
 
 impl Http {
-    /// A client of the server at `base`, a URL, which messages call `endpoint`. It gives up when no byte flows for
+    /// A client of the bucket at `base`, a URL, of the server that messages call `endpoint`. It gives up when no byte flows for
     /// `idle_timeout`. Reads the environment for certificates and proxies.
     ///
     /// # Errors
@@ -246,10 +260,10 @@ impl Http {
         (of_bucket, self.server_turns.request().await)
     }
 
-    /// Waits until work of several requests, in the background, may begin.
-    pub(in crate::store) async fn long_turn(&self) -> LongTurn {
-        let of_bucket = self.turns.long().await;
-        LongTurn { _of_bucket: of_bucket, _of_server: self.server_turns.long().await }
+    /// Waits until such `work` may begin.
+    pub(in crate::store) async fn long_turn(&self, work: Work) -> LongTurn {
+        let of_bucket = self.turns.long(work).await;
+        LongTurn { _of_bucket: of_bucket, _of_server: self.server_turns.long(work).await }
     }
 
     fn client(&self, way: Way) -> Result<Arc<Client>> {

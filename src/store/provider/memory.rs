@@ -103,6 +103,12 @@ impl MemoryStore {
         self.bucket.lock().insert(path.to_owned(), Object { body, timestamp, stored: timestamp });
     }
 
+    /// Lists from now on all but the file `id`, as a cache does that lists what was there before; with `None` all.
+    pub fn unlist(&self, id: Option<FileId>) {
+        *self.bucket.unlisted.lock().unwrap_or_else(PoisonError::into_inner) =
+            id.map(|id| self.layout.path(id));
+    }
+
     /// Changes the content of a file behind everybody's back; nothing happens if it is not there.
     pub fn tamper(&self, id: FileId, change: impl FnOnce(&mut Vec<u8>)) {
         if let Some(object) = self.bucket.lock().get_mut(&self.layout.path(id)) {
@@ -120,6 +126,8 @@ struct MemoryBucket {
     unfinished: Arc<Mutex<Vec<String>>>,
     /// The store's own clock, if it has one.
     clock: Arc<Mutex<Option<Arc<dyn Clock>>>>,
+    /// The key of an object that is not listed.
+    unlisted: Arc<Mutex<Option<String>>>,
 }
 
 #[derive(Clone, Debug)]
@@ -186,7 +194,9 @@ impl Bucket for MemoryBucket {
         };
         let objects = self.lock();
         let below = objects.range(prefix.to_owned()..).take_while(|(key, _)| key.starts_with(prefix));
-        let entries = below.filter(|(key, _)| **key > after).map(|(key, object)| object.info(key)).collect();
+        let unlisted = self.unlisted.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let listed = below.filter(|(key, _)| **key > after && Some(*key) != unlisted.as_ref());
+        let entries = listed.map(|(key, object)| object.info(key)).collect();
         Ok(Page { entries, next: None })
     }
 

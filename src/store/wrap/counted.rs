@@ -11,7 +11,7 @@ use crate::store::clock::StoreTime;
 use crate::store::requests::{Operation, Requests, Tally};
 use crate::store::{
     Bucket, ByteRange, Content, Fencing, LongTurn, Next, ObjectInfo, Page, PartLog, Place, PutOptions, Taken,
-    Upload,
+    Upload, Work,
 };
 
 /// A bucket whose requests are counted. It is the innermost wrapper: what it counts is what the store is asked.
@@ -139,8 +139,8 @@ impl Bucket for Counted {
         self.inner.last_failure()
     }
 
-    async fn turn(&self) -> Option<LongTurn> {
-        self.inner.turn().await
+    async fn turn(&self, work: Work) -> Option<LongTurn> {
+        self.inner.turn(work).await
     }
 
     async fn place(&self) -> Option<Place> {

@@ -13,7 +13,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::store::clock::StoreTime;
 use crate::store::{
     Bucket, ByteRange, Content, Fencing, LongTurn, Next, ObjectInfo, Page, PartLog, Place, PutOptions,
-    Replica, Taken, Upload,
+    Replica, Taken, Upload, Work,
 };
 
 /// A kind of request.
@@ -320,8 +320,8 @@ impl Bucket for FaultyBucket {
         self.inner.last_failure()
     }
 
-    async fn turn(&self) -> Option<LongTurn> {
-        self.inner.turn().await
+    async fn turn(&self, work: Work) -> Option<LongTurn> {
+        self.inner.turn(work).await
     }
 
     async fn place(&self) -> Option<Place> {

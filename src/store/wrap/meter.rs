@@ -10,7 +10,8 @@ use futures_util::StreamExt as _;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::clock::StoreTime;
 use crate::store::{
-    Bucket, ByteRange, Content, Fencing, LongTurn, Next, ObjectInfo, Page, PartLog, Place, PutOptions, Upload,
+    Bucket, ByteRange, Content, Fencing, LongTurn, Next, ObjectInfo, Page, PartLog, Place, PutOptions,
+    Upload, Work,
 };
 
 /// What an answer or a failure adds to what was heard.
@@ -138,8 +139,8 @@ impl Bucket for Meter {
         self.failure().clone()
     }
 
-    async fn turn(&self) -> Option<LongTurn> {
-        self.inner.turn().await
+    async fn turn(&self, work: Work) -> Option<LongTurn> {
+        self.inner.turn(work).await
     }
 
     async fn place(&self) -> Option<Place> {

@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::store::clock::StoreTime;
 use crate::store::{
     Bucket, ByteRange, Content, Fencing, LongTurn, Next, ObjectInfo, Page, PartLog, Place, PutOptions, Taken,
-    Upload,
+    Upload, Work,
 };
 
 /// A bucket that tries again what failed for now, asks a second time where a read is silent ([`Hedge`]), and
@@ -210,8 +210,8 @@ impl Bucket for Retry {
         self.inner.last_failure()
     }
 
-    async fn turn(&self) -> Option<LongTurn> {
-        self.inner.turn().await
+    async fn turn(&self, work: Work) -> Option<LongTurn> {
+        self.inner.turn(work).await
     }
 
     async fn place(&self) -> Option<Place> {

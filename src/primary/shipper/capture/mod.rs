@@ -71,7 +71,7 @@ pub(in crate::primary) struct Capture {
     saved: Option<State>,
     /// No connection has the database open: a program that removes its folder meets no new file in it.
     makes_no_file: bool,
-    /// Replication ended until a user decides; nothing is captured any more.
+    /// Replication ended until a user decides: no content is captured, only which pages were changed.
     stopped: bool,
     /// A user decided that what the replica holds is to be taken as it is.
     forced: bool,
@@ -130,43 +130,34 @@ impl Capture {
             (Spool::untouched(folder, seals), false)
         };
         Sums::of(shipper).sweep();
-        let known = state.cursor(&db.path).filter(|_| ours && complete);
-        let anchor_reason = match known {
-            Some(_) => None,
-            None if ours => Some("what is on disk is not what was last replicated"),
-            None => Some("no local state says what this replica holds"),
-        };
         if !ours {
             state = State::of_new_replica(&url);
         }
+        // A cursor says nothing without the file that it is about.
+        let complete = complete && state.is_of(file);
         state.set_file(file);
-        let claim = state.claim(&url, file, known.is_some());
         if !state.is_of(file) {
             state.renew_node_id();
-        }
-        let (cursor, dirty) = known.unzip();
-        if let Some(Cursor::File(stamp)) = cursor {
-            db.recorder.journal().keep(&IndexHeader::EMPTY, stamp);
         }
         let mut capture = Self {
             db: Arc::clone(db),
             number: shipper.number,
             folder: folder.clone(),
-            anchored: cursor.is_some(),
-            cursor,
-            dirty: dirty.unwrap_or_default(),
+            anchored: false,
+            cursor: None,
+            dirty: PageSet::default(),
             records: Mark::default(),
             exclusive: Exclusive::No,
             spool_limit: shipper.options.spool_limit,
             sync_interval: shipper.options.sync_interval,
             given_up: false,
-            anchor_reason,
+            anchor_reason: None,
             is_behind: false,
             mark: 0,
             remembered: 0,
             spool,
             in_flight: None,
-            attempted: state.sent(&db.wal_path, file),
+            attempted: Vec::new(),
             state,
             saved: None,
             makes_no_file: false,
@@ -176,19 +167,16 @@ impl Capture {
             held: None,
             holds: false,
             file,
-            claim,
+            claim: Claim::Nothing,
         };
-        match capture.cursor {
-            Some(cursor) => {
-                // Before another shipper writes down its own: who restarts the WAL is to bear all of them in mind.
-                capture.note_positions();
-                db.cursors.needs_after(capture.number, cursor, Mark::default());
-            }
-            None => {
-                db.cursors.gives_up(capture.number);
-                capture.state.forget_cursor();
-                capture.spool.clear()?;
-            }
+        capture.take_up(complete);
+        if capture.cursor.is_none() {
+            capture.anchor_reason = Some(match ours {
+                true => "what is on disk is not what was last replicated",
+                false => "no local state says what this replica holds",
+            });
+            capture.state.forget_cursor();
+            capture.spool.clear()?;
         }
         if !may_seal {
             return Ok(capture);
@@ -196,6 +184,25 @@ impl Capture {
         capture.state.save(folder)?;
         capture.saved = Some(capture.state.clone());
         Ok(capture)
+    }
+
+    /// Takes up what the state says of the database; nothing, unless the waiting files that it names are `complete`.
+    fn take_up(&mut self, complete: bool) {
+        let known = self.state.cursor(&self.db.path).filter(|_| complete);
+        self.claim = self.state.claim(&self.state.url, self.file, known.is_some());
+        self.attempted = self.state.sent(&self.db.wal_path, self.file);
+        let (cursor, dirty) = known.unzip();
+        (self.anchored, self.dirty) = (cursor.is_some(), dirty.unwrap_or_default());
+        (self.cursor, self.records) = (cursor, Mark::default());
+        self.mark += 1;
+        self.remembered = self.mark;
+        let Some(cursor) = cursor else { return self.forget_positions() };
+        if let Cursor::File(stamp) = cursor {
+            self.db.recorder.journal().keep(&IndexHeader::EMPTY, stamp);
+        }
+        // Before another shipper writes down its own: who restarts the WAL is to bear all of them in mind.
+        self.note_positions();
+        self.db.cursors.needs_after(self.number, cursor, Mark::default());
     }
 
     /// Whom the replica is sealed to, as far as local state says it.
@@ -286,35 +293,52 @@ impl Capture {
         self.in_flight.is_some() || !self.spool.segments().is_empty() || !self.dirty.is_empty()
     }
 
-    /// Ends replication: the database works as before, nothing is captured.
-    pub(in crate::primary) fn stop(&mut self) {
+    /// Ends replication: the database works as before, and no content is captured. What is in memory counts no longer, as the
+    /// end may be that of a bug: from what the state on disk says, which pages are changed is noted on ([`Capture::absorb`]).
+    ///
+    /// # Errors
+    /// `Io` on the waiting files: then the database is compared when replication begins again.
+    pub(in crate::primary) fn stop(&mut self) -> Result<()> {
         self.stopped = true;
         self.held = None;
         self.db.frames.leaves(self.number);
-        self.cursor = None;
-        self.dirty = PageSet::default();
         self.in_flight = None;
-        self.forget_positions();
+        (self.cursor, self.dirty) = (None, PageSet::default());
+        let Some(saved) = self.saved.clone().filter(|_| !self.makes_no_file) else { return Ok(()) };
+        self.state = saved;
+        match Spool::open(&self.folder, self.state.spool, &self.seals) {
+            Ok((spool, complete)) => {
+                self.spool = spool;
+                self.take_up(complete);
+                Ok(())
+            }
+            Err(e) => {
+                self.forget_positions();
+                Err(e)
+            }
+        }
     }
 
-    /// Replication that ended begins again, from what local state says, as at an open; or with a comparison, where that says
-    /// nothing of the database as it is. `force` takes the replica as it is.
+    /// Replication that ended begins again, from where it is known what was changed since, as at an open; or with a comparison.
+    /// `force` takes the replica as it is. Nothing is touched where the replica is sealed to others and may not change them.
     ///
     /// # Errors
     /// Those of the waiting files.
     pub(in crate::primary) fn begin_again(&mut self, force: bool) -> Result<()> {
-        let (spool, complete) = Spool::open(&self.folder, self.state.spool, &self.seals)?;
-        self.spool = spool;
-        (self.stopped, self.forced) = (false, force);
-        let known = self.state.cursor(&self.db.path).filter(|_| complete && !force);
-        self.claim = self.state.claim(&self.state.url, self.file, known.is_some());
-        let Some((cursor, dirty)) = known else {
-            self.lost("replication was told to go on");
+        let recipients = self.seals.recipients();
+        let may_change = force && !recipients.is_empty();
+        if !may_change && !self.state.is_sealed_to(recipients) {
             return Ok(());
-        };
-        (self.cursor, self.dirty, self.anchored, self.anchor_reason) = (Some(cursor), dirty, true, None);
-        self.note_positions();
-        self.db.cursors.needs_after(self.number, cursor, Mark::default());
+        }
+        (self.stopped, self.forced) = (false, force);
+        if self.cursor.is_some() && !force {
+            self.claim = self.state.claim(&self.state.url, self.file, true);
+            self.anchor_reason = None;
+            return Ok(());
+        }
+        self.spool = Spool::open(&self.folder, self.state.spool, &self.seals)?.0;
+        self.claim = self.state.claim(&self.state.url, self.file, false);
+        self.lost("replication was told to go on");
         Ok(())
     }
 
@@ -436,11 +460,15 @@ impl Capture {
         self.remembered = mark;
     }
 
-    /// Writes the state, which names all waiting files but the oldest `delivered`.
+    /// Writes the state, unless replication ended.
     fn save(&mut self, delivered: usize) {
-        if self.stopped {
-            return;
+        if !self.stopped {
+            self.write_down(delivered);
         }
+    }
+
+    /// Writes the state, which names all waiting files but the oldest `delivered`.
+    fn write_down(&mut self, delivered: usize) {
         self.state.spool = if self.anchored { self.spool.range(delivered) } else { None };
         // Without it the next open compares the database: worse, not wrong.
         let saved = if self.makes_no_file {
@@ -474,6 +502,9 @@ impl Capture {
     /// # Errors
     /// `Io`, `NoSpace` on the spool.
     pub(in crate::primary) fn settle(&mut self) -> Result<()> {
+        if self.stopped {
+            return Ok(());
+        }
         self.keep_in_flight()?;
         self.keep_to_limit()?;
         let is_saved = self.mark == self.remembered && self.spool.range(0) == self.state.spool;

@@ -369,7 +369,7 @@ impl Capture {
     /// # Errors
     /// Those of the view; `Busy`.
     pub(in crate::primary) fn absorb(&mut self, db: &Context) -> Result<()> {
-        if self.stopped || self.cursor.is_none() {
+        if self.cursor.is_none() {
             return Ok(());
         }
         let Some(changed) = self.changed(db)? else { return Ok(()) };
@@ -393,7 +393,7 @@ impl Capture {
         }
         self.state.set_cursor(Some(cursor), &dirty, self.file);
         self.remembered = self.mark;
-        self.save(0);
+        self.write_down(0);
     }
 
     /// A connection of this process that keeps the database for itself made a commit that could not be read.

@@ -14,7 +14,7 @@ use crate::store::auth;
 use crate::store::clock::StoreClock;
 use crate::store::fence::Fence;
 use crate::store::http::sessions::{SessionRef, Sessions};
-use crate::store::http::{IDLE_TIMEOUT, LongTurn, Way};
+use crate::store::http::{IDLE_TIMEOUT, LongTurn, Way, Work};
 use crate::store::{
     Bucket, ByteRange, Content, Fencing, Next, ObjectInfo, Page, PutOptions, Site as _, StoreTime, Upload,
     errors,
@@ -157,8 +157,8 @@ impl Bucket for AzureBucket {
         self.list_blobs(&format!("{prefix}~"), None).await.map(drop)
     }
 
-    async fn turn(&self) -> Option<LongTurn> {
-        Some(self.session().await.ok()?.http.long_turn().await)
+    async fn turn(&self, work: Work) -> Option<LongTurn> {
+        Some(self.session().await.ok()?.http.long_turn(work).await)
     }
 
     fn by_new_connections(&self) -> Option<Arc<dyn Bucket>> {

@@ -58,7 +58,7 @@ impl Session {
         let base = site.base();
         let url = Url::parse(&base).map_err(|e| Error::config(format!("'{base}' is not a URL: {e}")))?;
         let base_path = url.path().trim_end_matches('/').to_owned();
-        let http = Http::new(&base, &base, site.skip_verify, idle_timeout)?;
+        let http = Http::new(&format!("{base}/{}", site.container), &base, site.skip_verify, idle_timeout)?;
         Ok(Self { http, base, base_path, identity, clock, outdated: AtomicBool::new(false) })
     }
 

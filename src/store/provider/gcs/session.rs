@@ -53,7 +53,7 @@ impl Session {
             Some(endpoint) => endpoint.clone(),
             None => format!("https://storage.{}", identity.universe()),
         };
-        let http = Http::new(&base, &base, site.skip_verify, idle_timeout)?;
+        let http = Http::new(&format!("{base}/{}", site.bucket), &base, site.skip_verify, idle_timeout)?;
         Ok(Self { http, base, identity, clock, outdated: AtomicBool::new(false) })
     }
 

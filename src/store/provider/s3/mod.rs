@@ -17,7 +17,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::store::clock::{StoreClock, StoreTime};
 use crate::store::fence::Fence;
 use crate::store::http::sessions::{self, Begin, Sessions};
-use crate::store::http::{self, LongTurn, Way};
+use crate::store::http::{self, LongTurn, Way, Work};
 use crate::store::{
     Bucket, ByteRange, Content, Fencing, Next, ObjectInfo, Page, PartLog, PutOptions, Upload, errors,
 };
@@ -217,8 +217,8 @@ impl Bucket for S3Bucket {
         self.page_of(prefix, Some(Next::After(format!("{prefix}~")))).await.map(drop)
     }
 
-    async fn turn(&self) -> Option<LongTurn> {
-        Some(self.session().await.ok()?.http.long_turn().await)
+    async fn turn(&self, work: Work) -> Option<LongTurn> {
+        Some(self.session().await.ok()?.http.long_turn(work).await)
     }
 
     fn by_new_connections(&self) -> Option<Arc<dyn Bucket>> {

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use aws_config::environment::region::EnvironmentVariableRegionProvider;
 use aws_config::meta::region::RegionProviderChain;
@@ -38,6 +38,9 @@ const DEFAULT_REGION: &str = "us-east-1";
 const MAX_REFUSAL: usize = 64 << 10;
 /// Hashing more than this on a thread of the runtime would keep others waiting.
 const HASH_HERE: usize = 512 << 10;
+
+/// A request that waited for so long for its turn is signed anew: stores refuse signatures of a quarter of an hour ago.
+const OLD: Duration = Duration::from_secs(60);
 
 /// A request to the bucket.
 #[derive(Clone, Debug)]
@@ -206,9 +209,13 @@ impl Session {
         time: SystemTime,
     ) -> Result<Response> {
         // Not in turn: who gives the credentials may be slow, or silent.
-        let built = self.signed(request, region, time).await?;
+        let mut built = self.signed(request, region, time).await?;
         let at_once = request.reads_an_object() || way == Way::New;
+        let signed = Instant::now();
         let _turn = if at_once { None } else { Some(self.http.turn().await) };
+        if signed.elapsed() >= OLD {
+            built = self.signed(request, region, self.clock.signing_time()).await?;
+        }
         let sent = self.http.send(built, request.body.clone(), way).await;
         // A certificate that is not trusted may be by now.
         let response = sent.inspect_err(|e| {

@@ -846,18 +846,25 @@ fn many_databases_take_turns_and_readers_do_not_wait_for_them() {
 }
 
 #[test]
-fn work_in_the_background_takes_turns() {
+fn merges_and_uploads_take_turns() {
+    for work in [Work::Merge, Work::Upload] {
+        such_work_takes_turns(work);
+    }
+}
+
+fn such_work_takes_turns(work: Work) {
     let server = Recorder::scripted(vec![status(200)]);
     let [one, two, three] = ["one", "two", "three"].map(|bucket| server.store_in(bucket));
     let all_of = |store: &Replica| -> Vec<_> {
         let store = store.clone();
-        let turns = async move { Ok(join_all((0..http::LONG_TURNS).map(|_| store.turn())).await) };
+        let turns = async move { Ok(join_all((0..http::LONG_TURNS).map(|_| store.turn(work))).await) };
         block_on(turns).unwrap()
     };
     let waits_for = |store: &Replica| {
         let store = store.clone();
-        let waits =
-            std::thread::spawn(move || block_on(async move { Ok(store.turn().await.is_some()) }).unwrap());
+        let waits = std::thread::spawn(move || {
+            block_on(async move { Ok(store.turn(work).await.is_some()) }).unwrap()
+        });
         // Requests are not held up, and until that one is answered there was time to get a turn.
         let answered = one.clone();
         block_on(async move { answered.put(id(1), Bytes::from_static(b"x"), options(false)).await }).unwrap();

@@ -17,7 +17,7 @@ use crate::store::clock::{StoreClock, StoreTime};
 use crate::store::fence::Fence;
 use crate::store::folders::{self, Swept};
 use crate::store::http::sessions::{SessionRef, Sessions};
-use crate::store::http::{IDLE_TIMEOUT, LongTurn, Way};
+use crate::store::http::{IDLE_TIMEOUT, LongTurn, Way, Work};
 use crate::store::{
     Bucket, ByteRange, Content, Fencing, Next, ObjectInfo, Page, PutOptions, Site as _, Upload,
 };
@@ -157,8 +157,8 @@ impl Bucket for WebdavBucket {
         self.ask(&session, prefix.trim_end_matches('/')).await
     }
 
-    async fn turn(&self) -> Option<LongTurn> {
-        Some(self.session().await.ok()?.http.long_turn().await)
+    async fn turn(&self, work: Work) -> Option<LongTurn> {
+        Some(self.session().await.ok()?.http.long_turn(work).await)
     }
 
     fn by_new_connections(&self) -> Option<Arc<dyn Bucket>> {
