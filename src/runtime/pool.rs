@@ -19,8 +19,8 @@ use crate::fork::PerProcess;
 
 /// The most threads for work that ends by itself; more of it waits its turn.
 const MOST_SHORT: usize = 8;
-/// The most threads for work that waits for others: more than the uploads that one server gets at the same time.
-const MOST_LONG: usize = 24;
+/// The most threads for work that waits for others: more than the uploads that two servers get at the same time.
+const MOST_LONG: usize = 40;
 /// A thread without work ends after this, so that an idle process is quiet.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 

@@ -138,3 +138,37 @@ def test_a_file_that_comes_back_goes_on(start, location, tmp_path):
     db.one("SELECT litestream_resume()")
     restore(db, location, tmp_path / "restored.db")
     assert start().open(tmp_path / "restored.db").content() == db.content()
+
+
+def test_who_has_the_old_file_open_leaves_alone_what_waits_for_the_new_one(start, in_s3, through_proxy, proxy, tmp_path):
+    """Everything is removed and made anew by another process, which has an outage: the waiting files are its points in time."""
+    path = tmp_path / "app.db"
+    old = start("python", through_proxy).open(through_proxy.primary(path))
+    fill(old)
+    sync(old)
+    remove(path)
+    shutil.rmtree(tmp_path / ".app.db-litestream")
+    shutil.rmtree(in_s3.folder)
+    in_s3.folder.mkdir()
+    new = start("python", through_proxy).open(through_proxy.primary(path, sync_interval="100ms"))
+    fill(new)
+    last = sync(new)
+    proxy.refuse()
+
+    def waiting():
+        return {path: path.read_bytes() for path in (tmp_path / ".app.db-litestream").rglob("spool/*.ltx")}
+
+    insert(new)
+    until(lambda: state_of(new)["state"] == "retrying", 20)
+    for n in range(1, 4):
+        insert(new)
+        until(lambda: len(waiting()) > n, 20)
+    before = waiting()
+    with pytest.raises(SqlError, match="was replaced by another file"):
+        sync(old)
+    until(lambda: state_of(old)["state"] == "stopped", 20)
+    assert waiting() == before and len(before) > 3
+    proxy.accept()
+    assert sync(new) > last + 1
+    restore(new, in_s3, tmp_path / "restored.db")
+    assert start().open(tmp_path / "restored.db").one(ROWS) == new.one(ROWS)

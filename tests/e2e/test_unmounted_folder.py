@@ -89,14 +89,18 @@ def test_the_disk_of_an_encrypted_replica_is_back(start, in_folder, tmp_path, me
     assert content(db, tmp_path / "restored.db") == expected
 
 
+@pytest.mark.parametrize("before", ["closed", "killed"])
 @pytest.mark.parametrize("asks", [False, True])
-def test_the_recipients_of_an_encrypted_replica_are_back(start, in_folder, tmp_path, asks):
+def test_the_recipients_of_an_encrypted_replica_are_back(start, in_folder, tmp_path, asks, before):
     """A session lacks them, commits, and may ask for replication to go on: the next one that has them goes on."""
     secret, recipient = age.generate()
     (tmp_path / "identity").write_text(secret)
     db = open_primary(start, in_folder, tmp_path, age_recipient=recipient)
     last = sync(db)
-    db.close()
+    if before == "closed":
+        db.close()
+    else:
+        db.worker.kill()
     db = reopen(start, in_folder, tmp_path)
     insert(db)
     for how in ["", "'force'"] if asks else []:
@@ -132,6 +136,26 @@ def test_the_disk_is_not_there_after_a_restore(start, in_folder, tmp_path, was):
     mount(in_folder, tmp_path)
     db.one("SELECT litestream_resume()")
     assert sync(db) == last + 1
+    assert_restores(db, in_folder, tmp_path)
+
+
+def test_a_folder_is_made_anew_before_anything_is_in_it(start, in_folder, tmp_path):
+    """Nothing was published there: whatever folder is there is the place."""
+    in_folder.folder.mkdir()
+    plain = start("python", load=False).open(tmp_path / "app.db")
+    fill(plain)
+    # Its copy takes a while.
+    insert(plain, rows=100, size=1 << 20)
+    plain.close()
+    worker = start("python", in_folder)
+    worker.open(in_folder.primary(tmp_path / "app.db", **QUIET)).one("SELECT count(*) FROM t")
+    until(lambda: list((tmp_path / ".app.db-litestream").rglob("place.json")), every=0.001)
+    worker.kill()
+    assert in_folder.files() == []
+    os.rename(in_folder.folder, tmp_path / "old")
+    in_folder.folder.mkdir()
+    db = reopen(start, in_folder, tmp_path)
+    sync(db)
     assert_restores(db, in_folder, tmp_path)
 
 

@@ -119,7 +119,8 @@ async fn decide(shipper: &Arc<Shipper>) -> Result<bool> {
         Some(newest) if whereabouts == Whereabouts::Elsewhere && is_unproven => {
             place::check_history_of(shipper, &newest.header)?;
         }
-        None if whereabouts == Whereabouts::Elsewhere && !local.forced => {
+        // Before anything was published, whatever folder is there is the place.
+        None if whereabouts == Whereabouts::Elsewhere && local.claim.txid().is_some() && !local.forced => {
             return Err(place::conflict(shipper.store.as_ref(), "it is empty"));
         }
         _ => {}

@@ -48,7 +48,6 @@ pub(super) async fn run(shipper: Arc<Shipper>) {
         let remedy =
             "replication stopped, which litestream_resume() or the next open of the database begins again";
         shipper.stop(runtime::bug(&*panic).context(remedy));
-        until_told(&shipper).await;
     }
 }
 
@@ -57,6 +56,9 @@ async fn publish(shipper: &Arc<Shipper>) {
     // From when on the next file may go out though nobody waits for it.
     let mut due = Instant::now();
     let mut gathering = Gathering::new();
+    if shipper.stopped().is_some() {
+        until_told(shipper).await;
+    }
     loop {
         shipper.until_there_is_work().await;
         until_told(shipper).await;

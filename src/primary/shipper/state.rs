@@ -302,6 +302,15 @@ impl State {
         }
     }
 
+    /// The files that `other` was about to send may have landed, too.
+    pub(in crate::primary) fn takes_sent_of(&mut self, other: Self) {
+        for sent in other.sent {
+            if !self.sent.contains(&sent) {
+                self.sent.push(sent);
+            }
+        }
+    }
+
     /// The headers of files that may have landed, of which no power failure can have taken anything from the database.
     pub(in crate::primary) fn sent(&self, wal: &Path, file: Option<Identity>) -> Vec<Header> {
         let is_kept = |sent: &&Sent| self.is_of_this_boot() || sent.is_in(wal);

@@ -248,6 +248,32 @@ fn killed_before_the_snapshot_that_a_user_asked_for_it_goes_on_without_auto_reco
     assert_healed(&bench, 7);
 }
 
+/// Who asked for a copy and was told that it failed decides anew, also in the next process.
+#[test]
+fn a_copy_that_was_asked_for_in_vain_is_not_sent_later() {
+    for reopens in [false, true] {
+        let mut bench = five();
+        bench.options.auto_recover = false;
+        bench.close();
+        remove(&bench, [3]);
+        bench.open();
+        bench.try_sync().unwrap_err();
+        bench.store.often(Op::Upload, 1000, Fault::Refuse(ErrorKind::Unavailable));
+        bench.store.often(Op::Put, 1000, Fault::Refuse(ErrorKind::Unavailable));
+        bench.primary().resume(Asked::All, true, Duration::from_millis(300), &|| false).unwrap_err();
+        bench.store.heal();
+        let error = if reopens {
+            bench.close();
+            bench.open();
+            bench.try_sync().unwrap_err().to_string()
+        } else {
+            message(bench.primary().resume(Asked::All, false, PATIENCE, &|| false))
+        };
+        assert!(error.contains("lost transactions"), "{error}");
+        assert_eq!(bench.txids(), [1, 2, 4, 5]);
+    }
+}
+
 /// What landed without an answer is known for ours as long as the database is open, also where replication stopped meanwhile
 /// and the WAL was restarted.
 #[test]

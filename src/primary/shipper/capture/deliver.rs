@@ -3,7 +3,7 @@
 use super::view::Changed;
 use super::{Capture, Exclusive, Held};
 use crate::clock::Timestamp;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::ltx::{FileId, Header, Txid};
 use crate::primary::context::Context;
 use crate::primary::dirty::{Cursor, Mark, PageSet};
@@ -43,7 +43,7 @@ impl Capture {
         if self.in_flight.is_some() {
             return Ok(self.in_flight.clone());
         }
-        if self.cursor.is_none() || self.anchor_reason.is_some() {
+        if self.stopped || self.cursor.is_none() || self.anchor_reason.is_some() {
             return Ok(None);
         }
         // What waits goes first, and nothing is added to it meanwhile: so it comes to an end.
@@ -305,8 +305,12 @@ impl Capture {
     /// `records`: what was captured before is part of it.
     ///
     /// # Errors
-    /// `Io` on the spool.
+    /// `Io` on the spool; `Interrupted` after replication was stopped.
     pub(in crate::primary) fn begin_anchor(&mut self, cursor: Option<Cursor>, records: Mark) -> Result<()> {
+        // Work of a round that was given up may come later.
+        if self.stopped {
+            return Err(Error::new(ErrorKind::Interrupted, "replication was stopped meanwhile"));
+        }
         self.attempted.extend(self.in_flight.take().map(|out| out.header));
         self.held = None;
         self.dirty = PageSet::default();

@@ -75,6 +75,8 @@ pub(in crate::primary) struct Capture {
     stopped: bool,
     /// A user decided that what the replica holds is to be taken as it is.
     forced: bool,
+    /// The state on disk before that.
+    before_force: Option<State>,
     /// How files are sealed.
     seals: Arc<Seals>,
     /// The state of the database as of a file that is on its way, or the last one that landed, for a snapshot.
@@ -126,8 +128,8 @@ impl Capture {
         let (spool, complete) = if may_seal {
             Spool::open(folder, state.spool.filter(|_| ours), seals)?
         } else {
-            // Nothing is captured for those that the replica is not sealed to, and nothing is removed that waits.
-            (Spool::untouched(folder, seals), false)
+            // No content is captured for those that the replica is not sealed to, and nothing is removed that waits.
+            (Spool::untouched(folder, seals), state.spool.is_none())
         };
         Sums::of(shipper).sweep();
         if !ours {
@@ -163,6 +165,7 @@ impl Capture {
             makes_no_file: false,
             stopped: !may_seal,
             forced: false,
+            before_force: None,
             seals: Arc::clone(seals),
             held: None,
             holds: false,
@@ -170,6 +173,9 @@ impl Capture {
             claim: Claim::Nothing,
         };
         capture.take_up(complete);
+        if !may_seal {
+            return Ok(capture);
+        }
         if capture.cursor.is_none() {
             capture.anchor_reason = Some(match ours {
                 true => "what is on disk is not what was last replicated",
@@ -178,17 +184,23 @@ impl Capture {
             capture.state.forget_cursor();
             capture.spool.clear()?;
         }
-        if !may_seal {
-            return Ok(capture);
-        }
         capture.state.save(folder)?;
         capture.saved = Some(capture.state.clone());
         Ok(capture)
     }
 
-    /// Takes up what the state says of the database; nothing, unless the waiting files that it names are `complete`.
+    /// Whether the replica may be sealed to the recipients that are set; if not, all is left to a process that has the right ones.
+    fn may_seal(&self) -> bool {
+        self.state.is_sealed_to(self.seals.recipients())
+    }
+
+    /// Takes up what the state says of the database; no cursor, unless the waiting files that it names are `complete`. Its position
+    /// is borne in mind all the same for who finds them so.
     fn take_up(&mut self, complete: bool) {
-        let known = self.state.cursor(&self.db.path).filter(|_| complete);
+        let remembered = self.state.cursor(&self.db.path);
+        let position =
+            remembered.as_ref().map(|(cursor, _)| *cursor).filter(|_| complete || !self.may_seal());
+        let known = remembered.filter(|_| complete);
         self.claim = self.state.claim(&self.state.url, self.file, known.is_some());
         self.attempted = self.state.sent(&self.db.wal_path, self.file);
         let (cursor, dirty) = known.unzip();
@@ -196,13 +208,13 @@ impl Capture {
         (self.cursor, self.records) = (cursor, Mark::default());
         self.mark += 1;
         self.remembered = self.mark;
-        let Some(cursor) = cursor else { return self.forget_positions() };
-        if let Cursor::File(stamp) = cursor {
+        let Some(position) = position else { return self.forget_positions() };
+        if let Cursor::File(stamp) = position {
             self.db.recorder.journal().keep(&IndexHeader::EMPTY, stamp);
         }
         // Before another shipper writes down its own: who restarts the WAL is to bear all of them in mind.
         self.note_positions();
-        self.db.cursors.needs_after(self.number, cursor, Mark::default());
+        self.db.cursors.needs_after(self.number, position, Mark::default());
     }
 
     /// Whom the replica is sealed to, as far as local state says it.
@@ -295,17 +307,27 @@ impl Capture {
 
     /// Ends replication: the database works as before, and no content is captured. What is in memory counts no longer, as the
     /// end may be that of a bug: from what the state on disk says, which pages are changed is noted on ([`Capture::absorb`]).
+    /// Not where another file took the database's place, with local state of its own.
     ///
     /// # Errors
     /// `Io` on the waiting files: then the database is compared when replication begins again.
     pub(in crate::primary) fn stop(&mut self) -> Result<()> {
-        self.stopped = true;
-        self.held = None;
+        let was_stopped = std::mem::replace(&mut self.stopped, true);
+        (self.held, self.holds, self.in_flight) = (None, false, None);
         self.db.frames.leaves(self.number);
-        self.in_flight = None;
+        if was_stopped {
+            return Ok(());
+        }
         (self.cursor, self.dirty) = (None, PageSet::default());
-        let Some(saved) = self.saved.clone().filter(|_| !self.makes_no_file) else { return Ok(()) };
+        if self.makes_no_file || self.db.check_file().is_err() {
+            return Ok(());
+        }
+        let Some(saved) = self.saved.clone() else { return Ok(()) };
         self.state = saved;
+        if !self.may_seal() {
+            self.take_up(self.state.spool.is_none());
+            return Ok(());
+        }
         match Spool::open(&self.folder, self.state.spool, &self.seals) {
             Ok((spool, complete)) => {
                 self.spool = spool;
@@ -325,13 +347,13 @@ impl Capture {
     /// # Errors
     /// Those of the waiting files.
     pub(in crate::primary) fn begin_again(&mut self, force: bool) -> Result<()> {
-        let recipients = self.seals.recipients();
-        let may_change = force && !recipients.is_empty();
-        if !may_change && !self.state.is_sealed_to(recipients) {
+        let may_change = force && !self.seals.recipients().is_empty();
+        if !may_change && !self.may_seal() {
             return Ok(());
         }
         (self.stopped, self.forced) = (false, force);
-        if self.cursor.is_some() && !force {
+        self.before_force = if force { State::read(&self.folder) } else { None };
+        if self.cursor.is_some() && self.anchored && !force {
             self.claim = self.state.claim(&self.state.url, self.file, true);
             self.anchor_reason = None;
             return Ok(());
@@ -342,9 +364,17 @@ impl Capture {
         Ok(())
     }
 
-    /// Takes back the decision that what the replica holds is to be taken as it is; `false` if there is none.
+    /// Takes back the decision that what the replica holds is to be taken as it is, and what was written down of it; `false` if
+    /// there is none.
     pub(in crate::primary) fn withdraw_force(&mut self) -> bool {
-        std::mem::take(&mut self.forced)
+        let was_forced = std::mem::take(&mut self.forced);
+        if let Some(before) = self.before_force.take().filter(|_| was_forced) {
+            let undone = std::mem::replace(&mut self.state, before);
+            // What it sent may have landed.
+            self.state.takes_sent_of(undone);
+            self.save_state();
+        }
+        was_forced
     }
 
     /// Whether more waited than may, and was given up since the last question.
@@ -470,17 +500,9 @@ impl Capture {
     /// Writes the state, which names all waiting files but the oldest `delivered`.
     fn write_down(&mut self, delivered: usize) {
         self.state.spool = if self.anchored { self.spool.range(delivered) } else { None };
-        // Without it the next open compares the database: worse, not wrong.
-        let saved = if self.makes_no_file {
-            self.state.save_over(&self.folder)
-        } else {
-            self.state.save(&self.folder)
-        };
-        if let Err(e) = saved {
-            tracing::warn!("{e}");
+        if !self.save_state() {
             return;
         }
-        self.saved = Some(self.state.clone());
         if let Some(cursor) = self.cursor
             && self.anchored
             && self.remembered == self.mark
@@ -490,6 +512,22 @@ impl Capture {
             self.db.cursors.needs_after(self.number, cursor, self.records.clone());
             self.db.cursors.delete_unneeded();
         }
+    }
+
+    /// Writes the state as it is; `false` if it could not.
+    fn save_state(&mut self) -> bool {
+        // Without it the next open compares the database: worse, not wrong.
+        let saved = if self.makes_no_file {
+            self.state.save_over(&self.folder)
+        } else {
+            self.state.save(&self.folder)
+        };
+        if let Err(e) = &saved {
+            tracing::warn!("{e}");
+        } else {
+            self.saved = Some(self.state.clone());
+        }
+        saved.is_ok()
     }
 
     /// No position is to be found again.

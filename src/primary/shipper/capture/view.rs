@@ -339,6 +339,9 @@ impl Capture {
         db: &Context,
         time: impl Fn(Timestamp) -> Timestamp,
     ) -> Result<()> {
+        if self.stopped {
+            return self.absorb(db);
+        }
         if self.cursor.is_none() {
             return Ok(());
         }
