@@ -65,8 +65,10 @@ impl Shipper {
     /// failed. It is what it was before.
     pub(in crate::primary) fn withdraw_force(&self) {
         self.holes.withdraw();
-        if !self.with_capture(Capture::withdraw_force).unwrap_or_default() {
-            return;
+        match self.with_capture(Capture::withdraw_force) {
+            Ok(Ok(true)) => {}
+            Ok(Err(e)) => tracing::warn!("{}: {e}", self.name()),
+            Ok(Ok(false)) | Err(_) => return,
         }
         let before = self.progress().stopped_by.take();
         let unknown = || Error::new(ErrorKind::Conflict, "replication was stopped");

@@ -1,6 +1,7 @@
 //! The replica cannot be reached for a while. Commits go on, their order stays, and all of it is there
 //! in the end.
 
+use std::fs;
 use std::time::Duration;
 
 use super::bench::Bench;
@@ -118,4 +119,25 @@ fn lag_is_the_age_of_the_oldest_commit_that_waits() {
     bench.store.heal();
     bench.sync();
     assert_eq!(bench.status().lag, Duration::ZERO);
+}
+
+/// Another file took the database's place, and its local state that of this one: its waiting files have the same names.
+#[test]
+fn what_waits_for_another_file_of_that_name_is_left_alone() {
+    let mut bench = Bench::synced(5);
+    bench.database.close_timeout = Duration::from_millis(10);
+    bench.store.often(Op::Put, 1000, Fault::Refuse(ErrorKind::Unavailable));
+    bench.db.change(1);
+    bench.until("a failure", |bench| bench.status().error.is_some());
+    let other = bench.db.path.with_extension("other");
+    fs::copy(&bench.db.path, &other).unwrap();
+    fs::rename(&other, &bench.db.path).unwrap();
+    let theirs = ["spool/0000000000000002.ltx", "vfs.json"].map(|name| bench.local(name));
+    for path in &theirs {
+        fs::write(path, b"theirs").unwrap();
+    }
+    bench.close();
+    for path in &theirs {
+        assert_eq!(fs::read(path).unwrap(), b"theirs", "{}", path.display());
+    }
 }

@@ -46,6 +46,11 @@ impl Capture {
         if self.stopped || self.cursor.is_none() || self.anchor_reason.is_some() {
             return Ok(None);
         }
+        if !self.anchored {
+            // A round that was given up chose the cursor later.
+            self.lost("the copy before it was given up");
+            return Ok(None);
+        }
         // What waits goes first, and nothing is added to it meanwhile: so it comes to an end.
         if !self.spool.segments().is_empty() {
             return Ok(Some(self.send_from_spool(txid, time)));
@@ -208,6 +213,9 @@ impl Capture {
     /// # Errors
     /// `Io` on the spool.
     pub(in crate::primary) fn requeue(&mut self, published: Txid, pages: Option<&PageSet>) -> Result<()> {
+        if self.stopped {
+            return Ok(());
+        }
         self.held = None;
         self.attempted.clear();
         let out = self.in_flight.take();
@@ -250,6 +258,9 @@ impl Capture {
     /// # Errors
     /// `Io` on the spool.
     pub(in crate::primary) fn found_landed(&mut self, txid: Txid, pages: &PageSet) -> Result<()> {
+        if self.stopped {
+            return Ok(());
+        }
         if self.exclusive != Exclusive::No || self.spool.segments().is_empty() {
             self.landed(txid, pages);
             return Ok(());

@@ -71,7 +71,8 @@ pub(in crate::primary) struct Capture {
     saved: Option<State>,
     /// No connection has the database open: a program that removes its folder meets no new file in it.
     makes_no_file: bool,
-    /// Replication ended until a user decides: no content is captured, only which pages were changed.
+    /// Replication ended until a user decides: no content is captured, only which pages were changed. Work of a round that was given
+    /// up may come later, and changes nothing then that is written down.
     stopped: bool,
     /// A user decided that what the replica holds is to be taken as it is.
     forced: bool,
@@ -224,6 +225,9 @@ impl Capture {
 
     /// The replica is sealed to `sealed` from the next file on.
     pub(in crate::primary) fn seals_to(&mut self, sealed: Sealed) {
+        if self.stopped {
+            return;
+        }
         self.state.sealed = Some(sealed);
         self.save(0);
     }
@@ -315,6 +319,7 @@ impl Capture {
         let was_stopped = std::mem::replace(&mut self.stopped, true);
         (self.held, self.holds, self.in_flight) = (None, false, None);
         self.db.frames.leaves(self.number);
+        self.undo_force();
         if was_stopped {
             return Ok(());
         }
@@ -351,8 +356,10 @@ impl Capture {
         if !may_change && !self.may_seal() {
             return Ok(());
         }
+        if force && !self.forced {
+            self.before_force = State::read(&self.folder);
+        }
         (self.stopped, self.forced) = (false, force);
-        self.before_force = if force { State::read(&self.folder) } else { None };
         if self.cursor.is_some() && self.anchored && !force {
             self.claim = self.state.claim(&self.state.url, self.file, true);
             self.anchor_reason = None;
@@ -364,9 +371,20 @@ impl Capture {
         Ok(())
     }
 
-    /// Takes back the decision that what the replica holds is to be taken as it is, and what was written down of it; `false` if
-    /// there is none.
-    pub(in crate::primary) fn withdraw_force(&mut self) -> bool {
+    /// Takes back the decision that what the replica holds is to be taken as it is, and stops as before; `false` if there is none.
+    ///
+    /// # Errors
+    /// Those of [`Capture::stop`].
+    pub(in crate::primary) fn withdraw_force(&mut self) -> Result<bool> {
+        let is_forced = self.forced;
+        if is_forced {
+            self.stop()?;
+        }
+        Ok(is_forced)
+    }
+
+    /// Takes back the decision, if there is one, and what was written down of it.
+    fn undo_force(&mut self) {
         let was_forced = std::mem::take(&mut self.forced);
         if let Some(before) = self.before_force.take().filter(|_| was_forced) {
             let undone = std::mem::replace(&mut self.state, before);
@@ -374,7 +392,6 @@ impl Capture {
             self.state.takes_sent_of(undone);
             self.save_state();
         }
-        was_forced
     }
 
     /// Whether more waited than may, and was given up since the last question.
@@ -408,6 +425,9 @@ impl Capture {
     /// A full copy is to be sent, and to become a snapshot, because of `reason`. A process that is killed before that leaves it to
     /// the next one.
     pub(in crate::primary) fn heals(&mut self, reason: &'static str) {
+        if self.stopped {
+            return;
+        }
         self.state.heals = true;
         self.lost(reason);
     }
@@ -514,8 +534,12 @@ impl Capture {
         }
     }
 
-    /// Writes the state as it is; `false` if it could not.
+    /// Writes the state as it is; `false` if it could not. Not where another file took the database's place, which has a state
+    /// of its own.
     fn save_state(&mut self) -> bool {
+        if self.db.check_file().is_err() {
+            return false;
+        }
         // Without it the next open compares the database: worse, not wrong.
         let saved = if self.makes_no_file {
             self.state.save_over(&self.folder)
@@ -540,7 +564,8 @@ impl Capture {
     /// # Errors
     /// `Io`, `NoSpace` on the spool.
     pub(in crate::primary) fn settle(&mut self) -> Result<()> {
-        if self.stopped {
+        // What waits for another file that took the database's place is not ours.
+        if self.stopped || self.db.check_file().is_err() {
             return Ok(());
         }
         self.keep_in_flight()?;

@@ -329,16 +329,17 @@ impl Capture {
         self.db.recorder.journal().seal(index, &self.db.path)
     }
 
-    /// Captures into the spool what was committed, while the replica cannot be reached. Once more waited than may, only
-    /// which pages it is.
+    /// Captures into the spool what was committed, while the replica cannot be reached. Once more waited than may, or where
+    /// replication is stopped, only which pages it is.
     ///
     /// # Errors
-    /// Those of the view and of the spool; `Busy`.
+    /// Those of the view and of the spool; `Busy`; `Conflict` if another file took the database's place.
     pub(in crate::primary) fn take_changes(
         &mut self,
         db: &Context,
         time: impl Fn(Timestamp) -> Timestamp,
     ) -> Result<()> {
+        db.check_file()?;
         if self.stopped {
             return self.absorb(db);
         }
