@@ -41,6 +41,10 @@ pub(in crate::primary) async fn look_now_and_then(shipper: &Arc<Shipper>) -> Res
 
 /// Whether a hole was found that is to be healed.
 async fn look(shipper: &Arc<Shipper>, asked: Asked, whereabouts: Whereabouts) -> Result<bool> {
+    // The full copy that is on its way leads around whatever is missing now; what is missing after that is found then.
+    if !asked.by_user && shipper.with_capture(|capture| capture.is_healing())? {
+        return Ok(false);
+    }
     let Some(last) = shipper.progress_txid() else {
         shipper.holes.looked(shipper.db.clock.steady());
         return Ok(false);

@@ -248,6 +248,26 @@ fn killed_before_the_snapshot_that_a_user_asked_for_it_goes_on_without_auto_reco
     assert_healed(&bench, 7);
 }
 
+/// Maintenance finds the hole that a user decided on, before the copy is there that leads around it.
+#[test]
+fn a_doubt_does_not_end_a_copy_that_was_asked_for() {
+    let mut bench = five();
+    bench.options.auto_recover = false;
+    bench.close();
+    remove(&bench, [3]);
+    bench.open();
+    bench.try_sync().unwrap_err();
+    bench.store.next(Op::List, Fault::Delay(Duration::from_millis(300)));
+    let asked = bench.store.count(Op::List);
+    std::thread::scope(|scope| {
+        let resumed = scope.spawn(|| bench.primary().resume(Asked::All, true, PATIENCE, &|| false));
+        bench.until("the look", |bench| bench.store.count(Op::List) > asked);
+        bench.primary().shippers()[0].doubt_replica();
+        assert_eq!(resumed.join().unwrap().unwrap().unwrap().get(), 6);
+    });
+    assert_healed(&bench, 6);
+}
+
 /// Who asked for a copy and was told that it failed decides anew, also in the next process.
 #[test]
 fn a_copy_that_was_asked_for_in_vain_is_not_sent_later() {
