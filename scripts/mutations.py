@@ -111,6 +111,7 @@ MUTATIONS = [
          "into_iter().filter_map(covering).collect();\n        let merged: Vec<FileId> = merged.iter().chain(&merged).copied().collect();"),
     ]),
     Mutation("seals: waiting files are not sealed", [
+        (SHIPPER + "spool.rs", "let header = self.seals.header(single(header, seq));", "let header = single(header, seq);"),
         (SHIPPER + "spool.rs", "let mut encoder = seals.encoder(create(&temporary)?, header, subject, Keep::Key)?.stored();",
          "let mut encoder = crate::ltx::Encoder::new(create(&temporary)?, header)?.stored();"),
     ]),
