@@ -20,7 +20,7 @@ use crate::fork::PerProcess;
 /// The most threads for work that ends by itself; more of it waits its turn.
 const MOST_SHORT: usize = 8;
 /// The most threads for work that waits for others: more than the uploads that two servers get at the same time.
-const MOST_LONG: usize = 40;
+const MOST_LONG: usize = 24;
 /// A thread without work ends after this, so that an idle process is quiet.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 

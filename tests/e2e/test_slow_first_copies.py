@@ -17,7 +17,7 @@ from harness.wait import until
 
 COPIES = 12
 # What a bucket gets at the same time.
-AT_ONCE = 8
+AT_ONCE = 4
 # Long enough for a machine with much to do, and no copy is through by then.
 PATIENCE = 15
 

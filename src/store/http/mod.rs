@@ -45,8 +45,10 @@ const PIECE: usize = 64 << 10;
 const FILE_PIECE: usize = 256 << 10;
 /// How many requests that are in turn a bucket gets at the same time.
 pub(in crate::store) const TURNS: usize = 16;
-/// How many merges, and how many uploads of several parts, a bucket gets at the same time.
-pub(in crate::store) const LONG_TURNS: usize = 8;
+/// How many merges a bucket gets at the same time.
+const MERGES: usize = 8;
+/// How many uploads of several parts: each has parts in memory.
+const UPLOADS: usize = 4;
 /// How many buckets of a server get all of their turns at the same time. One that does not answer has only its own.
 const BUCKETS: usize = 2;
 
@@ -99,11 +101,22 @@ pub enum Work {
     Upload,
 }
 
+impl Work {
+    /// How much of it a bucket gets at the same time.
+    pub(in crate::store) const fn turns(self) -> usize {
+        match self {
+            Self::Merge => MERGES,
+            Self::Upload => UPLOADS,
+        }
+    }
+}
+
 impl Turns {
     /// Those of so many `buckets` together.
     fn of(buckets: usize) -> Self {
-        let long = || Arc::new(Semaphore::new(buckets * LONG_TURNS));
-        Self { requests: Semaphore::new(buckets * TURNS), merges: long(), uploads: long() }
+        let long = |work: Work| Arc::new(Semaphore::new(buckets * work.turns()));
+        let (merges, uploads) = (long(Work::Merge), long(Work::Upload));
+        Self { requests: Semaphore::new(buckets * TURNS), merges, uploads }
     }
 
     /// Waits for one.

@@ -857,7 +857,7 @@ fn such_work_takes_turns(work: Work) {
     let [one, two, three] = ["one", "two", "three"].map(|bucket| server.store_in(bucket));
     let all_of = |store: &Replica| -> Vec<_> {
         let store = store.clone();
-        let turns = async move { Ok(join_all((0..http::LONG_TURNS).map(|_| store.turn(work))).await) };
+        let turns = async move { Ok(join_all((0..work.turns()).map(|_| store.turn(work))).await) };
         block_on(turns).unwrap()
     };
     let waits_for = |store: &Replica| {
