@@ -31,7 +31,7 @@ pub(super) static LONG: PerProcess<Pool<MOST_LONG>> = PerProcess::new();
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// At most so many threads, and the work that waits for them.
+/// At most `MOST` threads, and the work that waits for them.
 #[derive(Default)]
 pub(super) struct Pool<const MOST: usize> {
     state: Mutex<State>,

@@ -47,7 +47,7 @@ def another_bucket(location: Location) -> Location:
 
 
 @pytest.mark.parametrize("where", ["a folder", "another bucket"])
-def test_nothing_else_waits_for_them(stuck, through_proxy, in_folder, tmp_path, where):
+def test_nothing_else_waits_for_them(stuck, proxy, through_proxy, in_folder, tmp_path, where):
     location = in_folder if where == "a folder" else another_bucket(through_proxy)
     db = stuck.open(location.primary(tmp_path / "app.db", sync_interval="50ms"))
     fill(db)
@@ -58,3 +58,5 @@ def test_nothing_else_waits_for_them(stuck, through_proxy, in_folder, tmp_path, 
     insert(db)
     sync(db, PATIENCE)
     assert_restores(db, location, tmp_path)
+    begun = {request.path for request in proxy.requests if "partNumber" in request.target and "/app-" in request.path}
+    assert len(begun) == AT_ONCE, "the others wait for their turn"

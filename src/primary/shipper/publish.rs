@@ -151,13 +151,9 @@ async fn until_told(shipper: &Arc<Shipper>) {
 async fn keep_up(shipper: &Arc<Shipper>) -> Infallible {
     loop {
         tokio::time::sleep(LONG_ROUND).await;
-        let note = |shipper: &Shipper| {
-            // Another file in its place has nothing to do with what was followed.
-            shipper.db.check_file()?;
-            shipper.with_capture(|capture| capture.absorb(&shipper.db))?
-        };
         if shipper.db.is_open()
-            && let Err(e) = blocking(shipper, note).await
+            && let Err(e) =
+                blocking(shipper, |shipper| shipper.with_capture(|c| c.absorb(&shipper.db))?).await
         {
             tracing::debug!("{}: {e}", shipper.name());
         }

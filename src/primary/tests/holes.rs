@@ -43,6 +43,24 @@ fn damage(bench: &Bench, txid: u64) {
     });
 }
 
+/// The same, of which one file is gone and nobody decided yet.
+fn stopped_at_a_hole() -> Bench {
+    let mut bench = five();
+    bench.options.auto_recover = false;
+    bench.close();
+    remove(&bench, [3]);
+    bench.open();
+    bench.try_sync().unwrap_err();
+    bench
+}
+
+/// Somebody asks for a full copy, which gets through, and its snapshot does not.
+fn copy_without_snapshot(bench: &Bench) {
+    bench.store.next(Op::Upload, Fault::Delay(Duration::from_millis(1)));
+    (0..100).for_each(|_| bench.store.next(Op::Upload, Fault::Refuse(ErrorKind::Unavailable)));
+    bench.primary().resume(Asked::All, true, Duration::from_millis(300), &|| false).unwrap_err();
+}
+
 /// The newest state is the database's, and begins with the snapshot of `txid`.
 fn assert_healed(bench: &Bench, txid: u64) {
     assert_healed_as(bench, txid, "had lost transactions");
@@ -209,10 +227,7 @@ fn killed_while_it_heals_it_begins_again() {
 fn killed_between_the_copy_and_its_snapshot_it_begins_again() {
     let mut bench = five();
     damage(&bench, 3);
-    // The copy gets through and the snapshot does not.
-    bench.store.next(Op::Upload, Fault::Delay(Duration::from_millis(1)));
-    (0..100).for_each(|_| bench.store.next(Op::Upload, Fault::Refuse(ErrorKind::Unavailable)));
-    bench.primary().resume(Asked::All, true, Duration::from_millis(300), &|| false).unwrap_err();
+    copy_without_snapshot(&bench);
     bench.until("the copy", |bench| bench.txids() == [1, 2, 3, 4, 5, 6]);
     assert!(bench.snapshots().is_empty());
     bench.kill();
@@ -230,16 +245,8 @@ fn killed_between_the_copy_and_its_snapshot_it_begins_again() {
 /// A user decided on the copy that was begun: it is not asked for again.
 #[test]
 fn killed_before_the_snapshot_that_a_user_asked_for_it_goes_on_without_auto_recover() {
-    let mut bench = five();
-    bench.options.auto_recover = false;
-    bench.close();
-    remove(&bench, [3]);
-    bench.open();
-    bench.try_sync().unwrap_err();
-    // The copy gets through and the snapshot does not.
-    bench.store.next(Op::Upload, Fault::Delay(Duration::from_millis(1)));
-    (0..100).for_each(|_| bench.store.next(Op::Upload, Fault::Refuse(ErrorKind::Unavailable)));
-    bench.primary().resume(Asked::All, true, Duration::from_millis(300), &|| false).unwrap_err();
+    let mut bench = stopped_at_a_hole();
+    copy_without_snapshot(&bench);
     bench.until("the copy", |bench| bench.txids() == [1, 2, 4, 5, 6]);
     bench.kill();
     bench.store.heal();
@@ -251,12 +258,7 @@ fn killed_before_the_snapshot_that_a_user_asked_for_it_goes_on_without_auto_reco
 /// Maintenance finds the hole that a user decided on, before the copy is there that leads around it.
 #[test]
 fn a_doubt_does_not_end_a_copy_that_was_asked_for() {
-    let mut bench = five();
-    bench.options.auto_recover = false;
-    bench.close();
-    remove(&bench, [3]);
-    bench.open();
-    bench.try_sync().unwrap_err();
+    let bench = stopped_at_a_hole();
     bench.store.next(Op::List, Fault::Delay(Duration::from_millis(300)));
     let asked = bench.store.count(Op::List);
     std::thread::scope(|scope| {
@@ -268,16 +270,11 @@ fn a_doubt_does_not_end_a_copy_that_was_asked_for() {
     assert_healed(&bench, 6);
 }
 
-/// Who asked for a copy and was told that it failed decides anew, also in the next process.
+/// Who asked for a copy and was told that it failed decides again, also in the next process.
 #[test]
 fn a_copy_that_was_asked_for_in_vain_is_not_sent_later() {
     for reopens in [false, true] {
-        let mut bench = five();
-        bench.options.auto_recover = false;
-        bench.close();
-        remove(&bench, [3]);
-        bench.open();
-        bench.try_sync().unwrap_err();
+        let mut bench = stopped_at_a_hole();
         bench.store.often(Op::Upload, 1000, Fault::Refuse(ErrorKind::Unavailable));
         bench.store.often(Op::Put, 1000, Fault::Refuse(ErrorKind::Unavailable));
         bench.primary().resume(Asked::All, true, Duration::from_millis(300), &|| false).unwrap_err();

@@ -339,10 +339,10 @@ impl Capture {
         db: &Context,
         time: impl Fn(Timestamp) -> Timestamp,
     ) -> Result<()> {
-        db.check_file()?;
         if self.stopped {
             return self.absorb(db);
         }
+        db.check_file()?;
         if self.cursor.is_none() {
             return Ok(());
         }
@@ -371,8 +371,10 @@ impl Capture {
     /// Notes as dirty what was committed: the cursor advances, and no records before it are needed.
     ///
     /// # Errors
-    /// Those of the view; `Busy`.
+    /// Those of the view; `Busy`; `Conflict` if another file took the database's place.
     pub(in crate::primary) fn absorb(&mut self, db: &Context) -> Result<()> {
+        // Another file in its place has nothing to do with what was followed.
+        db.check_file()?;
         if self.cursor.is_none() {
             return Ok(());
         }
