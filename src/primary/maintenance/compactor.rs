@@ -287,7 +287,9 @@ impl Compactor {
 
     fn next(&self) -> Option<Timestamp> {
         let files = self.files.as_ref()?;
-        self.decisions(files, self.sealed().as_ref()).next(self.worked)
+        // What was published while work went on may have become due before that was done.
+        let since = files.unworked().map_or(self.worked, |time| time.min(self.worked));
+        self.decisions(files, self.sealed().as_ref()).next(since)
     }
 
     fn decisions<'a>(&'a self, inventory: &'a Inventory, sealed: Option<&'a Sealed>) -> Due<'a> {
@@ -323,6 +325,7 @@ impl Compactor {
                 Some(Job::Delete(ids)) if self.is_whole(&files) => self.delete(&mut files, &ids).await?,
                 _ => {
                     files.forget_times();
+                    files.note_worked();
                     (self.files, self.worked) = (Some(files), now);
                     self.want_snapshot();
                     return Ok(());

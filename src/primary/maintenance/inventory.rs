@@ -23,6 +23,8 @@ pub(super) struct Inventory {
     totals: [Total; LEVELS],
     /// When transactions with which files end were committed, as far as that is known.
     committed: BTreeMap<Txid, Timestamp>,
+    /// The time of the oldest file that was published since all was done that was due.
+    unworked: Option<Timestamp>,
 }
 
 /// Levels 0 to 9.
@@ -136,8 +138,20 @@ impl Inventory {
 
     /// A file was published.
     pub(super) fn publish(&mut self, new: Published) {
+        let time = new.file.timestamp;
+        self.unworked = Some(self.unworked.map_or(time, |unworked| unworked.min(time)));
         self.learn(new.file.id.name.max(), new.committed);
         self.add(new.file);
+    }
+
+    /// The time of the oldest file that was published since all was done that was due.
+    pub(super) fn unworked(&self) -> Option<Timestamp> {
+        self.unworked
+    }
+
+    /// All was done that is due with the files that are there.
+    pub(super) fn note_worked(&mut self) {
+        self.unworked = None;
     }
 
     /// Files were deleted.

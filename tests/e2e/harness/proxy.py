@@ -180,6 +180,11 @@ class Proxy:
     def endpoint(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    def clients(self) -> int:
+        """Connections that are open, those too whose other end is dead while what it sent is on its way still."""
+        with self._lock:
+            return len(self._open)
+
     def counts(self) -> Counter:
         """Requests so far, by kind."""
         return Counter(r.kind for r in list(self.requests))
@@ -221,14 +226,14 @@ class Proxy:
             except OSError:
                 return
             self.connections += 1
+            with self._lock:
+                self._open.add(client)
             threading.Thread(target=self._serve, args=(client, self.connections), daemon=True).start()
 
     def _serve(self, client: socket.socket, number: int) -> None:
         server = None
         try:
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            with self._lock:
-                self._open.add(client)
             server = socket.create_connection(("127.0.0.1", self.upstream))
             server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             up, down = _Stream(client), _Stream(server)

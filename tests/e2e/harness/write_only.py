@@ -369,6 +369,8 @@ class WriteOnly:
     def looked_at(self, thorough: bool = False) -> None:
         """The machine is off. Whoever has its disk opens what waits for a merge; beyond that at most what was just merged,
         where the process had no time to forget it. The replica restores with the identity."""
+        # What a dead process had sent may be on its way still.
+        until(lambda: self.proxy.clients() == 0, 60, "all that was sent has arrived")
         self.archive.look()
         state = state_folder(self.database)
         opened = self.thief.has_keys_of(state)
@@ -491,6 +493,9 @@ class WriteOnly:
         self.serial = standby.one("SELECT serial FROM meta")
         self.goes_on(standby)
         standby.close()
+        # Until it ends, a process keeps the history of what it had open a while ago.
+        for connection in (db, standby):
+            connection.worker.end()
         self.looked_at()
         self.happened("a process closes, another takes over, and closes", "it goes on")
 
@@ -595,6 +600,7 @@ class WriteOnly:
         until(lambda: not any(file.level < TOP and not self.archive.merged_into(file) for file in self.archive.there()
                               if file.min > 1), 120, "all is merged", every=0.2)
         db.close()
+        db.worker.end()
         self.looked_at(thorough=True)
         self._planted_keys_are_found()
         reader = self.keeper.open(":memory:", "reader").load()

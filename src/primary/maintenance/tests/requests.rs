@@ -32,6 +32,25 @@ fn an_idle_database_costs_nothing() {
 }
 
 #[test]
+fn what_is_published_while_other_files_are_merged_is_merged_as_well() {
+    let mut world = with_commits(5, settings());
+    world.pass(MINUTE);
+    world.store.next(Op::Complete, Fault::Delay(Duration::from_millis(1)));
+    // The merge takes past the end of the window in which another file is published.
+    world.round_beside(|world| {
+        assert!(world.files(1).is_empty(), "it is under way");
+        world.commit();
+        world.pass(MINUTE);
+    });
+    let reached = |world: &World| world.files(1).last().map(|file| file.id.name.max().get());
+    assert_eq!(reached(&world), Some(5));
+    world.round();
+    assert_eq!(reached(&world), Some(6));
+    world.assert_restores();
+    world.assert_tidy();
+}
+
+#[test]
 fn what_is_in_memory_is_not_fetched() {
     let mut world = with_commits(20, settings());
     world.pass(MINUTE);

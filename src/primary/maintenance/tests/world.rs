@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tempfile::TempDir;
 
 use crate::clock::{Clock, ManualClock, Timestamp};
@@ -56,6 +58,21 @@ pub(super) fn run<T>(work: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
 }
 
+/// What is done in memory, also while something else is under way.
+fn at_once<T>(work: impl Future<Output = T>) -> T {
+    work.now_or_never().expect("nothing is waited for")
+}
+
+fn compactor(
+    store: &Faults,
+    settings: Settings,
+    time: Arc<Time>,
+    history: Arc<History>,
+    folder: PathBuf,
+) -> Compactor {
+    Compactor::new(store.replica(), (true, Arc::new(Seals::none())), settings, time, history, folder)
+}
+
 impl World {
     pub(super) fn new(seed: u64, settings: Settings) -> Self {
         let memory = MemoryStore::new();
@@ -64,14 +81,8 @@ impl World {
         let folder = tempfile::tempdir().unwrap();
         let history = Arc::new(History::default());
         let time = Arc::new(Time::new(clock.clone(), store.replica()));
-        let compactor = Compactor::new(
-            store.replica(),
-            (true, Arc::new(Seals::none())),
-            settings.clone(),
-            Arc::clone(&time),
-            Arc::clone(&history),
-            folder.path().to_owned(),
-        );
+        let place = folder.path().to_owned();
+        let compactor = compactor(&store, settings.clone(), Arc::clone(&time), Arc::clone(&history), place);
         let states = BTreeMap::new();
         let world = Self {
             memory,
@@ -97,15 +108,22 @@ impl World {
     /// The process is gone, and another one publishes.
     pub(super) fn restart(&mut self) {
         self.history = Arc::new(History::default());
-        self.compactor = Compactor::new(
-            self.store.replica(),
-            (true, Arc::new(Seals::none())),
-            self.settings.clone(),
-            Arc::clone(&self.time),
-            Arc::clone(&self.history),
-            self.folder.path().to_owned(),
-        );
+        self.compactor = self.new_compactor();
         self.begin();
+    }
+
+    fn new_compactor(&self) -> Compactor {
+        let (time, history) = (Arc::clone(&self.time), Arc::clone(&self.history));
+        compactor(&self.store, self.settings.clone(), time, history, self.folder())
+    }
+
+    /// A round, and what happens while it waits for the first of its requests that is delayed.
+    pub(super) fn round_beside(&mut self, meanwhile: impl FnOnce(&mut Self)) {
+        let stand_in = self.new_compactor();
+        let mut busy = std::mem::replace(&mut self.compactor, stand_in);
+        let (done, ()) = run(async { tokio::join!(busy.round(), async { meanwhile(self) }) });
+        done.unwrap();
+        self.compactor = busy;
     }
 
     /// The process ends in order.
@@ -117,7 +135,7 @@ impl World {
     }
 
     /// Where local state is.
-    pub(super) fn folder(&self) -> std::path::PathBuf {
+    pub(super) fn folder(&self) -> PathBuf {
         self.folder.path().to_owned()
     }
 
@@ -171,7 +189,7 @@ impl World {
         }
         let bytes: bytes::Bytes = encoder.finish().unwrap().0.into();
         let options = PutOptions { timestamp: time, if_absent: true };
-        run(self.memory.put(id, bytes.clone(), options)).unwrap();
+        at_once(self.memory.put(id, bytes.clone(), options)).unwrap();
         self.states.insert(txid, (time, self.pages.clone()));
         let file = FileInfo { id, size: bytes.len() as u64, timestamp: self.time.now() };
         self.history.published(file, time, Some(bytes));
@@ -197,7 +215,7 @@ impl World {
     }
 
     pub(super) fn files(&self, level: u8) -> Vec<FileInfo> {
-        run(self.memory.list(Level::new(level).unwrap(), Txid::ONE)).unwrap()
+        at_once(self.memory.list(Level::new(level).unwrap(), Txid::ONE)).unwrap()
     }
 
     pub(super) fn all_files(&self) -> Vec<FileInfo> {
