@@ -7,10 +7,13 @@ use crate::error::{ErrorKind, Result};
 use crate::events;
 use crate::ltx::{FileId, Txid};
 use crate::primary::maintenance;
-use crate::primary::shipper::holes::{self, Asked, Hole, Look};
+use crate::primary::shipper::holes::{self, Asked, Asks, Hole, Look};
 use crate::primary::shipper::place::{self, Whereabouts};
 use crate::primary::shipper::sums::Sums;
 use crate::primary::shipper::{Capture, Shipper};
+
+/// The look that nobody asks for.
+const NAMES: Asked = Asked { look: Look::Names, by_user: false };
 
 /// Looks at the replica if that is asked for, or if its folder is not the one that it was.
 ///
@@ -19,9 +22,9 @@ use crate::primary::shipper::{Capture, Shipper};
 pub(in crate::primary) async fn look_if_asked(shipper: &Arc<Shipper>) -> Result<()> {
     let whereabouts = place::find(shipper).await;
     let moved = matches!(whereabouts, Whereabouts::Removed | Whereabouts::Elsewhere);
-    let names = Asked { look: Look::Names, by_user: false };
-    match shipper.holes.asked().or(moved.then_some(names)) {
-        Some(asked) => look(shipper, asked, whereabouts).await.map(drop),
+    let (asked, asks) = shipper.holes.asked();
+    match asked.or(moved.then_some(NAMES)) {
+        Some(asked) => look(shipper, (asked, asks), whereabouts).await.map(drop),
         None => Ok(()),
     }
 }
@@ -36,17 +39,22 @@ pub(in crate::primary) async fn look_now_and_then(shipper: &Arc<Shipper>) -> Res
         return Ok(false);
     }
     let whereabouts = place::find(shipper).await;
-    look(shipper, Asked { look: Look::Names, by_user: false }, whereabouts).await
+    let (asked, asks) = shipper.holes.asked();
+    look(shipper, (asked.unwrap_or(NAMES), asks), whereabouts).await
 }
 
 /// Whether a hole was found that is to be healed.
-async fn look(shipper: &Arc<Shipper>, asked: Asked, whereabouts: Whereabouts) -> Result<bool> {
+async fn look(
+    shipper: &Arc<Shipper>,
+    (asked, asks): (Asked, Asks),
+    whereabouts: Whereabouts,
+) -> Result<bool> {
     // The full copy that is on its way leads around whatever is missing now; what is missing after that is found then.
     if !asked.by_user && shipper.with_capture(|capture| capture.is_healing())? {
         return Ok(false);
     }
     let Some(last) = shipper.progress_txid() else {
-        shipper.holes.looked(shipper.db.clock.steady());
+        shipper.holes.looked(asks, shipper.db.clock.steady());
         return Ok(false);
     };
     let hole = match asked.look {
@@ -62,12 +70,12 @@ async fn look(shipper: &Arc<Shipper>, asked: Asked, whereabouts: Whereabouts) ->
             place::check_history(shipper, last).await?;
         }
         place::learn(shipper).await;
-        shipper.holes.looked(shipper.db.clock.steady());
+        shipper.holes.looked(asks, shipper.db.clock.steady());
         return Ok(false);
     };
     let hole = may_heal(shipper, hole, asked.by_user, whereabouts)?;
     begin(shipper, hole)?;
-    shipper.holes.looked(shipper.db.clock.steady());
+    shipper.holes.looked(asks, shipper.db.clock.steady());
     Ok(true)
 }
 

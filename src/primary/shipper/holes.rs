@@ -63,6 +63,10 @@ pub(in crate::primary) struct Asked {
     pub(in crate::primary) by_user: bool,
 }
 
+/// How often a look was asked for: what is asked for while another one is under way is not answered by that.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::primary) struct Asks(u64);
+
 /// The holes of one replica, as its publisher knows them.
 #[derive(Debug, Default)]
 pub(in crate::primary) struct Holes {
@@ -72,6 +76,8 @@ pub(in crate::primary) struct Holes {
 #[derive(Debug, Default)]
 struct Inner {
     asked: Option<Asked>,
+    /// Count of the times that a look was asked for.
+    asks: Asks,
     state: State,
     /// The last full copy that healed a hole.
     healed: Option<Txid>,
@@ -157,6 +163,7 @@ impl Holes {
     pub(in crate::primary) fn ask(&self, asked: Asked) {
         let mut inner = self.lock();
         let before = inner.asked.unwrap_or(asked);
+        inner.asks.0 += 1;
         inner.asked =
             Some(Asked { look: before.look.max(asked.look), by_user: before.by_user || asked.by_user });
     }
@@ -168,9 +175,10 @@ impl Holes {
         }
     }
 
-    /// The look that is asked for, if there is one.
-    pub(in crate::primary) fn asked(&self) -> Option<Asked> {
-        self.lock().asked
+    /// The look that is asked for, if there is one, and by which `asks`.
+    pub(in crate::primary) fn asked(&self) -> (Option<Asked>, Asks) {
+        let inner = self.lock();
+        (inner.asked, inner.asks)
     }
 
     /// The files were listed at `now`.
@@ -184,10 +192,13 @@ impl Holes {
         self.lock().listed = listed;
     }
 
-    /// The look that was asked for was taken at `now`.
-    pub(in crate::primary) fn looked(&self, now: Timestamp) {
+    /// The look that was asked for by `asks` was taken at `now`.
+    pub(in crate::primary) fn looked(&self, asks: Asks, now: Timestamp) {
         let mut inner = self.lock();
-        (inner.asked, inner.listed) = (None, Some(now));
+        inner.listed = Some(now);
+        if inner.asks == asks {
+            inner.asked = None;
+        }
     }
 
     /// Whether the files were not listed for so long that they are when the next file is published.

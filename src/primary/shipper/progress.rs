@@ -344,11 +344,12 @@ impl Shipper {
     pub(in crate::primary) fn stop(&self, error: Error) {
         self.begins(&events::REPLICATION_STOPPED, &error.to_string());
         self.history.end();
-        self.holes.forget();
         if let Ok(Err(e)) = self.with_capture(Capture::stop) {
             tracing::warn!("{}: {e}", self.name());
         }
         self.change(|p| {
+            // At once for who waits: that a hole is known keeps him from being told that all is there.
+            self.holes.forget();
             p.phase = Phase::Stopped;
             p.logged = true;
             p.error = Some(error);

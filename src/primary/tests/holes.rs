@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use super::bench::{Bench, foreign_file, message, run};
 use crate::clock::{Clock as _, Timestamp};
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::ltx::sealing::sample_recipients;
 use crate::ltx::{FileId, FileName, Level, Recipients, Txid};
 use crate::primary::Asked;
 use crate::primary::Phase;
+use crate::primary::hooks::CommitSeq;
+use crate::primary::shipper::{Asked as AskedLook, ReplicaLook, Waiter};
 use crate::store::{Fault, Layout, Op};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -268,6 +270,43 @@ fn a_doubt_does_not_end_a_copy_that_was_asked_for() {
         assert_eq!(resumed.join().unwrap().unwrap().unwrap().get(), 6);
     });
     assert_healed(&bench, 6);
+}
+
+/// A look at the names is under way, which would not have seen it.
+#[test]
+fn what_is_asked_for_while_the_replica_is_looked_at_is_not_answered_by_that() {
+    let bench = five();
+    damage(&bench, 3);
+    bench.store.next(Op::List, Fault::Delay(Duration::from_millis(300)));
+    let asked = bench.store.count(Op::List);
+    bench.primary().shippers()[0].doubt_replica();
+    bench.until("the look", |bench| bench.store.count(Op::List) > asked);
+    assert_eq!(bench.primary().resume(Asked::All, true, PATIENCE, &|| false).unwrap().unwrap().get(), 6);
+    assert_healed(&bench, 6);
+}
+
+/// Until it has stopped, nobody is told that all is there, though what it knows of the replica is forgotten.
+#[test]
+fn who_waits_while_replication_stops_is_not_told_that_it_works() {
+    let bench = five();
+    let shipper = &bench.primary().shippers()[0];
+    shipper.holes.ask(AskedLook { look: ReplicaLook::Names, by_user: false });
+    let mut waiter = Waiter::of_commit(shipper, CommitSeq(0));
+    assert!(waiter.outcome().is_none());
+    std::thread::scope(|scope| {
+        let stopping = shipper.with_capture(|_| {
+            let error = Error::new(ErrorKind::Conflict, "another primary writes to it");
+            let stopping = scope.spawn(|| shipper.stop(error));
+            // It waits for what this thread holds.
+            for _ in 0..50 {
+                assert!(waiter.outcome().is_none(), "it has not stopped");
+                crate::runtime::nap(Duration::from_millis(2));
+            }
+            stopping
+        });
+        stopping.unwrap().join().unwrap();
+    });
+    assert_eq!(waiter.outcome().unwrap().unwrap_err().kind(), ErrorKind::Conflict);
 }
 
 /// Who asked for a copy and was told that it failed decides again, also in the next process.
